@@ -1,0 +1,303 @@
+"""A comparison: one prompt, its pictures, and the responses to it with their ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from basereward.errors import DataError
+from basereward.media import Image
+
+Part: TypeAlias = "str | Image"
+
+ROLES = ("system", "user", "assistant", "tool")
+PLACEHOLDER = "<image>"
+"""Stands in a prompt's text where the next of the row's images belongs."""
+
+FIELDS = ("id", "prompt", "images", "responses", "ranks", "ratings", "weight", "source", "meta")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: who speaks, and texts and pictures in the order they are seen."""
+
+    role: str
+    content: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise DataError(f"unknown role {self.role!r}; roles: {', '.join(ROLES)}", field="prompt")
+        parts = (self.content,) if isinstance(self.content, str | Image) else tuple(self.content)
+        object.__setattr__(self, "content", tuple(_part(part) for part in parts))
+
+    @property
+    def text(self) -> str:
+        """The texts alone, joined."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures alone."""
+        return tuple(part for part in self.content if isinstance(part, Image))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses of a comparison, as indices; in a tie `chosen` is simply the first."""
+
+    chosen: int
+    rejected: int
+    margin: float | None = None
+    tie: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt with its pictures and N responses; N >= 2 with ranks to train on, N >= 1 to score.
+
+    Args:
+        prompt: A text, or messages as `Message` or `{"role", "content"}` mappings.
+        responses: The N texts to compare.
+        images: Pictures for the `<image>` placeholders of the prompt in their order; without placeholders they are
+            put before the first user message's text.
+        ranks: [N], smaller is better, equal is a tie. Follows from `ratings` where those are given.
+        ratings: [N], larger is better; the difference of two is the margin of their pair.
+        weight: How much the comparison counts in the loss; >= 0.
+        id: Names the row in reports.
+        source: Names the data set in reports.
+        meta: Anything else a benchmark needs.
+
+    Raises:
+        DataError: Naming the field, when any of these contradicts another or itself.
+    """
+
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    images: tuple[Image, ...] = ()
+    ranks: tuple[float, ...] | None = None
+    ratings: tuple[float, ...] | None = None
+    weight: float = 1.0
+    id: str = ""
+    source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __init__(
+        self,
+        prompt: str | Iterable[Message | Mapping[str, Any]],
+        responses: Iterable[str],
+        *,
+        images: Iterable[object] = (),
+        ranks: Iterable[float] | None = None,
+        ratings: Iterable[float] | None = None,
+        weight: float = 1.0,
+        id: str = "",
+        source: str = "",
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        responses = _responses(responses)
+        known_ratings = _numbers(ratings, "ratings", len(responses))
+        known_ranks = _numbers(ranks, "ranks", len(responses))
+        if known_ranks is None and known_ratings is not None:
+            known_ranks = tuple(float(sum(other > rating for other in known_ratings)) for rating in known_ratings)
+        _check_identical(responses, known_ranks)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise DataError(f"a weight is a finite number >= 0, not {weight!r}", field="weight")
+        messages = _place(_messages(prompt), [Image(image) for image in images])
+        values = {
+            "prompt": messages,
+            "responses": responses,
+            "images": tuple(image for message in messages for image in message.images),
+            "ranks": known_ranks,
+            "ratings": known_ratings,
+            "weight": float(weight),
+            "id": str(id),
+            "source": str(source),
+            "meta": dict(meta or {}),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def pairs(self) -> list[Pair]:
+        """Return every pair of responses, better one first; ties are marked.
+
+        Raises:
+            DataError: When the comparison has no ranks.
+        """
+        if self.ranks is None:
+            raise DataError("the comparison has no ranks, so no response is known to be better", field="ranks")
+        found = []
+        for first in range(len(self.responses)):
+            for second in range(first + 1, len(self.responses)):
+                tie = self.ranks[first] == self.ranks[second]
+                better, worse = (first, second) if self.ranks[first] <= self.ranks[second] else (second, first)
+                margin = None if self.ratings is None else self.ratings[better] - self.ratings[worse]
+                found.append(Pair(better, worse, margin, tie))
+        return found
+
+    def without_images(self) -> Comparison:
+        """Return the same comparison with its pictures taken out: the control that shows what they are worth."""
+        messages = [Message(message.role, (message.text,)) for message in self.prompt]
+        return Comparison(
+            messages,
+            self.responses,
+            ranks=self.ranks,
+            ratings=self.ratings,
+            weight=self.weight,
+            id=self.id,
+            source=self.source,
+            meta=self.meta,
+        )
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Comparison:
+        """Read a row of our own format; relative image paths are the caller's to resolve.
+
+        Raises:
+            DataError: Naming the field that is missing, unknown or wrong.
+        """
+        unknown = sorted(set(row) - set(FIELDS))
+        if unknown:
+            raise DataError(f"unknown field; fields: {', '.join(FIELDS)}", field=str(unknown[0]))
+        for name in ("prompt", "responses"):
+            if row.get(name) is None:
+                raise DataError("is missing", field=name)
+        known = {name: value for name, value in row.items() if value is not None}
+        images = known.get("images", ())
+        if isinstance(images, str | bytes) or not isinstance(images, Sequence):
+            raise DataError(f"a list of images is needed, not {type(images).__name__}", field="images")
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row of our own format; pictures must be files.
+
+        Raises:
+            DataError: When a picture is in memory only, since JSON can't hold it.
+        """
+        prompt = []
+        paths = []
+        for message in self.prompt:
+            text = ""
+            for part in message.content:
+                if isinstance(part, Image):
+                    if isinstance(part.source, bytes) or not hasattr(part.source, "as_posix"):
+                        raise DataError("a picture in memory has no path to write; save it first", field="images")
+                    paths.append(str(part.source))
+                text += PLACEHOLDER if isinstance(part, Image) else part
+            prompt.append({"role": message.role, "content": text})
+        row: dict[str, Any] = {"id": self.id, "prompt": prompt, "images": paths, "responses": list(self.responses)}
+        if self.ranks is not None:
+            row["ranks"] = list(self.ranks)
+        if self.ratings is not None:
+            row["ratings"] = list(self.ratings)
+        if self.weight != 1.0:
+            row["weight"] = self.weight
+        return {**row, "source": self.source, "meta": dict(self.meta)}
+
+
+def _part(part: object) -> Part:
+    """Read one piece of content: a text, a picture, or the typed mapping of chat formats."""
+    if isinstance(part, str | Image):
+        return part
+    if isinstance(part, Mapping):
+        kind = part.get("type")
+        if kind == "text" and isinstance(part.get("text"), str):
+            return str(part["text"])
+        if kind == "image":
+            source = next((part[key] for key in ("image", "path", "bytes") if part.get(key) is not None), None)
+            # A bare {"type": "image"} takes the next of the row's images, as in TRL's format.
+            return PLACEHOLDER if source is None else Image(source)
+    raise DataError(
+        'content is a text or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...} parts, '
+        f"not {part!r:.80}",
+        field="prompt",
+    )
+
+
+def _messages(prompt: str | Iterable[Message | Mapping[str, Any]]) -> list[Message]:
+    if isinstance(prompt, str):
+        return [Message("user", (prompt,))]
+    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping | bytes):
+        raise DataError(f"a text or a list of messages is needed, not {type(prompt).__name__}", field="prompt")
+    messages = []
+    for entry in prompt:
+        if isinstance(entry, Mapping):
+            content = entry.get("content")
+            if content is None or "role" not in entry:
+                raise DataError(f"a message has 'role' and 'content'; this one has {sorted(entry)}", field="prompt")
+            entry = Message(entry["role"], content)
+        elif not isinstance(entry, Message):
+            raise DataError(f"a message is a mapping or Message, not {type(entry).__name__}", field="prompt")
+        messages.append(entry)
+    if not messages:
+        raise DataError("the list of messages is empty", field="prompt")
+    return messages
+
+
+def _responses(responses: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(responses, str) or not isinstance(responses, Iterable):
+        raise DataError(f"a list of texts is needed, not {type(responses).__name__}", field="responses")
+    found = tuple(responses)
+    if not found:
+        raise DataError("the list is empty; at least one response is needed", field="responses")
+    for number, response in enumerate(found):
+        if not isinstance(response, str):
+            raise DataError(f"is a {type(response).__name__}, not a text", field=f"responses[{number}]")
+        if not response.strip():
+            raise DataError("is empty", field=f"responses[{number}]")
+    return found
+
+
+def _numbers(values: Iterable[float] | None, name: str, count: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    found = tuple(values)
+    if len(found) != count:
+        raise DataError(f"{len(found)} values for {count} responses", field=name)
+    for number, value in enumerate(found):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(f"a finite number is needed, not {value!r}", field=f"{name}[{number}]")
+    return tuple(float(value) for value in found)
+
+
+def _check_identical(responses: tuple[str, ...], ranks: tuple[float, ...] | None) -> None:
+    seen: dict[str, int] = {}
+    for number, response in enumerate(responses):
+        first = seen.setdefault(response, number)
+        if ranks is not None and ranks[first] != ranks[number]:
+            raise DataError(
+                f"is identical to responses[{first}], but ranked differently", field=f"responses[{number}]"
+            )
+
+
+def _place(messages: list[Message], images: list[Image]) -> tuple[Message, ...]:
+    """Put the row's images where the prompt says, or before the first user message's text."""
+    waiting = iter(images)
+    slots = sum(part.count(PLACEHOLDER) for message in messages for part in message.content if isinstance(part, str))
+    if slots == 0 and images:
+        user = next((number for number, message in enumerate(messages) if message.role == "user"), None)
+        if user is None:
+            raise DataError("there is no user message to show the images in", field="images")
+        messages[user] = Message("user", (*images, *messages[user].content))
+        return tuple(messages)
+    if slots != len(images):
+        raise DataError(
+            f"the prompt has {slots} {PLACEHOLDER} placeholder{'s' * (slots != 1)} "
+            f"and the row {len(images)} image{'s' * (len(images) != 1)}",
+            field="images",
+        )
+    placed = []
+    for message in messages:
+        parts: list[Part] = []
+        for part in message.content:
+            if isinstance(part, Image):
+                parts.append(part)
+                continue
+            for number, text in enumerate(part.split(PLACEHOLDER)):
+                if number:
+                    parts.append(next(waiting))
+                if text:
+                    parts.append(text)
+        placed.append(Message(message.role, tuple(parts)))
+    return tuple(placed)

@@ -1,0 +1,49 @@
+"""The errors that a user of BaseReward can cause, each of which says what to write instead."""
+
+from __future__ import annotations
+
+
+class BaseRewardError(Exception):
+    """Base of every error that is the input's fault, not the program's."""
+
+
+class ConfigError(BaseRewardError):
+    """A run file, an option or a command line that can't be carried out."""
+
+
+class PluginError(BaseRewardError):
+    """A component that is unknown, ambiguous or fails to load."""
+
+
+class ModelError(BaseRewardError):
+    """A model directory that is incomplete, damaged or not what it says it is."""
+
+
+class DataError(BaseRewardError):
+    """A row of data that can't be used; knows its place as far as it has been told.
+
+    Args:
+        reason: What is wrong, and what is allowed.
+        file: The file the row came from.
+        line: Its line in a text file, its row in a table; counted from 1.
+        field: The field of the row that is at fault.
+    """
+
+    def __init__(
+        self, reason: str, *, file: str | None = None, line: int | None = None, field: str | None = None
+    ) -> None:
+        self.reason = reason
+        self.file = file
+        self.line = line
+        self.field = field
+        place = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(": ".join(part for part in (place, field, reason) if part))
+
+    def at(self, *, file: str | None = None, line: int | None = None) -> DataError:
+        """Return this error with the parts of its place that were unknown filled in."""
+        return DataError(
+            self.reason,
+            file=self.file if self.file is not None else file,
+            line=self.line if self.line is not None else line,
+            field=self.field,
+        )
