@@ -53,7 +53,7 @@ class Pair:
     tie: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Comparison:
     """One prompt with its pictures and N responses; N >= 2 with ranks to train on, N >= 1 to score.
 

@@ -1,0 +1,111 @@
+"""What every backbone is: comparisons to trees, trees to a forest, a forest to hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError, DataError
+from basereward.forest import Forest, Tree, pack
+
+
+class Backbone(nn.Module):
+    """Base of backbones; a subclass gives `dim`, `encode`, `forward`, `parts` and `save`.
+
+    The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote, given as
+    `model` with the same options, must give the same hidden states bit for bit.
+
+    Attributes:
+        dim: Width D of the hidden states.
+        pad: The token id that fills rows.
+        shares: Whether responses may share their prompt's computation; False where the model's attention can't
+            follow a forest's rule, and each response then gets a row of its own.
+    """
+
+    dim: int
+    pad: int = 0
+    shares: bool = True
+    template_digest: str = ""
+
+    def encode(self, comparison: Comparison) -> Tree:
+        """Turn a comparison into tokens; work for a CPU thread, no weights are touched.
+
+        Raises:
+            DataError: When a picture can't be opened, or a response is too long or can't be encoded.
+        """
+        raise NotImplementedError  # pragma: no cover
+
+    def forward(self, forest: Forest) -> Tensor:
+        """Return hidden states [B, L, D]; a response's don't depend on batch, padding, neighbours or sharing."""
+        raise NotImplementedError  # pragma: no cover
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the modules that can be frozen or given a learning rate: of vision, projector and language."""
+        raise NotImplementedError  # pragma: no cover
+
+    def save(self, directory: Path) -> None:
+        """Write weights and processor files in the hub's own layout, safetensors only."""
+        raise NotImplementedError  # pragma: no cover
+
+    def truncate(self, num_layers: int) -> None:
+        """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
+        raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")
+
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: int | None = None) -> Forest:
+        """Pack trees into a forest on the CPU."""
+        return pack(trees, pad=self.pad, shared=shared and self.shares, row_tokens=row_tokens)
+
+    def forest(self, comparisons: Sequence[Comparison], *, shared: bool = True) -> Forest:
+        """Encode and pack comparisons."""
+        return self.pack([self.encode(comparison) for comparison in comparisons], shared=shared)
+
+
+class Limit:
+    """The longest that a prompt and one of its responses may be together, and what happens to longer ones."""
+
+    ACTIONS: ClassVar = ("refuse", "truncate")
+
+    def __init__(self, max_tokens: int | None, on_long: Literal["refuse", "truncate"]) -> None:
+        if max_tokens is not None and max_tokens < 1:
+            raise ConfigError(f"max_tokens is a number of tokens >= 1, not {max_tokens}")
+        self.max_tokens = max_tokens
+        self.on_long = on_long
+        self.num_truncated = 0
+
+    def fit(self, prompt: list[int], responses: list[list[int]]) -> tuple[list[list[int]], int]:
+        """Return the responses, cut before their end token if that was asked for, and how many were cut.
+
+        Raises:
+            DataError: When one is too long and cutting was not asked for or leaves nothing of it.
+        """
+        if self.max_tokens is None or len(prompt) + max(map(len, responses)) <= self.max_tokens:
+            return responses, 0
+        room = self.max_tokens - len(prompt)
+        fitted = []
+        for number, response in enumerate(responses):
+            if len(response) <= room:
+                fitted.append(response)
+            elif self.on_long == "truncate" and room >= 2:
+                fitted.append([*response[: room - 1], response[-1]])
+            else:
+                hint = "the prompt leaves no room" if room < 2 else 'on_long = "truncate" cuts the response'
+                raise DataError(
+                    f"prompt and response are {len(prompt)} + {len(response)} tokens; "
+                    f"max_tokens is {self.max_tokens} ({hint})",
+                    field=f"responses[{number}]",
+                )
+        num_cut = sum(map(len, responses)) - sum(map(len, fitted)) and sum(
+            len(fit) < len(response) for fit, response in zip(fitted, responses, strict=True)
+        )
+        self.num_truncated += num_cut
+        return fitted, num_cut
+
+
+def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raise ConfigError where an option's value is not among the allowed ones."""
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")

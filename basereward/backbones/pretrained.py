@@ -1,0 +1,124 @@
+"""Loading and running transformers models strictly: no random tensor, no remote code, no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basereward import attention
+from basereward.errors import ConfigError, ModelError
+from basereward.forest import Forest
+
+IGNORABLE = ("lm_head.", "score.", "v_head.", "rm_head.")
+"""Tensors that a checkpoint may hold and a backbone has no use for: heads."""
+
+
+def source_arguments(model: str) -> dict[str, Any]:
+    """Return the arguments under which transformers reads a directory or a hub id.
+
+    Raises:
+        ConfigError: When `model` looks like a directory that is not there.
+    """
+    directory = Path(model)
+    if not directory.is_dir() and (directory.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
+        raise ConfigError(f"model {model!r} is no directory and no hub id of the form owner/name")
+    return {
+        "pretrained_model_name_or_path": model,
+        "trust_remote_code": False,
+        "local_files_only": directory.is_dir(),
+    }
+
+
+def load_model(model: str, *, dtype: str) -> nn.Module:
+    """Load the bare model (no language-model head) and refuse any tensor that is not in the checkpoint.
+
+    Raises:
+        ModelError: Naming the tensors that are missing, misshapen or not expected.
+    """
+    from transformers import AutoModel
+
+    try:
+        loaded, report = AutoModel.from_pretrained(
+            **source_arguments(model), dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"can't load {model}: {str(error).splitlines()[0]}") from error
+    wrong = {
+        "missing": sorted(report["missing_keys"]),
+        "misshapen": sorted(str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"]),
+        "unexpected": sorted(key for key in report["unexpected_keys"] if not key.startswith(IGNORABLE)),
+    }
+    for kind, names in wrong.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ModelError(f"{model} has {kind} tensors: {', '.join(names[:3])}{more}")
+    # transformers hands models out in eval mode; the trainer decides, and the cache only costs memory here.
+    loaded.config.use_cache = False
+    return loaded.train()
+
+
+def load_tokenizer(model: str) -> Any:
+    """Load the tokenizer, with a padding token so that ids can fill rows."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(**source_arguments(model))
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer of {model} has no end-of-sequence token; set eos_token in its files")
+    return tokenizer
+
+
+def follows_forest(config: Any) -> bool:
+    """Tell whether a decoder's attention is plain enough to follow the forest's rule."""
+    sliding = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
+    return not sliding and not getattr(config, "attn_logit_softcapping", None)
+
+
+class Decoder:
+    """Runs a transformers decoder on forests, by forest attention, a dense mask, or one plain row a response."""
+
+    def __init__(self, model: nn.Module, decoder: nn.Module, mode: str) -> None:
+        self.model = model
+        self.decoder = decoder
+        self.shares = follows_forest(decoder.config)
+        self.mode = mode if self.shares else "plain"
+        name = attention.register() if self.mode == "forest" else "sdpa"
+        keys = getattr(model.config, "sub_configs", {})
+        model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"} if "text_config" in keys else name)
+        self.reads_middle = False
+
+    def arguments(self, forest: Forest) -> dict[str, Any]:
+        """Return what tells the decoder which tokens see each other."""
+        if self.mode == "forest":
+            return {"attention_mask": None, "blocks": attention.blocks(forest), "use_cache": False}
+        if self.mode == "dense":
+            return {"attention_mask": forest.visible(), "use_cache": False}
+        return {"attention_mask": (forest.branch >= 0).long(), "use_cache": False}
+
+    def truncate(self, num_layers: int) -> None:
+        """Keep the first layers only; the final norm stays in place, unused, so that the files stay loadable."""
+        total = len(self.decoder.layers)
+        if not 1 <= num_layers <= total:
+            raise ConfigError(f"head.layer is {num_layers}; the backbone has layers 1 to {total}")
+        self.decoder.layers = self.decoder.layers[:num_layers]
+        self.decoder.config.num_hidden_layers = num_layers
+        if getattr(self.decoder.config, "layer_types", None):
+            self.decoder.config.layer_types = self.decoder.config.layer_types[:num_layers]
+        self.reads_middle = True
+
+    def hidden(self, run: Callable[[], Any]) -> Tensor:
+        """Run the model and return the hidden states that the head reads."""
+        if not self.reads_middle:
+            return run().last_hidden_state
+        outputs: list[Tensor] = []
+        hook = self.decoder.layers[-1].register_forward_hook(
+            lambda module, inputs, output: outputs.append(output[0] if isinstance(output, tuple) else output)
+        )
+        try:
+            run()
+        finally:
+            hook.remove()
+        return outputs[0]

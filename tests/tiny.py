@@ -1,0 +1,142 @@
+"""Tiny random models of the real architectures, written to disk as their hub would hold them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from PIL import Image as Pillow
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLModel,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen2VLConfig,
+    Qwen2VLModel,
+    Qwen3VLConfig,
+    Qwen3VLModel,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from basereward.comparison import Comparison
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = "a the cat dog bird sits runs on under red blue green hat mat house what is shown in picture it".split()
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer of 400 tokens with Qwen's control tokens and chat template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=393, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    bpe.train_from_iterator([" ".join(WORDS), *(f" {word}" for word in WORDS)], trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE
+    )
+    wrapped.add_special_tokens({"additional_special_tokens": list(SPECIAL[1:])})
+    return wrapped
+
+
+def text_config(**more: object) -> dict[str, object]:
+    """Return the sizes that all tiny decoders share."""
+    sizes = {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "pad_token_id": 0,
+    }
+    return {**sizes, **more}
+
+
+def save_causal_lm(directory: Path, kind: str = "llama", seed: int = 0) -> Path:
+    """Write a tiny random decoder of the kind `llama` or `qwen2`."""
+    torch.manual_seed(seed)
+    config, model = {"llama": (LlamaConfig, LlamaModel), "qwen2": (Qwen2Config, Qwen2Model)}[kind]
+    model(config(**text_config())).save_pretrained(directory)
+    tokenizer().save_pretrained(directory)
+    return directory
+
+
+def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0) -> Path:
+    """Write a tiny random Qwen2-VL, Qwen2.5-VL or Qwen3-VL."""
+    torch.manual_seed(seed)
+    words = tokenizer()
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    vision: dict[str, object] = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2}
+    if kind == "qwen2_vl":
+        vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
+        config, model = Qwen2VLConfig, Qwen2VLModel
+    elif kind == "qwen2_5_vl":
+        vision |= {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 32, "window_size": 56}
+        vision |= {"fullatt_block_indexes": [1]}
+        config, model = Qwen2_5_VLConfig, Qwen2_5_VLModel
+    else:
+        vision |= {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 32}
+        vision |= {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
+        rope |= {"mrope_interleaved": True}
+        config, model = Qwen3VLConfig, Qwen3VLModel
+    ids = {
+        "vision_start_token_id": words.convert_tokens_to_ids("<|vision_start|>"),
+        "vision_end_token_id": words.convert_tokens_to_ids("<|vision_end|>"),
+        "image_token_id": words.convert_tokens_to_ids("<|image_pad|>"),
+        "video_token_id": words.convert_tokens_to_ids("<|video_pad|>"),
+    }
+    extra = {"head_dim": 8} if kind == "qwen3_vl" else {}
+    text = text_config(rope_parameters=rope, **extra)
+    model(config(text_config=text, vision_config=vision, **ids)).save_pretrained(directory)
+    words.save_pretrained(directory)
+    size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
+    Qwen2VLImageProcessorPil(size=size, patch_size=14, merge_size=2).save_pretrained(directory)
+    return directory
+
+
+def picture(width: int = 56, height: int = 56, seed: int = 0) -> Pillow.Image:
+    """Return a picture of coloured noise."""
+    chance = random.Random(seed)
+    return Pillow.frombytes("RGB", (width, height), chance.randbytes(width * height * 3))
+
+
+def sentence(seed: int, num_words: int) -> str:
+    """Return words in a random order."""
+    chance = random.Random(seed)
+    return " ".join(chance.choice(WORDS) for _ in range(num_words))
+
+
+def comparisons(*, images: bool = True) -> list[Comparison]:
+    """Return comparisons of every shape: no, one and two images, pairs and rankings, short and long responses."""
+    counts = ((), ((56, 56, 1),), ((84, 56, 2), (56, 112, 3)), ((140, 84, 4),)) if images else ((), (), (), ())
+    return [
+        Comparison(
+            sentence(number, 3 + 5 * number),
+            [sentence(10 * number + offset, 1 + 3 * offset + number) for offset in range(2 + number % 3)],
+            images=[picture(*shape) for shape in shapes],
+            ranks=list(range(2 + number % 3)),
+            id=f"row-{number}",
+        )
+        for number, shapes in enumerate(counts)
+    ]
