@@ -1,0 +1,94 @@
+"""Reward heads: hidden states at the responses' ends to one scalar each, in fp32."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from basereward.errors import ConfigError
+from basereward.forest import Forest
+
+ACTIVATIONS = {"none": nn.Identity, "tanh": nn.Tanh, "silu": nn.SiLU, "relu": nn.ReLU}
+
+Pooling = Literal["last", "mean"]
+
+
+def gather(hidden: Tensor, forest: Forest, pooling: Pooling) -> Tensor:  # [B, L, D] -> [N, D] fp32
+    """Return what a head reads of each response: its last token, or the mean over its tokens.
+
+    Picking rows before the head, not after it, is what keeps a head's cost at N rows instead of B * L.
+    """
+    tokens = hidden.flatten(0, 1)  # [B * L, D]
+    if pooling == "last":
+        return tokens.index_select(0, forest.ends).float()
+    places = (forest.response >= 0).flatten().nonzero()[:, 0]
+    owner = forest.response.flatten()[places]
+    sums = tokens.new_zeros(len(forest.ends), hidden.shape[-1], dtype=torch.float32)
+    sums = sums.index_add(0, owner, tokens[places].float())
+    return sums / forest.lengths[:, None]
+
+
+class MLP(nn.Module):
+    """A perceptron on each response's hidden state; the paper's best has 2 layers and SiLU (arXiv 2509.16127, 4.2).
+
+    Args:
+        dim: Width D of the hidden states.
+        num_layers: Linear layers, 1 to 5; with 1 the head is linear.
+        activation: What stands between the layers.
+        width: Width of the layers in between; None for D.
+        dropout: Share of inputs dropped before each layer in training.
+        pooling: `last` reads a response's last token, `mean` averages over its tokens.
+        layer: Decoder layer to read, counted from 1, instead of the last one; later layers are dropped.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_layers: int = 2,
+        activation: Literal["none", "tanh", "silu", "relu"] = "silu",
+        width: int | None = None,
+        dropout: float = 0.0,
+        pooling: Pooling = "last",
+        layer: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not 1 <= num_layers <= 5:
+            raise ConfigError(f"head option num_layers is {num_layers}; allowed: 1 to 5")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"head option dropout is {dropout}; allowed: 0 up to, not including, 1")
+        widths = [dim] + [width or dim] * (num_layers - 1) + [1]
+        self.layers = nn.ModuleList(nn.Linear(here, there) for here, there in zip(widths, widths[1:], strict=False))
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.pooling: Pooling = pooling
+        self.layer = layer
+
+    def forward(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
+        """Return the rewards [N] in fp32, whatever the backbone's type or the autocast around it.
+
+        A bf16 head gives equal scores to candidates that are not equal, and a group of ties teaches nothing.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            states = gather(hidden, forest, self.pooling)
+            for layer in self.layers[:-1]:
+                states = self.activation(layer(self.dropout(states)))
+            return self.layers[-1](self.dropout(states))[:, 0]
+
+
+class Linear(MLP):
+    """One linear layer, as in most published reward models.
+
+    Args:
+        dim: Width D of the hidden states.
+        dropout: Share of inputs dropped in training.
+        pooling: `last` reads a response's last token, `mean` averages over its tokens.
+        layer: Decoder layer to read, counted from 1, instead of the last one; later layers are dropped.
+    """
+
+    def __init__(
+        self, dim: int, *, dropout: float = 0.0, pooling: Pooling = "last", layer: int | None = None
+    ) -> None:
+        super().__init__(dim, num_layers=1, activation="none", dropout=dropout, pooling=pooling, layer=layer)

@@ -1,0 +1,245 @@
+"""A reward model: built from components, saved to a directory that says everything about itself, loaded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from basereward import model_directory
+from basereward.comparison import Comparison
+from basereward.config import Component
+from basereward.errors import ConfigError, DataError, ModelError
+from basereward.plugins import manager, resolved_options
+
+if TYPE_CHECKING:
+    from basereward.plugins import PluginManager
+
+KINDS = ("backbone", "head", "loss", "paradigm")
+
+
+class RewardModel:
+    """Scores responses; what the trainer trains, the evaluator evaluates and the server serves.
+
+    Make one with `build` or `load`.
+
+    Args:
+        paradigm: The module that holds backbone, head and loss.
+        components: For each kind its name, plugin, plugin version and all options.
+        record: Further facts for the model directory, such as digests of the training data.
+    """
+
+    def __init__(
+        self, paradigm: nn.Module, components: Mapping[str, Any], record: Mapping[str, Any] | None = None
+    ) -> None:
+        self.paradigm = paradigm
+        self.components = dict(components)
+        self.record = dict(record or {})
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        backbone: Component,
+        head: Component | None = None,
+        loss: Component | None = None,
+        paradigm: Component | None = None,
+        plugins: PluginManager | None = None,
+    ) -> RewardModel:
+        """Make a model of named components; what is left out is the paper's choice.
+
+        Raises:
+            PluginError: When a component is unknown, ambiguous or fails to load.
+            ConfigError: When an option is unknown or wrong.
+        """
+        plugins = plugins or manager()
+        chosen = {
+            "backbone": backbone,
+            "head": head or Component("mlp", {}),
+            "loss": loss or Component("bradley-terry", {}),
+            "paradigm": paradigm or Component("scalar", {}),
+        }
+        trunk = plugins.build("backbone", chosen["backbone"])
+        top = plugins.build("head", chosen["head"], trunk.dim)
+        criterion = plugins.build("loss", chosen["loss"])
+        if (layer := getattr(top, "layer", None)) is not None:
+            trunk.truncate(layer)
+        module = plugins.build("paradigm", chosen["paradigm"], trunk, top, criterion)
+        described = {kind: _describe(plugins, kind, component) for kind, component in chosen.items()}
+        return cls(module, described, {"base_model": str(chosen["backbone"].options.get("model", ""))})
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        device: str = "cpu",
+        plugins: PluginManager | None = None,
+        verify: bool = True,
+        **options: Any,
+    ) -> RewardModel:
+        """Load a model directory, strictly: nothing missing, nothing extra, nothing altered, nothing random.
+
+        Args:
+            directory: What `save` wrote.
+            device: Where the weights go.
+            plugins: Where components are looked up; None for the installed ones.
+            verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
+            options: Options of the backbone that replace the saved ones, such as `dtype="bfloat16"`.
+
+        Raises:
+            ModelError: Naming the file or tensor that is at fault.
+        """
+        directory = Path(directory)
+        config = model_directory.read(directory, verify=verify)
+        plugins = plugins or manager()
+        saved = {kind: config["components"][kind] for kind in KINDS}
+        components = {}
+        for kind, entry in saved.items():
+            _check_plugin(plugins, kind, entry)
+            components[kind] = Component(entry["name"], dict(entry["options"]))
+        trunk = Component(saved["backbone"]["name"], {**saved["backbone"]["options"], **options, "model": str(directory)})
+        model = cls.build(**{**components, "backbone": trunk}, plugins=plugins)
+        model.record = dict(config["record"])
+        model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
+        if model.paradigm.backbone.template_digest != config["template_digest"]:
+            raise ModelError(f"{directory}: the chat template is not the one the model was trained with")
+        model.paradigm.to(device).eval()
+        return model
+
+    def save(self, directory: str | Path, **record: Any) -> None:
+        """Write the model directory aside and put it in place at once; an older one there is replaced.
+
+        Args:
+            directory: Where to.
+            record: Facts to add to the directory's record.
+        """
+        with model_directory.replacing(Path(directory)) as place:
+            self.backbone.save(place)
+            model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
+            model_directory.write_config(
+                place,
+                components=self.components,
+                template_digest=self.backbone.template_digest,
+                record={**self.record, **record},
+            )
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that makes hidden states."""
+        return self.paradigm.backbone
+
+    @property
+    def head(self) -> nn.Module:
+        """The part that makes rewards of hidden states."""
+        return self.paradigm.head
+
+    def part_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of each part: those the backbone names, and `head` for all outside it."""
+        parts = {name: list(module.parameters()) for name, module in self.backbone.parts().items()}
+        named = {id(parameter) for parameters in parts.values() for parameter in parameters}
+        unnamed = [parameter for parameter in self.backbone.parameters() if id(parameter) not in named]
+        if unnamed:
+            parts["backbone"] = unnamed
+        parts["head"] = [parameter for module in _own_parts(self.paradigm).values() for parameter in module.parameters()]
+        return {name: parameters for name, parameters in parts.items() if parameters}
+
+    def score(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8, progress: bool = False
+    ) -> list[list[float]]:
+        """Return the rewards of each comparison's responses; higher is better, the scale has no zero.
+
+        Args:
+            comparisons: What to score; ranks are not needed.
+            batch_size: Comparisons a forward pass; the rewards don't depend on it.
+            progress: Whether to show a progress bar on standard error.
+
+        Raises:
+            DataError: When a comparison can't be encoded; `score_stream` hands such errors out instead.
+        """
+        comparisons = list(comparisons)
+        rewards = []
+        stream = self.score_stream(comparisons, batch_size=batch_size)
+        if progress:
+            from rich.console import Console
+            from rich.progress import track
+
+            stream = track(stream, "scoring", total=len(comparisons), console=Console(stderr=True))
+        for comparison, result in stream:
+            if isinstance(result, DataError):
+                raise result.at(file=comparison.id or None)
+            rewards.append(result)
+        return rewards
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
+        """Yield each comparison with its rewards, or with the error that kept it from being scored.
+
+        The order is kept and memory stays flat, so the input may be endless.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
+        waiting = iter(comparisons)
+        while batch := list(islice(waiting, batch_size)):
+            yield from zip(batch, self._score_batch(batch), strict=True)
+
+    def _score_batch(self, batch: Sequence[Comparison]) -> list[list[float] | DataError]:
+        results: list[list[float] | DataError | None] = [None] * len(batch)
+        prepared = {}
+        for number, comparison in enumerate(batch):
+            try:
+                prepared[number] = self.paradigm.prepare(comparison)
+            except DataError as error:
+                results[number] = error
+        if prepared:
+            was_training = self.paradigm.training
+            self.paradigm.eval()
+            try:
+                rewards = self.paradigm.score_of(list(prepared.values())).tolist()
+            finally:
+                self.paradigm.train(was_training)
+            start = 0
+            for number in prepared:
+                stop = start + len(batch[number].responses)
+                results[number] = _finite(rewards[start:stop])
+                start = stop
+        return [result for result in results if result is not None]
+
+
+def _finite(rewards: list[float]) -> list[float] | DataError:
+    if all(abs(reward) < float("inf") for reward in rewards):
+        return rewards
+    return DataError("the model gives a reward that is not finite", field="responses")
+
+
+def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
+    """Return the paradigm's modules besides the backbone: those that this framework saves, not transformers."""
+    return {name: module for name, module in paradigm.named_children() if name != "backbone"}
+
+
+def _describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
+    found = plugins.find(kind, component.name)
+    return {
+        "name": component.name,
+        "plugin": found.plugin,
+        "version": found.version,
+        "options": resolved_options(plugins.load(kind, component.name), component.options),
+    }
+
+
+def _check_plugin(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> None:
+    """Say which package to install where the component's plugin is missing."""
+    if entry["name"] not in plugins.names(kind) and "/" not in entry["name"]:
+        raise ModelError(
+            f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, which is "
+            f"not installed; install {_distribution(entry['plugin'])}=={entry['version']}"
+        )
+
+
+def _distribution(plugin: str) -> str:
+    return plugin if plugin.startswith("basereward") else f"basereward-{plugin}"

@@ -1,0 +1,167 @@
+"""The model directory: what is in it, how it is put in place at once, and how damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from basereward import __version__
+from basereward.errors import ModelError
+
+SCHEMA_VERSION = 1
+CONFIG_FILE = "reward_config.json"
+HEAD_FILE = "head.safetensors"
+
+CODE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Files that run code when they are loaded; a model directory has none."""
+
+
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """Give a new directory to write in, and put it in the place of `directory` once all is on disk.
+
+    A kill at any moment leaves either the old directory or the new one, whole.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if directory.exists() and not directory.is_dir():
+        raise ModelError(f"{directory} is a file; give a directory")
+    aside = directory.with_name(f".{directory.name}.new-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    for path in (*aside.rglob("*"), aside):
+        _sync(path)
+    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    aside.rename(directory)
+    _sync(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_config(
+    directory: Path, *, components: Mapping[str, Any], template_digest: str, record: Mapping[str, Any]
+) -> None:
+    """Write `reward_config.json`, which names every other file with its SHA-256."""
+    files = {path.relative_to(directory).as_posix(): digest(path) for path in _files(directory)}
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "basereward_version": __version__,
+        "paradigm": components["paradigm"]["name"],
+        "components": dict(components),
+        "template_digest": template_digest,
+        "image_backend": "pil",
+        "record": dict(record),
+        "files": dict(sorted(files.items())),
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read(directory: Path, *, verify: bool) -> dict[str, Any]:
+    """Read and check `reward_config.json` and, with `verify`, every file that it names.
+
+    Raises:
+        ModelError: Naming the file that is missing, altered, extra or not understood.
+    """
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        raise ModelError(f"{directory} is no model directory: it has no {CONFIG_FILE}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = config["schema_version"]
+        needed = ("components", "template_digest", "record", "files")
+        absent = [name for name in needed if not isinstance(config.get(name), dict | str)]
+        absent += [f"components.{kind}" for kind in ("backbone", "head", "loss", "paradigm")
+                   if not absent and not {"name", "plugin", "version", "options"} <= set(config["components"].get(kind, ()))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged: {error!r}") from error
+    if version != SCHEMA_VERSION:
+        raise ModelError(f"{path} has schema version {version}; this BaseReward reads version {SCHEMA_VERSION}")
+    if absent:
+        raise ModelError(f"{path} is damaged: {absent[0]} is missing")
+    _check_files(directory, config["files"], verify=verify)
+    return dict(config)
+
+
+def save_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
+    """Write the modules' tensors, each under its module's name."""
+    tensors = {
+        f"{prefix}.{name}": value.detach().cpu().contiguous()
+        for prefix, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def load_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
+    """Fill the modules with the file's tensors.
+
+    Raises:
+        ModelError: Naming the tensor that is missing, unexpected, misshapen or not finite.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+    for prefix, module in modules.items():
+        for name, value in module.state_dict().items():
+            key = f"{prefix}.{name}"
+            if key not in tensors:
+                raise ModelError(f"{path} lacks the tensor {key}")
+            found = tensors.pop(key)
+            if found.shape != value.shape:
+                raise ModelError(f"{path}: {key} has the shape {list(found.shape)}, not {list(value.shape)}")
+            if found.is_floating_point() and not bool(torch.isfinite(found).all()):
+                raise ModelError(f"{path}: {key} holds values that are not finite")
+            with torch.no_grad():
+                value.copy_(found)
+    if tensors:
+        raise ModelError(f"{path} has the unexpected tensor {min(tensors)}")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and path != directory / CONFIG_FILE]
+
+
+def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) -> None:
+    present = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
+    for name in expected:
+        if name not in present:
+            raise ModelError(f"{directory} lacks the file {name}")
+    for name, path in sorted(present.items()):
+        if path.suffix in CODE_SUFFIXES:
+            raise ModelError(f"{path} could run code when loaded; a model directory holds safetensors and JSON only")
+        if name not in expected and path.suffix == ".safetensors":
+            raise ModelError(f"{path} is not among the model's files; remove it")
+        if verify and name in expected and digest(path) != expected[name]:
+            raise ModelError(f"{path} is not the file that was saved: its SHA-256 differs")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,80 @@
+"""The scalar paradigm: a head on the backbone gives each response one number (arXiv 2509.16127, "Naive-RM")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from basereward.backbones.base import Backbone
+from basereward.comparison import Comparison
+from basereward.forest import Forest, Tree
+from basereward.losses import LossOutput, Targets
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison and its tokens."""
+
+    comparison: Comparison
+    tree: Tree
+
+
+class Scalar(nn.Module):
+    """Backbone, head, and a loss on the head's rewards.
+
+    Args:
+        backbone: Makes hidden states of comparisons.
+        head: Makes rewards of hidden states.
+        loss: Compares rewards with ranks.
+        share_prompts: Whether a comparison's responses share one copy of their prompt. The rewards are the same
+            either way; False costs more and is there to be compared with.
+    """
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, loss: nn.Module, *, share_prompts: bool = True
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.criterion = loss
+        self.share_prompts = share_prompts
+
+    def prepare(self, comparison: Comparison) -> Prepared:
+        """Do what the CPU can do ahead: open pictures, tokenise.
+
+        Raises:
+            DataError: When the comparison can't be encoded.
+        """
+        return Prepared(comparison, self.backbone.encode(comparison))
+
+    def forward(self, forest: Forest) -> Tensor:
+        """Return the rewards [N] of a forest's responses, fp32."""
+        return self.head(self.backbone(forest), forest)
+
+    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+        """Return the loss of prepared comparisons."""
+        forest = self._forest(batch)
+        targets = Targets.of(
+            [item.comparison for item in batch], lengths=forest.lengths.tolist(), device=forest.ends.device
+        )
+        return self.criterion(self(forest), targets)
+
+    @torch.no_grad()
+    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+        """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched off."""
+        return self(self._forest(batch))
+
+    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
+        """Return the loss of comparisons."""
+        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
+
+    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of comparisons, in their order."""
+        return self.score_of([self.prepare(comparison) for comparison in comparisons])
+
+    def _forest(self, batch: Sequence[Prepared]) -> Forest:
+        forest = self.backbone.pack([item.tree for item in batch], shared=self.share_prompts)
+        return forest.to(next(self.head.parameters()).device)
