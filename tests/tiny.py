@@ -69,6 +69,8 @@ def text_config(**more: object) -> dict[str, object]:
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
         "pad_token_id": 0,
+        # Five times the usual: a model this narrow would otherwise answer everything alike.
+        "initializer_range": 0.1,
     }
     return {**sizes, **more}
 
@@ -88,6 +90,7 @@ def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0) -> Pa
     words = tokenizer()
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     vision: dict[str, object] = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2}
+    vision["initializer_range"] = 0.1
     if kind == "qwen2_vl":
         vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
         config, model = Qwen2VLConfig, Qwen2VLModel

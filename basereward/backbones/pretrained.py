@@ -71,10 +71,17 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def follows_forest(config: Any) -> bool:
-    """Tell whether a decoder's attention is plain enough to follow the forest's rule."""
-    sliding = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
-    return not sliding and not getattr(config, "attn_logit_softcapping", None)
+def follows_forest(decoder: nn.Module) -> bool:
+    """Tell whether a decoder is known to follow the forest's rule: rotary positions and full attention throughout.
+
+    Others (sliding windows, ALiBi, linear attention, capped logits) get one row a response, which is always right.
+    """
+    config: Any = decoder.config
+    kinds = getattr(config, "layer_types", None)
+    full = all(kind == "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None) is None
+    rotary = getattr(config, "rope_parameters", None) is not None
+    capped = bool(getattr(config, "attn_logit_softcapping", None))
+    return full and rotary and not capped and bool(getattr(decoder, "_supports_attention_backend", False))
 
 
 class Decoder:
@@ -83,12 +90,16 @@ class Decoder:
     def __init__(self, model: nn.Module, decoder: nn.Module, mode: str) -> None:
         self.model = model
         self.decoder = decoder
-        self.shares = follows_forest(decoder.config)
-        self.mode = mode if self.shares else "plain"
-        name = attention.register() if self.mode == "forest" else "sdpa"
-        keys = getattr(model.config, "sub_configs", {})
-        model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"} if "text_config" in keys else name)
+        self.shares = follows_forest(decoder)
         self.reads_middle = False
+        self.use(mode if self.shares else "plain")
+
+    def use(self, mode: str) -> None:
+        """Attend by `forest` or `dense` (its reference), or `plain`: one tree to a row and one response to a tree."""
+        self.mode = mode
+        name = attention.register() if mode == "forest" else "sdpa"
+        has_vision = "text_config" in getattr(self.model.config, "sub_configs", {})
+        self.model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"} if has_vision else name)
 
     def arguments(self, forest: Forest) -> dict[str, Any]:
         """Return what tells the decoder which tokens see each other."""
