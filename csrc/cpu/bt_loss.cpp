@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Bradley-Terry loss of P pairs of N rewards: loss, gradient and statistics in one pass.
+//
+// With s = 1 / log(length + 1) (1 without lengths), a = s_c r_c, b = s_r r_r and m = a - b - margin, a pair's loss is
+//     (1 - e) softplus(-m) + e softplus(m) + z (a + b)^2  =  softplus(-m) + e m + z (a + b)^2,
+// its derivatives are
+//     d/da = e - sigmoid(-m) + 2 z (a + b),    d/db = -(e - sigmoid(-m)) + 2 z (a + b),
+// and the loss is the mean over pairs weighted by w. One t = exp(-|m|) serves softplus and sigmoid. A tie has no margin and
+// e = 1/2, or no weight.
+//
+// Pairs go through in blocks of fixed size, and the blocks' sums and gradients are added in their order: the result does
+// not depend on the number of threads.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+
+#include "check.h"
+#include "cpu/simd.h"
+
+namespace basereward {
+namespace {
+
+constexpr int64_t kBlock = 512;       // pairs whose values fit the first-level cache
+constexpr int64_t kGroup = 64;        // blocks between two rounds of adding up gradients
+constexpr int64_t kBlocksPerTask = 16;  // less isn't worth waking a thread
+constexpr int64_t kNumStatistics = 9;
+
+// One block's pairs, gathered.
+template <typename T>
+struct Block {
+  alignas(64) T chosen[kBlock];
+  alignas(64) T rejected[kBlock];
+  alignas(64) T chosen_scale[kBlock];
+  alignas(64) T rejected_scale[kBlock];
+  alignas(64) T margin[kBlock];
+  alignas(64) T weight[kBlock];
+  alignas(64) T smoothing[kBlock];
+  alignas(64) T counts[kBlock];  // 1, or 0 for a tie
+};
+
+struct Sums {
+  double loss = 0, correct = 0, margin = 0, margin_squared = 0, chosen = 0, rejected = 0, pairs = 0;
+
+  void operator+=(const Sums& other) {
+    loss += other.loss;
+    correct += other.correct;
+    margin += other.margin;
+    margin_squared += other.margin_squared;
+    chosen += other.chosen;
+    rejected += other.rejected;
+    pairs += other.pairs;
+  }
+};
+
+template <typename T>
+struct Arguments {
+  const T* rewards;        // [N]
+  const int64_t* pairs;    // [P, 2]
+  const bool* tie;         // [P] or null
+  const T* margin;         // [P] or null
+  const T* weight;         // [P] or null
+  const int64_t* lengths;  // [N] or null
+  int64_t num_rewards, num_pairs;
+  T label_smoothing, zero_coefficient, tie_weight;
+};
+
+template <typename T>
+BASEREWARD_INLINE Sums loss_of_block(const Block<T>& block, int64_t size, T zero_coefficient, T per_weight, T* toward_chosen,
+                                     T* toward_rejected) {
+  double loss = 0, correct = 0, margins = 0, margins_squared = 0, chosen = 0, rejected = 0, pairs = 0;
+#pragma omp simd reduction(+ : loss, correct, margins, margins_squared, chosen, rejected, pairs)
+  for (int64_t i = 0; i < size; ++i) {
+    const T a = block.chosen[i] * block.chosen_scale[i];
+    const T b = block.rejected[i] * block.rejected_scale[i];
+    const T m = a - b - block.margin[i];
+    const T t = simd::exp_minus(std::abs(m));
+    // Written so that a NaN reaches both the loss and the gradient.
+    const T softplus = (m > 0 ? T(0) : -m) + simd::log1p_unit(t);
+    const T sigmoid = (m > 0 ? t : T(1)) / (T(1) + t);
+    const T pull = block.smoothing[i] - sigmoid;
+    const T both = zero_coefficient * (a + b);
+    const T weight = block.weight[i];
+    loss += static_cast<double>(weight * (softplus + block.smoothing[i] * m + both * (a + b)));
+    toward_chosen[i] = weight * per_weight * block.chosen_scale[i] * (2 * both + pull);
+    toward_rejected[i] = weight * per_weight * block.rejected_scale[i] * (2 * both - pull);
+
+    const T counts = block.counts[i];
+    const double difference = static_cast<double>(block.chosen[i]) - static_cast<double>(block.rejected[i]);
+    const T right = block.chosen[i] > block.rejected[i] ? T(1) : (block.chosen[i] == block.rejected[i] ? T(0.5) : T(0));
+    correct += static_cast<double>(counts * right);
+    margins += static_cast<double>(counts) * difference;
+    margins_squared += static_cast<double>(counts) * difference * difference;
+    chosen += static_cast<double>(counts * block.chosen[i]);
+    rejected += static_cast<double>(counts * block.rejected[i]);
+    pairs += static_cast<double>(counts);
+  }
+  return {loss, correct, margins, margins_squared, chosen, rejected, pairs};
+}
+
+BASEREWARD_CLONES Sums run_block(const Block<float>& block, int64_t size, float zero_coefficient, float per_weight,
+                                 float* toward_chosen, float* toward_rejected) {
+  return loss_of_block(block, size, zero_coefficient, per_weight, toward_chosen, toward_rejected);
+}
+
+Sums run_block(const Block<double>& block, int64_t size, double zero_coefficient, double per_weight, double* toward_chosen,
+               double* toward_rejected) {
+  return loss_of_block(block, size, zero_coefficient, per_weight, toward_chosen, toward_rejected);
+}
+
+template <typename T>
+BASEREWARD_INLINE void scale_body(const int64_t* lengths, int64_t size, T* scales) {
+#pragma omp simd
+  for (int64_t i = 0; i < size; ++i) scales[i] = T(1) / simd::log_positive(static_cast<T>(lengths[i]) + T(1));
+}
+
+BASEREWARD_CLONES void length_scales(const int64_t* lengths, int64_t size, float* scales) {
+  scale_body(lengths, size, scales);
+}
+
+void length_scales(const int64_t* lengths, int64_t size, double* scales) { scale_body(lengths, size, scales); }
+
+template <typename T>
+void gather(const Arguments<T>& arguments, const T* scales, int64_t begin, int64_t size, Block<T>& block) {
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t chosen = arguments.pairs[2 * (begin + i)], rejected = arguments.pairs[2 * (begin + i) + 1];
+    block.chosen[i] = arguments.rewards[chosen];
+    block.rejected[i] = arguments.rewards[rejected];
+    block.chosen_scale[i] = scales == nullptr ? T(1) : scales[chosen];
+    block.rejected_scale[i] = scales == nullptr ? T(1) : scales[rejected];
+  }
+  for (int64_t i = 0; i < size; ++i) {
+    const bool tie = arguments.tie != nullptr && arguments.tie[begin + i];
+    const T weight = arguments.weight == nullptr ? T(1) : arguments.weight[begin + i];
+    block.margin[i] = tie || arguments.margin == nullptr ? T(0) : arguments.margin[begin + i];
+    block.weight[i] = tie ? weight * arguments.tie_weight : weight;
+    block.smoothing[i] = tie ? T(0.5) : arguments.label_smoothing;
+    block.counts[i] = tie ? T(0) : T(1);
+  }
+}
+
+// Refuses values that would read outside the rewards or make the loss meaningless.
+template <typename T>
+void check_values(const Arguments<T>& arguments) {
+  bool inside = true, finite = true, weighted = true, positive = true;
+  for (int64_t i = 0; i < 2 * arguments.num_pairs; ++i)
+    inside &= static_cast<uint64_t>(arguments.pairs[i]) < static_cast<uint64_t>(arguments.num_rewards);
+  STD_TORCH_CHECK(inside, "pairs holds an index outside the ", arguments.num_rewards, " rewards");
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  if (arguments.margin != nullptr)
+    for (int64_t i = 0; i < arguments.num_pairs; ++i) finite &= std::abs(arguments.margin[i]) < kInfinity;
+  STD_TORCH_CHECK(finite, "margin holds a value that is not finite");
+  if (arguments.weight != nullptr)
+    for (int64_t i = 0; i < arguments.num_pairs; ++i) weighted &= (arguments.weight[i] >= 0) & (arguments.weight[i] < kInfinity);
+  STD_TORCH_CHECK(weighted, "weight holds a value that is negative or not finite");
+  if (arguments.lengths != nullptr)
+    for (int64_t i = 0; i < arguments.num_rewards; ++i) positive &= arguments.lengths[i] > 0;
+  STD_TORCH_CHECK(positive, "lengths holds a value below 1");
+}
+
+template <typename T>
+double total_weight(const Arguments<T>& arguments) {
+  if (arguments.weight == nullptr && arguments.tie == nullptr) return static_cast<double>(arguments.num_pairs);
+  double total = 0;
+  for (int64_t i = 0; i < arguments.num_pairs; ++i) {
+    const double weight = arguments.weight == nullptr ? 1.0 : static_cast<double>(arguments.weight[i]);
+    total += arguments.tie != nullptr && arguments.tie[i] ? weight * static_cast<double>(arguments.tie_weight) : weight;
+  }
+  return total;
+}
+
+template <typename T>
+void run(const Arguments<T>& arguments, T* loss, T* grad, double* statistics) {
+  check_values(arguments);
+  const int64_t num_pairs = arguments.num_pairs;
+  const double weight = total_weight(arguments);
+  // All weights zero is a loss of zero, not 0 / 0.
+  const double per_weight = weight > 0 ? 1.0 / weight : 0.0;
+
+  std::unique_ptr<T[]> scales;
+  if (arguments.lengths != nullptr) {
+    scales.reset(new T[arguments.num_rewards]);
+    length_scales(arguments.lengths, arguments.num_rewards, scales.get());
+  }
+  const int64_t room = std::min(num_pairs, kGroup * kBlock);
+  std::unique_ptr<T[]> toward_chosen(new T[room]), toward_rejected(new T[room]);
+  std::vector<Sums> sums(static_cast<size_t>(std::min((num_pairs + kBlock - 1) / kBlock, kGroup)));
+
+  std::fill(grad, grad + arguments.num_rewards, T(0));
+  Sums total;
+  for (int64_t start = 0; start < num_pairs; start += kGroup * kBlock) {
+    const int64_t stop = std::min(num_pairs, start + kGroup * kBlock);
+    const int64_t num_blocks = (stop - start + kBlock - 1) / kBlock;
+    const auto run_blocks = [&](int64_t first, int64_t last) {
+      Block<T> block;
+      for (int64_t number = first; number < last; ++number) {
+        const int64_t begin = start + number * kBlock, size = std::min(kBlock, stop - begin);
+        gather(arguments, scales.get(), begin, size, block);
+        sums[static_cast<size_t>(number)] =
+            run_block(block, size, arguments.zero_coefficient, static_cast<T>(per_weight),
+                      toward_chosen.get() + number * kBlock, toward_rejected.get() + number * kBlock);
+      }
+    };
+    if (num_blocks <= kBlocksPerTask)
+      run_blocks(0, num_blocks);
+    else
+      torch::stable::parallel_for(0, num_blocks, kBlocksPerTask, run_blocks);
+    for (int64_t number = 0; number < num_blocks; ++number) total += sums[static_cast<size_t>(number)];
+    // A response stands in many pairs, so its gradient is added up here, in the order of the pairs.
+    for (int64_t i = 0; i < stop - start; ++i) {
+      grad[arguments.pairs[2 * (start + i)]] += toward_chosen[i];
+      grad[arguments.pairs[2 * (start + i) + 1]] += toward_rejected[i];
+    }
+  }
+
+  T low = std::numeric_limits<T>::infinity(), high = -low;
+#pragma omp simd reduction(min : low) reduction(max : high)
+  for (int64_t i = 0; i < arguments.num_rewards; ++i) {
+    low = arguments.rewards[i] < low ? arguments.rewards[i] : low;
+    high = arguments.rewards[i] > high ? arguments.rewards[i] : high;
+  }
+  *loss = static_cast<T>(total.loss * per_weight);
+  const double values[kNumStatistics] = {weight,         total.correct,  total.margin, total.margin_squared, total.chosen,
+                                         total.rejected, static_cast<double>(low), static_cast<double>(high), total.pairs};
+  std::copy(values, values + kNumStatistics, statistics);
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> dispatch(const Tensor& given_rewards, const Tensor& given_pairs,
+                                            const std::optional<Tensor>& given_tie, const std::optional<Tensor>& given_margin,
+                                            const std::optional<Tensor>& given_weight,
+                                            const std::optional<Tensor>& given_lengths, double label_smoothing,
+                                            double zero_coefficient, double tie_weight) {
+  const auto prepare = [](const char* name, const std::optional<Tensor>& tensor, ScalarType dtype, int64_t size) {
+    if (!tensor.has_value()) return std::optional<Tensor>();
+    check_tensor(name, *tensor, dtype, size);
+    return std::optional<Tensor>(as_contiguous(*tensor));
+  };
+  const ScalarType dtype = given_rewards.scalar_type();
+  const int64_t num_rewards = given_rewards.size(0), num_pairs = given_pairs.size(0);
+  const Tensor rewards = as_contiguous(given_rewards), pairs = as_contiguous(given_pairs);
+  const auto tie = prepare("tie", given_tie, ScalarType::Bool, num_pairs);
+  const auto margin = prepare("margin", given_margin, dtype, num_pairs);
+  const auto weight = prepare("weight", given_weight, dtype, num_pairs);
+  const auto lengths = prepare("lengths", given_lengths, ScalarType::Long, num_rewards);
+
+  Tensor loss = torch::stable::new_empty(rewards, {});
+  Tensor grad = torch::stable::new_empty(rewards, {num_rewards});
+  Tensor statistics = torch::stable::new_empty(rewards, {kNumStatistics}, ScalarType::Double);
+  run<T>({static_cast<const T*>(rewards.data_ptr()), static_cast<const int64_t*>(pairs.data_ptr()),
+          tie ? static_cast<const bool*>(tie->data_ptr()) : nullptr,
+          margin ? static_cast<const T*>(margin->data_ptr()) : nullptr,
+          weight ? static_cast<const T*>(weight->data_ptr()) : nullptr,
+          lengths ? static_cast<const int64_t*>(lengths->data_ptr()) : nullptr, num_rewards, num_pairs,
+          static_cast<T>(label_smoothing), static_cast<T>(zero_coefficient), static_cast<T>(tie_weight)},
+         static_cast<T*>(loss.data_ptr()), static_cast<T*>(grad.data_ptr()), static_cast<double*>(statistics.data_ptr()));
+  return {loss, grad, statistics};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs, std::optional<Tensor> tie,
+                                                   std::optional<Tensor> margin, std::optional<Tensor> weight,
+                                                   std::optional<Tensor> lengths, double label_smoothing,
+                                                   double zero_coefficient, double tie_weight) {
+  STD_TORCH_CHECK(rewards.dim() == 1, "rewards has ", rewards.dim(), " dimensions, not 1");
+  STD_TORCH_CHECK(pairs.dim() == 2, "pairs has ", pairs.dim(), " dimensions, not 2");
+  check_tensor("pairs", pairs, ScalarType::Long, pairs.size(0), 2);
+  check_tensor("rewards", rewards, rewards.scalar_type(), rewards.size(0));
+  const auto call = rewards.scalar_type() == ScalarType::Double ? dispatch<double> : dispatch<float>;
+  STD_TORCH_CHECK(rewards.scalar_type() == ScalarType::Double || rewards.scalar_type() == ScalarType::Float,
+                  "rewards is neither float32 nor float64");
+  return call(rewards, pairs, tie, margin, weight, lengths, label_smoothing, zero_coefficient, tie_weight);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(basereward, CPU, library) { library.impl("batched_bt_loss", TORCH_BOX(&batched_bt_loss)); }
+
+}  // namespace basereward
