@@ -1,0 +1,5 @@
+"""`python -m basereward`."""
+
+from basereward.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,180 @@
+"""Every hook of BaseReward; the docstring of each is the contract of what it adds.
+
+A plugin is a module with functions of these names, marked `@hookimpl`, found through the entry-point group
+`basereward`, or named by `-p MODULE` or the run file's `plugins`:
+
+    from basereward import hookimpl
+
+    @hookimpl
+    def basereward_losses():
+        return {"focal": "my_package.losses:Focal"}
+
+The registration hooks return a mapping of names (`[a-z0-9]+([.-][a-z0-9]+)*`) to "module:Class"; the module
+is imported when the component is used, so the plugin itself should import nothing heavy. A class instead of
+the text serves notebooks and tests.
+
+For the constructor of every component: *positional parameters are wired by the framework; keyword-only
+parameters, each with a type and a default, are the configuration*. Types of options: int, float, str, bool,
+pathlib.Path, Literal, tuple, list, dict, frozen dataclasses, and unions of these with None. What a
+component raises when an option's value is out of range is `ConfigError` or `ValueError`.
+
+Letters: B rows, L tokens a row, N responses, P pairs, M members, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PROJECT: Final = "basereward"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+KINDS: Final = {
+    "backbone": "basereward_backbones",
+    "head": "basereward_heads",
+    "loss": "basereward_losses",
+    "ensembler": "basereward_ensemblers",
+    "paradigm": "basereward_paradigms",
+    "dataset": "basereward_datasets",
+    "benchmark": "basereward_benchmarks",
+}
+"""The kinds of components, and the hook that registers each."""
+
+
+@hookspec
+def basereward_backbones() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return backbones: comparisons in, hidden states out.
+
+    A backbone is a `basereward.backbones.base.Backbone`, an `nn.Module` made by `(*, model, ...)`, where
+    `model` is a local directory or a hub id, with
+
+    - `dim`: the width D of its hidden states.
+    - `encode(comparison) -> Tree`: token ids of prompt and responses, positions, pictures; on the CPU, no
+      weights. Raises `DataError` for a picture that can't be opened and for a comparison that is too long.
+    - `pack(trees, shared=True) -> Forest` and `forest(comparisons, shared=True) -> Forest`: a batch, each
+      prompt once; with `shared=False` each response has a row with its own copy of the prompt.
+    - `forward(forest) -> hidden`: [B, L, D], the last hidden states; it never runs a language-model head.
+    - `parts()`: modules by name, of "vision", "projector" and "language", to freeze or to give a learning
+      rate.
+    - `save(directory)`: safetensors and processor files in the hub's own layout; the same class with
+      `model=directory` and the same options gives the same hidden states bit for bit.
+
+    Promise: a response's hidden state does not depend on batch, padding, neighbours or sharing (1e-5 in
+    fp32).
+    """
+
+
+@hookspec
+def basereward_heads() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return heads: hidden states in, one reward a response out.
+
+    A head is an `nn.Module` made by `(dim, *, ...)`, where `dim` is the backbone's width D, with
+
+    - `forward(hidden, forest) -> rewards`: [B, L, D] to [N] fp32, in the order of `forest.ends`, under
+      autocast too.
+
+    Promise: padding is ignored, and a response's reward depends on no other response.
+    """
+
+
+@hookspec
+def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return losses: rewards and what is known of the responses in, one number out.
+
+    A loss is an `nn.Module` made by `(*, ...)`, with
+
+    - `forward(rewards, targets) -> LossOutput`: rewards [N]; targets are `basereward.losses.Targets` with
+      `pairs` [P, 2] int64 (chosen, rejected), `tie` [P] bool, `margin` [P], `weight` [P], `lengths` [N],
+      `ranks` [N], `ratings` [N] and `group` [N], some of them None.
+    - `LossOutput.loss`: the weighted mean, a scalar; `weight`: its denominator, so that loss * weight adds
+      up over batches; `sums`: fp64 statistics in the order of `basereward.losses.STATISTICS`.
+
+    Promise: the loss never rises as a margin grows, is finite at rewards of +-1e4, and says what it does
+    with ties.
+    """
+
+
+@hookspec
+def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return ensemblers: the rewards of several models in, one reward a response out.
+
+    An ensembler is made by `(*, ...)`, with
+
+    - `__call__(members) -> rewards`: [M, N] to [N].
+    - `fit(members, comparisons)`, if it learns anything: [M, N] rewards of comparisons whose ranks are known.
+
+    Promise: the order of members doesn't matter, and a single member (M = 1) is returned unchanged.
+    """
+
+
+@hookspec
+def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return paradigms: ways to make a reward of a backbone, a head and a loss.
+
+    A paradigm is an `nn.Module` made by `(backbone, head, loss, *, ...)`, with
+
+    - `prepare(comparison) -> prepared`: what the CPU can do ahead; raises `DataError`.
+    - `loss_of(batch) -> LossOutput` and `score_of(batch) -> rewards`: of prepared comparisons; rewards are
+      [N] fp32, flat, in the comparisons' order.
+    - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
+
+    Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing
+    else of it.
+    """
+
+
+@hookspec
+def basereward_datasets() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return datasets: files in, comparisons out.
+
+    A dataset is a `basereward.data.Dataset` made by `(path, *, ...)`; one that needs no file gives `path` a
+    default.
+
+    - `__iter__` yields `Comparison`; `__len__` where the number is known; `set_epoch(number)` if epochs
+      differ.
+    - `on_bad_row`: "skip" or "fail"; with "skip", `rejected` lists a `DataError` for each row left out.
+
+    Promise: the order is the same every time, and every row of the files is yielded or listed with its
+    reason.
+    """
+
+
+@hookspec
+def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return benchmarks: published test sets with their official metrics.
+
+    A benchmark is made by `(path, *, ...)`, with
+
+    - `comparisons()`: an iterable of `Comparison`, in the same order every time.
+    - `report(rewards)`: metrics by name, from a list of rewards for each comparison; the official metric,
+      and each variant in print under its own name.
+    """
+
+
+@hookspec
+def basereward_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add commands to `basereward`.
+
+    Called whenever the command line is used, for `--help` too: import nothing heavy. Add a parser, and set
+    its default `run` to a function that takes the parsed arguments and returns the exit status:
+
+        parser = subparsers.add_parser("demo", help="...")
+        parser.set_defaults(run=run)
+    """
+
+
+@hookspec
+def basereward_log(record: Mapping[str, Any], run_dir: Path) -> None:
+    """Take one record of a training: of a step, an evaluation or a checkpoint, as `log.jsonl` has it.
+
+    The record is for reading only. A plugin that fails here is warned about once and gets no more events;
+    it doesn't end the training.
+    """
