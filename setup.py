@@ -5,7 +5,8 @@ Environment, all optional:
     MAX_JOBS              parallel compilers; by default as many as processors and free memory allow
     DEBUG                 1: no optimisation, debug symbols, assertions on
 
-Without the extension the package works through its plain-torch ops. A build that ends so prints why, and what to do.
+Without the extension the package works through its plain-torch ops. A build that ends so prints why, and what
+to do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 from setuptools import setup
 
 ROOT = Path(__file__).parent.resolve()
-TORCH_TARGET = (2, 10)  # The oldest torch whose stable ABI the library asks for; it runs under that and every later one.
+# The oldest torch whose stable ABI the library asks for; it runs under that and every later one.
+TORCH_TARGET = (2, 10)
+TORCH_TARGET_NAME = ".".join(map(str, TORCH_TARGET))
 PYTHON_TARGET = (3, 11)
 BYTES_PER_JOB = 3 << 29  # 1.5 GiB: what a compiler of these small files can take, with margin.
 
@@ -55,7 +58,7 @@ def usable_torch() -> Any:
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < TORCH_TARGET:
         raise NotPossible(
-            f"torch {torch.__version__} is older than {TORCH_TARGET[0]}.{TORCH_TARGET[1]}; upgrade torch and build again"
+            f"torch {torch.__version__} is older than {TORCH_TARGET_NAME}; upgrade torch and build again"
         )
     return torch
 
@@ -110,7 +113,7 @@ def tensor_ops() -> Any:
 
     return CppExtension(
         "basereward._C",
-        sorted(["csrc/library.cpp", *(f"csrc/cpu/{path.name}" for path in (ROOT / "csrc/cpu").glob("*.cpp"))]),
+        ["csrc/library.cpp", *sorted(f"csrc/cpu/{path.name}" for path in (ROOT / "csrc/cpu").glob("*.cpp"))],
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
         define_macros=[("TORCH_TARGET_VERSION", f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000")],
@@ -125,7 +128,7 @@ def build_info(torch: Any, sources: list[str]) -> dict[str, Any]:
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT)
     return {
         "torch": torch.__version__,
-        "torch_target": ".".join(map(str, TORCH_TARGET)),
+        "torch_target": TORCH_TARGET_NAME,
         "python": ".".join(map(str, sys.version_info[:3])),
         "compiler": (version.stdout.splitlines() or [compiler()])[0],
         "flags": compile_flags(),
@@ -148,8 +151,8 @@ def build_command(torch: Any, *, forced: bool) -> type:
                 if forced:
                     raise
                 say(
-                    f"{ext.name} was left out, since compiling it failed: {str(error).splitlines()[0]}. The package works "
-                    "without it; BASEREWARD_BUILD_EXT=1 makes this an error and shows the compiler's output"
+                    f"{ext.name} was left out, since compiling it failed: {str(error).splitlines()[0]}. The "
+                    "package works without it; BASEREWARD_BUILD_EXT=1 makes this an error that shows the cause"
                 )
                 # Nothing in the wheel depends on the platform any more, so its name must not say so.
                 self.get_finalized_command("bdist_wheel").root_is_pure = True
@@ -159,15 +162,18 @@ def build_command(torch: Any, *, forced: bool) -> type:
             for ext in self.extensions:
                 library = Path(self.get_ext_fullpath(ext.name))
                 if library.exists():
-                    info = json.dumps(build_info(torch, ext.sources), indent=2)
-                    library.with_name(ext.name.rpartition(".")[2] + ".json").write_text(info + "\n", encoding="utf-8")
-                    say(f"built {library.name} with torch {torch.__version__}, for torch >= {TORCH_TARGET[0]}.{TORCH_TARGET[1]}")
+                    info = library.with_name(ext.name.rpartition(".")[2] + ".json")
+                    info.write_text(
+                        json.dumps(build_info(torch, ext.sources), indent=2) + "\n", encoding="utf-8"
+                    )
+                    say(f"built {library.name} with torch {torch.__version__} for >= {TORCH_TARGET_NAME}")
 
     return BuildOps
 
 
 def native() -> dict[str, Any]:
-    """Return the arguments of `setup` that build the extensions, or none where they can't or shan't be built."""
+    """Return the arguments of `setup` that build the extensions, or none where they can't or shan't be
+    built."""
     choice = wanted("BASEREWARD_BUILD_EXT")
     if choice == "0":
         say("pure Python, since BASEREWARD_BUILD_EXT=0; unset it to build the native ops")

@@ -1,0 +1,73 @@
+"""The ops in plain torch: what the compiled kernels must equal, and what runs where there are none.
+
+Written for fp64 as well as fp32, and differentiable as often as one likes. Letters: N responses, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def batched_bt_loss(
+    rewards: Tensor,  # [N] fp32 or fp64
+    pairs: Tensor,  # [P, 2] int64: chosen, rejected
+    tie: Tensor | None,  # [P] bool
+    margin: Tensor | None,  # [P]
+    weight: Tensor | None,  # [P]
+    lengths: Tensor | None,  # [N] int64
+    label_smoothing: float,
+    zero_coefficient: float,
+    tie_weight: float,
+) -> tuple[Tensor, Tensor]:  # loss [], statistics [9] fp64
+    """Return the Bradley-Terry loss and its statistics; see `basereward.ops.batched_bt_loss`."""
+    chosen, rejected = pairs.unbind(1)  # [P], [P]
+    if tie is None:
+        tie = torch.zeros_like(chosen, dtype=torch.bool)
+    weight = rewards.new_ones(pairs.shape[0]) if weight is None else weight
+    weight = torch.where(tie, weight * tie_weight, weight)
+
+    used = rewards if lengths is None else rewards / torch.log(lengths.to(rewards.dtype) + 1)
+    first, second = used[chosen], used[rejected]  # [P], [P]
+    difference = first - second
+    if margin is not None:
+        difference = difference - torch.where(tie, 0.0, margin)
+    smoothing = torch.where(tie, 0.5, torch.full_like(weight, label_smoothing))
+    # softplus(-m) + e * m is (1 - e) * softplus(-m) + e * softplus(m).
+    terms = functional.softplus(-difference, threshold=1e9) + smoothing * difference
+    terms = terms + zero_coefficient * (first + second).square()
+    total = weight.sum()
+    # All weights zero is a loss of zero, not 0 / 0.
+    loss = (weight * terms).sum() / torch.where(total > 0, total, 1.0)
+    return loss, pair_statistics(rewards, pairs, tie, total)
+
+
+@torch.no_grad()
+def pair_statistics(
+    rewards: Tensor,  # [N]
+    pairs: Tensor,  # [P, 2] int64: chosen, rejected
+    tie: Tensor,  # [P] bool
+    weight: Tensor,  # [] the denominator of a loss
+) -> Tensor:  # [9] fp64
+    """Return the sums that metrics are made of, in the order of `basereward.ops.STATISTICS`."""
+    rewards = rewards.double()
+    counts = (~tie).double()  # [P]
+    first, second = rewards[pairs].unbind(1)  # [P], [P]
+    margin = first - second
+    known = ~rewards.isnan()
+    # The padding gives an empty batch a minimum and a maximum.
+    low = functional.pad(torch.where(known, rewards, torch.inf), (0, 1), value=torch.inf)
+    high = functional.pad(torch.where(known, rewards, -torch.inf), (0, 1), value=-torch.inf)
+    sums = [
+        weight.double(),
+        (counts * ((first > second).double() + (first == second).double() / 2)).sum(),
+        (counts * margin).sum(),
+        (counts * margin.square()).sum(),
+        (counts * first).sum(),
+        (counts * second).sum(),
+        low.min(),
+        high.max(),
+        counts.sum(),
+    ]
+    return torch.stack(sums)
