@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
 NUM_STATISTICS = 9
 
@@ -22,14 +22,31 @@ def _bt_loss_shapes(rewards: Tensor, pairs: Tensor, *_: Any) -> tuple[Tensor, Te
 def _bt_loss_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, grad, statistics = output
     ctx.mark_non_differentiable(grad, statistics)
-    ctx.save_for_backward(grad)
+    ctx.save_for_backward(grad, inputs[0])
     ctx.num_inputs = len(inputs)
 
 
-@once_differentiable
 def _bt_loss_backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    (grad,) = ctx.saved_tensors
-    return (grad * grad_loss, *[None] * (ctx.num_inputs - 1))
+    grad, rewards = ctx.saved_tensors
+    return (_once(grad * grad_loss, "batched_bt_loss", rewards), *[None] * (ctx.num_inputs - 1))
+
+
+def _once(grad: Tensor, name: str, *inputs: Tensor) -> Tensor:
+    """Return a gradient that refuses to be differentiated, instead of passing for a constant."""
+    return _Once.apply(grad, name, *inputs) if torch.is_grad_enabled() else grad
+
+
+class _Once(Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, name: str, *inputs: Tensor) -> Tensor:
+        ctx.name = name
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            f"the compiled {ctx.name} has no second derivative; BASEREWARD_KERNELS=torch chooses one that has"
+        )
 
 
 def register() -> None:

@@ -34,8 +34,8 @@ def batched_bt_loss(
     if margin is not None:
         difference = difference - torch.where(tie, 0.0, margin)
     smoothing = torch.where(tie, 0.5, torch.full_like(weight, label_smoothing))
-    # softplus(-m) + e * m is (1 - e) * softplus(-m) + e * softplus(m).
-    terms = functional.softplus(-difference, threshold=1e9) + smoothing * difference
+    # -logsigmoid(m) is softplus(-m), and softplus(-m) + e m is (1 - e) softplus(-m) + e softplus(m).
+    terms = smoothing * difference - functional.logsigmoid(difference)
     terms = terms + zero_coefficient * (first + second).square()
     total = weight.sum()
     # All weights zero is a loss of zero, not 0 / 0.

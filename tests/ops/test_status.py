@@ -1,0 +1,73 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from basereward import ops
+
+SCRIPT = """
+import torch
+from basereward import ops
+status = ops.status()
+print(status["kernels"], "|", status["reason"])
+try:
+    loss, _ = ops.batched_bt_loss(torch.tensor([1.0, 0.0]), torch.tensor([[0, 1]]))
+    print(f"{loss.item():.4f}")
+except Exception as error:
+    print(type(error).__name__, "|", error)
+"""
+
+
+def run(choice, script=SCRIPT):
+    environment = {**os.environ, "BASEREWARD_KERNELS": choice}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_status_says_which_kernels_and_why():
+    status = ops.status()
+    assert set(status) == {"kernels", "reason", "library", "build"}
+    if status["kernels"] == "cpp":
+        assert status["library"].endswith("_C.abi3.so")
+        assert {"torch", "compiler", "flags", "torch_target"} <= set(status["build"])
+
+
+def test_the_environment_can_choose_the_torch_kernels():
+    assert run("torch") == ["torch | BASEREWARD_KERNELS=torch", "0.3133"]
+
+
+def test_an_unknown_choice_is_an_error_at_the_first_call_not_at_import():
+    reason = "BASEREWARD_KERNELS=fast is not understood; write auto, cpp or torch"
+    assert run("fast") == [f"torch | {reason}", f"ConfigError | {reason}"]
+
+
+# A finder that hides the library stands for an installation without it.
+HIDDEN = """
+import sys
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name == "basereward._C":
+            raise {error}
+sys.meta_path.insert(0, Hide())
+"""
+REBUILD = "`BASEREWARD_BUILD_EXT=1 pip install --no-build-isolation -v .` in a checkout shows why"
+MISSING = f"basereward._C was not built when the package was installed; {REBUILD}"
+BROKEN = f"basereward._C can't be loaded (undefined symbol: x); {REBUILD}"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [("ModuleNotFoundError(name)", MISSING), ("ImportError('undefined symbol: x')", BROKEN)],
+    ids=["missing", "broken"],
+)
+def test_without_the_library_the_torch_kernels_are_used_unless_cpp_is_asked_for(error, reason):
+    script = HIDDEN.format(error=error) + SCRIPT
+    assert run("auto", script) == [f"torch | {reason}", "0.3133"]
+    assert run("cpp", script) == [f"torch | {reason}", f"ConfigError | BASEREWARD_KERNELS=cpp, but {reason}"]
