@@ -168,7 +168,7 @@ def checked(value: Any, annotation: Any, path: tuple[str, ...] = ()) -> Any:
 
 
 def from_table(cls: Any, table: Mapping[str, Any], path: tuple[str, ...] = ()) -> Any:
-    """Return the dataclass that a table describes; where a `Component` is the default, a table may omit its name.
+    """Return the dataclass that a table describes; a `Component` with a default needs no name.
 
     Raises:
         Mismatch: When a key is unknown or missing, or a value has a wrong type.

@@ -99,6 +99,14 @@ class PluginManager:
             for name in plugin.components.get(each, {})
         ]
 
+    def names(self, kind: str) -> list[str]:
+        """Return what a run file can write for one kind; `plugin/name` where plugins share a name."""
+        provided = self.provided(kind)
+        shared = [item.name for item in provided]
+        return sorted(
+            item.name if shared.count(item.name) == 1 else f"{item.plugin}/{item.name}" for item in provided
+        )
+
     def find(self, kind: str, name: str) -> Provided:
         """Return what a name, alone or as `plugin/name`, stands for; nothing is imported.
 
@@ -195,14 +203,10 @@ class PluginManager:
         return providers[0]
 
     def _unknown(self, kind: str, name: str) -> str:
-        provided = self.provided(kind)
-        names = [item.name for item in provided]
-        written = sorted(
-            item.name if names.count(item.name) == 1 else f"{item.plugin}/{item.name}" for item in provided
-        )
-        hint = did_you_mean(name, written) or ";"
+        names = self.names(kind)
+        hint = did_you_mean(name, names) or ";"
         plural = KINDS[kind].removeprefix(f"{PROJECT}_")
-        text = f"unknown {kind} {name!r}{hint} {plural}: {', '.join(written) or 'none'}"
+        text = f"unknown {kind} {name!r}{hint} {plural}: {', '.join(names) or 'none'}"
         broken = [f"{plugin.name} ({plugin.error})" for plugin in self.plugins if plugin.error is not None]
         return f"{text}; plugins that did not load: {', '.join(broken)}" if broken else text
 

@@ -63,7 +63,7 @@ class Plugin:
 class Registry:
     """Plugins by the order in which they were found, the built-in one first.
 
-    A plugin that can't be used is recorded on its `Plugin` and warned about once; it doesn't touch the others.
+    A plugin that can't be used is recorded on its `Plugin` and warned about once; the others don't notice.
 
     Attributes:
         plugins: All that were found.

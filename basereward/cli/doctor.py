@@ -1,0 +1,149 @@
+"""`basereward doctor`: what a bug report needs to know about this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from basereward import __version__
+from basereward.plugins import manager
+
+if TYPE_CHECKING:
+    import argparse
+
+PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pillow", "pluggy", "rich")
+OPTIONAL = ("pyarrow", "tensorboard", "matplotlib", "peft", "trl")
+VARIABLES = ("BASEREWARD_", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+MEMORY = Path("/proc/meminfo")
+CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="say what is installed and what works here",
+        description="Say what is installed and what works here. Exit status 1 if something needed doesn't.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts, problems last; return 1 if there are any."""
+    problems: list[str] = []
+    packages = {name: _version(name) for name in PACKAGES}
+    problems += [f"{name} is not installed" for name, version in packages.items() if version is None]
+    facts: dict[str, Any] = {
+        "basereward": {"version": __version__, "directory": os.path.dirname(os.path.dirname(__file__))},
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "platform": platform.platform(),
+        "packages": packages,
+        "optional packages": {name: _version(name) for name in OPTIONAL},
+        "cores": _cores(),
+        "memory": _memory(),
+        "compilers": {name: _compiler(name) for name in (os.environ.get("CXX", "c++"), "nvcc")},
+        "cuda": _cuda(problems),
+        "kernels": _kernels(problems),
+        "plugins": _plugins(problems),
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)},
+    }
+    if args.json:
+        print(json.dumps({**facts, "problems": problems}, indent=2, default=str))
+    else:
+        print("\n".join(_lines(facts)))
+        print()
+        print("\n".join(f"problem: {problem}" for problem in problems) or "no problems")
+    return int(bool(problems))
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> dict[str, Any]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"usable": usable, "all": os.cpu_count()}
+
+
+def _memory() -> dict[str, str]:
+    """Return the machine's memory, what is available of it, and the container's limit, as far as known."""
+    sizes = {}
+    if MEMORY.exists():
+        for line in MEMORY.read_text().splitlines():
+            name, _, size = line.partition(":")
+            if name in ("MemTotal", "MemAvailable"):
+                sizes[name.removeprefix("Mem").lower()] = int(size.split()[0]) * 1024
+    limit = CONTAINER_MEMORY.read_text().strip() if CONTAINER_MEMORY.exists() else "max"
+    if limit.isdecimal():
+        sizes["container"] = int(limit)
+    return {name: f"{size / 2**30:.1f} GiB" for name, size in sizes.items()}
+
+
+def _compiler(name: str) -> str | None:
+    """Return the line of `--version` that has the version; nvcc's is its fourth."""
+    path = shutil.which(name.split()[0])
+    if path is None:
+        return None
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    lines = done.stdout.splitlines()
+    return next((line for line in lines if "release" in line), lines[0] if lines else "says nothing")
+
+
+def _cuda(problems: list[str]) -> dict[str, Any] | str:
+    try:
+        import torch
+    except Exception as error:  # a broken torch is what this command is there to report
+        problems.append(f"torch can't be imported: {error}")
+        return "unknown"
+    if not torch.cuda.is_available():
+        return f"none (torch is built {f'for {torch.version.cuda}' if torch.version.cuda else 'without it'})"
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "version": torch.version.cuda,
+        "bf16": torch.cuda.is_bf16_supported(),
+        "devices": [
+            f"{device.name}, {device.total_memory / 2**30:.0f} GiB, capability {device.major}.{device.minor}"
+            for device in devices
+        ],
+    }
+
+
+def _kernels(problems: list[str]) -> dict[str, Any] | str:
+    try:
+        from basereward import ops
+
+        return ops.status()
+    except Exception as error:  # as above
+        problems.append(f"the native ops can't be imported: {error}")
+        return "unknown"
+
+
+def _plugins(problems: list[str]) -> dict[str, str]:
+    plugins = manager().plugins
+    problems += [f"plugin {item.name!r} did not load: {item.error}" for item in plugins if item.cause]
+    return {item.name: item.error or item.version or "loaded" for item in plugins}
+
+
+def _lines(facts: dict[str, Any], depth: int = 0) -> list[str]:
+    lines = []
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        indent = "  " * depth
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}", *_lines(value, depth + 1)]
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{indent}{name:<{width}}  {'-' if text in (None, '', {}) else text}")
+    return lines

@@ -1,0 +1,63 @@
+"""`basereward show`: one component, who provides it, and its options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING
+
+from basereward.hookspecs import KINDS
+from basereward.options import type_name
+from basereward.plugins import Option, component_options, manager
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "show",
+        help="show a component and its options",
+        description="Show what a component does, who provides it, and its options.",
+    )
+    parser.add_argument("kind", metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("name", metavar="NAME", help="a component's name, as `basereward plugins` lists it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the component's first line, its provider, its file, and its options."""
+    plugins = manager()
+    found = plugins.find(args.kind, args.name)
+    component = plugins.load(args.kind, args.name)
+    text = inspect.getdoc(component) or ""
+    print(f"{found.kind} {found.name}: {text.partition(chr(10))[0]}\n")
+    print(f"plugin  {found.plugin} {found.version}".rstrip())
+    print(f"class   {found.target}")
+    print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")
+    print("\n".join(_table(component_options(component), _descriptions(text))))
+    return 0
+
+
+def _table(options: dict[str, Option], descriptions: dict[str, str]) -> list[str]:
+    if not options:
+        return ["no options"]
+    rows = [("option", "type", "default", "")]
+    for name, option in options.items():
+        default = "(required)" if option.is_required else repr(option.default)
+        rows.append((name, type_name(option.type), default, descriptions.get(name, "")))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+        for row in rows
+    ]
+
+
+def _descriptions(docstring: str) -> dict[str, str]:
+    """Return what a docstring's `Args:` says of each parameter."""
+    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", docstring, re.MULTILINE)
+    if section is None:
+        return {}
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1], re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
