@@ -228,7 +228,6 @@ class PlackettLuce(nn.Module):
             if self.ties == "breslow":
                 below = below | (targets.ranks == targets.ranks[:, None])
             left = same & below | torch.eye(len(rewards), dtype=torch.bool, device=rewards.device)
-            # exp of a masked entry would be NaN * 0 in the backward if the mask came after it.
             cost = torch.where(left, rewards, -torch.inf).logsumexp(1) - rewards  # [N]
             cost = rewards.new_zeros(targets.num_comparisons).index_add(0, targets.group, cost)  # [C]
             weight = torch.ones_like(cost)

@@ -283,6 +283,9 @@ def test_compiles_to_one_graph_for_any_number_of_pairs(kernels):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script:DeprecationWarning"
+)  # torch's own, when inductor is imported
 def test_inductor_gives_the_same_gradients(kernels):
     torch._dynamo.reset()
     rewards, pairs, given = example(12, 9, OPTIONS["all"])
