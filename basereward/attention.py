@@ -60,15 +60,19 @@ def forest_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each tree; the result is [B, L, heads, width of a head], zero in padding."""
-    if key.shape[1] != query.shape[1]:
+    grouped = key.shape[1] != query.shape[1]
+    if grouped and query.device.type != "cpu":
+        # Off the CPU no fused kernel takes grouped heads together with a mask.
         repeat = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
+        grouped = False
+    options = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
     num_rows, _, length, _ = query.shape
     rows: list[list[Tensor]] = [[] for _ in range(num_rows)]
     filled = [0] * num_rows
     for block in blocks:
         row = block.span.row
-        rows[row] += _attend(query[row], key[row], value[row], block, scaling=scaling, dropout=dropout)
+        rows[row] += _attend(query[row], key[row], value[row], block, options)
         filled[row] = block.span.stop
     for row, width in zip(rows, filled, strict=True):
         if width < length:
@@ -78,30 +82,27 @@ def forest_attention(
 
 def _attend(
     query: Tensor,  # [heads, L, width]
-    key: Tensor,  # [heads, L, width]
-    value: Tensor,  # [heads, L, width]
+    key: Tensor,  # [key heads, L, width]
+    value: Tensor,  # [key heads, L, width]
     block: Block,
-    *,
-    scaling: float | None,
-    dropout: float,
+    options: dict[str, Any],
 ) -> list[Tensor]:  # [tokens, heads, width] each
     span = block.span
     attend = functional.scaled_dot_product_attention
-    rest = {"scale": scaling, "dropout_p": dropout}
     if len(span.responses) == 1:
         whole = slice(span.start, span.stop)
-        out = attend(query[None, :, whole], key[None, :, whole], value[None, :, whole], is_causal=True, **rest)
+        out = attend(query[None, :, whole], key[None, :, whole], value[None, :, whole], is_causal=True, **options)
         return [out[0].transpose(0, 1)]
     prompt = slice(span.start, span.start + span.prompt)
-    trunk = attend(query[None, :, prompt], key[None, :, prompt], value[None, :, prompt], is_causal=True, **rest)
+    trunk = attend(query[None, :, prompt], key[None, :, prompt], value[None, :, prompt], is_causal=True, **options)
     num_responses = len(span.responses)
 
-    def with_prompt(states: Tensor) -> Tensor:  # [heads, L, width] -> [N, heads, P + R, width]
+    def with_prompt(states: Tensor) -> Tensor:  # [key heads, L, width] -> [N, key heads, P + R, width]
         shared = states[None, :, prompt].expand(num_responses, -1, -1, -1)
         return torch.cat([shared, states[:, block.places].transpose(0, 1)], dim=2)
 
     branches = attend(
-        query[:, block.places].transpose(0, 1), with_prompt(key), with_prompt(value), attn_mask=block.mask, **rest
+        query[:, block.places].transpose(0, 1), with_prompt(key), with_prompt(value), attn_mask=block.mask, **options
     )  # [N, heads, R, width]
     tokens = branches.transpose(1, 2).flatten(0, 1)  # [N * R, heads, width]
     return [trunk[0].transpose(0, 1), tokens if block.kept is None else tokens[block.kept]]
