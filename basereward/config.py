@@ -119,7 +119,7 @@ class RunConfig:
     loss: Component = Component("bradley-terry")  # noqa: RUF009
     paradigm: Component = Component("scalar")  # noqa: RUF009
     data: DataConfig
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         if not self.output:
