@@ -1,0 +1,201 @@
+"""TRL's preference format: a chosen and a rejected response, with the prompt apart or at the head of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from basereward.data.dataset import FileDataset
+from basereward.data.pictures import located, located_list, located_messages
+from basereward.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from basereward.data.reading import Row
+
+Turns: TypeAlias = "list[Mapping[str, Any]]"
+
+READ = ("prompt", "chosen", "rejected", "images", "image", "margin", "id", "source", "weight")
+UNSUPPORTED = ("video", "videos", "tools")
+"""Columns that change what a response answers: a row that fills one is refused, not read without it."""
+
+
+class TRLDataset(FileDataset):
+    """Rows of JSONL or Parquet in TRL's preference format; `chosen` is ranked before `rejected`.
+
+    - Explicit prompt: `prompt`, `chosen` and `rejected`, each a text or a list of messages.
+    - Implicit prompt: no `prompt`, and `chosen` and `rejected` are whole conversations or whole texts. Of
+      conversations the prompt is the messages that both begin with. Of texts it is the longest beginning that
+      both share, cut back to the end of a word, so that no response begins within a word; white space stays
+      with the responses.
+    - Pictures: `images`, a list, or `image`; paths start from the file, `{"bytes", "path"}` is read too. They
+      fill the prompt's `{"type": "image"}` parts or `<image>` marks, or go before the first user message.
+    - `margin`: by how much the chosen response is better, >= 0; it becomes the ratings (margin, 0).
+    - `id`, `source` and `weight` as in our own format; other columns of text, numbers or truth values become
+      `meta`.
+    """
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        return trl_row(row, directory)
+
+
+def is_trl(row: Row) -> bool:
+    """Tell whether a row is in TRL's preference format."""
+    return "chosen" in row and "rejected" in row
+
+
+def trl_row(row: Row, directory: Path) -> Row:
+    """Return a preference row of TRL's in our own format.
+
+    Raises:
+        DataError: Naming the field that is missing or wrong.
+    """
+    for name in ("chosen", "rejected"):
+        if row.get(name) is None:
+            raise DataError("is missing", field=name)
+    for name in UNSUPPORTED:
+        if row.get(name):
+            raise DataError("is not supported", field=name)
+    prompt, chosen, rejected = split(row.get("prompt"), row["chosen"], row["rejected"])
+    own: Row = {
+        "prompt": located_messages(prompt, directory),
+        "images": _images(row, directory),
+        "responses": [chosen, rejected],
+        "ranks": [0, 1],
+        "meta": {key: value for key, value in row.items() if key not in READ and _is_plain(value)},
+    }
+    if (margin := row.get("margin")) is not None:
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+            raise DataError(f"a finite number >= 0 is needed, not {margin!r}", field="margin")
+        own["ratings"] = [margin, 0]
+    return own | {key: row[key] for key in ("id", "source", "weight") if row.get(key) is not None}
+
+
+def split(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, str, str]:
+    """Return prompt, chosen response and rejected response of what a row has under these names.
+
+    Args:
+        prompt: A text, messages, or None where the other two begin with it.
+        chosen: A text, or messages.
+        rejected: Likewise, of the same kind.
+
+    Raises:
+        DataError: When the three don't fit together.
+    """
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        if prompt is None:
+            return split_texts(chosen, rejected)
+        return prompt, chosen, rejected
+    chosen, rejected = _turns(chosen, "chosen"), _turns(rejected, "rejected")
+    start = _common_turns(chosen, rejected)
+    if prompt is None:
+        if not start:
+            raise DataError(
+                "is missing, and chosen and rejected begin with different messages", field="prompt"
+            )
+        prompt = chosen[:start]
+    else:
+        # Some sets give the prompt and repeat it, perhaps after a system message, in both conversations.
+        repeated = [turn for turn in chosen[:start] if turn.get("role") != "assistant"]
+        if repeated:
+            if not _ends_with(repeated, prompt):
+                raise DataError("is not the one that chosen and rejected begin with", field="prompt")
+            prompt = chosen[:start]
+        else:
+            start = 0
+    return prompt, _response(chosen[start:], "chosen"), _response(rejected[start:], "rejected")
+
+
+def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Return the prompt that two texts begin with, and what follows in each; joined they are the texts again.
+
+    Raises:
+        DataError: When they don't begin with the same word, or are the same.
+    """
+    if chosen == rejected:
+        raise DataError("is identical to chosen", field="rejected")
+    # Both responses must keep a word, even where one text is the beginning of the other.
+    limit = min(len(chosen.rstrip()), len(rejected.rstrip()))
+    end = next((at for at in range(limit) if chosen[at] != rejected[at]), limit)
+    if end == limit:
+        end -= 1
+    while end > 0 and not (
+        chosen[end].isspace() and rejected[end].isspace() and not chosen[end - 1].isspace()
+    ):
+        end -= 1
+    if end <= 0:
+        raise DataError("is missing, and chosen and rejected don't begin with the same word", field="prompt")
+    return chosen[:end], chosen[end:], rejected[end:]
+
+
+def _turns(value: Any, name: str) -> Turns:
+    if isinstance(value, str) or not isinstance(value, Sequence) or isinstance(value, bytes):
+        raise DataError("chosen and rejected must both be texts or both be lists of messages", field=name)
+    for turn in value:
+        if (
+            not isinstance(turn, Mapping)
+            or not isinstance(turn.get("role"), str)
+            or turn.get("content") is None
+        ):
+            raise DataError(f"a message is an object with 'role' and 'content', not {turn!r:.80}", field=name)
+    if not value:
+        raise DataError("the list of messages is empty", field=name)
+    return list(value)
+
+
+def _common_turns(chosen: Turns, rejected: Turns) -> int:
+    """Return how many messages both begin with; at least the last of each is its response."""
+    limit = min(len(chosen), len(rejected)) - 1
+    return next((at for at in range(limit) if not _is_same(chosen[at], rejected[at])), max(limit, 0))
+
+
+def _is_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return (first["role"], first["content"]) == (second["role"], second["content"])
+
+
+def _ends_with(turns: Turns, prompt: Any) -> bool:
+    if isinstance(prompt, str):
+        return _text(turns[-1]["content"], "prompt").strip() == prompt.strip()
+    asked = [turn for turn in _turns(prompt, "prompt") if turn["role"] != "assistant"]
+    return len(asked) <= len(turns) and all(map(_is_same, asked, turns[len(turns) - len(asked) :]))
+
+
+def _response(turns: Turns, name: str) -> str:
+    roles = [turn["role"] for turn in turns]
+    if roles != ["assistant"]:
+        raise DataError(
+            f"the response must be one assistant message, not {', '.join(roles) or 'none'}", field=name
+        )
+    return _text(turns[0]["content"], name)
+
+
+def _text(content: Any, name: str) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        raise DataError(f"content is a text or a list of parts, not {content!r:.80}", field=name)
+    texts = [
+        part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+        for part in content
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError("a response may hold text only", field=name)
+    return "".join(text for text in texts if text is not None)
+
+
+def _images(row: Row, directory: Path) -> Any:
+    if row.get("image") is None:
+        return located_list(row.get("images"), directory)
+    if row.get("images"):
+        raise DataError("give either image or images", field="image")
+    image = row["image"]
+    if isinstance(image, Sequence) and not isinstance(image, str | bytes):
+        return located_list(image, directory, "image")
+    return [located(image, directory, "image")]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
