@@ -10,8 +10,9 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from basereward import __version__, plugins
+from basereward import __version__
 from basereward.errors import BaseRewardError
+from basereward.plugins import PluginWarning, manager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def _run(arguments: list[str]) -> int:
     early = argparse.ArgumentParser(prog="basereward", add_help=False, allow_abbrev=False)
     _add_modules(early)
     named, rest = early.parse_known_args(arguments)
-    manager = plugins.manager(named.modules)
+    plugins = manager(named.modules)
 
     parser = argparse.ArgumentParser(
         prog="basereward", description="Train, evaluate and use multimodal reward models.", allow_abbrev=False
@@ -53,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         if importlib.util.find_spec(f"basereward.cli.{command}") is None:  # TEMPORARY
             continue
         importlib.import_module(f"basereward.cli.{command}").add_parser(subparsers)
-    manager.emit("basereward_commands", subparsers=subparsers)
+    plugins.emit("basereward_commands", subparsers=subparsers)
     args = parser.parse_args(rest)
     if args.command is None:
         parser.print_help(sys.stderr)
@@ -76,7 +77,7 @@ def _shorten(show: object) -> object:
     """Return a `warnings.showwarning` that shows plugins' warnings without a line of our code."""
 
     def showwarning(message: Warning | str, category: type[Warning], *place: object) -> None:
-        if issubclass(category, plugins.PluginWarning):
+        if issubclass(category, PluginWarning):
             print(f"basereward: warning: {message}", file=sys.stderr)
         else:
             show(message, category, *place)  # type: ignore[operator]

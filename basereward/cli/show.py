@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     found = plugins.find(args.kind, args.name)
     component = plugins.load(args.kind, args.name)
     text = inspect.getdoc(component) or ""
-    print(f"{found.kind} {found.name}: {text.partition(chr(10))[0]}\n")
+    print(f"{found.kind} {found.name}: {text.partition(chr(10))[0]}".rstrip(), end="\n\n")
     print(f"plugin  {found.plugin} {found.version}".rstrip())
     print(f"class   {found.target}")
     print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")

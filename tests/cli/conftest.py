@@ -1,0 +1,30 @@
+"""The command line, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import basereward
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> RunCli:
+    """Return a function that runs `basereward` in a process of its own, in `tmp_path` by default."""
+
+    def run(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
+        # A console script doesn't have the current directory on its path, but `python -m` has: hence -P.
+        command = [sys.executable, "-P", "-m", "basereward", *arguments]
+        path = os.pathsep.join([str(Path(basereward.__file__).parents[1]), environment.pop("PYTHONPATH", "")])
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BASEREWARD_")}
+        environment = clean | {"PYTHONPATH": path.strip(os.pathsep)} | environment
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+    return run

@@ -1,0 +1,161 @@
+"""`basereward` itself: help, errors, and what plugins add to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import basereward
+from basereward import cli
+
+COMMANDS = ("train", "evaluate", "score", "plugins", "show", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def only_what_the_test_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep installed plugins out of the commands that run in this process."""
+    monkeypatch.setenv("BASEREWARD_DISABLE_PLUGINS", "*")
+
+
+def write(directory: Path, name: str, source: str) -> None:
+    (directory / f"{name}.py").write_text(textwrap.dedent(source))
+
+
+def test_help_lists_every_command(run_cli: Any) -> None:
+    done = run_cli("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")][
+        : len(COMMANDS)
+    ] == [*COMMANDS]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], *([name, "--help"] for name in COMMANDS)])
+def test_help_does_not_wait_for_heavy_modules(arguments: list[str]) -> None:
+    code = f"""
+        import atexit, sys
+        heavy = {{"torch", "transformers", "numpy", "PIL", "pyarrow", "matplotlib", "rich", "packaging"}}
+        atexit.register(lambda: print("HEAVY", sorted(heavy & set(sys.modules))))
+        from basereward.cli import main
+        raise SystemExit(main({arguments!r}))
+        """
+    environment = {**os.environ, "PYTHONPATH": str(Path(basereward.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize(
+    "module", ["basereward", "basereward.config", "basereward.comparison", "basereward.media"]
+)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys, {module}; print(sorted({{'torch', 'transformers', 'numpy', 'PIL'}} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(basereward.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert (exit_.value.code, capsys.readouterr().out) == (0, f"basereward {basereward.__version__}\n")
+
+
+def test_version_is_the_distributions() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(basereward.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project.get("version", basereward.__version__) == basereward.__version__
+
+
+def test_no_command_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: basereward [-h] [-p MODULE] [--version] COMMAND ...\n")
+
+
+def test_error_of_the_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "los", "hinge"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (
+        "",
+        "basereward: error: unknown kind 'los'; did you mean 'loss'? kinds: backbone, head, loss, ensembler, "
+        "paradigm, dataset, benchmark\n",
+    )
+
+
+PLUGIN = """
+    from basereward import hookimpl
+
+    def run(args):
+        print("hello", args.name)
+        return 7
+
+    @hookimpl
+    def basereward_commands(subparsers):
+        parser = subparsers.add_parser("greet", help="say hello")
+        parser.add_argument("name")
+        parser.set_defaults(run=run)
+    """
+
+
+@pytest.mark.parametrize("arguments", [["-p", "mine", "greet", "you"], ["greet", "you", "-p", "mine"]])
+def test_module_in_the_current_directory_adds_a_command(
+    run_cli: Any, tmp_path: Path, arguments: list[str]
+) -> None:
+    write(tmp_path, "mine", PLUGIN)
+    done = run_cli(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "hello you\n", "")
+    assert "    greet     say hello\n" in run_cli("-p", "mine", "--help").stdout
+
+
+def test_broken_plugin_is_one_line_of_warning(run_cli: Any, tmp_path: Path) -> None:
+    write(tmp_path, "bad", "import no_such_module")
+    done = run_cli("-p", "bad", "show", "loss", "hinge")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "basereward: warning: plugin 'bad' did not load: "
+        "ModuleNotFoundError: No module named 'no_such_module'\n"
+    )
+
+
+def test_command_that_exists_already_costs_the_plugin_its_events(run_cli: Any, tmp_path: Path) -> None:
+    write(tmp_path, "mine", PLUGIN.replace('"greet"', '"show"'))
+    done = run_cli("-p", "mine", "show", "loss", "hinge")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "basereward: warning: plugin 'mine' failed in basereward_commands and gets no more events: "
+        "ArgumentError: argument COMMAND: conflicting subparser: show\n"
+    )
+
+
+def test_plugin_warning_is_fatal_where_warnings_are_errors(run_cli: Any, tmp_path: Path) -> None:
+    write(tmp_path, "bad", "import no_such_module")
+    done = run_cli("-p", "bad", "plugins", PYTHONWARNINGS="error")
+    assert done.returncode == 1
+    assert "PluginWarning: plugin 'bad' did not load" in done.stderr
+
+
+def test_interrupt_ends_quietly(run_cli: Any, tmp_path: Path) -> None:
+    write(tmp_path, "mine", PLUGIN.replace('print("hello", args.name)', "raise KeyboardInterrupt"))
+    done = run_cli("-p", "mine", "greet", "you")
+    assert (done.returncode, done.stderr) == (130, "basereward: interrupted\n")
+
+
+def test_reader_that_has_had_enough_is_no_error(run_cli: Any, tmp_path: Path) -> None:
+    write(tmp_path, "mine", PLUGIN.replace('print("hello", args.name)', "raise BrokenPipeError"))
+    done = run_cli("-p", "mine", "greet", "you")
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,0 +1,83 @@
+"""`basereward show`: a component and its options."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from basereward.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINE = '''
+    from typing import Literal
+    from basereward import hookimpl
+
+    class Focal:
+        """Weigh what is hard.
+
+        The second paragraph isn't shown.
+
+        Args:
+            gamma: How much more
+                the hard ones count.
+            kind: Which kind.
+        """
+
+        def __init__(self, *, gamma: float = 2.0, kind: Literal["a", "b"] = "a", model: str) -> None:
+            pass
+
+    class Plain:
+        pass
+
+    @hookimpl
+    def basereward_losses():
+        return {"focal": "mine:Focal", "plain": "mine:Plain"}
+    '''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Return the file of a plugin with two losses."""
+    file = tmp_path / "mine.py"
+    file.write_text(textwrap.dedent(MINE).lstrip())
+    return file
+
+
+def test_component_is_shown_with_a_table_of_its_options(run_cli: Any, mine: Path) -> None:
+    done = run_cli("-p", "mine", "show", "loss", "focal")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "loss focal: Weigh what is hard.",
+        "",
+        "plugin  mine",
+        "class   mine:Focal",
+        f"file    {mine}:4",
+        "",
+        "option  type       default",
+        "gamma   float      2.0         How much more the hard ones count.",
+        "kind    'a' | 'b'  'a'         Which kind.",
+        "model   str        (required)",
+    ]
+
+
+def test_component_without_docstring_or_options_is_shown_too(run_cli: Any, mine: Path) -> None:
+    done = run_cli("-p", "mine", "show", "loss", "mine/plain")
+    assert done.stdout.splitlines()[0] == "loss plain:"
+    assert done.stdout.splitlines()[-1] == "no options"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("head", "mlp"), ("loss", "basereward/bradley-terry"), ("paradigm", "scalar"), ("ensembler", "mean")],
+)
+def test_own_components_explain_every_option(
+    kind: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", kind, name]) == 0
+    *_, table = capsys.readouterr().out.split("\n\n")
+    rows = [line.rsplit("  ", 1) for line in table.splitlines()[1:]]
+    assert all(row[-1].strip().endswith(".") for row in rows), table
