@@ -1,8 +1,8 @@
 """Forest attention: the forest's rule of visibility, computed without the pairs of tokens that it hides.
 
-A dense mask over a row of one prompt and N responses computes N * R more columns for each response token than it
-may see. Here the prompt attends to itself in one causal call, and the responses are a batch of rows whose keys are
-the prompt and their own tokens. transformers reaches it by its name, through `AttentionInterface`.
+A dense mask over a row of one prompt and N responses computes N * R more columns for each response token than
+it may see. Here the prompt attends to itself in one causal call, and the responses are a batch of rows whose
+keys are the prompt and their own tokens. transformers reaches it by its name, through `AttentionInterface`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Block:
 
     span: Span
     places: Tensor  # [N, R] columns of each response's tokens; shorter ones repeat their last column
-    mask: Tensor | None  # [N, 1, R, P + R] what each response token may see; None where `is_causal` says it all
+    mask: Tensor  # [1, 1, R, P + R] what each response token may see
     kept: Tensor | None  # [sum of lengths] which of the N * R places hold a token; None where all do
 
 
@@ -91,10 +91,14 @@ def _attend(
     attend = functional.scaled_dot_product_attention
     if len(span.responses) == 1:
         whole = slice(span.start, span.stop)
-        out = attend(query[None, :, whole], key[None, :, whole], value[None, :, whole], is_causal=True, **options)
+        out = attend(
+            query[None, :, whole], key[None, :, whole], value[None, :, whole], is_causal=True, **options
+        )
         return [out[0].transpose(0, 1)]
     prompt = slice(span.start, span.start + span.prompt)
-    trunk = attend(query[None, :, prompt], key[None, :, prompt], value[None, :, prompt], is_causal=True, **options)
+    trunk = attend(
+        query[None, :, prompt], key[None, :, prompt], value[None, :, prompt], is_causal=True, **options
+    )
     num_responses = len(span.responses)
 
     def with_prompt(states: Tensor) -> Tensor:  # [key heads, L, width] -> [N, key heads, P + R, width]
@@ -102,7 +106,11 @@ def _attend(
         return torch.cat([shared, states[:, block.places].transpose(0, 1)], dim=2)
 
     branches = attend(
-        query[:, block.places].transpose(0, 1), with_prompt(key), with_prompt(value), attn_mask=block.mask, **options
+        query[:, block.places].transpose(0, 1),
+        with_prompt(key),
+        with_prompt(value),
+        attn_mask=block.mask,
+        **options,
     )  # [N, heads, R, width]
     tokens = branches.transpose(1, 2).flatten(0, 1)  # [N * R, heads, width]
     return [trunk[0].transpose(0, 1), tokens if block.kept is None else tokens[block.kept]]
@@ -114,7 +122,7 @@ def _block(span: Span, device: torch.device) -> Block:
     steps = torch.arange(longest)
     first = span.start + span.prompt + lengths.cumsum(0) - lengths
     places = first[:, None] + torch.minimum(steps[None], lengths[:, None] - 1)
-    # A response's padding repeats its last token and is dropped afterwards, so one causal mask serves all of them.
+    # A response's padding repeats its last token and is dropped later, so one causal mask serves them all.
     mask = torch.ones(longest, span.prompt + longest, dtype=torch.bool).tril(span.prompt)
     kept = (steps[None] < lengths[:, None]).flatten()
     return Block(

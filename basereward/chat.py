@@ -1,7 +1,8 @@
 """Chat templates in tokens, built so that no text of a user or a model can act as a control token.
 
-The template is rendered with a stand-in for each piece of content and cut at the stand-ins. Only the template's own
-pieces are read with control tokens; content is encoded as plain text, and a literal `<|im_end|>` in it stays text.
+The template is rendered with a stand-in for each piece of content and cut at the stand-ins. Only the
+template's own pieces are read with control tokens; content is encoded as plain text, and a literal
+`<|im_end|>` in it stays text.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from basereward.comparison import Message
@@ -47,12 +49,12 @@ class Chat:
     def encode(
         self, prompt: Sequence[Message], responses: Sequence[str], images: Sequence[list[int]] | None = None
     ) -> tuple[list[int], list[list[int]]]:
-        """Return the ids of the prompt, up to where a response begins, and of each response with its end token.
+        """Return the ids of the prompt and of each response, whose end token is its last.
 
         Args:
             prompt: The messages before the response.
             responses: The texts that continue them.
-            images: The token ids that stand for each image of the prompt; None where the model reads text only.
+            images: The token ids that stand for each image of the prompt; None for models of text.
 
         Raises:
             DataError: When a text can't be encoded, or there is an image and the model reads none.
@@ -68,7 +70,9 @@ class Chat:
             content = contents[number]
             if isinstance(content, Image):
                 if images is None:
-                    raise DataError("the model reads text only; take the images out of the row", field="images")
+                    raise DataError(
+                        "the model reads text only; take the images out of the row", field="images"
+                    )
                 ids += next(waiting)
             else:
                 ids += self.text_ids(content, "prompt")
@@ -83,13 +87,15 @@ class Chat:
         if self._literal is not None and (found := list(self._literal.finditer(text))):
             # A literal is cut after its first character, which leaves two texts that match no control token.
             cuts = [0, *(match.start() + 1 for match in found), len(text)]
-            pieces = [text[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+            pieces = [text[start:stop] for start, stop in pairwise(cuts)]
         try:
             ids = [number for piece in pieces for number in self._ids(piece)]
         except (TypeError, UnicodeError):
             raise DataError("holds a lone surrogate, which is no character; remove it", field=field) from None
         if not self._control.isdisjoint(ids):
-            token = self.tokenizer.convert_ids_to_tokens(next(number for number in ids if number in self._control))
+            token = self.tokenizer.convert_ids_to_tokens(
+                next(number for number in ids if number in self._control)
+            )
             raise DataError(f"would be read as the control token {token}; remove it", field=field)
         return ids
 

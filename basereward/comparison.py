@@ -60,8 +60,8 @@ class Comparison:
     Args:
         prompt: A text, or messages as `Message` or `{"role", "content"}` mappings.
         responses: The N texts to compare.
-        images: Pictures for the `<image>` placeholders of the prompt in their order; without placeholders they are
-            put before the first user message's text.
+        images: Pictures for the `<image>` placeholders of the prompt in their order; without placeholders
+            they are put before the first user message's text.
         ranks: [N], smaller is better, equal is a tie. Follows from `ratings` where those are given.
         ratings: [N], larger is better; the difference of two is the margin of their pair.
         weight: How much the comparison counts in the loss; >= 0.
@@ -100,7 +100,9 @@ class Comparison:
         known_ratings = _numbers(ratings, "ratings", len(responses))
         known_ranks = _numbers(ranks, "ranks", len(responses))
         if known_ranks is None and known_ratings is not None:
-            known_ranks = tuple(float(sum(other > rating for other in known_ratings)) for rating in known_ratings)
+            known_ranks = tuple(
+                float(sum(other > rating for other in known_ratings)) for rating in known_ratings
+            )
         _check_identical(responses, known_ranks)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise DataError(f"a weight is a finite number >= 0, not {weight!r}", field="weight")
@@ -126,18 +128,22 @@ class Comparison:
             DataError: When the comparison has no ranks.
         """
         if self.ranks is None:
-            raise DataError("the comparison has no ranks, so no response is known to be better", field="ranks")
+            raise DataError(
+                "the comparison has no ranks, so no response is known to be better", field="ranks"
+            )
         found = []
         for first in range(len(self.responses)):
             for second in range(first + 1, len(self.responses)):
                 tie = self.ranks[first] == self.ranks[second]
-                better, worse = (first, second) if self.ranks[first] <= self.ranks[second] else (second, first)
+                better, worse = (
+                    (first, second) if self.ranks[first] <= self.ranks[second] else (second, first)
+                )
                 margin = None if self.ratings is None else self.ratings[better] - self.ratings[worse]
                 found.append(Pair(better, worse, margin, tie))
         return found
 
     def without_images(self) -> Comparison:
-        """Return the same comparison with its pictures taken out: the control that shows what they are worth."""
+        """Return the same comparison without its pictures: the control that shows what they are worth."""
         messages = [Message(message.role, (message.text,)) for message in self.prompt]
         return Comparison(
             messages,
@@ -182,11 +188,18 @@ class Comparison:
             for part in message.content:
                 if isinstance(part, Image):
                     if isinstance(part.source, bytes) or not hasattr(part.source, "as_posix"):
-                        raise DataError("a picture in memory has no path to write; save it first", field="images")
+                        raise DataError(
+                            "a picture in memory has no path to write; save it first", field="images"
+                        )
                     paths.append(str(part.source))
                 text += PLACEHOLDER if isinstance(part, Image) else part
             prompt.append({"role": message.role, "content": text})
-        row: dict[str, Any] = {"id": self.id, "prompt": prompt, "images": paths, "responses": list(self.responses)}
+        row: dict[str, Any] = {
+            "id": self.id,
+            "prompt": prompt,
+            "images": paths,
+            "responses": list(self.responses),
+        }
         if self.ranks is not None:
             row["ranks"] = list(self.ranks)
         if self.ratings is not None:
@@ -205,12 +218,14 @@ def _part(part: object) -> Part:
         if kind == "text" and isinstance(part.get("text"), str):
             return str(part["text"])
         if kind == "image":
-            source = next((part[key] for key in ("image", "path", "bytes") if part.get(key) is not None), None)
+            source = next(
+                (part[key] for key in ("image", "path", "bytes") if part.get(key) is not None), None
+            )
             # A bare {"type": "image"} takes the next of the row's images, as in TRL's format.
             return PLACEHOLDER if source is None else Image(source)
     raise DataError(
-        'content is a text or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...} parts, '
-        f"not {part!r:.80}",
+        'content is a text or a list of {"type": "text", "text": ...} and '
+        f'{{"type": "image", "image": ...}} parts, not {part!r:.80}',
         field="prompt",
     )
 
@@ -219,13 +234,17 @@ def _messages(prompt: str | Iterable[Message | Mapping[str, Any]]) -> list[Messa
     if isinstance(prompt, str):
         return [Message("user", (prompt,))]
     if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping | bytes):
-        raise DataError(f"a text or a list of messages is needed, not {type(prompt).__name__}", field="prompt")
+        raise DataError(
+            f"a text or a list of messages is needed, not {type(prompt).__name__}", field="prompt"
+        )
     messages = []
     for entry in prompt:
         if isinstance(entry, Mapping):
             content = entry.get("content")
             if content is None or "role" not in entry:
-                raise DataError(f"a message has 'role' and 'content'; this one has {sorted(entry)}", field="prompt")
+                raise DataError(
+                    f"a message has 'role' and 'content'; this one has {sorted(entry)}", field="prompt"
+                )
             entry = Message(entry["role"], content)
         elif not isinstance(entry, Message):
             raise DataError(f"a message is a mapping or Message, not {type(entry).__name__}", field="prompt")
@@ -274,7 +293,9 @@ def _check_identical(responses: tuple[str, ...], ranks: tuple[float, ...] | None
 def _place(messages: list[Message], images: list[Image]) -> tuple[Message, ...]:
     """Put the row's images where the prompt says, or before the first user message's text."""
     waiting = iter(images)
-    slots = sum(part.count(PLACEHOLDER) for message in messages for part in message.content if isinstance(part, str))
+    slots = sum(
+        part.count(PLACEHOLDER) for message in messages for part in message.content if isinstance(part, str)
+    )
     if slots == 0 and images:
         user = next((number for number, message in enumerate(messages) if message.role == "user"), None)
         if user is None:

@@ -1,6 +1,6 @@
 """Forests: batches of comparisons in which every prompt is encoded once and its responses branch off it.
 
-Letters: B rows, L tokens in a row, N responses of the batch, P prompt tokens, R response tokens, A position axes.
+Letters: B rows, L tokens in a row, N responses, P prompt tokens, R response tokens, A position axes.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Span:
 class Forest:
     """A packed batch of trees, padded on the right.
 
-    Attention in a forest follows one rule (`visible`): token j is visible to token i when both are in the same tree,
-    j is not after i, and j is in the prompt or in i's own branch. So a response sees just what it would see alone.
+    Attention in a forest follows one rule (`visible`): token j is visible to token i when both are in the
+    same tree, j is not after i, and j is in the prompt or in i's own branch. So a response sees what it would
+    see alone.
     """
 
     input_ids: Tensor  # [B, L]
@@ -95,13 +96,14 @@ class Forest:
         return replace(self, **moved, media=media)
 
     def visible(self) -> Tensor:
-        """Return the dense attention mask, the reference for every faster form: [B, 1, L, L], True where seen.
+        """Return the dense attention mask [B, 1, L, L], True where seen: the reference for faster forms.
 
         A padding token sees itself, so that no row of a softmax is empty.
         """
         tree_i, tree_j = self.tree[:, :, None], self.tree[:, None, :]
         branch_i, branch_j = self.branch[:, :, None], self.branch[:, None, :]
-        causal = torch.ones(self.tree.shape[1], self.tree.shape[1], dtype=torch.bool, device=self.tree.device).tril()
+        place = torch.arange(self.tree.shape[1], device=self.tree.device)
+        causal = place[:, None] >= place
         same = (tree_i == tree_j) & (tree_j != IGNORED)
         seen = same & causal & ((branch_j == 0) | (branch_i == branch_j))
         padding = torch.diag_embed(self.tree == IGNORED)
@@ -114,8 +116,8 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: in
     Args:
         trees: The comparisons, in the order in which rewards come out.
         pad: The token id written into padding.
-        shared: Whether a comparison's responses share one copy of the prompt. False gives one tree to a response:
-            more work, the same rewards.
+        shared: Whether a comparison's responses share one copy of the prompt. False gives one tree to a
+            response: more work, the same rewards.
         row_tokens: Tokens up to which trees are put into a row together; None puts one tree into a row.
     """
     if not trees:
@@ -142,7 +144,9 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: in
         column = 0
         for number in row:
             tree = trees[number]
-            span = Span(row_number, column, len(tree.prompt), tuple(len(response) for response in tree.responses))
+            span = Span(
+                row_number, column, len(tree.prompt), tuple(len(response) for response in tree.responses)
+            )
             spans.append(span)
             tree_of[row_number, column : span.stop] = number
             place = slice(column, column + len(tree.prompt))
@@ -160,10 +164,12 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: in
                 positions[:, row_number, place] = tree.start + torch.arange(len(response))
                 ends[flat] = row_number * width + place.stop - 1
                 lengths[flat] = len(response)
-    # Image features are scattered into their tokens in the order of the rows, which is not always that of the trees.
+    # Image features fill their tokens in the order of the rows, which is not always that of the trees.
     in_row_order = [trees[number] for row in rows for number in row]
     names = dict.fromkeys(name for tree in in_row_order for name in tree.media)
-    media = {name: torch.cat([tree.media[name] for tree in in_row_order if name in tree.media]) for name in names}
+    media = {
+        name: torch.cat([tree.media[name] for tree in in_row_order if name in tree.media]) for name in names
+    }
     return Forest(
         ids, tree_of, branch, response_of, positions, ends, lengths, num_responses, tuple(spans), media
     )

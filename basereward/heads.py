@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ def gather(hidden: Tensor, forest: Forest, pooling: Pooling) -> Tensor:  # [B, L
 
 
 class MLP(nn.Module):
-    """A perceptron on each response's hidden state; the paper's best has 2 layers and SiLU (arXiv 2509.16127, 4.2).
+    """A perceptron on each response's hidden state; arXiv 2509.16127, 4.2, found 2 layers and SiLU best.
 
     Args:
         dim: Width D of the hidden states.
@@ -60,7 +61,7 @@ class MLP(nn.Module):
         if not 0 <= dropout < 1:
             raise ConfigError(f"head option dropout is {dropout}; allowed: 0 up to, not including, 1")
         widths = [dim] + [width or dim] * (num_layers - 1) + [1]
-        self.layers = nn.ModuleList(nn.Linear(here, there) for here, there in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(here, there) for here, there in pairwise(widths))
         self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.pooling: Pooling = pooling

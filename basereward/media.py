@@ -25,8 +25,8 @@ class Image:
     """One picture, opened only when it is needed.
 
     Args:
-        source: A path, the bytes of an encoded file, a `PIL.Image.Image`, or the mapping with `bytes` and `path`
-            that Hugging Face datasets use.
+        source: A path, the bytes of an encoded file, a `PIL.Image.Image`, or the mapping with `bytes` and
+            `path` that Hugging Face datasets use.
 
     Raises:
         DataError: When the source is none of these.
@@ -95,7 +95,8 @@ class Image:
         width, height = picture.size
         if width * height > max_pixels:
             raise DataError(
-                f"{self.name} has {width} x {height} pixels; at most {max_pixels:,} are allowed", field="images"
+                f"{self.name} has {width} x {height} pixels; at most {max_pixels:,} are allowed",
+                field="images",
             )
         try:
             picture.load()

@@ -1,4 +1,4 @@
-"""A reward model: built from components, saved to a directory that says everything about itself, loaded strictly."""
+"""A reward model: built from components, saved so that it says everything about itself, loaded strictly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from basereward import model_directory
@@ -34,7 +33,7 @@ class RewardModel:
     """
 
     def __init__(
-        self, paradigm: nn.Module, components: Mapping[str, Any], record: Mapping[str, Any] | None = None
+        self, paradigm: Any, components: Mapping[str, Any], record: Mapping[str, Any] | None = None
     ) -> None:
         self.paradigm = paradigm
         self.components = dict(components)
@@ -102,7 +101,9 @@ class RewardModel:
         for kind, entry in saved.items():
             _check_plugin(plugins, kind, entry)
             components[kind] = Component(entry["name"], dict(entry["options"]))
-        trunk = Component(saved["backbone"]["name"], {**saved["backbone"]["options"], **options, "model": str(directory)})
+        trunk = Component(
+            saved["backbone"]["name"], {**saved["backbone"]["options"], **options, "model": str(directory)}
+        )
         model = cls.build(**{**components, "backbone": trunk}, plugins=plugins)
         model.record = dict(config["record"])
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
@@ -145,7 +146,9 @@ class RewardModel:
         unnamed = [parameter for parameter in self.backbone.parameters() if id(parameter) not in named]
         if unnamed:
             parts["backbone"] = unnamed
-        parts["head"] = [parameter for module in _own_parts(self.paradigm).values() for parameter in module.parameters()]
+        parts["head"] = [
+            parameter for module in _own_parts(self.paradigm).values() for parameter in module.parameters()
+        ]
         return {name: parameters for name, parameters in parts.items() if parameters}
 
     def score(
@@ -218,7 +221,7 @@ def _finite(rewards: list[float]) -> list[float] | DataError:
 
 
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
-    """Return the paradigm's modules besides the backbone: those that this framework saves, not transformers."""
+    """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
 
 
@@ -236,8 +239,8 @@ def _check_plugin(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -
     """Say which package to install where the component's plugin is missing."""
     if entry["name"] not in plugins.names(kind) and "/" not in entry["name"]:
         raise ModelError(
-            f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, which is "
-            f"not installed; install {_distribution(entry['plugin'])}=={entry['version']}"
+            f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, "
+            f"which is not installed; install {_distribution(entry['plugin'])}=={entry['version']}"
         )
 
 

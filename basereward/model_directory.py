@@ -87,12 +87,18 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
         version = config["schema_version"]
         needed = ("components", "template_digest", "record", "files")
         absent = [name for name in needed if not isinstance(config.get(name), dict | str)]
-        absent += [f"components.{kind}" for kind in ("backbone", "head", "loss", "paradigm")
-                   if not absent and not {"name", "plugin", "version", "options"} <= set(config["components"].get(kind, ()))]
+        absent += [
+            f"components.{kind}"
+            for kind in ("backbone", "head", "loss", "paradigm")
+            if not absent
+            and not {"name", "plugin", "version", "options"} <= set(config["components"].get(kind, ()))
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged: {error!r}") from error
     if version != SCHEMA_VERSION:
-        raise ModelError(f"{path} has schema version {version}; this BaseReward reads version {SCHEMA_VERSION}")
+        raise ModelError(
+            f"{path} has schema version {version}; this BaseReward reads version {SCHEMA_VERSION}"
+        )
     if absent:
         raise ModelError(f"{path} is damaged: {absent[0]} is missing")
     _check_files(directory, config["files"], verify=verify)
@@ -152,7 +158,9 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
             raise ModelError(f"{directory} lacks the file {name}")
     for name, path in sorted(present.items()):
         if path.suffix in CODE_SUFFIXES:
-            raise ModelError(f"{path} could run code when loaded; a model directory holds safetensors and JSON only")
+            raise ModelError(
+                f"{path} could run code when loaded; a model directory holds safetensors and JSON only"
+            )
         if name not in expected and path.suffix == ".safetensors":
             raise ModelError(f"{path} is not among the model's files; remove it")
         if verify and name in expected and digest(path) != expected[name]:

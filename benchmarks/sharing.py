@@ -1,8 +1,10 @@
-"""What sharing the prompt is worth: a training step on pairs and best-of-16 scoring, forest against one row a response.
+"""What sharing the prompt is worth: a training step on pairs and best-of-16 scoring, forest against one row a
+response.
 
-Run as `python benchmarks/sharing.py`. Both forms run on one Qwen2.5-VL of about 30M random parameters, in fp32, and
-take turns so that a noisy machine disturbs both alike. The speed-up stands beside the token ratio N(p + r) / (p + Nr),
-which counts what is saved if time goes with tokens; the image tower, which also runs once, comes on top.
+Run as `python benchmarks/sharing.py`. Both forms run on one Qwen2.5-VL of about 30M random parameters, in
+fp32, and take turns so that a noisy machine disturbs both alike. The speed-up stands beside the token ratio
+N(p + r) / (p + Nr), which counts what is saved if time goes with tokens; the image tower, which also runs
+once, comes on top.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone
 from basereward.backbones.qwen_vl import QwenVL
+from basereward.comparison import Comparison
 from basereward.forest import Forest, Tree
 from basereward.heads import MLP
 from basereward.losses import BradleyTerry, Targets
@@ -75,7 +78,9 @@ def save_model(directory: Path) -> None:
 
     torch.manual_seed(0)
     tokens = ["<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    words = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, "<|endoftext|>"))
+    words = Tokenizer(
+        models.WordLevel({token: number for number, token in enumerate(tokens)}, "<|endoftext|>")
+    )
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token=tokens[0]).save_pretrained(directory)
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
     text = {
@@ -87,7 +92,9 @@ def save_model(directory: Path) -> None:
         "patch_size": PATCH, "spatial_merge_size": MERGE, "window_size": 112, "fullatt_block_indexes": [1, 3],
     }  # fmt: skip
     ids = {"vision_start_token_id": 1, "vision_end_token_id": 2, "image_token_id": 3, "video_token_id": 4}
-    Qwen2_5_VLModel(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)).save_pretrained(directory)
+    Qwen2_5_VLModel(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)).save_pretrained(
+        directory
+    )
     Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=MERGE).save_pretrained(directory)
 
 
@@ -108,11 +115,15 @@ def trees(case: Case) -> list[Tree]:
         positions, start = mrope_positions(prompt, 3, [(1, side, side)])
         patches = torch.randn((side * MERGE) ** 2, 3 * 2 * PATCH**2)
         grid = torch.tensor([[1, side * MERGE, side * MERGE]])
-        made.append(Tree(prompt, responses, positions, start, {"pixel_values": patches, "image_grid_thw": grid}))
+        made.append(
+            Tree(prompt, responses, positions, start, {"pixel_values": patches, "image_grid_thw": grid})
+        )
     return made
 
 
-def runner(backbone: Backbone, head: nn.Module, forest: Forest, targets: Targets, train: bool) -> Callable[[], Tensor]:
+def runner(
+    backbone: Backbone, head: nn.Module, forest: Forest, targets: Targets, train: bool
+) -> Callable[[], Tensor]:
     """Return what is timed: forward and backward of the loss, or a forward pass alone."""
     loss = BradleyTerry()
 
@@ -134,9 +145,10 @@ def measure(backbone: Backbone, head: nn.Module, case: Case, repeats: int) -> di
     """Time both forms in turns; refuse to where their rewards differ."""
     torch.manual_seed(0)
     batch = trees(case)
-    groups = [number for number in range(case.num_trees) for _ in range(case.num_responses)]
-    firsts = range(0, len(groups), case.num_responses)
-    targets = Targets.of_indices(pairs=[(first, first + 1) for first in firsts], groups=groups)
+    targets = Targets.of(
+        [Comparison("", map(str, range(case.num_responses)), ranks=range(case.num_responses))]
+    )
+    targets = replace(targets, pairs=targets.pairs[:1], tie=targets.tie[:1])
     forms = {}
     for name, shared, mode in (("forest", True, "forest"), ("rows", False, "plain")):
         backbone.decoder.use(mode)
@@ -168,7 +180,9 @@ def measure(backbone: Backbone, head: nn.Module, case: Case, repeats: int) -> di
 
 def main() -> None:
     """Measure every case and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=15, help="timed turns of each form (default 15)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
@@ -177,7 +191,10 @@ def main() -> None:
         backbone = QwenVL(model=directory)
     head = MLP(backbone.dim)
     size = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
-    print(f"Qwen2.5-VL, {size:.1f}M random parameters, fp32, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"Qwen2.5-VL, {size:.1f}M random parameters, fp32, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
+    )
     print(f"{'case':32}{'forest':>10}{'rows':>10}{'speed-up':>10}{'tokens':>8}{'share':>8}{'difference':>12}")
     results = []
     for case in CASES:
@@ -189,7 +206,11 @@ def main() -> None:
             flush=True,
         )
     if arguments.output:
-        machine = {"platform": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        machine = {
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
         arguments.output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
 
 

@@ -134,7 +134,10 @@ def test_an_unknown_or_missing_field_of_a_row_is_named() -> None:
 
 
 def test_a_row_survives_its_dictionary() -> None:
-    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A <image> or <image>?"}]
+    prompt = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "A <image> or <image>?"},
+    ]
     comparison = Comparison(
         prompt,
         ["a", "b"],

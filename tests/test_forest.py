@@ -88,7 +88,9 @@ def test_forest_attention_equals_the_dense_mask(
     batch, length = forest.input_ids.shape
     query = torch.randn(batch, 4, length, 8, dtype=torch.float64)
     key, value = (torch.randn(batch, 2, length, 8, dtype=torch.float64) for _ in range(2))
-    fast, _ = attention.forest_attention(torch.nn.Module(), query, key, value, blocks=attention.blocks(forest))
+    fast, _ = attention.forest_attention(
+        torch.nn.Module(), query, key, value, blocks=attention.blocks(forest)
+    )
     dense = torch.nn.functional.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=forest.visible()
     ).transpose(1, 2)
@@ -117,4 +119,6 @@ def test_an_empty_batch_is_an_error() -> None:
 def test_a_forest_moves_whole() -> None:
     forest = pack([tree(1, 1)], pad=PAD).to("meta")
     assert isinstance(forest, Forest)
-    assert {value.device.type for value in vars(forest).values() if isinstance(value, torch.Tensor)} == {"meta"}
+    assert {value.device.type for value in vars(forest).values() if isinstance(value, torch.Tensor)} == {
+        "meta"
+    }

@@ -73,7 +73,8 @@ BAD = {
     "empty": (b"", "images: 0 bytes is no picture in PNG, JPEG, WEBP, GIF, BMP, TIFF, MPO, PPM"),
     "bomb": (
         png_header(30_000, 2_000),
-        f"images: {len(png_header(30_000, 2_000))} bytes has 30000 x 2000 pixels; at most 32,000,000 are allowed",
+        f"images: {len(png_header(30_000, 2_000))} bytes has 30000 x 2000 pixels; "
+        "at most 32,000,000 are allowed",
     ),
     "vast bomb": (
         png_header(60_000, 60_000),

@@ -35,11 +35,34 @@ SPECIAL = (
     "<|video_pad|>",
 )
 TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "a the cat dog bird sits runs on under red blue green hat mat house what is shown in picture it".split()
+WORDS = [
+    "a",
+    "the",
+    "cat",
+    "dog",
+    "bird",
+    "sits",
+    "runs",
+    "on",
+    "under",
+    "red",
+    "blue",
+    "green",
+    "hat",
+    "mat",
+    "house",
+    "what",
+    "is",
+    "shown",
+    "in",
+    "picture",
+    "it",
+]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -131,8 +154,12 @@ def sentence(seed: int, num_words: int) -> str:
 
 
 def comparisons(*, images: bool = True) -> list[Comparison]:
-    """Return comparisons of every shape: no, one and two images, pairs and rankings, short and long responses."""
-    counts = ((), ((56, 56, 1),), ((84, 56, 2), (56, 112, 3)), ((140, 84, 4),)) if images else ((), (), (), ())
+    """Return comparisons of every shape: no, one and two images, pairs and rankings, short and long
+    responses.
+    """
+    counts = (
+        ((), ((56, 56, 1),), ((84, 56, 2), (56, 112, 3)), ((140, 84, 4),)) if images else ((), (), (), ())
+    )
     return [
         Comparison(
             sentence(number, 3 + 5 * number),

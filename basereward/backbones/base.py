@@ -16,14 +16,14 @@ from basereward.forest import Forest, Tree, pack
 class Backbone(nn.Module):
     """Base of backbones; a subclass gives `dim`, `encode`, `forward`, `parts` and `save`.
 
-    The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote, given as
-    `model` with the same options, must give the same hidden states bit for bit.
+    The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote,
+    given as `model` with the same options, must give the same hidden states bit for bit.
 
     Attributes:
         dim: Width D of the hidden states.
         pad: The token id that fills rows.
-        shares: Whether responses may share their prompt's computation; False where the model's attention can't
-            follow a forest's rule, and each response then gets a row of its own.
+        shares: Whether responses may share their prompt's computation; False where the model's attention
+            can't follow a forest's rule, and each response then gets a row of its own.
     """
 
     dim: int
@@ -40,11 +40,11 @@ class Backbone(nn.Module):
         raise NotImplementedError  # pragma: no cover
 
     def forward(self, forest: Forest) -> Tensor:
-        """Return hidden states [B, L, D]; a response's don't depend on batch, padding, neighbours or sharing."""
+        """Return hidden states [B, L, D]; a response's depend on its own prompt and tokens alone."""
         raise NotImplementedError  # pragma: no cover
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """Return the modules that can be frozen or given a learning rate: of vision, projector and language."""
+        """Return what can be frozen or given a learning rate: `vision`, `projector`, `language`."""
         raise NotImplementedError  # pragma: no cover
 
     def save(self, directory: Path) -> None:

@@ -1,10 +1,10 @@
-"""Any decoder-only language model of transformers as a backbone for text: Llama, SmolLM2, Qwen2, Qwen3 and others."""
+"""Any decoder-only language model of transformers as a backbone for text: Llama, Qwen2, Qwen3 and others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ class CausalLM(Backbone):
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
         super().__init__()
-        self.model = load_model(model, dtype=dtype)
+        self.model: Any = load_model(model, dtype=dtype)
         if not hasattr(self.model, "layers"):
             raise ConfigError(f"{model} is a {type(self.model).__name__}, no decoder-only language model")
         self.tokenizer = load_tokenizer(model)
@@ -45,7 +45,7 @@ class CausalLM(Backbone):
         self.limit = Limit(max_tokens, on_long)
         self.decoder = Decoder(self.model, self.model, attention)
         self.dim = self.model.config.hidden_size
-        self.pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        self.pad = self.tokenizer.pad_token_id
         self.shares = self.decoder.shares
         self.template_digest = self.chat.digest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from basereward import attention
 from basereward.errors import ConfigError, ModelError
@@ -24,7 +24,9 @@ def source_arguments(model: str) -> dict[str, Any]:
         ConfigError: When `model` looks like a directory that is not there.
     """
     directory = Path(model)
-    if not directory.is_dir() and (directory.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
+    if not directory.is_dir() and (
+        directory.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
+    ):
         raise ConfigError(f"model {model!r} is no directory and no hub id of the form owner/name")
     return {
         "pretrained_model_name_or_path": model,
@@ -33,7 +35,7 @@ def source_arguments(model: str) -> dict[str, Any]:
     }
 
 
-def load_model(model: str, *, dtype: str) -> nn.Module:
+def load_model(model: str, *, dtype: str) -> Any:
     """Load the bare model (no language-model head) and refuse any tensor that is not in the checkpoint.
 
     Raises:
@@ -43,13 +45,18 @@ def load_model(model: str, *, dtype: str) -> nn.Module:
 
     try:
         loaded, report = AutoModel.from_pretrained(
-            **source_arguments(model), dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+            **source_arguments(model),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"can't load {model}: {str(error).splitlines()[0]}") from error
     wrong = {
         "missing": sorted(report["missing_keys"]),
-        "misshapen": sorted(str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"]),
+        "misshapen": sorted(
+            str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"]
+        ),
         "unexpected": sorted(key for key in report["unexpected_keys"] if not key.startswith(IGNORABLE)),
     }
     for kind, names in wrong.items():
@@ -68,26 +75,28 @@ def load_tokenizer(model: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(**source_arguments(model))
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {model} has no end-of-sequence token; set eos_token in its files")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def follows_forest(decoder: nn.Module) -> bool:
-    """Tell whether a decoder is known to follow the forest's rule: rotary positions and full attention throughout.
+def follows_forest(decoder: Any) -> bool:
+    """Tell whether a decoder is known to follow the forest's rule: rotary positions, full attention.
 
-    Others (sliding windows, ALiBi, linear attention, capped logits) get one row a response, which is always right.
+    Others (sliding windows, ALiBi, linear attention, capped logits) get one row a response, always right.
     """
     config: Any = decoder.config
     kinds = getattr(config, "layer_types", None)
-    full = all(kind == "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None) is None
+    full = set(kinds) == {"full_attention"} if kinds else getattr(config, "sliding_window", None) is None
     rotary = getattr(config, "rope_parameters", None) is not None
     capped = bool(getattr(config, "attn_logit_softcapping", None))
     return full and rotary and not capped and bool(getattr(decoder, "_supports_attention_backend", False))
 
 
 class Decoder:
-    """Runs a transformers decoder on forests, by forest attention, a dense mask, or one plain row a response."""
+    """Runs a transformers decoder on forests: forest attention, a dense mask, or plain rows."""
 
-    def __init__(self, model: nn.Module, decoder: nn.Module, mode: str) -> None:
+    def __init__(self, model: Any, decoder: Any, mode: str) -> None:
         self.model = model
         self.decoder = decoder
         self.shares = follows_forest(decoder)
@@ -95,11 +104,13 @@ class Decoder:
         self.use(mode if self.shares else "plain")
 
     def use(self, mode: str) -> None:
-        """Attend by `forest` or `dense` (its reference), or `plain`: one tree to a row and one response to a tree."""
+        """Attend by `forest`, by `dense` (its reference), or `plain`, which takes one response to a row."""
         self.mode = mode
         name = attention.register() if mode == "forest" else "sdpa"
         has_vision = "text_config" in getattr(self.model.config, "sub_configs", {})
-        self.model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"} if has_vision else name)
+        self.model.set_attn_implementation(
+            {"text_config": name, "vision_config": "sdpa"} if has_vision else name
+        )
 
     def arguments(self, forest: Forest) -> dict[str, Any]:
         """Return what tells the decoder which tokens see each other."""
@@ -110,7 +121,7 @@ class Decoder:
         return {"attention_mask": (forest.branch >= 0).long(), "use_cache": False}
 
     def truncate(self, num_layers: int) -> None:
-        """Keep the first layers only; the final norm stays in place, unused, so that the files stay loadable."""
+        """Keep the first layers only; the final norm stays, unused, so that the files stay loadable."""
         total = len(self.decoder.layers)
         if not 1 <= num_layers <= total:
             raise ConfigError(f"head.layer is {num_layers}; the backbone has layers 1 to {total}")
@@ -123,7 +134,8 @@ class Decoder:
     def hidden(self, run: Callable[[], Any]) -> Tensor:
         """Run the model and return the hidden states that the head reads."""
         if not self.reads_middle:
-            return run().last_hidden_state
+            last: Tensor = run().last_hidden_state
+            return last
         outputs: list[Tensor] = []
         hook = self.decoder.layers[-1].register_forward_hook(
             lambda module, inputs, output: outputs.append(output[0] if isinstance(output, tuple) else output)

@@ -45,17 +45,19 @@ class QwenVL(Backbone):
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
         super().__init__()
-        self.model = load_model(model, dtype=dtype)
+        self.model: Any = load_model(model, dtype=dtype)
         config = self.model.config
         if config.model_type not in MODEL_TYPES:
-            raise ConfigError(f"{model} is a {config.model_type!r} model; qwen-vl reads {', '.join(MODEL_TYPES)}")
+            raise ConfigError(
+                f"{model} is a {config.model_type!r} model; qwen-vl reads {', '.join(MODEL_TYPES)}"
+            )
         self.tokenizer = load_tokenizer(model)
         self.image_processor = _load_image_processor(model, min_pixels, max_pixels)
         self.chat = Chat(self.tokenizer)
         self.limit = Limit(max_tokens, on_long)
         self.decoder = Decoder(self.model, self.model.language_model, attention)
         self.dim = config.text_config.hidden_size
-        self.pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        self.pad = self.tokenizer.pad_token_id
         self.shares = self.decoder.shares
         self.template_digest = self.chat.digest
         self.merge = config.vision_config.spatial_merge_size
@@ -67,7 +69,11 @@ class QwenVL(Backbone):
         grids: list[list[int]] = media["image_grid_thw"].tolist() if media else []
         sizes = [(frames, height // self.merge, width // self.merge) for frames, height, width in grids]
         image_ids = [
-            [config.vision_start_token_id, *[config.image_token_id] * math.prod(size), config.vision_end_token_id]
+            [
+                config.vision_start_token_id,
+                *[config.image_token_id] * math.prod(size),
+                config.vision_end_token_id,
+            ]
             for size in sizes
         ]
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, image_ids)
@@ -106,11 +112,13 @@ class QwenVL(Backbone):
         self.image_processor.save_pretrained(directory)
 
     def _patches(self, comparison: Comparison) -> dict[str, Tensor]:
-        """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3]; nothing without images."""
+        """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3], if there are images."""
         if not comparison.images:
             return {}
         try:
-            found = self.image_processor(images=[image.open() for image in comparison.images], return_tensors="pt")
+            found = self.image_processor(
+                images=[image.open() for image in comparison.images], return_tensors="pt"
+            )
         except ValueError as error:
             # The processor refuses what it can't resize, such as a picture 200 times as wide as high.
             raise DataError(f"the image processor refuses a picture: {error}", field="images") from error
@@ -122,8 +130,8 @@ def mrope_positions(
 ) -> tuple[Tensor, int]:  # [3, P], start of what follows
     """Return the temporal, height and width positions of a prompt (Qwen2-VL, arXiv 2409.12191, section 2.1).
 
-    Text counts on all axes alike. An image of t x h x w merged patches counts its rows and columns from where it
-    begins, and what follows it begins after the larger of h and w.
+    Text counts on all axes alike. An image of t x h x w merged patches counts its rows and columns from where
+    it begins, and what follows it begins after the larger of h and w.
     """
     pieces: list[Tensor] = []
     position = 0

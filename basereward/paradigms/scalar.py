@@ -1,4 +1,4 @@
-"""The scalar paradigm: a head on the backbone gives each response one number (arXiv 2509.16127, "Naive-RM")."""
+"""The scalar paradigm: a head gives each response one number (the "Naive-RM" of arXiv 2509.16127)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Scalar(nn.Module):
         backbone: Makes hidden states of comparisons.
         head: Makes rewards of hidden states.
         loss: Compares rewards with ranks.
-        share_prompts: Whether a comparison's responses share one copy of their prompt. The rewards are the same
+        share_prompts: Whether a comparison's responses share one copy of their prompt. The rewards are the
+            same
             either way; False costs more and is there to be compared with.
     """
 
@@ -52,20 +53,22 @@ class Scalar(nn.Module):
 
     def forward(self, forest: Forest) -> Tensor:
         """Return the rewards [N] of a forest's responses, fp32."""
-        return self.head(self.backbone(forest), forest)
+        rewards: Tensor = self.head(self.backbone(forest), forest)
+        return rewards
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
         forest = self._forest(batch)
-        targets = Targets.of(
-            [item.comparison for item in batch], lengths=forest.lengths.tolist(), device=forest.ends.device
-        )
-        return self.criterion(self(forest), targets)
+        targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
+        output: LossOutput = self.criterion(self.forward(forest), targets)
+        return output
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared]) -> Tensor:
-        """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched off."""
-        return self(self._forest(batch))
+        """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched
+        off.
+        """
+        return self.forward(self._forest(batch))
 
     def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
         """Return the loss of comparisons."""

@@ -29,7 +29,9 @@ def rows(kind: str) -> list[Comparison]:
     return tiny.comparisons(images=kind in VL_KINDS)
 
 
-def rewards_and_gradients(backbone: Backbone, head: MLP, forest: Forest) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def rewards_and_gradients(
+    backbone: Backbone, head: MLP, forest: Forest
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the rewards [N] and the gradient of a sum that weighs them unequally."""
     backbone.zero_grad()
     rewards = head(backbone(forest), forest)
@@ -70,11 +72,15 @@ def test_rewards_and_gradients_equal_one_row_a_response(
             torch.testing.assert_close(shared_gradients[name], gradient, **TOLERANCE, msg=name)
 
 
-def test_a_reward_depends_on_no_neighbour_and_no_order(tiny_models: dict[str, Path], kind: str, head: MLP) -> None:
+def test_a_reward_depends_on_no_neighbour_and_no_order(
+    tiny_models: dict[str, Path], kind: str, head: MLP
+) -> None:
     backbone = build(tiny_models[kind], kind)
     comparisons = rows(kind)
     with torch.no_grad():
-        together = head(backbone(forest := backbone.forest(comparisons)), forest).split(list(forest.num_responses))
+        together = head(backbone(forest := backbone.forest(comparisons)), forest).split(
+            list(forest.num_responses)
+        )
         for order in ([3, 1, 0, 2], [2], [1, 1]):
             forest = backbone.forest([comparisons[number] for number in order])
             found = head(backbone(forest), forest).split(list(forest.num_responses))
@@ -82,7 +88,9 @@ def test_a_reward_depends_on_no_neighbour_and_no_order(tiny_models: dict[str, Pa
                 torch.testing.assert_close(rewards, together[number], **TOLERANCE)
 
 
-def test_a_reward_depends_on_its_own_response_alone(tiny_models: dict[str, Path], kind: str, head: MLP) -> None:
+def test_a_reward_depends_on_its_own_response_alone(
+    tiny_models: dict[str, Path], kind: str, head: MLP
+) -> None:
     backbone = build(tiny_models[kind], kind)
     row = rows(kind)[1]
     first = Comparison(row.prompt, [row.responses[0], "a dog"])
@@ -121,11 +129,14 @@ def test_hidden_states_are_those_of_transformers(tiny_models: dict[str, Path], k
             mm_token_type_ids=(forest.input_ids == backbone.model.config.image_token_id).long(),
             **forest.media,
         ).last_hidden_state
-    torch.testing.assert_close(ours.flatten(0, 1)[forest.ends], theirs.flatten(0, 1)[forest.ends], **TOLERANCE)
+    torch.testing.assert_close(
+        ours.flatten(0, 1)[forest.ends], theirs.flatten(0, 1)[forest.ends], **TOLERANCE
+    )
 
 
 def test_mrope_by_hand() -> None:
-    # Text 5, an image (7) of 1 x 2 x 3, text 5 5. The image begins at 1; what follows it at 1 + max(2, 3) = 4.
+    # Text 5, an image (7) of 1 x 2 x 3, text 5 5. The image begins at 1; what follows it at 1 + max(2, 3) =
+    # 4.
     positions, start = mrope_positions([5, 7, 7, 7, 7, 7, 7, 5, 5], 7, [(1, 2, 3)])
     assert positions.tolist() == [
         [0, 1, 1, 1, 1, 1, 1, 4, 5],
@@ -144,7 +155,8 @@ def test_bf16_stays_near_fp32(tiny_models: dict[str, Path], kind: str, head: MLP
         with torch.autocast("cpu", torch.bfloat16):
             rough = head(backbone(forest), forest)
     assert rough.dtype == torch.float32
-    # Eight bits of mantissa through three layers: about 3 * 2 ** -8 of the states' scale, which is 1 after the norm.
+    # Eight bits of mantissa through three layers: about 3 * 2 ** -8 of the states' scale, which is 1 after
+    # the norm.
     assert float((rough - exact).abs().max()) < 0.02
 
 
