@@ -38,16 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    # Before everything else, since a module named here may add commands.
-    early = argparse.ArgumentParser(prog="basereward", add_help=False, allow_abbrev=False)
-    _add_modules(early)
-    named, rest = early.parse_known_args(arguments)
-    plugins = manager(named.modules)
-
+    modules, rest = _modules(arguments)
+    plugins = manager(modules)
     parser = argparse.ArgumentParser(
         prog="basereward", description="Train, evaluate and use multimodal reward models.", allow_abbrev=False
     )
-    _add_modules(parser)
+    parser.add_argument(
+        "-p",
+        metavar="MODULE",
+        dest="attached",
+        help="load a module of yours as a plugin; may be repeated, and come after the command too",
+    )
     parser.add_argument("--version", action="version", version=f"basereward {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
@@ -56,21 +57,29 @@ def _run(arguments: list[str]) -> int:
         importlib.import_module(f"basereward.cli.{command}").add_parser(subparsers)
     plugins.emit("basereward_commands", subparsers=subparsers)
     args = parser.parse_args(rest)
+    if args.attached is not None:
+        parser.error(f"write -p {args.attached}, with a space")
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2
     return int(args.run(args) or 0)
 
 
-def _add_modules(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-p",
-        metavar="MODULE",
-        dest="modules",
-        action="append",
-        default=[],
-        help="load a module of yours as a plugin; may be repeated",
-    )
+def _modules(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the modules named by `-p MODULE`, and the other arguments.
+
+    It has to happen before parsing, since a module may add commands; and not by argparse, which would take a
+    response that begins with "-p" for this option.
+    """
+    modules, rest = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        module = next(remaining, None) if argument == "-p" else None
+        if module is not None:
+            modules.append(module)
+        else:
+            rest.append(argument)
+    return modules, rest
 
 
 def _shorten(show: object) -> object:

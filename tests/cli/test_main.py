@@ -122,6 +122,25 @@ def test_module_in_the_current_directory_adds_a_command(
     assert "    greet     say hello\n" in run_cli("-p", "mine", "--help").stdout
 
 
+def test_text_that_begins_like_the_option_for_modules_stays_text(run_cli: Any, tmp_path: Path) -> None:
+    write(tmp_path, "mine", PLUGIN)
+    done = run_cli("-p", "mine", "greet", "--", "-pretty much")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "hello -pretty much\n", "")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("-pmine", "write -p mine, with a space"), ("-p", "argument -p: expected one argument")],
+)
+def test_module_is_named_after_a_space(
+    capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([argument])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"basereward: error: {message}"
+
+
 def test_broken_plugin_is_one_line_of_warning(run_cli: Any, tmp_path: Path) -> None:
     write(tmp_path, "bad", "import no_such_module")
     done = run_cli("-p", "bad", "show", "loss", "hinge")
