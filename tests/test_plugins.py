@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 import warnings
@@ -491,3 +492,11 @@ def test_public_names_are_all_there() -> None:
     assert set(basereward.__all__) <= set(dir(basereward))
     with pytest.raises(AttributeError, match=r"^module 'basereward' has no attribute 'RewardModle'$"):
         basereward.RewardModle  # noqa: B018
+
+
+def test_nothing_in_the_package_imports_a_plugin() -> None:
+    package = Path(hookspecs.__file__).parent
+    imports = re.compile(r"^\s*(?:from|import) (?:basereward_|plugins)", re.MULTILINE)
+    assert [
+        str(file) for file in package.rglob("*.py") if imports.search(file.read_text(encoding="utf-8"))
+    ] == []
