@@ -1,0 +1,219 @@
+"""Evaluate a model on comparisons whose order is known."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from basereward.data import Dataset
+from basereward.errors import DataError
+from basereward.evaluation import plots, report, sheet
+from basereward.evaluation.metrics import GAPS, Metrics, metrics_of
+from basereward.evaluation.pairs import PairCollector, ScoredPairs, pairs_to_judge
+from basereward.evaluation.progress import progress_bar
+from basereward.evaluation.scoring import Scorer, placed, score_in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from basereward.comparison import Comparison
+    from basereward.evaluation.interval import Interval
+
+NUM_WORST = 24
+"""Comparisons on the sheet of the most wrong ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The rewards of one comparison, and what else is needed to read them.
+
+    Attributes:
+        id: The comparison's.
+        source: The data set's name.
+        rewards: [N] one a response.
+        ranks: [N] the known order, smaller is better.
+        margin: The smallest margin among its pairs, below nought where one is wrong; None if all are ties.
+    """
+
+    id: str
+    source: str
+    rewards: tuple[float, ...]
+    ranks: tuple[float, ...]
+    margin: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the line of `rewards.jsonl`."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "rewards": list(self.rewards),
+            "ranks": list(self.ranks),
+            "margin": self.margin,
+        }
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A comparison that the model orders wrongly."""
+
+    comparison: Comparison
+    result: Result
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: The numbers.
+        pairs: The columns that they were computed from.
+        results: The rewards of each comparison, in order.
+        rejected: Rows that could not be used, each with file, line and reason as far as they are known.
+        wrong: The comparisons with the most negative margins, the worst first.
+        seconds: How long the scoring took.
+    """
+
+    metrics: Metrics
+    pairs: ScoredPairs
+    results: Sequence[Result]
+    rejected: Sequence[DataError]
+    wrong: Sequence[Wrong]
+    seconds: float
+
+    @property
+    def accuracy(self) -> Interval:
+        """Pair accuracy with its 95 % interval."""
+        return self.metrics.accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers for a JSON report."""
+        return {
+            **self.metrics.to_dict(),
+            "num_rejected": len(self.rejected),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def save(self, directory: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the report, its plots and the sheet of the most wrong comparisons.
+
+        The files: `report.json`, `report.md`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`, `wrong.html`,
+        `wrong.png`. Without matplotlib there are no plots, and `report.md` says so.
+
+        Args:
+            directory: Where to; made if it isn't there, files in it are replaced.
+            facts: What else the report should say, such as model and data.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        facts = dict(facts or {})
+        _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in self.results))
+        _write_lines(directory / "rejected.jsonl", map(report.rejected_row, self.rejected))
+        drawn = plots.save(self.metrics, self.pairs, directory / "plots") if plots.is_available() else []
+        sheet.save_html(self.wrong, directory / "wrong.html")
+        sheet.save_picture(self.wrong, directory / "wrong.png")
+        text = report.markdown(
+            self.metrics,
+            self.rejected,
+            facts,
+            [path.relative_to(directory).as_posix() for path in drawn],
+            len(self.wrong),
+        )
+        (directory / "report.md").write_text(text, encoding="utf-8")
+        # Last, so that a directory with a report.json has all the rest too.
+        whole = json.dumps({**facts, **self.to_dict()}, indent=2, ensure_ascii=False)
+        (directory / "report.json").write_text(whole + "\n", encoding="utf-8")
+
+
+def evaluate(
+    model: Scorer,
+    comparisons: Iterable[Comparison],
+    batch_size: int = 8,
+    progress: bool = True,
+    *,
+    gaps: Sequence[float] = GAPS,
+    num_wrong: int = NUM_WORST,
+) -> Evaluation:
+    """Score comparisons and hold the rewards against their ranks.
+
+    Comparisons that can't be judged or scored, and rows that can't be read, are listed in `rejected`.
+
+    Args:
+        model: A `RewardModel`, or anything that has its `score_stream`.
+        comparisons: With ranks; a `Dataset` brings its rejected rows along. Read once and not kept.
+        batch_size: Comparisons a forward pass; the rewards don't depend on it.
+        progress: Whether to show a progress bar on standard error.
+        gaps: Differences of ratings to tell accuracy by.
+        num_wrong: How many of the most wrong comparisons to keep for the sheet.
+
+    Raises:
+        DataError: When no pair can be judged.
+    """
+    collector = PairCollector()
+    results: list[Result] = []
+    rejected: list[DataError] = []
+    # A heap whose first entry is the least wrong of those kept.
+    wrong: list[tuple[float, int, Wrong]] = []
+    num_right = num_judged = 0
+    start = time.perf_counter()
+    with progress_bar("evaluating", _total(comparisons), unit="comparisons", is_shown=progress) as advance:
+        for item, scored in score_in_order(model, _judgeable(comparisons), batch_size=batch_size):
+            if isinstance(item, DataError):
+                rejected.append(item)
+                advance()
+                continue
+            if isinstance(scored, DataError):
+                rejected.append(scored)
+                advance()
+                continue
+            margin = collector.add(item, scored)
+            result = Result(item.id, item.source, tuple(scored), item.ranks or (), margin)
+            results.append(result)
+            if margin is not None:
+                num_judged += 1
+                num_right += margin > 0
+                if margin < 0:
+                    heapq.heappush(wrong, (-margin, -len(results), Wrong(item, result)))
+                    if len(wrong) > num_wrong:
+                        heapq.heappop(wrong)
+            advance(note=f"{num_right / num_judged:.3f} all right" if num_judged else None)
+    seconds = time.perf_counter() - start
+    if isinstance(comparisons, Dataset):
+        rejected = [*comparisons.rejected, *rejected]
+    try:
+        metrics = metrics_of(pairs := collector.collected(), gaps=gaps)
+    except DataError as error:
+        if rejected:
+            raise DataError(
+                f"{error.reason}; {len(rejected)} rows were rejected, the first: {rejected[0]}"
+            ) from error
+        raise
+    worst = [entry[2] for entry in sorted(wrong, key=lambda entry: entry[:2], reverse=True)]
+    return Evaluation(metrics, pairs, results, rejected, worst, seconds)
+
+
+def _judgeable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataError]:
+    """Put an error in the place of each comparison that it would be no use to score."""
+    for comparison in comparisons:
+        try:
+            pairs_to_judge(comparison)
+        except DataError as error:
+            yield placed(error, comparison)
+        else:
+            yield comparison
+
+
+def _total(comparisons: Iterable[Comparison]) -> int | None:
+    if isinstance(comparisons, Sized):
+        return len(comparisons)
+    return comparisons.num_rows if isinstance(comparisons, Dataset) else None
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

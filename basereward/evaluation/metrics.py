@@ -1,0 +1,245 @@
+"""What rewards are worth: accuracy, calibration, and the part of it that length explains.
+
+Letters: P pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from basereward.errors import DataError
+from basereward.evaluation.interval import Interval, interval_of
+from basereward.evaluation.pairs import PairCollector, ScoredPairs, credit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from basereward.comparison import Comparison
+
+GAPS = (0.5, 1.5, 3.0)
+"""Gaps of ratings that accuracy is told by; the steps of the human ratings that have a known ceiling."""
+
+NUM_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Pairs that the model is about equally sure of.
+
+    Attributes:
+        low: Smallest confidence, 0.5 to 1.
+        high: Largest.
+        num_pairs: How many there are.
+        confidence: Their mean confidence.
+        accuracy: How often the response with the higher reward is the better one.
+    """
+
+    low: float
+    high: float
+    num_pairs: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is known of a model's rewards on some comparisons.
+
+    Attributes:
+        accuracy: Share of pairs whose better response has the higher reward; pairs of equal reward count
+            half, pairs that are tied in the data are left out.
+        top1: Share of comparisons whose highest reward belongs to a best response.
+        top1_chance: The same, of a response taken blindly.
+        margin: Mean of the better response's reward less the worse one's.
+        margin_std: Standard deviation of that.
+        auc: How often a better response of any comparison has a higher reward than a worse one of any: what
+            rewards are worth across prompts.
+        log_loss: Mean of -log p, where p = sigmoid(margin) is how probable the model holds the known order.
+        brier: Mean of (1 - p)^2.
+        ece: Expected calibration error: the mean over pairs of |accuracy - confidence| of the pair's bin.
+        bins: Pairs by confidence max(p, 1 - p), in bins of equal width.
+        by_gap: Accuracy of the pairs whose ratings differ by at least so much; empty without ratings.
+        by_source: Accuracy by data set.
+        longer: Accuracy of always taking the longer response: the baseline that knows lengths alone.
+        longer_right: Accuracy on the pairs whose better response is the longer one; None if there is none.
+        longer_wrong: Accuracy on the pairs whose better response is the shorter one.
+        length_correlation: Correlation of reward and characters within comparisons; None if one never varies.
+        num_comparisons: Comparisons with a pair.
+        num_label_ties: Pairs left out, being tied in the data.
+        num_reward_ties: Pairs counted half, being tied by the model.
+    """
+
+    accuracy: Interval
+    top1: Interval
+    top1_chance: float
+    margin: float
+    margin_std: float
+    auc: float
+    log_loss: float
+    brier: float
+    ece: float
+    bins: tuple[Bin, ...]
+    by_gap: Mapping[float, Interval]
+    by_source: Mapping[str, Interval]
+    longer: Interval
+    longer_right: Interval | None
+    longer_wrong: Interval | None
+    length_correlation: float | None
+    num_comparisons: int
+    num_label_ties: int
+    num_reward_ties: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it for a JSON report; `accuracy`, `low`, `high` and `num_pairs` stand at the top."""
+        return {
+            **self.accuracy.to_dict(),
+            "num_comparisons": self.num_comparisons,
+            "num_label_ties": self.num_label_ties,
+            "num_reward_ties": self.num_reward_ties,
+            "top1": _of_comparisons(self.top1) | {"chance": self.top1_chance},
+            "margin": {"mean": self.margin, "std": self.margin_std},
+            "auc": self.auc,
+            "calibration": {
+                "ece": self.ece,
+                "brier": self.brier,
+                "log_loss": self.log_loss,
+                "bins": [
+                    {
+                        "low": found.low,
+                        "high": found.high,
+                        "num_pairs": found.num_pairs,
+                        "confidence": found.confidence,
+                        "accuracy": found.accuracy,
+                    }
+                    for found in self.bins
+                ],
+            },
+            "by_gap": {f"{gap:g}": found.to_dict() for gap, found in self.by_gap.items()},
+            "by_source": {name: found.to_dict() for name, found in self.by_source.items()},
+            "length": {
+                "longer_baseline": self.longer.to_dict(),
+                "accuracy_where_longer_is_better": self.longer_right and self.longer_right.to_dict(),
+                "accuracy_where_shorter_is_better": self.longer_wrong and self.longer_wrong.to_dict(),
+                "correlation_with_reward": self.length_correlation,
+            },
+        }
+
+
+def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> Metrics:
+    """Compute every metric of scored pairs.
+
+    Raises:
+        DataError: When there is no pair, or only ties.
+    """
+    if len(pairs.chosen) == 0:
+        ties = f"; {pairs.num_label_ties} are tied" if pairs.num_label_ties else ""
+        raise DataError(f"there is nothing to evaluate: no pair of responses has a known order{ties}")
+    margin, credit = pairs.margin, pairs.credit
+    confidence = 1 / (1 + np.exp(-np.abs(margin)))
+    bins = calibration_bins(confidence, credit)
+    log_losses = np.logaddexp(0.0, -margin)  # -log sigmoid(margin), finite for any margin
+    is_source = {name: pairs.source == number for number, name in enumerate(pairs.sources)}
+    return Metrics(
+        accuracy=interval_of(credit, pairs.group),
+        top1=interval_of(pairs.top, np.arange(len(pairs.top))),
+        top1_chance=float(pairs.top_chance.mean()),
+        margin=float(margin.mean()),
+        margin_std=float(margin.std()),
+        auc=auc_of(pairs.chosen, pairs.rejected),
+        log_loss=float(log_losses.mean()),
+        brier=float(np.mean(np.expm1(-log_losses) ** 2)),  # 1 - p = -expm1(log p)
+        ece=sum(found.num_pairs * abs(found.accuracy - found.confidence) for found in bins) / len(margin),
+        bins=bins,
+        by_gap={gap: found for gap in gaps if (found := _part(pairs, pairs.gap >= gap)) is not None},
+        by_source={name: found for name, of in is_source.items() if (found := _part(pairs, of)) is not None},
+        longer=interval_of(credit_of(pairs.longer), pairs.group),
+        longer_right=_part(pairs, pairs.longer > 0),
+        longer_wrong=_part(pairs, pairs.longer < 0),
+        length_correlation=None if np.isnan(pairs.length_correlation) else pairs.length_correlation,
+        num_comparisons=pairs.num_comparisons,
+        num_label_ties=pairs.num_label_ties,
+        num_reward_ties=int((margin == 0).sum()),
+    )
+
+
+def calibration_bins(
+    confidence: NDArray[np.float64],  # [P] 0.5 to 1
+    credit: NDArray[np.float64],  # [P]
+) -> tuple[Bin, ...]:
+    """Return the pairs in bins of equal width; empty bins are left out."""
+    edges = np.linspace(0.5, 1.0, NUM_BINS + 1)
+    # A confidence of exactly 1 belongs to the last bin.
+    place = np.minimum(((confidence - 0.5) * 2 * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    found = []
+    for number in np.unique(place):
+        here = place == number
+        found.append(
+            Bin(
+                low=float(edges[number]),
+                high=float(edges[number + 1]),
+                num_pairs=int(here.sum()),
+                confidence=float(confidence[here].mean()),
+                accuracy=float(credit[here].mean()),
+            )
+        )
+    return tuple(found)
+
+
+def auc_of(
+    chosen: NDArray[np.float64],  # [P]
+    rejected: NDArray[np.float64],  # [P]
+) -> float:
+    """Return how often a chosen reward is above any rejected one; equal ones count half."""
+    ordered = np.sort(rejected)
+    below = np.searchsorted(ordered, chosen, side="left")
+    below_or_equal = np.searchsorted(ordered, chosen, side="right")
+    return float((below + below_or_equal).mean() / (2 * len(rejected)))
+
+
+def pair_metrics(comparisons: Iterable[Comparison], rewards: Iterable[Sequence[float]]) -> dict[str, float]:
+    """Return the numbers of a held-out evaluation that a training logs.
+
+    Args:
+        comparisons: With ranks.
+        rewards: For each comparison, its responses' rewards.
+
+    Raises:
+        DataError: When no pair has a known order, or a comparison has no pair.
+    """
+    collector = PairCollector()
+    for comparison, scored in zip(comparisons, rewards, strict=True):
+        collector.add(comparison, scored)
+    metrics = metrics_of(collector.collected())
+    return {
+        "accuracy": metrics.accuracy.value,
+        "low": metrics.accuracy.low,
+        "high": metrics.accuracy.high,
+        "num_pairs": metrics.accuracy.num_pairs,
+        "num_comparisons": metrics.num_comparisons,
+        "top1": metrics.top1.value,
+        "margin": metrics.margin,
+        "margin_std": metrics.margin_std,
+        "auc": metrics.auc,
+        "log_loss": metrics.log_loss,
+        "brier": metrics.brier,
+        "ece": metrics.ece,
+        "longer_baseline": metrics.longer.value,
+    }
+
+
+def _part(pairs: ScoredPairs, is_in: NDArray[np.bool_]) -> Interval | None:
+    return interval_of(pairs.credit[is_in], pairs.group[is_in]) if is_in.any() else None
+
+
+def _of_comparisons(interval: Interval) -> dict[str, float]:
+    return {
+        "accuracy": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "num_comparisons": interval.num_pairs,
+    }

@@ -1,0 +1,155 @@
+"""Plots of an evaluation: margins, calibration, accuracy by gap and by source."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from basereward.evaluation.interval import Interval
+    from basereward.evaluation.metrics import Metrics
+    from basereward.evaluation.pairs import ScoredPairs
+
+RIGHT, WRONG, NEUTRAL, GRID = "#2a6f97", "#c8553d", "#6c757d", "#dddddd"
+SIZE = (6.4, 4.0)  # inches
+DPI = 120
+MAX_SOURCES = 20
+
+
+def is_available() -> bool:
+    """Tell whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def save(metrics: Metrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
+    """Draw what there is something to draw of, and return the PNG files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    drawn = [
+        _margins(metrics, pairs, directory / "margins.png"),
+        _calibration(metrics, directory / "calibration.png"),
+    ]
+    if metrics.by_gap:
+        found = {f"≥ {gap:g}": part for gap, part in metrics.by_gap.items()}
+        drawn.append(_accuracies(metrics, found, "difference of ratings", directory / "accuracy_by_gap.png"))
+    if len(metrics.by_source) > 1:
+        largest = sorted(metrics.by_source.items(), key=lambda entry: -entry[1].num_pairs)[:MAX_SOURCES]
+        found = {name or "(no source)": part for name, part in sorted(largest)}
+        drawn.append(_accuracies(metrics, found, "data set", directory / "accuracy_by_source.png"))
+    return drawn
+
+
+def _margins(metrics: Metrics, pairs: ScoredPairs, path: Path) -> Path:
+    figure, axes = _figure("Reward margin of each pair", f"pair accuracy {metrics.accuracy}")
+    margin = pairs.margin
+    # Few stray pairs would squeeze all others into one bar; they are counted in the outermost.
+    low, high = np.percentile(margin, [0.5, 99.5])
+    reach = max(abs(low), abs(high), 1e-6)
+    # An edge lies at nought, so that no bar holds both right and wrong pairs.
+    edges = np.linspace(-reach, reach, 41)
+    counts, _ = np.histogram(np.clip(margin, -reach, reach), edges)
+    centres = (edges[:-1] + edges[1:]) / 2
+    colours = [WRONG if centre < 0 else RIGHT for centre in centres]
+    axes.bar(centres, counts, width=edges[1] - edges[0], color=colours, edgecolor="white", linewidth=0.4)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvline(metrics.margin, color=NEUTRAL, linewidth=1, linestyle="--")
+    tops = axes.get_ylim()[1]
+    axes.text(metrics.margin, tops * 0.99, f" mean {metrics.margin:.2f}", color=NEUTRAL, va="top", fontsize=9)
+    axes.text(0.01, 0.97, "wrong", color=WRONG, transform=axes.transAxes, va="top", fontweight="bold")
+    axes.text(
+        0.99, 0.97, "right", color=RIGHT, transform=axes.transAxes, va="top", ha="right", fontweight="bold"
+    )
+    axes.set_xlabel("reward of the better response less reward of the worse")
+    axes.set_ylabel("pairs")
+    return _write(figure, path)
+
+
+def _calibration(metrics: Metrics, path: Path) -> Path:
+    figure, axes = _figure(
+        "Calibration", f"expected calibration error {metrics.ece:.3f}, Brier {metrics.brier:.3f}"
+    )
+    axes.plot([0.5, 1], [0.5, 1], color=NEUTRAL, linewidth=1, linestyle="--", label="as sure as right")
+    largest = max(found.num_pairs for found in metrics.bins)
+    confidence = [found.confidence for found in metrics.bins]
+    accuracy = [found.accuracy for found in metrics.bins]
+    area = [20 + 180 * found.num_pairs / largest for found in metrics.bins]
+    axes.plot(confidence, accuracy, color=RIGHT, linewidth=1)
+    axes.scatter(confidence, accuracy, s=area, color=RIGHT, zorder=3, label="pairs of a bin; area by number")
+    lowest = min(0.5, *accuracy)
+    for found in metrics.bins:
+        axes.annotate(
+            f"{found.num_pairs:,}",
+            (found.confidence, found.accuracy),
+            xytext=(0, -16),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=NEUTRAL,
+        )
+    axes.set_xlim(0.48, 1.02)
+    axes.set_ylim(lowest - 0.08, 1.05)
+    axes.set_xlabel("confidence: sigmoid of the absolute margin")
+    axes.set_ylabel("accuracy")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    return _write(figure, path)
+
+
+def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, path: Path) -> Path:
+    figure, axes = _figure(
+        f"Pair accuracy by {title}", "bars: 95 % interval", height=1.6 + 0.42 * (len(parts) + 1)
+    )
+    rows = {"all": metrics.accuracy, **parts}
+    for place, (name, part) in enumerate(rows.items()):
+        colour = NEUTRAL if name == "all" else RIGHT
+        axes.plot(
+            [part.low, part.high],
+            [place, place],
+            color=colour,
+            linewidth=3,
+            alpha=0.45,
+            solid_capstyle="butt",
+        )
+        axes.plot([part.value], [place], marker="o", color=colour, markersize=7)
+        axes.annotate(
+            f"{part.value:.3f}  ({part.num_pairs:,} pairs)",
+            (part.high, place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    axes.axvline(0.5, color=NEUTRAL, linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(rows)), [name if len(name) <= 28 else name[:27] + "…" for name in rows])
+    axes.invert_yaxis()
+    axes.margins(y=0.12)
+    lowest = min(0.5, *(part.low for part in rows.values()))
+    axes.set_xlim(lowest - 0.03, 1.28)
+    axes.set_xticks([tick / 10 for tick in range(10, -1, -1) if tick / 10 >= lowest - 0.03])
+    axes.set_xlabel("pair accuracy (0.5 is chance)")
+    return _write(figure, path)
+
+
+def _figure(title: str, subtitle: str, height: float = SIZE[1]) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Without pyplot: it would choose a backend for the whole process.
+    figure = Figure(figsize=(SIZE[0], height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
+    axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _write(figure: Any, path: Path) -> Path:
+    figure.savefig(path)
+    return path

@@ -1,0 +1,139 @@
+"""The metrics as a table for readers: in the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from basereward.errors import DataError
+    from basereward.evaluation.interval import Interval
+    from basereward.evaluation.metrics import Metrics
+
+NUM_LISTED = 20
+"""Rejected rows that the report shows; `rejected.jsonl` has all."""
+
+
+class Line(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def lines(metrics: Metrics) -> list[Line]:
+    """Return the table: what, how much, and of how many or how to read it."""
+    found = [
+        Line("pair accuracy", str(metrics.accuracy), _of_pairs(metrics.accuracy)),
+        Line(
+            "top-1 accuracy",
+            str(metrics.top1),
+            f"{metrics.top1.num_pairs:,} comparisons; blindly {metrics.top1_chance:.3f}",
+        ),
+    ]
+    found += [
+        Line(f"  ratings differ by >= {gap:g}", str(part), _of_pairs(part))
+        for gap, part in metrics.by_gap.items()
+    ]
+    if len(metrics.by_source) > 1:
+        found += [
+            Line(f"  {name or '(no source)'}", str(part), _of_pairs(part))
+            for name, part in metrics.by_source.items()
+        ]
+    found += [
+        Line("always the longer response", str(metrics.longer), "baseline: what length alone would reach"),
+        *_by_length(metrics),
+        Line(
+            "margin",
+            f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}",
+            "mean and deviation of better less worse",
+        ),
+        Line("AUC across prompts", f"{metrics.auc:.3f}", "any better response above any worse one"),
+        Line("calibration error (ECE)", f"{metrics.ece:.3f}", "of sigmoid(margin); 0 is best"),
+        Line("Brier score", f"{metrics.brier:.3f}", "0 is best, 0.25 is blind"),
+        Line("log loss", f"{metrics.log_loss:.3f}", "0 is best, 0.693 is blind"),
+    ]
+    if metrics.num_label_ties:
+        found.append(Line("ties in the data", f"{metrics.num_label_ties:,}", "pairs left out"))
+    if metrics.num_reward_ties:
+        found.append(Line("ties in reward", f"{metrics.num_reward_ties:,}", "pairs that count half"))
+    return found
+
+
+def markdown(
+    metrics: Metrics,
+    rejected: Sequence[DataError],
+    facts: Mapping[str, Any],
+    drawn: Iterable[str],
+    num_wrong: int,
+) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        metrics: The numbers.
+        rejected: Rows that could not be used.
+        facts: What else to say, such as model and data.
+        drawn: Paths of the plots, relative to the report.
+        num_wrong: Comparisons on the sheet of the most wrong ones.
+    """
+    text = ["# Evaluation", ""]
+    text += [f"- {name}: `{value}`" for name, value in facts.items()]
+    text += ["", "| metric | value | |", "|---|---|---|"]
+    text += [f"| {_escaped(line.name)} | {line.value} | {_escaped(line.note)} |" for line in lines(metrics)]
+    text += [
+        "",
+        "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that "
+        "of the number of independent pairs that would tell as much.",
+        "",
+    ]
+    drawn = list(drawn)
+    text += [f"![{path}]({path})" for path in drawn] or [
+        "No plots: matplotlib is not installed (`basereward[plot]`)."
+    ]
+    text += ["", "## Most wrong", ""]
+    text += (
+        [
+            f"The {num_wrong} comparisons with the most negative margin: [wrong.html](wrong.html).",
+            "",
+            "![wrong.png](wrong.png)",
+        ]
+        if num_wrong
+        else ["No pair is ordered wrongly."]
+    )
+    text += ["", f"## Rejected rows: {len(rejected)}", ""]
+    text += [f"- `{str(error).replace('`', chr(39))}`" for error in rejected[:NUM_LISTED]]
+    if len(rejected) > NUM_LISTED:
+        text.append(f"- and {len(rejected) - NUM_LISTED} more in [rejected.jsonl](rejected.jsonl)")
+    return "\n".join(text).rstrip() + "\n"
+
+
+def rejected_row(error: DataError) -> dict[str, Any]:
+    """Return the line of `rejected.jsonl` for a row that could not be used."""
+    return {"file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
+
+
+def _by_length(metrics: Metrics) -> list[Line]:
+    found = []
+    if metrics.longer_right is not None:
+        part = metrics.longer_right
+        found.append(Line("  accuracy where longer is better", str(part), _of_pairs(part)))
+    if metrics.longer_wrong is not None:
+        part = metrics.longer_wrong
+        found.append(Line("  accuracy where shorter is better", str(part), _of_pairs(part)))
+    if metrics.length_correlation is not None:
+        note = "within comparisons; near 0 is unbiased"
+        found.append(Line("  correlation of reward and length", f"{metrics.length_correlation:+.3f}", note))
+    return found
+
+
+def _of_pairs(interval: Interval) -> str:
+    effective = round(interval.num_effective)
+    return f"{interval.num_pairs:,} pairs" + (
+        f", worth {effective:,}" if effective < interval.num_pairs else ""
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.strip().replace("|", "\\|").replace("\n", " ")

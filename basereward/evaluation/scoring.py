@@ -1,0 +1,80 @@
+"""Scoring a stream: in order, with memory flat, and with comparisons of like length in one batch."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from basereward.data import place_of
+from basereward.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from basereward.comparison import Comparison
+
+Rewards: TypeAlias = "list[float]"
+
+CHUNK_BATCHES = 16
+"""Batches that are put in order of length at once."""
+
+IMAGE_CHARACTERS = 1500
+"""About how many characters of text cost as much as a picture, some hundreds of tokens."""
+
+
+class Scorer(Protocol):
+    """What a model must do to be evaluated; `basereward.RewardModel` does."""
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int
+    ) -> Iterator[tuple[Comparison, Rewards | DataError]]:
+        """Yield each comparison with its rewards, or the error that kept it from being scored, in order."""
+
+
+def score_in_order(
+    model: Scorer, items: Iterable[Comparison | DataError], *, batch_size: int
+) -> Iterator[tuple[Comparison | DataError, Rewards | DataError]]:
+    """Yield each comparison with its rewards or its error, and each error with itself, in their order.
+
+    Args:
+        model: Scores.
+        items: Comparisons, and errors that stand for rows that could not be read.
+        batch_size: Comparisons a forward pass.
+
+    Raises:
+        ConfigError: When `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
+    waiting = iter(items)
+    while chunk := list(islice(waiting, batch_size * CHUNK_BATCHES)):
+        yield from zip(chunk, _score(model, chunk, batch_size), strict=True)
+
+
+def _score(
+    model: Scorer, chunk: Sequence[Comparison | DataError], batch_size: int
+) -> list[Rewards | DataError]:
+    results: dict[int, Rewards | DataError] = {}
+    to_score: list[tuple[int, int, Comparison]] = []
+    for number, item in enumerate(chunk):
+        if isinstance(item, DataError):
+            results[number] = item
+        else:
+            to_score.append((_size(item), number, item))
+    # Like lengths together, since a batch is padded to its longest.
+    to_score.sort(key=lambda entry: entry[:2])
+    scored = model.score_stream([item for *_, item in to_score], batch_size=batch_size)
+    for (_, number, item), (_, result) in zip(to_score, scored, strict=True):
+        results[number] = placed(result, item) if isinstance(result, DataError) else result
+    return [results[number] for number in range(len(chunk))]
+
+
+def placed(error: DataError, comparison: Comparison) -> DataError:
+    """Return the error with the comparison's file and line; with its id where it was read from no file."""
+    place = place_of(comparison)
+    return error.at(**place) if place["file"] else error.at(file=comparison.id or None)
+
+
+def _size(comparison: Comparison) -> int:
+    prompt = sum(len(message.text) for message in comparison.prompt)
+    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * len(comparison.images)
