@@ -1,0 +1,69 @@
+"""`basereward train`: from a run file to a run directory."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from basereward.engine import TrainResult
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a reward model as a run file says",
+        description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in hand, with a "
+        "checkpoint to resume from.",
+    )
+    parser.add_argument("run_file", metavar="RUN.toml", help="what to train on what, and how")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="replace a setting of the file, such as train.lr=1e-5; may be repeated",
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the run's newest checkpoint, if it has one"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run in the same directory"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print where the results are."""
+    from basereward.config import load_run
+
+    config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
+    from basereward.engine import TrainingStopped, train
+
+    try:
+        result = train(config, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
+    except TrainingStopped as stopped:
+        print(f"basereward: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal_number
+    print("\n".join(_summary(result)))
+    return 0
+
+
+def _summary(result: TrainResult) -> list[str]:
+    lines = [f"trained {result.num_steps} steps in {result.train_seconds:.1f} s"]
+    if best := result.best:
+        interval = f"{best['low']:.4f} to {best['high']:.4f}"
+        lines.append(
+            f"best held-out accuracy {best['accuracy']:.4f} ({interval}, {best['num_pairs']} pairs) "
+            f"after step {best['step']}"
+        )
+    if result.num_rejected:
+        lines.append(f"{result.num_rejected} rows rejected: {result.run_dir / 'rejected.jsonl'}")
+    lines.append(f"model: {result.model_dir}")
+    return lines

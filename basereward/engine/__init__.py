@@ -1,0 +1,6 @@
+"""Training: from a run file to a run directory with the best and the last model."""
+
+from basereward.engine.stopping import TrainingStopped
+from basereward.engine.trainer import TrainResult, train
+
+__all__ = ["TrainResult", "TrainingStopped", "train"]

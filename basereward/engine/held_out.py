@@ -1,0 +1,62 @@
+"""How good the model is on comparisons that it doesn't train on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from basereward.comparison import Comparison
+from basereward.engine.batches import Rows, nothing_usable
+from basereward.engine.rejected import RejectedRows
+from basereward.errors import DataError
+from basereward.evaluation import pair_metrics
+from basereward.evaluation.scoring import score_in_order
+from basereward.model import RewardModel
+
+
+class HeldOut:
+    """The held-out comparisons of a run.
+
+    Args:
+        rows: The data sets.
+        rejected: Takes the comparisons that can't be encoded.
+        batch_size: Comparisons a forward pass.
+    """
+
+    def __init__(self, rows: Rows, rejected: RejectedRows, batch_size: int) -> None:
+        self.comparisons = rows.of_epoch(0)
+        self.rejected = rejected
+        self.batch_size = batch_size
+
+    def evaluate(self, model: RewardModel) -> dict[str, Any]:
+        """Return the metrics of pairs, and mean and deviation of the rewards.
+
+        Raises:
+            DataError: When not one comparison can be encoded.
+        """
+        used: list[Comparison] = []
+        rewards: list[list[float]] = []
+        errors: list[DataError] = []
+        scored = score_in_order(model, self.comparisons, batch_size=self.batch_size)
+        for comparison, (_, result) in zip(self.comparisons, scored, strict=True):
+            if isinstance(result, DataError):
+                errors.append(result)
+                self.rejected.add(result, split="eval", id=comparison.id)
+            else:
+                used.append(comparison)
+                rewards.append(result)
+        if not used:
+            raise nothing_usable("eval", len(errors), errors[0])
+        flat = [reward for group in rewards for reward in group]
+        mean = math.fsum(flat) / len(flat)
+        deviation = math.sqrt(math.fsum((reward - mean) ** 2 for reward in flat) / len(flat))
+        return {**pair_metrics(used, rewards), "reward_mean": mean, "reward_std": deviation}
+
+
+def is_better(metrics: dict[str, Any], best: dict[str, Any]) -> bool:
+    """Tell whether an evaluation beats the best so far: by accuracy, then by loss; else the earlier stays."""
+    if not best:
+        return True
+    if metrics["accuracy"] != best["accuracy"]:
+        return bool(metrics["accuracy"] > best["accuracy"])
+    return bool(metrics["log_loss"] < best["log_loss"])

@@ -1,0 +1,113 @@
+"""What a training shows on standard error: a bar in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from basereward.comparison import Comparison
+from basereward.data import Dataset
+
+
+class Display:
+    """Shows how far a training is, how fast it goes and how good it has become.
+
+    Args:
+        enabled: Whether to show anything.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.console = Console(stderr=True, quiet=not enabled, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._held_out: float | None = None
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, markup=False)
+
+    def reading(self, dataset: Dataset, split: str) -> Iterator[Comparison]:
+        """Yield a data set's comparisons while showing how many there were."""
+        if not (self.enabled and self.console.is_terminal):
+            yield from dataset
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        # Below another bar this one would tear it; an epoch's data is read while the training's bar is up.
+        if self._bar is not None:
+            yield from dataset
+            return
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            yield from _counted(dataset, bar, bar.add_task(f"reading data.{split}", total=dataset.num_rows))
+
+    def start(self, num_steps: int, step: int, held_out: float | None) -> None:
+        """Show the bar of the training."""
+        self._held_out = held_out
+        if not (self.enabled and self.console.is_terminal):
+            return
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            # Drawing takes time from the two cores that some of us train on.
+            refresh_per_second=2,
+            expand=True,
+        )
+        self._task = self._bar.add_task("training", total=num_steps, completed=step, facts="")
+        self._bar.start()
+
+    def advance(self, step: int) -> None:
+        """Show that a step is done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step)
+
+    def record(self, record: Mapping[str, Any], num_steps: int) -> None:
+        """Show a record of the log."""
+        if not self.enabled:
+            return
+        place = f"step {record['step']}/{num_steps}"
+        if record["kind"] == "evaluation":
+            self._held_out = record["accuracy"]
+            self.line(f"{place}: held-out accuracy {_number(self._held_out, '.4f')}")
+        elif record["kind"] == "step":
+            rate, loss = _number(record["pairs_per_second"], ".1f"), _number(record["loss"], ".4f")
+            facts = f"{rate} pairs/s  loss {loss}"
+            if self._held_out is not None:
+                facts += f"  held-out {self._held_out:.3f}"
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, facts=facts)
+            else:
+                self.line(f"{place}: {facts}")
+
+    def stop(self) -> None:
+        """Take the bar down."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _counted(dataset: Dataset, bar: Progress, task: TaskID) -> Iterator[Comparison]:
+    # The bar is told of every hundredth row: telling it takes longer than reading one.
+    for number, comparison in enumerate(dataset, start=1):
+        if number % 100 == 0:
+            bar.update(task, completed=number)
+        yield comparison
+
+
+def _number(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)

@@ -1,0 +1,118 @@
+"""The directory of a run: what is in it, and when a training may write there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from basereward.config import RunConfig, load_run, to_toml
+from basereward.errors import ConfigError
+from basereward.plugins import PluginManager
+
+RUN_FILE = "run.toml"
+LOG_FILE = "log.jsonl"
+REJECTED_FILE = "rejected.jsonl"
+MODEL, LAST, CHECKPOINT = "model", "last", "checkpoint"
+TENSORBOARD, PLOTS, EVALUATION = "tensorboard", "plots", "evaluation"
+OWN = (RUN_FILE, LOG_FILE, REJECTED_FILE, MODEL, LAST, CHECKPOINT, TENSORBOARD, PLOTS, EVALUATION)
+"""All that a training writes, and so all that a new one may remove."""
+
+FREE = ("output", "train.micro_batch_size", "train.save_every", "train.log_every")
+"""What a resumed run may set otherwise, since the course of the training doesn't depend on it."""
+
+
+def resolved(config: RunConfig, plugins: PluginManager) -> RunConfig:
+    """Return a run with every component's options checked and filled in.
+
+    Raises:
+        PluginError: When a component is not found.
+        ConfigError: When an option is unknown or wrong.
+    """
+    data = replace(
+        config.data,
+        train=tuple(plugins.resolve("dataset", component) for component in config.data.train),
+        eval=tuple(plugins.resolve("dataset", component) for component in config.data.eval),
+    )
+    return replace(
+        config,
+        backbone=plugins.resolve("backbone", config.backbone),
+        head=plugins.resolve("head", config.head),
+        loss=plugins.resolve("loss", config.loss),
+        paradigm=plugins.resolve("paradigm", config.paradigm),
+        data=data,
+    )
+
+
+def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Path:
+    """Make the run directory, or check that it may be written in, and leave `run.toml` there.
+
+    Raises:
+        ConfigError: When it holds something and neither `resume` nor `overwrite` is given, or when the run to
+            be resumed had other settings.
+    """
+    directory = Path(config.output)
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"output: {directory} is a file; give a directory")
+    if resume:
+        _check_same(directory, config)
+    elif overwrite:
+        _clear(directory)
+    elif directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(
+            f"output: {directory} is not empty; resume the run there with --resume, replace it with "
+            "--overwrite, or set another output"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / f".{RUN_FILE}.new"
+    aside.write_text(to_toml(config), encoding="utf-8")
+    os.replace(aside, directory / RUN_FILE)
+    return directory
+
+
+def _clear(directory: Path) -> None:
+    """Remove what an earlier run left; whatever else lies there is not ours to remove."""
+    for name in OWN:
+        path = directory / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    _clear_unfinished(directory)
+
+
+def _clear_unfinished(directory: Path) -> None:
+    """Remove models that a killed run was writing."""
+    for name in (MODEL, LAST):
+        for left in directory.glob(f".{name}.*"):
+            shutil.rmtree(left)
+
+
+def _check_same(directory: Path, config: RunConfig) -> None:
+    _clear_unfinished(directory)
+    if not (directory / RUN_FILE).is_file():
+        return
+    before, now = _settings(load_run(directory / RUN_FILE)), _settings(config)
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key) and key not in FREE:
+            raise ConfigError(
+                f"{key} is {now.get(key)!r}, but {before.get(key)!r} in {directory / RUN_FILE}; a run is "
+                "resumed with the settings it was started with, or replaced with --overwrite"
+            )
+
+
+def _settings(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the settings of a run by their dotted keys."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    if isinstance(value, list | tuple) and any(is_dataclass(item) for item in value):
+        value = {str(number): item for number, item in enumerate(value)}
+    if isinstance(value, Mapping):
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            found |= _settings(item, f"{path}.{key}" if path else str(key))
+        return found
+    return {path.replace(".options.", "."): list(value) if isinstance(value, tuple) else value}

@@ -1,0 +1,108 @@
+"""From a run's settings to its directory: train, and leave models, plots and an evaluation behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from basereward.config import RunConfig
+from basereward.engine import run_directory
+from basereward.engine.checkpoints import Checkpoints
+from basereward.engine.loop import Training
+from basereward.engine.plots import draw_course
+from basereward.engine.progress import Display
+from basereward.evaluation import evaluate
+from basereward.model import RewardModel
+from basereward.plugins import PluginManager, manager
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves behind.
+
+    Args:
+        run_dir: The run directory.
+        model_dir: The model with the best held-out accuracy; without held-out data the last one.
+        last_dir: The last model.
+        train_seconds: Time in the training loop, evaluations included, over all resumptions.
+        best: Metrics of the best model's evaluation, and its `step`; empty without held-out data.
+        num_steps: Optimiser steps.
+        num_rejected: Rows listed in `rejected.jsonl`.
+    """
+
+    run_dir: Path
+    model_dir: Path
+    last_dir: Path
+    train_seconds: float
+    best: dict[str, Any]
+    num_steps: int
+    num_rejected: int
+
+
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    plugins: PluginManager | None = None,
+) -> TrainResult:
+    """Train a reward model and leave it, with all that is known about its training, in the run directory.
+
+    Seeds the process's random generators. SIGINT and SIGTERM end the training after the step in hand, with a
+    checkpoint.
+
+    Args:
+        config: What to train on what, and how.
+        resume: Whether to go on from the run directory's newest checkpoint, or to start if it has none yet.
+        overwrite: Whether to replace an earlier run in the same directory.
+        progress: Whether to show progress on standard error.
+        plugins: Where components are looked up; None for the installed ones and the run's own.
+
+    Raises:
+        ConfigError: When a setting is wrong, or the run directory is in use.
+        DataError: When a row can't be used and that is to end the training, or when no row can be used.
+        CheckpointError: When a checkpoint is damaged, is of another training, or can't be written.
+        NotFinite: When the loss or its gradient is not finite.
+        TrainingStopped: When a signal ended the training.
+    """
+    plugins = plugins or manager(config.plugins)
+    display = Display(enabled=progress)
+    config = run_directory.resolved(config, plugins)
+    run_dir = run_directory.prepare(config, resume=resume, overwrite=overwrite)
+    checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT)
+    checkpoint, passed_over = checkpoints.newest() if resume else (None, [])
+    for error in passed_over:
+        display.line(f"passing over a damaged checkpoint: {error}")
+    if resume:
+        place = f"resuming from {checkpoint.directory}" if checkpoint else "no checkpoint yet: starting anew"
+        display.line(place)
+
+    model_dir, last_dir = run_dir / run_directory.MODEL, run_dir / run_directory.LAST
+    with Training(config, plugins, run_dir, checkpoints, checkpoint, display) as training:
+        training.run()
+        training.save_model(last_dir)
+        if training.held_out is None:
+            training.save_model(model_dir)
+        result = TrainResult(
+            run_dir=run_dir,
+            model_dir=model_dir,
+            last_dir=last_dir,
+            train_seconds=training.state.train_seconds,
+            best=training.state.best,
+            num_steps=training.state.step,
+            num_rejected=len(training.rejected),
+        )
+        held_out, device, autocast = training.held_out, training.device, training.autocast
+    del training  # the weights and moments that the best model needs the room of
+
+    draw_course(run_dir, warn=display.line)
+    if held_out is not None:
+        best = RewardModel.load(model_dir, device=str(device), plugins=plugins)
+        with autocast():
+            evaluation = evaluate(
+                best, held_out.comparisons, batch_size=held_out.batch_size, progress=progress
+            )
+        evaluation.save(run_dir / run_directory.EVALUATION)
+    return result
