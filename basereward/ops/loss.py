@@ -9,6 +9,7 @@ from torch import Tensor
 
 from basereward.ops import reference
 from basereward.ops._loader import library
+from basereward.ops._registration import BatchedBTLoss
 
 STATISTICS: Final = (
     "weight",
@@ -83,15 +84,17 @@ def batched_bt_loss(
         rewards.to(dtype),
         pairs.to(torch.int64),
         tie,
-        None if margin is None else margin.detach().to(dtype),
-        None if weight is None else weight.detach().to(dtype),
+        None if margin is None else margin.to(dtype),
+        None if weight is None else weight.to(dtype),
         None if lengths is None else lengths.to(torch.int64),
     )
     options = (label_smoothing, zero_coefficient, TIE_WEIGHTS[ties])
-    readable = rewards.device.type == "cpu" and not torch.compiler.is_compiling()
+    tracing = torch.compiler.is_compiling()
+    readable = rewards.device.type == "cpu" and not tracing
     if library.compiled(rewards.device.type):
+        call = torch.ops.basereward.batched_bt_loss if tracing else BatchedBTLoss.apply
         try:
-            loss, _, statistics = torch.ops.basereward.batched_bt_loss(*tensors, *options)
+            loss, _, statistics = call(*tensors, *options)
         except RuntimeError:
             # The kernel has met a value that it refuses; looking for one beforehand would cost every call.
             if readable:

@@ -21,18 +21,19 @@ def batched_bt_loss(
     zero_coefficient: float,
     tie_weight: float,
 ) -> tuple[Tensor, Tensor]:  # loss [], statistics [9] fp64
-    """Return the Bradley-Terry loss and its statistics; see `basereward.ops.batched_bt_loss`."""
+    """Return the Bradley-Terry loss, differentiable in the rewards alone; see
+    `basereward.ops.batched_bt_loss`."""
     chosen, rejected = pairs.unbind(1)  # [P], [P]
     if tie is None:
         tie = torch.zeros_like(chosen, dtype=torch.bool)
-    weight = rewards.new_ones(pairs.shape[0]) if weight is None else weight
+    weight = rewards.new_ones(pairs.shape[0]) if weight is None else weight.detach()
     weight = torch.where(tie, weight * tie_weight, weight)
 
     used = rewards if lengths is None else rewards / torch.log(lengths.to(rewards.dtype) + 1)
     first, second = used[chosen], used[rejected]  # [P], [P]
     difference = first - second
     if margin is not None:
-        difference = difference - torch.where(tie, 0.0, margin)
+        difference = difference - torch.where(tie, 0.0, margin.detach())
     smoothing = torch.where(tie, 0.5, torch.full_like(weight, label_smoothing))
     # -logsigmoid(m) is softplus(-m), and softplus(-m) + e m is (1 - e) softplus(-m) + e softplus(m).
     terms = smoothing * difference - functional.logsigmoid(difference)

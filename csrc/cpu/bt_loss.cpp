@@ -12,6 +12,7 @@
 // not depend on the number of threads.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -103,113 +104,154 @@ BASEREWARD_INLINE Sums loss_of_block(const Block<T>& block, int64_t size, T zero
   return {loss, correct, margins, margins_squared, chosen, rejected, pairs};
 }
 
-BASEREWARD_CLONES Sums run_block(const Block<float>& block, int64_t size, float zero_coefficient, float per_weight,
-                                 float* toward_chosen, float* toward_rejected) {
-  return loss_of_block(block, size, zero_coefficient, per_weight, toward_chosen, toward_rejected);
-}
+// What is wrong with a block's values, if anything.
+enum class Fault : int { kNone, kPairs, kMargin, kWeight, kLengths };
 
-Sums run_block(const Block<double>& block, int64_t size, double zero_coefficient, double per_weight, double* toward_chosen,
-               double* toward_rejected) {
-  return loss_of_block(block, size, zero_coefficient, per_weight, toward_chosen, toward_rejected);
-}
-
+// Copies a block's values together; refuses those that would read outside the rewards or make the loss meaningless.
 template <typename T>
-BASEREWARD_INLINE void scale_body(const int64_t* lengths, int64_t size, T* scales) {
-#pragma omp simd
-  for (int64_t i = 0; i < size; ++i) scales[i] = T(1) / simd::log_positive(static_cast<T>(lengths[i]) + T(1));
-}
-
-BASEREWARD_CLONES void length_scales(const int64_t* lengths, int64_t size, float* scales) {
-  scale_body(lengths, size, scales);
-}
-
-void length_scales(const int64_t* lengths, int64_t size, double* scales) { scale_body(lengths, size, scales); }
-
-template <typename T>
-void gather(const Arguments<T>& arguments, const T* scales, int64_t begin, int64_t size, Block<T>& block) {
-  for (int64_t i = 0; i < size; ++i) {
-    const int64_t chosen = arguments.pairs[2 * (begin + i)], rejected = arguments.pairs[2 * (begin + i) + 1];
-    block.chosen[i] = arguments.rewards[chosen];
-    block.rejected[i] = arguments.rewards[rejected];
-    block.chosen_scale[i] = scales == nullptr ? T(1) : scales[chosen];
-    block.rejected_scale[i] = scales == nullptr ? T(1) : scales[rejected];
-  }
-  for (int64_t i = 0; i < size; ++i) {
-    const bool tie = arguments.tie != nullptr && arguments.tie[begin + i];
-    const T weight = arguments.weight == nullptr ? T(1) : arguments.weight[begin + i];
-    block.margin[i] = tie || arguments.margin == nullptr ? T(0) : arguments.margin[begin + i];
-    block.weight[i] = tie ? weight * arguments.tie_weight : weight;
-    block.smoothing[i] = tie ? T(0.5) : arguments.label_smoothing;
-    block.counts[i] = tie ? T(0) : T(1);
-  }
-}
-
-// Refuses values that would read outside the rewards or make the loss meaningless.
-template <typename T>
-void check_values(const Arguments<T>& arguments) {
-  bool inside = true, finite = true, weighted = true, positive = true;
-  for (int64_t i = 0; i < 2 * arguments.num_pairs; ++i)
-    inside &= static_cast<uint64_t>(arguments.pairs[i]) < static_cast<uint64_t>(arguments.num_rewards);
-  STD_TORCH_CHECK(inside, "pairs holds an index outside the ", arguments.num_rewards, " rewards");
+BASEREWARD_INLINE Fault gather_block(const Arguments<T>& arguments, int64_t begin, int64_t size, Block<T>& block) {
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
-  if (arguments.margin != nullptr)
-    for (int64_t i = 0; i < arguments.num_pairs; ++i) finite &= std::abs(arguments.margin[i]) < kInfinity;
-  STD_TORCH_CHECK(finite, "margin holds a value that is not finite");
-  if (arguments.weight != nullptr)
-    for (int64_t i = 0; i < arguments.num_pairs; ++i) weighted &= (arguments.weight[i] >= 0) & (arguments.weight[i] < kInfinity);
-  STD_TORCH_CHECK(weighted, "weight holds a value that is negative or not finite");
-  if (arguments.lengths != nullptr)
-    for (int64_t i = 0; i < arguments.num_rewards; ++i) positive &= arguments.lengths[i] > 0;
-  STD_TORCH_CHECK(positive, "lengths holds a value below 1");
+  const int64_t* pairs = arguments.pairs + 2 * begin;
+  int64_t low = 0, high = -1;
+#pragma omp simd reduction(min : low) reduction(max : high)
+  for (int64_t i = 0; i < 2 * size; ++i) {
+    low = pairs[i] < low ? pairs[i] : low;
+    high = pairs[i] > high ? pairs[i] : high;
+  }
+  if (low < 0 || high >= arguments.num_rewards) return Fault::kPairs;
+  for (int64_t i = 0; i < size; ++i) {
+    block.chosen[i] = arguments.rewards[pairs[2 * i]];
+    block.rejected[i] = arguments.rewards[pairs[2 * i + 1]];
+  }
+
+  std::fill(block.chosen_scale, block.chosen_scale + size, T(1));
+  std::fill(block.rejected_scale, block.rejected_scale + size, T(1));
+  if (arguments.lengths != nullptr) {
+    T shortest = 1;
+    for (int64_t i = 0; i < size; ++i) {
+      block.chosen_scale[i] = static_cast<T>(arguments.lengths[pairs[2 * i]]);
+      block.rejected_scale[i] = static_cast<T>(arguments.lengths[pairs[2 * i + 1]]);
+    }
+#pragma omp simd reduction(min : shortest)
+    for (int64_t i = 0; i < size; ++i) {
+      shortest = block.chosen_scale[i] < shortest ? block.chosen_scale[i] : shortest;
+      shortest = block.rejected_scale[i] < shortest ? block.rejected_scale[i] : shortest;
+      block.chosen_scale[i] = T(1) / simd::log_positive(block.chosen_scale[i] + T(1));
+      block.rejected_scale[i] = T(1) / simd::log_positive(block.rejected_scale[i] + T(1));
+    }
+    if (shortest < 1) return Fault::kLengths;
+  }
+
+  std::fill(block.margin, block.margin + size, T(0));
+  if (arguments.margin != nullptr) {
+    int finite = 1;
+#pragma omp simd reduction(& : finite)
+    for (int64_t i = 0; i < size; ++i) {
+      block.margin[i] = arguments.margin[begin + i];
+      finite &= std::abs(block.margin[i]) < kInfinity;
+    }
+    if (!finite) return Fault::kMargin;
+  }
+
+  std::fill(block.weight, block.weight + size, T(1));
+  if (arguments.weight != nullptr) {
+    int finite = 1;
+#pragma omp simd reduction(& : finite)
+    for (int64_t i = 0; i < size; ++i) {
+      block.weight[i] = arguments.weight[begin + i];
+      finite &= (block.weight[i] >= 0) & (block.weight[i] < kInfinity);
+    }
+    if (!finite) return Fault::kWeight;
+  }
+
+  std::fill(block.smoothing, block.smoothing + size, arguments.label_smoothing);
+  std::fill(block.counts, block.counts + size, T(1));
+  if (arguments.tie != nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) {
+      const bool tie = arguments.tie[begin + i];
+      block.margin[i] = tie ? T(0) : block.margin[i];
+      block.weight[i] = tie ? block.weight[i] * arguments.tie_weight : block.weight[i];
+      block.smoothing[i] = tie ? T(0.5) : block.smoothing[i];
+      block.counts[i] = tie ? T(0) : T(1);
+    }
+  }
+  return Fault::kNone;
 }
 
 template <typename T>
-double total_weight(const Arguments<T>& arguments) {
-  if (arguments.weight == nullptr && arguments.tie == nullptr) return static_cast<double>(arguments.num_pairs);
+BASEREWARD_INLINE double weight_of_pairs(const Arguments<T>& arguments) {
   double total = 0;
+  if (arguments.weight == nullptr && arguments.tie == nullptr) return static_cast<double>(arguments.num_pairs);
+#pragma omp simd reduction(+ : total)
   for (int64_t i = 0; i < arguments.num_pairs; ++i) {
-    const double weight = arguments.weight == nullptr ? 1.0 : static_cast<double>(arguments.weight[i]);
-    total += arguments.tie != nullptr && arguments.tie[i] ? weight * static_cast<double>(arguments.tie_weight) : weight;
+    const T weight = arguments.weight == nullptr ? T(1) : arguments.weight[i];
+    const bool tie = arguments.tie != nullptr && arguments.tie[i];
+    total += static_cast<double>(tie ? weight * arguments.tie_weight : weight);
   }
   return total;
 }
 
+// The functions with loops, compiled once for each instruction set.
+BASEREWARD_CLONES Fault run_block(const Arguments<float>& arguments, int64_t begin, int64_t size, float per_weight,
+                                  float* toward_chosen, float* toward_rejected, Sums& sums) {
+  Block<float> block;
+  const Fault fault = gather_block(arguments, begin, size, block);
+  if (fault == Fault::kNone)
+    sums = loss_of_block(block, size, arguments.zero_coefficient, per_weight, toward_chosen, toward_rejected);
+  return fault;
+}
+
+Fault run_block(const Arguments<double>& arguments, int64_t begin, int64_t size, double per_weight,
+                double* toward_chosen, double* toward_rejected, Sums& sums) {
+  Block<double> block;
+  const Fault fault = gather_block(arguments, begin, size, block);
+  if (fault == Fault::kNone)
+    sums = loss_of_block(block, size, arguments.zero_coefficient, per_weight, toward_chosen, toward_rejected);
+  return fault;
+}
+
+BASEREWARD_CLONES double total_weight(const Arguments<float>& arguments) { return weight_of_pairs(arguments); }
+double total_weight(const Arguments<double>& arguments) { return weight_of_pairs(arguments); }
+
+void refuse(Fault fault, int64_t num_rewards) {
+  STD_TORCH_CHECK(fault != Fault::kPairs, "pairs holds an index outside the ", num_rewards, " rewards");
+  STD_TORCH_CHECK(fault != Fault::kMargin, "margin holds a value that is not finite");
+  STD_TORCH_CHECK(fault != Fault::kWeight, "weight holds a value that is negative or not finite");
+  STD_TORCH_CHECK(fault != Fault::kLengths, "lengths holds a value below 1");
+}
+
 template <typename T>
 void run(const Arguments<T>& arguments, T* loss, T* grad, double* statistics) {
-  check_values(arguments);
   const int64_t num_pairs = arguments.num_pairs;
   const double weight = total_weight(arguments);
   // All weights zero is a loss of zero, not 0 / 0.
   const double per_weight = weight > 0 ? 1.0 / weight : 0.0;
 
-  std::unique_ptr<T[]> scales;
-  if (arguments.lengths != nullptr) {
-    scales.reset(new T[arguments.num_rewards]);
-    length_scales(arguments.lengths, arguments.num_rewards, scales.get());
-  }
   const int64_t room = std::min(num_pairs, kGroup * kBlock);
   std::unique_ptr<T[]> toward_chosen(new T[room]), toward_rejected(new T[room]);
-  std::vector<Sums> sums(static_cast<size_t>(std::min((num_pairs + kBlock - 1) / kBlock, kGroup)));
-
+  std::vector<Sums> sums(static_cast<size_t>((room + kBlock - 1) / kBlock));
   std::fill(grad, grad + arguments.num_rewards, T(0));
+  std::atomic<int> fault{0};
   Sums total;
   for (int64_t start = 0; start < num_pairs; start += kGroup * kBlock) {
     const int64_t stop = std::min(num_pairs, start + kGroup * kBlock);
     const int64_t num_blocks = (stop - start + kBlock - 1) / kBlock;
     const auto run_blocks = [&](int64_t first, int64_t last) {
-      Block<T> block;
       for (int64_t number = first; number < last; ++number) {
-        const int64_t begin = start + number * kBlock, size = std::min(kBlock, stop - begin);
-        gather(arguments, scales.get(), begin, size, block);
-        sums[static_cast<size_t>(number)] =
-            run_block(block, size, arguments.zero_coefficient, static_cast<T>(per_weight),
-                      toward_chosen.get() + number * kBlock, toward_rejected.get() + number * kBlock);
+        const int64_t offset = number * kBlock;
+        const Fault found = run_block(arguments, start + offset, std::min(kBlock, stop - start - offset),
+                                      static_cast<T>(per_weight), toward_chosen.get() + offset,
+                                      toward_rejected.get() + offset, sums[static_cast<size_t>(number)]);
+        // An exception must not leave the thread that runs this; which of several faults is told doesn't matter.
+        if (found != Fault::kNone) fault.store(static_cast<int>(found), std::memory_order_relaxed);
       }
     };
     if (num_blocks <= kBlocksPerTask)
       run_blocks(0, num_blocks);
     else
       torch::stable::parallel_for(0, num_blocks, kBlocksPerTask, run_blocks);
+    refuse(static_cast<Fault>(fault.load()), arguments.num_rewards);
     for (int64_t number = 0; number < num_blocks; ++number) total += sums[static_cast<size_t>(number)];
     // A response stands in many pairs, so its gradient is added up here, in the order of the pairs.
     for (int64_t i = 0; i < stop - start; ++i) {
