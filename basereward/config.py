@@ -14,7 +14,7 @@ from typing import Any, Literal
 from basereward.errors import ConfigError
 from basereward.options import NONE, Component, Mismatch, from_table
 
-__all__ = ["Component", "DataConfig", "RunConfig", "TrainConfig", "load_run", "to_toml"]
+__all__ = ["Component", "DataConfig", "RunConfig", "TrainConfig", "load_run", "to_toml", "value_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ def _override(table: dict[str, Any], override: str) -> tuple[str, ...]:
         else:
             key_or_index = key
         if is_last:
-            place[key_or_index] = _value(value_text)
+            place[key_or_index] = value_of(value_text)
             break
         # A list of tables that the file doesn't have starts empty; so does a table.
         below: Any = [] if keys[depth + 1].isdecimal() else {}
@@ -212,7 +212,8 @@ def _keys(text: str) -> tuple[str, ...]:
     return () if nested else tuple(keys)
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Return the value of `KEY=VALUE`: TOML, or the text itself where it is none."""
     try:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
