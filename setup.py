@@ -151,8 +151,8 @@ def build_command(torch: Any, *, forced: bool) -> type:
                 if forced:
                     raise
                 say(
-                    f"{ext.name} was left out, since compiling it failed: {str(error).splitlines()[0]}. The "
-                    "package works without it; BASEREWARD_BUILD_EXT=1 makes this an error that shows the cause"
+                    f"{ext.name} was left out, since compiling it failed: {str(error).splitlines()[0]}. "
+                    "The package works without it; BASEREWARD_BUILD_EXT=1 makes this an error that says more"
                 )
                 # Nothing in the wheel depends on the platform any more, so its name must not say so.
                 self.get_finalized_command("bdist_wheel").root_is_pure = True
@@ -163,17 +163,15 @@ def build_command(torch: Any, *, forced: bool) -> type:
                 library = Path(self.get_ext_fullpath(ext.name))
                 if library.exists():
                     info = library.with_name(ext.name.rpartition(".")[2] + ".json")
-                    info.write_text(
-                        json.dumps(build_info(torch, ext.sources), indent=2) + "\n", encoding="utf-8"
-                    )
+                    text = json.dumps(build_info(torch, ext.sources), indent=2)
+                    info.write_text(text + "\n", encoding="utf-8")
                     say(f"built {library.name} with torch {torch.__version__} for >= {TORCH_TARGET_NAME}")
 
     return BuildOps
 
 
 def native() -> dict[str, Any]:
-    """Return the arguments of `setup` that build the extensions, or none where they can't or shan't be
-    built."""
+    """Return the arguments of `setup` that build the extensions; none where they can't or shan't be built."""
     choice = wanted("BASEREWARD_BUILD_EXT")
     if choice == "0":
         say("pure Python, since BASEREWARD_BUILD_EXT=0; unset it to build the native ops")

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import torch  # noqa: F401 - loads the libraries that basereward._C is linked with
+
 from basereward.errors import ConfigError
 
 KERNELS: Final = ("auto", "cpp", "torch")

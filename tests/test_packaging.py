@@ -1,0 +1,200 @@
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+BUILT = shutil.ignore_patterns("__pycache__", "*.so", "_C*.json")
+# A torch that can't be imported, as on a machine where it is installed only later.
+NO_TORCH = "raise ImportError('no torch here')\n"
+
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs a source checkout")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what the package is built from."""
+    target = tmp_path / "checkout"
+    for name in ("basereward", "csrc"):
+        shutil.copytree(ROOT / name, target / name, ignore=BUILT)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "constraints.txt", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, target)
+    return target
+
+
+def run(*command, cwd, **environment):
+    """Run a command; return its exit status and everything it printed."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def build_wheel(checkout, **environment):
+    """Build a wheel as pip does; return the exit status, what was printed and the wheels."""
+    wheels = checkout.parent / "wheels"
+    command = ["pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-index", "-w", wheels, "."]
+    status, printed = run(sys.executable, "-m", *command, cwd=checkout, **environment)
+    return status, printed, sorted(wheels.glob("*.whl"))
+
+
+def lines_of(printed):
+    return [line.strip() for line in printed.splitlines() if line.strip().startswith("basereward: ")]
+
+
+def build_sdist(checkout):
+    status, printed = run(
+        sys.executable, "setup.py", "-q", "sdist", "-d", checkout.parent / "dist", cwd=checkout
+    )
+    assert status == 0, printed
+    (archive,) = (checkout.parent / "dist").glob("*.tar.gz")
+    return archive
+
+
+def test_the_source_distribution_holds_every_native_source(checkout):
+    # Kernels that no extension of this machine lists have to be there too.
+    (checkout / "csrc" / "cuda").mkdir(exist_ok=True)
+    (checkout / "csrc" / "cuda" / "planted.cu").touch()
+    (checkout / "csrc" / "cuda" / "planted.cuh").touch()
+    wanted = {
+        path.relative_to(checkout).as_posix() for path in (checkout / "csrc").rglob("*") if path.is_file()
+    }
+    with tarfile.open(build_sdist(checkout)) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert wanted | {"setup.py", "pyproject.toml", "basereward/py.typed", "constraints.txt"} <= held
+
+
+def test_metadata_needs_neither_torch_nor_a_compiler(checkout):
+    (checkout.parent / "torch.py").write_text(NO_TORCH)
+    status, printed = run(
+        sys.executable,
+        "setup.py",
+        "-q",
+        "egg_info",
+        cwd=checkout,
+        PYTHONPATH=str(checkout.parent),
+        CXX="missing-c++",
+    )
+    assert status == 0, printed
+    assert "Name: basereward\nVersion: 0.1.0\n" in (checkout / "basereward.egg-info" / "PKG-INFO").read_text()
+
+
+TORCH_MISSING = (
+    "torch can't be imported (ImportError: no torch here); "
+    "install it first, then build with --no-build-isolation"
+)
+COMPILER_MISSING = "there is no C++ compiler 'missing-c++'; install g++ or clang++, or name yours in CXX"
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        (
+            {"BASEREWARD_BUILD_EXT": "0"},
+            "pure Python, since BASEREWARD_BUILD_EXT=0; unset it to build the native ops",
+        ),
+        ({"CXX": "missing-c++"}, f"pure Python, without the native ops: {COMPILER_MISSING}"),
+        ({"PYTHONPATH": "no-torch"}, f"pure Python, without the native ops: {TORCH_MISSING}"),
+    ],
+    ids=["switched off", "no compiler", "no torch"],
+)
+def test_without_the_means_the_wheel_is_pure_and_the_reason_printed(checkout, environment, reason):
+    if "PYTHONPATH" in environment:
+        environment = {"PYTHONPATH": str(checkout.parent / "no-torch")}
+        (checkout.parent / "no-torch").mkdir()
+        (checkout.parent / "no-torch" / "torch.py").write_text(NO_TORCH)
+    status, printed, wheels = build_wheel(checkout, **environment)
+    assert status == 0, printed
+    assert lines_of(printed) == [f"basereward: {reason}"]
+    assert [wheel.name for wheel in wheels] == ["basereward-0.1.0-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        (
+            {"BASEREWARD_BUILD_EXT": "1", "CXX": "missing-c++"},
+            f"BASEREWARD_BUILD_EXT=1, but {COMPILER_MISSING}",
+        ),
+        ({"BASEREWARD_BUILD_EXT": "yes"}, "BASEREWARD_BUILD_EXT=yes is not understood; write auto, 0 or 1"),
+    ],
+    ids=["forced", "misspelt"],
+)
+def test_what_was_asked_for_and_cannot_be_done_fails(checkout, environment, reason):
+    status, printed, wheels = build_wheel(checkout, **environment)
+    assert status != 0
+    assert lines_of(printed) == [f"basereward: {reason}"]
+    assert wheels == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_source_that_does_not_compile_is_left_out_unless_forced(checkout, forced):
+    (checkout / "csrc" / "cpu" / "broken.cpp").write_text("this is no C++\n")
+    status, printed, wheels = build_wheel(checkout, BASEREWARD_BUILD_EXT="1" if forced else "auto")
+    if forced:
+        assert status != 0
+        assert "broken.cpp:1:1: error:" in printed
+        assert wheels == []
+        return
+    assert status == 0, printed
+    assert lines_of(printed) == [
+        "basereward: basereward._C was left out, since compiling it failed: Error compiling objects for "
+        "extension. The package works without it; BASEREWARD_BUILD_EXT=1 makes this an error that says more"
+    ]
+    assert [wheel.name for wheel in wheels] == ["basereward-0.1.0-py3-none-any.whl"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_source_distribution_to_wheel_to_a_clean_environment(checkout):
+    with tarfile.open(build_sdist(checkout)) as archive:
+        archive.extractall(checkout.parent / "unpacked", filter="data")
+    (unpacked,) = (checkout.parent / "unpacked").iterdir()
+    checkout = unpacked.rename(checkout.parent / "source")
+    status, printed, (wheel,) = build_wheel(checkout, BASEREWARD_BUILD_EXT="1")
+    assert status == 0, printed
+    assert wheel.name.startswith("basereward-0.1.0-cp311-abi3-")
+    with zipfile.ZipFile(wheel) as archive:
+        held = archive.namelist()
+        archive.extract("basereward/_C.abi3.so", checkout)
+    assert "basereward/_C.json" in held
+    assert not [name for name in held if name.startswith(("csrc", "tests", "benchmarks"))]
+
+    if shutil.which("readelf"):
+        _, needed = run("readelf", "-d", checkout / "basereward" / "_C.abi3.so", cwd=checkout)
+        libraries = [line for line in needed.splitlines() if "(NEEDED)" in line]
+        assert not [line for line in libraries if "libpython" in line or "libtorch_python" in line]
+
+    venv.create(checkout.parent / "venv", with_pip=False)
+    python = checkout.parent / "venv" / "bin" / "python"
+    _, site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=checkout.parent)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site.strip())
+    # PYTHONPATH runs no .pth file, so the dependencies are seen and an editable install of this checkout
+    # isn't.
+    dependencies = Path(torch.__file__).parents[1]
+    script = """
+from basereward import ops
+status = ops.status()
+print(status["kernels"], ops.__file__, status["reason"], sep="|")
+"""
+    status, printed = run(python, "-c", script, cwd=checkout.parent, PYTHONPATH=str(dependencies))
+    assert status == 0, printed
+    kernels, file, reason = printed.strip().split("|")
+    assert kernels == "cpp", reason
+    assert file.startswith(site.strip())
