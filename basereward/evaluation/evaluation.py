@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basereward.comparison import Comparison
 from basereward.data import Dataset
 from basereward.errors import DataError
 from basereward.evaluation import plots, report, sheet
@@ -21,7 +22,6 @@ from basereward.evaluation.scoring import Scorer, placed, score_in_order
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from basereward.comparison import Comparison
     from basereward.evaluation.interval import Interval
 
 NUM_WORST = 24
@@ -151,7 +151,7 @@ def evaluate(
         num_wrong: How many of the most wrong comparisons to keep for the sheet.
 
     Raises:
-        DataError: When no pair can be judged.
+        DataError: When no pair can be judged; for any bad row of a `Dataset` whose `on_bad_row` is "fail".
     """
     collector = PairCollector()
     results: list[Result] = []
@@ -159,17 +159,17 @@ def evaluate(
     # A heap whose first entry is the least wrong of those kept.
     wrong: list[tuple[float, int, Wrong]] = []
     num_right = num_judged = 0
+    is_strict = isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail"
     start = time.perf_counter()
-    with progress_bar("evaluating", _total(comparisons), unit="comparisons", is_shown=progress) as advance:
+    with progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance:
         for item, scored in score_in_order(model, _judgeable(comparisons), batch_size=batch_size):
-            if isinstance(item, DataError):
-                rejected.append(item)
-                advance()
-                continue
             if isinstance(scored, DataError):
+                if is_strict:
+                    raise scored
                 rejected.append(scored)
                 advance()
                 continue
+            assert isinstance(item, Comparison)  # an error comes with itself as its result
             margin = collector.add(item, scored)
             result = Result(item.id, item.source, tuple(scored), item.ranks or (), margin)
             results.append(result)

@@ -34,7 +34,7 @@ def save(metrics: Metrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
         _calibration(metrics, directory / "calibration.png"),
     ]
     if metrics.by_gap:
-        found = {f"≥ {gap:g}": part for gap, part in metrics.by_gap.items()}
+        found = {f"{gap:g} or more": part for gap, part in metrics.by_gap.items()}
         drawn.append(_accuracies(metrics, found, "difference of ratings", directory / "accuracy_by_gap.png"))
     if len(metrics.by_source) > 1:
         largest = sorted(metrics.by_source.items(), key=lambda entry: -entry[1].num_pairs)[:MAX_SOURCES]
@@ -89,6 +89,7 @@ def _calibration(metrics: Metrics, path: Path) -> Path:
             ha="center",
             fontsize=8,
             color=NEUTRAL,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )
     axes.set_xlim(0.48, 1.02)
     axes.set_ylim(lowest - 0.08, 1.05)

@@ -17,15 +17,12 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(
-    description: str, total: int | None, *, unit: str, is_shown: bool = True
-) -> Iterator[Advance]:
+def progress_bar(description: str, total: int | None, *, is_shown: bool = True) -> Iterator[Advance]:
     """Show a bar while the block runs.
 
     Args:
         description: What is going on.
         total: How many rows there are, if known.
-        unit: What a row is, in the plural.
         is_shown: False for no bar at all.
     """
     from rich.console import Console
@@ -46,7 +43,7 @@ def progress_bar(
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
+            return Text("" if speed is None else f"{speed:,.1f}/s")
 
     columns = (
         TextColumn("{task.description}"),

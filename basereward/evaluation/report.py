@@ -25,16 +25,9 @@ class Line(NamedTuple):
 
 def lines(metrics: Metrics) -> list[Line]:
     """Return the table: what, how much, and of how many or how to read it."""
-    found = [
-        Line("pair accuracy", str(metrics.accuracy), _of_pairs(metrics.accuracy)),
-        Line(
-            "top-1 accuracy",
-            str(metrics.top1),
-            f"{metrics.top1.num_pairs:,} comparisons; blindly {metrics.top1_chance:.3f}",
-        ),
-    ]
+    found = [Line("pair accuracy", str(metrics.accuracy), _of_pairs(metrics.accuracy))]
     found += [
-        Line(f"  ratings differ by >= {gap:g}", str(part), _of_pairs(part))
+        Line(f"  ratings {gap:g} or more apart", str(part), _of_pairs(part))
         for gap, part in metrics.by_gap.items()
     ]
     if len(metrics.by_source) > 1:
@@ -42,6 +35,8 @@ def lines(metrics: Metrics) -> list[Line]:
             Line(f"  {name or '(no source)'}", str(part), _of_pairs(part))
             for name, part in metrics.by_source.items()
         ]
+    top1, chance = metrics.top1, metrics.top1_chance
+    found.append(Line("top-1 accuracy", str(top1), f"{top1.num_pairs:,} comparisons; blindly {chance:.3f}"))
     found += [
         Line("always the longer response", str(metrics.longer), "baseline: what length alone would reach"),
         *_by_length(metrics),
@@ -81,7 +76,7 @@ def markdown(
     text = ["# Evaluation", ""]
     text += [f"- {name}: `{value}`" for name, value in facts.items()]
     text += ["", "| metric | value | |", "|---|---|---|"]
-    text += [f"| {_escaped(line.name)} | {line.value} | {_escaped(line.note)} |" for line in lines(metrics)]
+    text += [f"| {_cell(line.name)} | {line.value} | {_cell(line.note)} |" for line in lines(metrics)]
     text += [
         "",
         "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that "
@@ -135,5 +130,8 @@ def _of_pairs(interval: Interval) -> str:
     )
 
 
-def _escaped(text: str) -> str:
-    return text.strip().replace("|", "\\|").replace("\n", " ")
+def _cell(text: str) -> str:
+    # Markdown drops the spaces that set the parts of a number off from it.
+    indented = text.startswith(" ")
+    plain = text.strip().replace("|", "\\|").replace("\n", " ")
+    return f"– {plain}" if indented else plain

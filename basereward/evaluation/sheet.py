@@ -6,7 +6,6 @@ import base64
 import html
 import importlib.util
 import io
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 THUMBNAIL = 240  # pixels of the longer side
 MAX_IMAGES = 4
 MAX_CHARACTERS = 2000
+
+NUM_CARDS, NUM_COLUMNS, MAX_LINES = 12, 4, 4
+CARD_WIDTH, CARD_PICTURE, MAX_CARD_HEIGHT, GAP = 260, 160, 600, 12  # pixels
+INK, GREEN, RED, GREY = "#222222", "#1b7f4b", "#c8553d", "#777777"
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 2rem auto; }
@@ -53,24 +56,23 @@ def save_html(wrong: Sequence[Wrong], path: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def save_picture(wrong: Sequence[Wrong], path: Path, *, num_columns: int = 3) -> None:
-    """Write a contact sheet as PNG, for where no browser is: first picture, prompt, and the worst pair."""
+def save_picture(wrong: Sequence[Wrong], path: Path) -> None:
+    """Write a contact sheet as PNG, for where no browser is: first pictures and worst pairs."""
     import PIL.Image
     import PIL.ImageDraw
 
-    width, height, gap = 340, 400, 16
-    num_columns = max(1, min(num_columns, len(wrong)))
-    num_rows = max(1, -(-len(wrong) // num_columns))
-    size = (num_columns * (width + gap) + gap, num_rows * (height + gap) + gap)
-    canvas = PIL.Image.new("RGB", size, "white")
-    draw = PIL.ImageDraw.Draw(canvas)
-    if not wrong:
-        draw.text((gap, gap), "No pair is ordered wrongly.", fill="#222222", font=_font(14))
-    for number, item in enumerate(wrong):
-        row, column = divmod(number, num_columns)
-        _draw_card(
-            canvas, draw, item, gap + column * (width + gap), gap + row * (height + gap), width, height
-        )
+    cards = [_card(item) for item in wrong[:NUM_CARDS]]
+    rows = [cards[start : start + NUM_COLUMNS] for start in range(0, len(cards), NUM_COLUMNS)]
+    heights = [max(card.height for card in row) for row in rows]
+    width = max(map(len, rows), default=1) * (CARD_WIDTH + GAP) + GAP
+    canvas = PIL.Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1) if rows else 60), "white")
+    if not rows:
+        PIL.ImageDraw.Draw(canvas).text((GAP, GAP), "No pair is ordered wrongly.", fill=INK, font=_font(14))
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, card in enumerate(row):
+            canvas.paste(card, (GAP + column * (CARD_WIDTH + GAP), top))
+        top += height + GAP
     canvas.save(path, optimize=True)
 
 
@@ -136,33 +138,60 @@ def _inline(image: Image) -> str:
     return f'<img alt="{html.escape(Path(image.name).name)}" src="data:image/jpeg;base64,{encoded}">'
 
 
-def _draw_card(canvas: Any, draw: Any, item: Wrong, left: int, top: int, width: int, height: int) -> None:
-    draw.rectangle((left, top, left + width, top + height), outline="#cccccc")
-    at = top + 10
-    for image in item.comparison.images[:1]:
-        picture = _thumbnail(image, 200)
-        if isinstance(picture, DataError):
-            continue
-        canvas.paste(picture, (left + (width - picture.width) // 2, at))
-        at += picture.height + 8
-    rows = _by_rank(item)
-    best, preferred = rows[0], max(rows, key=lambda row: row[1])
+def _card(item: Wrong) -> PIL.Image.Image:
+    """Draw a comparison: its picture, its prompt, and the pair that is most wrong."""
+    import PIL.Image
+    import PIL.ImageDraw
+
+    comparison, result = item.comparison, item.result
+    card = PIL.Image.new("RGB", (CARD_WIDTH, MAX_CARD_HEIGHT), "white")
+    draw = PIL.ImageDraw.Draw(card)
+    at = 8
+    for image in comparison.images[:1]:
+        picture = _thumbnail(image, CARD_PICTURE)
+        if not isinstance(picture, DataError):
+            card.paste(
+                picture, ((CARD_WIDTH - picture.width) // 2, at + (CARD_PICTURE - picture.height) // 2)
+            )
+            at += CARD_PICTURE + 6
+    pairs = [pair for pair in comparison.pairs() if not pair.tie]
+    pair = min(pairs, key=lambda pair: result.rewards[pair.chosen] - result.rewards[pair.rejected])
     texts = (
-        (_prompt(item.comparison), "#222222", 14),
-        (f"best:      {best[1]:+.2f}  {best[2]}", "#1b7f4b", 14),
-        (f"preferred: {preferred[1]:+.2f}  {preferred[2]}", "#c8553d", 14),
-        (f"{item.result.id} · margin {item.result.margin:+.2f}", "#777777", 11),
+        (_prompt(comparison), INK, 13),
+        (f"better {result.rewards[pair.chosen]:+.2f}: {comparison.responses[pair.chosen]}", GREEN, 13),
+        (f"worse {result.rewards[pair.rejected]:+.2f}: {comparison.responses[pair.rejected]}", RED, 13),
+        (result.id, GREY, 10),
     )
     for text, colour, size in texts:
         font = _font(size)
-        characters = int((width - 20) / (size * 0.56))
-        line_height = size + 5
-        for line in textwrap.wrap(text, characters, max_lines=4, placeholder=" …"):
-            if at + line_height > top + height:
-                return
-            draw.text((left + 10, at), line, fill=colour, font=font)
-            at += line_height
+        for line in _wrapped(text, font, CARD_WIDTH - 16):
+            draw.text((8, at), line, fill=colour, font=font)
+            at += size + 4
         at += 4
+    card = card.crop((0, 0, CARD_WIDTH, min(at + 4, MAX_CARD_HEIGHT)))
+    PIL.ImageDraw.Draw(card).rectangle((0, 0, card.width - 1, card.height - 1), outline="#cccccc")
+    return card
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    """Return up to four lines no wider than `width` pixels; a language without spaces is broken anywhere."""
+    lines = [""]
+    for word in " ".join(text[:MAX_CHARACTERS].split()).split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+        if len(lines) > MAX_LINES:
+            break
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], lines[MAX_LINES - 1][:-2] + " …"]
+    return lines
 
 
 def _font(size: int) -> Any:

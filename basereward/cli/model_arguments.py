@@ -1,0 +1,52 @@
+"""What the commands that use a trained model have in common: which model, on what, in what batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from basereward.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from basereward.model import RewardModel
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `load_model` reads."""
+    parser.add_argument("model", metavar="MODEL_DIR", help="a model directory, such as a run's `model`")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def load_model(args: argparse.Namespace) -> RewardModel:
+    """Load the model that the command line names.
+
+    Raises:
+        ModelError: When the directory is incomplete or damaged.
+        ConfigError: When batch size or device can't be.
+    """
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
+    import torch
+
+    from basereward.model import RewardModel
+
+    name = args.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # Made once, since a device that isn't there is found out only then.
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name}: {reason}") from error
+    return RewardModel.load(args.model, device=name)

@@ -1,0 +1,119 @@
+"""`basereward score`: rewards of a prompt's responses, or of every row of a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from basereward.cli.model_arguments import add_model_arguments, load_model
+from basereward.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+examples:
+  basereward score MODEL_DIR --image cat.png --prompt "What is it?" --response "A cat." --response "A dog."
+  basereward score MODEL_DIR --input rows.jsonl --output rewards.jsonl --resume
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "score",
+        help="score responses to a prompt, or a file of them",
+        description="Print the rewards of responses to a prompt, best first; or score every row of a file.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_arguments(parser)
+    one = parser.add_argument_group("one prompt")
+    one.add_argument(
+        "--prompt", metavar="TEXT", help="<image> marks a picture's place; without, pictures come first"
+    )
+    one.add_argument("--image", metavar="FILE", action="append", default=[], help="may be repeated")
+    one.add_argument("--response", metavar="TEXT", action="append", default=[], help="may be repeated")
+    one.add_argument("--json", action="store_true", help="print JSON, in the order of the responses")
+    many = parser.add_argument_group("a file")
+    many.add_argument(
+        "--input",
+        metavar="FILE",
+        help="JSONL or Parquet, in our own format or TRL's; - for standard input",
+    )
+    many.add_argument(
+        "--output",
+        metavar="FILE",
+        default="-",
+        help="JSONL, a line for each row; standard output if not given",
+    )
+    many.add_argument(
+        "--resume", action="store_true", help="go on where an earlier run with the same model stopped"
+    )
+    many.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, and print or write the rewards."""
+    if (args.prompt is None) == (args.input is None):
+        raise ConfigError("give either --prompt with --response, or --input")
+    if args.input is not None:
+        if args.response or args.image or args.json:
+            raise ConfigError("--response, --image and --json go with --prompt, not with --input")
+        return _score_file(args)
+    if args.output != "-" or args.resume or args.overwrite:
+        raise ConfigError("--output, --resume and --overwrite go with --input, not with --prompt")
+    if not args.response:
+        raise ConfigError("give at least one --response")
+    return _score_prompt(args)
+
+
+def _score_prompt(args: argparse.Namespace) -> int:
+    from basereward.comparison import Comparison
+
+    comparison = Comparison(args.prompt, args.response, images=args.image)
+    [rewards] = load_model(args).score([comparison])
+    if args.json:
+        print(json.dumps({"rewards": rewards}))
+        return 0
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("reward", justify="right")
+    table.add_column("response", overflow="fold")
+    for reward, response in sorted(zip(rewards, args.response, strict=True), key=lambda row: -row[0]):
+        table.add_row(f"{reward:+.4f}", Text(response))
+    Console().print(table)
+    return 0
+
+
+def _score_file(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from basereward.evaluation.stream import STANDARD, score_file
+
+    if args.input != STANDARD and not Path(args.input).is_file():
+        raise ConfigError(f"--input {args.input}: there is no such file")
+    counts = score_file(
+        load_model(args),
+        args.input,
+        args.output,
+        batch_size=args.batch_size,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        progress=not args.quiet,
+    )
+    if not args.quiet:
+        skipped = f", {counts.num_skipped:,} were there already" if counts.num_skipped else ""
+        print(
+            f"{counts.num_scored:,} rows scored, {counts.num_errors:,} with an error{skipped}",
+            file=sys.stderr,
+        )
+    return 0
