@@ -139,6 +139,9 @@ def _print(evaluation: Evaluation) -> None:
     from basereward.evaluation.report import lines
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column()
     for line in lines(evaluation.metrics):
         table.add_row(Text(line.name), Text(line.value, style="bold"), Text(line.note, style="dim"))
     Console().print(table)

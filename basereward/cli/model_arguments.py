@@ -37,9 +37,13 @@ def load_model(args: argparse.Namespace) -> RewardModel:
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
     import torch
+    from transformers.utils import logging
 
     from basereward.model import RewardModel
 
+    # Its bars and remarks would stand between ours; what matters of them is an error of `load`.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     name = args.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

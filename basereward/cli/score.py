@@ -97,10 +97,14 @@ def _score_prompt(args: argparse.Namespace) -> int:
 def _score_file(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from basereward.evaluation.stream import STANDARD, score_file
+    from basereward.evaluation.stream import STANDARD, resume_point, score_file
 
     if args.input != STANDARD and not Path(args.input).is_file():
         raise ConfigError(f"--input {args.input}: there is no such file")
+    # Before the model is loaded, which may take minutes.
+    resume_point(
+        args.input, args.output, batch_size=args.batch_size, resume=args.resume, overwrite=args.overwrite
+    )
     counts = score_file(
         load_model(args),
         args.input,

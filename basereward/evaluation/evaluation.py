@@ -162,12 +162,12 @@ def evaluate(
     is_strict = isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail"
     start = time.perf_counter()
     with progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance:
-        for item, scored in score_in_order(model, _judgeable(comparisons), batch_size=batch_size):
+        items = _judgeable(comparisons)
+        for item, scored in score_in_order(model, items, batch_size=batch_size, advance=advance):
             if isinstance(scored, DataError):
                 if is_strict:
                     raise scored
                 rejected.append(scored)
-                advance()
                 continue
             assert isinstance(item, Comparison)  # an error comes with itself as its result
             margin = collector.add(item, scored)
@@ -180,7 +180,7 @@ def evaluate(
                     heapq.heappush(wrong, (-margin, -len(results), Wrong(item, result)))
                     if len(wrong) > num_wrong:
                         heapq.heappop(wrong)
-            advance(note=f"{num_right / num_judged:.3f} all right" if num_judged else None)
+                advance(0, f"{num_right / num_judged:.3f} wholly right")
     seconds = time.perf_counter() - start
     if isinstance(comparisons, Dataset):
         rejected = [*comparisons.rejected, *rejected]

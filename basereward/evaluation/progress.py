@@ -39,11 +39,11 @@ def progress_bar(description: str, total: int | None, *, is_shown: bool = True) 
     from rich.text import Text
 
     class RateColumn(ProgressColumn):  # type: ignore[misc]
-        """Rows a second over the last moments, and over all when done."""
+        """Rows a second since the start; a rate of the last moments would jump with each batch."""
 
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.1f}/s")
+            seconds = task.finished_time or task.elapsed
+            return Text(f"{task.completed / seconds:,.1f}/s" if seconds else "")
 
     columns = (
         TextColumn("{task.description}"),

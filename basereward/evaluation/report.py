@@ -36,17 +36,17 @@ def lines(metrics: Metrics) -> list[Line]:
             for name, part in metrics.by_source.items()
         ]
     top1, chance = metrics.top1, metrics.top1_chance
-    found.append(Line("top-1 accuracy", str(top1), f"{top1.num_pairs:,} comparisons; blindly {chance:.3f}"))
+    found.append(Line("top-1 accuracy", str(top1), f"of {top1.num_pairs:,}; blindly {chance:.3f}"))
     found += [
-        Line("always the longer response", str(metrics.longer), "baseline: what length alone would reach"),
+        Line("always the longer response", str(metrics.longer), "knows lengths only"),
         *_by_length(metrics),
         Line(
             "margin",
             f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}",
-            "mean and deviation of better less worse",
+            "mean ± deviation",
         ),
-        Line("AUC across prompts", f"{metrics.auc:.3f}", "any better response above any worse one"),
-        Line("calibration error (ECE)", f"{metrics.ece:.3f}", "of sigmoid(margin); 0 is best"),
+        Line("AUC across prompts", f"{metrics.auc:.3f}", "any better above any worse"),
+        Line("calibration error (ECE)", f"{metrics.ece:.3f}", "0 is best"),
         Line("Brier score", f"{metrics.brier:.3f}", "0 is best, 0.25 is blind"),
         Line("log loss", f"{metrics.log_loss:.3f}", "0 is best, 0.693 is blind"),
     ]
@@ -113,13 +113,13 @@ def _by_length(metrics: Metrics) -> list[Line]:
     found = []
     if metrics.longer_right is not None:
         part = metrics.longer_right
-        found.append(Line("  accuracy where longer is better", str(part), _of_pairs(part)))
+        found.append(Line("  where longer is better", str(part), _of_pairs(part)))
     if metrics.longer_wrong is not None:
         part = metrics.longer_wrong
-        found.append(Line("  accuracy where shorter is better", str(part), _of_pairs(part)))
+        found.append(Line("  where shorter is better", str(part), _of_pairs(part)))
     if metrics.length_correlation is not None:
-        note = "within comparisons; near 0 is unbiased"
-        found.append(Line("  correlation of reward and length", f"{metrics.length_correlation:+.3f}", note))
+        note = "correlation"
+        found.append(Line("  reward and length", f"{metrics.length_correlation:+.3f}", note))
     return found
 
 

@@ -9,14 +9,14 @@ from basereward.data import place_of
 from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from basereward.comparison import Comparison
 
 Rewards: TypeAlias = "list[float]"
 
 CHUNK_BATCHES = 16
-"""Batches that are put in order of length at once."""
+"""Batches that are put in order of length at once, and come out at once."""
 
 IMAGE_CHARACTERS = 1500
 """About how many characters of text cost as much as a picture, some hundreds of tokens."""
@@ -32,7 +32,11 @@ class Scorer(Protocol):
 
 
 def score_in_order(
-    model: Scorer, items: Iterable[Comparison | DataError], *, batch_size: int
+    model: Scorer,
+    items: Iterable[Comparison | DataError],
+    *,
+    batch_size: int,
+    advance: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[Comparison | DataError, Rewards | DataError]]:
     """Yield each comparison with its rewards or its error, and each error with itself, in their order.
 
@@ -40,6 +44,7 @@ def score_in_order(
         model: Scores.
         items: Comparisons, and errors that stand for rows that could not be read.
         batch_size: Comparisons a forward pass.
+        advance: Called as each item is done, which is before its turn to be yielded has come.
 
     Raises:
         ConfigError: When `batch_size` is below 1.
@@ -48,17 +53,18 @@ def score_in_order(
         raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
     waiting = iter(items)
     while chunk := list(islice(waiting, batch_size * CHUNK_BATCHES)):
-        yield from zip(chunk, _score(model, chunk, batch_size), strict=True)
+        yield from zip(chunk, _score(model, chunk, batch_size, advance), strict=True)
 
 
 def _score(
-    model: Scorer, chunk: Sequence[Comparison | DataError], batch_size: int
+    model: Scorer, chunk: Sequence[Comparison | DataError], batch_size: int, advance: Callable[[], object]
 ) -> list[Rewards | DataError]:
     results: dict[int, Rewards | DataError] = {}
     to_score: list[tuple[int, int, Comparison]] = []
     for number, item in enumerate(chunk):
         if isinstance(item, DataError):
             results[number] = item
+            advance()
         else:
             to_score.append((_size(item), number, item))
     # Like lengths together, since a batch is padded to its longest.
@@ -66,6 +72,7 @@ def _score(
     scored = model.score_stream([item for *_, item in to_score], batch_size=batch_size)
     for (_, number, item), (_, result) in zip(to_score, scored, strict=True):
         results[number] = placed(result, item) if isinstance(result, DataError) else result
+        advance()
     return [results[number] for number in range(len(chunk))]
 
 

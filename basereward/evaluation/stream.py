@@ -15,7 +15,7 @@ from basereward.data.formats import own_row
 from basereward.data.reading import count_rows, read_lines, read_rows
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation.progress import progress_bar
-from basereward.evaluation.scoring import Scorer, score_in_order
+from basereward.evaluation.scoring import CHUNK_BATCHES, Scorer, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where an earlier run stopped: the line and id of its last whole row, and the bytes up to there."""
+    """The last row of an earlier run that is kept: line and id in the input, end in the output."""
 
     line: int
     id: Any
@@ -71,8 +71,8 @@ def score_file(
         source: JSONL, gzipped or not, or Parquet; "-" for JSONL on standard input.
         target: The file to write; "-" for standard output.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
-        resume: Whether to go on after the last whole row of `target`, which an earlier run with the same
-            model and input has left.
+        resume: Whether to go on with the `target` that an earlier run with the same model, input and batch
+            size has left; the file becomes what it would have been without the interruption.
         overwrite: Whether to replace a target that holds something.
         progress: Whether to show a progress bar on standard error.
 
@@ -80,14 +80,14 @@ def score_file(
         DataError: When the input as a whole can't be read; the rows up to there are written.
         ConfigError: When the target must not be written, or is not of this input.
     """
-    start = _start(source, target, resume=resume, overwrite=overwrite)
+    start = resume_point(source, target, batch_size=batch_size, resume=resume, overwrite=overwrite)
     rows = _Rows(str(source), start)
     total = None if source == STANDARD else count_rows(Path(source))
     with (
         _opened(target, start) as output,
         progress_bar("scoring", total, is_shown=progress) as advance,
     ):
-        for item, result in score_in_order(model, rows.items(), batch_size=batch_size):
+        for item, result in score_in_order(model, rows.items(), batch_size=batch_size, advance=advance):
             line, name = rows.keys.popleft()
             found: dict[str, Any] = {"line": line} if name is None else {"line": line, "id": name}
             if isinstance(item, DataError) or isinstance(result, DataError):
@@ -100,7 +100,6 @@ def score_file(
                 rows.counts.num_scored += 1
             output.write(json.dumps(found, ensure_ascii=False).encode() + b"\n")
             output.flush()
-            advance()
     if rows.failure is not None:
         raise rows.failure
     return rows.counts
@@ -170,8 +169,14 @@ def _id(row: Row) -> Any:
     return name if isinstance(name, str | int | float) else None
 
 
-def _start(source: str | Path, target: str | Path, *, resume: bool, overwrite: bool) -> Resume | None:
-    """Check that the target may be written, and find where an earlier run stopped."""
+def resume_point(
+    source: str | Path, target: str | Path, *, batch_size: int, resume: bool, overwrite: bool
+) -> Resume | None:
+    """Check that the target may be written, and return where an earlier run is to be gone on with, if at all.
+
+    Raises:
+        ConfigError: When the target must not be written, or can't be resumed.
+    """
     if target == STANDARD:
         if resume:
             raise ConfigError("standard output can't be resumed; give --output a file")
@@ -182,32 +187,33 @@ def _start(source: str | Path, target: str | Path, *, resume: bool, overwrite: b
     if not path.is_file() or path.stat().st_size == 0:
         return None
     if resume:
-        return _last_row(path)
+        return _last_chunk(path, batch_size * CHUNK_BATCHES)
     if not overwrite:
         raise ConfigError(f"{target} exists; --resume goes on with it, --overwrite replaces it")
     return None
 
 
-def _last_row(path: Path) -> Resume | None:
-    """Return the last row that was written whole; what a killed run wrote after it is to be cut off."""
-    end = before = None
+def _last_chunk(path: Path, num_rows: int) -> Resume | None:
+    """Return the end of the last chunk of rows that was written whole.
+
+    What follows it is scored again: from there on, the batches are those that the earlier run would have made, and the
+    rewards are the same to the last bit.
+    """
+    last, end, offset = b"", 0, 0
     with path.open("rb") as file:
-        tail, position = b"", file.seek(0, 2)
-        # From the end, since the file may be large; a row needs the line feed before it as well as its own.
-        while position > 0 and before is None:
-            size = min(position, 1 << 16)
-            position = file.seek(position - size)
-            tail = file.read(size) + tail
-            end = tail.rfind(b"\n")
-            before = tail.rfind(b"\n", 0, end) if end > 0 else -1
-            before = None if before == -1 and position > 0 else before
-    if end is None or end == -1 or before is None:
-        return None
+        for number, line in enumerate(file, start=1):
+            offset += len(line)
+            if number % num_rows == 0 and line.endswith(b"\n"):
+                last, end = line, offset
+    if not last:
+        return Resume(line=0, id=None, offset=0)
     try:
-        row = json.loads(tail[before + 1 : end])
-        return Resume(line=int(row["line"]), id=row.get("id"), offset=position + end + 1)
+        row = json.loads(last)
+        return Resume(line=int(row["line"]), id=row.get("id"), offset=end)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} ends with a line that is no result; it can't be resumed") from error
+        raise ConfigError(
+            f"{path} holds a line that is no result of this command; it can't be resumed"
+        ) from error
 
 
 @contextmanager
