@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import os
 import sys
 import warnings
@@ -52,8 +51,6 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"basereward {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        if importlib.util.find_spec(f"basereward.cli.{command}") is None:  # TEMPORARY
-            continue
         importlib.import_module(f"basereward.cli.{command}").add_parser(subparsers)
     plugins.emit("basereward_commands", subparsers=subparsers)
     args = parser.parse_args(rest)
