@@ -47,7 +47,7 @@ class Rows:
         plugins: Where they are looked up.
         split: `train` or `eval`, for the list of rejected rows.
         rejected: Takes the rows that can't be used.
-        teaches: Returns why nothing can be learnt from a comparison, or nothing.
+        why_not: Returns why a comparison is of no use, or None.
         progress: Wraps the reading of a data set to show how far it is.
     """
 
@@ -58,12 +58,12 @@ class Rows:
         *,
         split: str,
         rejected: RejectedRows,
-        teaches: Callable[[Comparison], DataError | None],
+        why_not: Callable[[Comparison], DataError | None],
         progress: Callable[[Dataset, str], Iterable[Comparison]],
     ) -> None:
         self.split = split
         self.rejected = rejected
-        self.teaches = teaches
+        self.why_not = why_not
         self.progress = progress
         self.datasets: list[Dataset] = [plugins.build("dataset", component) for component in components]
         for dataset in self.datasets:
@@ -106,7 +106,7 @@ class Rows:
                 dataset.set_epoch(epoch)
             errors: list[tuple[str, DataError]] = []
             for comparison in self.progress(dataset, self.split):
-                if (error := self.teaches(comparison)) is None:
+                if (error := self.why_not(comparison)) is None:
                     usable.append(comparison)
                 else:
                     errors.append((comparison.id, error.at(**place_of(comparison))))

@@ -87,7 +87,7 @@ class Checkpoints:
     def newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
         """Read the newest checkpoint that is whole, and return it with the errors of newer, damaged ones.
 
-        What a killed run left unfinished is removed.
+        What a killed run left unfinished is removed, and so are older ones.
 
         Raises:
             CheckpointError: Naming the damaged file, when there are checkpoints and none is whole.
@@ -95,11 +95,16 @@ class Checkpoints:
         for left in self.directory.glob(f"{UNFINISHED}*"):
             shutil.rmtree(left)
         errors: list[CheckpointError] = []
-        for place in reversed(self._places()):
+        places = self._places()
+        while places:
             try:
-                return _read(place), errors
+                found = _read(places.pop())
             except CheckpointError as error:
                 errors.append(error)
+            else:
+                for older in places:  # which the killed run was about to remove
+                    shutil.rmtree(older)
+                return found, errors
         if errors:
             raise errors[0]
         return None, []

@@ -53,6 +53,17 @@ class HeldOut:
         return {**pair_metrics(used, rewards), "reward_mean": mean, "reward_std": deviation}
 
 
+def why_not_judged(comparison: Comparison) -> DataError | None:
+    """Return why a comparison tells nothing about a model, or None where it does."""
+    if comparison.ranks is None:
+        return DataError("has no ranks or ratings to judge the model by", field="ranks")
+    if len(comparison.responses) == 1:
+        return DataError("there is one response; two are needed to judge the model by", field="responses")
+    if len(set(comparison.ranks)) == 1:
+        return DataError("all responses are tied, so none is known to be better", field="ranks")
+    return None
+
+
 def is_better(metrics: dict[str, Any], best: dict[str, Any]) -> bool:
     """Tell whether an evaluation beats the best so far: by accuracy, then by loss; else the earlier stays."""
     if not best:

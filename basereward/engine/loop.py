@@ -18,7 +18,7 @@ from basereward.data import place_of
 from basereward.engine import optimisation, run_directory, snapshot
 from basereward.engine.batches import Batch, Rows, batches, nothing_usable, order_of, why_useless
 from basereward.engine.checkpoints import Checkpoint, CheckpointError, Checkpoints
-from basereward.engine.held_out import HeldOut, is_better
+from basereward.engine.held_out import HeldOut, is_better, why_not_judged
 from basereward.engine.progress import Display
 from basereward.engine.rejected import RejectedRows
 from basereward.engine.run_log import RunLog
@@ -69,6 +69,7 @@ class Training:
         run_dir: Where everything goes.
         checkpoints: Where checkpoints go.
         checkpoint: Where to go on from.
+        rejected: Takes the rows that can't be used.
         display: Shows how it goes.
     """
 
@@ -79,9 +80,10 @@ class Training:
         run_dir: Path,
         checkpoints: Checkpoints,
         checkpoint: Checkpoint | None,
+        rejected: RejectedRows,
         display: Display,
     ) -> None:
-        self.config, self.settings = config, config.train
+        self.config, self.settings, self.rejected = config, config.train, rejected
         self.run_dir, self.checkpoints, self.display = run_dir, checkpoints, display
         saved = checkpoint.state if checkpoint else {}
         self.state = State(**saved["training"]) if checkpoint else State()
@@ -90,25 +92,19 @@ class Training:
         self.micro_batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
 
         # Reading comes first: its errors are the commonest, and a big model takes minutes to load.
-        self.rejected = RejectedRows(
-            run_dir / run_directory.REJECTED_FILE,
-            fail=config.data.on_bad_row == "fail",
-            offset=saved.get("rejected_bytes", 0),
-        )
         loss = plugins.build("loss", config.loss)
         read = partial(
             Rows,
             plugins=plugins,
             rejected=self.rejected,
-            teaches=partial(why_useless, loss=loss),
             progress=display.reading,
         )
-        self.rows: Rows = read(config.data.train, split="train")
+        self.rows: Rows = read(config.data.train, split="train", why_not=partial(why_useless, loss=loss))
         num_rows = len(self.rows.of_epoch(self.state.epoch))
         self.num_steps: int = saved.get("num_steps") or self._count_steps(num_rows)
         self.held_out: HeldOut | None = None
         if config.data.eval:
-            held_out = read(config.data.eval, split="eval")
+            held_out = read(config.data.eval, split="eval", why_not=why_not_judged)
             self.held_out = HeldOut(held_out, self.rejected, self.micro_batch_size)
 
         snapshot.seed_everything(config.seed)
@@ -125,7 +121,6 @@ class Training:
     def __exit__(self, *error: object) -> None:
         self.display.stop()
         self.log.close()
-        self.rejected.close()
 
     def run(self) -> None:
         """Take the steps that are left.

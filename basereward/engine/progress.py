@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,21 @@ from rich.progress import (
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
+
+
+@contextmanager
+def one_bar_at_a_time() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own into ours, of each file that it reads or writes."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 class Display:

@@ -21,6 +21,10 @@ TENSORBOARD, PLOTS, EVALUATION = "tensorboard", "plots", "evaluation"
 OWN = (RUN_FILE, LOG_FILE, REJECTED_FILE, MODEL, LAST, CHECKPOINT, TENSORBOARD, PLOTS, EVALUATION)
 """All that a training writes, and so all that a new one may remove."""
 
+UNFINISHED_RUN_FILE = f".{RUN_FILE}.new"
+VAIN = (RUN_FILE, UNFINISHED_RUN_FILE, REJECTED_FILE)
+"""What a training that failed before its first step leaves: no reason to keep the next one out."""
+
 FREE = ("output", "train.micro_batch_size", "train.save_every", "train.log_every")
 """What a resumed run may set otherwise, since the course of the training doesn't depend on it."""
 
@@ -47,7 +51,7 @@ def resolved(config: RunConfig, plugins: PluginManager) -> RunConfig:
     )
 
 
-def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Path:
+def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrite: bool) -> Path:
     """Make the run directory, or check that it may be written in, and leave `run.toml` there.
 
     Raises:
@@ -58,16 +62,17 @@ def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Path:
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"output: {directory} is a file; give a directory")
     if resume:
-        _check_same(directory, config)
+        _clear_unfinished(directory)
+        _check_same(directory, config, plugins)
     elif overwrite:
         _clear(directory)
-    elif directory.is_dir() and any(directory.iterdir()):
+    elif directory.is_dir() and any(path.name not in VAIN for path in directory.iterdir()):
         raise ConfigError(
             f"output: {directory} is not empty; resume the run there with --resume, replace it with "
             "--overwrite, or set another output"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    aside = directory / f".{RUN_FILE}.new"
+    aside = directory / UNFINISHED_RUN_FILE
     aside.write_text(to_toml(config), encoding="utf-8")
     os.replace(aside, directory / RUN_FILE)
     return directory
@@ -91,11 +96,10 @@ def _clear_unfinished(directory: Path) -> None:
             shutil.rmtree(left)
 
 
-def _check_same(directory: Path, config: RunConfig) -> None:
-    _clear_unfinished(directory)
+def _check_same(directory: Path, config: RunConfig, plugins: PluginManager) -> None:
     if not (directory / RUN_FILE).is_file():
         return
-    before, now = _settings(load_run(directory / RUN_FILE)), _settings(config)
+    before, now = _settings(resolved(load_run(directory / RUN_FILE), plugins)), _settings(config)
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key) and key not in FREE:
             raise ConfigError(

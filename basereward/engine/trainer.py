@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from basereward.engine import run_directory
 from basereward.engine.checkpoints import Checkpoints
 from basereward.engine.loop import Training
 from basereward.engine.plots import draw_course
-from basereward.engine.progress import Display
+from basereward.engine.progress import Display, one_bar_at_a_time
+from basereward.engine.rejected import RejectedRows
 from basereward.evaluation import evaluate
 from basereward.model import RewardModel
 from basereward.plugins import PluginManager, manager
@@ -67,10 +69,21 @@ def train(
         NotFinite: When the loss or its gradient is not finite.
         TrainingStopped: When a signal ended the training.
     """
-    plugins = plugins or manager(config.plugins)
-    display = Display(enabled=progress)
+    with one_bar_at_a_time():
+        return _train(
+            config,
+            plugins or manager(config.plugins),
+            resume=resume,
+            overwrite=overwrite,
+            display=Display(enabled=progress),
+        )
+
+
+def _train(
+    config: RunConfig, plugins: PluginManager, *, resume: bool, overwrite: bool, display: Display
+) -> TrainResult:
     config = run_directory.resolved(config, plugins)
-    run_dir = run_directory.prepare(config, resume=resume, overwrite=overwrite)
+    run_dir = run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite)
     checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT)
     checkpoint, passed_over = checkpoints.newest() if resume else (None, [])
     for error in passed_over:
@@ -80,7 +93,15 @@ def train(
         display.line(place)
 
     model_dir, last_dir = run_dir / run_directory.MODEL, run_dir / run_directory.LAST
-    with Training(config, plugins, run_dir, checkpoints, checkpoint, display) as training:
+    rejected = RejectedRows(
+        run_dir / run_directory.REJECTED_FILE,
+        fail=config.data.on_bad_row == "fail",
+        offset=checkpoint.state["rejected_bytes"] if checkpoint else 0,
+    )
+    with (
+        closing(rejected),
+        Training(config, plugins, run_dir, checkpoints, checkpoint, rejected, display) as training,
+    ):
         training.run()
         training.save_model(last_dir)
         if training.held_out is None:
@@ -92,7 +113,7 @@ def train(
             train_seconds=training.state.train_seconds,
             best=training.state.best,
             num_steps=training.state.step,
-            num_rejected=len(training.rejected),
+            num_rejected=len(rejected),
         )
         held_out, device, autocast = training.held_out, training.device, training.autocast
     del training  # the weights and moments that the best model needs the room of
@@ -102,7 +123,7 @@ def train(
         best = RewardModel.load(model_dir, device=str(device), plugins=plugins)
         with autocast():
             evaluation = evaluate(
-                best, held_out.comparisons, batch_size=held_out.batch_size, progress=progress
+                best, held_out.comparisons, batch_size=held_out.batch_size, progress=display.enabled
             )
         evaluation.save(run_dir / run_directory.EVALUATION)
     return result

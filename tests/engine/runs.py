@@ -1,0 +1,194 @@
+"""Small runs for the engine's tests, in this process or in one of their own that may be killed.
+
+It is a plugin too: a run with `plugins = ["runs"]` has the data set `shifting`, which differs by epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from basereward import Comparison, hookimpl
+from basereward.config import Component, DataConfig, RunConfig, TrainConfig
+
+GOOD = ("cat", "dog", "bird")
+BAD = ("red", "blue", "green")
+
+
+def rows(num: int, seed: int, num_responses: int = 2) -> list[dict[str, Any]]:
+    """Return rows whose first response names animals and the others colours."""
+    chance = random.Random(seed)
+
+    def words(of: tuple[str, ...]) -> str:
+        return " ".join(chance.choice(of) for _ in range(chance.randint(2, 6)))
+
+    return [
+        {
+            "prompt": f"what is it {seed} {number}",
+            "responses": [words(GOOD), *(f"{words(BAD)} {other}" for other in range(num_responses - 1))],
+            "ranks": [0, *[1] * (num_responses - 1)],
+        }
+        for number in range(num)
+    ]
+
+
+def write_rows(path: Path, content: list[dict[str, Any]]) -> Path:
+    """Write rows as JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    return path
+
+
+def config(
+    output: Path, model: Path, train: Path, held_out: Path | None = None, **settings: Any
+) -> RunConfig:
+    """Return a run of few steps; settings are those of `train`, or of the run itself by their name."""
+    own = {item.name for item in dataclasses.fields(RunConfig)}
+    return RunConfig(
+        **{
+            "output": str(output),
+            "backbone": Component("causal-lm", {"model": str(model)}),
+            "data": DataConfig(
+                train=(Component("basereward", {"path": str(train)}),),
+                eval=(Component("basereward", {"path": str(held_out)}),) if held_out else (),
+            ),
+            **{name: value for name, value in settings.items() if name in own},
+        },
+        train=TrainConfig(
+            **{
+                "batch_size": 4,
+                "lr": 1e-3,
+                "log_every": 2,
+                **{name: value for name, value in settings.items() if name not in own},
+            }
+        ),
+    )
+
+
+def records(run_dir: Path, kind: str = "") -> list[dict[str, Any]]:
+    """Return the records of a run's log, without what the clock says."""
+    lines = (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    timing = ("seconds", "pairs_per_second")
+    return [
+        {name: value for name, value in record.items() if name not in timing}
+        for record in map(json.loads, lines)
+        if kind in ("", record["kind"])
+    ]
+
+
+def remains(run_dir: Path) -> dict[str, Any]:
+    """Return all that two runs have in common if they took the same course."""
+    files = [path for name in ("model", "last") for path in sorted((run_dir / name).iterdir())]
+    return {
+        **{path.relative_to(run_dir).as_posix(): path.read_bytes() for path in files},
+        "log": records(run_dir),
+        "rejected": (run_dir / "rejected.jsonl").read_text(encoding="utf-8"),
+        "checkpoints": sorted(path.name for path in (run_dir / "checkpoint").iterdir()),
+        "hidden": sorted(path.name for path in run_dir.glob(".*")),
+    }
+
+
+class Shifting:
+    """A data set that shows other responses in every epoch."""
+
+    on_bad_row = "skip"
+    rejected = ()
+    num_rows = 10
+
+    def __init__(self, *, num: int = 10) -> None:
+        self.num = num
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Turn to an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Comparison]:
+        for row in rows(self.num, seed=100 + self.epoch, num_responses=3):
+            yield Comparison(**row)
+
+
+@hookimpl
+def basereward_datasets() -> Mapping[str, type]:
+    """Register the data set."""
+    return {"shifting": Shifting}
+
+
+def in_child(run: RunConfig, *, kill_at: int | None = None, resume: bool = False) -> tuple[int, int]:
+    """Train in a process of its own.
+
+    Args:
+        run: The run.
+        kill_at: Number of the moment, counted from 0, at which the process kills itself.
+        resume: Whether to resume.
+
+    Returns:
+        The exit status, and how many moments there were at which it could have been killed.
+    """
+    # A server that has imported all this forks in milliseconds; starting Python anew would take four seconds.
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "runs",
+            "basereward.engine",
+            "basereward.backbones.causal_lm",
+            "basereward.data.native",
+            "matplotlib.figure",
+            "torch.utils.tensorboard",
+            "transformers.models.auto.modeling_auto",
+            "transformers.models.llama.modeling_llama",
+        ]
+    )
+    counter = context.Value("i", 0)
+    process = context.Process(target=_train, args=(run, kill_at, resume, counter))
+    with patch.dict(os.environ, paths):
+        process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode, counter.value
+
+
+def _train(run: RunConfig, kill_at: int | None, resume: bool, counter: Any) -> None:
+    import shutil
+
+    import safetensors.torch
+    import torch
+
+    from basereward.engine import checkpoints, train
+    from basereward.engine.run_log import RunLog
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+    def may_die(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            if counter.value == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            counter.value += 1
+            return call(*args, **options)
+
+        return wrapped
+
+    # Before each of these: all that reaches the disk, and every step of the optimiser.
+    moments: list[tuple[Any, str]] = [
+        (os, "fsync"),
+        (os, "replace"),
+        (Path, "rename"),
+        (shutil, "rmtree"),
+        (safetensors.torch, "save_file"),
+        (checkpoints, "save_file"),
+        (RunLog, "write"),
+        (torch.optim.AdamW, "step"),
+    ]
+    for owner, name in moments:
+        setattr(owner, name, may_die(getattr(owner, name)))
+    train(run, resume=resume, progress=False)
