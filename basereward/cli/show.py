@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from basereward.hookspecs import KINDS
 from basereward.options import type_name
-from basereward.plugins import Option, component_options, manager
+from basereward.plugins import WITH_PATH, Option, component_options, manager
 
 if TYPE_CHECKING:
     import argparse
@@ -36,8 +36,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"plugin  {found.plugin} {found.version}".rstrip())
     print(f"class   {found.target}")
     print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")
-    print("\n".join(_table(component_options(component), _descriptions(text))))
+    descriptions: dict[str, str] = {}
+    for cls in reversed(component.__mro__):  # a subclass need not repeat what its base says of an option
+        descriptions |= _descriptions(inspect.getdoc(cls) or "")
+    print("\n".join(_table(_settings(args.kind, component), descriptions)))
     return 0
+
+
+def _settings(kind: str, component: type) -> dict[str, Option]:
+    """Return what a run file's table may hold: the options, and the path of kinds that read files."""
+    first = next(iter(inspect.signature(component).parameters.values()), None)
+    if kind not in WITH_PATH or first is None or first.kind is first.KEYWORD_ONLY:
+        return component_options(component)
+    return {"path": Option("path", str, first.default), **component_options(component)}
 
 
 def _table(options: dict[str, Option], descriptions: dict[str, str]) -> list[str]:

@@ -70,9 +70,28 @@ def test_component_without_docstring_or_options_is_shown_too(run_cli: Any, mine:
     assert done.stdout.splitlines()[-1] == "no options"
 
 
+def test_option_of_a_base_class_is_explained_by_its_docstring(run_cli: Any, mine: Path) -> None:
+    mine.write_text(mine.read_text().replace("class Plain:", "class Plain(Focal):"))
+    done = run_cli("-p", "mine", "show", "loss", "plain")
+    assert "gamma   float      2.0         How much more the hard ones count." in done.stdout.splitlines()
+
+
+def test_path_of_a_dataset_is_among_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "dataset", "trl"]) == 0
+    *_, table = capsys.readouterr().out.split("\n\n")
+    assert table.splitlines()[1].split()[:3] == ["path", "str", "(required)"]
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("head", "mlp"), ("loss", "basereward/bradley-terry"), ("paradigm", "scalar"), ("ensembler", "mean")],
+    [
+        ("dataset", "trl"),
+        ("backbone", "qwen-vl"),
+        ("head", "mlp"),
+        ("loss", "basereward/bradley-terry"),
+        ("paradigm", "scalar"),
+        ("ensembler", "mean"),
+    ],
 )
 def test_own_components_explain_every_option(
     kind: str, name: str, capsys: pytest.CaptureFixture[str]
