@@ -196,8 +196,8 @@ def resume_point(
 def _last_chunk(path: Path, num_rows: int) -> Resume | None:
     """Return the end of the last chunk of rows that was written whole.
 
-    What follows it is scored again: from there on, the batches are those that the earlier run would have made, and the
-    rewards are the same to the last bit.
+    What follows it is scored again: from there on, the batches are those that the earlier run would have had,
+    and the rewards are the same to the last bit.
     """
     last, end, offset = b"", 0, 0
     with path.open("rb") as file:
