@@ -7,11 +7,14 @@ node of its graph.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NUM_STATISTICS = 9
 
@@ -48,6 +51,84 @@ class BatchedBTLoss(Function):
         return rewards.new_empty(()), rewards.new_empty(rewards.shape), statistics
 
 
+class PairwiseRewardHead(Function):
+    """The compiled `pairwise_reward_head`; keeps the rows it picked and their pre-activations."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rewards, the picked rows and their pre-activations (empty for a linear head)."""
+        output: tuple[Tensor, Tensor, Tensor] = torch.ops.basereward.pairwise_reward_head.default(*arguments)
+        PairwiseRewardHead.save(ctx, arguments, output)
+        return output
+
+    @staticmethod
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Keep what the backward reads: nothing of the size of the hidden states."""
+        hidden, ends, w1, b1, w2, b2, activation = inputs
+        _, rows, pre = output
+        ctx.mark_non_differentiable(rows, pre)
+        ctx.save_for_backward(rows, pre, ends, w1, b1, w2, hidden.new_empty(0))
+        ctx.shape = hidden.shape
+        ctx.offset_shape = None if b2 is None else b2.shape
+        ctx.activation = activation
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients of hidden states, w1, b1, w2 and b2."""
+        rows, pre, ends, w1, b1, w2, like = ctx.saved_tensors
+        needs_hidden, _, needs_w1, needs_b1, needs_w2, needs_b2, _ = ctx.needs_input_grad
+        grads = torch.ops.basereward.pairwise_reward_head_backward(
+            grad, rows, pre, ends, w1, b1, w2, like, ctx.shape, ctx.activation, needs_hidden, needs_w1
+        )
+        hidden, grad_w1, grad_b1, grad_w2, grad_b2 = (
+            _once(part, "pairwise_reward_head", grad, *(x for x in (w1, b1, w2) if x is not None))
+            for part in grads
+        )
+        return (
+            hidden if needs_hidden else None,
+            None,
+            grad_w1 if needs_w1 else None,
+            grad_b1 if needs_b1 else None,
+            grad_w2 if needs_w2 else None,
+            grad_b2.reshape(ctx.offset_shape) if needs_b2 else None,
+            None,
+        )
+
+    @staticmethod
+    def shapes(
+        hidden: Tensor, ends: Tensor | None, w1: Tensor | None, b1: Any, w2: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs without values, for tracing."""
+        num_responses = hidden.shape[:-1].numel() if ends is None else ends.shape[0]
+        wide = torch.float64 if w2.dtype == torch.float64 else torch.float32
+        rows = w2.new_empty(num_responses, hidden.shape[-1])
+        pre = w2.new_empty(0) if w1 is None else w2.new_empty(num_responses, w1.shape[0])
+        return w2.new_empty(num_responses, dtype=wide), rows, pre
+
+
+def _head_backward_shapes(
+    grad: Tensor,
+    rows: Tensor,
+    pre: Tensor,
+    ends: Tensor | None,
+    w1: Tensor | None,
+    b1: Tensor | None,
+    w2: Tensor,
+    like: Tensor,
+    shape: Sequence[int],
+    activation: str,
+    needs_hidden: bool,
+    needs_weights: bool,
+) -> tuple[Tensor, ...]:
+    return (
+        like.new_empty(shape if needs_hidden else (0,)),
+        w2.new_empty(0) if w1 is None or not needs_weights else w2.new_empty(w1.shape),
+        w2.new_empty(0 if b1 is None else b1.shape[0]),
+        w2.new_empty(w2.shape),
+        w2.new_empty(1),
+    )
+
+
 def _once(grad: Tensor, name: str, *inputs: Tensor) -> Tensor:
     """Return a gradient that refuses to be differentiated, instead of passing for a constant."""
     return _Once.apply(grad, name, *inputs) if torch.is_grad_enabled() else grad
@@ -66,10 +147,28 @@ class _Once(Function):
         )
 
 
-def register() -> None:
-    """Register the rules of every op of the loaded library."""
-    for name, function in {"basereward::batched_bt_loss": BatchedBTLoss}.items():
-        torch.library.register_fake(name, function.shapes)
-        torch.library.register_autograd(name, function.backward, setup_context=function.save)
-        for device_type in ("cpu", "cuda"):
-            torch.library.register_autocast(name, device_type, torch.float32)
+def register() -> torch.library.Library:
+    """Register the rules of every op of the loaded library; they last as long as what is returned."""
+    rules = torch.library.Library("basereward", "FRAGMENT")
+    functions: dict[str, Any] = {"batched_bt_loss": BatchedBTLoss, "pairwise_reward_head": PairwiseRewardHead}
+    for name, function in functions.items():
+        qualified = f"basereward::{name}"
+        torch.library.register_fake(qualified, function.shapes, lib=rules)
+        torch.library.register_autograd(qualified, function.backward, setup_context=function.save, lib=rules)
+    torch.library.register_fake("basereward::pairwise_reward_head_backward", _head_backward_shapes, lib=rules)
+    for device_type in ("cpu", "cuda"):
+        torch.library.register_autocast("basereward::batched_bt_loss", device_type, torch.float32, lib=rules)
+        for name in ("pairwise_reward_head", "pairwise_reward_head_backward"):
+            _ignore_autocast(rules, name, device_type)
+    return rules
+
+
+def _ignore_autocast(rules: torch.library.Library, name: str, device_type: str) -> None:
+    """Keep autocast from the matrix products inside an op, whose dtype is its weights'."""
+    op = getattr(torch.ops.basereward, name).default
+
+    def plain(*arguments: Any) -> Any:
+        with torch.autocast(device_type, enabled=False):
+            return op(*arguments)
+
+    rules.impl(name, plain, f"Autocast{device_type.upper()}")

@@ -1,13 +1,19 @@
 """The ops in plain torch: what the compiled kernels must equal, and what runs where there are none.
 
-Written for fp64 as well as fp32, and differentiable as often as one likes. Letters: N responses, P pairs.
+Written for fp64 as well as fp32, and differentiable as often as one likes. Letters: B rows, L tokens a row, N
+responses, P pairs, D width of the hidden states, H of the head.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def batched_bt_loss(
@@ -72,3 +78,31 @@ def pair_statistics(
         counts.sum(),
     ]
     return torch.stack(sums)
+
+
+def pairwise_reward_head(
+    hidden: Tensor,  # [B, L, D] or [T, D]
+    ends: Tensor | None,  # [N] int64
+    w1: Tensor | None,  # [H, D]
+    b1: Tensor | None,  # [H]
+    w2: Tensor,  # [1, H] or [H]
+    b2: Tensor | None,  # one number
+    activation: str,
+) -> Tensor:  # [N] fp32 or fp64
+    """Return the rewards of a head at some rows; see `basereward.ops.pairwise_reward_head`."""
+    rows = hidden.flatten(0, -2)  # [T, D]
+    rows = (rows if ends is None else rows.index_select(0, ends)).to(w2.dtype)
+    wide = torch.float64 if w2.dtype == torch.float64 else torch.float32
+    inner = (rows if w1 is None else rows @ w1.t()).to(wide)  # [N, H]
+    if b1 is not None:
+        inner = inner + b1.to(wide)
+    rewards = (ACTIVATIONS[activation](inner) * w2.reshape(-1).to(wide)).sum(1)
+    return rewards if b2 is None else rewards + b2.reshape(()).to(wide)
+
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "none": lambda inner: inner,
+    "tanh": torch.tanh,
+    "silu": functional.silu,
+    "relu": torch.relu,
+}
