@@ -15,6 +15,18 @@ import basereward
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def model_dir(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a tiny reward model with random weights, which sees pictures."""
+    from basereward import RewardModel
+    from basereward.config import Component
+
+    directory = tmp_path_factory.mktemp("reward-model") / "model"
+    backbone = Component("qwen-vl", {"model": str(tiny_models["qwen2_5_vl"])})
+    RewardModel.build(backbone=backbone).save(directory)
+    return directory
+
+
 @pytest.fixture
 def run_cli(tmp_path: Path) -> RunCli:
     """Return a function that runs `basereward` in a process of its own, in `tmp_path` by default."""

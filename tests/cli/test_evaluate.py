@@ -1,0 +1,125 @@
+"""`basereward evaluate`, with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tiny
+
+from basereward import RewardModel, cli
+from basereward.data import read_comparisons
+from basereward.evaluation import pair_metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows: list[dict[str, Any]] = []
+    for number in range(12):
+        tiny.picture(56, 56, number).save(tmp_path / f"{number}.png")
+        responses = [tiny.sentence(number * 10 + offset, 2 + offset) for offset in range(3)]
+        rows.append(
+            {
+                "prompt": "what is it",
+                "images": [f"{number}.png"],
+                "responses": responses,
+                "ratings": [3, 1, 1],
+            }
+        )
+    path = tmp_path / "pets.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "broken\n")
+    return path
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert cli.main(["evaluate", *map(str, arguments)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    [line] = shown.err.splitlines()
+    return line.removeprefix("basereward: error: ")
+
+
+def test_the_table_the_json_and_the_report_have_the_same_numbers(
+    model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparisons = list(read_comparisons(data))
+    expected = pair_metrics(comparisons, RewardModel.load(model_dir).score(comparisons))
+    output = tmp_path / "report"
+    arguments = ["evaluate", str(model_dir), "--data", str(data), "--output", str(output)]
+    assert cli.main([*arguments, "--quiet"]) == 0
+    shown = capsys.readouterr()
+    accuracy = f"{expected['accuracy']:.3f} ({expected['low']:.3f} to {expected['high']:.3f})"
+    first, *rest = shown.out.splitlines()
+    assert first.split("  ")[0] == "pair accuracy"
+    assert accuracy in first
+    assert "24 pairs" in first
+    assert any("ties in the data" in line for line in rest)
+    report = json.loads((output / "report.json").read_text())
+    assert report["model"] == str(model_dir)
+    assert {name: report[name] for name in ("accuracy", "low", "high")} == pytest.approx(
+        {name: expected[name] for name in ("accuracy", "low", "high")}
+    )
+    assert shown.err.splitlines() == [
+        f"1 row was rejected, the first: {data}:13: is not JSON: Expecting value at column 1; "
+        f"all in {output}/rejected.jsonl",
+        f"report: {output}/report.md",
+    ]
+    assert cli.main([*arguments[:4], "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(expected["accuracy"])
+
+
+def test_a_dataset_component_and_its_options_may_be_named(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"prompt": "what", "chosen": "a cat", "rejected": "dog", "margin": 1}) + "\n")
+    arguments = [
+        "evaluate",
+        str(model_dir),
+        "--data",
+        str(path),
+        "--dataset",
+        "trl",
+        "--option",
+        "source=set",
+    ]
+    assert cli.main([*arguments, "--gaps", "2,1", "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["by_source"]) == ["set"]
+    assert list(report["by_gap"]) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --data PATH, or --dataset NAME for a dataset that needs none"),
+        (["--data", "none.jsonl"], "none.jsonl: no such file"),
+        (["--data", "{data}", "--option", "a=1"], "--option goes with --dataset NAME"),
+        (["--data", "{data}", "--dataset", "trl", "--option", "a"], "--option a: write KEY=VALUE"),
+        (
+            ["--data", "{data}", "--dataset", "trl", "--option", "sorce=a"],
+            "dataset 'trl' has no option 'sorce'; did you mean 'source'? options: source",
+        ),
+        (["--data", "{data}", "--gaps", "a"], "--gaps a: write numbers, such as 0.5,1.5,3"),
+        (["--data", "{data}", "--output", "{data}"], "--output {data}: can't be made: File exists"),
+        (
+            ["--data", "{data}", "--on-bad-row", "fail", "--quiet"],
+            "{data}:13: is not JSON: Expecting value at column 1",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_two(
+    model_dir: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(data.parent)
+    filled = [argument.format(data=data) for argument in arguments]
+    assert error(capsys, model_dir, *filled) == message.format(data=data)
