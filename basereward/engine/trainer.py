@@ -125,5 +125,7 @@ def _train(
             evaluation = evaluate(
                 best, held_out.comparisons, batch_size=held_out.batch_size, progress=display.enabled
             )
-        evaluation.save(run_dir / run_directory.EVALUATION)
+        evaluation.save(
+            run_dir / run_directory.EVALUATION, {"model": str(model_dir), "step": result.best["step"]}
+        )
     return result

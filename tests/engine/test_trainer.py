@@ -53,7 +53,7 @@ def test_the_best_model_is_kept_and_scores_as_it_did_in_training(trained: Any, t
     best = max(evaluations, key=lambda record: (record["accuracy"], -record["log_loss"]))
     assert trained.best["step"] == best["step"]
     report = json.loads((trained.run_dir / "evaluation" / "report.json").read_text())
-    assert report["accuracy"]["value"] == best["accuracy"]
+    assert report["accuracy"] == best["accuracy"]
     assert report["margin"]["mean"] == pytest.approx(best["margin"], abs=1e-5)
     [first, *_] = RewardModel.load(trained.model_dir).score(read_comparisons(text_data / "eval.jsonl"))
     assert first[0] > first[1]

@@ -1,0 +1,52 @@
+"""The recipes: every one can be read, names what exists, and the small one runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import runs
+
+from basereward.config import load_run
+from basereward.engine import train
+from basereward.engine.run_directory import resolved
+from basereward.plugins import PluginManager
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_names_components_and_options_that_exist(path: Path) -> None:
+    resolved(load_run(path), PluginManager(discover=True))
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    run = resolved(load_run(RECIPES[0].with_name("basereward-7b.toml")), PluginManager())
+    assert (run.backbone.name, run.head.name, run.loss.name, run.paradigm.name) == (
+        "qwen-vl",
+        "mlp",
+        "bradley-terry",
+        "scalar",
+    )
+    assert (run.train.lr, run.train.batch_size) == (3e-6, 128)
+    assert (run.head.options["num_layers"], run.head.options["activation"]) == (2, "silu")
+    # "No auxiliary or regularising term, no margin" (section 5.1).
+    off = {"margin": False, "label_smoothing": 0.0, "zero_coefficient": 0.0, "length_normalize": False}
+    assert off.items() <= run.loss.options.items()
+
+
+def test_the_small_recipe_runs(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    rows = [
+        {"prompt": row["prompt"], "chosen": row["responses"][0], "rejected": row["responses"][1]}
+        for row in runs.rows(4, seed=1)
+    ]
+    path = runs.write_rows(tmp_path / "data.jsonl", rows)
+    overrides = [
+        f"output={tmp_path / 'run'}",
+        f"backbone.model={tiny_models['llama']}",
+        f"data.train.0.path={path}",
+        f"data.eval.0.path={path}",
+    ]
+    result = train(load_run(RECIPES[0].with_name("text-small.toml"), overrides), progress=False)
+    assert result.num_steps == 1
+    assert result.model_dir.is_dir()
