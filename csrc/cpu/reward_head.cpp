@@ -18,7 +18,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include "check.h"
-#include "cpu/activation.h"
+#include "cpu/activate.h"
 
 namespace basereward {
 namespace {
@@ -133,7 +133,7 @@ template <Activation kActivation, typename T>
 BASEREWARD_INLINE T dot_body(const T* z, const T* bias, const T* weight, int64_t size) {
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < size; ++i) sum += weight[i] * activate<kActivation>(z[i] + bias[i]).value;
+  for (int64_t i = 0; i < size; ++i) sum += weight[i] * simd::activate<kActivation>(z[i] + bias[i]).value;
   return sum;
 }
 
@@ -142,7 +142,7 @@ BASEREWARD_INLINE void slope_body(const T* z, const T* bias, const T* weight, T 
                                   double* grad_weight, double* grad_bias) {
 #pragma omp simd
   for (int64_t i = 0; i < size; ++i) {
-    const auto activated = activate<kActivation>(z[i] + bias[i]);
+    const auto activated = simd::activate<kActivation>(z[i] + bias[i]);
     grad_z[i] = grad * weight[i] * activated.slope;
     grad_weight[i] += static_cast<double>(grad * activated.value);
     grad_bias[i] += static_cast<double>(grad_z[i]);

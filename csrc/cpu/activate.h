@@ -4,16 +4,10 @@
 
 #include <cmath>
 
+#include "activation.h"
 #include "cpu/simd.h"
 
-namespace basereward {
-
-enum class Activation { kNone, kTanh, kSilu, kRelu };
-
-template <typename T>
-struct Activated {
-  T value, slope;
-};
+namespace basereward::simd {
 
 template <Activation kActivation, typename T>
 BASEREWARD_INLINE Activated<T> activate(T z) {
@@ -22,15 +16,15 @@ BASEREWARD_INLINE Activated<T> activate(T z) {
   } else if constexpr (kActivation == Activation::kRelu) {
     return {z < 0 ? T(0) : z, z > 0 ? T(1) : T(0)};
   } else if constexpr (kActivation == Activation::kTanh) {
-    const T t = simd::exp_minus(2 * std::abs(z));
+    const T t = exp_minus(2 * std::abs(z));
     const T size = (T(1) - t) / (T(1) + t);
     const T value = z < 0 ? -size : size;
     return {value, T(1) - value * value};
   } else {
-    const T t = simd::exp_minus(std::abs(z));
+    const T t = exp_minus(std::abs(z));
     const T sigmoid = (z > 0 ? T(1) : t) / (T(1) + t);
     return {z * sigmoid, sigmoid * (T(1) + z * (T(1) - sigmoid))};
   }
 }
 
-}  // namespace basereward
+}  // namespace basereward::simd

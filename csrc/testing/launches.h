@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels' launches on the shim, as cuda/*.cu does them on a device.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/bt_loss.cuh"
+#include "kernels/reward_head.cuh"
+
+namespace basereward {
+
+struct Plan {
+  simt::Schedule schedule;
+  uint64_t seed;
+
+  template <typename Kernel>
+  void launch(const Kernel& kernel, int64_t num_blocks) const {
+    simt::launch(kernel, num_blocks, Kernel::kArenaBytes, schedule, seed);
+  }
+};
+
+inline int64_t blocks_of(int64_t threads) { return (threads + simt::kNumThreads - 1) / simt::kNumThreads; }
+
+// Fills `p.partial` and `p.toward` itself.
+template <typename T>
+void launch_bt_loss(BTLoss<T> p, int64_t num_blocks, const Plan& plan) {
+  std::vector<double> partial(static_cast<size_t>(num_blocks * kNumSums));
+  std::vector<T> toward(static_cast<size_t>(2 * p.num_pairs));
+  p.partial = partial.data();
+  p.toward = toward.data();
+  std::vector<int64_t> starts(static_cast<size_t>(p.num_rewards + 1)), order(static_cast<size_t>(2 * p.num_pairs));
+  for (int64_t i = 0; i < 2 * p.num_pairs; ++i) ++starts[static_cast<size_t>(p.pairs[i] + 1)];
+  for (int64_t n = 0; n < p.num_rewards; ++n) starts[static_cast<size_t>(n + 1)] += starts[static_cast<size_t>(n)];
+  std::vector<int64_t> next(starts);
+  for (int64_t i = 0; i < 2 * p.num_pairs; ++i) order[static_cast<size_t>(next[static_cast<size_t>(p.pairs[i])]++)] = i;
+  plan.launch(PairKernel<T>{p}, num_blocks);
+  plan.launch(TotalKernel<T>{p, num_blocks}, 1);
+  plan.launch(GradientKernel<T>{p, order.data(), starts.data()}, blocks_of(p.num_rewards));
+}
+
+}  // namespace basereward

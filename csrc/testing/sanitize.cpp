@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs every kernel on buffers of exactly the size it may touch, to be built with -fsanitize=address,undefined. With the
+// argument `out-of-bounds` it runs a kernel that reads one value too many, which has to be found.
+
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "testing/launches.h"
+#include "testing/planted.h"
+
+using namespace basereward;
+
+namespace {
+
+// A vector<bool> has no array of bool, so ties are bytes.
+void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, const Plan& plan) {
+  std::mt19937_64 random(static_cast<uint64_t>(num_rewards * 7919 + num_pairs));
+  std::vector<float> rewards(static_cast<size_t>(num_rewards), 0.5f), values(static_cast<size_t>(num_pairs), 0.25f);
+  std::vector<int64_t> pairs(static_cast<size_t>(2 * num_pairs)), lengths(static_cast<size_t>(num_rewards), 3);
+  std::unique_ptr<bool[]> tie(new bool[static_cast<size_t>(num_pairs)]());
+  for (int64_t& place : pairs) place = static_cast<int64_t>(random() % static_cast<uint64_t>(num_rewards));
+  std::vector<float> loss(1), grad(static_cast<size_t>(num_rewards));
+  std::vector<double> statistics(kNumStatistics);
+  launch_bt_loss<float>({rewards.data(), pairs.data(), options ? tie.get() : nullptr, options ? values.data() : nullptr,
+                         options ? values.data() : nullptr, options ? lengths.data() : nullptr, num_rewards, num_pairs, 0.1f,
+                         0.01f, 1.0f, nullptr, nullptr, loss.data(), grad.data(), statistics.data()},
+                        3, plan);
+}
+
+void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const Plan& plan) {
+  const auto room = [](int64_t size) { return std::vector<float>(static_cast<size_t>(size), 0.5f); };
+  std::vector<float> hidden = room(num_rows * width), rows = room(num_responses * width), pre = room(num_responses * width);
+  std::vector<float> bias = room(width), weight = room(width), offset = room(1), rewards = room(num_responses);
+  std::vector<float> grad_pre = room(num_responses * width), grad_bias = room(width), grad_weight = room(width);
+  std::vector<int64_t> ends;
+  for (int64_t n = 0; n < num_responses; ++n) ends.push_back(num_rows - 1 - n);
+  const RowLayout layout{num_rows, 0, width, 1, width};
+  plan.launch(GatherKernel<float, float>{hidden.data(), ends.data(), layout, rows.data()}, num_responses);
+  plan.launch(RewardKernel<Activation::kSilu, float, float>{pre.data(), bias.data(), weight.data(), offset.data(), width,
+                                                            rewards.data()},
+              num_responses);
+  plan.launch(SlopeKernel<Activation::kTanh, float, float>{rewards.data(), pre.data(), bias.data(), weight.data(), num_responses,
+                                                           width, grad_pre.data(), grad_bias.data(), grad_weight.data(),
+                                                           offset.data()},
+              blocks_of(width));
+  plan.launch(ScatterKernel<float, float>{rows.data(), ends.data(), num_responses, width, hidden.data()}, num_rows);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool plant = argc > 1 && std::strcmp(argv[1], "out-of-bounds") == 0;
+  for (const auto schedule : {simt::Schedule::kForward, simt::Schedule::kGreedy}) {
+    const Plan plan{schedule, 1};
+    if (plant) {
+      std::vector<double> values(simt::kNumThreads, 1.0);
+      double result = 0;
+      plan.launch(PlantedKernel{values.data(), &result, Fault::kOutOfBounds}, 1);
+      std::printf("%g\n", result);
+      continue;
+    }
+    for (const int64_t num_pairs : {0, 1, 31, 257, 1500})
+      for (const bool options : {false, true}) run_bt_loss(33, num_pairs, options, plan);
+    for (const int64_t width : {1, 31, 257}) run_head(5, 12, width, plan);
+  }
+  return 0;
+}

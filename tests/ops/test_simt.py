@@ -1,0 +1,188 @@
+"""The CUDA kernels' source, run on the CPU: lanes are fibers, and schedules show what an ordering would
+hide."""
+
+import importlib.util
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from basereward.ops import reference
+
+SOURCES = Path(__file__).parents[2] / "csrc"
+COMPILER = shutil.which("c++") or shutil.which("g++")
+SCHEDULES = [("forward", 0), ("backward", 0), ("random", 1), ("greedy", 1), ("greedy", 2), ("greedy", 3)]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
+    pytest.mark.timeout(300),
+]
+
+
+def compile_source(name, target, *flags):
+    command = [COMPILER, "-std=c++17", f"-I{SOURCES}", *flags, SOURCES / "testing" / name, "-o", target]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    pybind11 = pytest.importorskip("pybind11")
+    target = tmp_path_factory.mktemp("shim") / "basereward_shim.so"
+    includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    compile_source("module.cpp", target, "-O1", "-fPIC", "-shared", "-fvisibility=hidden", *includes)
+    spec = importlib.util.spec_from_file_location("basereward_shim", target)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def same_under_every_schedule(call):
+    """Run under each schedule, require the same bits, and return the tensors."""
+    results = []
+    for schedule in SCHEDULES:
+        found = call(*schedule)
+        results.append([np.asarray(part) for part in (found if isinstance(found, tuple) else (found,))])
+    for other in results[1:]:
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other, strict=True))
+    return [torch.from_numpy(part) for part in results[0]]
+
+
+def array(tensor):
+    return None if tensor is None else tensor.detach().numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [False, True], ids=["plain", "all options"])
+@pytest.mark.parametrize(
+    ("num_rewards", "num_pairs", "num_blocks"),
+    [(1, 0, 1), (2, 1, 1), (3, 31, 1), (7, 33, 2), (300, 257, 1), (40, 1000, 3)],
+)
+def test_bt_loss_equals_the_reference(shim, num_rewards, num_pairs, num_blocks, options, dtype):
+    generator = torch.Generator().manual_seed(num_pairs)
+    rewards = torch.randn(num_rewards, generator=generator, dtype=torch.float64) * 3
+    rewards = rewards.to(DTYPES[dtype]).requires_grad_()
+    pairs = torch.randint(0, num_rewards, (num_pairs, 2), generator=generator)
+    uniform = torch.rand(3, num_pairs, generator=generator, dtype=DTYPES[dtype])
+    lengths = torch.randint(1, 900, (num_rewards,), generator=generator)
+    tensors = (uniform[0] < 0.2, uniform[1], uniform[2], lengths) if options else (None,) * 4
+    numbers = (0.1, 0.02, 1.0) if options else (0.0, 0.0, 0.0)
+
+    loss, grad, statistics = same_under_every_schedule(
+        lambda schedule, seed: getattr(shim, dtype).bt_loss(
+            array(rewards), array(pairs), *map(array, tensors), *numbers, num_blocks, schedule, seed
+        )
+    )
+    wanted, wanted_statistics = reference.batched_bt_loss(rewards, pairs, *tensors, *numbers)
+    (wanted_grad,) = torch.autograd.grad(wanted, rewards)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-14}
+    assert_close(loss[0], wanted.detach(), **tolerance)
+    assert_close(grad, wanted_grad, **tolerance)
+    assert_close(statistics, wanted_statistics, **tolerance)
+
+
+def test_bt_loss_of_huge_and_missing_rewards(shim):
+    call = shim.float32.bt_loss
+    rewards = np.array([1e4, -1e4, np.nan], dtype=np.float32)
+
+    def loss_of(pairs, schedule="greedy"):
+        pairs = np.array(pairs, dtype=np.int64)
+        return call(rewards, pairs, None, None, None, None, 0.0, 0.0, 0.0, 1, schedule, 1)
+
+    loss, grad, _ = loss_of([[0, 1]])
+    assert (loss[0], *grad) == (0, 0, 0, 0)
+    loss, grad, _ = loss_of([[1, 0]])
+    assert (loss[0], *grad) == (2e4, 1, -1, 0)
+    loss, _, statistics = loss_of([[2, 0]])
+    assert np.isnan(loss[0])
+    assert (statistics[1], *statistics[6:]) == (0, -1e4, 1e4, 1)  # correct, min, max, pairs
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["none", "tanh", "silu", "relu"])
+@pytest.mark.parametrize(("num_responses", "width"), [(1, 1), (3, 31), (5, 257), (33, 600)])
+def test_reward_head_equals_the_reference(shim, num_responses, width, activation, dtype):
+    kernels = getattr(shim, dtype)
+    generator = torch.Generator().manual_seed(width)
+
+    def normal(*shape):
+        return (
+            torch.randn(*shape, generator=generator, dtype=torch.float64).to(DTYPES[dtype]).requires_grad_()
+        )
+
+    hidden, ends = (
+        normal(2, num_responses, 6),
+        torch.randperm(2 * num_responses, generator=generator)[:num_responses],
+    )
+    w1, b1, w2, b2 = normal(width, 6), normal(width), normal(width), normal(1)
+    upstream = torch.linspace(-1, 2, num_responses, dtype=DTYPES[dtype])
+
+    (rows,) = same_under_every_schedule(lambda *plan: kernels.gather(array(hidden), array(ends), *plan))
+    pre = rows @ w1.detach().t()
+    (rewards,) = same_under_every_schedule(
+        lambda *plan: kernels.reward(array(pre), array(b1), array(w2), array(b2), activation, *plan)
+    )
+    grad_pre, grad_b1, grad_w2, grad_b2 = same_under_every_schedule(
+        lambda *plan: kernels.slope(array(upstream), array(pre), array(b1), array(w2), activation, *plan)
+    )
+    grad_rows = grad_pre @ w1.detach()
+    (grad_hidden,) = same_under_every_schedule(
+        lambda *plan: kernels.scatter(array(grad_rows), array(ends), 2 * num_responses, *plan)
+    )
+
+    wanted = reference.pairwise_reward_head(hidden, ends, w1, b1, w2, b2, activation)
+    wanted_grads = torch.autograd.grad((wanted * upstream).sum(), (hidden, w1, b1, w2, b2))
+    grads = (grad_hidden.view_as(hidden), grad_pre.t() @ rows, grad_b1, grad_w2, grad_b2)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == "float32" else {"rtol": 1e-10, "atol": 1e-10}
+    assert torch.equal(rows, hidden.detach().flatten(0, 1)[ends])
+    assert_close(rewards, wanted.detach(), **tolerance)
+    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
+        assert_close(grad, wanted_grad, **tolerance)
+
+
+def planted(shim, fault):
+    """The results of a kernel with a known fault, which should be 256 ones added up, under each schedule."""
+    return [shim.planted(np.arange(256, dtype=np.float64), fault, *schedule) for schedule in SCHEDULES]
+
+
+def test_a_sound_kernel_gives_the_same_under_every_schedule(shim):
+    assert planted(shim, "none") == [255 * 256 / 2] * len(SCHEDULES)
+
+
+def test_a_missing_barrier_reads_shared_memory_that_is_nan(shim):
+    assert any(np.isnan(result) for result in planted(shim, "missing barrier"))
+
+
+def test_a_race_gives_another_result_under_another_schedule(shim):
+    assert len(set(planted(shim, "race"))) > 1
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory):
+    target = tmp_path_factory.mktemp("sanitized") / "kernels"
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    try:
+        compile_source("sanitize.cpp", target, *flags)
+    except AssertionError as error:
+        if "asan" in str(error) or "ubsan" in str(error):
+            pytest.skip("the compiler has no sanitizers")
+        raise
+    return target
+
+
+def test_no_kernel_leaves_its_buffers(sanitized):
+    done = subprocess.run([sanitized], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_read_outside_a_buffer_is_found(sanitized):
+    done = subprocess.run([sanitized, "out-of-bounds"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
+    assert "PlantedKernel" in done.stderr
