@@ -39,9 +39,9 @@ struct PairKernel {
   static constexpr size_t kArenaBytes = simt::kNumWarps * sizeof(double);
   BTLoss<T> p;
 
-  BASEREWARD_DEVICE T scale(int64_t response) const {
+  BASEREWARD_DEVICE static T scale(int64_t length) {
     using std::log;
-    return p.lengths == nullptr ? T(1) : T(1) / log(static_cast<T>(p.lengths[response]) + T(1));
+    return T(1) / log(static_cast<T>(length) + T(1));
   }
 
   BASEREWARD_DEVICE void operator()() const {
@@ -55,7 +55,8 @@ struct PairKernel {
       const T margin = tie || p.margin == nullptr ? T(0) : p.margin[i];
       const T smoothing = tie ? T(0.5) : p.label_smoothing;
       const T first = p.rewards[chosen], second = p.rewards[rejected];
-      const T first_scale = scale(chosen), second_scale = scale(rejected);
+      const T first_scale = p.lengths == nullptr ? T(1) : scale(p.lengths[chosen]);
+      const T second_scale = p.lengths == nullptr ? T(1) : scale(p.lengths[rejected]);
       const T a = first * first_scale, b = second * second_scale, m = a - b - margin;
       const Softplus<T> lost = softplus(-m);
       const T pull = smoothing - lost.slope, both = p.zero_coefficient * (a + b);
@@ -72,6 +73,8 @@ struct PairKernel {
       sums[6] += counts * static_cast<double>(second);
       sums[7] += counts;
     }
+    // Unrolled, the sums stay in registers.
+    BASEREWARD_UNROLL
     for (int k = 0; k < kNumSums; ++k) {
       const double total = reduce_block<Sum>(sums[k], 0.0, simt::arena());
       if (simt::thread() == 0) p.partial[simt::block() * kNumSums + k] = total;
@@ -87,6 +90,7 @@ struct TotalKernel {
 
   BASEREWARD_DEVICE void operator()() const {
     double totals[kNumSums];
+    BASEREWARD_UNROLL
     for (int k = 0; k < kNumSums; ++k) {
       double sum = 0;
       for (int64_t row = simt::thread(); row < num_rows; row += simt::kNumThreads) sum += p.partial[row * kNumSums + k];
@@ -103,6 +107,7 @@ struct TotalKernel {
     // All weights zero is a loss of zero, not 0 / 0.
     *p.loss = static_cast<T>(totals[1] > 0 ? totals[0] / totals[1] : 0.0);
     p.statistics[0] = totals[1];
+    BASEREWARD_UNROLL
     for (int k = 1; k < 6; ++k) p.statistics[k] = totals[k + 1];
     p.statistics[6] = low;
     p.statistics[7] = high;
@@ -114,8 +119,20 @@ template <typename T>
 struct GradientKernel {
   static constexpr size_t kArenaBytes = 0;
   BTLoss<T> p;
-  const int64_t* order;   // [2 P] places in `pairs`, stably sorted by the response that stands there
-  const int64_t* starts;  // [N + 1] where each response's places begin in `order`
+  const int64_t* order;  // [2 P] places in `pairs`, stably sorted by the response that stands there
+
+  // The first place in `order` whose response is n or a later one.
+  BASEREWARD_DEVICE int64_t first_of(int64_t n) const {
+    int64_t low = 0, high = 2 * p.num_pairs;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (p.pairs[order[middle]] < n)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
+  }
 
   BASEREWARD_DEVICE void operator()() const {
     const double weight = p.statistics[0];
@@ -123,7 +140,7 @@ struct GradientKernel {
     const int64_t stride = simt::num_blocks() * simt::kNumThreads;
     for (int64_t n = simt::block() * simt::kNumThreads + simt::thread(); n < p.num_rewards; n += stride) {
       T sum = 0;
-      for (int64_t i = starts[n]; i < starts[n + 1]; ++i) sum += p.toward[order[i]];
+      for (int64_t i = first_of(n); i < 2 * p.num_pairs && p.pairs[order[i]] == n; ++i) sum += p.toward[order[i]];
       p.grad[n] = sum * share;
     }
   }

@@ -11,10 +11,12 @@
 #if defined(__CUDACC__)
 #define BASEREWARD_DEVICE __device__ __forceinline__
 #define BASEREWARD_BOTH __host__ __device__ __forceinline__
+#define BASEREWARD_UNROLL _Pragma("unroll")
 #else
 #include "testing/shim.h"
 #define BASEREWARD_DEVICE inline
 #define BASEREWARD_BOTH inline
+#define BASEREWARD_UNROLL
 #endif
 
 namespace basereward::simt {
@@ -22,6 +24,7 @@ namespace basereward::simt {
 constexpr int kNumThreads = 256;
 constexpr int kWarp = 32;
 constexpr int kNumWarps = kNumThreads / kWarp;
+constexpr int kBlocksPerProcessor = 3;  // leaves a thread 80 registers, with which no kernel needs local memory
 
 #if defined(__CUDACC__)
 extern __shared__ double shared_memory[];
@@ -37,7 +40,7 @@ BASEREWARD_DEVICE T shuffle_down(T value, int offset) {
 }
 
 template <typename Kernel>
-__global__ void __launch_bounds__(kNumThreads) run(const Kernel kernel) {
+__global__ void __launch_bounds__(kNumThreads, kBlocksPerProcessor) run(const Kernel kernel) {
   kernel();
 }
 #endif

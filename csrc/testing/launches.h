@@ -2,7 +2,9 @@
 // The kernels' launches on the shim, as cuda/*.cu does them on a device.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "kernels/bt_loss.cuh"
@@ -29,14 +31,12 @@ void launch_bt_loss(BTLoss<T> p, int64_t num_blocks, const Plan& plan) {
   std::vector<T> toward(static_cast<size_t>(2 * p.num_pairs));
   p.partial = partial.data();
   p.toward = toward.data();
-  std::vector<int64_t> starts(static_cast<size_t>(p.num_rewards + 1)), order(static_cast<size_t>(2 * p.num_pairs));
-  for (int64_t i = 0; i < 2 * p.num_pairs; ++i) ++starts[static_cast<size_t>(p.pairs[i] + 1)];
-  for (int64_t n = 0; n < p.num_rewards; ++n) starts[static_cast<size_t>(n + 1)] += starts[static_cast<size_t>(n)];
-  std::vector<int64_t> next(starts);
-  for (int64_t i = 0; i < 2 * p.num_pairs; ++i) order[static_cast<size_t>(next[static_cast<size_t>(p.pairs[i])]++)] = i;
+  std::vector<int64_t> order(static_cast<size_t>(2 * p.num_pairs));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return p.pairs[a] < p.pairs[b]; });
   plan.launch(PairKernel<T>{p}, num_blocks);
   plan.launch(TotalKernel<T>{p, num_blocks}, 1);
-  plan.launch(GradientKernel<T>{p, order.data(), starts.data()}, blocks_of(p.num_rewards));
+  plan.launch(GradientKernel<T>{p, order.data()}, blocks_of(p.num_rewards));
 }
 
 }  // namespace basereward

@@ -16,7 +16,7 @@ from basereward.ops import reference
 
 SOURCES = Path(__file__).parents[2] / "csrc"
 COMPILER = shutil.which("c++") or shutil.which("g++")
-SCHEDULES = [("forward", 0), ("backward", 0), ("random", 1), ("greedy", 1), ("greedy", 2), ("greedy", 3)]
+SCHEDULES = [("forward", 0), ("backward", 0), ("random", 1), ("greedy", 1), ("greedy", 2)]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 pytestmark = [
@@ -106,7 +106,7 @@ def test_bt_loss_of_huge_and_missing_rewards(shim):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ["none", "tanh", "silu", "relu"])
-@pytest.mark.parametrize(("num_responses", "width"), [(1, 1), (3, 31), (5, 257), (33, 600)])
+@pytest.mark.parametrize(("num_responses", "width"), [(1, 1), (3, 31), (5, 257), (9, 300)])
 def test_reward_head_equals_the_reference(shim, num_responses, width, activation, dtype):
     kernels = getattr(shim, dtype)
     generator = torch.Generator().manual_seed(width)

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A launch on the current stream of a tensor's device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "kernels/simt.h"
+
+namespace basereward {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <typename Kernel>
+void launch(const Kernel& kernel, int64_t num_blocks, const Tensor& tensor) {
+  if (num_blocks == 0) return;
+  const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  simt::run<<<static_cast<unsigned>(num_blocks), simt::kNumThreads, Kernel::kArenaBytes, static_cast<cudaStream_t>(stream)>>>(
+      kernel);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+inline int64_t blocks_of(int64_t threads) { return (threads + simt::kNumThreads - 1) / simt::kNumThreads; }
+
+template <typename T>
+const T* data(const std::optional<Tensor>& tensor) {
+  return tensor ? static_cast<const T*>(tensor->data_ptr()) : nullptr;
+}
+
+template <typename T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.data_ptr());
+}
+
+template <typename T>
+T* mutable_data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(as_contiguous(*tensor)) : std::nullopt;
+}
+
+}  // namespace basereward
