@@ -8,12 +8,15 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-import torch  # noqa: F401 - loads the libraries that basereward._C is linked with
+# Comes first: it loads the libraries that basereward._C is linked with.
+import torch
 
 from basereward.errors import ConfigError
 
 KERNELS: Final = ("auto", "cpp", "torch")
 VARIABLE: Final = "BASEREWARD_KERNELS"
+
+OPS: Final = ("batched_bt_loss", "pairwise_reward_head", "pairwise_reward_head_backward")
 
 REBUILD: Final = "`BASEREWARD_BUILD_EXT=1 pip install --no-build-isolation -v .` in a checkout shows why"
 
@@ -46,6 +49,9 @@ class Library:
             return f"basereward._C was not built when the package was installed; {REBUILD}"
         except ImportError as error:
             return f"basereward._C can't be loaded ({error}); {REBUILD}"
+        missing = [name for name in OPS if not hasattr(torch.ops.basereward, name)]
+        if missing:
+            return f"basereward._C has no {missing[0]}, so it was built from older sources; install again"
         self.path = Path(str(module.__file__))
         info = self.path.with_name("_C.json")
         self.build = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}

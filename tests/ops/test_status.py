@@ -62,6 +62,17 @@ MISSING = f"basereward._C was not built when the package was installed; {REBUILD
 BROKEN = f"basereward._C can't be loaded (undefined symbol: x); {REBUILD}"
 
 
+STALE = """
+import sys, types
+sys.modules["basereward._C"] = types.ModuleType("basereward._C")
+"""
+
+
+def test_a_library_of_older_sources_is_not_used():
+    reason = "basereward._C has no batched_bt_loss, so it was built from older sources; install again"
+    assert run("auto", STALE + SCRIPT) == [f"torch | {reason}", "0.3133"]
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [("ModuleNotFoundError(name)", MISSING), ("ImportError('undefined symbol: x')", BROKEN)],
