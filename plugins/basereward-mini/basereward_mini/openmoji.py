@@ -1,0 +1,211 @@
+"""OpenMoji pictures with their names: the chosen caption is true of the picture, the rejected ones of others."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from basereward.comparison import Comparison
+from basereward.data.dataset import Dataset
+from basereward.errors import ConfigError
+from basereward.media import Image
+from basereward_mini import assets
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+PROMPT = "What is it?"
+SIDE = 160
+FULLY_QUALIFIED = 2
+SKIN_TONES = range(0x1F3FB, 0x1F400)
+SPLIT_SEED = 0
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture: the emoji, its name, its other names, and the group that Unicode puts it in."""
+
+    emoji: str
+    name: str
+    other_names: tuple[str, ...]
+    group: str
+
+
+class OpenMojiCaptions(Dataset):
+    """Comparisons of one picture, its name, and the names of other pictures of the same split.
+
+    No picture and no name is in two splits. Every name is as often rejected as it is drawn at random, which is
+    alike for all, and chosen once, so the text alone tells nothing: see `without_image`.
+
+    Args:
+        path: Not used; the pictures come from packages.
+        split: `train`, `validation` (for choosing settings) or `test`.
+        num_responses: Captions a picture, the true one among them.
+        wrong: Where wrong names come from: `random` pictures of the split, or the `same-group` of Unicode, as
+            animals or vehicles, which is harder.
+        without_image: Whether the picture is left out: the control that must come out at one half.
+        other_names: Whether the true and the wrong captions may be other names of their pictures.
+        seed: Of the draw of wrong names; `set_epoch` draws anew.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        split: Literal["train", "validation", "test"] = "train",
+        num_responses: int = 8,
+        wrong: Literal["random", "same-group"] = "random",
+        without_image: bool = False,
+        other_names: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if num_responses < 2:
+            raise ConfigError(f"num_responses is {num_responses}; a comparison needs at least 2")
+        self.drawings = split_of(split)
+        self.split = split
+        self.num_responses = num_responses
+        self.wrong = wrong
+        self.without_image = without_image
+        self.other_names = other_names
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def num_rows(self) -> int:
+        """The number of pictures."""
+        return len(self.drawings)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other wrong names from now on."""
+        self.epoch = epoch
+
+    def read(self) -> Iterator[Comparison]:
+        """Yield a comparison for each picture that has enough others to draw names of."""
+        chance = random.Random(f"{self.seed} {self.epoch} {self.split}")
+        for drawing in self.drawings:
+            others = [
+                other
+                for other in self.drawings
+                if other is not drawing and (self.wrong == "random" or other.group == drawing.group)
+            ]
+            if len(others) < self.num_responses - 1:
+                continue
+            chosen = [drawing, *chance.sample(others, self.num_responses - 1)]
+            yield Comparison(
+                PROMPT,
+                [self._caption(one, chance) for one in chosen],
+                images=() if self.without_image else (picture(drawing.emoji),),
+                ranks=[0, *[1] * (self.num_responses - 1)],
+                id=drawing.name,
+                source="openmoji",
+                meta={"group": drawing.group},
+            )
+
+    def _caption(self, drawing: Drawing, chance: random.Random) -> str:
+        if not self.other_names or not drawing.other_names or chance.random() < 0.5:
+            return drawing.name
+        return chance.choice(drawing.other_names)
+
+
+def split_of(split: str) -> list[Drawing]:
+    """Return the drawings of a split; the same on every machine."""
+    shuffled = list(drawings())
+    random.Random(SPLIT_SEED).shuffle(shuffled)
+    num_test = round(TEST_SHARE * len(shuffled))
+    num_validation = round(VALIDATION_SHARE * len(shuffled))
+    bounds = {
+        "test": (0, num_test),
+        "validation": (num_test, num_test + num_validation),
+        "train": (num_test + num_validation, len(shuffled)),
+    }
+    start, stop = bounds[split]
+    return shuffled[start:stop]
+
+
+@cache
+def drawings() -> tuple[Drawing, ...]:
+    """Return all emoji without skin tones that the font can draw, in the order of their names."""
+    import emoji
+
+    groups = _groups()
+    found = []
+    names: set[str] = set()
+    for character, entry in emoji.EMOJI_DATA.items():
+        if entry["status"] != FULLY_QUALIFIED or any(ord(part) in SKIN_TONES for part in character):
+            continue
+        if not _is_drawn(character):
+            continue
+        name = _words(entry["en"])
+        others = {_words(alias) for alias in entry.get("alias", ())} - {name}
+        names.add(name)
+        found.append((character, name, others))
+    # A name that is another picture's, too, would make a true caption count as a wrong one.
+    taken: dict[str, int] = {}
+    for _, _, others in found:
+        for other in others:
+            taken[other] = taken.get(other, 0) + 1
+    drawn = [
+        Drawing(
+            character,
+            name,
+            tuple(sorted(other for other in others if other not in names and taken[other] == 1)),
+            groups.get(character.replace("\ufe0f", ""), "unknown"),
+        )
+        for character, name, others in found
+    ]
+    return tuple(sorted(drawn, key=lambda drawing: drawing.name))
+
+
+@cache
+def picture(character: str) -> Image:
+    """Draw one emoji as an encoded picture, so that its digest doesn't depend on who asks."""
+    import io
+
+    buffer = io.BytesIO()
+    _draw(character).save(buffer, "PNG", compress_level=1)
+    return Image(buffer.getvalue())
+
+
+@cache
+def _font() -> object:
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(assets.OPENMOJI.find()), size=round(SIDE * 0.8))
+
+
+def _draw(character: str) -> PIL.Image.Image:
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    canvas = Pillow.new("RGB", (SIDE, SIDE), "white")
+    place = (SIDE / 2, SIDE / 2)
+    ImageDraw.Draw(canvas).text(place, character, font=_font(), embedded_color=True, anchor="mm")
+    return canvas
+
+
+def _is_drawn(character: str) -> bool:
+    from PIL import ImageFont
+
+    font = _font()
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    left, _, right, _ = font.getbbox(character)
+    # The font lacks a few of the newest; a sequence that it can't join comes out as several pictures in a row.
+    return right - left < 1.6 * SIDE and _draw(character).getcolors(maxcolors=1) is None
+
+
+def _groups() -> dict[str, str]:
+    rows: Sequence[dict[str, str]] = json.loads(assets.EMOJI_GROUPS.find().read_text(encoding="utf-8"))
+    return {
+        "".join(chr(int(code, 16)) for code in row["unified"].split("-")).replace("\ufe0f", ""): row["category"]
+        for row in rows
+    }
+
+
+def _words(name: str) -> str:
+    return name.strip(":").replace("_", " ")

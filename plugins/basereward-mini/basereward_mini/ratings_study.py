@@ -1,0 +1,57 @@
+"""A text reward model on real human ratings, held against how well the raters agree with each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from basereward.config import Component, load_run
+from basereward.engine import train
+from basereward.evaluation import evaluate
+from basereward.model import RewardModel
+from basereward_mini import human_ratings, smollm2
+from basereward_mini.human_ratings import GAPS, HumanRatings
+
+RUN_FILE = "human-ratings.toml"
+
+
+def run(output: Path, path: str | None = None) -> dict[str, Any]:
+    """Train, evaluate, print and write `report.json`; return the report."""
+    console = Console()
+    sdist = human_ratings.find(path)
+    with as_file(files("basereward_mini") / RUN_FILE) as run_file:
+        config = load_run(run_file)
+    # The converted decoder lies in a cache, whose place no file can know.
+    model_path = str(smollm2.directory(config.head.options["layer"]))
+    data = tuple(
+        Component(dataset.name, {**dataset.options, "path": str(sdist)}) for dataset in config.data.train
+    )
+    config = replace(
+        config,
+        output=str(output),
+        backbone=Component(config.backbone.name, {**config.backbone.options, "model": model_path}),
+        data=replace(config.data, train=data),
+    )
+    trained = train(config, overwrite=True)
+    unseen = HumanRatings(str(sdist), split="test")
+    evaluation = evaluate(RewardModel.load(trained.model_dir), list(unseen), gaps=GAPS)
+    evaluation.save(output / "held-out", {"model": str(trained.model_dir)})
+    ceiling = human_ratings.human_ceiling(unseen.texts)
+    report = {
+        "by_gap": {str(gap): found.to_dict() for gap, found in evaluation.metrics.by_gap.items()},
+        "human_ceiling": {str(gap): value for gap, value in ceiling.items()},
+        "train_seconds": round(trained.train_seconds, 1),
+    }
+    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    table = Table("gap of the mean ratings", "pair accuracy", "95 % interval", "pairs", "one rater v. the others")
+    for gap, found in evaluation.metrics.by_gap.items():
+        interval = f"{found.low:.3f} to {found.high:.3f}"
+        table.add_row(f">= {gap}", f"{found.value:.3f}", interval, str(found.num_pairs), f"{ceiling[gap]:.3f}")
+    console.print(table)
+    return report
