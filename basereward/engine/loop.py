@@ -93,24 +93,20 @@ class Training:
 
         # Reading comes first: its errors are the commonest, and a big model takes minutes to load.
         loss = plugins.build("loss", config.loss)
-        read = partial(
-            Rows,
-            plugins=plugins,
-            rejected=self.rejected,
-            progress=display.reading,
-        )
+        read = partial(Rows, plugins=plugins, rejected=rejected, progress=display.reading)
         self.rows: Rows = read(config.data.train, split="train", why_not=partial(why_useless, loss=loss))
         num_rows = len(self.rows.of_epoch(self.state.epoch))
         self.num_steps: int = saved.get("num_steps") or self._count_steps(num_rows)
         self.held_out: HeldOut | None = None
         if config.data.eval:
             held_out = read(config.data.eval, split="eval", why_not=why_not_judged)
-            self.held_out = HeldOut(held_out, self.rejected, self.micro_batch_size)
+            self.held_out = HeldOut(held_out, rejected, self.micro_batch_size)
 
         snapshot.seed_everything(config.seed)
-        self._build(plugins)
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        with display.busy(f"building a model on backbone {config.backbone.name}"):
+            self._build(plugins)
+            if checkpoint is not None:
+                self._restore(checkpoint)
         self.log = RunLog(
             run_dir, plugins, offset=saved.get("log_bytes", 0), step=self.state.step, warn=display.line
         )
@@ -196,8 +192,13 @@ class Training:
         modules = backbone.parts()
         self.frozen = [modules[name] for name in self.settings.freeze if name in modules]
         self.trained = snapshot.trained_tensors(self.paradigm, self.frozen)
-        self.bf16 = optimisation.computes_in_bf16(self.settings.precision, self.device, backbone.dim)
-        self.autocast = partial(optimisation.autocast, self.device, self.bf16)
+        bf16 = optimisation.computes_in_bf16(self.settings.precision, self.device, backbone.dim)
+        self.autocast = partial(optimisation.autocast, self.device, bf16)
+        num_parameters = sum(parameter.numel() for parameter in self.parameters)
+        self.display.line(
+            f"training {', '.join(parts)} ({num_parameters:,} parameters) on {self.device} in "
+            f"{'bf16' if bf16 else 'fp32'}: {self.num_steps} steps of {self.batch_size} comparisons"
+        )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved = checkpoint.state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -48,29 +48,35 @@ class Display:
         self.console = Console(stderr=True, quiet=not enabled, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._pace = ""
         self._held_out: float | None = None
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(text, markup=False)
 
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """Show in a terminal that something without a measurable end is going on."""
+        return self.console.status(text) if self._is_live else nullcontext()
+
+    @property
+    def _is_live(self) -> bool:
+        return self.enabled and self.console.is_terminal
+
     def reading(self, dataset: Dataset, split: str) -> Iterator[Comparison]:
         """Yield a data set's comparisons while showing how many there were."""
-        if not (self.enabled and self.console.is_terminal):
+        # Two bars at once would tear each other; later epochs' data is read while the training's bar is up.
+        if not self._is_live or self._bar is not None:
             yield from dataset
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # Below another bar this one would tear it; an epoch's data is read while the training's bar is up.
-        if self._bar is not None:
-            yield from dataset
-            return
         with Progress(*columns, console=self.console, transient=True) as bar:
             yield from _counted(dataset, bar, bar.add_task(f"reading data.{split}", total=dataset.num_rows))
 
     def start(self, num_steps: int, step: int, held_out: float | None) -> None:
         """Show the bar of the training."""
         self._held_out = held_out
-        if not (self.enabled and self.console.is_terminal):
+        if not self._is_live:
             return
         self._bar = Progress(
             TextColumn("training"),
@@ -94,21 +100,20 @@ class Display:
 
     def record(self, record: Mapping[str, Any], num_steps: int) -> None:
         """Show a record of the log."""
-        if not self.enabled:
-            return
         place = f"step {record['step']}/{num_steps}"
         if record["kind"] == "evaluation":
             self._held_out = record["accuracy"]
             self.line(f"{place}: held-out accuracy {_number(self._held_out, '.4f')}")
-        elif record["kind"] == "step":
+        else:
             rate, loss = _number(record["pairs_per_second"], ".1f"), _number(record["loss"], ".4f")
-            facts = f"{rate} pairs/s  loss {loss}"
-            if self._held_out is not None:
-                facts += f"  held-out {self._held_out:.3f}"
-            if self._bar is not None and self._task is not None:
-                self._bar.update(self._task, facts=facts)
-            else:
-                self.line(f"{place}: {facts}")
+            self._pace = f"{rate} pairs/s  loss {loss}"
+        facts = self._pace
+        if self._held_out is not None:
+            facts += f"  held-out {self._held_out:.3f}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, facts=facts)
+        elif record["kind"] == "step":
+            self.line(f"{place}: {facts}")
 
     def stop(self) -> None:
         """Take the bar down."""

@@ -70,7 +70,7 @@ def _event_writer(directory: Path, step: int, warn: Callable[[str], None]) -> An
     except ImportError:
         warn("TensorBoard is not installed: no events; pip install 'basereward[train]' brings it")
         return None
-    return SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+    return SummaryWriter(str(directory), purge_step=step + 1)
 
 
 def _plain(value: Any) -> Any:

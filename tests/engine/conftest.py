@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,3 +21,12 @@ def text_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.write_rows(root / "train.jsonl", runs.rows(22, seed=1))
     runs.write_rows(root / "eval.jsonl", runs.rows(8, seed=2))
     return root
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: models this small gain nothing by two, and lose much beside other processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

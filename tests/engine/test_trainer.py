@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -321,8 +322,34 @@ def test_progress_is_lines_where_there_is_no_terminal(
     train(run)
     output = capsys.readouterr()
     assert output.out == ""
-    first, second, *rest = output.err.splitlines()
+    start, first, second, *rest = output.err.splitlines()
+    num_parameters = sum(
+        parameter.numel() for parameter in RewardModel.build(backbone=run.backbone).paradigm.parameters()
+    )
+    assert start == (
+        f"training language, head ({num_parameters:,} parameters) on cpu in fp32: 2 steps of 4 comparisons"
+    )
     assert first.startswith("step 2/2: ")
     assert " pairs/s  loss " in first
     assert second.startswith("step 2/2: held-out accuracy ")
     assert not any("Writing" in line or "Loading" in line for line in rest)
+
+
+def test_progress_is_a_bar_in_a_terminal(
+    lm: Path,
+    text_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    run = runs.config(
+        tmp_path / "run", lm, text_data / "train.jsonl", text_data / "eval.jsonl", max_steps=2, eval_every=2
+    )
+    train(run)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "reading data.train" in text
+    bars = [line for line in re.split(r"[\r\n]", text) if line.startswith("training \u2501")]
+    assert re.search(r" 2/2 [0-9.]+ pairs/s  loss [0-9.]+  held-out [0-9.]+ left 00:00", bars[-1])
+    assert "step 2/2: held-out accuracy " in text
