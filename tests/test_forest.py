@@ -99,6 +99,23 @@ def test_forest_attention_equals_the_dense_mask(
     assert bool((fast[~real] == 0).all())
 
 
+@given(shapes)
+def test_in_bf16_forest_attention_stays_within_the_rounding_of_plain_attention(
+    sizes: list[tuple[int, list[int]]],
+) -> None:
+    forest = pack([tree(prompt, *responses) for prompt, responses in sizes], pad=PAD)
+    torch.manual_seed(0)
+    batch, length = forest.input_ids.shape
+    states = [torch.randn(batch, heads, length, 8) for heads in (4, 2, 2)]
+    place = attention.layout(forest)
+    exact, _ = attention.forest_attention(torch.nn.Module(), *states, layout=place)
+    rough, _ = attention.forest_attention(
+        torch.nn.Module(), *(state.bfloat16() for state in states), layout=place
+    )
+    # Inputs, weights and results are each rounded to 8 bits: 2 ** -8 of values of up to about 4, thrice.
+    torch.testing.assert_close(rough.float(), exact, atol=0.06, rtol=0)
+
+
 def test_media_follow_the_order_of_the_rows() -> None:
     # Rows of 6 tokens: trees 0 and 2 share the first row, so their images come before tree 1's.
     trees = [
