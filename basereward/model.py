@@ -12,7 +12,7 @@ from torch import nn
 from basereward import model_directory
 from basereward.comparison import Comparison
 from basereward.config import Component
-from basereward.errors import ConfigError, DataError, ModelError
+from basereward.errors import ConfigError, DataError, ModelError, PluginError
 from basereward.plugins import manager, resolved_options
 
 if TYPE_CHECKING:
@@ -97,13 +97,9 @@ class RewardModel:
         config = model_directory.read(directory, verify=verify)
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in KINDS}
-        components = {}
-        for kind, entry in saved.items():
-            _check_plugin(plugins, kind, entry)
-            components[kind] = Component(entry["name"], dict(entry["options"]))
-        trunk = Component(
-            saved["backbone"]["name"], {**saved["backbone"]["options"], **options, "model": str(directory)}
-        )
+        components = {kind: _saved_component(plugins, kind, entry) for kind, entry in saved.items()}
+        trunk = components["backbone"]
+        trunk = Component(trunk.name, {**trunk.options, **options, "model": str(directory)})
         model = cls.build(**{**components, "backbone": trunk}, plugins=plugins)
         model.record = dict(config["record"])
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
@@ -228,21 +224,28 @@ def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
 def _describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
     found = plugins.find(kind, component.name)
     return {
-        "name": component.name,
+        "name": found.name,
         "plugin": found.plugin,
         "version": found.version,
+        "distribution": found.distribution,
         "options": resolved_options(plugins.load(kind, component.name), component.options),
     }
 
 
-def _check_plugin(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> None:
-    """Say which package to install where the component's plugin is missing."""
-    if entry["name"] not in plugins.names(kind) and "/" not in entry["name"]:
+def _saved_component(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> Component:
+    """Return a saved component under its plugin's name too, since another plugin may have taken its own.
+
+    Raises:
+        ModelError: Saying which package to install, where the component's plugin is missing.
+    """
+    name = f"{entry['plugin']}/{entry['name']}"
+    try:
+        plugins.find(kind, name)
+    except PluginError as error:
+        package = entry.get("distribution")
+        remedy = f"install {package}=={entry['version']}" if package else f"load it with -p; {error}"
         raise ModelError(
             f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, "
-            f"which is not installed; install {_distribution(entry['plugin'])}=={entry['version']}"
-        )
-
-
-def _distribution(plugin: str) -> str:
-    return plugin if plugin.startswith("basereward") else f"basereward-{plugin}"
+            f"which is not there; {remedy}"
+        ) from error
+    return Component(name, dict(entry["options"]))

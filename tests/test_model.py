@@ -80,6 +80,7 @@ def test_the_directory_says_everything_about_itself(saved: Path) -> None:
         "name": "mlp",
         "plugin": "basereward",
         "version": config["basereward_version"],
+        "distribution": "basereward",
         "options": {
             "num_layers": 2,
             "activation": "silu",
@@ -268,14 +269,34 @@ def test_another_schema_version_is_refused(saved: Path) -> None:
 
 def test_a_missing_plugin_is_named_with_what_to_install(saved: Path) -> None:
     config = json.loads((saved / "reward_config.json").read_text())
-    config["components"]["head"] |= {"name": "gated", "plugin": "multi-objective", "version": "0.3.1"}
+    config["components"]["head"] |= {
+        "name": "gated",
+        "plugin": "multi-objective",
+        "version": "0.3.1",
+        "distribution": "basereward-multi-objective",
+    }
     (saved / "reward_config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError) as error:
         RewardModel.load(saved, plugins=PLUGINS)
     assert str(error.value) == (
-        "the model's head is 'gated' of plugin 'multi-objective' 0.3.1, which is not installed; "
+        "the model's head is 'gated' of plugin 'multi-objective' 0.3.1, which is not there; "
         "install basereward-multi-objective==0.3.1"
     )
+
+
+def test_a_name_that_another_plugin_takes_later_stays_the_saved_one(saved: Path) -> None:
+    import types
+
+    from basereward import hookimpl
+
+    class Other(torch.nn.Module):
+        """Another head."""
+
+    rival = types.ModuleType("rival")
+    rival.basereward_heads = hookimpl(specname="basereward_heads")(lambda: {"mlp": Other})
+    rows = tiny.comparisons(images=False)
+    expected = RewardModel.load(saved, plugins=PLUGINS).score(rows)
+    assert RewardModel.load(saved, plugins=PluginManager([rival])).score(rows) == expected
 
 
 def test_a_failed_save_leaves_the_old_directory(
