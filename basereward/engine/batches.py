@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Batch:
         errors: Comparisons that can't be used, with the reasons.
         num_rows: Both together: how far the batch leads on in its epoch.
         is_last: Whether the epoch ends with it.
+        following: The next batch of the epoch, which a thread prepares.
     """
 
     comparisons: list[Comparison]
@@ -37,6 +38,12 @@ class Batch:
     errors: list[tuple[Comparison, DataError]]
     num_rows: int
     is_last: bool
+    following: Future[Batch] | None = None
+
+    def settle(self) -> None:
+        """Wait until the next batch is prepared, which may depend on the model being in training mode."""
+        if self.following is not None:
+            wait([self.following])
 
 
 class Rows:
@@ -186,12 +193,11 @@ def batches(
                 errors.append((comparison, error.at(**place_of(comparison))))
         return Batch(usable, prepared, errors, len(chosen), start + batch_size >= len(order))
 
-    starts = range(0, len(order), batch_size)
+    start = 0
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-batches") as executor:
-        upcoming = executor.submit(make, 0) if starts else None
-        for start in starts:
-            assert upcoming is not None
+        upcoming = executor.submit(make, start) if order else None
+        while upcoming is not None:
             batch = upcoming.result()
-            if not batch.is_last:
-                upcoming = executor.submit(make, start + batch_size)
-            yield batch
+            start += batch_size
+            upcoming = None if batch.is_last else executor.submit(make, start)
+            yield replace(batch, following=upcoming)

@@ -144,6 +144,7 @@ class Training:
                     # An evaluation takes minutes, and who sends SIGTERM may wait seconds.
                     state.is_evaluation_due = stops
                     if not stops:
+                        batch.settle()
                         self._evaluate()
                 every = self.settings.save_every
                 if stops or is_end or (state.step % every == 0 if every else is_milestone):

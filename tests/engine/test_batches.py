@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -83,11 +82,7 @@ def test_a_thread_prepares_one_batch_ahead_and_no_more() -> None:
         return ""
 
     found = batches(comparisons(6), range(6), 2, slow)
-    next(found)
-    deadline = time.monotonic() + 10
-    while len(prepared) < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(0.01)
+    next(found).settle()
     assert prepared == [(str(number), False) for number in range(4)]
     found.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("basereward")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +15,12 @@ import pytest
 import runs
 import torch
 
-from basereward import ConfigError, DataError, RewardModel, hookimpl
+from basereward import Comparison, ConfigError, DataError, RewardModel, hookimpl
+from basereward.backbones.causal_lm import CausalLM
 from basereward.config import Component, DataConfig, load_run
 from basereward.data import read_comparisons
 from basereward.engine import NotFinite, train
+from basereward.forest import Tree
 from basereward.plugins import PluginManager, PluginWarning
 
 
@@ -353,3 +357,24 @@ def test_progress_is_a_bar_in_a_terminal(
     bars = [line for line in re.split(r"[\r\n]", text) if line.startswith("training \u2501")]
     assert re.search(r" 2/2 [0-9.]+ pairs/s  loss [0-9.]+  held-out [0-9.]+ left 00:00", bars[-1])
     assert "step 2/2: held-out accuracy " in text
+
+
+def test_nothing_is_prepared_while_the_model_is_evaluated(
+    lm: Path, text_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    encode = CausalLM.encode
+
+    def noting(self: CausalLM, comparison: Comparison) -> Tree:
+        # A backbone's `encode` may depend on the mode, as one does that draws views of pictures in training.
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.002)
+            modes.append(self.training)
+        return encode(self, comparison)
+
+    monkeypatch.setattr(CausalLM, "encode", noting)
+    run = runs.config(
+        tmp_path / "run", lm, text_data / "train.jsonl", text_data / "eval.jsonl", eval_every=1, log_every=1
+    )
+    train(run, progress=False)
+    assert modes == [True] * 22
