@@ -331,6 +331,7 @@ class Training:
         assert self.held_out is not None
         state = self.state
         began = time.monotonic()
+        self.paradigm.eval()
         with self.autocast():
             metrics = self.held_out.evaluate(self.model)
         self._train_mode()
