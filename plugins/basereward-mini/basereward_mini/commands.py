@@ -11,16 +11,17 @@ def add_parsers(subparsers: Any) -> None:
     demo = subparsers.add_parser(
         "demo",
         help="train a small reward model on real pictures and evaluate it on unseen ones",
-        description="Train a small vision-language reward model on OpenMoji pictures and their names, evaluate it "
-        "on pictures and names it has never seen, and score two of them. Takes about five minutes on two cores.",
+        description="Train a small vision-language reward model on OpenMoji pictures and their names, "
+        "evaluate it on pictures and names it has never seen, and score two of them. Takes five minutes "
+        "on two cores.",
     )
     demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="run directory; replaced")
     demo.set_defaults(run=_run_demo)
     ratings = subparsers.add_parser(
         "human-ratings",
         help="train on real human ratings of texts, and compare with the human ceiling",
-        description="Train a reward model on how favourable people found snippets of film reviews, and print how "
-        "often it orders unseen ones as the people do, beside how often a single one of them does.",
+        description="Train a reward model on how favourable people found snippets of film reviews, and print "
+        "how often it orders unseen ones as the people do, beside how often a single one of them does.",
     )
     ratings.add_argument(
         "--output", type=Path, default=Path("runs/human-ratings"), help="run directory; replaced"

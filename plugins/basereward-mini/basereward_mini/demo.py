@@ -40,7 +40,9 @@ def run(output: Path) -> dict[str, Any]:
     held_out = _evaluate(model, unseen)
     control = _evaluate(model, [comparison.without_images() for comparison in unseen])
     same_group = _evaluate(model, list(OpenMojiCaptions(split="test", wrong="same-group")))
-    held_out.save(output / "held-out", {"model": str(trained.model_dir), "data": "openmoji-captions, split test"})
+    held_out.save(
+        output / "held-out", {"model": str(trained.model_dir), "data": "openmoji-captions, split test"}
+    )
     report = {
         "held_out": held_out.accuracy.to_dict(),
         "control": control.accuracy.to_dict(),
@@ -68,7 +70,9 @@ def run(output: Path) -> dict[str, Any]:
         comparison.images[0].open().save(path)
         console.print(_command(trained.model_dir, path, comparison), soft_wrap=True, highlight=False)
         console.print(_scores(comparison, model.score([comparison])[0]))
-    console.print(f"model: {trained.model_dir}   report: {output / 'report.json'}   plots: {output / 'held-out'}")
+    console.print(
+        f"model: {trained.model_dir}   report: {output / 'report.json'}   plots: {output / 'held-out'}"
+    )
     console.print(f"training {report['train_seconds']} s, everything {report['total_seconds']} s")
     return report
 
@@ -80,7 +84,9 @@ def _evaluate(model: RewardModel, comparisons: Sequence[Comparison]) -> Evaluati
 def _table(rows: dict[str, Interval]) -> Table:
     table = Table("unseen pictures, unseen names", "pair accuracy", "95 % interval", "pairs")
     for name, found in rows.items():
-        table.add_row(name, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", str(found.num_pairs))
+        table.add_row(
+            name, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", str(found.num_pairs)
+        )
     return table
 
 

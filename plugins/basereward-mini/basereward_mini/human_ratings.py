@@ -1,7 +1,9 @@
-"""Texts with the ratings of 15 to 99 people each: Hutto & Gilbert, ICWSM 2014, in the sdist of vaderSentiment.
+"""Texts with the ratings of 15 to 99 people each: Hutto & Gilbert, ICWSM 2014, in the sdist of
+vaderSentiment.
 
-The ratings say how favourable a text is, from -4 to 4, not how good an answer it is. They are used because they
-are real: people disagree, and how often a single one agrees with the others bounds what a model can reach.
+The ratings say how favourable a text is, from -4 to 4, not how good an answer it is. They are used because
+they are real: people disagree, and how often a single one agrees with the others bounds what a model can
+reach.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class RatedText:
 
 
 class HumanRatings(Dataset):
-    """Comparisons of several texts, rated by the mean of their raters; the gap of two means is a pair's margin.
+    """Comparisons of several texts, rated by the mean of their raters; the gap of two means is a pair's
+    margin.
 
     Args:
         path: The sdist `vaderSentiment-3.3.2.tar.gz`; found in the assets' folder if not given.
@@ -151,8 +154,11 @@ def split_of(path: Path, kind: str, split: str) -> list[RatedText]:
     return shuffled[:num_test] if split == "test" else shuffled[num_test:]
 
 
-def human_ceiling(texts: Sequence[RatedText], *, num_pairs: int = 100_000, seed: int = 0) -> dict[float, float]:
-    """Return how often one rater orders two texts as the mean of all other raters does, by the gap of those means.
+def human_ceiling(
+    texts: Sequence[RatedText], *, num_pairs: int = 100_000, seed: int = 0
+) -> dict[float, float]:
+    """Return how often one rater orders two texts as the mean of all other raters does, by the gap of those
+    means.
 
     One rater is drawn for each text; a rater who gives both the same counts half.
     """

@@ -1,4 +1,4 @@
-"""OpenMoji pictures with their names: the chosen caption is true of the picture, the rejected ones of others."""
+"""OpenMoji pictures with their names: the chosen caption is the picture's, the rejected are others'."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Drawing:
 class OpenMojiCaptions(Dataset):
     """Comparisons of one picture, its name, and the names of other pictures of the same split.
 
-    No picture and no name is in two splits. Every name is as often rejected as it is drawn at random, which is
-    alike for all, and chosen once, so the text alone tells nothing: see `without_image`.
+    No picture and no name is in two splits. Every name is as often rejected as it is drawn at random, which
+    is alike for all, and chosen once, so the text alone tells nothing: see `without_image`.
 
     Args:
         path: Not used; the pictures come from packages.
@@ -195,14 +195,17 @@ def _is_drawn(character: str) -> bool:
     font = _font()
     assert isinstance(font, ImageFont.FreeTypeFont)
     left, _, right, _ = font.getbbox(character)
-    # The font lacks a few of the newest; a sequence that it can't join comes out as several pictures in a row.
+    # The font lacks a few of the newest; a sequence that it can't join comes out as several pictures in a
+    # row.
     return right - left < 1.6 * SIDE and _draw(character).getcolors(maxcolors=1) is None
 
 
 def _groups() -> dict[str, str]:
     rows: Sequence[dict[str, str]] = json.loads(assets.EMOJI_GROUPS.find().read_text(encoding="utf-8"))
     return {
-        "".join(chr(int(code, 16)) for code in row["unified"].split("-")).replace("\ufe0f", ""): row["category"]
+        "".join(chr(int(code, 16)) for code in row["unified"].split("-")).replace("\ufe0f", ""): row[
+            "category"
+        ]
         for row in rows
     }
 

@@ -49,9 +49,13 @@ def run(output: Path, path: str | None = None) -> dict[str, Any]:
         "train_seconds": round(trained.train_seconds, 1),
     }
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    table = Table("gap of the mean ratings", "pair accuracy", "95 % interval", "pairs", "one rater v. the others")
+    table = Table(
+        "gap of the mean ratings", "pair accuracy", "95 % interval", "pairs", "one rater v. the others"
+    )
     for gap, found in evaluation.metrics.by_gap.items():
         interval = f"{found.low:.3f} to {found.high:.3f}"
-        table.add_row(f">= {gap}", f"{found.value:.3f}", interval, str(found.num_pairs), f"{ceiling[gap]:.3f}")
+        table.add_row(
+            f">= {gap}", f"{found.value:.3f}", interval, str(found.num_pairs), f"{ceiling[gap]:.3f}"
+        )
     console.print(table)
     return report

