@@ -190,8 +190,7 @@ class Training:
         parts = optimisation.trainable_parts(self.model.part_parameters(), self.settings)
         self.parameters = [parameter for parameters in parts.values() for parameter in parameters]
         self.optimizer = optimisation.adamw(parts, self.settings)
-        modules = backbone.parts()
-        self.frozen = [modules[name] for name in self.settings.freeze if name in modules]
+        self.frozen = [module for name, module in backbone.parts().items() if name not in parts]
         self.trained = snapshot.trained_tensors(self.paradigm, self.frozen)
         bf16 = optimisation.computes_in_bf16(self.settings.precision, self.device, backbone.dim)
         self.autocast = partial(optimisation.autocast, self.device, bf16)

@@ -31,7 +31,8 @@ def trainable_parts(
     Trained parameters become fp32 whatever they were: an update of 3e-6 vanishes in a bf16 weight's rounding.
 
     Raises:
-        ConfigError: When `freeze` or `lr_parts` names no part of the model, or nothing is left to train.
+        ConfigError: When `freeze` or `lr_parts` names no part of the model, when `lr_parts` names one that is
+            frozen, or when nothing is left to train.
     """
     for key, names in (("train.freeze", config.freeze), ("train.lr_parts", tuple(config.lr_parts))):
         for name in names:
@@ -44,16 +45,21 @@ def trainable_parts(
     for name in sorted(parts, key=lambda part: part not in config.freeze):
         own = [parameter for parameter in parts[name] if id(parameter) not in seen]
         seen.update(map(id, own))
-        frozen = name in config.freeze
+        if name in config.freeze:
+            for parameter in own:
+                parameter.requires_grad_(False)
+        # A backbone may have frozen some itself.
+        own = [parameter for parameter in own if parameter.requires_grad]
         for parameter in own:
-            parameter.requires_grad_(not frozen)
-            if not frozen and parameter.dtype != torch.float32:
-                parameter.data = parameter.data.float()
-        if not frozen and own:
+            parameter.data = parameter.data.float()
+        if own:
             trainable[name] = own
     if not trainable:
         raise ConfigError(f"train.freeze leaves nothing to train; parts: {', '.join(parts)}")
-    return trainable
+    for name in config.lr_parts:
+        if name not in trainable:
+            raise ConfigError(f"train.lr_parts: part {name!r} is frozen, so it has no learning rate")
+    return {name: trainable[name] for name in parts if name in trainable}
 
 
 def adamw(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.AdamW:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from basereward import ConfigError
 from basereward.config import TrainConfig
 from basereward.engine import optimisation
 
@@ -45,6 +46,17 @@ def test_a_parameter_of_two_parts_stays_frozen_with_one_of_them() -> None:
     assert trainable.keys() == {"language", "head"}
     assert len(trainable["head"]) == 2
     assert not found["vision"][0].requires_grad
+
+
+def test_what_a_backbone_has_frozen_itself_stays_as_it_is() -> None:
+    found = parts()
+    for parameter in found["vision"]:
+        parameter.requires_grad_(False).data = parameter.data.bfloat16()
+    assert optimisation.trainable_parts(found, TrainConfig()).keys() == {"language", "head"}
+    assert found["vision"][0].dtype == torch.bfloat16
+    with pytest.raises(ConfigError) as caught:
+        optimisation.trainable_parts(found, TrainConfig(lr_parts={"vision": 1e-6}))
+    assert str(caught.value) == "train.lr_parts: part 'vision' is frozen, so it has no learning rate"
 
 
 @given(
