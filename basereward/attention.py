@@ -108,18 +108,22 @@ def forest_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     shape = query.transpose(1, 2).shape
-    options = {"scale": shape[-1] ** -0.5 if scaling is None else scaling, "dropout": dropout}
+    scale = shape[-1] ** -0.5 if scaling is None else scaling
     states = [state.transpose(1, 2).flatten(0, 1) for state in (query, key, value)]  # [B * L, heads, width]
 
     trunks = [_rows(state, layout.trunks) for state in states]  # [T, heads, P, width]
-    results = [_attend(*trunks, mask=None, **options).transpose(1, 2).flatten(0, 1)]
+    results = [_attend(*trunks, mask=None, scale=scale, dropout=dropout).transpose(1, 2).flatten(0, 1)]
     if len(layout.tree):
         own = [_rows(state, layout.branches) for state in states]  # [M, heads, R, width]
         seen = [
             torch.cat([trunk.index_select(0, layout.tree), branch], dim=2)
             for trunk, branch in zip(trunks[1:], own[1:], strict=True)
         ]  # [M, heads, P + R, width]
-        results.append(_attend(own[0], *seen, mask=layout.mask, **options).transpose(1, 2).flatten(0, 1))
+        results.append(
+            _attend(own[0], *seen, mask=layout.mask, scale=scale, dropout=dropout)
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
     results.append(results[0].new_zeros(1, *shape[2:]))
     return torch.cat(results).index_select(0, layout.back).view(shape), None
 

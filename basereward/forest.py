@@ -36,9 +36,10 @@ class Tree:
     num_truncated: int = 0
 
     @classmethod
-    def of_text(cls, prompt: list[int], responses: list[list[int]], **rest: int) -> Tree:
+    def of_text(cls, prompt: list[int], responses: list[list[int]], num_truncated: int = 0) -> Tree:
         """Make a tree whose positions simply count the tokens."""
-        return cls(prompt, responses, torch.arange(len(prompt))[None], len(prompt), **rest)
+        positions = torch.arange(len(prompt))[None]
+        return cls(prompt, responses, positions, len(prompt), num_truncated=num_truncated)
 
     def branches(self) -> list[Tree]:
         """Return each response as a tree of its own: the form in which nothing is shared."""

@@ -190,23 +190,22 @@ class RewardModel:
     def _score_batch(self, batch: Sequence[Comparison]) -> list[list[float] | DataError]:
         results: list[list[float] | DataError | None] = [None] * len(batch)
         prepared = {}
-        for number, comparison in enumerate(batch):
-            try:
-                prepared[number] = self.paradigm.prepare(comparison)
-            except DataError as error:
-                results[number] = error
-        if prepared:
-            was_training = self.paradigm.training
-            self.paradigm.eval()
-            try:
-                rewards = self.paradigm.score_of(list(prepared.values())).tolist()
-            finally:
-                self.paradigm.train(was_training)
-            start = 0
-            for number in prepared:
-                stop = start + len(batch[number].responses)
-                results[number] = _finite(rewards[start:stop])
-                start = stop
+        was_training = self.paradigm.training
+        self.paradigm.eval()
+        try:
+            for number, comparison in enumerate(batch):
+                try:
+                    prepared[number] = self.paradigm.prepare(comparison)
+                except DataError as error:
+                    results[number] = error
+            rewards = self.paradigm.score_of(list(prepared.values())).tolist() if prepared else []
+        finally:
+            self.paradigm.train(was_training)
+        start = 0
+        for number in prepared:
+            stop = start + len(batch[number].responses)
+            results[number] = _finite(rewards[start:stop])
+            start = stop
         return [result for result in results if result is not None]
 
 

@@ -15,6 +15,14 @@ VL_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 LM_KINDS = ("llama", "qwen2")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Compute on one thread: for tiny models a second one costs more in waiting than it does work."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return directories of tiny random models by architecture."""

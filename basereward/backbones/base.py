@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -67,8 +67,6 @@ class Backbone(nn.Module):
 class Limit:
     """The longest that a prompt and one of its responses may be together, and what happens to longer ones."""
 
-    ACTIONS: ClassVar = ("refuse", "truncate")
-
     def __init__(self, max_tokens: int | None, on_long: Literal["refuse", "truncate"]) -> None:
         if max_tokens is not None and max_tokens < 1:
             raise ConfigError(f"max_tokens is a number of tokens >= 1, not {max_tokens}")
@@ -98,14 +96,6 @@ class Limit:
                     f"max_tokens is {self.max_tokens} ({hint})",
                     field=f"responses[{number}]",
                 )
-        num_cut = sum(map(len, responses)) - sum(map(len, fitted)) and sum(
-            len(fit) < len(response) for fit, response in zip(fitted, responses, strict=True)
-        )
+        num_cut = sum(len(fit) < len(whole) for fit, whole in zip(fitted, responses, strict=True))
         self.num_truncated += num_cut
         return fitted, num_cut
-
-
-def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Raise ConfigError where an option's value is not among the allowed ones."""
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")

@@ -16,8 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "train",
         help="train a reward model as a run file says",
-        description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in hand, "
-        "with a checkpoint to resume from.",
+        description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in "
+        "hand, with a checkpoint to resume from.",
     )
     parser.add_argument("run_file", metavar="RUN.toml", help="what to train on what, and how")
     parser.add_argument(

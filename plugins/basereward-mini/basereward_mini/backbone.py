@@ -42,6 +42,8 @@ class MiniVLM(Backbone):
         image_side: Pixels to which pictures are resized.
         num_views: Views of each picture that training draws from: as it is, mirrored, shifted, enlarged.
         feature_dropout: Share of a picture's features that training drops.
+        train_embeddings: Whether the tokens' embeddings are trained; frozen, the words of captions that training
+            never sees stay where the decoder expects them.
         max_tokens: The longest that prompt and response may be together; None for no limit.
         on_long: Whether a longer response is refused or, counted, cut at its end.
         attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
@@ -56,6 +58,7 @@ class MiniVLM(Backbone):
         image_side: int = 160,
         num_views: int = 1,
         feature_dropout: float = 0.2,
+        train_embeddings: bool = False,
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
@@ -89,6 +92,7 @@ class MiniVLM(Backbone):
         else:
             _load(self, Path(model) / VISION_FILE)
         self.vision.requires_grad_(False)
+        self.language.embed_tokens.requires_grad_(train_embeddings)
 
     def train(self, mode: bool = True) -> MiniVLM:
         """Switch to training or back; the picture encoder, being frozen, stays in evaluation."""
