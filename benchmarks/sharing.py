@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=15, help="timed turns of each form (default 15)")
+    parser.add_argument("--repeats", type=int, default=9, help="timed turns of each form (default 9)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy
@@ -40,10 +43,10 @@ class MiniVLM(Backbone):
         num_layers: Decoder layers to keep, when it is built.
         grid: Soft tokens along each side of a picture.
         image_side: Pixels to which pictures are resized.
-        num_views: Views of each picture that training draws from: as it is, mirrored, shifted, enlarged.
+        num_views: Views of each picture that training draws from: as it is, enlarged, shifted, mirrored.
         feature_dropout: Share of a picture's features that training drops.
-        train_embeddings: Whether the tokens' embeddings are trained; frozen, the words of captions that training
-            never sees stay where the decoder expects them.
+        train_embeddings: Whether the tokens' embeddings are trained; frozen, words that training never sees
+            stay where the decoder expects them.
         max_tokens: The longest that prompt and response may be together; None for no limit.
         on_long: Whether a longer response is refused or, counted, cut at its end.
         attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
@@ -72,7 +75,7 @@ class MiniVLM(Backbone):
         self.dim = self.language.config.hidden_size
         self.vision = _new_encoder()
         self.projector = nn.Sequential(
-            nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, self.dim), nn.SiLU(), nn.Linear(self.dim, self.dim)
+            nn.LayerNorm(CHANNELS, elementwise_affine=False), nn.Linear(CHANNELS, self.dim)
         )
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.chat = Chat(self.tokenizer)
@@ -85,13 +88,14 @@ class MiniVLM(Backbone):
         self.grid = grid
         self.image_side = image_side
         self.num_views = num_views
-        self._features: dict[tuple[str, int], Tensor] = {}
         if model == SMOLLM2:
             state = torch.load(assets.EFFICIENTNET.find(), map_location="cpu", weights_only=True)
             self.vision.load_state_dict(state, strict=True)
         else:
             _load(self, Path(model) / VISION_FILE)
-        self.vision.requires_grad_(False)
+        # From the start, or reading pictures before `train` is called would move its running averages.
+        self.vision.requires_grad_(False).eval()
+        self.encoder_digest = _digest(self.vision)
         self.language.embed_tokens.requires_grad_(train_embeddings)
 
     def train(self, mode: bool = True) -> MiniVLM:
@@ -156,13 +160,14 @@ class MiniVLM(Backbone):
         )
 
     def _view(self, image: Image, number: int) -> Tensor:  # [grid * grid, channels]
-        """Return the pooled grid of one view of a picture, computed once.
+        """Return the pooled grid of one view of a picture.
 
         Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could
         depend on the size of its batch.
         """
-        key = (image.digest, number)
-        if key not in self._features:
+        key = (self.encoder_digest, self.image_side, self.grid, image.digest, number)
+        found = KEPT.get(key)
+        if found is None:
             pixels = numpy.array(image.open().resize((self.image_side, self.image_side)))
             scaled = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - MEAN) / STD
             view = VIEWS[number](scaled).bfloat16().to(memory_format=torch.channels_last)
@@ -170,8 +175,44 @@ class MiniVLM(Backbone):
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 grid = self.vision.extract_features(view.to(device))  # [1, channels, height, width]
                 pooled = nn.functional.adaptive_avg_pool2d(grid.float(), self.grid)
-            self._features[key] = pooled[0].flatten(1).T.cpu()
-        return self._features[key]
+            found = pooled[0].flatten(1).T.bfloat16().cpu()
+            KEPT.put(key, found)
+        return found
+
+
+class Kept:
+    """The features computed last, of all models of the process: evaluation reads what training computed.
+
+    Args:
+        capacity: Views kept, of 23 kB each for a grid of 3 x 3.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._entries: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[object, ...]) -> Tensor | None:
+        """Return an entry, which makes it the latest."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: tuple[object, ...], value: Tensor) -> None:
+        """Keep an entry, and drop the one that was not read for longest if there is no room."""
+        with self._lock:
+            self._entries[key] = value
+            if len(self._entries) > self.capacity:
+                self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        with self._lock:
+            self._entries.clear()
+
+
+KEPT = Kept(8192)
 
 
 def _same(pixels: Tensor) -> Tensor:
@@ -192,14 +233,23 @@ def _enlarged(pixels: Tensor) -> Tensor:
     return nn.functional.interpolate(inner, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
-VIEWS = (_same, _mirrored, _enlarged, _shifted)
+VIEWS = (_same, _enlarged, _shifted, _mirrored)
 
 
 def _new_encoder() -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
-    # In bf16 with channels last a picture takes a quarter of the time; the encoder is never trained.
-    return EfficientNet.from_name("efficientnet-lite0").bfloat16().to(memory_format=torch.channels_last)
+    # In bf16 with channels last a picture takes a quarter of the time; the encoder is never trained, so neither
+    # are the statistics of its batch norms.
+    encoder = EfficientNet.from_name("efficientnet-lite0").eval()
+    return encoder.bfloat16().to(memory_format=torch.channels_last)
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load(backbone: MiniVLM, path: Path) -> None:

@@ -22,7 +22,8 @@ except (ConfigError, ImportError) as error:
 
 import torch
 from basereward_mini import human_ratings, smollm2
-from basereward_mini.backbone import MiniVLM
+from basereward_mini.alignment import ridge
+from basereward_mini.backbone import KEPT, Kept, MiniVLM
 from basereward_mini.human_ratings import HumanRatings, RatedText
 from basereward_mini.openmoji import OpenMojiCaptions, split_of
 
@@ -73,6 +74,35 @@ def test_sharing_is_exact(backbone: MiniVLM, rows: list[Comparison]) -> None:
     assert shared_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(shared_gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_picture_encoder_never_trains() -> None:
+    fresh = MiniVLM(num_layers=1)
+    before = {name: value.clone() for name, value in fresh.vision.state_dict().items()}
+    picture = next(iter(OpenMojiCaptions(split="validation", num_responses=2)))
+    features = fresh.encode(picture).media["features"][:, 0]
+    KEPT.clear()
+    torch.testing.assert_close(fresh.eval().encode(picture).media["features"][:, 0], features, atol=0, rtol=0)
+    assert all(torch.equal(value, before[name]) for name, value in fresh.train().vision.state_dict().items())
+    assert not fresh.vision.training
+
+
+def test_features_are_kept_up_to_a_bound() -> None:
+    kept = Kept(2)
+    for number in range(3):
+        kept.put((number,), torch.tensor(number))
+        kept.get((0,))
+    # 0 was read again before 2 came, so 1 had to go.
+    assert [kept.get((number,)) is not None for number in range(3)] == [True, False, True]
+
+
+def test_a_ridge_regression_finds_a_linear_map() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 2, 5, generator=generator)
+    features[:, 1] = features[:, 0]
+    exact = features[:, 0] @ torch.randn(5, 3, generator=generator) + 1.0
+    weight, bias = ridge(features, exact, penalty=1e-6)
+    torch.testing.assert_close(features[:, 0] @ weight + bias, exact, atol=0.02, rtol=0.02)
 
 
 def test_a_picture_changes_the_reward_and_its_neighbours_do_not(

@@ -1,0 +1,75 @@
+"""The projector's start: a ridge regression from pictures to the embeddings of their names, in closed form.
+
+Large vision-language models train their projector alone on captions before anything else. Here that stage
+has an exact solution, takes seconds, and spares the decoder most of its training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from basereward.comparison import Comparison
+from basereward_mini.backbone import MiniVLM
+from basereward_mini.openmoji import Drawing, picture, split_of
+
+RIDGE = 10_000.0
+"""Ridge penalty a view, for standardised features; chosen on pictures held out of the training split."""
+
+
+def save_aligned(directory: Path, **options: int | float) -> Path:
+    """Build a `mini-vlm`, align its projector on the training split, and save it as a `model`."""
+    backbone = MiniVLM(**options)
+    drawings = split_of("train")
+    features = _features(backbone, drawings)
+    names = torch.stack([_embedding(backbone, drawing.name) for drawing in drawings])
+    weight, bias = ridge(features, names, RIDGE)
+    linear = backbone.projector[1]
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight.copy_(weight.T)
+        linear.bias.copy_(bias)
+    directory.mkdir(parents=True, exist_ok=True)
+    backbone.save(directory)
+    return directory
+
+
+def ridge(
+    features: Tensor,  # [n, views, channels]
+    targets: Tensor,  # [n, D]
+    penalty: float,
+) -> tuple[Tensor, Tensor]:  # [channels, D], [D]
+    """Regress targets on standardised features, and stretch what comes out to the spread of the targets.
+
+    Unstretched, a ridge regression of this strength predicts little but the mean, which tells nothing.
+    """
+    mean, std = features.mean((0, 1)), features.std((0, 1)) + 1e-3
+    target_mean, target_std = targets.mean(0), targets.std(0)
+    inputs = ((features - mean) / std).flatten(0, 1)  # [n * views, channels]
+    outputs = ((targets - target_mean) / target_std).repeat_interleave(features.shape[1], dim=0)
+    identity = torch.eye(inputs.shape[1])
+    weight = torch.linalg.solve(
+        inputs.T @ inputs + penalty * features.shape[1] * identity, inputs.T @ outputs
+    )
+    weight = weight / (inputs @ weight).std(0).clamp(min=1e-3) * target_std / std[:, None]
+    return weight, target_mean - mean @ weight
+
+
+def _features(backbone: MiniVLM, drawings: Sequence[Drawing]) -> Tensor:  # [n, views, channels]
+    """Return the mean over the grid of each view, as the projector's linear layer sees it."""
+    rows = []
+    normalise = backbone.projector[0]
+    for drawing in track(drawings, f"reading {len(drawings)} pictures", console=Console(stderr=True)):
+        tree = backbone.encode(Comparison("", ["x"], images=[picture(drawing.emoji)]))
+        rows.append(normalise(tree.media["features"][0].float()).mean(1))
+    return torch.stack(rows).detach()
+
+
+def _embedding(backbone: MiniVLM, name: str) -> Tensor:  # [D]
+    ids = torch.tensor(backbone.chat.text_ids(name, "name"))
+    return backbone.language.embed_tokens.weight[ids].mean(0).detach()
