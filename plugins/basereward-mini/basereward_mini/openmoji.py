@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PROMPT = "What is it?"
 SIDE = 160
+UNKNOWN = "unknown"
 FULLY_QUALIFIED = 2
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 SPLIT_SEED = 0
@@ -40,15 +41,15 @@ class Drawing:
 class OpenMojiCaptions(Dataset):
     """Comparisons of one picture, its name, and the names of other pictures of the same split.
 
-    No picture and no name is in two splits. Every name is as often rejected as it is drawn at random, which
-    is alike for all, and chosen once, so the text alone tells nothing: see `without_image`.
+    No picture and no name is in two splits. Every name is chosen once and rejected `num_responses - 1` times,
+    so the text alone tells nothing: see `without_image`.
 
     Args:
         path: Not used; the pictures come from packages.
         split: `train`, `validation` (for choosing settings) or `test`.
         num_responses: Captions a picture, the true one among them.
         wrong: Where wrong names come from: `random` pictures of the split, or the `same-group` of Unicode, as
-            animals or vehicles, which is harder.
+            animals or vehicles, which is harder; groups of fewer than `num_responses` pictures are left out.
         without_image: Whether the picture is left out: the control that must come out at one half.
         other_names: Whether the true and the wrong captions may be other names of their pictures.
         seed: Of the draw of wrong names; `set_epoch` draws anew.
@@ -88,15 +89,11 @@ class OpenMojiCaptions(Dataset):
     def read(self) -> Iterator[Comparison]:
         """Yield a comparison for each picture that has enough others to draw names of."""
         chance = random.Random(f"{self.seed} {self.epoch} {self.split}")
+        wrong = self._draw_wrong(chance)
         for drawing in self.drawings:
-            others = [
-                other
-                for other in self.drawings
-                if other is not drawing and (self.wrong == "random" or other.group == drawing.group)
-            ]
-            if len(others) < self.num_responses - 1:
+            if drawing.name not in wrong:
                 continue
-            chosen = [drawing, *chance.sample(others, self.num_responses - 1)]
+            chosen = [drawing, *wrong[drawing.name]]
             yield Comparison(
                 PROMPT,
                 [self._caption(one, chance) for one in chosen],
@@ -106,6 +103,24 @@ class OpenMojiCaptions(Dataset):
                 source="openmoji",
                 meta={"group": drawing.group},
             )
+
+    def _draw_wrong(self, chance: random.Random) -> dict[str, list[Drawing]]:
+        """Return the drawings whose names are rejected for each name, each drawing equally often.
+
+        The drawings stand in a circle in random order, and all look the same distances ahead.
+        """
+        circles: dict[str, list[Drawing]] = {}
+        for drawing in self.drawings:
+            circles.setdefault(drawing.group if self.wrong == "same-group" else "", []).append(drawing)
+        wrong = {}
+        for group, circle in circles.items():
+            if len(circle) < self.num_responses or group == UNKNOWN:
+                continue
+            chance.shuffle(circle)
+            distances = chance.sample(range(1, len(circle)), self.num_responses - 1)
+            for place, drawing in enumerate(circle):
+                wrong[drawing.name] = [circle[(place + ahead) % len(circle)] for ahead in distances]
+        return wrong
 
     def _caption(self, drawing: Drawing, chance: random.Random) -> str:
         if not self.other_names or not drawing.other_names or chance.random() < 0.5:
@@ -155,7 +170,7 @@ def drawings() -> tuple[Drawing, ...]:
             character,
             name,
             tuple(sorted(other for other in others if other not in names and taken[other] == 1)),
-            groups.get(character.replace("\ufe0f", ""), "unknown"),
+            groups.get(character.replace("\ufe0f", ""), UNKNOWN),
         )
         for character, name, others in found
     ]
