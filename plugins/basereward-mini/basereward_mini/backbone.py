@@ -239,8 +239,8 @@ VIEWS = (_same, _enlarged, _shifted, _mirrored)
 def _new_encoder() -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
-    # In bf16 with channels last a picture takes a quarter of the time; the encoder is never trained, so neither
-    # are the statistics of its batch norms.
+    # In bf16 with channels last a picture takes a quarter of the time; the encoder is never trained, and so
+    # neither are the statistics of its batch norms.
     encoder = EfficientNet.from_name("efficientnet-lite0").eval()
     return encoder.bfloat16().to(memory_format=torch.channels_last)
 
