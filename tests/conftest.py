@@ -11,9 +11,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-VL_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-LM_KINDS = ("llama", "qwen2")
-
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
@@ -29,5 +26,5 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import tiny
 
     root = tmp_path_factory.mktemp("models")
-    models = {kind: tiny.save_qwen_vl(root / kind, kind) for kind in VL_KINDS}
-    return models | {kind: tiny.save_causal_lm(root / kind, kind) for kind in LM_KINDS}
+    models = {kind: tiny.save_qwen_vl(root / kind, kind) for kind in tiny.VL_KINDS}
+    return models | {kind: tiny.save_causal_lm(root / kind, kind) for kind in tiny.LM_KINDS}

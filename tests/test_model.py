@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import LM_KINDS, VL_KINDS
 from safetensors.torch import load_file, save_file
+from tiny import LM_KINDS, VL_KINDS
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component

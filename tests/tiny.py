@@ -25,6 +25,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from basereward.comparison import Comparison
 
+VL_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+LM_KINDS = ("llama", "qwen2")
+
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from conftest import LM_KINDS, VL_KINDS
+from tiny import LM_KINDS, VL_KINDS
 
 from basereward.backbones.base import Backbone
 from basereward.backbones.causal_lm import CausalLM
