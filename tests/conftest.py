@@ -13,11 +13,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Compute on one thread: for tiny models a second one costs more in waiting than it does work."""
+def one_thread_without_bars() -> None:
+    """Compute on one thread, since a second one costs tiny models more than it brings; draw no foreign bars."""
     import torch
+    from transformers.utils import logging
 
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
 
 
 @pytest.fixture(scope="session")
