@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_without_bars() -> None:
-    """Compute on one thread, since a second one costs tiny models more than it brings; draw no foreign bars."""
+    """Compute on one thread, a second one costing tiny models more than it brings; draw no bars."""
     import torch
     from transformers.utils import logging
 
