@@ -18,6 +18,7 @@ from basereward.config import Component, load_run
 from basereward.engine import train
 from basereward.evaluation import Evaluation, Interval, evaluate
 from basereward.model import RewardModel
+from basereward_mini import smollm2
 from basereward_mini.alignment import save_aligned
 from basereward_mini.openmoji import OpenMojiCaptions
 
@@ -34,8 +35,10 @@ def run(output: Path) -> dict[str, Any]:
         config = replace(load_run(path), output=str(output))
     # The first of two stages: the projector alone, which `demo.toml` can't say of itself.
     options = dict(config.backbone.options)
+    smollm2.directory(int(options["num_layers"]))  # converted on the first run only, which is no training
+    train_start = time.perf_counter()
     aligned = save_aligned(output / "aligned", **options)
-    align_seconds = time.perf_counter() - start
+    align_seconds = time.perf_counter() - train_start
     config = replace(config, backbone=Component("mini-vlm", {**options, "model": str(aligned)}))
     trained = train(config, overwrite=True)
     train_seconds = align_seconds + trained.train_seconds
