@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.forest import Forest, Tree, pack
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, abc.ABC):
     """Base of backbones; a subclass gives `dim`, `encode`, `forward`, `parts` and `save`.
 
     The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote,
@@ -31,25 +32,25 @@ class Backbone(nn.Module):
     shares: bool = True
     template_digest: str = ""
 
+    @abc.abstractmethod
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens; work for a CPU thread, no weights are touched.
 
         Raises:
             DataError: When a picture can't be opened, or a response is too long or can't be encoded.
         """
-        raise NotImplementedError  # pragma: no cover
 
+    @abc.abstractmethod
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; a response's depend on its own prompt and tokens alone."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abc.abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
         """Return what can be frozen or given a learning rate: `vision`, `projector`, `language`."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abc.abstractmethod
     def save(self, directory: Path) -> None:
         """Write weights and processor files in the hub's own layout, safetensors only."""
-        raise NotImplementedError  # pragma: no cover
 
     def truncate(self, num_layers: int) -> None:
         """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
