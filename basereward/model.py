@@ -12,6 +12,7 @@ from torch import nn
 from basereward import model_directory
 from basereward.comparison import Comparison
 from basereward.config import Component
+from basereward.data import place_of
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
 from basereward.plugins import manager, resolved_options
 
@@ -135,6 +136,11 @@ class RewardModel:
         """The part that makes rewards of hidden states."""
         return self.paradigm.head
 
+    @property
+    def num_truncated(self) -> int:
+        """Responses cut short so far to fit the backbone's `max_tokens`, each time they were read."""
+        return int(getattr(self.backbone, "num_truncated", 0))
+
     def part_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of each part: those the backbone names, and `head` for all outside it."""
         parts = {name: list(module.parameters()) for name, module in self.backbone.parts().items()}
@@ -168,9 +174,10 @@ class RewardModel:
             from rich.progress import track
 
             stream = track(stream, "scoring", total=len(comparisons), console=Console(stderr=True))
-        for comparison, result in stream:
+        for number, (comparison, result) in enumerate(stream):
             if isinstance(result, DataError):
-                raise result.at(file=comparison.id or None)
+                label = comparison.id or (str(number) if len(comparisons) > 1 else "")
+                raise result.at(**place_of(comparison)).at(file=f"comparison {label}" if label else None)
             rewards.append(result)
         return rewards
 

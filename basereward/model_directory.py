@@ -45,13 +45,13 @@ def replacing(directory: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     for path in (*aside.rglob("*"), aside):
-        _sync(path)
+        sync(path)
     old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
     shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
         directory.rename(old)
     aside.rename(directory)
-    _sync(directory.parent)
+    sync(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -161,13 +161,20 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
             raise ModelError(
                 f"{path} could run code when loaded; a model directory holds safetensors and JSON only"
             )
-        if name not in expected and path.suffix == ".safetensors":
+        # A loader may take up what lies in its directory unasked, as an adapter or another chat template.
+        if name not in expected and not _is_harmless(name):
             raise ModelError(f"{path} is not among the model's files; remove it")
         if verify and name in expected and digest(path) != expected[name]:
             raise ModelError(f"{path} is not the file that was saved: its SHA-256 differs")
 
 
-def _sync(path: Path) -> None:
+def _is_harmless(name: str) -> bool:
+    """Tell notes for people, and what git and download tools leave, from files that are loaded."""
+    return name.startswith(".") or name.endswith(".md") or name == "LICENSE"
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a directory's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def test_a_bad_row_does_not_touch_its_neighbours(tiny_models: dict[str, Path]) -
     assert isinstance(results[1], DataError)
     assert results[0] == pytest.approx(model.score([good[1]])[0], abs=1e-5)
     assert results[2] == pytest.approx(model.score([good[2]])[0], abs=1e-5)
-    with pytest.raises(DataError, match="^bad: images: 10 bytes is no picture"):
+    with pytest.raises(DataError, match="^comparison bad: images: 10 bytes is no picture"):
         model.score([bad])
 
 
@@ -182,8 +183,7 @@ def test_over_long_responses_are_refused_or_cut_on_request(tiny_models: dict[str
     tree = model.backbone.encode(row)
     assert [len(response) for response in tree.responses][1] == 8
     assert tree.responses[1][-1] == tree.responses[0][-1]
-    assert tree.num_truncated == 1
-    assert model.backbone.limit.num_truncated == 1
+    assert model.num_truncated == 1
 
 
 def test_parameters_are_sorted_into_parts(tiny_models: dict[str, Path]) -> None:
@@ -244,6 +244,19 @@ def test_files_that_run_code_are_refused(saved: Path, name: str) -> None:
     (saved / name).write_bytes(b"")
     with pytest.raises(ModelError, match="could run code when loaded"):
         RewardModel.load(saved, plugins=PLUGINS)
+
+
+@pytest.mark.parametrize("name", ["extra.safetensors", "adapter_config.json", "chat_template_2.jinja"])
+def test_a_file_that_was_not_saved_is_refused(saved: Path, name: str) -> None:
+    (saved / name).write_text("{}")
+    with pytest.raises(ModelError, match=f"{name} is not among the model's files; remove it$"):
+        RewardModel.load(saved, plugins=PLUGINS)
+
+
+def test_notes_for_people_may_lie_beside_the_model(saved: Path) -> None:
+    for name in ("README.md", "LICENSE", ".gitattributes"):
+        (saved / name).write_text("a note")
+    assert RewardModel.load(saved, plugins=PLUGINS).score(tiny.comparisons(images=False))
 
 
 def test_a_directory_that_is_no_model_says_so(tmp_path: Path) -> None:
@@ -321,6 +334,15 @@ def test_saving_replaces_an_older_model(saved: Path, tiny_models: dict[str, Path
     model.save(saved)
     rows = tiny.comparisons(images=False)
     assert RewardModel.load(saved, plugins=PLUGINS).score(rows) == model.score(rows)
+
+
+def test_damaged_weights_of_a_backbone_are_named(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_models["llama"], broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=f"^can't load {broken}: "):
+        RewardModel.build(backbone=Component("causal-lm", {"model": str(broken)}), plugins=PLUGINS)
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,14 @@ class Backbone(nn.Module, abc.ABC):
         pad: The token id that fills rows.
         shares: Whether responses may share their prompt's computation; False where the model's attention
             can't follow a forest's rule, and each response then gets a row of its own.
+        num_truncated: Responses cut short so far, each time they were encoded; for whoever runs it to report.
     """
 
     dim: int
     pad: int = 0
     shares: bool = True
     template_digest: str = ""
+    num_truncated: int = 0
 
     @abc.abstractmethod
     def encode(self, comparison: Comparison) -> Tree:
@@ -73,7 +75,6 @@ class Limit:
             raise ConfigError(f"max_tokens is a number of tokens >= 1, not {max_tokens}")
         self.max_tokens = max_tokens
         self.on_long = on_long
-        self.num_truncated = 0
 
     def fit(self, prompt: list[int], responses: list[list[int]]) -> tuple[list[list[int]], int]:
         """Return the responses, cut before their end token if that was asked for, and how many were cut.
@@ -97,6 +98,4 @@ class Limit:
                     f"max_tokens is {self.max_tokens} ({hint})",
                     field=f"responses[{number}]",
                 )
-        num_cut = sum(len(fit) < len(whole) for fit, whole in zip(fitted, responses, strict=True))
-        self.num_truncated += num_cut
-        return fitted, num_cut
+        return fitted, sum(len(fit) < len(whole) for fit, whole in zip(fitted, responses, strict=True))

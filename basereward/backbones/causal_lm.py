@@ -53,7 +53,8 @@ class CausalLM(Backbone):
         """Turn a comparison of texts into tokens."""
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses)
         fitted, num_cut = self.limit.fit(prompt, responses)
-        return Tree.of_text(prompt, fitted, num_truncated=num_cut)
+        self.num_truncated += num_cut
+        return Tree.of_text(prompt, fitted)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from basereward import attention
@@ -50,7 +51,7 @@ def load_model(model: str, *, dtype: str) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"can't load {model}: {str(error).splitlines()[0]}") from error
     wrong = {
         "missing": sorted(report["missing_keys"]),

@@ -79,7 +79,8 @@ class QwenVL(Backbone):
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, image_ids)
         positions, start = mrope_positions(prompt, config.image_token_id, sizes)
         fitted, num_cut = self.limit.fit(prompt, responses)
-        return Tree(prompt, fitted, positions, start, media, num_cut)
+        self.num_truncated += num_cut
+        return Tree(prompt, fitted, positions, start, media)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""

@@ -34,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except (
+            OSError
+        ) as error:  # a full disk, a directory that may not be written: the machine's state, no bug
+            print(f"basereward: error: {error}", file=sys.stderr)
+            return 2
 
 
 def _run(arguments: list[str]) -> int:

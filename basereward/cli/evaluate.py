@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from basereward.cli.model_arguments import add_model_arguments, load_model
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_truncated
 from basereward.config import Component, value_of
 from basereward.errors import ConfigError
 
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     gaps = GAPS if args.gaps is None else _gaps(args.gaps)
     dataset = _dataset(args)
     output = _directory(args.output)
-    evaluation = evaluate(load_model(args), dataset, args.batch_size, not args.quiet, gaps=gaps)
+    model = load_model(args)
+    evaluation = evaluate(model, dataset, args.batch_size, not args.quiet, gaps=gaps)
     facts = {"model": str(args.model), "data": str(args.data or args.dataset)}
     if output is not None:
         evaluation.save(output, facts)
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**facts, **evaluation.to_dict()}, ensure_ascii=False))
     else:
         _print(evaluation)
+    report_truncated(model)
     if evaluation.rejected:
         where = (
             f"; all in {output / 'rejected.jsonl'}" if output is not None else "; --output DIR lists them all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from basereward.errors import ConfigError
@@ -25,6 +26,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def report_truncated(model: RewardModel) -> None:
+    """Say on standard error how many responses were cut, since their rewards are of what was left."""
+    if count := model.num_truncated:
+        responses = "1 response was" if count == 1 else f"{count:,} responses were"
+        print(f"{responses} cut short to fit max_tokens", file=sys.stderr)
 
 
 def load_model(args: argparse.Namespace) -> RewardModel:

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.model_arguments import add_model_arguments, load_model
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_truncated
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def _score_prompt(args: argparse.Namespace) -> int:
     from basereward.comparison import Comparison
 
     comparison = Comparison(args.prompt, args.response, images=args.image)
-    [rewards] = load_model(args).score([comparison])
+    model = load_model(args)
+    [rewards] = model.score([comparison])
+    report_truncated(model)
     if args.json:
         print(json.dumps({"rewards": rewards}))
         return 0
@@ -105,8 +107,9 @@ def _score_file(args: argparse.Namespace) -> int:
     resume_point(
         args.input, args.output, batch_size=args.batch_size, resume=args.resume, overwrite=args.overwrite
     )
+    model = load_model(args)
     counts = score_file(
-        load_model(args),
+        model,
         args.input,
         args.output,
         batch_size=args.batch_size,
@@ -114,6 +117,7 @@ def _score_file(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         progress=not args.quiet,
     )
+    report_truncated(model)
     if not args.quiet:
         skipped = f", {counts.num_skipped:,} were there already" if counts.num_skipped else ""
         print(

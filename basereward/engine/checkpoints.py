@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from basereward.errors import BaseRewardError
+from basereward.model_directory import digest, sync
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -74,7 +74,7 @@ class Checkpoints:
             if place.exists():  # a damaged one that was passed over on resume
                 shutil.rmtree(place)
             aside.rename(place)
-            _sync(self.directory)
+            sync(self.directory)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             kept = self._places()
@@ -123,14 +123,14 @@ def _write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: 
     for name, group in tensors.items():
         path = directory / f"{name}.safetensors"
         save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
-        files[path.name] = _digest(path)
-        _sync(path)
+        files[path.name] = digest(path)
+        sync(path)
     content = {"format": FORMAT, "files": files, "state": dict(state)}
     path = directory / STATE_FILE
     path.write_text(json.dumps({**content, "sha256": _digest_of(content)}) + "\n", encoding="utf-8")
-    _sync(path)
-    _sync(directory)
-    _sync(directory.parent)
+    sync(path)
+    sync(directory)
+    sync(directory.parent)
 
 
 def _read(directory: Path) -> Checkpoint:
@@ -151,7 +151,7 @@ def _read(directory: Path) -> Checkpoint:
     for name, expected in content["files"].items():
         path = directory / name
         try:
-            if _digest(path) != expected:
+            if digest(path) != expected:
                 raise CheckpointError(f"{path} is damaged: its SHA-256 differs")
             tensors[path.stem] = load_file(path)
         except FileNotFoundError as error:
@@ -161,18 +161,5 @@ def _read(directory: Path) -> Checkpoint:
     return Checkpoint(directory, tensors, content["state"])
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -115,6 +115,8 @@ def _train(
             num_steps=training.state.step,
             num_rejected=len(rejected),
         )
+        if count := training.model.num_truncated:
+            display.line(f"cut a response short to fit max_tokens {count:,} times, each reading counted")
         held_out, device, autocast = training.held_out, training.device, training.autocast
     del training  # the weights and moments that the best model needs the room of
 

@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from basereward import Comparison, RewardModel, cli
+from basereward.config import Component
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,3 +182,31 @@ def test_what_is_no_model_directory_is_named(tmp_path: Path, capsys: pytest.Capt
     assert error(capsys, tmp_path, "--prompt", "p", "--response", "a") == (
         f"{tmp_path} is no model directory: it has no reward_config.json"
     )
+
+
+def test_responses_that_were_cut_are_counted(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = {"model": str(tiny_models["llama"]), "on_long": "truncate"}
+    model = RewardModel.build(backbone=Component("causal-lm", backbone))
+    prompt = len(model.backbone.encode(Comparison("what?", ["a"])).prompt)
+    model = RewardModel.build(backbone=Component("causal-lm", {**backbone, "max_tokens": prompt + 4}))
+    model.save(tmp_path / "model")
+    responses = ["--response", "a", "--response", "a dog runs on the red mat"]
+    assert cli.main(["score", str(tmp_path / "model"), "--prompt", "what?", *responses]) == 0
+    assert "1 response was cut short to fit max_tokens\n" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "what?", "responses": ["a cat"]}) + "\n")
+    # A device that is always full, reached as a user's redirection would be.
+    (tmp_path / "full.jsonl").symlink_to("/dev/full")
+    arguments = [
+        "--input",
+        tmp_path / "rows.jsonl",
+        "--output",
+        tmp_path / "full.jsonl",
+        "--overwrite",
+        "--quiet",
+    ]
+    assert "No space left on device" in error(capsys, model_dir, *arguments)

@@ -17,7 +17,11 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_names_components_and_options_that_exist(path: Path) -> None:
-    resolved(load_run(path), PluginManager(discover=True))
+    run = load_run(path)
+    whole = resolved(run, PluginManager(discover=True))
+    assert whole.output == run.output
+    assert whole.backbone.options.items() >= run.backbone.options.items()
+    assert "share_prompts" in whole.paradigm.options  # what the file leaves out is filled in
 
 
 def test_the_papers_recipe_is_the_papers() -> None:

@@ -173,7 +173,8 @@ def test_a_run_is_resumed_only_with_its_own_settings(finished: RunConfig) -> Non
 
 def test_what_changes_no_result_may_change_on_resume(finished: RunConfig) -> None:
     settings = dataclasses.replace(finished.train, micro_batch_size=1, save_every=1, log_every=1)
-    train(dataclasses.replace(finished, train=settings), resume=True, progress=False)
+    result = train(dataclasses.replace(finished, train=settings), resume=True, progress=False)
+    assert result.num_steps == 2
 
 
 def test_a_run_is_not_resumed_with_other_data(finished: RunConfig, tmp_path: Path) -> None:

@@ -52,3 +52,4 @@ def test_the_launches_compile_against_torch(source, tmp_path):
     includes = [f"-I{path}" for path in include_paths()]
     flags = ("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", "--gpu-architecture=sm_90")
     compile_source(f"cuda/{source}", tmp_path / "launch.o", *includes, *flags)
+    assert (tmp_path / "launch.o").stat().st_size > 0

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -116,9 +117,9 @@ class MiniVLM(Backbone):
             comparison.prompt, comparison.responses, [soft for _ in features]
         )
         fitted, num_cut = self.limit.fit(prompt, responses)
-        tree = Tree.of_text(prompt, fitted, num_truncated=num_cut)
+        self.num_truncated += num_cut
         media = {"features": torch.stack(features)} if features else {}
-        return Tree(tree.prompt, tree.responses, tree.positions, tree.start, media, num_cut)
+        return replace(Tree.of_text(prompt, fitted), media=media)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""

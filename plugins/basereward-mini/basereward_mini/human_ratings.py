@@ -115,7 +115,7 @@ def find(path: str | None = None) -> Path:
     """
     found = Path(path) if path else assets.RATINGS_DIRECTORY / assets.RATINGS_NAME
     if not found.is_file():
-        raise ConfigError(f"{found} is not there; make {assets.RATINGS_DIRECTORY} downloads it")
+        raise ConfigError(f"{found} is not there; `make {found}` downloads it")
     digest = hashlib.sha256(found.read_bytes()).hexdigest()
     if digest != assets.RATINGS_SHA256:
         raise ConfigError(f"{found} has the SHA-256 {digest[:16]}..., not {assets.RATINGS_SHA256[:16]}...")
