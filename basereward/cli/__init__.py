@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except (
-            OSError
-        ) as error:  # a full disk, a directory that may not be written: the machine's state, no bug
+        except OSError as error:  # a full disk, a directory that may not be written: no bug of ours
             print(f"basereward: error: {error}", file=sys.stderr)
             return 2
 
