@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from basereward import toml_writer
 from basereward.errors import ConfigError
-from basereward.options import NONE, Component, Mismatch, from_table
+from basereward.options import Component, Mismatch, from_table
+from basereward.overrides import put, value_of
 
 __all__ = [
     "Component",
     "DataConfig",
+    "LoraConfig",
     "MixtureConfig",
     "RunConfig",
     "Source",
+    "Stage",
     "TrainConfig",
     "load_run",
+    "stage_runs",
     "to_toml",
     "value_of",
 ]
@@ -98,6 +101,41 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters instead of the weights themselves (arXiv 2106.09685), by PEFT.
+
+    The backbone is frozen but for its adapters; the head is trained as ever. Models are saved with the
+    adapters merged into their weights, and the adapters alone in PEFT's own format beside them.
+
+    Args:
+        rank: Of the product of two matrices that is added to each weight.
+        alpha: What that product is multiplied by, after it is divided by the rank.
+        dropout: Share of an adapter's inputs dropped in training.
+        targets: Ends of the names of linear layers that get an adapter, such as `q_proj`; `all-linear` for
+            every one.
+        parts: Parts of the backbone that get adapters.
+        rslora: Whether `alpha` is divided by the root of the rank instead (arXiv 2312.03732).
+        dora: Whether magnitudes are trained beside directions (arXiv 2402.09353).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    parts: tuple[str, ...] = ("language",)
+    rslora: bool = False
+    dora: bool = False
+
+    def __post_init__(self) -> None:
+        _check(("rank",), self.rank, self.rank >= 1, "at least 1")
+        _check(("alpha",), self.alpha, 0 < self.alpha < float("inf"), "above 0")
+        _check(("dropout",), self.dropout, 0 <= self.dropout < 1, "from 0 up to, not including, 1")
+        for name in ("targets", "parts"):
+            if not getattr(self, name):
+                raise Mismatch((name,), "must not be empty; leave out [train.lora] to train without adapters")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a model is trained.
 
@@ -106,16 +144,37 @@ class TrainConfig:
         max_steps: Optimiser steps after which training ends, if that comes first.
         batch_size: Comparisons an optimiser step.
         micro_batch_size: Comparisons a forward pass; None for the whole batch. Changes memory, not results.
+        micro_batch_tokens: Places for tokens in a forward pass, a comparison's prompt counted once; None for
+            no limit. Changes memory, not results.
+        micro_batch_patches: Patches of pictures in a forward pass; None for no limit. Changes memory, not
+            results.
+        num_workers: Threads of each process that open pictures and tokenise ahead.
+        parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
+            part of it.
+        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all.
         lr: Peak learning rate.
         lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
-        weight_decay: Of AdamW; not on biases and norms.
+        optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
+            (arXiv 1804.04235), and whose rates are relative to the weights' own size; or `adamw-8bit`, whose
+            moments take a quarter of the memory (bitsandbytes, arXiv 2110.02861).
+        weight_decay: Share of a weight taken off at a rate of 1; not on biases and norms.
         betas: Of AdamW.
         warmup_fraction: Share of the steps in which the learning rate rises linearly.
         schedule: What the learning rate does after that.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
         precision: What matrix products are computed in; `auto` takes bf16 where it is faster.
         freeze: Parts of the model that aren't trained, such as `vision`.
+        lora: Trains adapters instead of the backbone's weights; None to train the weights.
+        ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
+            (1 + step) / (10 + step); the average is what is evaluated and saved. 0 for no average.
+        activation_checkpointing: Whether each layer is computed again in the backward pass instead of its
+            results being kept. Changes memory and time, not results.
         eval_every: Steps between evaluations; None for one after each epoch.
+        best_by: Metric of the held-out data by which the best model is chosen, equal ones by `log_loss`.
+            Larger is better, but of `log_loss`, `brier` and `ece`; a minus, as in `-reward_std`, says that
+            smaller is.
+        patience: Evaluations in a row that may be no better than the best before training ends; None for any
+            number.
         save_every: Steps between checkpoints; None for one at each evaluation.
         log_every: Steps between records in the log.
         shuffle: Whether each epoch has an order of its own.
@@ -125,8 +184,14 @@ class TrainConfig:
     max_steps: int | None = None
     batch_size: int = 16
     micro_batch_size: int | None = None
+    micro_batch_tokens: int | None = None
+    micro_batch_patches: int | None = None
+    num_workers: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    shard_ranks: int | None = None
     lr: float = 3e-6
     lr_parts: Mapping[str, float] = field(default_factory=dict)
+    optimizer: Literal["adamw", "adafactor", "adamw-8bit"] = "adamw"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_fraction: float = 0.05
@@ -134,13 +199,28 @@ class TrainConfig:
     clip_norm: float = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
+    ema_decay: float = 0.0
+    activation_checkpointing: bool = False
     eval_every: int | None = None
+    best_by: str = "accuracy"
+    patience: int | None = None
     save_every: int | None = None
     log_every: int = 10
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "micro_batch_size", "eval_every", "save_every", "log_every"):
+        counts = (
+            "max_steps",
+            "batch_size",
+            "num_workers",
+            "shard_ranks",
+            "eval_every",
+            "save_every",
+            "log_every",
+            "patience",
+        )
+        for name in (*counts, "micro_batch_size", "micro_batch_tokens", "micro_batch_patches"):
             value = getattr(self, name)
             _check((name,), value, value is None or value >= 1, "at least 1")
         _check(("epochs",), self.epochs, 0 < self.epochs < float("inf"), "above 0")
@@ -152,6 +232,30 @@ class TrainConfig:
         for index, value in enumerate(self.betas):
             _check(("betas", str(index)), value, 0 <= value < 1, "from 0 up to, not including, 1")
         _check(("warmup_fraction",), self.warmup_fraction, 0 <= self.warmup_fraction <= 1, "from 0 to 1")
+        _check(("ema_decay",), self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to, not including, 1")
+        if self.optimizer == "adafactor" and self.betas != (0.9, 0.999):
+            raise Mismatch(("betas",), "is of AdamW, and the optimizer is 'adafactor'; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of several trainings that a run consists of, each going on with the model of the one before.
+
+    Args:
+        name: Its results lie in a directory of this name in the run's.
+        start: Which model of the stage before it starts from: its `last`, or its `best` on held-out data.
+        data: What differs from the run's own `data`; a list replaces the run's whole list.
+        train: What differs from the run's own `train`.
+    """
+
+    name: str
+    start: Literal["last", "best"] = "last"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise Mismatch(("name",), f"must be of letters, digits, - and _, not {self.name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +273,15 @@ class RunConfig:
         paradigm: Puts the three together.
         data: What is trained on and what is held out.
         train: How.
+        init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
+        stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
+            tables with a `name` and what differs in `data` and `train`.
         plugins: Modules to load as plugins, as `-p MODULE` does.
     """
 
     output: str
     seed: int = 0
+    init: str | None = None
     plugins: tuple[str, ...] = ()
     backbone: Component
     head: Component = Component("mlp")  # noqa: RUF009
@@ -181,11 +289,56 @@ class RunConfig:
     paradigm: Component = Component("scalar")  # noqa: RUF009
     data: DataConfig
     train: TrainConfig = field(default_factory=TrainConfig)
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.output:
             raise Mismatch(("output",), "must be the path of a directory, not an empty string")
         _check(("seed",), self.seed, 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
+        names = [stage.name for stage in self.stages]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise Mismatch(("stages", str(number), "name"), f"is {name!r}, as another stage's is")
+        if self.stages:
+            stage_runs(self)  # which finds their mistakes now, not when their turn comes
+        elif not self.data.eval:
+            for key, default in (("best_by", "accuracy"), ("patience", None)):
+                if getattr(self.train, key) != default:
+                    raise Mismatch(("train", key), "needs held-out data; add a [[data.eval]] table")
+
+
+def stage_runs(run: RunConfig) -> list[RunConfig]:
+    """Return the run of each stage, from the first to the last; of a run without stages itself alone.
+
+    Raises:
+        Mismatch: When what differs in a stage is no setting of a run.
+    """
+    if not run.stages:
+        return [run]
+    table = toml_writer.plain(run)
+    del table["stages"]
+    found = []
+    for number, stage in enumerate(run.stages):
+        own = {**table, "output": str(Path(run.output, stage.name))}
+        if number:
+            model = "model" if stage.start == "best" else "last"
+            own["init"] = str(Path(run.output, run.stages[number - 1].name, model))
+        try:
+            found.append(from_table(RunConfig, _merged(own, {"data": stage.data, "train": stage.train})))
+        except Mismatch as error:
+            raise Mismatch(("stages", str(number), *error.path), error.reason) from None
+    return found
+
+
+def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with changes in it; tables below it are changed in their turn, all else is replaced."""
+    merged = dict(table)
+    for key, value in changes.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = _merged(below, value)
+        merged[key] = value
+    return merged
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -207,7 +360,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     places = {}
     for override in overrides:
-        places[_override(table, override)] = f"--set {override}"
+        places[put(table, override)] = f"--set {override}"
     try:
         run: RunConfig = from_table(RunConfig, table)
     except Mismatch as error:
@@ -218,118 +371,9 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def to_toml(run: RunConfig) -> str:
     """Return a run as TOML that `load_run` reads back as the same run, defaults included."""
-    return "\n".join(_table(_plain(run), ())).strip() + "\n"
+    return toml_writer.document(run)
 
 
 def _check(path: tuple[str, ...], value: object, holds: bool, range_: str) -> None:
     if not holds:
         raise Mismatch(path, f"must be {range_}, not {value}")
-
-
-def _override(table: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Put one `KEY=VALUE` into the table, and return its keys."""
-    text, equals, value_text = override.partition("=")
-    keys = _keys(text)
-    if not (equals and keys):
-        raise ConfigError(f"--set {override}: write KEY=VALUE, such as train.lr=1e-5")
-    place: Any = table
-    for depth, key in enumerate(keys):
-        is_last = depth == len(keys) - 1
-        if isinstance(place, list):
-            if not key.isdecimal() or int(key) > len(place):
-                where = ".".join(keys[:depth])
-                raise ConfigError(
-                    f"--set {override}: {where} is a list of {len(place)}; write {where}.0 for its first item"
-                )
-            key_or_index: Any = int(key)
-            if key_or_index == len(place):
-                place.append({})
-        else:
-            key_or_index = key
-        if is_last:
-            place[key_or_index] = value_of(value_text)
-            break
-        # A list of tables that the file doesn't have starts empty; so does a table.
-        below: Any = [] if keys[depth + 1].isdecimal() else {}
-        nested = place[key_or_index] if isinstance(place, list) else place.setdefault(key_or_index, below)
-        if isinstance(nested, str):  # `loss = "hinge"` is short for a table with that name
-            nested = place[key_or_index] = {"name": nested}
-        if not isinstance(nested, dict | list):
-            raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
-        place = nested
-    return keys
-
-
-def _keys(text: str) -> tuple[str, ...]:
-    """Return the parts of a dotted key, or none if it isn't one."""
-    try:
-        nested: Any = tomllib.loads(f"{text.strip()} = 0")
-    except tomllib.TOMLDecodeError:
-        return ()
-    keys = []
-    while isinstance(nested, dict) and len(nested) == 1:
-        [(key, nested)] = nested.items()
-        keys.append(key)
-    return () if nested else tuple(keys)
-
-
-def value_of(text: str) -> Any:
-    """Return the value of `KEY=VALUE`: TOML, or the text itself where it is none."""
-    try:
-        table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    dates = datetime.date | datetime.time  # no option is one, but a directory may be called 2025-01-31
-    return text if len(table) > 1 or isinstance(table["value"], dates) else table["value"]
-
-
-def _plain(value: Any) -> Any:
-    """Return a dataclass as tables, lists and scalars; a key that would be None by default is left out."""
-    if is_dataclass(value):
-        shown = [item.name for item in fields(value) if not getattr(value, item.name) is item.default is None]
-        table = {name: _plain(getattr(value, name)) for name in shown}
-        options = table.pop("options") if isinstance(value, Component) else {}
-        return {**table, **options}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    """Return the lines of a table: first what fits a line, then the tables below it."""
-    lines, below = [], []
-    for key, value in table.items():
-        name = ".".join(_key(part) for part in (*path, key))
-        if isinstance(value, Mapping):
-            below += ["", f"[{name}]", *_table(value, (*path, key))]
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for item in value:
-                below += ["", f"[[{name}]]", *_table(item, (*path, key))]
-        else:
-            lines.append(f"{_key(key)} = {_scalar(value)}")
-    return lines + below
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)
-
-
-def _string(text: str) -> str:
-    # JSON's strings are TOML's, but for the one control character that JSON lets through.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _scalar(value: Any) -> str:
-    if value is None:
-        return _string(NONE)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return f"[{', '.join(map(_scalar, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_scalar(item)}" for key, item in value.items()) + "}"
-    return _string(str(value))

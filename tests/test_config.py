@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import string
 import tomllib
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from basereward.config import (
     Component,
     DataConfig,
+    LoraConfig,
     MixtureConfig,
     RunConfig,
     Source,
     TrainConfig,
     load_run,
+    stage_runs,
     to_toml,
 )
 from basereward.errors import ConfigError
@@ -94,14 +97,11 @@ def test_run_file_may_set_everything(run_file: Path) -> None:
     )
 
 
-KEYS = (
-    "keys: epochs, max_steps, batch_size, micro_batch_size, lr, lr_parts, weight_decay, betas, "
-    "warmup_fraction, schedule, clip_norm, precision, freeze, eval_every, save_every, log_every, shuffle"
-)
+KEYS = f"keys: {', '.join(item.name for item in dataclasses.fields(TrainConfig))}"
 MISTAKES = {
     "a = ": "is not TOML: Invalid value (at end of document)",
-    "sed = 1": "the top level has no key 'sed'; did you mean 'seed'? keys: output, seed, plugins, "
-    "backbone, head, loss, paradigm, data, train",
+    "sed = 1": "the top level has no key 'sed'; did you mean 'seed'? keys: output, seed, init, "
+    "plugins, backbone, head, loss, paradigm, data, train, stages",
     "seed = 1": "the top level needs 'output' and 'backbone' and 'data'",
     "[train]\nlrr = 1": f"[train] has no key 'lrr'; did you mean 'lr'? {KEYS}",
     "[train]\nxyz = 1": f"[train] has no key 'xyz'; {KEYS}",
@@ -123,6 +123,28 @@ MISTAKES = {
     "[train]\nlr_parts = { head = -1 }": "train.lr_parts.head must be 0 or above, not -1.0",
     "[train]\nepochs = 0": "train.epochs must be above 0, not 0.0",
     "[train]\nwarmup_fraction = 2": "train.warmup_fraction must be from 0 to 1, not 2.0",
+    "[train]\nema_decay = 1": "train.ema_decay must be from 0 up to, not including, 1, not 1.0",
+    "[train]\npatience = 0": "train.patience must be at least 1, not 0",
+    "[train]\npatience = 2": "train.patience needs held-out data; add a [[data.eval]] table",
+    "[train]\nbest_by = 'auc'": "train.best_by needs held-out data; add a [[data.eval]] table",
+    "[train]\noptimizer = 'adam'": "train.optimizer must be one of 'adamw', 'adafactor', 'adamw-8bit', "
+    "not the string 'adam'; did you mean 'adamw'?",
+    "[train]\noptimizer = 'adafactor'\nbetas = [0.9, 0.95]": "train.betas is of AdamW, and the optimizer is "
+    "'adafactor'; leave it out",
+    "[train.lora]\nrank = 0": "train.lora.rank must be at least 1, not 0",
+    "[train.lora]\nalpha = 0": "train.lora.alpha must be above 0, not 0.0",
+    "[train.lora]\ndropout = 1": "train.lora.dropout must be from 0 up to, not including, 1, not 1.0",
+    "[train.lora]\nparts = []": "train.lora.parts must not be empty; leave out [train.lora] to train without "
+    "adapters",
+    "[train.lora]\nr = 8": "[train.lora] has no key 'r'; keys: rank, alpha, dropout, targets, parts, "
+    "rslora, dora",
+    "[[stages]]\ntrain = { lr = 1 }": "[stages.0] needs 'name'",
+    "[[stages]]\nname = 'a/b'": "stages.0.name must be of letters, digits, - and _, not 'a/b'",
+    "[[stages]]\nname = 'a'\n[[stages]]\nname = 'a'": "stages.1.name is 'a', as another stage's is",
+    "[[stages]]\nname = 'a'\n[[stages]]\nname = 'b'\ntrain = { lrr = 1 }": "stages.1.train.lrr has no key "
+    f"'lrr'; did you mean 'lr'? {KEYS}",
+    "[[stages]]\nname = 'a'\ntrain = { patience = 2 }": "stages.0.train.patience needs held-out data; add a "
+    "[[data.eval]] table",
     "train = 1": "train must be a table, not the integer 1",
     "loss = 1": "loss must be a name or a table, not the integer 1",
     "[loss]\nname = 1": "loss.name must be a string, not the integer 1",
@@ -290,6 +312,7 @@ runs = st.builds(
         freeze=st.lists(texts, max_size=3).map(tuple),
         schedule=st.sampled_from(["cosine", "linear", "constant"]),
         shuffle=st.booleans(),
+        lora=st.none() | st.builds(LoraConfig, rank=st.integers(1), targets=st.just(("q_proj",))),
     ),
 )
 
@@ -314,3 +337,55 @@ def test_none_is_written_as_a_word_that_options_allow(run_file: Path) -> None:
     run = RunConfig(output="o", backbone=Component("b", {"limit": None, "scale": math.inf}), data=run.data)
     run_file.write_text(to_toml(run))
     assert load_run(run_file).backbone.options == {"limit": "none", "scale": math.inf}
+
+
+STAGED = (
+    SMALL
+    + """
+[train]
+lr = 1e-5
+freeze = ["vision"]
+
+[train.lora]
+rank = 4
+
+[[stages]]
+name = "first"
+
+[[stages]]
+name = "second"
+start = "best"
+
+[stages.train]
+lr = 3e-6
+freeze = []
+lora = "none"
+
+[stages.data.mixture]
+temperature = 2.0
+
+[[stages.data.train]]
+name = "trl"
+"""
+)
+
+
+def test_a_stage_differs_from_its_run_in_what_it_says(run_file: Path) -> None:
+    run = load_run(run_file, [])
+    assert stage_runs(run) == [run]
+    run_file.write_text(STAGED)
+    run = load_run(run_file, ["stages.1.train.epochs=2"])
+    first, second = stage_runs(run)
+    assert first == dataclasses.replace(run, output="runs/a/first", stages=())
+    assert second.data == dataclasses.replace(
+        run.data, train=(Source("trl"),), mixture=MixtureConfig(temperature=2.0)
+    )
+    assert second.train == TrainConfig(lr=3e-6, epochs=2.0)
+    assert (second.output, second.init) == ("runs/a/second", "runs/a/first/model")
+
+
+def test_a_run_of_stages_written_as_toml_is_read_back_the_same(run_file: Path) -> None:
+    run_file.write_text(STAGED)
+    run = load_run(run_file)
+    run_file.write_text(to_toml(run))
+    assert load_run(run_file) == run

@@ -1,0 +1,66 @@
+"""Settings `KEY=VALUE` of a command line, put into the tables of a run file."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from typing import Any
+
+from basereward.errors import ConfigError
+
+
+def put(table: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Put one `KEY=VALUE` into the table, and return its keys."""
+    text, equals, value_text = override.partition("=")
+    keys = _keys(text)
+    if not (equals and keys):
+        raise ConfigError(f"--set {override}: write KEY=VALUE, such as train.lr=1e-5")
+    place: Any = table
+    for depth, key in enumerate(keys):
+        is_last = depth == len(keys) - 1
+        if isinstance(place, list):
+            if not key.isdecimal() or int(key) > len(place):
+                where = ".".join(keys[:depth])
+                raise ConfigError(
+                    f"--set {override}: {where} is a list of {len(place)}; write {where}.0 for its first item"
+                )
+            key_or_index: Any = int(key)
+            if key_or_index == len(place):
+                place.append({})
+        else:
+            key_or_index = key
+        if is_last:
+            place[key_or_index] = value_of(value_text)
+            break
+        # A list of tables that the file doesn't have starts empty; so does a table.
+        below: Any = [] if keys[depth + 1].isdecimal() else {}
+        nested = place[key_or_index] if isinstance(place, list) else place.setdefault(key_or_index, below)
+        if isinstance(nested, str):  # `loss = "hinge"` is short for a table with that name
+            nested = place[key_or_index] = {"name": nested}
+        if not isinstance(nested, dict | list):
+            raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table")
+        place = nested
+    return keys
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """Return the parts of a dotted key, or none if it isn't one."""
+    try:
+        nested: Any = tomllib.loads(f"{text.strip()} = 0")
+    except tomllib.TOMLDecodeError:
+        return ()
+    keys = []
+    while isinstance(nested, dict) and len(nested) == 1:
+        [(key, nested)] = nested.items()
+        keys.append(key)
+    return () if nested else tuple(keys)
+
+
+def value_of(text: str) -> Any:
+    """Return the value of `KEY=VALUE`: TOML, or the text itself where it is none."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    dates = datetime.date | datetime.time  # no option is one, but a directory may be called 2025-01-31
+    return text if len(table) > 1 or isinstance(table["value"], dates) else table["value"]
