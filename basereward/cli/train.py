@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     except TrainingStopped as stopped:
         print(f"basereward: {stopped}", file=sys.stderr)
         return 128 + stopped.signal_number
-    print("\n".join(_summary(result)))
+    if result.is_first:
+        print("\n".join(_summary(result)))
     return 0
 
 

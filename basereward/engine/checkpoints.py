@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from basereward.engine.pieces import Rows, Stored, held, is_to_be_written
+from basereward.engine.ranks import Ranks
 from basereward.errors import BaseRewardError
 from basereward.model_directory import digest, sync
 
-FORMAT = 1
+FORMAT = 2
 STATE_FILE = "state.json"
 NAME = re.compile(r"step-(\d{8,})")
 UNFINISHED = "unfinished-"
@@ -33,24 +36,40 @@ class CheckpointError(BaseRewardError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: tensors by file and name, and everything else."""
+    """A checkpoint that is whole.
+
+    Args:
+        directory: Where it is.
+        state: What JSON holds of it.
+        files: For each of its files the rows of tensors that lie in it in pieces.
+    """
 
     directory: Path
-    tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
+    files: dict[str, dict[str, Rows]]
+
+    def tensors(self, group: str) -> Stored:
+        """Return one group of tensors, such as `model`."""
+        return Stored(
+            {self.directory / name: rows for name, rows in self.files.items() if _group_of(name) == group}
+        )
 
 
 class Checkpoints:
     """The checkpoints of one run: a directory `step-N` each, of which the newest is kept.
 
     An older one goes only after the newer one is on disk under its name, so that one is whole at any moment.
+    Of a model that is divided among processes each writes its rows, to a disk that all of them see; any
+    number of processes can read them.
 
     Args:
         directory: Where they are.
+        ranks: The processes that train together.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ranks: Ranks | None = None) -> None:
         self.directory = directory
+        self.ranks = ranks or Ranks()
 
     def place(self, step: int) -> Path:
         """Return where the checkpoint of a step is."""
@@ -70,28 +89,40 @@ class Checkpoints:
         place = self.place(step)
         aside = self.directory / f"{UNFINISHED}{place.name}"
         try:
-            _write(aside, tensors, state)
-            if place.exists():  # a damaged one that was passed over on resume
-                shutil.rmtree(place)
-            aside.rename(place)
-            sync(self.directory)
+            self.ranks.first(lambda: _make_anew(aside))
+            written = self.ranks.each(lambda: _write_tensors(aside, tensors, self.ranks))
+            files = {name: entry for found in written for name, entry in found.items()}
+            self.ranks.first(lambda: self._put_in_place(aside, place, files, state))
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
             kept = self._places()
+            if self.ranks.is_first:
+                shutil.rmtree(aside, ignore_errors=True)
             previous = f"; {kept[-1]} stays the newest" if kept else ""
             raise CheckpointError(f"{place}: can't be written: {error}{previous}") from error
+
+    def _put_in_place(
+        self, aside: Path, place: Path, files: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> None:
+        _write_state(aside, files, state)
+        if place.exists():  # a damaged one that was passed over on resume
+            shutil.rmtree(place)
+        aside.rename(place)
+        sync(self.directory)
         for older in self._places():
             if older != place:
                 shutil.rmtree(older)
 
     def newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
-        """Read the newest checkpoint that is whole, and return it with the errors of newer, damaged ones.
+        """Find the newest checkpoint that is whole, and return it with the errors of newer, damaged ones.
 
         What a killed run left unfinished is removed, and so are older ones.
 
         Raises:
             CheckpointError: Naming the damaged file, when there are checkpoints and none is whole.
         """
+        return self.ranks.first(self._newest)
+
+    def _newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
         for left in self.directory.glob(f"{UNFINISHED}*"):
             shutil.rmtree(left)
         errors: list[CheckpointError] = []
@@ -116,16 +147,44 @@ class Checkpoints:
         return sorted((path for path, match in named.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def _write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+def _group_of(file: str) -> str:
+    return Path(file).stem.partition("-")[0]
+
+
+def _make_anew(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    files = {}
-    for name, group in tensors.items():
-        path = directory / f"{name}.safetensors"
-        save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
-        files[path.name] = digest(path)
-        sync(path)
-    content = {"format": FORMAT, "files": files, "state": dict(state)}
+
+
+def _write_tensors(
+    directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], ranks: Ranks
+) -> dict[str, dict[str, Any]]:
+    """Write what is for this process to write, and return each file's digest and pieces."""
+    found = {}
+    for group, named in tensors.items():
+        whole = {name: value for name, value in named.items() if not isinstance(value, DTensor)}
+        pieces = {
+            name: held(value)
+            for name, value in named.items()
+            if isinstance(value, DTensor) and is_to_be_written(value)
+        }
+        files: list[tuple[str, dict[str, Tensor], dict[str, Rows]]] = []
+        if ranks.is_first:
+            files.append((group, whole, {}))
+        if pieces:
+            rows = {name: place for name, (_, place) in pieces.items() if place is not None}
+            local = {name: piece for name, (piece, _) in pieces.items()}
+            files.append((f"{group}-{ranks.rank:05d}", local, rows))
+        for stem, content, rows in files:
+            path = directory / f"{stem}.safetensors"
+            save_file({name: value.detach().contiguous() for name, value in content.items()}, path)
+            found[path.name] = {"sha256": digest(path), "rows": rows}
+            sync(path)
+    return found
+
+
+def _write_state(directory: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    content = {"format": FORMAT, "files": dict(files), "state": dict(state)}
     path = directory / STATE_FILE
     path.write_text(json.dumps({**content, "sha256": _digest_of(content)}) + "\n", encoding="utf-8")
     sync(path)
@@ -147,18 +206,20 @@ def _read(directory: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    tensors = {}
-    for name, expected in content["files"].items():
+    for name, entry in content["files"].items():
         path = directory / name
         try:
-            if digest(path) != expected:
+            if digest(path) != entry["sha256"]:
                 raise CheckpointError(f"{path} is damaged: its SHA-256 differs")
-            tensors[path.stem] = load_file(path)
         except FileNotFoundError as error:
             raise CheckpointError(f"{path} is missing") from error
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
-    return Checkpoint(directory, tensors, content["state"])
+    files = {
+        name: {tensor: Rows(*rows) for tensor, rows in entry["rows"].items()}
+        for name, entry in content["files"].items()
+    }
+    return Checkpoint(directory, content["state"], files)
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from basereward.config import RunConfig
-from basereward.data import place_of
 from basereward.data.curation import Curation
-from basereward.engine import optimisation, run_directory, snapshot
+from basereward.engine import optimisation, parallel, run_directory, snapshot
 from basereward.engine.batches import Batch, batches
 from basereward.engine.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.engine.held_out import HeldOut, is_better, why_not_judged
+from basereward.engine.not_finite import found_not_finite
+from basereward.engine.passes import Budget, passes, size_of
 from basereward.engine.progress import Display
+from basereward.engine.ranks import Ranks
 from basereward.engine.rejected import RejectedRows
 from basereward.engine.rows import (
     Reader,
@@ -31,15 +31,13 @@ from basereward.engine.rows import (
     why_useless,
 )
 from basereward.engine.run_log import RunLog
-from basereward.engine.statistics import Window, row_of
+from basereward.engine.statistics import Window
 from basereward.engine.stopping import StopRequest, TrainingStopped
-from basereward.errors import BaseRewardError
+from basereward.engine.update import Updater
+from basereward.engine.work import Work
+from basereward.errors import DataError
 from basereward.model import RewardModel
 from basereward.plugins import PluginManager
-
-
-class NotFinite(BaseRewardError):
-    """A training whose loss or gradient is no longer a finite number."""
 
 
 @dataclass
@@ -80,6 +78,7 @@ class Training:
         checkpoint: Where to go on from.
         rejected: Takes the rows that can't be used.
         display: Shows how it goes.
+        ranks: The processes that train together, each with an object of this class.
     """
 
     def __init__(
@@ -91,14 +90,15 @@ class Training:
         checkpoint: Checkpoint | None,
         rejected: RejectedRows,
         display: Display,
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.config, self.settings, self.rejected = config, config.train, rejected
         self.run_dir, self.checkpoints, self.display = run_dir, checkpoints, display
         saved = checkpoint.state if checkpoint else {}
         self.state = State(**saved["training"]) if checkpoint else State()
         self.window = Window(self.state.window)
         self.batch_size = self.settings.batch_size
-        self.micro_batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
 
         # Reading comes first: its errors are the commonest, and a big model takes minutes to load.
         loss = plugins.build("loss", config.loss)
@@ -116,29 +116,33 @@ class Training:
         self.rows: TrainingRows = kind(reader, config.data, seed=config.seed, shuffle=self.settings.shuffle)
         with display.busy("counting the training data") if config.data.streaming else nullcontext():
             self.rows.turn_to(self.state.epoch)
-        if config.data.curation and not config.data.streaming:
+        if config.data.curation and not config.data.streaming and ranks.is_first:
             reader.curation.save(run_dir / run_directory.CURATION_FILE)
         self.num_steps: int = saved.get("num_steps") or self._count_steps(self.rows.num_rows)
         self.held_out: HeldOut | None = None
         if config.data.eval:
             held_out = read(config.data.eval, split="eval", why_not=why_not_judged)
-            self.held_out = HeldOut(held_out, rejected, self.micro_batch_size)
+            batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
+            self.held_out = HeldOut(held_out, rejected, batch_size, ranks)
 
         snapshot.seed_everything(config.seed)
         with display.busy(f"building a model on backbone {config.backbone.name}"):
             self._build(plugins)
             if checkpoint is not None:
                 self._restore(checkpoint)
-        self.log = RunLog(
-            run_dir, plugins, offset=saved.get("log_bytes", 0), step=self.state.step, warn=display.line
-        )
+        self.log: RunLog | None = None
+        if ranks.is_first:
+            self.log = RunLog(
+                run_dir, plugins, offset=saved.get("log_bytes", 0), step=self.state.step, warn=display.line
+            )
 
     def __enter__(self) -> Training:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.display.stop()
-        self.log.close()
+        if self.log is not None:
+            self.log.close()
 
     def run(self) -> None:
         """Take the steps that are left.
@@ -150,7 +154,7 @@ class Training:
         state = self.state
         self.display.start(self.num_steps, state.step, state.best.get("accuracy"))
         self._began = time.monotonic() - state.train_seconds
-        self._since_record, self._num_pairs = time.monotonic(), 0.0
+        self._since_record, self.work = time.monotonic(), Work()
         self._train_mode()
         if state.is_evaluation_due:
             self._evaluate()
@@ -159,7 +163,8 @@ class Training:
             for batch in found:
                 self._step(batch)
                 # Asked once a step: a signal that comes later ends the training after the next one.
-                stops = stop.signal_number is not None
+                number = max(number for [number] in self.ranks.gather_numbers([stop.signal_number or 0]))
+                stops = number > 0
                 is_end = state.step == self.num_steps
                 is_milestone = is_end or self._is_milestone(batch)
                 if is_milestone and self.held_out is not None:
@@ -172,24 +177,23 @@ class Training:
                 if stops or is_end or (state.step % every == 0 if every else is_milestone):
                     self._save()
                 if stops:
-                    break
-        if stop.signal_number is not None:
-            raise TrainingStopped(stop.signal_number, state.step, str(self.run_dir))
+                    raise TrainingStopped(number, state.step, str(self.run_dir))
         self.display.stop()
 
     def save_model(self, directory: Path) -> None:
         """Save the model as it is now, with what is known of its training."""
         state, data = self.state, self.config.data
-        self.model.save(
-            directory,
-            training={
+        record = {
+            "training": {
                 "step": state.step,
                 "seed": self.config.seed,
                 "data": [{"name": item.name, "path": item.options.get("path")} for item in data.train],
                 "data_sha256": self.rows.digest,
             },
-            evaluation=state.latest if state.latest.get("step") == state.step else {},
-        )
+            "evaluation": state.latest if state.latest.get("step") == state.step else {},
+        }
+        with parallel.whole(self.passing, self.ranks):
+            self.ranks.first(lambda: self.model.save(directory, **record))
 
     def _count_steps(self, num_rows: int) -> int:
         # The small number keeps a product such as 1.1 * 10 = 11.000000000000002 from adding a step.
@@ -206,19 +210,36 @@ class Training:
             paradigm=config.paradigm,
             plugins=plugins,
         )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.paradigm: Any = self.model.paradigm.to(self.device)
+        self.device = self.ranks.device
+        is_sharded = self.settings.parallel == "fsdp" and self.ranks.size > 1
+        # What is to be divided goes to the device block by block: the whole may not fit.
+        paradigm: Any = self.model.paradigm if is_sharded else self.model.paradigm.to(self.device)
         backbone: Any = self.model.backbone
-        parts = optimisation.trainable_parts(self.model.part_parameters(), self.settings)
-        self.parameters = [parameter for parameters in parts.values() for parameter in parameters]
-        self.optimizer = optimisation.adamw(parts, self.settings)
-        self.frozen = [module for name, module in backbone.parts().items() if name not in parts]
-        self.trained = snapshot.trained_tensors(self.paradigm, self.frozen)
         bf16 = optimisation.computes_in_bf16(self.settings.precision, self.device, backbone.dim)
         self.autocast = partial(optimisation.autocast, self.device, bf16)
-        num_parameters = sum(parameter.numel() for parameter in self.parameters)
+        optimisation.trainable_parts(self.model.part_parameters(), self.settings)
+        self.passing = parallel.Pass(paradigm)
+        module = parallel.over_ranks(self.passing, self.ranks, self.settings, bf16=bf16)
+        # Asked again, since sharding has put other tensors in their places.
+        parts = optimisation.trainable_parts(self.model.part_parameters(), self.settings)
+        parameters = [parameter for parameters in parts.values() for parameter in parameters]
+        self.optimizer = optimisation.adamw(parts, self.settings)
+        self.updater = Updater(
+            module,
+            parameters,
+            self.optimizer,
+            self.ranks,
+            clip_norm=self.settings.clip_norm,
+            autocast=self.autocast,
+        )
+        self.frozen = [module for name, module in backbone.parts().items() if name not in parts]
+        self.trained = snapshot.trained_tensors(paradigm, self.frozen)
+        self.budget = Budget.of(self.settings, pads=getattr(paradigm, "pads", True))
+        num_parameters = sum(parameter.numel() for parameter in parameters)
+        number, kind = self.ranks.size, self.settings.parallel
+        place = f"{number} processes ({kind}) on {self.device.type}" if number > 1 else self.device.type
         self.display.line(
-            f"training {', '.join(parts)} ({num_parameters:,} parameters) on {self.device} in "
+            f"training {', '.join(parts)} ({num_parameters:,} parameters) on {place} in "
             f"{'bf16' if bf16 else 'fp32'}: {self.num_steps} steps of {self.batch_size} comparisons"
         )
 
@@ -231,12 +252,10 @@ class Training:
                 f"{checkpoint.directory}: the training data is not what the run was started with; "
                 "bring it back, or start anew with --overwrite"
             )
-        snapshot.restore(
-            checkpoint.directory, checkpoint.tensors, saved["random"], self.trained, self.optimizer
-        )
+        snapshot.restore(checkpoint, self.trained, self.optimizer)
 
     def _train_mode(self) -> None:
-        self.paradigm.train()
+        self.passing.train()
         for module in self.frozen:
             module.eval()  # or its dropout would be on, and its running averages move
 
@@ -247,7 +266,16 @@ class Training:
             if self.rows.epoch != state.epoch:
                 self.rows.turn_to(state.epoch)
             rows, left = self.rows.rows(state.position), self.rows.num_rows - state.position
-            with closing(batches(rows, left, self.batch_size, self.paradigm.prepare)) as found:
+            following = batches(
+                rows,
+                left,
+                self.batch_size,
+                self.passing.prepare,
+                num_workers=self.settings.num_workers,
+                rank=self.ranks.rank,
+                num_ranks=self.ranks.size,
+            )
+            with closing(following) as found:
                 for batch in found:
                     yield batch
                     if state.step == self.num_steps:
@@ -256,86 +284,75 @@ class Training:
     def _step(self, batch: Batch) -> None:
         """Train on one batch, and note what came of it."""
         state = self.state
-        for id, error in batch.errors:
-            self.rejected.add(error, split="train", id=id)
+        snapshot.seed_step(self.config.seed, state.step, self.ranks.rank)
+        sizes = [size_of(self.passing.paradigm, prepared) for prepared in batch.prepared]
+        groups = passes(sizes, self.budget)
+        facts = [len(groups), len(batch.prepared), len(batch.rejected)]
+        num_passes, num_used, num_rejected = zip(*self.ranks.gather_numbers(facts), strict=True)
+        first_error = self._reject(batch) if any(num_rejected) else None
         factor = optimisation.schedule_factor(state.step, self.num_steps, self.settings)
         rates = optimisation.set_learning_rate(self.optimizer, factor)
-        norm = self._update(batch) if batch.prepared else 0.0
+        norm = self._update(batch, groups, max(num_passes)) if any(num_used) else 0.0
+        self.work.add(sizes, groups, self.budget)
         state.step += 1
-        state.num_used += len(batch.prepared)
+        state.num_used += sum(num_used)
         state.position += batch.num_rows
         if batch.is_last:
             state.epoch, state.position = state.epoch + 1, 0
         if not state.num_used and (batch.is_last or state.step == self.num_steps):
-            raise nothing_usable("train", len(self.rejected), batch.errors[0][1])
+            raise nothing_usable("train", len(self.rejected), first_error)
         self.display.advance(state.step)
         if (state.step % self.settings.log_every == 0 or state.step == self.num_steps) and self.window.sums:
             self._record_step(rates, norm)
 
-    def _update(self, batch: Batch) -> float:
-        """Take one optimiser step, and return the norm of its gradient.
+    def _reject(self, batch: Batch) -> DataError:
+        """List the rows that no process could use, and return the first one's error."""
+        found = [row for rows in self.ranks.gather(batch.rejected) for row in rows]
+        found.sort(key=lambda row: row.place)
+        for _, id, error in found:
+            self.rejected.add(error, split="train", id=id)
+        return found[0].error
 
-        Every forward pass adds the gradient of its summed loss; the sum of weights divides once at the end.
-        So the result is the mean over all pairs of the batch, however it was split up.
-        """
-        rows = []
-        for start in range(0, len(batch.prepared), self.micro_batch_size):
-            with self.autocast():
-                output = self.paradigm.loss_of(batch.prepared[start : start + self.micro_batch_size])
-            (output.loss * output.weight).backward()
-            rows.append(row_of(output))
-        sums = torch.stack(rows)  # [forward passes, 2 + S]
-        norm = optimisation.average_and_clip(self.parameters, sums[:, 1].sum(), self.settings.clip_norm)
-        # The only wait for the device in a step; before the update, which must not spread what isn't finite.
-        *flat, norm_value = torch.cat([sums.flatten(), norm[None]]).tolist()
-        found = [flat[start : start + sums.shape[1]] for start in range(0, len(flat), sums.shape[1])]
-        if not all(map(math.isfinite, (norm_value, *(row[0] for row in found)))):
-            self._stop_not_finite(batch, [row[0] for row in found], norm_value)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        for row in found:
+    def _update(self, batch: Batch, groups: Sequence[Sequence[int]], num_passes: int) -> float:
+        """Take one optimiser step, and return the norm of its gradient."""
+        prepared = [[batch.prepared[number] for number in group] for group in groups]
+        rows, norm = self.updater.add_up(prepared, num_passes, batch.spare)
+        losses = [row[0] for row in rows]
+        if not all(map(math.isfinite, (norm, *losses))):
+            raise found_not_finite(
+                batch,
+                self.passing,
+                self.ranks,
+                self.autocast,
+                losses=losses,
+                norm=norm,
+                step=self.state.step + 1,
+                run_dir=self.run_dir,
+            )
+        self.updater.apply()
+        for row in rows:
             self.window.add(row)
-        self._num_pairs += sum(row[-1] for row in found)
-        return float(norm_value)
-
-    @torch.no_grad()
-    def _stop_not_finite(self, batch: Batch, losses: list[float], norm: float) -> None:
-        """Find the rows at fault, and end the training."""
-        at_fault = []
-        for comparison, prepared in zip(batch.comparisons, batch.prepared, strict=True):
-            with self.autocast():
-                if not bool(self.paradigm.score_of([prepared]).isfinite().all()):
-                    at_fault.append(comparison)
-        named = []
-        for comparison in at_fault or batch.comparisons:
-            place = place_of(comparison)
-            file, line = place["file"], place["line"]
-            named.append(f"{file}:{line}" if file else comparison.id or "a row without id")
-        what = "loss" if not all(map(math.isfinite, losses)) else "gradient"
-        value = next((loss for loss in losses if not math.isfinite(loss)), norm)
-        whose = "rewards that are not finite" if at_fault else "finite rewards; all rows of the step"
-        more = f" and {len(named) - 8} more" if len(named) > 8 else ""
-        raise NotFinite(
-            f"step {self.state.step + 1}: the {what} is {value}; {whose}: {', '.join(named[:8])}{more}. "
-            "The step was not applied; a lower train.lr, more warm-up or train.precision = 'fp32' may help"
-        )
+        self.work.num_pairs += sum(row[-1] for row in rows)
+        return norm
 
     def _record_step(self, rates: dict[str, float], norm: float) -> None:
         state = self.state
         now = time.monotonic()
-        record = self.log.write(
-            "step",
-            step=state.step,
-            epoch=self._epochs_done(),
-            **self.window.metrics(),
-            lr=rates,
-            grad_norm=norm,
-            pairs_per_second=self._num_pairs / max(now - self._since_record, 1e-9),
-            seconds=now - self._began,
-        )
-        self.window = Window()
-        self._since_record, self._num_pairs = now, 0.0
-        self.display.record(record, self.num_steps)
+        work = Work.over(self.ranks.gather(self.work))
+        if self.log is not None:
+            record = self.log.write(
+                "step",
+                step=state.step,
+                epoch=self._epochs_done(),
+                **self.window.metrics(),
+                lr=rates,
+                grad_norm=norm,
+                **work.rates(max(now - self._since_record, 1e-9)),
+                seconds=now - self._began,
+            )
+            self.display.record(record, self.num_steps)
+        self.window, self.work = Window(), Work()
+        self._since_record = now
 
     def _epochs_done(self) -> float:
         return self.state.epoch + self.state.position / self.rows.num_rows
@@ -349,17 +366,20 @@ class Training:
         assert self.held_out is not None
         state = self.state
         began = time.monotonic()
-        self.paradigm.eval()
+        self.passing.eval()
         with self.autocast():
-            metrics = self.held_out.evaluate(self.model)
+            metrics = self.held_out.evaluate(self.passing)
         self._train_mode()
         state.is_evaluation_due = False
         state.latest = {"step": state.step, **metrics}
         if is_better(metrics, state.best):
             state.best = state.latest
             self.save_model(self.run_dir / run_directory.MODEL)
-        record = self.log.write("evaluation", epoch=self._epochs_done(), **state.latest)
-        self.display.record(record, self.num_steps)
+            if self.ranks.is_first:
+                self.held_out.remember(self.run_dir / run_directory.BEST_REWARDS)
+        if self.log is not None:
+            record = self.log.write("evaluation", epoch=self._epochs_done(), **state.latest)
+            self.display.record(record, self.num_steps)
         self._since_record += time.monotonic() - began
 
     def _save(self) -> None:
@@ -367,21 +387,20 @@ class Training:
         state = self.state
         began = time.monotonic()
         place = self.checkpoints.place(state.step).relative_to(self.run_dir)
-        self.log.write("checkpoint", step=state.step, directory=place.as_posix())
+        if self.log is not None:
+            self.log.write("checkpoint", step=state.step, directory=place.as_posix())
         state.train_seconds = time.monotonic() - self._began
         state.window = self.window.sums
-        tensors, randoms = snapshot.capture(self.trained, self.optimizer)
         self.checkpoints.save(
             state.step,
-            tensors,
+            snapshot.capture(self.trained, self.optimizer),
             {
                 "training": asdict(state),
                 "num_steps": self.num_steps,
                 "data_sha256": self.rows.digest,
                 "data_epoch": self.rows.epoch,
-                "log_bytes": self.log.sync(),
+                "log_bytes": 0 if self.log is None else self.log.sync(),
                 "rejected_bytes": self.rejected.sync(),
-                "random": randoms,
             },
         )
         self._since_record += time.monotonic() - began

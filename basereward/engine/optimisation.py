@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from basereward.config import TrainConfig
+from basereward.engine.pieces import held
 from basereward.errors import ConfigError
 from basereward.options import did_you_mean
 
@@ -51,7 +53,8 @@ def trainable_parts(
         # A backbone may have frozen some itself.
         own = [parameter for parameter in own if parameter.requires_grad]
         for parameter in own:
-            parameter.data = parameter.data.float()
+            if parameter.dtype != torch.float32:
+                parameter.data = parameter.data.float()
         if own:
             trainable[name] = own
     if not trainable:
@@ -104,20 +107,30 @@ def average_and_clip(
     parameters: Sequence[nn.Parameter],
     weight: Tensor,  # [] fp64, the sum of weights that the gradients were added up over
     clip_norm: float,
+    *,
+    num_ranks: int = 1,
 ) -> Tensor:
     """Turn summed gradients into those of the weighted mean, clip them, and return their norm before that.
 
     One multiplication does both, and nothing waits for the device.
+
+    Args:
+        parameters: Whose gradients; those without one are left out.
+        weight: What to divide by.
+        clip_norm: Largest norm; 0 for no clipping.
+        num_ranks: Processes over which DDP or FSDP2 has averaged the sums.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros_like(weight)
     # A batch of zero weight has zero gradients, which stay zero.
-    scale = 1.0 / torch.where(weight > 0, weight, 1.0)
-    norm = torch.nn.utils.get_total_norm(gradients).double() * scale
+    scale = num_ranks / torch.where(weight > 0, weight, 1.0)
+    total = torch.nn.utils.get_total_norm(gradients)
+    norm = (total.full_tensor() if isinstance(total, DTensor) else total).double() * scale
     if clip_norm > 0:
         scale = scale * (clip_norm / norm.clamp_min(clip_norm))
-    torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+    local = [held(gradient)[0] for gradient in gradients]
+    torch._foreach_mul_(local, scale.to(local[0].dtype))
     return norm
 
 

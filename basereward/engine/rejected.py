@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
+from typing import IO
 
 from basereward.data.writing import rejected_record
 from basereward.errors import DataError
@@ -15,15 +17,15 @@ class RejectedRows:
     """The file `rejected.jsonl` of a run: each row once, however often it is met.
 
     Args:
-        path: The file; what it holds up to `offset` is kept.
+        path: The file; what it holds up to `offset` is kept. None where another process writes it.
         fail: Whether a rejected row ends the training instead.
         offset: Bytes of it that belong to the run so far; what a killed run wrote after them is cut off.
     """
 
-    def __init__(self, path: Path, *, fail: bool, offset: int = 0) -> None:
+    def __init__(self, path: Path | None, *, fail: bool, offset: int = 0) -> None:
         self.path = path
         self.fail = fail
-        self._file = path.open("a+b")
+        self._file: IO[bytes] = tempfile.TemporaryFile() if path is None else path.open("a+b")  # noqa: SIM115
         self._file.truncate(min(offset, os.fstat(self._file.fileno()).st_size))
         self._file.seek(0)
         self._seen = {_digest(line) for line in self._file if line.strip()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from basereward.config import RunConfig, Source, load_run, to_toml
 from basereward.data.curation import resolved_step
+from basereward.engine.not_finite import ROWS_FILE
 from basereward.errors import ConfigError
 from basereward.options import component_options, did_you_mean
 from basereward.plugins import PluginManager
@@ -20,12 +21,15 @@ LOG_FILE = "log.jsonl"
 REJECTED_FILE = "rejected.jsonl"
 CURATION_FILE = "curation.json"
 MODEL, LAST, CHECKPOINT = "model", "last", "checkpoint"
+BEST_REWARDS = "best-rewards.jsonl"
 TENSORBOARD, PLOTS, EVALUATION = "tensorboard", "plots", "evaluation"
 OWN = (
     RUN_FILE,
     LOG_FILE,
     REJECTED_FILE,
     CURATION_FILE,
+    ROWS_FILE,
+    BEST_REWARDS,
     MODEL,
     LAST,
     CHECKPOINT,
@@ -39,7 +43,11 @@ UNFINISHED_RUN_FILE = f".{RUN_FILE}.new"
 VAIN = (RUN_FILE, UNFINISHED_RUN_FILE, REJECTED_FILE, CURATION_FILE)
 """What a training that failed before its first step leaves: no reason to keep the next one out."""
 
-FREE = ("output", "train.micro_batch_size", "train.save_every", "train.log_every")
+FREE = (
+    "output",
+    *(f"train.micro_batch_{unit}" for unit in ("size", "tokens", "patches")),
+    *(f"train.{name}" for name in ("save_every", "log_every", "num_workers", "parallel", "shard_ranks")),
+)
 """What a resumed run may set otherwise, since the course of the training doesn't depend on it."""
 
 

@@ -1,19 +1,21 @@
-"""All that decides how a training goes on: weights, moments of the optimiser, and random states."""
+"""All that decides how a training goes on: weights and moments of the optimiser.
+
+Random states are none of it: the generators are seeded anew for each step.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from basereward.engine.checkpoints import CheckpointError
+from basereward.engine.checkpoints import Checkpoint, CheckpointError
 
-MODEL, OPTIMIZER, RANDOM = "model", "optimizer", "random"
+MODEL, OPTIMIZER = "model", "optimizer"
 
 
 def seed_everything(seed: int) -> None:
@@ -21,6 +23,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     numpy.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed the generators for one step in one process, so that what is drawn hangs on nothing before it.
+
+    A resumed run draws what the uninterrupted one would, whatever had been drawn in between, and by however
+    many processes.
+    """
+    mixed = hashlib.sha256(f"step {step} of process {rank} with seed {seed}".encode()).digest()
+    seed_everything(int.from_bytes(mixed[:8]) >> 1)
 
 
 def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[str, Tensor]:
@@ -41,54 +53,41 @@ def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[st
     return found
 
 
-def capture(
-    trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Return the tensors of a checkpoint by file, and the random states that JSON holds."""
+def capture(trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors of a checkpoint by group."""
     moments = {
         f"{number}.{key}": value
         for number, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
     }
-    states = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    kind, keys, *rest = numpy.random.get_state(legacy=True)
-    words = [int(key) for key in keys]
-    tensors = {MODEL: dict(trained), OPTIMIZER: moments, RANDOM: states}
-    return tensors, {"python": random.getstate(), "numpy": [kind, words, *rest]}
+    return {MODEL: dict(trained), OPTIMIZER: moments}
 
 
 @torch.no_grad()
-def restore(
-    directory: Path,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    randoms: Mapping[str, Any],
-    trained: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Set weights, moments and random states to those of a checkpoint.
+def restore(checkpoint: Checkpoint, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Set weights and moments to those of a checkpoint.
 
     Raises:
         CheckpointError: When the checkpoint is of a model with other tensors.
     """
-    saved = tensors[MODEL]
-    for name in sorted({*saved, *trained}):
-        if name not in saved or name not in trained or saved[name].shape != trained[name].shape:
-            raise CheckpointError(
-                f"{directory / MODEL}.safetensors is of another model: it differs in the tensor {name}"
-            )
-        trained[name].copy_(saved[name])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors[OPTIMIZER].items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = value
+    saved = checkpoint.tensors(MODEL)
+    for name in sorted({*saved.names, *trained}):
+        if name not in saved.names or name not in trained or saved.shape(name) != trained[name].shape:
+            place = checkpoint.directory / f"{MODEL}.safetensors"
+            raise CheckpointError(f"{place} is of another model: it differs in the tensor {name}")
+        saved.fill(name, trained[name])
+    moments = checkpoint.tensors(OPTIMIZER)
     groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name in moments.names:
+        number, _, key = name.partition(".")
+        parameter = parameters[int(number)]
+        # What has a parameter's shape is divided among processes as the parameter is.
+        if moments.shape(name) == parameter.shape:
+            value = torch.zeros_like(parameter)
+            moments.fill(name, value)
+        else:
+            value = moments.read(name)
+        state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(tensors[RANDOM]["torch"])
-    if torch.cuda.is_available() and "cuda" in tensors[RANDOM]:
-        torch.cuda.set_rng_state(tensors[RANDOM]["cuda"])
-    version, keys, gauss = randoms["python"]
-    random.setstate((version, tuple(keys), gauss))
-    kind, words, *rest = randoms["numpy"]
-    numpy.random.set_state((kind, numpy.array(words, dtype=numpy.uint32), *rest))

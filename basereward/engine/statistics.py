@@ -19,6 +19,23 @@ def row_of(output: LossOutput) -> Tensor:  # [2 + S] fp64
     return torch.cat([torch.stack([loss, weight]), output.sums])
 
 
+def joined(rows: Sequence[Tensor]) -> Tensor:  # [2 + S] each, and together
+    """Return the row of several forward passes together, on their device."""
+    stacked = torch.stack(list(rows))
+    found = stacked.sum(0)
+    for place, join in EXTREMES.items():
+        found[2 + place] = (torch.amin if join is min else torch.amax)(stacked[:, 2 + place], 0)
+    return found
+
+
+def row_of_nothing(device: torch.device) -> Tensor:  # [2 + S] fp64
+    """Return the row of no forward pass at all."""
+    found = torch.zeros(2 + len(STATISTICS), dtype=torch.float64, device=device)
+    for place, join in EXTREMES.items():
+        found[2 + place] = float("inf") if join is min else float("-inf")
+    return found
+
+
 class Window:
     """The sums since the last record of the log.
 

@@ -13,9 +13,8 @@ from basereward.engine.checkpoints import Checkpoints
 from basereward.engine.loop import Training
 from basereward.engine.plots import draw_course
 from basereward.engine.progress import Display, one_bar_at_a_time
+from basereward.engine.ranks import Ranks
 from basereward.engine.rejected import RejectedRows
-from basereward.evaluation import evaluate
-from basereward.model import RewardModel
 from basereward.plugins import PluginManager, manager
 
 
@@ -31,6 +30,7 @@ class TrainResult:
         best: Metrics of the best model's evaluation, and its `step`; empty without held-out data.
         num_steps: Optimiser steps.
         num_rejected: Rows listed in `rejected.jsonl`.
+        is_first: Whether this process is the one that reports, of those that trained together.
     """
 
     run_dir: Path
@@ -40,6 +40,7 @@ class TrainResult:
     best: dict[str, Any]
     num_steps: int
     num_rejected: int
+    is_first: bool = True
 
 
 def train(
@@ -52,8 +53,8 @@ def train(
 ) -> TrainResult:
     """Train a reward model and leave it, with all that is known about its training, in the run directory.
 
-    Seeds the process's random generators. SIGINT and SIGTERM end the training after the step in hand, with a
-    checkpoint.
+    Under `torchrun` the processes train together. Seeds the process's random generators. SIGINT and SIGTERM
+    end the training after the step in hand, with a checkpoint.
 
     Args:
         config: What to train on what, and how.
@@ -69,22 +70,33 @@ def train(
         NotFinite: When the loss or its gradient is not finite.
         TrainingStopped: When a signal ended the training.
     """
-    with one_bar_at_a_time():
-        return _train(
-            config,
-            plugins or manager(config.plugins),
-            resume=resume,
-            overwrite=overwrite,
-            display=Display(enabled=progress),
-        )
+    ranks = Ranks.join()
+    try:
+        with one_bar_at_a_time():
+            return _train(
+                config,
+                plugins or manager(config.plugins),
+                resume=resume,
+                overwrite=overwrite,
+                display=Display(enabled=progress and ranks.is_first),
+                ranks=ranks,
+            )
+    finally:
+        ranks.leave()
 
 
 def _train(
-    config: RunConfig, plugins: PluginManager, *, resume: bool, overwrite: bool, display: Display
+    config: RunConfig,
+    plugins: PluginManager,
+    *,
+    resume: bool,
+    overwrite: bool,
+    display: Display,
+    ranks: Ranks,
 ) -> TrainResult:
     config = run_directory.resolved(config, plugins)
-    run_dir = run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite)
-    checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT)
+    run_dir = ranks.first(lambda: run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite))
+    checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT, ranks)
     checkpoint, passed_over = checkpoints.newest() if resume else (None, [])
     for error in passed_over:
         display.line(f"passing over a damaged checkpoint: {error}")
@@ -94,13 +106,13 @@ def _train(
 
     model_dir, last_dir = run_dir / run_directory.MODEL, run_dir / run_directory.LAST
     rejected = RejectedRows(
-        run_dir / run_directory.REJECTED_FILE,
+        run_dir / run_directory.REJECTED_FILE if ranks.is_first else None,
         fail=config.data.on_bad_row == "fail",
         offset=checkpoint.state["rejected_bytes"] if checkpoint else 0,
     )
     with (
         closing(rejected),
-        Training(config, plugins, run_dir, checkpoints, checkpoint, rejected, display) as training,
+        Training(config, plugins, run_dir, checkpoints, checkpoint, rejected, display, ranks) as training,
     ):
         training.run()
         training.save_model(last_dir)
@@ -114,20 +126,16 @@ def _train(
             best=training.state.best,
             num_steps=training.state.step,
             num_rejected=len(rejected),
+            is_first=ranks.is_first,
         )
-        if count := training.model.num_truncated:
+        if count := sum(ranks.gather(training.model.num_truncated)):
             display.line(f"cut a response short to fit max_tokens {count:,} times, each reading counted")
-        held_out, device, autocast = training.held_out, training.device, training.autocast
-    del training  # the weights and moments that the best model needs the room of
-
-    draw_course(run_dir, warn=display.line)
-    if held_out is not None:
-        best = RewardModel.load(model_dir, device=str(device), plugins=plugins)
-        with autocast():
-            evaluation = evaluate(
-                best, held_out.comparisons, batch_size=held_out.batch_size, progress=display.enabled
-            )
-        evaluation.save(
-            run_dir / run_directory.EVALUATION, {"model": str(model_dir), "step": result.best["step"]}
-        )
+    # The others are done: what is left is small, and nobody is to wait for it.
+    ranks.leave()
+    if ranks.is_first:
+        draw_course(run_dir, warn=display.line)
+        if training.held_out is not None:
+            facts = {"model": str(model_dir), "step": result.best["step"]}
+            evaluation = training.held_out.remembered(run_dir / run_directory.BEST_REWARDS)
+            evaluation.save(run_dir / run_directory.EVALUATION, facts)
     return result

@@ -21,6 +21,9 @@ CHUNK_BATCHES = 16
 IMAGE_CHARACTERS = 1500
 """About how many characters of text cost as much as a picture, some hundreds of tokens."""
 
+VIDEO_PICTURES = 8
+"""About how many pictures cost as much as a video, whose frames are read in pairs."""
+
 
 class Scorer(Protocol):
     """What a model must do to be evaluated; `basereward.RewardModel` does."""
@@ -66,7 +69,7 @@ def _score(
             results[number] = item
             advance()
         else:
-            to_score.append((_size(item), number, item))
+            to_score.append((estimated_size(item), number, item))
     # Like lengths together, since a batch is padded to its longest.
     to_score.sort(key=lambda entry: entry[:2])
     scored = model.score_stream([item for *_, item in to_score], batch_size=batch_size)
@@ -82,6 +85,8 @@ def placed(error: DataError, comparison: Comparison) -> DataError:
     return error.at(**place) if place["file"] else error.at(file=comparison.id or None)
 
 
-def _size(comparison: Comparison) -> int:
+def estimated_size(comparison: Comparison) -> int:
+    """Return about how much work a comparison is, in characters of text, without opening its pictures."""
     prompt = sum(len(message.text) for message in comparison.prompt)
-    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * len(comparison.images)
+    pictures = len(comparison.images) + VIDEO_PICTURES * len(comparison.videos)
+    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * pictures

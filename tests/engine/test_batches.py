@@ -46,7 +46,7 @@ def test_an_epoch_shows_each_row_once_or_rejects_it(
     rows = comparisons(num_rows)
     found = list(batches((rows[number] for number in order), num_rows, batch_size, prepare))
     used = [int(comparison.id) for batch in found for comparison in batch.comparisons]
-    rejected = [int(id) for batch in found for id, _ in batch.errors]
+    rejected = [int(id) for batch in found for _, id, _ in batch.rejected]
     assert sorted(used + rejected) == list(range(num_rows))
     assert all(number % 5 == 3 for number in rejected)
     assert [item for batch in found for item in batch.prepared] == [f"prepared {number}" for number in used]
@@ -70,7 +70,7 @@ def test_an_epoch_that_is_entered_later_goes_on_alike(
     rest = from_row(skipped * batch_size)
 
     def seen(found: list[Batch]) -> list[tuple[list[str], list[str]]]:
-        return [(batch.prepared, [str(error) for _, error in batch.errors]) for batch in found]
+        return [(batch.prepared, [str(error) for *_, error in batch.rejected]) for batch in found]
 
     assert seen(rest) == seen(whole[skipped:])
 

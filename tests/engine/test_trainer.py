@@ -67,7 +67,7 @@ def test_the_best_model_is_kept_and_scores_as_it_did_in_training(trained: Any, t
 
 def test_a_run_directory_says_everything(trained: Any) -> None:
     names = {path.name for path in trained.run_dir.iterdir()}
-    files = {"run.toml", "log.jsonl", "rejected.jsonl"}
+    files = {"run.toml", "log.jsonl", "rejected.jsonl", "best-rewards.jsonl"}
     assert names == files | {"model", "last", "checkpoint", "plots", "evaluation", "tensorboard"}
     assert (trained.run_dir / "plots" / "training.png").stat().st_size > 10_000
     assert load_run(trained.run_dir / "run.toml").head.options["activation"] == "silu"
@@ -284,8 +284,12 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_its_rows(lm: Path
         train(run, progress=False)
     assert str(caught.value) == (
         f"step 2: the loss is nan; rewards that are not finite: {path}:3, {path}:4. The step was not "
-        "applied; a lower train.lr, more warm-up or train.precision = 'fp32' may help"
+        f"applied, and {run.output}/not-finite.jsonl has these rows; a lower train.lr, more warm-up or "
+        "train.precision = 'fp32' may help"
     )
+    kept = [json.loads(line) for line in (Path(run.output) / "not-finite.jsonl").read_text().splitlines()]
+    given = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["responses"] for row in kept] == [row["responses"] for row in given[2:]]
 
 
 def test_weights_of_less_precision_are_trained_in_fp32(lm: Path, text_data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""How much work a training does, and how fast: pairs, tokens, and places that hold none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from basereward.engine.passes import Budget, Size
+
+
+@dataclass
+class Work:
+    """What was computed since the last record of the log, in one process or in all.
+
+    Args:
+        num_pairs: Pairs, of all processes.
+        num_tokens: Tokens.
+        num_places: Places in rows, those that hold no token included.
+        num_patches: Patches of pictures.
+    """
+
+    num_pairs: float = 0.0
+    num_tokens: int = 0
+    num_places: int = 0
+    num_patches: int = 0
+
+    @classmethod
+    def over(cls, parts: Sequence[Work]) -> Work:
+        """Return the work of all processes."""
+        return cls(
+            parts[0].num_pairs,
+            sum(part.num_tokens for part in parts),
+            sum(part.num_places for part in parts),
+            sum(part.num_patches for part in parts),
+        )
+
+    def add(self, sizes: Sequence[Size], passes: Sequence[Sequence[int]], budget: Budget) -> None:
+        """Add the forward passes of a step."""
+        self.num_tokens += sum(size.tokens for size in sizes)
+        self.num_places += sum(budget.places([sizes[number] for number in group]) for group in passes)
+        self.num_patches += sum(size.patches for size in sizes)
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """Return what a record of the log says of it; what isn't known is left out."""
+        found = {"pairs_per_second": self.num_pairs / seconds}
+        if self.num_tokens:
+            found["tokens_per_second"] = self.num_tokens / seconds
+            found["fill"] = self.num_tokens / self.num_places
+        return found
