@@ -235,6 +235,9 @@ class TrainConfig:
         _check(("ema_decay",), self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to, not including, 1")
         if self.optimizer == "adafactor" and self.betas != (0.9, 0.999):
             raise Mismatch(("betas",), "is of AdamW, and the optimizer is 'adafactor'; leave it out")
+        if self.parallel == "fsdp" and self.optimizer != "adamw":
+            reason = f"not {self.optimizer!r}, which needs whole matrices"
+            raise Mismatch(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,8 @@ MISTAKES = {
     "not the string 'adam'; did you mean 'adamw'?",
     "[train]\noptimizer = 'adafactor'\nbetas = [0.9, 0.95]": "train.betas is of AdamW, and the optimizer is "
     "'adafactor'; leave it out",
+    "[train]\noptimizer = 'adafactor'\nparallel = 'fsdp'": "train.optimizer must be 'adamw' where parallel "
+    "is 'fsdp', not 'adafactor', which needs whole matrices",
     "[train.lora]\nrank = 0": "train.lora.rank must be at least 1, not 0",
     "[train.lora]\nalpha = 0": "train.lora.alpha must be above 0, not 0.0",
     "[train.lora]\ndropout = 1": "train.lora.dropout must be from 0 up to, not including, 1, not 1.0",
