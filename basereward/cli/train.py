@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from basereward.config import load_run
 
     config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
+    # DDP warns in each process where the model has no unused parameter, which is no reason to warn.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from basereward.engine import TrainingStopped, train
 
     try:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from basereward.config import RunConfig
 from basereward.data.curation import Curation
-from basereward.engine import optimisation, parallel, run_directory, snapshot
+from basereward.engine import optimisation, optimizers, parallel, run_directory, snapshot
+from basereward.engine.averaging import WeightAverage
 from basereward.engine.batches import Batch, batches
 from basereward.engine.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.engine.held_out import HeldOut, is_better, why_not_judged
@@ -192,7 +195,7 @@ class Training:
             },
             "evaluation": state.latest if state.latest.get("step") == state.step else {},
         }
-        with parallel.whole(self.passing, self.ranks):
+        with self.average.applied(), parallel.whole(self.passing, self.ranks):
             self.ranks.first(lambda: self.model.save(directory, **record))
 
     def _count_steps(self, num_rows: int) -> int:
@@ -223,7 +226,7 @@ class Training:
         # Asked again, since sharding has put other tensors in their places.
         parts = optimisation.trainable_parts(self.model.part_parameters(), self.settings)
         parameters = [parameter for parameters in parts.values() for parameter in parameters]
-        self.optimizer = optimisation.adamw(parts, self.settings)
+        self.optimizer = optimizers.build(parts, self.settings)
         self.updater = Updater(
             module,
             parameters,
@@ -234,6 +237,7 @@ class Training:
         )
         self.frozen = [module for name, module in backbone.parts().items() if name not in parts]
         self.trained = snapshot.trained_tensors(paradigm, self.frozen)
+        self.average = WeightAverage(self.trained, self.settings.ema_decay)
         self.budget = Budget.of(self.settings, pads=getattr(paradigm, "pads", True))
         num_parameters = sum(parameter.numel() for parameter in parameters)
         number, kind = self.ranks.size, self.settings.parallel
@@ -252,7 +256,12 @@ class Training:
                 f"{checkpoint.directory}: the training data is not what the run was started with; "
                 "bring it back, or start anew with --overwrite"
             )
-        snapshot.restore(checkpoint, self.trained, self.optimizer)
+        snapshot.restore(checkpoint, self._weights(), self.optimizer)
+
+    def _weights(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the tensors of a checkpoint besides the optimiser's."""
+        averages = {snapshot.AVERAGE: self.average.tensors} if self.average.tensors else {}
+        return {snapshot.MODEL: self.trained, **averages}
 
     def _train_mode(self) -> None:
         self.passing.train()
@@ -330,6 +339,7 @@ class Training:
                 run_dir=self.run_dir,
             )
         self.updater.apply()
+        self.average.update(self.state.step + 1)
         for row in rows:
             self.window.add(row)
         self.work.num_pairs += sum(row[-1] for row in rows)
@@ -367,7 +377,7 @@ class Training:
         state = self.state
         began = time.monotonic()
         self.passing.eval()
-        with self.autocast():
+        with self.average.applied(), self.autocast():
             metrics = self.held_out.evaluate(self.passing)
         self._train_mode()
         state.is_evaluation_due = False
@@ -393,7 +403,7 @@ class Training:
         state.window = self.window.sums
         self.checkpoints.save(
             state.step,
-            snapshot.capture(self.trained, self.optimizer),
+            snapshot.capture(self._weights(), self.optimizer),
             {
                 "training": asdict(state),
                 "num_steps": self.num_steps,

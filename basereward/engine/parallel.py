@@ -94,11 +94,13 @@ def over_ranks(passing: Pass, ranks: Ranks, config: TrainConfig, *, bf16: bool) 
     if config.parallel == "fsdp":
         shard(passing, ranks, shard_ranks=config.shard_ranks, bf16=bf16)
         return passing
-    # Parameters that this step doesn't use, such as the norm after a layer that isn't the last.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    return DistributedDataParallel(
-        passing, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-    )
+    with warnings.catch_warnings():
+        # Newer releases of torch have another name for `broadcast_buffers`.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Some parameters may go unused, such as the norm after a layer that isn't the last.
+        return DistributedDataParallel(
+            passing, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
 
 
 def shard(passing: Pass, ranks: Ranks, *, shard_ranks: int | None, bf16: bool) -> None:

@@ -70,9 +70,9 @@ class Ranks:
         """Return a tensor of each process, on the device that it is on."""
         if self.size == 1:
             return tensor[None]
-        found = tensor.new_empty(self.size * len(tensor))
-        dist.all_gather_into_tensor(found, tensor)
-        return found.view(self.size, -1)
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(found, tensor)
+        return torch.stack(found)
 
     def first(self, call: Callable[[], Value]) -> Value:
         """Have the first process do something, and return in all what came of it.

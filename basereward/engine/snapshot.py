@@ -13,9 +13,10 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from basereward.engine import optimizers
 from basereward.engine.checkpoints import Checkpoint, CheckpointError
 
-MODEL, OPTIMIZER = "model", "optimizer"
+MODEL, AVERAGE, OPTIMIZER = "model", "average", "optimizer"
 
 
 def seed_everything(seed: int) -> None:
@@ -53,41 +54,38 @@ def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[st
     return found
 
 
-def capture(trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors of a checkpoint by group."""
-    moments = {
-        f"{number}.{key}": value
-        for number, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
-    }
-    return {MODEL: dict(trained), OPTIMIZER: moments}
+def capture(
+    weights: Mapping[str, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
+) -> dict[str, Mapping[str, Tensor]]:
+    """Return the tensors of a checkpoint by group: those of the model, and the optimiser's."""
+    return {**weights, OPTIMIZER: optimizers.state_of(optimizer)}
 
 
 @torch.no_grad()
-def restore(checkpoint: Checkpoint, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    checkpoint: Checkpoint, weights: Mapping[str, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
     """Set weights and moments to those of a checkpoint.
 
     Raises:
         CheckpointError: When the checkpoint is of a model with other tensors.
     """
-    saved = checkpoint.tensors(MODEL)
-    for name in sorted({*saved.names, *trained}):
-        if name not in saved.names or name not in trained or saved.shape(name) != trained[name].shape:
-            place = checkpoint.directory / f"{MODEL}.safetensors"
-            raise CheckpointError(f"{place} is of another model: it differs in the tensor {name}")
-        saved.fill(name, trained[name])
+    for group, tensors in weights.items():
+        saved = checkpoint.tensors(group)
+        for name in sorted({*saved.names, *tensors}):
+            if name not in saved.names or name not in tensors or saved.shape(name) != tensors[name].shape:
+                place = checkpoint.directory / f"{group}.safetensors"
+                raise CheckpointError(f"{place} is of another model: it differs in the tensor {name}")
+            saved.fill(name, tensors[name])
     moments = checkpoint.tensors(OPTIMIZER)
-    groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    found: dict[str, Tensor] = {}
     for name in moments.names:
-        number, _, key = name.partition(".")
-        parameter = parameters[int(number)]
+        parameter = parameters[int(name.partition(".")[0])]
         # What has a parameter's shape is divided among processes as the parameter is.
         if moments.shape(name) == parameter.shape:
-            value = torch.zeros_like(parameter)
-            moments.fill(name, value)
+            found[name] = torch.zeros_like(parameter)
+            moments.fill(name, found[name])
         else:
-            value = moments.read(name)
-        state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+            found[name] = moments.read(name)
+    optimizers.load_state(optimizer, found)

@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -77,7 +79,7 @@ def config(
 def records(run_dir: Path, kind: str = "") -> list[dict[str, Any]]:
     """Return the records of a run's log, without what the clock says."""
     lines = (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    timing = ("seconds", "pairs_per_second")
+    timing = ("seconds", "pairs_per_second", "tokens_per_second", "mfu")
     return [
         {name: value for name, value in record.items() if name not in timing}
         for record in map(json.loads, lines)
@@ -125,16 +127,22 @@ def basereward_datasets() -> Mapping[str, type]:
     return {"shifting": Shifting}
 
 
-def in_child(run: RunConfig, *, kill_at: int | None = None, resume: bool = False) -> tuple[int, int]:
-    """Train in a process of its own.
+def in_child(
+    run: RunConfig, *, kill_at: int | None = None, resume: bool = False, num_ranks: int = 1, victim: int = 0
+) -> tuple[int, int]:
+    """Train in a process of its own, or in several that train together.
 
     Args:
         run: The run.
-        kill_at: Number of the moment, counted from 0, at which the process kills itself.
+        kill_at: Number of the moment, counted from 0, at which a process kills itself.
         resume: Whether to resume.
+        num_ranks: How many processes train together. Where one dies the others are killed,
+            as `torchrun` does.
+        victim: Which of them kills itself.
 
     Returns:
-        The exit status, and how many moments there were at which it could have been killed.
+        The first exit status that is not 0, and how many moments there were at which it could have been
+        killed.
     """
     # A server that has imported all this forks in milliseconds; starting Python anew would take four seconds.
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -152,15 +160,41 @@ def in_child(run: RunConfig, *, kill_at: int | None = None, resume: bool = False
         ]
     )
     counter = context.Value("i", 0)
-    process = context.Process(target=_train, args=(run, kill_at, resume, counter))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(num_ranks):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "MASTER_PORT": port}
+        environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
+        arguments = (run, kill_at if rank == victim else None, resume, counter, rank == victim, environment)
+        processes.append(context.Process(target=_train, args=arguments))
     with patch.dict(os.environ, paths):
-        process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode, counter.value
+        for process in processes:
+            process.start()
+    status = 0
+    running = {process.sentinel: process for process in processes}
+    while running:
+        for sentinel in connection.wait(list(running)):
+            exitcode = running.pop(sentinel).exitcode
+            if exitcode and not status:
+                status = exitcode
+                for other in running.values():
+                    other.kill()
+    for process in processes:
+        process.join()
+    return status, counter.value
 
 
-def _train(run: RunConfig, kill_at: int | None, resume: bool, counter: Any) -> None:
+def _train(
+    run: RunConfig,
+    kill_at: int | None,
+    resume: bool,
+    counter: Any,
+    counts: bool,
+    environment: Mapping[str, str],
+) -> None:
+    os.environ.update(environment)
     import shutil
 
     import safetensors.torch
@@ -192,6 +226,6 @@ def _train(run: RunConfig, kill_at: int | None, resume: bool, counter: Any) -> N
         (RunLog, "write"),
         (torch.optim.AdamW, "step"),
     ]
-    for owner, name in moments:
+    for owner, name in moments if counts else ():
         setattr(owner, name, may_die(getattr(owner, name)))
     train(run, resume=resume, progress=False)
