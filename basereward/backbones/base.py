@@ -54,6 +54,21 @@ class Backbone(nn.Module, abc.ABC):
     def save(self, directory: Path) -> None:
         """Write weights and processor files in the hub's own layout, safetensors only."""
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the repeated blocks, such as decoder layers, which are sharded and recomputed one by one."""
+        found: list[nn.Module] = []
+
+        def visit(module: nn.Module) -> None:
+            for child in module.children():
+                kinds = {type(block) for block in child} if isinstance(child, nn.ModuleList) else set()
+                if len(kinds) == 1 and len(child) > 1:
+                    found.extend(child)
+                else:
+                    visit(child)
+
+        visit(self)
+        return found
+
     def truncate(self, num_layers: int) -> None:
         """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
         raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")
