@@ -114,6 +114,7 @@ class LoraConfig:
         targets: Ends of the names of linear layers that get an adapter, such as `q_proj`; `all-linear` for
             every one.
         parts: Parts of the backbone that get adapters.
+        whole_parts: Parts whose weights themselves are trained, such as `projector`.
         rslora: Whether `alpha` is divided by the root of the rank instead (arXiv 2312.03732).
         dora: Whether magnitudes are trained beside directions (arXiv 2402.09353).
     """
@@ -123,6 +124,7 @@ class LoraConfig:
     dropout: float = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     parts: tuple[str, ...] = ("language",)
+    whole_parts: tuple[str, ...] = ()
     rslora: bool = False
     dora: bool = False
 
