@@ -21,7 +21,7 @@ def recompute(blocks: Iterable[nn.Module]) -> None:
         blocks: Modules such as decoder layers, none within another.
     """
     for block in blocks:
-        block.forward = partial(_forward, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_forward, block.forward)
 
 
 def _forward(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:

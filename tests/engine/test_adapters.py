@@ -115,6 +115,8 @@ def test_weights_of_less_precision_are_merged_in_fp32(tiny_models: dict[str, Pat
     assert layer.base_layer.weight.dtype == torch.bfloat16
 
 
+# PeftModel asks transformers by an old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_alone_are_saved_as_peft_reads_them(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
