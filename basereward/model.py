@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -57,12 +58,7 @@ class RewardModel:
             ConfigError: When an option is unknown or wrong.
         """
         plugins = plugins or manager()
-        chosen = {
-            "backbone": backbone,
-            "head": head or Component("mlp", {}),
-            "loss": loss or Component("bradley-terry", {}),
-            "paradigm": paradigm or Component("scalar", {}),
-        }
+        chosen = _chosen(backbone, head, loss, paradigm)
         trunk = plugins.build("backbone", chosen["backbone"])
         top = plugins.build("head", chosen["head"], trunk.dim)
         criterion = plugins.build("loss", chosen["loss"])
@@ -99,14 +95,69 @@ class RewardModel:
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in KINDS}
         components = {kind: _saved_component(plugins, kind, entry) for kind, entry in saved.items()}
+        model = cls._from(directory, config, components, plugins, options)
+        model.record = dict(config["record"])
+        model.paradigm.to(device).eval()
+        return model
+
+    @classmethod
+    def start(
+        cls,
+        directory: str | Path,
+        *,
+        backbone: Component,
+        head: Component | None = None,
+        loss: Component | None = None,
+        paradigm: Component | None = None,
+        plugins: PluginManager | None = None,
+    ) -> RewardModel:
+        """Make a model of named components, as `build` does, with the weights of a saved one to go on from.
+
+        The loss, and the backbone's options besides `model`, may be others than it was trained with.
+
+        Raises:
+            ConfigError: When backbone, head or paradigm is another, or the head has another option.
+            ModelError: Naming the file or tensor that is at fault.
+        """
+        directory = Path(directory)
+        config = model_directory.read(directory, verify=True)
+        plugins = plugins or manager()
+        components = _chosen(backbone, head, loss, paradigm)
+        for kind in ("backbone", "head", "paradigm"):
+            # As JSON has it, which knows no tuples.
+            own = json.loads(json.dumps(_describe(plugins, kind, components[kind])))
+            saved = config["components"][kind]
+            if (saved["plugin"], saved["name"]) != (own["plugin"], own["name"]):
+                raise ConfigError(
+                    f"the {kind} of {directory} is {saved['name']!r}, not {own['name']!r}; a training starts "
+                    f"from a model with the same {kind}"
+                )
+            for name, value in own["options"].items() if kind == "head" else ():
+                if saved["options"].get(name) != value:
+                    raise ConfigError(
+                        f"the head of {directory} has {name} = {saved['options'].get(name)!r}, not {value!r}; "
+                        "a training starts from a model with the same head"
+                    )
+        model = cls._from(directory, config, components, plugins, {})
+        model.record = {"base_model": config["record"].get("base_model", ""), "started_from": str(directory)}
+        return model
+
+    @classmethod
+    def _from(
+        cls,
+        directory: Path,
+        config: Mapping[str, Any],
+        components: Mapping[str, Component],
+        plugins: PluginManager,
+        options: Mapping[str, Any],
+    ) -> RewardModel:
+        """Make a model of components whose backbone and head have the weights of a directory."""
         trunk = components["backbone"]
         trunk = Component(trunk.name, {**trunk.options, **options, "model": str(directory)})
         model = cls.build(**{**components, "backbone": trunk}, plugins=plugins)
-        model.record = dict(config["record"])
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
         if model.paradigm.backbone.template_digest != config["template_digest"]:
             raise ModelError(f"{directory}: the chat template is not the one the model was trained with")
-        model.paradigm.to(device).eval()
         return model
 
     def save(self, directory: str | Path, **record: Any) -> None:
@@ -225,6 +276,18 @@ def _finite(rewards: list[float]) -> list[float] | DataError:
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
     """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
+
+
+def _chosen(
+    backbone: Component, head: Component | None, loss: Component | None, paradigm: Component | None
+) -> dict[str, Component]:
+    """Return the component of each kind; what is left out is the paper's choice."""
+    return {
+        "backbone": backbone,
+        "head": head or Component("mlp", {}),
+        "loss": loss or Component("bradley-terry", {}),
+        "paradigm": paradigm or Component("scalar", {}),
+    }
 
 
 def _describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:

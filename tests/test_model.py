@@ -194,6 +194,45 @@ def test_parameters_are_sorted_into_parts(tiny_models: dict[str, Path]) -> None:
     assert sorted(counted) == sorted(id(parameter) for parameter in model.paradigm.parameters())
 
 
+def test_a_training_may_start_from_a_saved_model(saved: Path, tiny_models: dict[str, Path]) -> None:
+    comparisons = tiny.comparisons(images=False)
+    expected = RewardModel.load(saved).score(comparisons)
+    trunk = Component("causal-lm", {"model": "not/read", "max_tokens": 4000})
+    found = RewardModel.start(saved, backbone=trunk, loss=Component("hinge"), plugins=PLUGINS)
+    assert found.score(comparisons) == expected
+    assert found.record == {"base_model": str(tiny_models["llama"]), "started_from": str(saved)}
+    assert found.components["loss"]["name"] == "hinge"
+
+
+@pytest.mark.parametrize(
+    ("components", "message"),
+    [
+        (
+            {"backbone": Component("qwen-vl", {"model": "x/y"})},
+            "the backbone of {saved} is 'causal-lm', not 'qwen-vl'; a training starts from a model with the "
+            "same backbone",
+        ),
+        (
+            {"head": Component("linear")},
+            "the head of {saved} is 'mlp', not 'linear'; a training starts from a model with the same head",
+        ),
+        (
+            {"head": Component("mlp", {"pooling": "mean"})},
+            "the head of {saved} has pooling = 'last', not 'mean'; a training starts from a model with the "
+            "same head",
+        ),
+    ],
+)
+def test_a_training_does_not_start_from_another_kind_of_model(
+    saved: Path, components: dict[str, Component], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RewardModel.start(
+            saved, **{"backbone": Component("causal-lm", {"model": "x/y"}), **components}, plugins=PLUGINS
+        )
+    assert str(caught.value) == message.format(saved=saved)
+
+
 def test_a_missing_head_tensor_is_refused(saved: Path) -> None:
     rewrite_head(saved, lambda tensors: tensors.pop("head.layers.0.weight"))
     with pytest.raises(ModelError, match="head.safetensors lacks the tensor head.layers.0.weight$"):

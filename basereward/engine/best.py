@@ -39,10 +39,7 @@ class Best:
             )
 
     def is_better(self, metrics: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-        """Tell whether an evaluation beats the best so far; of equal ones the lower loss, then the earlier.
-
-        A metric that is not a number beats nothing.
-        """
+        """Tell whether an evaluation beats the best so far; of equal ones the lower loss, then the earlier."""
         if not best:
             return True
         new, old = metrics[self.metric], best[self.metric]
