@@ -60,9 +60,9 @@ class Backbone(nn.Module, abc.ABC):
 
         def visit(module: nn.Module) -> None:
             for child in module.children():
-                kinds = {type(block) for block in child} if isinstance(child, nn.ModuleList) else set()
-                if len(kinds) == 1 and len(child) > 1:
-                    found.extend(child)
+                blocks = list(child) if isinstance(child, nn.ModuleList) else []
+                if len(blocks) > 1 and len(set(map(type, blocks))) == 1:
+                    found.extend(blocks)
                 else:
                     visit(child)
 

@@ -26,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(sys.argv[1:] if arguments is None else list(arguments))
         except BaseRewardError as error:
-            print(f"basereward: error: {error}", file=sys.stderr)
+            # Of processes that train together, one may be alone in not finding its data.
+            rank = os.environ.get("RANK", "0")
+            speaker = "basereward" if rank == "0" else f"basereward: process {rank}"
+            print(f"{speaker}: error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("basereward: interrupted", file=sys.stderr)

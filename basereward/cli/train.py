@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         result = train(config, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
     except TrainingStopped as stopped:
-        print(f"basereward: {stopped}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"basereward: {stopped}", file=sys.stderr)
         return 128 + stopped.signal_number
     if result.is_first:
         print("\n".join(_summary(result)))

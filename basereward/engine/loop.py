@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from basereward.config import RunConfig
 from basereward.data.curation import Curation
-from basereward.engine import optimisation, optimizers, parallel, run_directory, snapshot
-from basereward.engine.averaging import WeightAverage
+from basereward.engine import optimisation, run_directory, snapshot
 from basereward.engine.batches import Batch, batches
 from basereward.engine.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.engine.held_out import HeldOut, is_better, why_not_judged
+from basereward.engine.learner import Learner
 from basereward.engine.not_finite import found_not_finite
-from basereward.engine.passes import Budget, passes, size_of
+from basereward.engine.passes import passes, size_of
 from basereward.engine.progress import Display
 from basereward.engine.ranks import Ranks
 from basereward.engine.rejected import RejectedRows
@@ -36,10 +34,8 @@ from basereward.engine.rows import (
 from basereward.engine.run_log import RunLog
 from basereward.engine.statistics import Window
 from basereward.engine.stopping import StopRequest, TrainingStopped
-from basereward.engine.update import Updater
 from basereward.engine.work import Work
 from basereward.errors import DataError
-from basereward.model import RewardModel
 from basereward.plugins import PluginManager
 
 
@@ -130,9 +126,11 @@ class Training:
 
         snapshot.seed_everything(config.seed)
         with display.busy(f"building a model on backbone {config.backbone.name}"):
-            self._build(plugins)
+            self.learner = Learner(config, plugins, ranks)
             if checkpoint is not None:
                 self._restore(checkpoint)
+        steps = f"{self.num_steps} steps of {self.batch_size} comparisons"
+        display.line(f"{self.learner.description}: {steps}")
         self.log: RunLog | None = None
         if ranks.is_first:
             self.log = RunLog(
@@ -158,7 +156,7 @@ class Training:
         self.display.start(self.num_steps, state.step, state.best.get("accuracy"))
         self._began = time.monotonic() - state.train_seconds
         self._since_record, self.work = time.monotonic(), Work()
-        self._train_mode()
+        self.learner.train_mode()
         if state.is_evaluation_due:
             self._evaluate()
             self._save()
@@ -195,57 +193,13 @@ class Training:
             },
             "evaluation": state.latest if state.latest.get("step") == state.step else {},
         }
-        with self.average.applied(), parallel.whole(self.passing, self.ranks):
-            self.ranks.first(lambda: self.model.save(directory, **record))
+        self.learner.save_model(directory, record)
 
     def _count_steps(self, num_rows: int) -> int:
         # The small number keeps a product such as 1.1 * 10 = 11.000000000000002 from adding a step.
         num_steps = math.ceil(self.settings.epochs * math.ceil(num_rows / self.batch_size) - 1e-9)
         limit = self.settings.max_steps
         return num_steps if limit is None else min(num_steps, limit)
-
-    def _build(self, plugins: PluginManager) -> None:
-        config = self.config
-        self.model = RewardModel.build(
-            backbone=config.backbone,
-            head=config.head,
-            loss=config.loss,
-            paradigm=config.paradigm,
-            plugins=plugins,
-        )
-        self.device = self.ranks.device
-        is_sharded = self.settings.parallel == "fsdp" and self.ranks.size > 1
-        # What is to be divided goes to the device block by block: the whole may not fit.
-        paradigm: Any = self.model.paradigm if is_sharded else self.model.paradigm.to(self.device)
-        backbone: Any = self.model.backbone
-        bf16 = optimisation.computes_in_bf16(self.settings.precision, self.device, backbone.dim)
-        self.autocast = partial(optimisation.autocast, self.device, bf16)
-        optimisation.trainable_parts(self.model.part_parameters(), self.settings)
-        self.passing = parallel.Pass(paradigm)
-        module = parallel.over_ranks(self.passing, self.ranks, self.settings, bf16=bf16)
-        # Asked again, since sharding has put other tensors in their places.
-        parts = optimisation.trainable_parts(self.model.part_parameters(), self.settings)
-        parameters = [parameter for parameters in parts.values() for parameter in parameters]
-        self.optimizer = optimizers.build(parts, self.settings)
-        self.updater = Updater(
-            module,
-            parameters,
-            self.optimizer,
-            self.ranks,
-            clip_norm=self.settings.clip_norm,
-            autocast=self.autocast,
-        )
-        self.frozen = [module for name, module in backbone.parts().items() if name not in parts]
-        self.trained = snapshot.trained_tensors(paradigm, self.frozen)
-        self.average = WeightAverage(self.trained, self.settings.ema_decay)
-        self.budget = Budget.of(self.settings, pads=getattr(paradigm, "pads", True))
-        num_parameters = sum(parameter.numel() for parameter in parameters)
-        number, kind = self.ranks.size, self.settings.parallel
-        place = f"{number} processes ({kind}) on {self.device.type}" if number > 1 else self.device.type
-        self.display.line(
-            f"training {', '.join(parts)} ({num_parameters:,} parameters) on {place} in "
-            f"{'bf16' if bf16 else 'fp32'}: {self.num_steps} steps of {self.batch_size} comparisons"
-        )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved = checkpoint.state
@@ -256,17 +210,7 @@ class Training:
                 f"{checkpoint.directory}: the training data is not what the run was started with; "
                 "bring it back, or start anew with --overwrite"
             )
-        snapshot.restore(checkpoint, self._weights(), self.optimizer)
-
-    def _weights(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return the tensors of a checkpoint besides the optimiser's."""
-        averages = {snapshot.AVERAGE: self.average.tensors} if self.average.tensors else {}
-        return {snapshot.MODEL: self.trained, **averages}
-
-    def _train_mode(self) -> None:
-        self.passing.train()
-        for module in self.frozen:
-            module.eval()  # or its dropout would be on, and its running averages move
+        self.learner.restore(checkpoint)
 
     def _batches(self) -> Generator[Batch]:
         """Yield the batches that are left, over the epochs' ends."""
@@ -279,7 +223,7 @@ class Training:
                 rows,
                 left,
                 self.batch_size,
-                self.passing.prepare,
+                self.learner.passing.prepare,
                 num_workers=self.settings.num_workers,
                 rank=self.ranks.rank,
                 num_ranks=self.ranks.size,
@@ -294,15 +238,15 @@ class Training:
         """Train on one batch, and note what came of it."""
         state = self.state
         snapshot.seed_step(self.config.seed, state.step, self.ranks.rank)
-        sizes = [size_of(self.passing.paradigm, prepared) for prepared in batch.prepared]
-        groups = passes(sizes, self.budget)
+        sizes = [size_of(self.learner.passing.paradigm, prepared) for prepared in batch.prepared]
+        groups = passes(sizes, self.learner.budget)
         facts = [len(groups), len(batch.prepared), len(batch.rejected)]
         num_passes, num_used, num_rejected = zip(*self.ranks.gather_numbers(facts), strict=True)
         first_error = self._reject(batch) if any(num_rejected) else None
         factor = optimisation.schedule_factor(state.step, self.num_steps, self.settings)
-        rates = optimisation.set_learning_rate(self.optimizer, factor)
+        rates = optimisation.set_learning_rate(self.learner.optimizer, factor)
         norm = self._update(batch, groups, max(num_passes)) if any(num_used) else 0.0
-        self.work.add(sizes, groups, self.budget)
+        self.work.add(sizes, groups, self.learner.budget)
         state.step += 1
         state.num_used += sum(num_used)
         state.position += batch.num_rows
@@ -325,21 +269,20 @@ class Training:
     def _update(self, batch: Batch, groups: Sequence[Sequence[int]], num_passes: int) -> float:
         """Take one optimiser step, and return the norm of its gradient."""
         prepared = [[batch.prepared[number] for number in group] for group in groups]
-        rows, norm = self.updater.add_up(prepared, num_passes, batch.spare)
+        rows, norm = self.learner.add_up(prepared, num_passes, batch.spare)
         losses = [row[0] for row in rows]
         if not all(map(math.isfinite, (norm, *losses))):
             raise found_not_finite(
                 batch,
-                self.passing,
+                self.learner.passing,
                 self.ranks,
-                self.autocast,
+                self.learner.autocast,
                 losses=losses,
                 norm=norm,
                 step=self.state.step + 1,
                 run_dir=self.run_dir,
             )
-        self.updater.apply()
-        self.average.update(self.state.step + 1)
+        self.learner.apply(self.state.step + 1)
         for row in rows:
             self.window.add(row)
         self.work.num_pairs += sum(row[-1] for row in rows)
@@ -376,10 +319,10 @@ class Training:
         assert self.held_out is not None
         state = self.state
         began = time.monotonic()
-        self.passing.eval()
-        with self.average.applied(), self.autocast():
-            metrics = self.held_out.evaluate(self.passing)
-        self._train_mode()
+        self.learner.passing.eval()
+        with self.learner.average.applied(), self.learner.autocast():
+            metrics = self.held_out.evaluate(self.learner.passing)
+        self.learner.train_mode()
         state.is_evaluation_due = False
         state.latest = {"step": state.step, **metrics}
         if is_better(metrics, state.best):
@@ -403,7 +346,7 @@ class Training:
         state.window = self.window.sums
         self.checkpoints.save(
             state.step,
-            snapshot.capture(self._weights(), self.optimizer),
+            self.learner.capture(),
             {
                 "training": asdict(state),
                 "num_steps": self.num_steps,

@@ -128,7 +128,7 @@ def _train(
             num_rejected=len(rejected),
             is_first=ranks.is_first,
         )
-        if count := sum(ranks.gather(training.model.num_truncated)):
+        if count := sum(ranks.gather(training.learner.model.num_truncated)):
             display.line(f"cut a response short to fit max_tokens {count:,} times, each reading counted")
     # The others are done: what is left is small, and nobody is to wait for it.
     ranks.leave()

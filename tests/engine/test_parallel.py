@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 import runs
 from safetensors.torch import load_file
 
-from basereward.config import Component, RunConfig
+from basereward.config import Component, RunConfig, to_toml
 from basereward.model import RewardModel
 
 TOLERANCE = 1e-5
@@ -97,3 +100,74 @@ def test_two_processes_of_which_one_is_killed_end_with_the_same_bytes(
     assert status == -signal.SIGKILL
     assert runs.in_child(killed, num_ranks=2, resume=True)[0] == 0
     assert runs.remains(Path(killed.output)) == runs.remains(Path(whole.output))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_run_of_two_processes_is_gone_on_with_by_one_and_the_other_way_round(
+    setting: Setting, alone: RunConfig, kind: str
+) -> None:
+    for before, after in ((2, 1), (1, 2)):
+        run = setting.config(f"{kind}-{before}-{after}", parallel=kind)
+        status, num_moments = runs.in_child(run, num_ranks=before)
+        assert status == 0
+        # Once more, but only until after its first checkpoint.
+        killed = dataclasses.replace(run, output=f"{run.output}-killed")
+        status, _ = runs.in_child(killed, num_ranks=before, kill_at=num_moments // 2)
+        assert status == -signal.SIGKILL
+        assert list((Path(killed.output) / "checkpoint").glob("step-*"))
+        assert runs.in_child(killed, num_ranks=after, resume=True)[0] == 0
+        assert_alike(killed, alone)
+
+
+def test_processes_share_a_model_in_groups(setting: Setting, alone: RunConfig) -> None:
+    # Two groups of one process each: each holds the whole model, and their gradients are joined.
+    run = setting.config("hybrid", parallel="fsdp", shard_ranks=1)
+    assert runs.in_child(run, num_ranks=2)[0] == 0
+    assert_alike(run, alone)
+
+
+def test_more_processes_than_rows_leave_some_idle(setting: Setting) -> None:
+    for kind in ("ddp", "fsdp"):
+        settings: dict[str, Any] = {"batch_size": 1, "micro_batch_size": None, "max_steps": 4}
+        run, expected = (
+            setting.config(f"{name}-{kind}", parallel=kind, **settings) for name in ("idle", "busy")
+        )
+        assert runs.in_child(run, num_ranks=2)[0] == 0
+        assert runs.in_child(expected)[0] == 0
+        assert_alike(run, expected)
+
+
+def test_a_signal_to_torchrun_ends_a_run_that_is_gone_on_with_later(setting: Setting) -> None:
+    run = setting.config("signalled", epochs=60, save_every=1000, eval_every=1000)
+    run_file = setting.root / "signalled.toml"
+    run_file.write_text(to_toml(run), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "basereward", "train", str(run_file)]
+    log = Path(run.output) / "log.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (log.is_file() and log.read_text().count('"kind": "step"') > 5):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    [checkpoint] = (Path(run.output) / "checkpoint").iterdir()
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert 5 < step < 180  # of 60 epochs of 3 steps
+    # The first process alone speaks for all.
+    stopped = f"stopped by SIGTERM after step {step}; {run.output} holds a checkpoint"
+    assert errors.count(stopped) == 1
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=90, check=True)
+    assert "trained 180 steps" in done.stdout
+    assert done.stdout.count("model: ") == 1
+    assert [record["step"] for record in runs.records(Path(run.output), "step")] == list(range(1, 181))
+
+
+def test_processes_that_cannot_be_divided_as_asked_are_refused(setting: Setting) -> None:
+    run_file = setting.root / "wrong.toml"
+    run_file.write_text(to_toml(setting.config("wrong", parallel="fsdp", shard_ranks=3)), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "basereward", "train", str(run_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.returncode
+    message = "train.shard_ranks is 3, which doesn't divide the 2 processes; allowed: 1, 2"
+    assert f"basereward: error: {message}" in done.stderr
+    assert f"basereward: process 1: error: {message}" in done.stderr

@@ -1,0 +1,126 @@
+"""What learns: a model over processes, its optimiser, and the averages of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from basereward.config import RunConfig
+from basereward.engine import optimisation, optimizers, parallel, snapshot
+from basereward.engine.averaging import WeightAverage
+from basereward.engine.checkpoints import Checkpoint
+from basereward.engine.passes import Budget
+from basereward.engine.ranks import Ranks
+from basereward.engine.recomputation import recompute
+from basereward.engine.update import Updater
+from basereward.model import RewardModel
+from basereward.plugins import PluginManager
+
+
+class Learner:
+    """A model in training.
+
+    Args:
+        config: The run, its components' options filled in.
+        plugins: Where components are looked up.
+        ranks: The processes that train together.
+
+    Attributes:
+        passing: The paradigm as a module; scores too.
+        updater: Takes steps.
+        autocast: Returns the context in which the model runs.
+        budget: What fits one forward pass.
+        description: What is trained where, for people.
+    """
+
+    def __init__(self, config: RunConfig, plugins: PluginManager, ranks: Ranks) -> None:
+        settings = config.train
+        self.ranks = ranks
+        self.model = RewardModel.build(
+            backbone=config.backbone,
+            head=config.head,
+            loss=config.loss,
+            paradigm=config.paradigm,
+            plugins=plugins,
+        )
+        is_sharded = settings.parallel == "fsdp" and ranks.size > 1
+        # What is to be divided goes to the device block by block: the whole may not fit.
+        paradigm: Any = self.model.paradigm if is_sharded else self.model.paradigm.to(ranks.device)
+        backbone: Any = self.model.backbone
+        bf16 = optimisation.computes_in_bf16(settings.precision, ranks.device, backbone.dim)
+        self.autocast = partial(optimisation.autocast, ranks.device, bf16)
+        optimisation.trainable_parts(self.model.part_parameters(), settings)
+        if settings.activation_checkpointing:
+            recompute(backbone.blocks())
+        self.passing = parallel.Pass(paradigm)
+        module = parallel.over_ranks(self.passing, ranks, settings, bf16=bf16)
+        # Asked again, since sharding has put other tensors in their places.
+        parts = optimisation.trainable_parts(self.model.part_parameters(), settings)
+        parameters = [parameter for parameters in parts.values() for parameter in parameters]
+        self.optimizer = optimizers.build(parts, settings)
+        self.updater = Updater(
+            module,
+            parameters,
+            self.optimizer,
+            ranks,
+            clip_norm=settings.clip_norm,
+            autocast=self.autocast,
+        )
+        self._frozen = [part for name, part in backbone.parts().items() if name not in parts]
+        self._trained = snapshot.trained_tensors(paradigm, self._frozen)
+        self.average = WeightAverage(self._trained, settings.ema_decay)
+        self.budget = Budget.of(settings, pads=getattr(paradigm, "pads", True))
+        num_parameters = sum(parameter.numel() for parameter in parameters)
+        place = ranks.device.type
+        if ranks.size > 1:
+            place = f"{ranks.size} processes ({settings.parallel}) on {place}"
+        self.description = (
+            f"training {', '.join(parts)} ({num_parameters:,} parameters) on {place} in "
+            f"{'bf16' if bf16 else 'fp32'}"
+        )
+
+    def train_mode(self) -> None:
+        """Switch to training what is trained."""
+        self.passing.train()
+        for module in self._frozen:
+            module.eval()  # or its dropout would be on, and its running averages move
+
+    def add_up(
+        self, passes: Sequence[Sequence[Any]], num_passes: int, spare: Any
+    ) -> tuple[list[list[float]], float]:
+        """Leave the gradients of a step in the parameters; see `Updater.add_up`."""
+        return self.updater.add_up(passes, num_passes, spare)
+
+    def apply(self, step: int) -> None:
+        """Change the weights, and their averages.
+
+        Args:
+            step: The step's number, counted from 1.
+        """
+        self.updater.apply()
+        self.average.update(step)
+
+    def save_model(self, directory: Path, record: Mapping[str, Any]) -> None:
+        """Save the model as it is evaluated: with the averages, if there are some, and whole."""
+        with self.average.applied(), parallel.whole(self.passing, self.ranks):
+            self.ranks.first(lambda: self.model.save(directory, **record))
+
+    def capture(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the tensors of a checkpoint by group."""
+        return snapshot.capture(self._weights(), self.optimizer)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint.
+
+        Raises:
+            CheckpointError: When it is of a model with other tensors.
+        """
+        snapshot.restore(checkpoint, self._weights(), self.optimizer)
+
+    def _weights(self) -> dict[str, Mapping[str, Tensor]]:
+        averages = {snapshot.AVERAGE: self.average.tensors} if self.average.tensors else {}
+        return {snapshot.MODEL: self._trained, **averages}
