@@ -39,7 +39,7 @@ class Best:
             )
 
     def is_better(self, metrics: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-        """Tell whether an evaluation beats the best so far; of equal ones the lower loss, then the earlier."""
+        """Tell whether an evaluation beats the best so far; of equals the lower loss does, or the earlier."""
         if not best:
             return True
         new, old = metrics[self.metric], best[self.metric]
