@@ -56,6 +56,11 @@ class Tree:
         shared = min(ops.common_prefix(sequences), min(map(len, sequences)) - 1)
         return cls.of_text(list(sequences[0][:shared]), [list(ids[shared:]) for ids in sequences])
 
+    @property
+    def num_patches(self) -> int:
+        """Patches of the prompt's pictures, or what stands for them: rows of the largest of the media."""
+        return max((len(value) for value in self.media.values()), default=0)
+
     def branches(self) -> list[Tree]:
         """Return each response as a tree of its own: the form in which nothing is shared."""
         return [replace(self, responses=[response]) for response in self.responses]

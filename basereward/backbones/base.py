@@ -69,6 +69,12 @@ class Backbone(nn.Module, abc.ABC):
         visit(self)
         return found
 
+    @property
+    def packs(self) -> bool:
+        """Whether the trees of a batch may lie in one row, in which no place is left to padding."""
+        decoder = getattr(self, "decoder", None)
+        return bool(getattr(decoder, "packs", False))
+
     def truncate(self, num_layers: int) -> None:
         """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
         raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")

@@ -104,6 +104,11 @@ class Decoder:
         self.reads_middle = False
         self.use(mode if self.shares else "plain")
 
+    @property
+    def packs(self) -> bool:
+        """Whether trees may lie in one row: the dense mask's cost goes with the square of a row."""
+        return self.mode == "forest"
+
     def use(self, mode: str) -> None:
         """Attend by `forest`, by `dense` (its reference), or `plain`, which takes one response to a row."""
         self.mode = mode

@@ -14,6 +14,10 @@ from basereward.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 
 
+ONE_ROW = 2**40
+"""More tokens than there are in any batch."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A comparison and its tokens."""
@@ -51,6 +55,18 @@ class Scalar(nn.Module):
         """
         return Prepared(comparison, self.backbone.encode(comparison))
 
+    @property
+    def pads(self) -> bool:
+        """Whether each comparison has a row of its own in a batch, as long as the longest."""
+        return not self.backbone.packs
+
+    def size_of(self, prepared: Prepared) -> tuple[int, int]:
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        tree = prepared.tree
+        shared = self.share_prompts and self.backbone.shares
+        num_prompts = 1 if shared else len(tree.responses)
+        return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
+
     def forward(self, forest: Forest) -> Tensor:
         """Return the rewards [N] of a forest's responses, fp32."""
         rewards: Tensor = self.head(self.backbone(forest), forest)
@@ -79,5 +95,7 @@ class Scalar(nn.Module):
         return self.score_of([self.prepare(comparison) for comparison in comparisons])
 
     def _forest(self, batch: Sequence[Prepared]) -> Forest:
-        forest = self.backbone.pack([item.tree for item in batch], shared=self.share_prompts)
+        row_tokens = ONE_ROW if self.backbone.packs else None
+        trees = [item.tree for item in batch]
+        forest = self.backbone.pack(trees, shared=self.share_prompts, row_tokens=row_tokens)
         return forest.to(next(self.head.parameters()).device)
