@@ -135,8 +135,8 @@ class RewardModel:
             for name, value in own["options"].items() if kind == "head" else ():
                 if (was := saved["options"].get(name)) != value:
                     raise ConfigError(
-                        f"the head of {directory} has {name} = {was!r}, not {value!r}; a training starts from "
-                        "a model with the same head"
+                        f"the head of {directory} has {name} = {was!r}, not {value!r}; a training starts "
+                        "from a model with the same head"
                     )
         model = cls._from(directory, config, components, plugins, {})
         model.record = {"base_model": config["record"].get("base_model", ""), "started_from": str(directory)}

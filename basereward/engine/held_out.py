@@ -142,12 +142,3 @@ def why_not_judged(comparison: Comparison) -> DataError | None:
     if len(set(comparison.ranks)) == 1:
         return DataError("all responses are tied, so none is known to be better", field="ranks")
     return None
-
-
-def is_better(metrics: dict[str, Any], best: dict[str, Any]) -> bool:
-    """Tell whether an evaluation beats the best so far: by accuracy, then by loss; else the earlier stays."""
-    if not best:
-        return True
-    if metrics["accuracy"] != best["accuracy"]:
-        return bool(metrics["accuracy"] > best["accuracy"])
-    return bool(metrics["log_loss"] < best["log_loss"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from basereward.config import RunConfig
 from basereward.engine import optimisation, optimizers, parallel, snapshot
+from basereward.engine.adapters import Adapters
 from basereward.engine.averaging import WeightAverage
 from basereward.engine.checkpoints import Checkpoint
 from basereward.engine.passes import Budget
@@ -40,19 +41,14 @@ class Learner:
     def __init__(self, config: RunConfig, plugins: PluginManager, ranks: Ranks) -> None:
         settings = config.train
         self.ranks = ranks
-        self.model = RewardModel.build(
-            backbone=config.backbone,
-            head=config.head,
-            loss=config.loss,
-            paradigm=config.paradigm,
-            plugins=plugins,
-        )
+        self.model = _starting_model(config, plugins)
         is_sharded = settings.parallel == "fsdp" and ranks.size > 1
         # What is to be divided goes to the device block by block: the whole may not fit.
         paradigm: Any = self.model.paradigm if is_sharded else self.model.paradigm.to(ranks.device)
         backbone: Any = self.model.backbone
         bf16 = optimisation.computes_in_bf16(settings.precision, ranks.device, backbone.dim)
         self.autocast = partial(optimisation.autocast, ranks.device, bf16)
+        self.adapters = Adapters(backbone, settings, str(config.init or self.model.record["base_model"]))
         optimisation.trainable_parts(self.model.part_parameters(), settings)
         if settings.activation_checkpointing:
             recompute(backbone.blocks())
@@ -104,10 +100,25 @@ class Learner:
         self.updater.apply()
         self.average.update(step)
 
-    def save_model(self, directory: Path, record: Mapping[str, Any]) -> None:
-        """Save the model as it is evaluated: with the averages, if there are some, and whole."""
+    def save_model(
+        self, directory: Path, record: Mapping[str, Any], *, adapter_directory: Path | None = None
+    ) -> None:
+        """Save the model as it is evaluated: with the averages, if there are some, and whole.
+
+        Args:
+            directory: Where the model goes.
+            record: What is known of its training.
+            adapter_directory: Where its adapters go, if it has some and they are to be saved alone, too.
+        """
+
+        def save() -> None:
+            with self.adapters.merged():
+                self.model.save(directory, **record)
+            if adapter_directory is not None:
+                self.adapters.save(adapter_directory)
+
         with self.average.applied(), parallel.whole(self.passing, self.ranks):
-            self.ranks.first(lambda: self.model.save(directory, **record))
+            self.ranks.first(save)
 
     def capture(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the tensors of a checkpoint by group."""
@@ -124,3 +135,15 @@ class Learner:
     def _weights(self) -> dict[str, Mapping[str, Tensor]]:
         averages = {snapshot.AVERAGE: self.average.tensors} if self.average.tensors else {}
         return {snapshot.MODEL: self._trained, **averages}
+
+
+def _starting_model(config: RunConfig, plugins: PluginManager) -> RewardModel:
+    components = {
+        "backbone": config.backbone,
+        "head": config.head,
+        "loss": config.loss,
+        "paradigm": config.paradigm,
+    }
+    if config.init is None:
+        return RewardModel.build(**components, plugins=plugins)
+    return RewardModel.start(config.init, **components, plugins=plugins)

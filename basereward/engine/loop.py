@@ -15,8 +15,9 @@ from basereward.config import RunConfig
 from basereward.data.curation import Curation
 from basereward.engine import optimisation, run_directory, snapshot
 from basereward.engine.batches import Batch, batches
+from basereward.engine.best import Best
 from basereward.engine.checkpoints import Checkpoint, CheckpointError, Checkpoints
-from basereward.engine.held_out import HeldOut, is_better, why_not_judged
+from basereward.engine.held_out import HeldOut, why_not_judged
 from basereward.engine.learner import Learner
 from basereward.engine.not_finite import found_not_finite
 from basereward.engine.passes import passes, size_of
@@ -50,6 +51,7 @@ class State:
         num_used: Comparisons trained on so far.
         train_seconds: Time spent so far.
         is_evaluation_due: Whether the step's evaluation was put off, since a signal was to end the training.
+        num_worse: Evaluations since the best one.
         best: Metrics of the best evaluation so far, and its step.
         latest: The same of the latest evaluation.
         window: Sums since the last record of a step.
@@ -61,6 +63,7 @@ class State:
     num_used: int = 0
     train_seconds: float = 0.0
     is_evaluation_due: bool = False
+    num_worse: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     latest: dict[str, Any] = field(default_factory=dict)
     window: list[float] = field(default_factory=list)
@@ -98,6 +101,7 @@ class Training:
         self.state = State(**saved["training"]) if checkpoint else State()
         self.window = Window(self.state.window)
         self.batch_size = self.settings.batch_size
+        self.best_by = Best(self.settings)
 
         # Reading comes first: its errors are the commonest, and a big model takes minutes to load.
         loss = plugins.build("loss", config.loss)
@@ -166,8 +170,7 @@ class Training:
                 # Asked once a step: a signal that comes later ends the training after the next one.
                 number = max(number for [number] in self.ranks.gather_numbers([stop.signal_number or 0]))
                 stops = number > 0
-                is_end = state.step == self.num_steps
-                is_milestone = is_end or self._is_milestone(batch)
+                is_milestone = state.step == self.num_steps or self._is_milestone(batch)
                 if is_milestone and self.held_out is not None:
                     # An evaluation takes minutes, and who sends SIGTERM may wait seconds.
                     state.is_evaluation_due = stops
@@ -175,11 +178,18 @@ class Training:
                         batch.settle()
                         self._evaluate()
                 every = self.settings.save_every
-                if stops or is_end or (state.step % every == 0 if every else is_milestone):
+                if stops or self._is_over() or (state.step % every == 0 if every else is_milestone):
                     self._save()
                 if stops:
                     raise TrainingStopped(number, state.step, str(self.run_dir))
         self.display.stop()
+        if state.step < self.num_steps:
+            waited = f"{state.num_worse} evaluations in a row were no better by {self.best_by.metric}"
+            self.display.line(f"ending after step {state.step}: {waited}")
+
+    def _is_over(self) -> bool:
+        """Tell whether no step is left: all are done, or a better evaluation is no longer waited for."""
+        return self.state.step == self.num_steps or self.best_by.is_given_up(self.state.num_worse)
 
     def save_model(self, directory: Path) -> None:
         """Save the model as it is now, with what is known of its training."""
@@ -193,7 +203,10 @@ class Training:
             },
             "evaluation": state.latest if state.latest.get("step") == state.step else {},
         }
-        self.learner.save_model(directory, record)
+        is_result = directory.name == run_directory.MODEL
+        self.learner.save_model(
+            directory, record, adapter_directory=self.run_dir / run_directory.ADAPTER if is_result else None
+        )
 
     def _count_steps(self, num_rows: int) -> int:
         # The small number keeps a product such as 1.1 * 10 = 11.000000000000002 from adding a step.
@@ -215,7 +228,7 @@ class Training:
     def _batches(self) -> Generator[Batch]:
         """Yield the batches that are left, over the epochs' ends."""
         state = self.state
-        while state.step < self.num_steps:
+        while not self._is_over():
             if self.rows.epoch != state.epoch:
                 self.rows.turn_to(state.epoch)
             rows, left = self.rows.rows(state.position), self.rows.num_rows - state.position
@@ -231,7 +244,7 @@ class Training:
             with closing(following) as found:
                 for batch in found:
                     yield batch
-                    if state.step == self.num_steps:
+                    if self._is_over():
                         return
 
     def _step(self, batch: Batch) -> None:
@@ -325,8 +338,9 @@ class Training:
         self.learner.train_mode()
         state.is_evaluation_due = False
         state.latest = {"step": state.step, **metrics}
-        if is_better(metrics, state.best):
-            state.best = state.latest
+        state.num_worse += 1
+        if self.best_by.is_better(metrics, state.best):
+            state.best, state.num_worse = state.latest, 0
             self.save_model(self.run_dir / run_directory.MODEL)
             if self.ranks.is_first:
                 self.held_out.remember(self.run_dir / run_directory.BEST_REWARDS)

@@ -65,20 +65,6 @@ def trainable_parts(
     return {name: trainable[name] for name in parts if name in trainable}
 
 
-def adamw(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW with a learning rate for each part, and no decay on biases and norms (one axis)."""
-    groups = []
-    for name, parameters in trainable.items():
-        peak = config.lr_parts.get(name, config.lr)
-        for decays in (True, False):
-            chosen = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
-            if chosen:
-                decay = config.weight_decay if decays else 0.0
-                rates = {"lr": peak, "peak": peak, "weight_decay": decay}
-                groups.append({"params": chosen, "part": name, **rates})
-    return torch.optim.AdamW(groups, betas=config.betas, fused=True)
-
-
 def schedule_factor(step: int, num_steps: int, config: TrainConfig) -> float:
     """Return what share of its peak the learning rate has in a step counted from 0.
 

@@ -21,6 +21,7 @@ LOG_FILE = "log.jsonl"
 REJECTED_FILE = "rejected.jsonl"
 CURATION_FILE = "curation.json"
 MODEL, LAST, CHECKPOINT = "model", "last", "checkpoint"
+ADAPTER = "adapter"
 BEST_REWARDS = "best-rewards.jsonl"
 TENSORBOARD, PLOTS, EVALUATION = "tensorboard", "plots", "evaluation"
 OWN = (
@@ -29,6 +30,7 @@ OWN = (
     REJECTED_FILE,
     CURATION_FILE,
     ROWS_FILE,
+    ADAPTER,
     BEST_REWARDS,
     MODEL,
     LAST,
@@ -47,6 +49,7 @@ FREE = (
     "output",
     *(f"train.micro_batch_{unit}" for unit in ("size", "tokens", "patches")),
     *(f"train.{name}" for name in ("save_every", "log_every", "num_workers", "parallel", "shard_ranks")),
+    "train.activation_checkpointing",
 )
 """What a resumed run may set otherwise, since the course of the training doesn't depend on it."""
 
@@ -64,9 +67,12 @@ def resolved(config: RunConfig, plugins: PluginManager) -> RunConfig:
         eval=tuple(plugins.resolve("dataset", component) for component in config.data.eval),
         curation=tuple(map(resolved_step, config.data.curation)),
     )
+    backbone = config.backbone
+    if config.init is not None:
+        backbone = replace(backbone, options={"model": config.init, **backbone.options})
     return replace(
         config,
-        backbone=plugins.resolve("backbone", config.backbone),
+        backbone=plugins.resolve("backbone", backbone),
         head=plugins.resolve("head", config.head),
         loss=plugins.resolve("loss", config.loss),
         paradigm=plugins.resolve("paradigm", config.paradigm),
@@ -100,7 +106,7 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
         _clear_unfinished(directory)
         _check_same(directory, config, plugins)
     elif overwrite:
-        _clear(directory)
+        clear(directory)
     elif directory.is_dir() and any(path.name not in VAIN for path in directory.iterdir()):
         raise ConfigError(
             f"output: {directory} is not empty; resume the run there with --resume, replace it with "
@@ -113,7 +119,7 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
     return directory
 
 
-def _clear(directory: Path) -> None:
+def clear(directory: Path) -> None:
     """Remove what an earlier run left; whatever else lies there is not ours to remove."""
     for name in OWN:
         path = directory / name
@@ -126,7 +132,7 @@ def _clear(directory: Path) -> None:
 
 def _clear_unfinished(directory: Path) -> None:
     """Remove models that a killed run was writing."""
-    for name in (MODEL, LAST):
+    for name in (MODEL, LAST, ADAPTER):
         for left in directory.glob(f".{name}.*"):
             shutil.rmtree(left)
 

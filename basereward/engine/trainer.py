@@ -12,10 +12,10 @@ from basereward.engine import run_directory
 from basereward.engine.checkpoints import Checkpoints
 from basereward.engine.loop import Training
 from basereward.engine.plots import draw_course
-from basereward.engine.progress import Display, one_bar_at_a_time
+from basereward.engine.progress import Display
 from basereward.engine.ranks import Ranks
 from basereward.engine.rejected import RejectedRows
-from basereward.plugins import PluginManager, manager
+from basereward.plugins import PluginManager
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrainResult:
 
     Args:
         run_dir: The run directory.
-        model_dir: The model with the best held-out accuracy; without held-out data the last one.
+        model_dir: The model that was best on held-out data; without such data the last one.
         last_dir: The last model.
         train_seconds: Time in the training loop, evaluations included, over all resumptions.
         best: Metrics of the best model's evaluation, and its `step`; empty without held-out data.
@@ -43,49 +43,7 @@ class TrainResult:
     is_first: bool = True
 
 
-def train(
-    config: RunConfig,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-    plugins: PluginManager | None = None,
-) -> TrainResult:
-    """Train a reward model and leave it, with all that is known about its training, in the run directory.
-
-    Under `torchrun` the processes train together. Seeds the process's random generators. SIGINT and SIGTERM
-    end the training after the step in hand, with a checkpoint.
-
-    Args:
-        config: What to train on what, and how.
-        resume: Whether to go on from the run directory's newest checkpoint, or to start if it has none yet.
-        overwrite: Whether to replace an earlier run in the same directory.
-        progress: Whether to show progress on standard error.
-        plugins: Where components are looked up; None for the installed ones and the run's own.
-
-    Raises:
-        ConfigError: When a setting is wrong, or the run directory is in use.
-        DataError: When a row can't be used and that is to end the training, or when no row can be used.
-        CheckpointError: When a checkpoint is damaged, is of another training, or can't be written.
-        NotFinite: When the loss or its gradient is not finite.
-        TrainingStopped: When a signal ended the training.
-    """
-    ranks = Ranks.join()
-    try:
-        with one_bar_at_a_time():
-            return _train(
-                config,
-                plugins or manager(config.plugins),
-                resume=resume,
-                overwrite=overwrite,
-                display=Display(enabled=progress and ranks.is_first),
-                ranks=ranks,
-            )
-    finally:
-        ranks.leave()
-
-
-def _train(
+def train_once(
     config: RunConfig,
     plugins: PluginManager,
     *,
@@ -93,7 +51,19 @@ def _train(
     overwrite: bool,
     display: Display,
     ranks: Ranks,
+    is_last: bool = True,
 ) -> TrainResult:
+    """Train a run without stages, or one stage.
+
+    Args:
+        config: What to train on what, and how.
+        plugins: Where components are looked up.
+        resume: Whether to go on from the newest checkpoint, if there is one.
+        overwrite: Whether to replace an earlier run.
+        display: Shows how it goes.
+        ranks: The processes that train together.
+        is_last: Whether they part after it.
+    """
     config = run_directory.resolved(config, plugins)
     run_dir = ranks.first(lambda: run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite))
     checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT, ranks)
@@ -130,8 +100,8 @@ def _train(
         )
         if count := sum(ranks.gather(training.learner.model.num_truncated)):
             display.line(f"cut a response short to fit max_tokens {count:,} times, each reading counted")
-    # The others are done: what is left is small, and nobody is to wait for it.
-    ranks.leave()
+    if is_last:  # what is left is small, and nobody is to wait for it
+        ranks.leave()
     if ranks.is_first:
         draw_course(run_dir, warn=display.line)
         if training.held_out is not None:

@@ -22,23 +22,6 @@ def parts() -> dict[str, list[nn.Parameter]]:
     }
 
 
-def test_each_part_has_its_rate_and_only_matrices_decay() -> None:
-    config = TrainConfig(lr=1e-3, lr_parts={"head": 1e-2}, weight_decay=0.1)
-    optimizer = optimisation.adamw(optimisation.trainable_parts(parts(), config), config)
-    found = [
-        (group["part"], group["lr"], group["weight_decay"], len(group["params"]))
-        for group in optimizer.param_groups
-    ]
-    assert found == [
-        ("vision", 1e-3, 0.1, 1),
-        ("vision", 1e-3, 0.0, 1),
-        ("language", 1e-3, 0.0, 2),
-        ("head", 1e-2, 0.1, 1),
-        ("head", 1e-2, 0.0, 1),
-    ]
-    assert optimisation.set_learning_rate(optimizer, 0.5) == {"vision": 5e-4, "language": 5e-4, "head": 5e-3}
-
-
 def test_a_parameter_of_two_parts_stays_frozen_with_one_of_them() -> None:
     found = parts()
     found["head"].append(found["vision"][0])
