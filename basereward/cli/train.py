@@ -65,7 +65,7 @@ def _summary(result: TrainResult) -> list[str]:
     if best := result.best:
         interval = f"{best['low']:.4f} to {best['high']:.4f}"
         lines.append(
-            f"best held-out accuracy {best['accuracy']:.4f} ({interval}, {best['num_pairs']} pairs) "
+            f"held-out accuracy {best['accuracy']:.4f} ({interval}, {best['num_pairs']} pairs) "
             f"after step {best['step']}"
         )
     if result.num_rejected:

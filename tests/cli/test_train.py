@@ -35,7 +35,7 @@ def test_a_run_file_becomes_a_model(run_file: Path, capsys: pytest.CaptureFixtur
     output = capsys.readouterr()
     first, second, third, fourth = output.out.splitlines()
     assert first.startswith("trained 4 steps in ")
-    assert second.startswith("best held-out accuracy 1.0000 (0.6756 to 1.0000, 8 pairs) after step ")
+    assert second.startswith("held-out accuracy 1.0000 (0.6756 to 1.0000, 8 pairs) after step ")
     assert third == f"2 rows rejected: {run_file.parent}/run/rejected.jsonl"
     assert fourth == f"model: {run_file.parent}/run/model"
     assert "step 4/4: held-out accuracy 1.0000" in output.err

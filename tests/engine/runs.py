@@ -157,6 +157,8 @@ def in_child(
             "torch.utils.tensorboard",
             "transformers.models.auto.modeling_auto",
             "transformers.models.llama.modeling_llama",
+            "peft",
+            "bitsandbytes.optim",
         ]
     )
     counter = context.Value("i", 0)

@@ -1,0 +1,49 @@
+"""Whatever the strategy: killed and resumed is as if never killed."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+
+from basereward.config import Component, LoraConfig, RunConfig
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "adafactor": {"optimizer": "adafactor", "ema_decay": 0.8, "activation_checkpointing": True},
+    "adamw-8bit": {"optimizer": "adamw-8bit", "best_by": "-reward_std", "patience": 3},
+    "lora": {"lora": LoraConfig(dropout=0.2), "ema_decay": 0.8, "best_by": "log_loss", "lr": 1e-2},
+}
+
+
+def adapter(run: RunConfig) -> dict[str, bytes]:
+    """Return the files of the adapters that a run saves alone."""
+    directory = Path(run.output) / "adapter"
+    return {path.name: path.read_bytes() for path in directory.iterdir()} if directory.is_dir() else {}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_run_killed_midway_and_resumed_ends_with_the_same_bytes(
+    tiny_models: dict[str, Path], text_data: Path, tmp_path: Path, name: str
+) -> None:
+    def config(place: str) -> RunConfig:
+        return runs.config(
+            tmp_path / place,
+            tiny_models["llama"],
+            text_data / "train.jsonl",
+            text_data / "eval.jsonl",
+            head=Component("mlp", {"dropout": 0.2}),
+            **{"epochs": 2, "eval_every": 3, "save_every": 2, **STRATEGIES[name]},
+        )
+
+    whole, killed = config("whole"), config("killed")
+    status, num_moments = runs.in_child(whole)
+    assert status == 0
+    assert runs.in_child(killed, kill_at=num_moments // 2)[0] == -signal.SIGKILL
+    assert len(runs.records(Path(killed.output), "step")) < len(runs.records(Path(whole.output), "step"))
+    assert runs.in_child(killed, resume=True)[0] == 0
+    assert runs.remains(Path(killed.output)) == runs.remains(Path(whole.output))
+    assert adapter(killed) == adapter(whole)
+    assert bool(adapter(whole)) == ("lora" in STRATEGIES[name])
