@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 from basereward import Comparison, hookimpl
@@ -128,7 +128,13 @@ def basereward_datasets() -> Mapping[str, type]:
 
 
 def in_child(
-    run: RunConfig, *, kill_at: int | None = None, resume: bool = False, num_ranks: int = 1, victim: int = 0
+    run: RunConfig,
+    *,
+    kill_at: int | None = None,
+    resume: bool = False,
+    num_ranks: int = 1,
+    victim: int = 0,
+    among: Literal["all", "checkpoints"] = "all",
 ) -> tuple[int, int]:
     """Train in a process of its own, or in several that train together.
 
@@ -139,6 +145,7 @@ def in_child(
         num_ranks: How many processes train together. Where one dies the others are killed,
             as `torchrun` does.
         victim: Which of them kills itself.
+        among: Whether any moment counts, or only those within the writing of a checkpoint.
 
     Returns:
         The first exit status that is not 0, and how many moments there were at which it could have been
@@ -169,7 +176,8 @@ def in_child(
     for rank in range(num_ranks):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "MASTER_PORT": port}
         environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
-        arguments = (run, kill_at if rank == victim else None, resume, counter, rank == victim, environment)
+        counted = among if rank == victim else None
+        arguments = (run, kill_at if counted else None, resume, counter, counted, environment)
         processes.append(context.Process(target=_train, args=arguments))
     with patch.dict(os.environ, paths):
         for process in processes:
@@ -193,7 +201,7 @@ def _train(
     kill_at: int | None,
     resume: bool,
     counter: Any,
-    counts: bool,
+    counted: Literal["all", "checkpoints"] | None,
     environment: Mapping[str, str],
 ) -> None:
     os.environ.update(environment)
@@ -208,8 +216,22 @@ def _train(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
+    is_saving = counted == "all"
+
+    def saving(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            nonlocal is_saving
+            is_saving = True
+            result = call(*args, **options)
+            is_saving = counted == "all"
+            return result
+
+        return wrapped
+
     def may_die(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **options: Any) -> Any:
+            if not is_saving:
+                return call(*args, **options)
             if counter.value == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             counter.value += 1
@@ -228,6 +250,7 @@ def _train(
         (RunLog, "write"),
         (torch.optim.AdamW, "step"),
     ]
-    for owner, name in moments if counts else ():
+    for owner, name in moments if counted else ():
         setattr(owner, name, may_die(getattr(owner, name)))
+    checkpoints.Checkpoints.save = saving(checkpoints.Checkpoints.save)  # type: ignore[method-assign]
     train(run, resume=resume, progress=False)

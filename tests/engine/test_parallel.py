@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import signal
 import subprocess
 import sys
@@ -171,3 +172,29 @@ def test_processes_that_cannot_be_divided_as_asked_are_refused(setting: Setting)
     message = "train.shard_ranks is 3, which doesn't divide the 2 processes; allowed: 1, 2"
     assert f"basereward: error: {message}" in done.stderr
     assert f"basereward: process 1: error: {message}" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fifty_kills_are_followed_by_fifty_exact_resumes(setting: Setting) -> None:
+    chance = random.Random(0)
+    forms = {"one": (1, "ddp"), "ddp": (2, "ddp"), "fsdp": (2, "fsdp")}
+    expected: dict[str, dict[str, Any]] = {}
+    num_moments: dict[tuple[str, int, str], int] = {}
+    for number in range(50):
+        form, among = [*forms][number % 3], "checkpoints" if number % 5 == 0 else "all"
+        num_ranks, kind = forms[form]
+        victim = chance.randrange(num_ranks)
+        key = (form, victim, among)
+        if key not in num_moments:
+            whole = setting.config(f"fifty-{form}-{victim}-{among}", parallel=kind)
+            status, num_moments[key] = runs.in_child(whole, num_ranks=num_ranks, victim=victim, among=among)
+            assert status == 0
+            expected.setdefault(form, runs.remains(Path(whole.output)))
+        run = setting.config(f"fifty-{number}", parallel=kind)
+        moment = chance.randrange(num_moments[key])
+        status, _ = runs.in_child(run, num_ranks=num_ranks, victim=victim, among=among, kill_at=moment)
+        assert status == -signal.SIGKILL
+        assert runs.in_child(run, num_ranks=num_ranks, resume=True)[0] == 0
+        assert runs.remains(Path(run.output)) == expected[form], (number, key, moment)
+        print(f"{number + 1}: {form}, process {victim} killed at moment {moment} of {key}: same bytes")
