@@ -26,6 +26,8 @@ class Backbone(nn.Module, abc.ABC):
         shares: Whether responses may share their prompt's computation; False where the model's attention
             can't follow a forest's rule, and each response then gets a row of its own.
         num_truncated: Responses cut short so far, each time they were encoded; for whoever runs it to report.
+        always_runs_vision: Whether a batch without pictures sends a picture of nothing through what reads
+            pictures, so that processes that train together compute the same in the same order.
     """
 
     dim: int
@@ -33,6 +35,7 @@ class Backbone(nn.Module, abc.ABC):
     shares: bool = True
     template_digest: str = ""
     num_truncated: int = 0
+    always_runs_vision: bool = False
 
     @abc.abstractmethod
     def encode(self, comparison: Comparison) -> Tree:
@@ -55,19 +58,26 @@ class Backbone(nn.Module, abc.ABC):
         """Write weights and processor files in the hub's own layout, safetensors only."""
 
     def blocks(self) -> list[nn.Module]:
-        """Return the repeated blocks, such as decoder layers, which are sharded and recomputed one by one."""
+        """Return the repeated blocks, such as decoder layers, which are sharded and recomputed one by one.
+
+        These are the elements of the outermost `nn.ModuleList`s whose modules are of one class. None is
+        within another, and they stand in the order of registration, which is that of the forward pass.
+        """
         found: list[nn.Module] = []
 
         def visit(module: nn.Module) -> None:
             for child in module.children():
-                blocks = list(child) if isinstance(child, nn.ModuleList) else []
-                if len(blocks) > 1 and len(set(map(type, blocks))) == 1:
-                    found.extend(blocks)
+                if isinstance(child, nn.ModuleList) and len(set(map(type, child))) == 1:
+                    found.extend(child)
                 else:
                     visit(child)
 
         visit(self)
         return found
+
+    def ahead(self) -> list[nn.Module]:
+        """Return the modules that `encode` runs, in workers' threads; they are frozen and never sharded."""
+        return []
 
     @property
     def packs(self) -> bool:

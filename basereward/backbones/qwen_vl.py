@@ -99,12 +99,53 @@ class QwenVL(Backbone):
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""
+        embedded, deepstack = self._with_pictures(forest)
         arguments = self.decoder.arguments(forest)
         return self.decoder.hidden(
-            lambda: self.model(
-                input_ids=forest.input_ids, position_ids=forest.positions, **forest.media, **arguments
+            lambda: self.model.language_model(
+                inputs_embeds=embedded, position_ids=forest.positions, **deepstack, **arguments
             )
         )
+
+    def _with_pictures(self, forest: Forest) -> tuple[Tensor, dict[str, Any]]:
+        """Return the embeddings [B, L, D] with features in the pictures' places, and what Qwen3-VL adds to
+        its first layers.
+
+        Images and videos go through the tower together: whatever a batch holds, there is one pass, or none.
+        """
+        config, media = self.model.config, forest.media
+        embedded = self.model.get_input_embeddings()(forest.input_ids)
+        kinds = {
+            config.image_token_id: ("pixel_values", "image_grid_thw"),
+            config.video_token_id: ("pixel_values_videos", "video_grid_thw"),
+        }
+        found = {token: names for token, names in kinds.items() if names[0] in media}
+        if not found and not self.always_runs_vision:
+            return embedded, {}
+        patches = [media[names[0]] for names in found.values()]
+        grids = [media[names[1]] for names in found.values()]
+        if not found:
+            patches, grids = self._no_picture(embedded.device)
+        seen = self.model.get_image_features(torch.cat(patches), torch.cat(grids), return_dict=True)
+        features = torch.cat(seen.pooler_output).to(embedded.dtype)  # [merged patches, D]
+        deep = [torch.cat(layer) for layer in getattr(seen, "deepstack_features", ())]
+        if not found:
+            # Joined before the decoder, as pictures are: so the backward pass, too, meets all in one order.
+            return embedded + 0.0 * sum((state.sum() for state in (features, *deep))), {}
+        sizes = [int(grid.prod(-1).sum()) // self.merge**2 for grid in grids]
+        for token, own in zip(found, features.split(sizes), strict=True):
+            embedded = embedded.masked_scatter((forest.input_ids == token)[..., None], own)
+        if not deep:
+            return embedded, {}
+        places = forest.input_ids == config.image_token_id
+        return embedded, {"visual_pos_masks": places, "deepstack_visual_embeds": deep}
+
+    def _no_picture(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the patches [patches, features] and the grid [1, 3] of the smallest picture, all zero."""
+        convolution = self.model.visual.patch_embed.proj
+        width = convolution.in_channels * math.prod(convolution.kernel_size)
+        patches = torch.zeros(self.merge**2, width, device=device)
+        return [patches], [torch.tensor([[1, self.merge, self.merge]], device=device)]
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the vision tower, the merger that projects into the decoder's width, and the decoder."""

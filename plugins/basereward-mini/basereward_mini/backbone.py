@@ -133,6 +133,9 @@ class MiniVLM(Backbone):
             soft = self.projector(self.feature_dropout(features)).flatten(0, 1).to(embedded.dtype)
             places = (forest.input_ids == self.image_token) & (forest.branch == 0)
             embedded = embedded.masked_scatter(places[..., None], soft)
+        elif self.always_runs_vision:
+            nothing = torch.zeros(1, CHANNELS, device=embedded.device)
+            embedded = embedded + 0.0 * self.projector(nothing).sum()
         arguments = self.decoder.arguments(forest)
         return self.decoder.hidden(
             lambda: self.language(inputs_embeds=embedded, position_ids=forest.positions[0], **arguments)
@@ -141,6 +144,14 @@ class MiniVLM(Backbone):
     def parts(self) -> Mapping[str, nn.Module]:
         """Return picture encoder, projector and decoder."""
         return {"vision": self.vision, "projector": self.projector, "language": self.language}
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the decoder's layers; the picture encoder runs ahead, whole."""
+        return list(self.language.layers)
+
+    def ahead(self) -> list[nn.Module]:
+        """Return the picture encoder."""
+        return [self.vision]
 
     def truncate(self, num_layers: int) -> None:
         """Keep the first decoder layers only."""
