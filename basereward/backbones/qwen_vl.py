@@ -131,7 +131,7 @@ class QwenVL(Backbone):
         deep = [torch.cat(layer) for layer in getattr(seen, "deepstack_features", ())]
         if not found:
             # Joined before the decoder, as pictures are: so the backward pass, too, meets all in one order.
-            return embedded + 0.0 * sum((state.sum() for state in (features, *deep))), {}
+            return embedded + 0.0 * sum(state.sum() for state in (features, *deep)), {}
         sizes = [int(grid.prod(-1).sum()) // self.merge**2 for grid in grids]
         for token, own in zip(found, features.split(sizes), strict=True):
             embedded = embedded.masked_scatter((forest.input_ids == token)[..., None], own)
