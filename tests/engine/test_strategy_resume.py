@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import runs
+import torch
+from safetensors.torch import load_file
 
 from basereward.config import Component, LoraConfig, RunConfig
 
@@ -47,3 +49,26 @@ def test_a_run_killed_midway_and_resumed_ends_with_the_same_bytes(
     assert runs.remains(Path(killed.output)) == runs.remains(Path(whole.output))
     assert adapter(killed) == adapter(whole)
     assert bool(adapter(whole)) == ("lora" in STRATEGIES[name])
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_train_averaged_adapters_as_one_does(
+    tiny_models: dict[str, Path], text_data: Path, tmp_path: Path, kind: str
+) -> None:
+    strategy: dict[str, Any] = {"lora": LoraConfig(), "ema_decay": 0.8, "activation_checkpointing": True}
+    outcomes = []
+    for num_ranks in (1, 2):
+        run = runs.config(
+            tmp_path / str(num_ranks),
+            tiny_models["llama"],
+            text_data / "train.jsonl",
+            text_data / "eval.jsonl",
+            **{"parallel": kind, **strategy},
+        )
+        assert runs.in_child(run, num_ranks=num_ranks)[0] == 0
+        files = (Path(run.output) / place for place in ("last/model", "last/head", "adapter/adapter_model"))
+        outcomes.append([load_file(path.with_suffix(".safetensors")) for path in files])
+    for alone, together in zip(*outcomes, strict=True):
+        assert alone.keys() == together.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name], value, atol=1e-5, rtol=1e-5)
