@@ -1,0 +1,173 @@
+"""What a model is made of, as far as its cost depends on it: matrices of each part, widths of its layers.
+
+Letters: D width of the hidden states, I width within the MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import nn
+
+ORDER = ("vision", "projector", "language", "head")
+"""The parts in the order in which a forward pass goes through them."""
+
+
+class Matrices(NamedTuple):
+    """How many weights each position of a part is multiplied with.
+
+    Args:
+        weights: Elements of its matrices; of experts those that a token goes through.
+        trained: Those of them that get a gradient.
+        on_pixels: Those of them that pixels are multiplied with, for which no gradient is wanted.
+    """
+
+    weights: int
+    trained: int
+    on_pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The equal blocks of a decoder or a vision tower.
+
+    Args:
+        number: How many there are.
+        width: D.
+        query_width: Of all heads' queries together.
+        key_width: Of all heads' keys together; values are as wide.
+        inner_width: I; with experts, of those together that a token goes through.
+        is_gated: Whether the MLP multiplies two projections.
+        has_plain_norm: Whether norms are made of single operations, each of which keeps what it needs.
+        norms_heads: Whether queries and keys are normed too.
+        window: Patches along the side of a window that attention stays in; None for no windows.
+        num_full: Blocks that attend over whole pictures all the same.
+    """
+
+    number: int
+    width: int
+    query_width: int
+    key_width: int
+    inner_width: int
+    is_gated: bool = True
+    has_plain_norm: bool = True
+    norms_heads: bool = False
+    window: int | None = None
+    num_full: int = 0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The facts that FLOPs and memory follow from.
+
+    Args:
+        parts: The matrices of each part.
+        language: The decoder's layers.
+        vision: The tower's blocks; None for a model of texts.
+        patches_per_token: Patches of a picture that are merged into one token.
+        vocabulary: Tokens that a language-model head would have to tell apart.
+    """
+
+    parts: dict[str, Matrices]
+    language: Layers
+    vision: Layers | None = None
+    patches_per_token: int = 1
+    vocabulary: int = 0
+
+    @classmethod
+    def of(cls, model: Any) -> Architecture | None:
+        """Read the facts off a reward model, its frozen parameters frozen, weights or no weights.
+
+        Returns:
+            None for a backbone that is made otherwise than a decoder of transformers or a Qwen-VL.
+        """
+        core = getattr(model.backbone, "model", None)
+        decoder = getattr(core, "language_model", core)
+        if core is None or not hasattr(decoder, "layers"):
+            return None
+        text = core.config.get_text_config()
+        vision = None
+        if core is not decoder:
+            if not hasattr(getattr(core, "visual", None), "blocks"):
+                return None
+            vision = _vision_layers(core.config.vision_config, core.visual)
+        share = _active_share(text)
+        own = {parameter for parameters in model.part_parameters().values() for parameter in parameters}
+        named = model.backbone.parts()
+        modules = {name: [module] for name, module in named.items()}
+        modules["head"] = [module for name, module in model.paradigm.named_children() if name != "backbone"]
+        parts = {name: _matrices(found, own, share) for name, found in modules.items()}
+        return cls(
+            parts={name: parts[name] for name in ORDER if name in parts},
+            language=_text_layers(text, decoder),
+            vision=vision,
+            patches_per_token=getattr(core.config.vision_config, "spatial_merge_size", 1) ** 2
+            if vision
+            else 1,
+            vocabulary=text.vocab_size,
+        )
+
+
+def _text_layers(config: Any, decoder: nn.Module) -> Layers:
+    heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    experts = getattr(config, "num_experts_per_tok", None)
+    names = {name.rpartition(".")[2] for name, _ in decoder.named_modules()}
+    return Layers(
+        number=config.num_hidden_layers,
+        width=config.hidden_size,
+        query_width=heads * head_width,
+        key_width=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
+        inner_width=experts * config.moe_intermediate_size if experts else config.intermediate_size,
+        is_gated=bool(names & {"gate_proj", "gate_up_proj", "experts"}),
+        norms_heads="q_norm" in names,
+    )
+
+
+def _vision_layers(config: Any, tower: Any) -> Layers:
+    # Qwen2-VL calls the tower's width embed_dim, and hidden_size what leaves the merger.
+    width = getattr(config, "embed_dim", None) or config.hidden_size
+    ratio = getattr(config, "mlp_ratio", None)
+    side = getattr(config, "window_size", None)
+    block = tower.blocks[0]
+    return Layers(
+        number=len(tower.blocks),
+        width=width,
+        query_width=width,
+        key_width=width,
+        inner_width=int(ratio * width) if ratio else config.intermediate_size,
+        is_gated=hasattr(block.mlp, "gate_proj"),
+        has_plain_norm=not isinstance(block.norm1, nn.LayerNorm),
+        window=side // config.patch_size if side else None,
+        num_full=len(getattr(config, "fullatt_block_indexes", ())),
+    )
+
+
+def _active_share(config: Any) -> float:
+    """Return the share of the experts' weights that a token goes through."""
+    number = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    return config.num_experts_per_tok / number if number else 1.0
+
+
+def _matrices(modules: list[nn.Module], own: set[nn.Parameter], share: float) -> Matrices:
+    weights = trained = on_pixels = 0
+    for parameter in _weights(modules):
+        if parameter not in own:
+            continue
+        number = parameter.numel()
+        if parameter.ndim == 3:  # experts, one after the other
+            number = round(number * share)
+        weights += number
+        trained += number if parameter.requires_grad else 0
+        on_pixels += number if parameter.ndim > 3 else 0  # a convolution over patches
+    return Matrices(weights, trained, on_pixels)
+
+
+def _weights(modules: list[nn.Module]) -> Iterator[nn.Parameter]:
+    """Yield what positions are multiplied with: not embeddings, of which each looks one row up."""
+    for root in modules:
+        for module in root.modules():
+            if not isinstance(module, nn.Embedding):
+                yield from (item for item in module.parameters(recurse=False) if item.ndim >= 2)
