@@ -79,6 +79,10 @@ class Learner:
             f"{'bf16' if bf16 else 'fp32'}"
         )
 
+    def release(self) -> None:
+        """Take no more steps, and let the other processes go."""
+        parallel.release(self.updater.module)
+
     def train_mode(self) -> None:
         """Switch to training what is trained."""
         self.passing.train()

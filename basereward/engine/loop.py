@@ -146,6 +146,7 @@ class Training:
 
     def __exit__(self, *error: object) -> None:
         self.display.stop()
+        self.learner.release()
         if self.log is not None:
             self.log.close()
 

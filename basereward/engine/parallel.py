@@ -145,6 +145,17 @@ def without_joining(module: nn.Module) -> AbstractContextManager[object]:
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
+def release(module: nn.Module) -> None:
+    """Make DDP let go of the processes, which must come before they part.
+
+    Else the last to hold the connections is DDP's reducer, which waits for their threads while it keeps them
+    from running Python, and sometimes for ever.
+    """
+    if isinstance(module, DistributedDataParallel):
+        held: Any = module
+        held.reducer = held.logger = None
+
+
 @contextmanager
 def whole(module: nn.Module, ranks: Ranks) -> Iterator[None]:
     """Put a sharded module's whole parameters in their places, in the first process, on the CPU.
