@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from basereward.engine import optimisation, parallel
 from basereward.engine.ranks import Ranks
@@ -65,6 +66,7 @@ class Updater:
                 (total * 0.0 if is_idle else total).backward()
             if not is_idle:
                 rows.append(row)
+        self._settle_gradients()
         sums = self.ranks.gather_tensor(joined(rows))  # [processes, 2 + S]
         norm = optimisation.average_and_clip(
             self.parameters, sums[:, 1].sum(), self.clip_norm, num_ranks=self.ranks.size
@@ -73,6 +75,29 @@ class Updater:
         *flat, norm_value = torch.cat([sums.flatten(), norm[None]]).tolist()
         width = sums.shape[1]
         return [flat[start : start + width] for start in range(0, len(flat), width)], norm_value
+
+    def _settle_gradients(self) -> None:
+        """Let each parameter take part from the first step that has a gradient for it, and in all from then on.
+
+        What a step doesn't use, such as the vision tower where no row has a picture, has no gradient in one
+        process, and zeros where another process might have used it. The optimiser would skip the one, and
+        not the other.
+        """
+        fresh = [parameter for parameter in self.parameters if not self.optimizer.state.get(parameter)]
+        if len(fresh) < len(self.parameters):
+            known = set(map(id, fresh))
+            for parameter in self.parameters:
+                if parameter.grad is None and id(parameter) not in known:
+                    parameter.grad = torch.zeros_like(parameter)
+        given = [parameter for parameter in fresh if parameter.grad is not None]
+        norms = [
+            torch.linalg.vector_norm(parameter.grad) for parameter in given if parameter.grad is not None
+        ]
+        if norms:
+            whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+            for parameter, norm in zip(given, torch.stack(whole).tolist(), strict=True):
+                if norm == 0:
+                    parameter.grad = None
 
     def apply(self) -> None:
         """Change the parameters."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import runs
+from PIL import Image as Pillow
 from safetensors.torch import load_file
 
 from basereward.config import Component, RunConfig, to_toml
@@ -198,3 +199,26 @@ def test_fifty_kills_are_followed_by_fifty_exact_resumes(setting: Setting) -> No
         assert runs.in_child(run, num_ranks=num_ranks, resume=True)[0] == 0
         assert runs.remains(Path(run.output)) == expected[form], (number, key, moment)
         print(f"{number + 1}: {form}, process {victim} killed at moment {moment} of {key}: same bytes")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_rows_with_pictures_and_rows_without_may_meet_in_one_step(
+    tiny_models: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    picture = tmp_path / "picture.png"
+    Pillow.new("RGB", (56, 56), "red").save(picture)
+    content = runs.rows(8, seed=5)
+    for row in content[::2]:
+        row["prompt"], row["images"] = f"<image>{row['prompt']}", ["picture.png"]
+    rows = runs.write_rows(tmp_path / "train.jsonl", content)
+    model = tiny_models["qwen2_5_vl"]
+
+    def config(name: str) -> RunConfig:
+        # With two rows a step in two processes, one often has the picture and the other none.
+        settings: dict[str, Any] = {"batch_size": 2, "log_every": 1, "parallel": kind}
+        backbone = Component("qwen-vl", {"model": str(model)})
+        return runs.config(tmp_path / name, model, rows, rows, backbone=backbone, **settings)
+
+    assert runs.in_child(config("alone"))[0] == 0
+    assert runs.in_child(config("together"), num_ranks=2)[0] == 0
+    assert_alike(config("together"), config("alone"))
