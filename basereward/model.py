@@ -167,12 +167,15 @@ class RewardModel:
             directory: Where to.
             record: Facts to add to the directory's record.
         """
+        trunk = self.components["backbone"]
+        unsaved = getattr(self.backbone, "unsaved_options", ())
+        kept = {name: value for name, value in trunk["options"].items() if name not in unsaved}
         with model_directory.replacing(Path(directory)) as place:
             self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(
                 place,
-                components=self.components,
+                components={**self.components, "backbone": {**trunk, "options": kept}},
                 template_digest=self.backbone.template_digest,
                 record={**self.record, **record},
             )

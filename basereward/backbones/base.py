@@ -25,6 +25,8 @@ class Backbone(nn.Module, abc.ABC):
         pad: The token id that fills rows.
         shares: Whether responses may share their prompt's computation; False where the model's attention
             can't follow a forest's rule, and each response then gets a row of its own.
+        unsaved_options: Options of the model in memory alone, such as a quantization: what `save` writes is
+            to be read without them.
         num_truncated: Responses cut short so far, each time they were encoded; for whoever runs it to report.
         always_runs_vision: Whether a batch without pictures sends a picture of nothing through what reads
             pictures, so that processes that train together compute the same in the same order.
@@ -34,6 +36,7 @@ class Backbone(nn.Module, abc.ABC):
     pad: int = 0
     shares: bool = True
     template_digest: str = ""
+    unsaved_options: tuple[str, ...] = ()
     num_truncated: int = 0
     always_runs_vision: bool = False
 

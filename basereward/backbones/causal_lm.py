@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer
+from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer, save_model
+from basereward.backbones.quantized import Quantization
 from basereward.chat import Chat
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError
@@ -22,22 +23,27 @@ class CausalLM(Backbone):
     Args:
         model: A directory with a transformers model and tokenizer, or a hub id.
         dtype: Type of the weights.
+        quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
+            with adapters in little memory; None for none. Models are saved with plain weights.
         max_tokens: The longest that prompt and response may be together; None for no limit.
         on_long: Whether a longer response is refused or, counted, cut at its end.
         attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
     """
+
+    unsaved_options = ("quantize",)
 
     def __init__(
         self,
         *,
         model: str,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantize: Quantization | None = None,
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
         super().__init__()
-        self.model: Any = load_model(model, dtype=dtype)
+        self.model: Any = load_model(model, dtype=dtype, quantize=quantize)
         if not hasattr(self.model, "layers"):
             raise ConfigError(f"{model} is a {type(self.model).__name__}, no decoder-only language model")
         self.tokenizer = load_tokenizer(model)
@@ -73,5 +79,5 @@ class CausalLM(Backbone):
 
     def save(self, directory: Path) -> None:
         """Write model and tokenizer in the hub's layout."""
-        self.model.save_pretrained(directory, max_shard_size="5GB")
+        save_model(self.model, directory)
         self.tokenizer.save_pretrained(directory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from basereward import attention
+from basereward.backbones import quantized
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import Forest
 
@@ -36,20 +37,31 @@ def source_arguments(model: str) -> dict[str, Any]:
     }
 
 
-def load_model(model: str, *, dtype: str) -> Any:
+def load_model(
+    model: str, *, dtype: str, quantize: quantized.Quantization | None = None, skipped: Collection[str] = ()
+) -> Any:
     """Load the bare model (no language-model head) and refuse any tensor that is not in the checkpoint.
 
+    Args:
+        model: A directory or a hub id.
+        dtype: Type of the weights.
+        quantize: What linear layers are quantized to.
+        skipped: Names of modules in which none is.
+
     Raises:
+        ConfigError: When the model can't be quantized.
         ModelError: Naming the tensors that are missing, misshapen or not expected.
     """
     from transformers import AutoModel
 
+    arguments = quantized.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
     try:
         loaded, report = AutoModel.from_pretrained(
             **source_arguments(model),
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
+            **arguments,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"can't load {model}: {str(error).splitlines()[0]}") from error
@@ -66,7 +78,14 @@ def load_model(model: str, *, dtype: str) -> Any:
             raise ModelError(f"{model} has {kind} tensors: {', '.join(names[:3])}{more}")
     # transformers hands models out in eval mode; the trainer decides, and the cache only costs memory here.
     loaded.config.use_cache = False
+    quantized.settle(loaded)
     return loaded.train()
+
+
+def save_model(model: Any, directory: Path) -> None:
+    """Write a model in the hub's layout, quantized weights as what they stand for."""
+    with quantized.expanded(model):
+        model.save_pretrained(directory, max_shard_size="5GB")
 
 
 def load_tokenizer(model: str) -> Any:

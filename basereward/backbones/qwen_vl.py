@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer, source_arguments
+from basereward.backbones.pretrained import (
+    Decoder,
+    load_model,
+    load_tokenizer,
+    save_model,
+    source_arguments,
+)
+from basereward.backbones.quantized import Quantization
 from basereward.backbones.qwen_video import frame_bounds, video_patches
 from basereward.chat import Chat
 from basereward.comparison import Comparison
@@ -30,6 +37,8 @@ class QwenVL(Backbone):
     Args:
         model: A directory with model, tokenizer and image processor, or a hub id.
         dtype: Type of the weights.
+        quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
+            with adapters in little memory; None for none. Models are saved with plain weights.
         min_pixels: Pixels that a smaller picture is enlarged to; None keeps the processor's own bound.
         max_pixels: Pixels that a larger picture is reduced to; None keeps the processor's own bound.
         max_frames: Frames that are read of a video, evenly from its first to its last. Qwen2-VL and
@@ -39,11 +48,14 @@ class QwenVL(Backbone):
         attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
     """
 
+    unsaved_options = ("quantize",)
+
     def __init__(
         self,
         *,
         model: str,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantize: Quantization | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         max_frames: int = 16,
@@ -52,7 +64,7 @@ class QwenVL(Backbone):
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
         super().__init__()
-        self.model: Any = load_model(model, dtype=dtype)
+        self.model: Any = load_model(model, dtype=dtype, quantize=quantize, skipped=("visual",))
         config = self.model.config
         if config.model_type not in MODEL_TYPES:
             raise ConfigError(
@@ -164,7 +176,7 @@ class QwenVL(Backbone):
 
     def save(self, directory: Path) -> None:
         """Write model, tokenizer and image processor in the hub's layout."""
-        self.model.save_pretrained(directory, max_shard_size="5GB")
+        save_model(self.model, directory)
         self.tokenizer.save_pretrained(directory)
         self.image_processor.save_pretrained(directory)
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from basereward import model_directory
+from basereward.backbones.quantized import plain_weight
 from basereward.config import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
 from basereward.options import did_you_mean
@@ -183,7 +184,7 @@ def _merged_layer(layer: Any) -> nn.Linear:
 
     base = layer.get_base_layer()
     plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    plain.weight = nn.Parameter(base.weight.float().clone(), requires_grad=False)
+    plain.weight = nn.Parameter(plain_weight(base), requires_grad=False)
     # PEFT merges into what the layer holds; given a copy to merge into, there is nothing to take out again.
     layer.base_layer = plain
     try:

@@ -51,6 +51,11 @@ def trainable_parts(
             for parameter in own:
                 parameter.requires_grad_(False)
         # A backbone may have frozen some itself.
+        if name not in config.freeze and not _may_train(own, name, config):
+            raise ConfigError(
+                f"train: the weights of part {name!r} are quantized and can't be trained; add adapters to it "
+                "with [train.lora], or freeze it"
+            )
         own = [parameter for parameter in own if parameter.requires_grad]
         for parameter in own:
             if parameter.dtype != torch.float32:
@@ -63,6 +68,11 @@ def trainable_parts(
         if name not in trainable:
             raise ConfigError(f"train.lr_parts: part {name!r} is frozen, so it has no learning rate")
     return {name: trainable[name] for name in parts if name in trainable}
+
+
+def _may_train(parameters: Sequence[nn.Parameter], name: str, config: TrainConfig) -> bool:
+    is_plain = all(parameter.is_floating_point() for parameter in parameters)
+    return is_plain or (config.lora is not None and name in config.lora.parts)
 
 
 def schedule_factor(step: int, num_steps: int, config: TrainConfig) -> float:

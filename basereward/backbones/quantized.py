@@ -1,0 +1,103 @@
+"""Weights in 4 bits (NF4 with quantized scales, arXiv 2305.14314), by bitsandbytes: read, not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from basereward.errors import ConfigError
+
+Quantization = Literal["4bit"]
+
+BLOCK = 64
+"""Weights that share a scale. On a CPU, bitsandbytes 0.50 misreads rows that are no multiple of it."""
+
+
+def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str, Any]:
+    """Return what makes transformers quantize linear layers as it loads them.
+
+    Args:
+        dtype: What products are computed in.
+        skipped: Names of modules whose layers stay as they are.
+
+    Raises:
+        ConfigError: When bitsandbytes isn't installed.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"backbone option quantize needs bitsandbytes ({error}); pip install 'basereward[quantized]'"
+        ) from error
+    from transformers import BitsAndBytesConfig
+
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=list(skipped),
+        )
+    }
+
+
+def settle(model: nn.Module) -> None:
+    """Make a model that was just loaded compute alike in training and out of it.
+
+    Raises:
+        ConfigError: When a layer's rows are no multiple of a block.
+    """
+    for name, layer in model.named_modules():
+        if is_quantized(layer):
+            if layer.in_features % BLOCK:
+                raise ConfigError(
+                    f"backbone option quantize: layer {name} has rows of {layer.in_features} weights; 4-bit "
+                    f"weights come in blocks of {BLOCK}"
+                )
+            # Or a CPU with bf16 would rearrange the weights for scoring, and compute in bf16 unasked.
+            layer.support_avx512bf16_for_cpu = False
+
+
+def is_quantized(layer: nn.Module) -> bool:
+    """Tell whether a layer's weights are in 4 bits."""
+    return isinstance(layer, nn.Linear) and hasattr(layer.weight, "quant_state")
+
+
+def plain_weight(layer: Any) -> Tensor:
+    """Return the weight of a linear layer, fp32, a copy; of a quantized one what its bits stand for."""
+    if not is_quantized(layer):
+        return layer.weight.detach().to(torch.float32, copy=True)  # type: ignore[no-any-return]
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def expanded(model: Any) -> Iterator[None]:
+    """Put plain layers, on the CPU, in the places of quantized ones: a model is then saved as any other."""
+    swapped: list[tuple[nn.Module, str, nn.Module]] = []
+    for owner in list(model.modules()):
+        for name, layer in owner.named_children():
+            if is_quantized(layer):
+                plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+                plain.weight = nn.Parameter(plain_weight(layer).cpu(), requires_grad=False)
+                plain.bias = layer.bias
+                setattr(owner, name, plain)
+                swapped.append((owner, name, layer))
+    quantizer, config = getattr(model, "hf_quantizer", None), model.config
+    settings = getattr(config, "quantization_config", None)
+    if settings is not None:
+        model.hf_quantizer = None
+        del config.quantization_config
+    try:
+        yield
+    finally:
+        if settings is not None:
+            model.hf_quantizer, config.quantization_config = quantizer, settings
+        for owner, name, layer in swapped:
+            setattr(owner, name, layer)
