@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -103,6 +104,7 @@ class Forest:
     num_responses: tuple[int, ...]  # of each comparison
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
+    reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
 
     @property
     def fill(self) -> float:

@@ -69,6 +69,11 @@ class MLP(nn.Module):
         self.pooling: Pooling = pooling
         self.layer = layer
 
+    @property
+    def reads(self) -> Literal["all", "ends"]:
+        """Which hidden states are read; where it's the ends, no others are computed in the last layer."""
+        return "ends" if self.pooling == "last" else "all"
+
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards [N] in fp32, whatever the backbone's type or the autocast around it.
 

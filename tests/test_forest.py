@@ -80,9 +80,10 @@ def test_no_token_is_lost_or_doubled(sizes: list[tuple[int, list[int]]], row_tok
         assert forest.input_ids.shape[1] <= max(row_tokens, longest)
 
 
-@given(shapes, st.booleans(), st.one_of(st.none(), st.integers(1, 40)))
+# A dropout too small to drop anything has all branches computed in one batch, as off the CPU.
+@given(shapes, st.booleans(), st.one_of(st.none(), st.integers(1, 40)), st.sampled_from([0.0, 1e-15]))
 def test_forest_attention_equals_the_dense_mask(
-    sizes: list[tuple[int, list[int]]], shared: bool, row_tokens: int | None
+    sizes: list[tuple[int, list[int]]], shared: bool, row_tokens: int | None, dropout: float
 ) -> None:
     trees = [tree(prompt, *responses) for prompt, responses in sizes]
     forest = pack(trees, pad=PAD, shared=shared, row_tokens=row_tokens)
@@ -91,7 +92,7 @@ def test_forest_attention_equals_the_dense_mask(
     query = torch.randn(batch, 4, length, 8, dtype=torch.float64)
     key, value = (torch.randn(batch, 2, length, 8, dtype=torch.float64) for _ in range(2))
     fast, _ = attention.forest_attention(
-        torch.nn.Module(), query, key, value, layout=attention.layout(forest)
+        torch.nn.Module(), query, key, value, layout=attention.Layout(forest), dropout=dropout
     )
     dense = torch.nn.functional.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=forest.visible()
@@ -99,6 +100,25 @@ def test_forest_attention_equals_the_dense_mask(
     real = forest.branch >= 0
     torch.testing.assert_close(fast[real], dense[real])
     assert bool((fast[~real] == 0).all())
+
+
+@given(shapes, st.booleans(), st.one_of(st.none(), st.integers(1, 40)))
+def test_attention_of_the_ends_alone_equals_the_dense_mask(
+    sizes: list[tuple[int, list[int]]], shared: bool, row_tokens: int | None
+) -> None:
+    trees = [tree(prompt, *responses) for prompt, responses in sizes]
+    forest = pack(trees, pad=PAD, shared=shared, row_tokens=row_tokens)
+    torch.manual_seed(0)
+    batch, length = forest.input_ids.shape
+    query, key, value = (torch.randn(batch, 2, length, 8, dtype=torch.float64) for _ in range(3))
+    fast, _ = attention.forest_attention(
+        torch.nn.Module(), query, key, value, layout=attention.Layout(forest), reads_ends=True
+    )
+    dense = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=forest.visible())
+    fast, dense = fast.flatten(0, 1), dense.transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(fast[forest.ends], dense[forest.ends])
+    others = torch.ones(len(fast), dtype=torch.bool).index_fill(0, forest.ends, False)
+    assert bool((fast[others] == 0).all())
 
 
 @given(shapes)
@@ -109,7 +129,7 @@ def test_in_bf16_forest_attention_stays_within_the_rounding_of_plain_attention(
     torch.manual_seed(0)
     batch, length = forest.input_ids.shape
     states = [torch.randn(batch, heads, length, 8) for heads in (4, 2, 2)]
-    place = attention.layout(forest)
+    place = attention.Layout(forest)
     exact, _ = attention.forest_attention(torch.nn.Module(), *states, layout=place)
     rough, _ = attention.forest_attention(
         torch.nn.Module(), *(state.bfloat16() for state in states), layout=place

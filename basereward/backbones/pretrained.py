@@ -12,6 +12,7 @@ from torch import Tensor
 
 from basereward import attention
 from basereward.backbones import quantized
+from basereward.backbones.pruning import LastLayer, can_prune
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import Forest
 
@@ -121,6 +122,7 @@ class Decoder:
         self.decoder = decoder
         self.shares = follows_forest(decoder)
         self.reads_middle = False
+        self.last_layer = LastLayer()
         self.use(mode if self.shares else "plain")
 
     @property
@@ -140,7 +142,10 @@ class Decoder:
     def arguments(self, forest: Forest) -> dict[str, Any]:
         """Return what tells the decoder which tokens see each other."""
         if self.mode == "forest":
-            return {"attention_mask": None, "layout": attention.layout(forest), "use_cache": False}
+            last = self.decoder.layers[-1]
+            if forest.reads == "ends" and can_prune(last):
+                self.last_layer.follow(last, getattr(self.decoder, "norm", None))
+            return {"attention_mask": None, "layout": attention.Layout(forest), "use_cache": False}
         if self.mode == "dense":
             return {"attention_mask": forest.visible(), "use_cache": False}
         return {"attention_mask": (forest.branch >= 0).long(), "use_cache": False}

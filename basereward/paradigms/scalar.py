@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison
 from basereward.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
-
 
 ONE_ROW = 2**40
 """More tokens than there are in any batch."""
@@ -34,18 +33,26 @@ class Scalar(nn.Module):
         head: Makes rewards of hidden states.
         loss: Compares rewards with ranks.
         share_prompts: Whether a comparison's responses share one copy of their prompt. The rewards are the
-            same
-            either way; False costs more and is there to be compared with.
+            same either way; False costs more and is there to be compared with.
+        prune_last_layer: Whether the decoder's last layer is computed only where the head reads it, if the
+            head says where. The rewards are the same either way.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, loss: nn.Module, *, share_prompts: bool = True
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        loss: nn.Module,
+        *,
+        share_prompts: bool = True,
+        prune_last_layer: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.criterion = loss
         self.share_prompts = share_prompts
+        self.prune_last_layer = prune_last_layer
 
     def prepare(self, comparison: Comparison) -> Prepared:
         """Do what the CPU can do ahead: open pictures, tokenise.
@@ -98,4 +105,6 @@ class Scalar(nn.Module):
         row_tokens = ONE_ROW if self.backbone.packs else None
         trees = [item.tree for item in batch]
         forest = self.backbone.pack(trees, shared=self.share_prompts, row_tokens=row_tokens)
+        if self.prune_last_layer:
+            forest = replace(forest, reads=getattr(self.head, "reads", "all"))
         return forest.to(next(self.head.parameters()).device)
