@@ -11,9 +11,11 @@ from torch import Tensor
 
 from basereward.config import RunConfig
 from basereward.engine import optimisation, optimizers, parallel, snapshot
+from basereward.engine.accelerators import peak_flops
 from basereward.engine.adapters import Adapters
 from basereward.engine.averaging import WeightAverage
 from basereward.engine.checkpoints import Checkpoint
+from basereward.engine.flops import StepFlops
 from basereward.engine.passes import Budget
 from basereward.engine.ranks import Ranks
 from basereward.engine.recomputation import recompute
@@ -35,6 +37,8 @@ class Learner:
         updater: Takes steps.
         autocast: Returns the context in which the model runs.
         budget: What fits one forward pass.
+        step_flops: Counts the operations of a step in this process; 0 where that isn't known.
+        peak_flops: Operations a second that the device has at most; None where that isn't known.
         description: What is trained where, for people.
     """
 
@@ -70,6 +74,8 @@ class Learner:
         self._trained = snapshot.trained_tensors(paradigm, self._frozen)
         self.average = WeightAverage(self._trained, settings.ema_decay)
         self.budget = Budget.of(settings, pads=getattr(paradigm, "pads", True))
+        self.step_flops = StepFlops(self.model)
+        self.peak_flops = peak_flops(ranks.device, bf16=bf16)
         num_parameters = sum(parameter.numel() for parameter in parameters)
         place = ranks.device.type
         if ranks.size > 1:

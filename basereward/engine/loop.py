@@ -260,7 +260,7 @@ class Training:
         factor = optimisation.schedule_factor(state.step, self.num_steps, self.settings)
         rates = optimisation.set_learning_rate(self.learner.optimizer, factor)
         norm = self._update(batch, groups, max(num_passes)) if any(num_used) else 0.0
-        self.work.add(sizes, groups, self.learner.budget)
+        self.work.add(sizes, groups, self.learner.budget, self.learner.step_flops(batch.prepared))
         state.step += 1
         state.num_used += sum(num_used)
         state.position += batch.num_rows
@@ -314,7 +314,7 @@ class Training:
                 **self.window.metrics(),
                 lr=rates,
                 grad_norm=norm,
-                **work.rates(max(now - self._since_record, 1e-9)),
+                **work.rates(max(now - self._since_record, 1e-9), self.learner.peak_flops),
                 seconds=now - self._began,
             )
             self.display.record(record, self.num_steps)

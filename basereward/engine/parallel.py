@@ -127,13 +127,13 @@ def shard(passing: Pass, ranks: Ranks, *, shard_ranks: int | None, bf16: bool) -
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for block in passing.paradigm.backbone.blocks():
+    backbone = passing.paradigm.backbone
+    # What runs in the threads that prepare can't be brought together there.
+    ahead = {parameter for module in backbone.ahead() for parameter in module.parameters()}
+    for block in backbone.blocks():
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(
-        passing,
-        mesh=mesh,
-        mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
-    )
+    rest = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    fully_shard(passing, mesh=mesh, mp_policy=rest, ignored_params=ahead)
 
 
 def without_joining(module: nn.Module) -> AbstractContextManager[object]:

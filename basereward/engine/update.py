@@ -77,7 +77,7 @@ class Updater:
         return [flat[start : start + width] for start in range(0, len(flat), width)], norm_value
 
     def _settle_gradients(self) -> None:
-        """Let each parameter take part from the first step that has a gradient for it, and in all from then on.
+        """Let each parameter take part from the first step that has a gradient for it, in all of them.
 
         What a step doesn't use, such as the vision tower where no row has a picture, has no gradient in one
         process, and zeros where another process might have used it. The optimiser would skip the one, and
@@ -89,13 +89,11 @@ class Updater:
             for parameter in self.parameters:
                 if parameter.grad is None and id(parameter) not in known:
                     parameter.grad = torch.zeros_like(parameter)
-        given = [parameter for parameter in fresh if parameter.grad is not None]
-        norms = [
-            torch.linalg.vector_norm(parameter.grad) for parameter in given if parameter.grad is not None
-        ]
-        if norms:
+        given = [(parameter, parameter.grad) for parameter in fresh if parameter.grad is not None]
+        if given:
+            norms = [torch.linalg.vector_norm(gradient) for _, gradient in given]
             whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-            for parameter, norm in zip(given, torch.stack(whole).tolist(), strict=True):
+            for (parameter, _), norm in zip(given, torch.stack(whole).tolist(), strict=True):
                 if norm == 0:
                     parameter.grad = None
 

@@ -79,7 +79,7 @@ def config(
 def records(run_dir: Path, kind: str = "") -> list[dict[str, Any]]:
     """Return the records of a run's log, without what the clock says."""
     lines = (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    timing = ("seconds", "pairs_per_second", "tokens_per_second", "mfu")
+    timing = ("seconds", "pairs_per_second", "tokens_per_second", "tflops_per_second", "mfu")
     return [
         {name: value for name, value in record.items() if name not in timing}
         for record in map(json.loads, lines)
