@@ -46,7 +46,13 @@ class LastLayer:
         Asked before each forward pass, since adapters may have taken the places of modules.
         """
         attention = layer.self_attn
-        modules = (attention, attention.q_proj, attention.o_proj, layer.post_attention_layernorm, layer.mlp)
+        modules: tuple[nn.Module, ...] = (
+            attention,
+            attention.q_proj,
+            attention.o_proj,
+            layer.post_attention_layernorm,
+            layer.mlp,
+        )
         if norm is not None:
             modules += (norm,)
         if tuple(map(id, modules)) == tuple(map(id, self._hooked)):
