@@ -178,6 +178,7 @@ class TrainConfig:
         patience: Evaluations in a row that may be no better than the best before training ends; None for any
             number.
         save_every: Steps between checkpoints; None for one at each evaluation.
+        keep_checkpoints: How many checkpoints are kept; with 2 there is another where the newest is damaged.
         log_every: Steps between records in the log.
         shuffle: Whether each epoch has an order of its own.
     """
@@ -208,6 +209,7 @@ class TrainConfig:
     best_by: str = "accuracy"
     patience: int | None = None
     save_every: int | None = None
+    keep_checkpoints: int = 2
     log_every: int = 10
     shuffle: bool = True
 
@@ -217,6 +219,7 @@ class TrainConfig:
             "batch_size",
             "num_workers",
             "shard_ranks",
+            "keep_checkpoints",
             "eval_every",
             "save_every",
             "log_every",

@@ -56,19 +56,22 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run: a directory `step-N` each, of which the newest is kept.
+    """The checkpoints of one run: a directory `step-N` each, of which the newest are kept.
 
-    An older one goes only after the newer one is on disk under its name, so that one is whole at any moment.
+    An older one goes only after the newer one is on disk under its name, so that one is whole at any moment;
+    and where the newest is damaged later, the one before it is still there.
     Of a model that is divided among processes each writes its rows, to a disk that all of them see; any
     number of processes can read them.
 
     Args:
         directory: Where they are.
         ranks: The processes that train together.
+        keep: How many are kept.
     """
 
-    def __init__(self, directory: Path, ranks: Ranks | None = None) -> None:
+    def __init__(self, directory: Path, ranks: Ranks | None = None, *, keep: int = 1) -> None:
         self.directory = directory
+        self.keep = keep
         self.ranks = ranks or Ranks()
 
     def place(self, step: int) -> Path:
@@ -76,7 +79,7 @@ class Checkpoints:
         return self.directory / f"step-{step:08d}"
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint aside, put it on disk, give it its name, and remove the older ones.
+        """Write a checkpoint aside, put it on disk, give it its name, and remove the oldest.
 
         Args:
             step: Names it.
@@ -108,14 +111,16 @@ class Checkpoints:
             shutil.rmtree(place)
         aside.rename(place)
         sync(self.directory)
-        for older in self._places():
-            if older != place:
-                shutil.rmtree(older)
+        places = self._places()
+        number = places.index(place)
+        # Those with a later step were passed over on resume, and are of a course not taken.
+        for other in (*places[: max(number + 1 - self.keep, 0)], *places[number + 1 :]):
+            shutil.rmtree(other)
 
     def newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
         """Find the newest checkpoint that is whole, and return it with the errors of newer, damaged ones.
 
-        What a killed run left unfinished is removed, and so are older ones.
+        What a killed run left unfinished is removed, and what it was about to remove.
 
         Raises:
             CheckpointError: Naming the damaged file, when there are checkpoints and none is whole.
@@ -133,7 +138,7 @@ class Checkpoints:
             except CheckpointError as error:
                 errors.append(error)
             else:
-                for older in places:  # which the killed run was about to remove
+                for older in places[: max(len(places) + 1 - self.keep, 0)]:
                     shutil.rmtree(older)
                 return found, errors
         if errors:

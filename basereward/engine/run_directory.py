@@ -48,7 +48,8 @@ VAIN = (RUN_FILE, UNFINISHED_RUN_FILE, REJECTED_FILE, CURATION_FILE)
 FREE = (
     "output",
     *(f"train.micro_batch_{unit}" for unit in ("size", "tokens", "patches")),
-    *(f"train.{name}" for name in ("save_every", "log_every", "num_workers", "parallel", "shard_ranks")),
+    *(f"train.{name}" for name in ("save_every", "keep_checkpoints", "log_every")),
+    *(f"train.{name}" for name in ("num_workers", "parallel", "shard_ranks")),
     "train.activation_checkpointing",
 )
 """What a resumed run may set otherwise, since the course of the training doesn't depend on it."""

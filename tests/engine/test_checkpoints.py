@@ -44,6 +44,20 @@ def test_only_the_newest_stays(checkpoints: Checkpoints) -> None:
     assert names(checkpoints) == ["step-00000008"]
 
 
+def test_as_many_as_asked_for_stay(tmp_path: Path) -> None:
+    found = Checkpoints(tmp_path / "checkpoint", keep=2)
+    for step in (2, 4, 6):
+        found.save(step, TENSORS, STATE)
+    assert names(found) == ["step-00000004", "step-00000006"]
+    (found.place(6) / "model.safetensors").write_bytes(b"")
+    newest, errors = found.newest()
+    assert newest is not None
+    assert (newest.directory, len(errors)) == (found.place(4), 1)
+    # Whatever is saved next is of another course than the damaged one.
+    found.save(5, TENSORS, STATE)
+    assert names(found) == ["step-00000004", "step-00000005"]
+
+
 def test_there_may_be_none(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "checkpoint").newest() == (None, [])
 

@@ -121,6 +121,16 @@ def test_two_runs_of_one_seed_are_alike(whole: Whole) -> None:
     assert runs.remains(Path(run.output)) == whole.remains
 
 
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(whole: Whole) -> None:
+    run = whole.config("damaged")
+    assert runs.in_child(run)[0] == 0
+    older, newest = sorted((Path(run.output) / "checkpoint").iterdir())
+    (newest / "optimizer.safetensors").write_bytes(b"")
+    assert runs.in_child(run, resume=True)[0] == 0
+    assert runs.remains(Path(run.output)) == whole.remains
+    assert older.is_dir()
+
+
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
 def test_a_signal_ends_the_training_after_its_step_and_loses_nothing(
     tiny_models: dict[str, Path], text_data: Path, tmp_path: Path, number: int, step: int
