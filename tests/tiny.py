@@ -101,11 +101,11 @@ def text_config(**more: object) -> dict[str, object]:
     return {**sizes, **more}
 
 
-def save_causal_lm(directory: Path, kind: str = "llama", seed: int = 0) -> Path:
+def save_causal_lm(directory: Path, kind: str = "llama", seed: int = 0, **sizes: object) -> Path:
     """Write a tiny random decoder of the kind `llama` or `qwen2`."""
     torch.manual_seed(seed)
     config, model = {"llama": (LlamaConfig, LlamaModel), "qwen2": (Qwen2Config, Qwen2Model)}[kind]
-    model(config(**text_config())).save_pretrained(directory)
+    model(config(**text_config(**sizes))).save_pretrained(directory)
     tokenizer().save_pretrained(directory)
     return directory
 

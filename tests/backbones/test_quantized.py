@@ -11,7 +11,6 @@ import pytest
 import tiny
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaModel
 
 from basereward import ConfigError, RewardModel
 from basereward.backbones import quantized
@@ -24,11 +23,7 @@ from basereward.engine.adapters import Adapters
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model whose rows are whole blocks of 64 weights."""
     directory = tmp_path_factory.mktemp("wide") / "llama"
-    torch.manual_seed(0)
-    config = LlamaConfig(**tiny.text_config(hidden_size=64, intermediate_size=128))
-    LlamaModel(config).save_pretrained(directory)
-    tiny.tokenizer().save_pretrained(directory)
-    return directory
+    return tiny.save_causal_lm(directory, hidden_size=64, intermediate_size=128)
 
 
 def build(directory: Path, **options: Any) -> RewardModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import runs
 
-from basereward.config import load_run
+from basereward.config import load_run, stage_runs
 from basereward.engine import train
 from basereward.engine.run_directory import resolved
 from basereward.plugins import PluginManager
@@ -17,11 +17,11 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_names_components_and_options_that_exist(path: Path) -> None:
-    run = load_run(path)
-    whole = resolved(run, PluginManager(discover=True))
-    assert whole.output == run.output
-    assert whole.backbone.options.items() >= run.backbone.options.items()
-    assert "share_prompts" in whole.paradigm.options  # what the file leaves out is filled in
+    for run in stage_runs(load_run(path)):
+        whole = resolved(run, PluginManager(discover=True))
+        assert whole.output == run.output
+        assert whole.backbone.options.items() >= run.backbone.options.items()
+        assert "share_prompts" in whole.paradigm.options  # what the file leaves out is filled in
 
 
 def test_the_papers_recipe_is_the_papers() -> None:

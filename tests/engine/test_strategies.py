@@ -158,7 +158,7 @@ def test_adapters_learn_and_are_left_alone_and_merged(lm: Path, text_data: Path,
     margins = [better - worse for better, worse in scored]
     assert sum(margins) / len(margins) == pytest.approx(report["margin"]["mean"], abs=1e-5)
     assert weights(result.model_dir).keys() == weights(_bare(lm, tmp_path)).keys()
-    [checkpoint] = (result.run_dir / "checkpoint").iterdir()
+    checkpoint = max((result.run_dir / "checkpoint").iterdir())
     kept = load_file(checkpoint / "model.safetensors")
     assert all("lora_" in name or name.startswith("head.") for name in kept)
 
@@ -186,7 +186,7 @@ def test_a_run_ends_when_nothing_gets_better(lm: Path, text_data: Path, tmp_path
     # After step 2 the best, after steps 4, 6 and 8 no better; 22 rows in batches of 4 would be 30 steps.
     assert [record["step"] for record in evaluations] == [2, 4, 6, 8]
     assert (result.num_steps, result.best["step"]) == (8, 2)
-    assert [path.name for path in (result.run_dir / "checkpoint").iterdir()] == ["step-00000008"]
+    assert max((result.run_dir / "checkpoint").iterdir()).name == "step-00000008"
     before = runs.remains(result.run_dir)
     assert train(run, resume=True, progress=False).num_steps == 8
     assert runs.remains(result.run_dir) == before

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import runs
+import tiny
 import torch
 from safetensors.torch import load_file
 
+from basereward import RewardModel
 from basereward.config import Component, LoraConfig, RunConfig
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -18,6 +20,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "adamw-8bit": {"optimizer": "adamw-8bit", "best_by": "-reward_std", "patience": 3},
     "lora": {"lora": LoraConfig(dropout=0.2), "ema_decay": 0.8, "best_by": "log_loss", "lr": 1e-2},
 }
+
+QUANTIZED = {"lora": LoraConfig(rank=4), "optimizer": "adamw-8bit", "activation_checkpointing": True}
 
 
 def adapter(run: RunConfig) -> dict[str, bytes]:
@@ -30,14 +34,31 @@ def adapter(run: RunConfig) -> dict[str, bytes]:
 def test_a_run_killed_midway_and_resumed_ends_with_the_same_bytes(
     tiny_models: dict[str, Path], text_data: Path, tmp_path: Path, name: str
 ) -> None:
+    ends_alike(tmp_path, tiny_models["llama"], text_data, STRATEGIES[name])
+
+
+def test_so_does_one_on_weights_of_4_bits(text_data: Path, tmp_path: Path) -> None:
+    model = tiny.save_causal_lm(tmp_path / "model", hidden_size=64, intermediate_size=128)
+    backbone = Component("causal-lm", {"model": str(model), "quantize": "4bit"})
+    ends_alike(tmp_path, model, text_data, {"backbone": backbone, **QUANTIZED})
+    # What is left behind is a plain model.
+    RewardModel.load(tmp_path / "whole" / "last")
+    checkpoint = max((tmp_path / "whole" / "checkpoint").iterdir())
+    kept, given = ((place / "model.safetensors").stat().st_size for place in (checkpoint, model))
+    assert kept < given / 4
+
+
+def ends_alike(root: Path, model: Path, data: Path, strategy: dict[str, Any]) -> None:
+    """Run something through, and again with a kill in the middle, and compare all that they leave."""
+
     def config(place: str) -> RunConfig:
         return runs.config(
-            tmp_path / place,
-            tiny_models["llama"],
-            text_data / "train.jsonl",
-            text_data / "eval.jsonl",
+            root / place,
+            model,
+            data / "train.jsonl",
+            data / "eval.jsonl",
             head=Component("mlp", {"dropout": 0.2}),
-            **{"epochs": 2, "eval_every": 3, "save_every": 2, **STRATEGIES[name]},
+            **{"epochs": 2, "eval_every": 3, "save_every": 2, **strategy},
         )
 
     whole, killed = config("whole"), config("killed")
@@ -48,7 +69,7 @@ def test_a_run_killed_midway_and_resumed_ends_with_the_same_bytes(
     assert runs.in_child(killed, resume=True)[0] == 0
     assert runs.remains(Path(killed.output)) == runs.remains(Path(whole.output))
     assert adapter(killed) == adapter(whole)
-    assert bool(adapter(whole)) == ("lora" in STRATEGIES[name])
+    assert bool(adapter(whole)) == ("lora" in strategy)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
