@@ -17,6 +17,8 @@ class Accelerator:
         bf16_tflops: Peak of dense bf16 products that add up in fp32; data sheets often print twice as much,
             for matrices of which half the elements are zero.
         fp32_tflops: Peak of fp32, without tensor cores.
+        link_gb_s: What comes in from other GPUs of the machine, GB a second: half of what data sheets print,
+            which add up both directions.
         device_names: What CUDA calls it.
     """
 
@@ -24,17 +26,18 @@ class Accelerator:
     memory_gb: float
     bf16_tflops: float
     fp32_tflops: float
+    link_gb_s: float
     device_names: tuple[str, ...]
 
 
 ACCELERATORS = {
-    "a100-40": Accelerator("A100 SXM 40 GB", 40, 312, 19.5, ("NVIDIA A100-SXM4-40GB",)),
-    "a100-80": Accelerator("A100 SXM 80 GB", 80, 312, 19.5, ("NVIDIA A100-SXM4-80GB",)),
-    "h100": Accelerator("H100 SXM", 80, 989.4, 67, ("NVIDIA H100 80GB HBM3",)),
-    "h200": Accelerator("H200 SXM", 141, 989.4, 67, ("NVIDIA H200",)),
-    "b200": Accelerator("B200 SXM", 180, 2250, 75, ("NVIDIA B200",)),
-    "l40s": Accelerator("L40S", 48, 362, 91.6, ("NVIDIA L40S",)),
-    "rtx4090": Accelerator("GeForce RTX 4090", 24, 165.2, 82.6, ("NVIDIA GeForce RTX 4090",)),
+    "a100-40": Accelerator("A100 SXM 40 GB", 40, 312, 19.5, 300, ("NVIDIA A100-SXM4-40GB",)),
+    "a100-80": Accelerator("A100 SXM 80 GB", 80, 312, 19.5, 300, ("NVIDIA A100-SXM4-80GB",)),
+    "h100": Accelerator("H100 SXM", 80, 989.4, 67, 450, ("NVIDIA H100 80GB HBM3",)),
+    "h200": Accelerator("H200 SXM", 141, 989.4, 67, 450, ("NVIDIA H200",)),
+    "b200": Accelerator("B200 SXM", 180, 2250, 75, 900, ("NVIDIA B200",)),
+    "l40s": Accelerator("L40S", 48, 362, 91.6, 32, ("NVIDIA L40S",)),
+    "rtx4090": Accelerator("GeForce RTX 4090", 24, 165.2, 82.6, 32, ("NVIDIA GeForce RTX 4090",)),
 }
 
 

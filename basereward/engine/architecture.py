@@ -153,10 +153,9 @@ def _active_share(config: Any) -> float:
 
 def _matrices(modules: list[nn.Module], own: set[nn.Parameter], share: float) -> Matrices:
     weights = trained = on_pixels = 0
-    for parameter in _weights(modules):
+    for number, parameter in _weights(modules):
         if parameter not in own:
             continue
-        number = parameter.numel()
         if parameter.ndim == 3:  # experts, one after the other
             number = round(number * share)
         weights += number
@@ -165,9 +164,13 @@ def _matrices(modules: list[nn.Module], own: set[nn.Parameter], share: float) ->
     return Matrices(weights, trained, on_pixels)
 
 
-def _weights(modules: list[nn.Module]) -> Iterator[nn.Parameter]:
-    """Yield what positions are multiplied with: not embeddings, of which each looks one row up."""
+def _weights(modules: list[nn.Module]) -> Iterator[tuple[int, nn.Parameter]]:
+    """Yield what positions are multiplied with, and its size: no embeddings, whose rows are looked up."""
     for root in modules:
         for module in root.modules():
-            if not isinstance(module, nn.Embedding):
-                yield from (item for item in module.parameters(recurse=False) if item.ndim >= 2)
+            if isinstance(module, nn.Linear):  # quantized ones hold several weights in an element
+                yield module.in_features * module.out_features, module.weight
+            elif not isinstance(module, nn.Embedding):
+                for parameter in module.parameters(recurse=False):
+                    if parameter.ndim >= 2:
+                        yield parameter.numel(), parameter

@@ -25,6 +25,7 @@ class Counts:
         patch_pairs: Pairs of patches of the same picture.
         window_pairs: Pairs of patches of the same window.
         responses: Rewards.
+        keys: Tokens whose keys attention lays out: a prompt once for itself, and once for each branch.
     """
 
     tokens: float = 0
@@ -33,6 +34,7 @@ class Counts:
     patch_pairs: float = 0
     window_pairs: float = 0
     responses: float = 0
+    keys: float = 0
 
     def __add__(self, other: Counts) -> Counts:
         """Return both together."""
@@ -77,6 +79,7 @@ class Counts:
                 time * _squares(height, side) * _squares(width, side) for time, height, width in grids
             ),
             responses=len(responses),
+            keys=prompt + sum(responses) + (prompt * len(responses) if len(responses) > 1 else 0),
         )
 
     @classmethod

@@ -1,0 +1,284 @@
+"""`basereward plan`: what a training will take, before it starts and without the model's weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from basereward.config import RunConfig
+    from basereward.engine.accelerators import Accelerator
+    from basereward.planning.plan import Plan
+
+GPUS = ("a100-40", "a100-80", "h100", "h200", "b200", "l40s", "rtx4090")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="say what a training will take: memory, FLOPs, time, money",
+        description="Say what a training will take on some GPUs: parameters, memory of each GPU, FLOPs, time "
+        "and cost. No weights are needed or loaded. Lengths are measured on the first rows of the data sets "
+        "that are on this machine, and assumed of the others.",
+    )
+    parser.add_argument("run_file", metavar="RUN.toml", help="what is to be trained on what, and how")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="replace a setting of the file, such as train.parallel=fsdp; may be repeated",
+    )
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="how many GPUs (default: 1)")
+    parser.add_argument("--gpu", choices=GPUS, default="h100", help="of which kind (default: h100)")
+    parser.add_argument(
+        "--mfu",
+        type=float,
+        nargs=2,
+        default=(0.25, 0.45),
+        metavar=("LOW", "HIGH"),
+        help="share of the GPUs' peak that the model's FLOPs reach (default: 0.25 0.45)",
+    )
+    parser.add_argument("--price", type=float, metavar="PRICE", help="of an hour of one GPU, for the cost")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the model's config.json, where its sizes aren't known"
+    )
+    for name, text in (
+        ("prompt-tokens", "tokens of a prompt's text"),
+        ("response-tokens", "tokens of a response"),
+        ("image-tokens", "tokens of the pictures of a row that has some"),
+        ("num-responses", "responses of a row"),
+        ("num-rows", "rows of an epoch"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, metavar="N", help=f"{text}, instead of what is found or assumed"
+        )
+    parser.add_argument("--json", action="store_true", help="print JSON, all in bytes, FLOPs and seconds")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan of a run, or of each of its stages."""
+    from basereward.config import load_run, stage_runs
+    from basereward.errors import ConfigError
+
+    config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
+    if args.gpus < 1:
+        raise ConfigError(f"--gpus is {args.gpus}; allowed: 1 or more")
+    from basereward.engine.accelerators import ACCELERATORS
+    from basereward.planning.lengths import Overrides
+    from basereward.planning.plan import checked_mfu, plan
+    from basereward.plugins import manager
+
+    gpu = ACCELERATORS[args.gpu]
+    overrides = Overrides(
+        args.prompt_tokens, args.response_tokens, args.image_tokens, args.num_responses, args.num_rows
+    )
+    stages = stage_runs(config)
+    plans = [
+        plan(
+            stage,
+            manager(config.plugins),
+            gpu,
+            num_gpus=args.gpus,
+            mfu=checked_mfu(*args.mfu),
+            overrides=overrides,
+            config_file=args.config,
+            progress=lambda name: print(f"reading {name}", file=sys.stderr) if sys.stderr.isatty() else None,
+        )
+        for stage in stages
+    ]
+    if args.json:
+        tables = [as_table(stage, found, args) for stage, found in zip(stages, plans, strict=True)]
+        print(json.dumps(tables if config.stages else tables[0], indent=2))
+        return 0
+    for stage, found in zip(stages, plans, strict=True):
+        print("\n".join(_lines(stage, found, gpu, args)), end="\n\n" if stage is not stages[-1] else "\n")
+    return 0
+
+
+def as_table(run: RunConfig, found: Plan, args: argparse.Namespace) -> dict[str, Any]:
+    """Return a plan as JSON can hold it."""
+    from dataclasses import asdict
+
+    table = {
+        "run": run.output,
+        "model": _model_name(run),
+        "gpu": args.gpu,
+        "gpus": args.gpus,
+        **asdict(found),
+    }
+    for name in ("on_average", "at_most"):
+        table[name]["total"] = getattr(found, name).total
+    for name in ("with_tree", "without_tree"):
+        table[name]["total"] = getattr(found, name).total
+    table |= {"fits": found.fits, "mfu": list(args.mfu)}
+    table["gpu_hours"] = [args.gpus * seconds / 3600 for seconds in found.seconds]
+    if args.price is not None:
+        table["cost"] = [args.price * hours for hours in table["gpu_hours"]]
+    return table
+
+
+def _model_name(run: RunConfig) -> str:
+    return str(run.backbone.options.get("model") or run.init)
+
+
+def _lines(run: RunConfig, found: Plan, gpu: Accelerator, args: argparse.Namespace) -> list[str]:
+    peak = gpu.fp32_tflops if run.train.precision == "fp32" else gpu.bf16_tflops
+    kind = "fp32" if run.train.precision == "fp32" else "dense bf16"
+    number = f"{args.gpus} x " if args.gpus > 1 else ""
+    return [
+        f"{run.output} on {number}{gpu.title} ({gpu.memory_gb:g} GB, {peak:g} TFLOP/s in {kind})",
+        "",
+        f"model {_model_name(run)}; sizes: {found.sizes_from}",
+        *_parts(found),
+        "",
+        *_rows(found),
+        "",
+        *_memory(found, gpu, run),
+        "",
+        *_compute(found, run),
+        "",
+        *_time(found, run, args),
+        "",
+        *_verdict(found, args),
+    ]
+
+
+def _parts(found: Plan) -> list[str]:
+    lines = [f"  {'part':<12}{'parameters':>16}{'trained':>16}"]
+    for name, part in found.parts.items():
+        trained = f"{part.trained:,}" if part.trained else "no"
+        lines.append(f"  {name:<12}{part.parameters:>16,}{trained:>16}")
+    total = sum(part.parameters for part in found.parts.values())
+    trained = f"{sum(part.trained for part in found.parts.values()):,}"
+    return [*lines, f"  {'all':<12}{total:>16,}{trained:>16}"]
+
+
+def _rows(found: Plan) -> list[str]:
+    from basereward.planning.lengths import ASSUMED, ASSUMED_PICTURE
+
+    rows = found.rows
+    height, width = ASSUMED_PICTURE
+    patches = f", {rows.mean.patches:,.0f} patches of pictures" if rows.mean.patches else ""
+    pairs = "1 pair" if rows.pairs == 1 else f"{rows.pairs:.3g} pairs"
+    lines = [
+        f"data: {rows.num_rows:,} rows an epoch with {pairs} each",
+        f"  mean row: {rows.mean.tokens:,.0f} tokens, the prompt once{patches}",
+        f"  longest row: {rows.longest.tokens:,.0f} tokens",
+    ]
+    if rows.measured:
+        each = (f"{number} of {name}" for name, number in rows.measured.items())
+        lines.append(f"  rows that were measured: {', '.join(each)}")
+    if rows.assumed:
+        lines += [
+            f"  not on this machine: {', '.join(rows.assumed)}",
+            f"  so assumed: prompts of {ASSUMED.text_tokens} tokens, {len(ASSUMED.responses)} responses of "
+            f"{ASSUMED.responses[0]}, pictures of {width} x {height} pixels",
+        ]
+    return lines
+
+
+MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients, fp32",
+    "optimizer": "optimiser",
+    "averages": "averages of the weights",
+    "working_weights": "weights in use",
+    "activations": "activations",
+    "total": "together",
+}
+
+
+def _memory(found: Plan, gpu: Accelerator, run: RunConfig) -> list[str]:
+    columns = [_count(number, "row") for number in found.rows_in_pass]
+    lines = [
+        f"memory of each GPU, GB    {'mean: ' + columns[0]:>16}{'longest: ' + columns[1]:>18}",
+    ]
+    for name, title in MEMORY.items():
+        values = [getattr(memory, name) / 1e9 for memory in (found.on_average, found.at_most)]
+        if any(values):
+            lines.append(f"  {title:<24}{values[0]:>16.1f}{values[1]:>18.1f}")
+    return [
+        *lines,
+        f"  usable: {found.usable_bytes / 1e9:.1f} of {gpu.memory_gb:g}",
+        f"  logits of a language-model head, which is never run, would take {found.logits_bytes / 1e9:.1f}",
+    ]
+
+
+def _compute(found: Plan, run: RunConfig) -> list[str]:
+    tree, alone = found.with_tree, found.without_tree
+    lines = [
+        f"compute, TFLOP a row{'with the tree':>22}{'a row a response':>20}",
+        f"  {'forward':<18}{tree.forward / 1e12:>22.2f}{alone.forward / 1e12:>20.2f}",
+        f"  {'backward':<18}{tree.backward / 1e12:>22.2f}{alone.backward / 1e12:>20.2f}",
+    ]
+    if tree.recomputed:
+        lines.append(f"  {'recomputed':<18}{tree.recomputed / 1e12:>22.2f}{alone.recomputed / 1e12:>20.2f}")
+    pairs = found.rows.pairs
+    return [
+        *lines,
+        f"  {'a pair':<18}{tree.total / pairs / 1e12:>22.2f}{alone.total / pairs / 1e12:>20.2f}"
+        f"    the tree saves a factor of {alone.total / tree.total:.2f}",
+        f"  a language-model head would add {found.head_flops / 1e12:.2f} a row",
+    ]
+
+
+def _time(found: Plan, run: RunConfig, args: argparse.Namespace) -> list[str]:
+    tokens = found.num_comparisons * found.rows.mean.tokens
+    hours = [seconds / 3600 for seconds in found.seconds]
+    low, high = args.mfu
+    lines = [
+        f"time: {found.num_steps:,} steps of {run.train.batch_size} rows, {tokens / 1e6:,.1f} million tokens",
+        f"  {_range(hours)} hours at {high:.0%} to {low:.0%} of the peak, "
+        f"{_range([args.gpus * each for each in hours])} GPU hours",
+    ]
+    if args.price is not None:
+        cost = [args.price * args.gpus * each for each in hours]
+        lines.append(f"  {_range(cost)} at {args.price:g} for a GPU hour")
+    if found.traffic_bytes:
+        lines.append(
+            f"  each GPU gets {found.traffic_bytes / 1e9:.1f} GB from the others in a step, in "
+            f"{found.traffic_seconds:.2g} s, at best while it computes"
+        )
+    lines.append("  evaluations, checkpoints and waiting for data come on top")
+    if found.busy_gpus < args.gpus:
+        idle = args.gpus - found.busy_gpus
+        lines.append(f"  {_count(idle, 'GPU')} have nothing to do: a batch has {run.train.batch_size} rows")
+    return lines
+
+
+def _verdict(found: Plan, args: argparse.Namespace) -> list[str]:
+    usable = found.usable_bytes
+    if found.fits:
+        return [f"It fits: at most {found.at_most.total / 1e9:.1f} of {usable / 1e9:.1f} GB."]
+    if found.on_average.total <= usable:
+        lines = ["It fits rows of mean length, and not the longest ones."]
+    else:
+        lines = [f"It doesn't fit: {found.on_average.total / 1e9:.1f} GB and more, of {usable / 1e9:.1f}."]
+    if not found.changes:
+        return [
+            *lines,
+            "No setting that plan knows of makes it fit; take more or larger GPUs, or shorter rows.",
+        ]
+    lines.append("It would with:")
+    for change in found.changes:
+        settings = " ".join(f"--set {setting}" for setting in change.settings)
+        lines.append(f"  {settings}    at most {change.bytes_on_gpu / 1e9:.1f} GB")
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _range(values: list[float]) -> str:
+    """Return two numbers with as many digits as mean something."""
+    low, high = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in values)
+    return f"{low} to {high}"

@@ -1,0 +1,315 @@
+"""How long the rows of a run's data are: measured on some of them, or assumed where there are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+from typing import Any
+
+from basereward.chat import Chat
+from basereward.comparison import Comparison
+from basereward.config import RunConfig, Source
+from basereward.data import Dataset
+from basereward.data.mixture import quotas
+from basereward.engine.architecture import Architecture
+from basereward.engine.flops import Counts
+from basereward.errors import ConfigError, DataError
+from basereward.plugins import PluginManager
+
+SAMPLE = 256
+"""Rows of each data set that are measured."""
+
+CHARACTERS_PER_TOKEN = 4
+TEMPLATE_TOKENS = 20
+"""About what English text and a chat template take, where there is no tokenizer to ask."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Args:
+        text_tokens: Of the prompt, without its pictures.
+        responses: Tokens of each response.
+        grids: For each picture the patches along time, height and width.
+    """
+
+    text_tokens: int
+    responses: tuple[int, ...]
+    grids: tuple[tuple[int, int, int], ...] = ()
+
+
+ASSUMED = Row(text_tokens=100, responses=(200, 200))
+ASSUMED_PICTURE = (480, 640)
+"""What rows are taken to be like where nothing is known: height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user knows better; None for what is measured or assumed.
+
+    Args:
+        prompt_tokens: Tokens of a prompt's text.
+        response_tokens: Tokens of a response.
+        image_tokens: Tokens of the pictures of a row that has some.
+        num_responses: Responses of a row.
+        num_rows: Rows of an epoch.
+    """
+
+    prompt_tokens: int | None = None
+    response_tokens: int | None = None
+    image_tokens: int | None = None
+    num_responses: int | None = None
+    num_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompt", 1), ("response", 1), ("image", 0)):
+            value = getattr(self, f"{name}_tokens")
+            if value is not None and value < least:
+                raise ConfigError(f"--{name}-tokens is {value}; allowed: {least} or more")
+        for name, least in (("responses", 2), ("rows", 1)):
+            value = getattr(self, f"num_{name}")
+            if value is not None and value < least:
+                raise ConfigError(f"--num-{name} is {value}; allowed: {least} or more")
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What the rows of an epoch are like.
+
+    Args:
+        num_rows: How many there are.
+        pairs: Pairs of responses a row.
+        mean: What a row is on average, its prompt once.
+        alone: The same, with a copy of the prompt to each response.
+        longest: What the longest row is that may come.
+        measured: Data sets of which rows were measured, and how many of them.
+        assumed: Data sets that aren't here.
+    """
+
+    num_rows: int
+    pairs: float
+    mean: Counts
+    alone: Counts
+    longest: Counts
+    measured: dict[str, int]
+    assumed: tuple[str, ...]
+
+
+class Measure:
+    """Turns comparisons into numbers of tokens and patches.
+
+    Args:
+        model: The reward model, with or without weights.
+        architecture: Of the model.
+        options: Of the backbone.
+        tokenizer: None where none is at hand.
+    """
+
+    def __init__(
+        self, model: Any, architecture: Architecture, options: Any, tokenizer: Any | None = None
+    ) -> None:
+        self.chat = Chat(tokenizer) if tokenizer is not None else None
+        self.architecture = architecture
+        self.max_frames = int(options.get("max_frames", 16))
+        self.reads_pictures = architecture.vision is not None
+        if self.reads_pictures:
+            vision = model.backbone.model.config.vision_config
+            self.patch, self.merge = vision.patch_size, vision.spatial_merge_size
+            factor = self.patch * self.merge
+            # The bounds of the published image processors, tokens a picture: 4, of Qwen3-VL 64, to 16384.
+            least = 64 if "qwen3" in model.backbone.model.config.model_type else 4
+            self.min_pixels = options.get("min_pixels") or least * factor**2
+            self.max_pixels = options.get("max_pixels") or 16384 * factor**2
+
+    def row(self, comparison: Comparison) -> Row:
+        """Return the numbers of a comparison.
+
+        Raises:
+            DataError: When it can't be encoded.
+        """
+        grids = [self.grid(*_size(image)) for image in comparison.images] if self.reads_pictures else []
+        if comparison.images and not self.reads_pictures:
+            raise DataError("the model reads text only; take the images out of the row", field="images")
+        for video in comparison.videos:
+            frames = video.sampled(self.max_frames).frames
+            _, height, width = self.grid(*_size(frames[0]))
+            grids.append((math.ceil(len(frames) / 2), height, width))
+        if self.chat is None:
+            prompt = sum(len(message.text) for message in comparison.prompt)
+            responses = [len(text) for text in comparison.responses]
+            text = TEMPLATE_TOKENS + math.ceil(prompt / CHARACTERS_PER_TOKEN)
+            return Row(
+                text,
+                tuple(1 + math.ceil(length / CHARACTERS_PER_TOKEN) for length in responses),
+                tuple(grids),
+            )
+        markers: list[list[int]] = [[0, 0] for _ in comparison.images]  # around each picture's tokens
+        ids, found = self.chat.encode(
+            comparison.prompt, comparison.responses, markers, [[0, 0] for _ in comparison.videos]
+        )
+        return Row(len(ids), tuple(map(len, found)), tuple(grids))
+
+    def grid(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return the patches of a picture along time, height and width."""
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        try:
+            size = smart_resize(height, width, self.patch * self.merge, self.min_pixels, self.max_pixels)
+        except ValueError as error:
+            raise DataError(f"the image processor refuses a picture: {error}", field="images") from error
+        return 1, size[0] // self.patch, size[1] // self.patch
+
+    def tokens(self, row: Row) -> int:
+        """Return the tokens of a row's prompt."""
+        patches = sum(math.prod(grid) for grid in row.grids)
+        return row.text_tokens + patches // self.architecture.patches_per_token
+
+    def counts(self, row: Row, *, shared: bool = True) -> Counts:
+        """Return what there is to compute of a row."""
+        window = self.architecture.vision.window if self.architecture.vision else None
+        return Counts.of_lengths(self.tokens(row), row.responses, row.grids, window=window, shared=shared)
+
+    def changed(self, row: Row, overrides: Overrides) -> Row:
+        """Return a row with what the user knows better."""
+        responses = row.responses
+        if (number := overrides.num_responses) is not None:
+            responses = tuple(responses[place % len(responses)] for place in range(number))
+        if overrides.response_tokens is not None:
+            responses = (overrides.response_tokens,) * len(responses)
+        grids = row.grids
+        if grids and (number := overrides.image_tokens) is not None:
+            side = math.isqrt(number)  # a square, as near as can be
+            grids = ((1, side * self.merge, number // side * self.merge),) if number else ()
+        text = row.text_tokens if overrides.prompt_tokens is None else overrides.prompt_tokens
+        return Row(text, responses, grids)
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """Return a picture's height and width."""
+    width, height = image.open().size
+    return height, width
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A data set: its number of rows, some of them in numbers, and whether they show pictures."""
+
+    name: str
+    num_rows: int
+    rows: Sequence[Row]
+    multimodal: bool
+    is_assumed: bool = False
+
+
+def lengths(
+    run: RunConfig,
+    measure: Measure,
+    plugins: PluginManager,
+    *,
+    shared: bool,
+    overrides: Overrides,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Lengths:
+    """Return what the rows of a run's training data are like.
+
+    Args:
+        run: The run, its components' options filled in.
+        measure: Turns comparisons into numbers.
+        plugins: Where data sets are looked up.
+        shared: Whether responses share their prompt.
+        overrides: What the user knows better.
+        progress: Takes the name of each data set before it is read.
+
+    Raises:
+        ConfigError: When nothing says how many rows there are.
+        DataError: When none of the rows that were read can be used.
+    """
+    found = [_found(source, measure, plugins, overrides, progress) for source in run.data.train]
+    drawn = quotas(
+        [item.num_rows for item in found],
+        [item.multimodal for item in found],
+        run.data.train,
+        run.data.mixture,
+    )
+    limit = run.backbone.options.get("max_tokens")
+    total = max(sum(drawn), 1)
+    mean = alone = Counts()
+    pairs = 0.0
+    longest: list[Counts] = []
+    for item, quota in zip(found, drawn, strict=True):
+        if not quota:
+            continue
+        rows = [measure.changed(row, overrides) for row in item.rows]
+        fitting = [row for row in rows if limit is None or measure.tokens(row) + max(row.responses) <= limit]
+        if not fitting:
+            raise DataError(
+                f"{item.name}: no row fits max_tokens = {limit}; raise it, or lower the backbone's max_pixels"
+            )
+        share = quota / total / len(fitting)
+        for row in fitting:
+            mean += measure.counts(row, shared=shared) * share
+            alone += measure.counts(row, shared=False) * share
+            pairs += math.comb(len(row.responses), 2) * share
+            longest.append(measure.counts(row, shared=shared))
+    if limit is not None:
+        longest.append(_full(limit, [row for item in found for row in item.rows], measure, overrides, shared))
+    return Lengths(
+        num_rows=overrides.num_rows or sum(drawn),
+        pairs=pairs,
+        mean=mean,
+        alone=alone,
+        longest=max(longest, key=lambda counts: counts.tokens),
+        measured={item.name: len(item.rows) for item in found if not item.is_assumed},
+        assumed=tuple(item.name for item in found if item.is_assumed),
+    )
+
+
+def _full(limit: int, rows: Sequence[Row], measure: Measure, overrides: Overrides, shared: bool) -> Counts:
+    """Return the row that just fits `max_tokens`, its responses as they are on average."""
+    changed = [measure.changed(row, overrides) for row in rows]
+    response = min(round(fmean(length for row in changed for length in row.responses)), limit - 1)
+    number = max(len(row.responses) for row in changed)
+    filled = Row(limit - response, (response,) * number)
+    return measure.counts(filled, shared=shared)
+
+
+def _found(
+    source: Source,
+    measure: Measure,
+    plugins: PluginManager,
+    overrides: Overrides,
+    progress: Callable[[str], None],
+) -> _Found:
+    path = source.options.get("path")
+    name = f"{source.name} ({path})" if path else source.name
+    progress(name)
+    try:
+        dataset: Dataset = plugins.build("dataset", source)
+    except (DataError, ConfigError) as error:
+        return _assumed(source, name, measure, overrides, error)
+    comparisons = [row for row in islice(dataset.read(), SAMPLE) if isinstance(row, Comparison)]
+    rows: list[Row] = []
+    reason = "it has none"
+    for comparison in comparisons:
+        try:
+            rows.append(measure.row(comparison))
+        except DataError as error:
+            reason = str(error)
+    if not rows:
+        raise DataError(f"{name}: of its first {SAMPLE} rows none can be used: {reason}")
+    shows = any(row.grids for row in rows[:1]) if source.multimodal is None else source.multimodal
+    return _Found(name, dataset.count(), rows, shows)
+
+
+def _assumed(source: Source, name: str, measure: Measure, overrides: Overrides, error: Exception) -> _Found:
+    num_rows = source.max_rows or overrides.num_rows
+    if num_rows is None:
+        raise ConfigError(f"{error}; to plan without the data, say how much there is by --num-rows") from None
+    shows = measure.reads_pictures if source.multimodal is None else source.multimodal
+    grids = (measure.grid(*ASSUMED_PICTURE),) if shows and measure.reads_pictures else ()
+    row = Row(ASSUMED.text_tokens, ASSUMED.responses, grids)
+    return _Found(name, num_rows, [row], shows, is_assumed=True)
