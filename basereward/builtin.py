@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def basereward_backbones() -> Mapping[str, str]:
-    """Any decoder for text, and the Qwen vision-language models."""
+    """Any decoder for text, the Qwen vision-language models, and a small one for trying things out."""
     return {
         "causal-lm": "basereward.backbones.causal_lm:CausalLM",
         "qwen-vl": "basereward.backbones.qwen_vl:QwenVL",
+        "tiny": "basereward.backbones.tiny:Tiny",
     }
 
 

@@ -238,7 +238,7 @@ class PlackettLuce(nn.Module):
 
 class Regression(nn.Module):
     """The squared distance of rewards from ratings, (r - (rating - mean) / std)^2; responses without rating
-    are skipped.
+    are skipped. Ties are nothing special: their ratings are equal.
 
     Args:
         rating_mean: Subtracted from ratings.

@@ -88,7 +88,8 @@ class Measure:
         if low == high and self.method == "bootstrap":
             # All units are alike, so that resampling them shows nothing; what remains is how few they are.
             num_groups = len(np.unique(np.concatenate([part.group for part in self.parts])))
-            return wilson(min(max(self.value, 0.0), 1.0), num_groups)
+            low, high = wilson(min(max(self.value, 0.0), 1.0), num_groups)
+            return min(low, self.value), max(high, self.value)  # some sums leave 0 to 1 a little
         return float(low), float(high)
 
     def resampled(self, num: int = NUM_RESAMPLES, seed: int = SEED) -> NDArray[np.float64]:

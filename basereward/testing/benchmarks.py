@@ -1,0 +1,216 @@
+"""What a benchmark promises: its official metric follows from differences of rewards alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
+
+from basereward.comparison import Comparison
+from basereward.errors import DataError
+from basereward.evaluation.measure import Score
+from basereward.media import Image
+from basereward.testing import datasets
+from basereward.testing.files import path_of
+from basereward.testing.subject import Subject, require
+
+Rewards = list[list[float] | None]
+NUM_DRAWS = 8
+TOLERANCE = 1e-9
+
+
+def has_a_fixed_order(subject: Subject) -> None:
+    """Its comparisons are the same every time, and have ranks."""
+    first = _comparisons(subject.build(seed=0))
+    require(first, "it has no comparison")
+    benchmark = subject.build(seed=1)
+    for found in (_comparisons(benchmark), _comparisons(benchmark)):
+        require(found == first, "its comparisons differ from time to time")
+    require(
+        any(len(set(row.ranks or ())) > 1 for row in first),
+        "no comparison of it has responses of unequal ranks",
+    )
+
+
+def opens_no_picture(subject: Subject) -> None:
+    """Its comparisons, and a report on them, need the annotation alone."""
+
+    def refuse(self: Image, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError("a picture was opened")
+
+    with patch.object(Image, "open", refuse):
+        try:
+            benchmark = subject.build()
+            benchmark.report(_perfect(_comparisons(benchmark)))
+        except AssertionError as error:
+            require(False, f"{error}; a judge that needs none should not wait for them")
+
+
+def reports_scores(subject: Subject) -> None:
+    """A report has a `Score` by each metric's name, the official one first, within its interval."""
+    benchmark = subject.build()
+    report = benchmark.report(_random(_comparisons(benchmark), 0))
+    require(report, "the report is empty")
+    for name, score in report.items():
+        require(isinstance(score, Score), f"{name!r} is a {type(score).__name__}, not a Score")
+        require(score.name == name, f"the score of {name!r} calls itself {score.name!r}")
+        require(
+            score.low - TOLERANCE <= score.value <= score.high + TOLERANCE,
+            f"{name!r} is {score.value:.4g}, outside its interval {score.low:.4g} to {score.high:.4g}",
+        )
+        require(score.num > 0, f"{name!r} is of {score.num} units")
+    first, kind = next((name, score.kind) for name, score in report.items())
+    require(kind == "official", f"the first metric, {first!r}, is of kind {kind!r}, not 'official'")
+
+
+def reports_alike_twice(subject: Subject) -> None:
+    """The same rewards give the same report, intervals included."""
+    benchmark, other = subject.build(seed=0), subject.build(seed=1)
+    rewards = _random(_comparisons(benchmark), 1)
+    expected = benchmark.report(rewards)
+    for found in (benchmark.report(rewards), other.report(rewards)):
+        require(found == expected, "the same rewards give two reports")
+
+
+def gives_perfect_rewards_the_maximum(subject: Subject) -> None:
+    """Rewards in the order of the ranks have the highest official score, above that of their reverse."""
+    benchmark = subject.build()
+    rows = _comparisons(benchmark)
+    best = _official(benchmark, _perfect(rows))
+    for name, rewards in _others(rows).items():
+        value = _official(benchmark, rewards)
+        require(value <= best + TOLERANCE, f"perfect rewards score {best:.4g}, {name} {value:.4g}")
+    value = _official(benchmark, _reversed(rows))
+    require(value < best, f"perfect rewards score {best:.4g}, reversed ones {value:.4g}")
+
+
+def gives_reversed_rewards_the_minimum(subject: Subject) -> None:
+    """Rewards against the order of the ranks have the lowest official score."""
+    benchmark = subject.build()
+    rows = _comparisons(benchmark)
+    worst = _official(benchmark, _reversed(rows))
+    for name, rewards in _others(rows).items():
+        value = _official(benchmark, rewards)
+        require(value >= worst - TOLERANCE, f"reversed rewards score {worst:.4g}, {name} {value:.4g}")
+
+
+def leaves_out_what_was_not_scored(subject: Subject) -> None:
+    """A comparison without rewards is in no number; without any rewards there is no report."""
+    benchmark = subject.build()
+    rows = _comparisons(benchmark)
+    perfect = _perfect(rows)
+    whole = next(iter(benchmark.report(perfect).values()))
+    for number in range(min(len(rows), 3)):
+        if len(rows) == 1:
+            break
+        some: Rewards = [None if at == number else found for at, found in enumerate(perfect)]
+        try:
+            score = next(iter(benchmark.report(some).values()))
+        except DataError:
+            continue  # the others may have no pair of known order
+        require(
+            score.num <= whole.num and score.value >= whole.value - TOLERANCE,
+            f"perfect rewards score {whole.value:.4g} of {whole.num}, and {score.value:.4g} of {score.num} "
+            f"when comparison {number} has none",
+        )
+        require(
+            score.num < whole.num or not _can_be_judged(rows[number]),
+            f"the official score is of {score.num} units with and without comparison {number}",
+        )
+    try:
+        benchmark.report([None] * len(rows))
+    except DataError:
+        return
+    require(False, "where nothing was scored it reports all the same; raise DataError")
+
+
+def knows_differences_only(subject: Subject) -> None:
+    """A number added to all rewards of a comparison changes nothing."""
+    benchmark = subject.build()
+    rows = _comparisons(benchmark)
+    # Multiples of 1/8, whose sums with 64, 128, ... are exact.
+    rewards = _random(rows, 2)
+    shifted: Rewards = [
+        [reward + 64.0 * (1 + number % 5) for reward in found or ()] for number, found in enumerate(rewards)
+    ]
+    before, after = benchmark.report(rewards), benchmark.report(shifted)
+    for name, score in before.items():
+        require(
+            math.isclose(after[name].value, score.value, abs_tol=TOLERANCE),
+            f"{name!r} is {score.value:.4g}, and {after[name].value:.4g} with numbers added to the "
+            "rewards of whole comparisons",
+        )
+
+
+def refuses_rewards_that_do_not_fit(subject: Subject) -> None:
+    """Rewards of too few comparisons, or too few of one, are a `ValueError`."""
+    benchmark = subject.build()
+    rows = _comparisons(benchmark)
+    perfect = _perfect(rows)
+    for what, rewards in {
+        "a comparison too few": perfect[:-1],
+        "a reward too few": [(perfect[0] or [])[:-1], *perfect[1:]],
+    }.items():
+        try:
+            benchmark.report(rewards)
+        except ValueError:
+            continue
+        except Exception as error:
+            require(False, f"rewards of {what} are a {type(error).__name__}, not a ValueError: {error}")
+        require(False, f"rewards of {what} go unnoticed; raise ValueError")
+
+
+def refuses_a_bad_file(subject: Subject) -> None:
+    """A file that isn't there, or that is no such file, is a `DataError` and never silently empty."""
+    path_of(subject)
+    datasets.refuses_a_bad_file(subject)
+
+
+def _comparisons(benchmark: Any) -> list[Comparison]:
+    return list(benchmark.comparisons())
+
+
+def _perfect(rows: Sequence[Comparison]) -> Rewards:
+    return [[-float(rank) for rank in _ranks(row)] for row in rows]
+
+
+def _reversed(rows: Sequence[Comparison]) -> Rewards:
+    return [[float(rank) for rank in _ranks(row)] for row in rows]
+
+
+def _random(rows: Sequence[Comparison], seed: int) -> Rewards:
+    chance = random.Random(seed)
+    return [[chance.randrange(-64, 64) / 8 for _ in row.responses] for row in rows]
+
+
+def _others(rows: Sequence[Comparison]) -> dict[str, Rewards]:
+    return {f"random ones (seed {seed})": _random(rows, seed) for seed in range(NUM_DRAWS)}
+
+
+def _ranks(row: Comparison) -> Sequence[float]:
+    return row.ranks or [0.0] * len(row.responses)
+
+
+def _can_be_judged(row: Comparison) -> bool:
+    return len(set(row.ranks or ())) > 1
+
+
+def _official(benchmark: Any, rewards: Rewards) -> float:
+    score: Score = next(iter(benchmark.report(rewards).values()))
+    return score.value
+
+
+CHECKS = (
+    has_a_fixed_order,
+    opens_no_picture,
+    reports_scores,
+    reports_alike_twice,
+    gives_perfect_rewards_the_maximum,
+    gives_reversed_rewards_the_minimum,
+    leaves_out_what_was_not_scored,
+    knows_differences_only,
+    refuses_rewards_that_do_not_fit,
+    refuses_a_bad_file,
+)

@@ -1,0 +1,77 @@
+"""What components of every kind promise: a docstring, options with types and defaults, and their wiring."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+from basereward.errors import ConfigError, PluginError
+from basereward.options import Component, checked, component_options, type_name
+from basereward.testing.subject import Subject, require
+
+WIRED = {
+    "backbone": ((),),
+    "head": (("dim",),),
+    "loss": ((),),
+    "ensembler": ((),),
+    "paradigm": (("backbone", "head", "loss"),),
+    "dataset": (("path",), ()),
+    "benchmark": (("path",), ()),
+}
+"""What the framework wires by position; data that come from no file need no path."""
+
+
+def has_a_docstring(subject: Subject) -> None:
+    """`basereward show` has something to say of it."""
+    own = subject.cls.__doc__ or ""
+    require(own.strip(), f"class {subject.cls.__name__} has no docstring; say in one line what it does")
+
+
+def is_wired_by_position(subject: Subject) -> None:
+    """The constructor takes by position what the framework wires, and everything else by keyword."""
+    parameters = list(inspect.signature(subject.cls).parameters.values())
+    for parameter in parameters:
+        require(
+            parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
+            f"the constructor takes *{parameter.name}, which hides its options; name each",
+        )
+    found = tuple(item.name for item in parameters if item.kind is not item.KEYWORD_ONLY)
+    forms = WIRED[subject.kind]
+    wanted = " or ".join(f"({', '.join([*form, '*'])}, ...)" for form in forms)
+    require(
+        any(len(found) == len(form) for form in forms),
+        f"the constructor takes ({', '.join(found)}) by position; a {subject.kind}'s is {wanted}",
+    )
+
+
+def has_typed_options(subject: Subject) -> None:
+    """Each option has a type that a run file can hold, and a default of that type."""
+    try:
+        options = component_options(subject.cls)
+    except PluginError as error:
+        require(False, str(error))
+    for name, option in options.items():
+        if option.is_required:
+            is_model = subject.kind == "backbone" and name == "model"
+            require(is_model, f"option {name!r} has no default")
+            continue
+        try:
+            checked(option.default, option.type, (name,))
+        except ConfigError:
+            require(False, f"option {name!r} is {type_name(option.type)}; {option.default!r} is none")
+
+
+def keeps_its_options(subject: Subject) -> None:
+    """Its options survive the JSON of a model directory."""
+    options = subject.plugins.resolve(subject.kind, Component(subject.name, subject.options)).options
+    try:
+        read = json.loads(json.dumps(options))
+    except TypeError as error:
+        require(False, f"its options can't be written as JSON: {error}")
+    again = subject.plugins.resolve(subject.kind, Component(subject.name, read)).options
+    require(again == options, f"its options are {options}, but come back from JSON as {again}")
+
+
+CHECKS = (has_a_docstring, is_wired_by_position, has_typed_options)
+SAVED_CHECKS = (*CHECKS, keeps_its_options)
+"""Of the kinds whose options a model directory holds."""

@@ -1,0 +1,153 @@
+"""The kit: which checks a plugin's components have to pass, as a list and as a pytest decorator."""
+
+from __future__ import annotations
+
+import re
+import types
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from basereward.errors import PluginError
+from basereward.hookspecs import KINDS
+from basereward.options import did_you_mean
+from basereward.plugins import Plugin, PluginManager, PluginWarning
+from basereward.testing import (
+    backbones,
+    benchmarks,
+    components,
+    datasets,
+    ensemblers,
+    heads,
+    hooks,
+    losses,
+    paradigms,
+)
+from basereward.testing.subject import Options, Subject
+
+CHECKS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
+    "plugin": hooks.CHECKS,
+    "backbone": (*components.SAVED_CHECKS, *backbones.CHECKS),
+    "head": (*components.SAVED_CHECKS, *heads.CHECKS),
+    "loss": (*components.SAVED_CHECKS, *losses.CHECKS),
+    "ensembler": (*components.CHECKS, *ensemblers.CHECKS),
+    "paradigm": (*components.SAVED_CHECKS, *paradigms.CHECKS),
+    "dataset": (*components.CHECKS, *datasets.CHECKS),
+    "benchmark": (*components.CHECKS, *benchmarks.CHECKS),
+}
+"""The checks of a plugin itself, and of each kind of component."""
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """One promise of one component; call it to have it checked.
+
+    Attributes:
+        id: `kind/name:check`, or `plugin:check`.
+        subject: What is checked.
+        function: How; its docstring is the promise.
+    """
+
+    id: str
+    subject: Any
+    function: Callable[[Any], None]
+
+    def __call__(self) -> None:
+        """Check.
+
+        Raises:
+            Failed: Saying what was promised and what was found.
+        """
+        self.function(self.subject)
+
+
+def name_of(check: Callable[..., None]) -> str:
+    """Return a check's name as ids have it."""
+    return check.__name__.replace("_", "-")
+
+
+def checks(plugin: str | types.ModuleType, *, options: Mapping[str, Options] | None = None) -> list[Check]:
+    """Return every check of a plugin.
+
+    Args:
+        plugin: An installed plugin's name, or its distribution's; or a module with hooks.
+        options: By `kind/name`, the options that make a component small enough to be tested: a table, or a
+            function of an empty directory that writes what the component reads and returns the table.
+
+    Raises:
+        PluginError: When there is no such plugin, it did not load, or it has no such component.
+    """
+    options = dict(options or {})
+    plugins, found = _plugin(plugin)
+    if found.error is not None:
+        raise PluginError(f"plugin {found.name!r} did not load: {found.error}")
+    result = [Check(f"plugin:{name_of(check)}", found, check) for check in CHECKS["plugin"]]
+    names = [f"{kind}/{name}" for kind in KINDS for name in found.components.get(kind, {})]
+    _require_known(options, names, "options", f"components of {found.name}")
+    for name in names:
+        kind, _, short = name.partition("/")
+        subject = Subject(plugins, kind, f"{found.name}/{short}", options.get(name, {}))
+        result += [Check(f"{name}:{name_of(check)}", subject, check) for check in CHECKS[kind]]
+    return result
+
+
+def conformance(
+    plugin: str | types.ModuleType,
+    *,
+    options: Mapping[str, Options] | None = None,
+    xfail: Mapping[str, str] | None = None,
+) -> pytest.MarkDecorator:
+    """Have a test function called with every check of a plugin, each under an id of its own.
+
+    Args:
+        plugin: An installed plugin's name, or its distribution's; or a module with hooks.
+        options: By `kind/name`, the options that make a component small enough to be tested: a table, or a
+            function of an empty directory that writes what the component reads and returns the table.
+        xfail: By id, such as `loss/x:has-the-right-gradient`, why a check is known to fail. It has to: one
+            that passes is a failure.
+
+    Raises:
+        PluginError: When there is no such plugin, it did not load, or it has no such component or check.
+    """
+    found = checks(plugin, options=options)
+    reasons = dict(xfail or {})
+    _require_known(reasons, [check.id for check in found], "xfail", "checks")
+    parameters = []
+    for check in found:
+        reason = reasons.get(check.id)
+        marks = () if reason is None else (pytest.mark.xfail(reason=reason, strict=True),)
+        parameters.append(pytest.param(check, id=check.id, marks=marks))
+    return pytest.mark.parametrize("check", parameters)
+
+
+def _plugin(plugin: str | types.ModuleType) -> tuple[PluginManager, Plugin]:
+    with warnings.catch_warnings():
+        # What is wrong with other plugins is no fault of this one.
+        warnings.simplefilter("ignore", PluginWarning)
+        if isinstance(plugin, types.ModuleType):
+            plugins = PluginManager([plugin])
+            return plugins, plugins.plugins[-1]
+        plugins = PluginManager(discover=True)
+    wanted = _normal(plugin)
+    for found in plugins.plugins:
+        if wanted in (found.name, _normal(found.distribution)):
+            return plugins, found
+    known = ", ".join(found.name for found in plugins.plugins)
+    raise PluginError(
+        f"no plugin {plugin!r} is installed; plugins: {known}; pass the module itself of one that isn't"
+    )
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _require_known(given: Iterable[str], known: list[str], argument: str, what: str) -> None:
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known) or ";"
+            listed = ", ".join(known) if len(known) < 20 else f"{len(known)}, as pytest --collect-only lists"
+            raise PluginError(f"{argument} names {name!r}, which is not there{hint} {what}: {listed}")

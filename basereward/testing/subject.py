@@ -1,0 +1,105 @@
+"""What is tested: one component with the options that make it small, and how its checks fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from basereward.options import Component
+from basereward.plugins import PluginManager
+
+Options = Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]
+"""Options of a component, or a function that writes files into a directory of its own and returns them."""
+
+
+class Failed(AssertionError):
+    """A component breaks a promise."""
+
+
+def require(claim: object, message: str) -> None:
+    """Raise `Failed` with the message unless the claim holds."""
+    if not claim:
+        raise Failed(message)
+
+
+def require_alike(found: Tensor, expected: Tensor, what: str, *, tolerance: float = 0.0) -> None:
+    """Raise `Failed` unless both tensors have one shape and differ by at most the tolerance; NaN never does.
+
+    Args:
+        found: What is judged.
+        expected: What it should be.
+        what: Begins the message.
+        tolerance: Largest difference of two elements; 0 for bit-equality.
+    """
+    require(
+        found.shape == expected.shape,
+        f"{what}: the shape is {list(found.shape)}, not {list(expected.shape)}",
+    )
+    if not found.numel():
+        return
+    difference = float((found.detach().double() - expected.detach().double()).abs().max())
+    allowed = f"at most {tolerance:g} is allowed" if tolerance else "none is allowed"
+    require(difference <= tolerance, f"{what}: they differ by {difference:.3g}; {allowed}")
+
+
+def does_not_apply(reason: str) -> None:
+    """End a check that a component gives no occasion for; it is reported as skipped."""
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A component to be tested.
+
+    Args:
+        plugins: Where it is looked up.
+        kind: Its kind.
+        name: Its name; `plugin/name` where another plugin has the same.
+        given: The options under which it is built, or the function that returns them.
+    """
+
+    plugins: PluginManager
+    kind: str
+    name: str
+    given: Options = dataclasses.field(default_factory=dict)
+
+    @property
+    def cls(self) -> Any:
+        """The component's class."""
+        return self.plugins.load(self.kind, self.name)
+
+    @functools.cached_property
+    def directory(self) -> Path:
+        """A directory of the component's own, removed when the process ends."""
+        path = tempfile.mkdtemp(prefix="basereward-conformance-")
+        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        return Path(path)
+
+    @functools.cached_property
+    def options(self) -> Mapping[str, Any]:
+        """The options under which it is built."""
+        return self.given(self.directory) if callable(self.given) else self.given
+
+    def build(self, *wired: Any, seed: int = 0, **options: Any) -> Any:
+        """Make the component, its weights drawn from the seed; `options` replace those given."""
+        torch.manual_seed(seed)
+        component = Component(self.name, {**self.options, **options})
+        return self.plugins.build(self.kind, component, *wired)
+
+    def fresh_directory(self, name: str) -> Path:
+        """Return an empty directory below the component's own."""
+        path = self.directory / f".{name}"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path

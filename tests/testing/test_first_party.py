@@ -1,0 +1,23 @@
+"""Every first-party component passes the kit that third parties' have to pass."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import small
+
+from basereward.testing import Check, conformance
+
+
+@conformance(
+    "basereward",
+    options=small.options(),
+    xfail={
+        "loss/regression:never-rises-with-a-margin": "it holds rewards to their ratings, however far apart",
+    },
+)
+def test_conformance(check: Check) -> None:
+    check()
