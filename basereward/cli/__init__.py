@@ -16,7 +16,7 @@ from basereward.plugins import PluginWarning, manager
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("train", "plan", "evaluate", "score", "data", "plugins", "show", "doctor")
+COMMANDS = ("train", "plan", "plot", "evaluate", "score", "data", "plugins", "show", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

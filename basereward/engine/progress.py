@@ -48,7 +48,7 @@ class Display:
         self.console = Console(stderr=True, quiet=not enabled, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._pace = ""
+        self._step: Mapping[str, Any] = {}
         self._held_out: float | None = None
 
     def line(self, text: str) -> None:
@@ -105,21 +105,47 @@ class Display:
             self._held_out = record["accuracy"]
             self.line(f"{place}: held-out accuracy {_number(self._held_out, '.4f')}")
         else:
-            rate, loss = _number(record["pairs_per_second"], ".1f"), _number(record["loss"], ".4f")
-            self._pace = f"{rate} pairs/s  loss {loss}"
-        facts = self._pace
-        if self._held_out is not None:
-            facts += f"  held-out {self._held_out:.3f}"
+            self._step = record
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, facts=facts)
+            room = (
+                self.console.width - len(f"training  {num_steps}/{num_steps}  left 00:00:00") - NARROWEST_BAR
+            )
+            self._bar.update(self._task, facts=facts(self._step, self._held_out, room=room))
         elif record["kind"] == "step":
-            self.line(f"{place}: {facts}")
+            self.line(f"{place}: {facts(record, self._held_out)}")
 
     def stop(self) -> None:
         """Take the bar down."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+NARROWEST_BAR = 10  # characters
+
+
+def facts(step: Mapping[str, Any], held_out: float | None, *, room: int | None = None) -> str:
+    """Return in few words how a training goes: its pace, how much of the work counts, how good it is.
+
+    Args:
+        step: A record of the log; what it doesn't have isn't said.
+        held_out: Accuracy of the latest evaluation.
+        room: Characters that there is room for: what matters less is left out; None for no limit.
+    """
+    rates = {
+        "pairs_per_second": f"{_number(step.get('pairs_per_second'), '.1f')} pairs/s",
+        "tokens_per_second": f"{_short(step.get('tokens_per_second'))} tokens/s",
+        "fill": f"fill {_number(step.get('fill'), '.0%')}",
+        "mfu": f"MFU {_number(step.get('mfu'), '.0%')}",
+        "loss": f"loss {_number(step.get('loss'), '.4f')}",
+    }
+    said = {name: text for name, text in rates.items() if name in step}
+    if held_out is not None:
+        said["held_out"] = f"held-out {held_out:.3f}"
+    for name in ("fill", "tokens_per_second", "mfu", "pairs_per_second"):
+        if room is not None and len("  ".join(said.values())) > room:
+            said.pop(name, None)
+    return "  ".join(said.values())
 
 
 def _counted(dataset: Dataset, bar: Progress, task: TaskID) -> Iterator[Comparison]:
@@ -132,3 +158,11 @@ def _counted(dataset: Dataset, bar: Progress, task: TaskID) -> Iterator[Comparis
 
 def _number(value: float | None, form: str) -> str:
     return "unknown" if value is None else format(value, form)
+
+
+def _short(value: float | None) -> str:
+    """Return a number in three digits or so."""
+    if value is None or value < 1000:
+        return _number(value, ".0f")
+    scaled, unit = (value / 1e3, "k") if value < 1e6 else (value / 1e6, "M")
+    return f"{scaled:.{0 if scaled >= 99.5 else 1}f}{unit}"

@@ -1,0 +1,71 @@
+"""`basereward plot`: the courses of several trainings in one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "plot",
+        help="draw the courses of trainings into one picture",
+        description="Draw loss, accuracy, held-out accuracy, learning rate and speed of trainings into one "
+        "picture, a line to each. They may still be running.",
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="directory of a run, or its log.jsonl"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs.png"),
+        metavar="FILE",
+        help="the picture: .png, .svg or .pdf (default: runs.png)",
+    )
+    parser.add_argument(
+        "--metric",
+        dest="metrics",
+        action="append",
+        metavar="NAME",
+        help="draw this instead: any number of log.jsonl, such as grad_norm or lr.head; of held-out data as "
+        "held-out.accuracy; may be repeated",
+    )
+    parser.add_argument(
+        "--x", choices=("steps", "pairs", "seconds"), default="steps", help="the axis (default: steps)"
+    )
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the running mean that is kept at each record, from 0 up to 1 (default: 0)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw, and print where the picture is."""
+    from basereward.errors import ConfigError
+
+    if not 0 <= args.smoothing < 1:
+        raise ConfigError(f"--smoothing is {args.smoothing:g}; allowed: from 0 up to, not including, 1")
+    from basereward.engine.courses import check_metrics, read_courses
+    from basereward.engine.plots import METRICS, draw_runs
+
+    courses = read_courses(args.runs)
+    metrics = args.metrics or METRICS
+    if args.metrics:
+        check_metrics(courses, metrics)
+    else:  # not every run has held-out data
+        known = {name for course in courses for name in course.metrics}
+        metrics = [name for name in METRICS if name in known]
+    if not metrics:
+        raise ConfigError(f"{', '.join(map(str, args.runs))}: no record of a step yet, so nothing to draw")
+    draw_runs(courses, args.output, metrics=metrics, axis=args.x, smoothing=args.smoothing)
+    print(args.output)
+    return 0
