@@ -110,8 +110,10 @@ def shard(passing: Pass, ranks: Ranks, *, shard_ranks: int | None, bf16: bool) -
     and embeddings, stays fp32.
 
     Raises:
-        ConfigError: When the number of processes is no multiple of `shard_ranks`.
+        ConfigError: When the number of processes is no multiple of `shard_ranks`, or weights are quantized.
     """
+    if not all(parameter.is_floating_point() for parameter in passing.parameters()):
+        raise ConfigError("train.parallel is 'fsdp', which can't divide quantized weights; use 'ddp'")
     group = shard_ranks or ranks.size
     if ranks.size % group:
         allowed = ", ".join(str(number) for number in range(1, ranks.size + 1) if not ranks.size % number)

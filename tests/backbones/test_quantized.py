@@ -15,8 +15,9 @@ from torch import nn
 from basereward import ConfigError, RewardModel
 from basereward.backbones import quantized
 from basereward.config import Component, LoraConfig, TrainConfig
-from basereward.engine import optimisation
+from basereward.engine import optimisation, parallel
 from basereward.engine.adapters import Adapters
+from basereward.engine.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,13 @@ def test_quantized_weights_are_not_trained_themselves(wide: Path) -> None:
         "[train.lora], or freeze it"
     )
     assert optimisation.trainable_parts(parts, TrainConfig(freeze=("language",))).keys() == {"head"}
+
+
+def test_quantized_weights_are_not_divided_among_processes(wide: Path) -> None:
+    passing = parallel.Pass(build(wide, quantize="4bit").paradigm)
+    with pytest.raises(ConfigError) as caught:
+        parallel.shard(passing, Ranks(0, 2), shard_ranks=None, bf16=False)
+    assert str(caught.value) == ("train.parallel is 'fsdp', which can't divide quantized weights; use 'ddp'")
 
 
 def test_rows_that_are_no_whole_blocks_are_refused(tiny_models: dict[str, Path]) -> None:
