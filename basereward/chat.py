@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -50,6 +51,14 @@ class Chat:
     def digest(self) -> str:
         """SHA-256 of the template, which scores depend on as much as on weights."""
         return hashlib.sha256(self.template.encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of template and tokenizer, which decide a text's ids; empty for a tokenizer in Python."""
+        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
+        if tokenizer is None:
+            return ""
+        return hashlib.sha256(f"{tokenizer.to_str()}\n{self.template}".encode()).hexdigest()
 
     def encode(
         self,

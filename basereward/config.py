@@ -281,6 +281,9 @@ class RunConfig:
         paradigm: Puts the three together.
         data: What is trained on and what is held out.
         train: How.
+        cache: Directory of what frozen weights made of inputs, which epochs and runs share: features of
+            pictures where the vision tower is frozen, hidden states where the whole backbone is; None to
+            keep nothing. It changes no result.
         init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
         stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
             tables with a `name` and what differs in `data` and `train`.
@@ -290,6 +293,7 @@ class RunConfig:
     output: str
     seed: int = 0
     init: str | None = None
+    cache: str | None = None
     plugins: tuple[str, ...] = ()
     backbone: Component
     head: Component = Component("mlp")  # noqa: RUF009

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -105,6 +106,34 @@ class Forest:
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
     reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
+
+    @classmethod
+    def of_ends(cls, lengths: Tensor, num_responses: Sequence[int]) -> Forest:
+        """Return what stands for a forest of which the hidden states [1, N, D] of the ends alone are left.
+
+        Args:
+            lengths: [N] tokens of each response.
+            num_responses: Of each comparison.
+        """
+        numbers = torch.arange(len(lengths), device=lengths.device)
+        group = torch.arange(len(num_responses), device=lengths.device)
+        tree = group.repeat_interleave(torch.tensor(num_responses, device=lengths.device))
+        starts = [0, *accumulate(num_responses)]
+        return cls(
+            input_ids=torch.zeros_like(numbers)[None],
+            tree=tree[None],
+            branch=(numbers - torch.tensor(starts, device=lengths.device)[tree] + 1)[None],
+            response=numbers[None],
+            positions=torch.zeros_like(numbers)[None, None],
+            ends=numbers,
+            lengths=lengths,
+            num_responses=tuple(num_responses),
+            spans=tuple(
+                Span(0, start, 0, (1,) * count) for start, count in zip(starts, num_responses, strict=False)
+            ),
+            media={},
+            reads="ends",
+        )
 
     @property
     def fill(self) -> float:

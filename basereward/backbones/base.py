@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
+from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest, Tree, pack
 
 
@@ -55,6 +56,20 @@ class Backbone(nn.Module, abc.ABC):
     @abc.abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
         """Return what can be frozen or given a learning rate: `vision`, `projector`, `language`."""
+
+    def fingerprint(self) -> str:
+        """Return a digest of all besides weights that decides a comparison's hidden states, such as the
+        tokenizer and the bounds of pictures; empty where it isn't known, and then none are kept in caches.
+        """
+        return ""
+
+    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+        """Keep what frozen weights make of a picture alone.
+
+        Args:
+            cache: Where.
+            precision: What `forward` runs in, as `precision_of` has it.
+        """
 
     @abc.abstractmethod
     def save(self, directory: Path) -> None:

@@ -73,6 +73,10 @@ class CausalLM(Backbone):
         """Return the language model, the only part."""
         return {"language": self.model}
 
+    def fingerprint(self) -> str:
+        """Return a digest of tokenizer, template and settings."""
+        return self.decoder.fingerprint(self.chat, self.limit)
+
     def truncate(self, num_layers: int) -> None:
         """Keep the first layers only."""
         self.decoder.truncate(num_layers)

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from basereward import attention
 from basereward.backbones import quantized
+from basereward.backbones.base import Limit
 from basereward.backbones.pruning import LastLayer, can_prune
+from basereward.chat import Chat
 from basereward.errors import ConfigError, ModelError
+from basereward.feature_cache import key_of
 from basereward.forest import Forest
 
 IGNORABLE = ("lm_head.", "score.", "v_head.", "rm_head.")
@@ -149,6 +152,27 @@ class Decoder:
         if self.mode == "dense":
             return {"attention_mask": forest.visible(), "use_cache": False}
         return {"attention_mask": (forest.branch >= 0).long(), "use_cache": False}
+
+    def fingerprint(self, chat: Chat, limit: Limit, **more: Any) -> str:
+        """Return a digest of all besides weights that decides hidden states; see `Backbone.fingerprint`.
+
+        Args:
+            chat: Makes ids of texts.
+            limit: Cuts them.
+            more: What else there is, as JSON has it.
+        """
+        if not chat.fingerprint:
+            return ""
+        config = self.model.config.to_json_string()
+        return key_of(
+            "encoding",
+            chat.fingerprint,
+            vars(limit),
+            config,
+            self.mode,
+            self.reads_middle,
+            sorted(more.items()),
+        )
 
     def truncate(self, num_layers: int) -> None:
         """Keep the first layers only; the final norm stays, unused, so that the files stay loadable."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
+from basereward.backbones.kept_features import KeptFeatures, keys_as_tensor, keys_of_tensor
 from basereward.backbones.pretrained import (
     Decoder,
     load_model,
@@ -23,6 +24,7 @@ from basereward.backbones.qwen_video import frame_bounds, video_patches
 from basereward.chat import Chat
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
+from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest, Tree
 from basereward.media import Image, Video
 
@@ -84,6 +86,7 @@ class QwenVL(Backbone):
         self.shares = self.decoder.shares
         self.template_digest = self.chat.digest
         self.merge = config.vision_config.spatial_merge_size
+        self._kept: KeptFeatures | None = None
 
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens, patches, and positions on the three axes of M-RoPE."""
@@ -122,42 +125,68 @@ class QwenVL(Backbone):
     def _with_pictures(self, forest: Forest) -> tuple[Tensor, dict[str, Any]]:
         """Return the embeddings [B, L, D] with features in the pictures' places, and what Qwen3-VL adds to
         its first layers.
-
-        Images and videos go through the tower together: whatever a batch holds, there is one pass, or none.
         """
-        config, media = self.model.config, forest.media
+        config = self.model.config
         embedded = self.model.get_input_embeddings()(forest.input_ids)
-        kinds = {
-            config.image_token_id: ("pixel_values", "image_grid_thw"),
-            config.video_token_id: ("pixel_values_videos", "video_grid_thw"),
-        }
-        found = {token: names for token, names in kinds.items() if names[0] in media}
-        if not found and not self.always_runs_vision:
+        images, videos = self._features(forest.media, embedded.device)
+        if not images and not videos:
+            if self.always_runs_vision:
+                # Joined before the decoder, as pictures are: so the backward pass meets all in one order.
+                embedded = embedded + 0.0 * self._tower(*self._no_picture(embedded.device))[0].sum()
             return embedded, {}
-        patches = [media[names[0]] for names in found.values()]
-        grids = [media[names[1]] for names in found.values()]
-        if not found:
-            patches, grids = self._no_picture(embedded.device)
-        seen = self.model.get_image_features(torch.cat(patches), torch.cat(grids), return_dict=True)
-        features = torch.cat(seen.pooler_output).to(embedded.dtype)  # [merged patches, D]
-        deep = [torch.cat(layer) for layer in getattr(seen, "deepstack_features", ())]
-        if not found:
-            # Joined before the decoder, as pictures are: so the backward pass, too, meets all in one order.
-            return embedded + 0.0 * sum(state.sum() for state in (features, *deep)), {}
-        sizes = [int(grid.prod(-1).sum()) // self.merge**2 for grid in grids]
-        for token, own in zip(found, features.split(sizes), strict=True):
-            embedded = embedded.masked_scatter((forest.input_ids == token)[..., None], own)
+        deep: list[Tensor] = []
+        for token, found in ((config.image_token_id, images), (config.video_token_id, videos)):
+            if found:
+                features, *deep = torch.cat(found).to(embedded.dtype).split(self.dim, dim=-1)
+                embedded = embedded.masked_scatter((forest.input_ids == token)[..., None], features)
         if not deep:
             return embedded, {}
         places = forest.input_ids == config.image_token_id
         return embedded, {"visual_pos_masks": places, "deepstack_visual_embeds": deep}
 
-    def _no_picture(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    def _features(
+        self, media: Mapping[str, Tensor], device: torch.device
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the features [merged patches, D] of each image and of each video.
+
+        Both go through the tower together: whatever a batch holds, there is one pass, or none.
+        """
+        if not media:
+            return [], []
+        empty = torch.zeros(0, 3, dtype=torch.long, device=device)
+        image_grids, video_grids = (media.get(f"{kind}_grid_thw", empty) for kind in ("image", "video"))
+        is_known = media.get("image_is_known", torch.zeros(len(image_grids), dtype=torch.bool, device=device))
+        grids = torch.cat([image_grids[~is_known], video_grids])
+        patches = [media[name] for name in ("pixel_values", "pixel_values_videos") if name in media]
+        seen = []
+        if patches:
+            seen = self._tower(torch.cat(patches), grids)
+        elif self.always_runs_vision:
+            self._tower(*self._no_picture(device))  # the tower is frozen here, so nothing goes back to it
+        num_new = len(grids) - len(video_grids)
+        new, videos = seen[:num_new], seen[num_new:]
+        if self._kept is None or "image_keys" not in media:
+            return new, videos
+        self._kept.keep(keys_of_tensor(media["image_keys"][~is_known]), new, list(grids[:num_new]))
+        known: list[Tensor] = []
+        if "image_features" in media:
+            sizes = (image_grids[is_known].prod(-1) // self.merge**2).tolist()
+            known = list(torch.split(media["image_features"], sizes))
+        waiting = {False: iter(new), True: iter(known)}
+        return [next(waiting[is_here]) for is_here in is_known.tolist()], videos
+
+    def _tower(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
+        """Return the features of each picture [merged patches, D], those for deeper layers beside them."""
+        seen = self.model.get_image_features(patches, grids, return_dict=True)
+        layers = [seen.pooler_output, *getattr(seen, "deepstack_features", ())]
+        return [torch.cat(own, dim=-1) for own in zip(*layers, strict=True)]
+
+    def _no_picture(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the patches [patches, features] and the grid [1, 3] of the smallest picture, all zero."""
         convolution = self.model.visual.patch_embed.proj
         width = convolution.in_channels * math.prod(convolution.kernel_size)
         patches = torch.zeros(self.merge**2, width, device=device)
-        return [patches], [torch.tensor([[1, self.merge, self.merge]], device=device)]
+        return patches, torch.tensor([[1, self.merge, self.merge]], device=device)
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the vision tower, the merger that projects into the decoder's width, and the decoder."""
@@ -169,6 +198,22 @@ class QwenVL(Backbone):
             "projector": nn.ModuleList(mergers),
             "language": self.model.language_model,
         }
+
+    def fingerprint(self) -> str:
+        """Return a digest of tokenizer, template and settings."""
+        frames = [self.max_frames, dict(self.frame_bounds)]
+        return self.decoder.fingerprint(
+            self.chat, self.limit, images=self.image_processor.to_json_string(), frames=frames
+        )
+
+    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+        """Keep the features of images, if the vision tower is frozen, its merger included."""
+        visual = self.model.visual
+        if not any(parameter.requires_grad for parameter in visual.parameters()):
+            self._kept = KeptFeatures(cache, visual, precision, self._vision_settings)
+
+    def _vision_settings(self) -> list[str]:
+        return ["pil", self.image_processor.to_json_string(), self.model.visual.config.to_json_string()]
 
     def truncate(self, num_layers: int) -> None:
         """Keep the first decoder layers only."""
@@ -199,13 +244,32 @@ class QwenVL(Backbone):
         return float(vision.tokens_per_second * seconds)
 
     def _image_patches(self, comparison: Comparison) -> dict[str, Tensor]:
-        """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3], if there are images."""
-        if not comparison.images:
+        """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3], if there are images.
+
+        With a cache, there are pixels only of images that it doesn't know, and besides `image_keys`
+        [images, 32], `image_is_known` [images] and `image_features` [merged patches, D] of those it knows.
+        """
+        images = comparison.images
+        if self._kept is None or not images:
+            return self._pixels(images)
+        keys = [self._kept.key(image) for image in images]
+        found = [self._kept.find(key) for key in keys]
+        new = self._pixels([image for image, known in zip(images, found, strict=True) if known is None])
+        grids = iter(new.pop("image_grid_thw", ()))
+        features = [known[0] for known in found if known is not None]
+        return {
+            **new,
+            **({"image_features": torch.cat(features)} if features else {}),
+            "image_grid_thw": torch.stack([next(grids) if known is None else known[1] for known in found]),
+            "image_is_known": torch.tensor([known is not None for known in found]),
+            "image_keys": keys_as_tensor(keys),
+        }
+
+    def _pixels(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        if not images:
             return {}
         try:
-            found = self.image_processor(
-                images=[image.open() for image in comparison.images], return_tensors="pt"
-            )
+            found = self.image_processor(images=[image.open() for image in images], return_tensors="pt")
         except ValueError as error:
             # The processor refuses what it can't resize, such as a picture 200 times as wide as high.
             raise DataError(f"the image processor refuses a picture: {error}", field="images") from error

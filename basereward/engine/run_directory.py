@@ -47,6 +47,7 @@ VAIN = (RUN_FILE, UNFINISHED_RUN_FILE, REJECTED_FILE, CURATION_FILE)
 
 FREE = (
     "output",
+    "cache",
     *(f"train.micro_batch_{unit}" for unit in ("size", "tokens", "patches")),
     *(f"train.{name}" for name in ("save_every", "keep_checkpoints", "log_every")),
     *(f"train.{name}" for name in ("num_workers", "parallel", "shard_ranks")),

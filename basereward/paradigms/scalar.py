@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison
+from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
+from basereward.paradigms.kept_ends import Ends, KeptEnds, joined
 
 ONE_ROW = 2**40
 """More tokens than there are in any batch."""
@@ -19,10 +21,12 @@ ONE_ROW = 2**40
 
 @dataclass(frozen=True)
 class Prepared:
-    """A comparison and its tokens."""
+    """A comparison and its tokens, or what a cache holds of it instead."""
 
     comparison: Comparison
-    tree: Tree
+    tree: Tree | None
+    key: str = ""  # in the cache
+    ends: Ends | None = None
 
 
 class Scalar(nn.Module):
@@ -53,6 +57,36 @@ class Scalar(nn.Module):
         self.criterion = loss
         self.share_prompts = share_prompts
         self.prune_last_layer = prune_last_layer
+        self._kept: KeptEnds | None = None
+
+    def use_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
+        """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the
+        head reads the responses' ends, else what the backbone makes of pictures.
+
+        To be called when it is settled what is frozen. It changes no reward.
+
+        Args:
+            cache: Where.
+            precision: What passes run in, as `precision_of` has it.
+        """
+        reads_ends = getattr(self.head, "reads", "all") == "ends"
+        if self._is_frozen() and reads_ends and self.backbone.fingerprint():
+            self._kept = KeptEnds(cache, self.backbone, precision)
+        else:
+            self.backbone.use_cache(cache, precision)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Scalar:
+        """Switch to training or back; a backbone of which nothing is trained stays in evaluation, so that it
+        makes the same of a comparison each time.
+        """
+        super().train(mode)
+        if self._is_frozen():
+            self.backbone.eval()
+        return self
+
+    def _is_frozen(self) -> bool:
+        return not any(parameter.requires_grad for parameter in self.backbone.parameters())
 
     def prepare(self, comparison: Comparison) -> Prepared:
         """Do what the CPU can do ahead: open pictures, tokenise.
@@ -60,7 +94,12 @@ class Scalar(nn.Module):
         Raises:
             DataError: When the comparison can't be encoded.
         """
-        return Prepared(comparison, self.backbone.encode(comparison))
+        if self._kept is None:
+            return Prepared(comparison, self.backbone.encode(comparison))
+        key = self._kept.key(comparison)
+        ends = self._kept.find(key)
+        tree = self.backbone.encode(comparison) if ends is None else None
+        return Prepared(comparison, tree, key, ends)
 
     @property
     def pads(self) -> bool:
@@ -70,6 +109,8 @@ class Scalar(nn.Module):
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
         """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
         tree = prepared.tree
+        if tree is None:
+            return len(prepared.comparison.responses), 0
         shared = self.share_prompts and self.backbone.shares
         num_prompts = 1 if shared else len(tree.responses)
         return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
@@ -81,9 +122,9 @@ class Scalar(nn.Module):
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
-        forest = self._forest(batch)
+        hidden, forest = self._encoded(batch)
         targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
-        output: LossOutput = self.criterion(self.forward(forest), targets)
+        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
         return output
 
     @torch.no_grad()
@@ -91,7 +132,8 @@ class Scalar(nn.Module):
         """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched
         off.
         """
-        return self.forward(self._forest(batch))
+        rewards: Tensor = self.head(*self._encoded(batch))
+        return rewards
 
     def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
         """Return the loss of comparisons."""
@@ -101,9 +143,22 @@ class Scalar(nn.Module):
         """Return the rewards [N] of comparisons, in their order."""
         return self.score_of([self.prepare(comparison) for comparison in comparisons])
 
+    def _encoded(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
+        """Return hidden states [B, L, D], of the ends alone where they are kept, and their forest."""
+        if self._kept is None:
+            forest = self._forest(batch)
+            return self.backbone(forest), forest
+        missing = [item for item in batch if item.ends is None]
+        found = {id(item): item.ends for item in batch if item.ends is not None}
+        if missing:
+            forest = self._forest(missing)
+            kept = self._kept.keep([item.key for item in missing], self.backbone(forest), forest)
+            found |= dict(zip(map(id, missing), kept, strict=True))
+        return joined([found[id(item)] for item in batch], next(self.head.parameters()).device)
+
     def _forest(self, batch: Sequence[Prepared]) -> Forest:
+        trees = [item.tree for item in batch if item.tree is not None]
         row_tokens = ONE_ROW if self.backbone.packs else None
-        trees = [item.tree for item in batch]
         forest = self.backbone.pack(trees, shared=self.share_prompts, row_tokens=row_tokens)
         if self.prune_last_layer:
             forest = replace(forest, reads=getattr(self.head, "reads", "all"))

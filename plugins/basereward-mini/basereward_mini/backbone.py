@@ -21,6 +21,7 @@ from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer
 from basereward.chat import Chat
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
+from basereward.feature_cache import FeatureCache, key_of
 from basereward.forest import Forest, Tree
 from basereward.media import Image
 from basereward_mini import assets, smollm2
@@ -89,6 +90,7 @@ class MiniVLM(Backbone):
         self.grid = grid
         self.image_side = image_side
         self.num_views = num_views
+        self._cache: FeatureCache | None = None
         if model == SMOLLM2:
             state = torch.load(assets.EFFICIENTNET.find(), map_location="cpu", weights_only=True)
             self.vision.load_state_dict(state, strict=True)
@@ -153,6 +155,14 @@ class MiniVLM(Backbone):
         """Return the picture encoder."""
         return [self.vision]
 
+    def fingerprint(self) -> str:
+        """Return a digest of tokenizer, template and settings."""
+        return self.decoder.fingerprint(self.chat, self.limit, grid=self.grid, image_side=self.image_side)
+
+    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+        """Keep views of pictures on disk, too; they are always computed in bf16."""
+        self._cache = cache
+
     def truncate(self, num_layers: int) -> None:
         """Keep the first decoder layers only."""
         self.decoder.truncate(num_layers)
@@ -177,18 +187,24 @@ class MiniVLM(Backbone):
         Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could
         depend on the size of its batch.
         """
-        key = (self.encoder_digest, self.image_side, self.grid, image.digest, number)
+        device = next(self.vision.parameters()).device
+        decides = (self.encoder_digest, self.image_side, self.grid, image.digest, number, device.type)
+        key = key_of("mini-vlm view", *decides)
         found = KEPT.get(key)
+        if found is None and self._cache is not None and (stored := self._cache.get(key)) is not None:
+            found = stored["view"]
+            KEPT.put(key, found)
         if found is None:
             pixels = numpy.array(image.open().resize((self.image_side, self.image_side)))
             scaled = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - MEAN) / STD
             view = VIEWS[number](scaled).bfloat16().to(memory_format=torch.channels_last)
-            device = next(self.vision.parameters()).device
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 grid = self.vision.extract_features(view.to(device))  # [1, channels, height, width]
                 pooled = nn.functional.adaptive_avg_pool2d(grid.float(), self.grid)
             found = pooled[0].flatten(1).T.bfloat16().cpu()
             KEPT.put(key, found)
+        if self._cache is not None:
+            self._cache.put(key, {"view": found})
         return found
 
 
@@ -201,17 +217,17 @@ class Kept:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._entries: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+        self._entries: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: tuple[object, ...]) -> Tensor | None:
+    def get(self, key: str) -> Tensor | None:
         """Return an entry, which makes it the latest."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
             return self._entries.get(key)
 
-    def put(self, key: tuple[object, ...], value: Tensor) -> None:
+    def put(self, key: str, value: Tensor) -> None:
         """Keep an entry, and drop the one that was not read for longest if there is no room."""
         with self._lock:
             self._entries[key] = value

@@ -1,0 +1,85 @@
+"""Hidden states of a frozen backbone at the responses' ends, kept for later epochs and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from basereward.backbones.base import Backbone
+from basereward.comparison import Comparison
+from basereward.feature_cache import FeatureCache, WeightsDigest, key_of, precision_of
+from basereward.forest import Forest
+from basereward.media import Image
+
+
+class Ends(NamedTuple):
+    """What a head reads of a comparison."""
+
+    states: Tensor  # [N, D]
+    lengths: Tensor  # [N] tokens of each response
+
+
+class KeptEnds:
+    """The hidden states of a backbone of which nothing is trained.
+
+    Args:
+        cache: Where they are.
+        backbone: Whose; it must have a fingerprint.
+        precision: What it runs in, as `precision_of` has it.
+    """
+
+    def __init__(self, cache: FeatureCache, backbone: Backbone, precision: str) -> None:
+        self.cache = cache
+        self.backbone = backbone
+        self.precision = precision
+        self._digest = WeightsDigest(backbone)
+
+    def key(self, comparison: Comparison) -> str:
+        """Return the key of a comparison's hidden states, of its content and all that reads it."""
+        backbone = self.backbone
+        device = next(backbone.parameters()).device.type
+        decides = [backbone.fingerprint(), self._digest(), self.precision, device]
+        return key_of("ends", *decides, _content_of(comparison))
+
+    def find(self, key: str) -> Ends | None:
+        """Return what is kept under a key."""
+        found = self.cache.get(key)
+        return None if found is None else Ends(found["states"], found["lengths"])
+
+    def keep(self, keys: Sequence[str], hidden: Tensor, forest: Forest) -> list[Ends]:
+        """Return what a head reads of each comparison of a forest, and keep it.
+
+        Args:
+            keys: Of the comparisons.
+            hidden: [B, L, D].
+            forest: The comparisons.
+        """
+        states = hidden.flatten(0, 1).index_select(0, forest.ends)  # [N, D]
+        counts = list(forest.num_responses)
+        found = list(map(Ends, torch.split(states, counts), torch.split(forest.lengths, counts)))
+        if precision_of(hidden.device) == self.precision and not self.backbone.training:
+            for key, ends in zip(keys, found, strict=True):
+                self.cache.put(key, ends._asdict())
+        return found
+
+
+def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
+    """Return hidden states [1, N, D], and the forest that a head is given with them."""
+    states = torch.cat([one.states.to(device, non_blocking=True) for one in ends])
+    lengths = torch.cat([one.lengths.to(device, non_blocking=True) for one in ends])
+    return states[None], Forest.of_ends(lengths, [len(one.lengths) for one in ends])
+
+
+def _content_of(comparison: Comparison) -> list[Any]:
+    """Return all of a comparison that its hidden states hang on."""
+    turns = [[turn.role, *map(_part, turn.content)] for turn in comparison.prompt]
+    return [turns, list(comparison.responses)]
+
+
+def _part(part: Any) -> list[Any]:
+    if isinstance(part, str):
+        return ["text", part]
+    return ["image", part.digest] if isinstance(part, Image) else ["video", part.digest, part.fps]
