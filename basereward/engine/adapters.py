@@ -39,6 +39,8 @@ class Adapters:
         if config.lora is None:
             return
         peft_config = _peft_config(config.lora, base_model)
+        from peft import inject_adapter_in_model
+
         layers = _layers(backbone.parts(), config.lora, config.freeze)
         whole = {id(item) for name in config.lora.whole_parts for item in backbone.parts()[name].parameters()}
         for parameter in backbone.parameters():
@@ -47,7 +49,7 @@ class Adapters:
         trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
         self._root, names = _root_and_names(backbone, layers)
         peft_config.target_modules = names
-        _inject(peft_config, self._root)
+        inject_adapter_in_model(peft_config, self._root, adapter_name=NAME)
         for parameter in trained:  # PEFT has frozen whatever isn't its own
             parameter.requires_grad_(True)
         # It has made a set of them, in whose order no two files would agree.
@@ -157,12 +159,6 @@ def _root_and_names(backbone: nn.Module, layers: list[nn.Module]) -> tuple[nn.Mo
         if len(names) == len(wanted):
             break
     return root, names
-
-
-def _inject(peft_config: Any, root: nn.Module) -> None:
-    from peft import inject_adapter_in_model
-
-    inject_adapter_in_model(peft_config, root, adapter_name=NAME)
 
 
 def _adapted(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
