@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from basereward.testing.material import comparisons
-from basereward.testing.subject import Subject, does_not_apply, require, require_alike
+from basereward.testing.subject import Subject, does_not_apply, require, require_alike, shape_of
 
 NUM_MEMBERS = 4
 TOLERANCE = 1e-5
@@ -22,7 +22,7 @@ def gives_one_reward_a_response(subject: Subject) -> None:
     num = members.shape[1]
     require(
         isinstance(rewards, Tensor) and list(rewards.shape) == [num],
-        f"of members {list(members.shape)} it makes {list(getattr(rewards, 'shape', []))}, not [{num}]",
+        f"of members {list(members.shape)} it makes {shape_of(rewards)}, not [{num}]",
     )
     require(bool(rewards.isfinite().all()), f"its rewards are {rewards.tolist()}, which are not finite")
     require_alike(members, before, "the members' rewards, after and before")
@@ -49,7 +49,7 @@ def keeps_a_unanimous_vote(subject: Subject) -> None:
     require_alike(
         _fitted(subject, members)(members),
         member[0],
-        "rewards that all members give, and what is made of them",
+        "rewards that all members give, and theirs",
         tolerance=TOLERANCE,
     )
 
@@ -57,9 +57,7 @@ def keeps_a_unanimous_vote(subject: Subject) -> None:
 def keeps_a_single_member(subject: Subject) -> None:
     """One member's rewards are returned as they are."""
     member = _members()[:1]
-    require_alike(
-        _fitted(subject, member)(member), member[0], "rewards of one member, and what is made of them"
-    )
+    require_alike(_fitted(subject, member)(member), member[0], "rewards of one member, and its own")
 
 
 def can_be_fitted(subject: Subject) -> None:

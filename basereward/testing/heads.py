@@ -9,7 +9,7 @@ from torch import Tensor
 
 from basereward.forest import Forest
 from basereward.testing.material import forest_of, forest_padding, hidden_of, trees
-from basereward.testing.subject import Subject, require, require_alike
+from basereward.testing.subject import Subject, require, require_alike, shape_of
 
 DIM = 32
 TOLERANCE = 1e-5
@@ -24,7 +24,7 @@ def gives_one_reward_a_response(subject: Subject) -> None:
         num = len(forest.ends)
         require(
             isinstance(rewards, Tensor) and list(rewards.shape) == [num],
-            f"for {num} responses it returns {_shape(rewards)}, not [{num}]",
+            f"for {num} responses it returns {shape_of(rewards)}, not [{num}]",
         )
         require(bool(rewards.isfinite().all()), f"its rewards are {rewards.tolist()}, which are not finite")
 
@@ -206,10 +206,6 @@ def _rewards(head: Any, hidden: Tensor, forest: Forest) -> Tensor:
 def _by_tree(head: Any, of: list[Any], *, shared: bool) -> list[Tensor]:
     forest = forest_of(of, shared=shared)
     return list(_rewards(head, hidden_of(forest, DIM), forest).split(list(forest.num_responses)))
-
-
-def _shape(value: object) -> str:
-    return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 CHECKS = (

@@ -11,7 +11,7 @@ from basereward.backbones.tiny import Tiny
 from basereward.heads import MLP
 from basereward.losses import BradleyTerry, LossOutput
 from basereward.testing.material import comparisons
-from basereward.testing.subject import Subject, require, require_alike
+from basereward.testing.subject import Subject, require, require_alike, shape_of
 
 TOLERANCE = 1e-5
 NUM_IMAGES = (0, 1, 2)
@@ -24,7 +24,7 @@ def gives_one_fp32_reward_a_response(subject: Subject) -> None:
     num = sum(len(row.responses) for row in rows)
     require(
         isinstance(rewards, Tensor) and list(rewards.shape) == [num],
-        f"for {num} responses score returns {list(getattr(rewards, 'shape', []))}, not [{num}]",
+        f"for {num} responses score returns {shape_of(rewards)}, not [{num}]",
     )
     require(rewards.dtype == torch.float32, f"its rewards are {rewards.dtype}, not fp32")
     require(bool(rewards.isfinite().all()), f"its rewards are {rewards.tolist()}, which are not finite")

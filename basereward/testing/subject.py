@@ -53,6 +53,11 @@ def require_alike(found: Tensor, expected: Tensor, what: str, *, tolerance: floa
     require(difference <= tolerance, f"{what}: they differ by {difference:.3g}; {allowed}")
 
 
+def shape_of(value: object) -> str:
+    """Return a tensor's shape, or what is there instead, for a message."""
+    return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
 def does_not_apply(reason: str) -> None:
     """End a check that a component gives no occasion for; it is reported as skipped."""
     pytest.skip(reason)

@@ -22,7 +22,7 @@ def options() -> dict[str, Options]:
     return {
         **{f"backbone/{name}": _model(save) for name, save in models.items()},
         **{f"dataset/{name}": _data_set(name) for name in builtin.basereward_datasets()},
-        **{f"benchmark/{name}": _benchmark(*layout) for name, layout in BENCHMARKS.items()},
+        **{f"benchmark/{name}": benchmark_options(name) for name in BENCHMARKS},
     }
 
 
@@ -37,7 +37,10 @@ def _data_set(name: str) -> Options:
     return write
 
 
-def _benchmark(file: str, rows: list[dict[str, Any]]) -> Options:
+def benchmark_options(name: str) -> Options:
+    """Return the options of a benchmark on some rows."""
+    file, rows = BENCHMARKS[name]
+
     def write(directory: Path) -> Mapping[str, Any]:
         suffix = Path(file).suffix
         writer = {".jsonl": write_lines, ".json": write_list, ".parquet": write_parquet}[suffix]
