@@ -17,6 +17,8 @@ from basereward.engine.architecture import Architecture, Layers
 from basereward.engine.flops import Counts
 
 FP32, BF16 = 4, 2  # bytes
+NF4 = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a quantized weight: 4 bits, a scale in 8 bits for 64 of them, one in 32 bits for 256 scales."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def memory(
     """Return what a training takes in each process.
 
     Args:
-        model: The reward model, with or without weights.
+        model: The reward model without weights.
         trainable: What is trained, as `optimisation.trainable_parts` returns it.
         architecture: Of the model.
         config: The training's settings.
@@ -73,19 +75,24 @@ def memory(
     every = list(dict.fromkeys(item for items in model.part_parameters().values() for item in items))
     trained = [item for items in trainable.values() for item in items]
     held = {item: _held(item, num_shards) for item in every}
+    quantized = model.backbone.in_4_bits()
     num_trained = sum(held[item] for item in trained)
     if num_shards > 1:
         working = _gathered(model, every, bf16=bf16)
     else:
-        working = BF16 * _passed(architecture) if bf16 else 0
+        passed = _passed(architecture) - sum(item.numel() for item in quantized)
+        working = BF16 * passed if bf16 else 0
     return Memory(
-        weights=sum(number * item.element_size() for item, number in held.items()),
+        weights=sum(
+            round(number * (NF4 if item in quantized else item.element_size()))
+            for item, number in held.items()
+        ),
         gradients=FP32 * num_trained,
         optimizer=optimizer_bytes([(item, held[item]) for item in trained], config.optimizer),
         averages=FP32 * num_trained if config.ema_decay else 0,
         working_weights=working,
         activations=activations(
-            architecture, counts, recomputes=config.activation_checkpointing, bf16=bf16, groups_keys=False
+            architecture, counts, recomputes=config.activation_checkpointing, bf16=bf16, reads_in_place=False
         ),
     )
 
@@ -159,7 +166,7 @@ def _gathered(model: Any, every: Sequence[nn.Parameter], *, bf16: bool) -> int:
 
 
 def activations(
-    architecture: Architecture, counts: Counts, *, recomputes: bool, bf16: bool, groups_keys: bool
+    architecture: Architecture, counts: Counts, *, recomputes: bool, bf16: bool, reads_in_place: bool
 ) -> float:
     """Return the bytes that a forward pass keeps for the backward pass.
 
@@ -170,8 +177,8 @@ def activations(
         counts: The comparisons of the pass.
         recomputes: Whether blocks are computed again in the backward pass.
         bf16: Whether products are computed in bf16.
-        groups_keys: Whether attention reads the keys of grouped heads in place, as it does on a CPU; else
-            each head has a copy.
+        reads_in_place: Whether attention reads keys where they lie, as it does on a CPU; else each branch has
+            a copy of its prompt's, and each head of a group a copy of the group's.
     """
     parts = {"vision": (architecture.vision, counts.patches, counts.patches)}
     parts["language"] = (architecture.language, counts.tokens, counts.keys)
@@ -182,7 +189,9 @@ def activations(
         layers, positions, keys = parts.get(name, (None, 0, 0))
         if not is_reached or layers is None:
             continue
-        block = _block(layers, positions, keys, bf16=bf16, fused=name == "vision", groups_keys=groups_keys)
+        block = _block(
+            layers, positions, keys, bf16=bf16, fused=name == "vision", reads_in_place=reads_in_place
+        )
         stream = FP32 * layers.width * positions
         if recomputes:
             kept += layers.number * stream
@@ -190,12 +199,12 @@ def activations(
         else:
             kept += layers.number * block
         # The norm after the last block and what it gives; and pixels.
-        kept += 3 * stream + FP32 * part.on_pixels / layers.width * positions
+        kept += 3 * stream + (BF16 if bf16 else FP32) * part.on_pixels / layers.width * positions
     return kept + once
 
 
 def _block(
-    layers: Layers, positions: float, keys: float, *, bf16: bool, fused: bool, groups_keys: bool
+    layers: Layers, positions: float, keys: float, *, bf16: bool, fused: bool, reads_in_place: bool
 ) -> float:
     """Return what one block keeps.
 
@@ -205,18 +214,18 @@ def _block(
         keys: Positions whose keys and values are laid out.
         bf16: Whether products are computed in bf16.
         fused: Whether queries, keys and values come of one product.
-        groups_keys: As in `activations`.
+        reads_in_place: As in `activations`.
     """
     size = BF16 if bf16 else FP32
     width, query = layers.width, layers.query_width
-    key = layers.key_width if groups_keys else query
     # Of each of two norms its input, and where it's made of single operations what it multiplies with its
     # weights. Products of what it gives: in fp32 they share it, in bf16 each has a copy of its own.
     norms = 2 * (2 if layers.has_plain_norm else 1) * FP32 * width
     num_products = (1 if fused else 3) + (2 if layers.is_gated else 1)
     inputs = num_products * BF16 * width if bf16 else 2 * FP32 * width
     heads = 2 * FP32 * (query + layers.key_width) if layers.norms_heads else 0
-    # Queries, the result, and the same in the order of the tokens.
-    attention = 3 * size * query
+    # Queries and the result, which is put back into the order of the tokens; keys and values.
+    attention = (2 if reads_in_place else 3) * size * query
+    seen = positions * layers.key_width if reads_in_place else keys * query
     mlp = (4 if layers.is_gated else 2) * size * layers.inner_width
-    return positions * (norms + inputs + heads + attention + mlp) + keys * 2 * size * key
+    return positions * (norms + inputs + heads + attention + mlp) + 2 * size * seen

@@ -29,10 +29,12 @@ class Skeleton(Backbone):
     Args:
         kind: The backbone's class.
         model: A bare model of transformers.
+        quantized: Whether the frozen linear layers of the language model are in 4 bits.
     """
 
-    def __init__(self, kind: type[Backbone], model: Any) -> None:
+    def __init__(self, kind: type[Backbone], model: Any, *, quantized: bool = False) -> None:
         super().__init__()
+        self.quantized = quantized
         self.kind = kind
         self.model = model
         self.decoder = Decoder(model, getattr(model, "language_model", model), "forest")
@@ -42,6 +44,13 @@ class Skeleton(Backbone):
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the parts as the backbone names them."""
         return self.kind.parts(self)
+
+    def in_4_bits(self) -> set[nn.Parameter]:
+        """Return the weights that are quantized."""
+        if not self.quantized:
+            return set()
+        linear = (item for item in self.parts()["language"].modules() if isinstance(item, nn.Linear))
+        return {item.weight for item in linear if not item.weight.requires_grad}
 
     def truncate(self, num_layers: int) -> None:
         """Keep the first decoder layers only."""
@@ -81,8 +90,10 @@ def skeleton(
         from transformers import AutoModel
 
         bare = AutoModel.from_config(config, dtype=getattr(torch, options.get("dtype", "float32")))
-        backbone = Skeleton(kind, bare) if hasattr(getattr(bare, "language_model", bare), "layers") else None
-        if backbone is None or not _has_parts(backbone):
+        if not hasattr(getattr(bare, "language_model", bare), "layers"):
+            raise _unknown_make(run.backbone.name, config.model_type)
+        backbone = Skeleton(kind, bare, quantized=options.get("quantize") is not None)
+        if not _has_parts(backbone):
             raise _unknown_make(run.backbone.name, config.model_type)
         head = plugins.build("head", run.head, backbone.dim)
         if (layer := getattr(head, "layer", None)) is not None:
