@@ -29,6 +29,7 @@ class Tree:
         positions: Positions of the prompt's tokens on each axis; one axis for text models, three for M-RoPE.
         start: The position, the same on every axis, at which each response begins.
         media: Tensors of the prompt's images, joined over the images along the first dimension.
+        patches: Patches of the pictures; None for as many as the largest of the media has rows.
     """
 
     prompt: list[int]
@@ -36,6 +37,7 @@ class Tree:
     positions: Tensor  # [A, P]
     start: int
     media: Mapping[str, Tensor] = field(default_factory=dict)
+    patches: int | None = None
 
     @classmethod
     def of_text(cls, prompt: list[int], responses: list[list[int]]) -> Tree:
@@ -61,6 +63,8 @@ class Tree:
     @property
     def num_patches(self) -> int:
         """Patches of the prompt's pictures, or what stands for them: rows of the largest of the media."""
+        if self.patches is not None:
+            return self.patches
         return max((len(value) for value in self.media.values()), default=0)
 
     def branches(self) -> list[Tree]:

@@ -41,11 +41,10 @@ class KeptFeatures:
         found = self.cache.get(key)
         return None if found is None else (found["features"], found["grid"])
 
-    def keep(self, keys: Sequence[str], features: Sequence[Tensor], grids: Sequence[Tensor]) -> None:
-        """Keep what the tower made of images."""
-        if features and precision_of(features[0].device) == self.precision:
-            for key, states, grid in zip(keys, features, grids, strict=True):
-                self.cache.put(key, {"features": states, "grid": grid})
+    def keep(self, key: str, features: Tensor, grid: Tensor) -> None:
+        """Keep what the tower made of an image."""
+        if precision_of(features.device) == self.precision:
+            self.cache.put(key, {"features": features, "grid": grid})
 
 
 def keys_as_tensor(keys: Sequence[str]) -> Tensor:  # [images, 32]

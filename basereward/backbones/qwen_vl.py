@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -110,7 +110,10 @@ class QwenVL(Backbone):
         positions, start = mrope_positions(prompt, {tokens[kind]: grids[kind] for kind in tokens})
         fitted, num_cut = self.limit.fit(prompt, responses)
         self.num_truncated += num_cut
-        return Tree(prompt, fitted, positions, start, {**images, **videos})
+        # Known images count too: how a batch is divided must not depend on what a cache knows.
+        all_grids = [*images.get("image_grid_thw", ()), *videos.get("video_grid_thw", ())]
+        patches = sum(int(grid.prod()) for grid in all_grids)
+        return Tree(prompt, fitted, positions, start, {**images, **videos}, patches)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""
@@ -128,7 +131,7 @@ class QwenVL(Backbone):
         """
         config = self.model.config
         embedded = self.model.get_input_embeddings()(forest.input_ids)
-        images, videos = self._features(forest.media, embedded.device)
+        images, videos = self._features(forest.media)
         if not images and not videos:
             if self.always_runs_vision:
                 # Joined before the decoder, as pictures are: so the backward pass meets all in one order.
@@ -144,36 +147,46 @@ class QwenVL(Backbone):
         places = forest.input_ids == config.image_token_id
         return embedded, {"visual_pos_masks": places, "deepstack_visual_embeds": deep}
 
-    def _features(
-        self, media: Mapping[str, Tensor], device: torch.device
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _features(self, media: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return the features [merged patches, D] of each image and of each video.
 
         Both go through the tower together: whatever a batch holds, there is one pass, or none.
         """
-        if not media:
+        if "image_keys" in media:
+            images = self._kept_features(media)
+            _, videos = self._features({name: value for name, value in media.items() if "video" in name})
+            return images, videos
+        names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
+        found = [(media[patches], media[grids]) for patches, grids in names if patches in media]
+        if not found:
             return [], []
-        empty = torch.zeros(0, 3, dtype=torch.long, device=device)
-        image_grids, video_grids = (media.get(f"{kind}_grid_thw", empty) for kind in ("image", "video"))
-        is_known = media.get("image_is_known", torch.zeros(len(image_grids), dtype=torch.bool, device=device))
-        grids = torch.cat([image_grids[~is_known], video_grids])
-        patches = [media[name] for name in ("pixel_values", "pixel_values_videos") if name in media]
-        seen = []
-        if patches:
-            seen = self._tower(torch.cat(patches), grids)
-        elif self.always_runs_vision:
-            self._tower(*self._no_picture(device))  # the tower is frozen here, so nothing goes back to it
-        num_new = len(grids) - len(video_grids)
-        new, videos = seen[:num_new], seen[num_new:]
-        if self._kept is None or "image_keys" not in media:
-            return new, videos
-        self._kept.keep(keys_of_tensor(media["image_keys"][~is_known]), new, list(grids[:num_new]))
-        known: list[Tensor] = []
+        patches, grids = map(torch.cat, zip(*found, strict=True))
+        seen = self._tower(patches, grids)
+        num_images = len(media.get("image_grid_thw", ()))
+        return seen[:num_images], seen[num_images:]
+
+    def _kept_features(self, media: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the features of each image, some of which were found in a cache; it gets the others."""
+        assert self._kept is not None
+        grids, is_known = media["image_grid_thw"], media["image_is_known"]
+        num_patches = grids.prod(-1)
+        pieces: dict[bool, Iterator[Tensor]] = {True: iter(()), False: iter(())}
         if "image_features" in media:
-            sizes = (image_grids[is_known].prod(-1) // self.merge**2).tolist()
-            known = list(torch.split(media["image_features"], sizes))
-        waiting = {False: iter(new), True: iter(known)}
-        return [next(waiting[is_here]) for is_here in is_known.tolist()], videos
+            sizes = (num_patches[is_known] // self.merge**2).tolist()
+            pieces[True] = iter(torch.split(media["image_features"], sizes))
+        if "pixel_values" in media:
+            pieces[False] = iter(torch.split(media["pixel_values"], num_patches[~is_known].tolist()))
+        found = []
+        for key, grid, is_here in zip(
+            keys_of_tensor(media["image_keys"]), grids, is_known.tolist(), strict=True
+        ):
+            features = next(pieces[is_here])
+            if not is_here:
+                # Alone, since its last digits could depend on what it is computed beside.
+                [features] = self._tower(features, grid[None])
+                self._kept.keep(key, features, grid)
+            found.append(features)
+        return found
 
     def _tower(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
         """Return the features of each picture [merged patches, D], those for deeper layers beside them."""

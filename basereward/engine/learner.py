@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from basereward.config import RunConfig
@@ -20,6 +21,8 @@ from basereward.engine.passes import Budget
 from basereward.engine.ranks import Ranks
 from basereward.engine.recomputation import recompute
 from basereward.engine.update import Updater
+from basereward.errors import ConfigError
+from basereward.feature_cache import FeatureCache
 from basereward.model import RewardModel
 from basereward.plugins import PluginManager
 
@@ -54,6 +57,17 @@ class Learner:
         self.autocast = partial(optimisation.autocast, ranks.device, bf16)
         self.adapters = Adapters(backbone, settings, str(config.init or self.model.record["base_model"]))
         optimisation.trainable_parts(self.model.part_parameters(), settings)
+        self.cache: FeatureCache | None = None
+        if config.cache is not None:
+            if is_sharded:
+                raise ConfigError(
+                    "cache: what divided weights make of inputs isn't kept; leave out cache, or set "
+                    'train.parallel = "ddp"'
+                )
+            self.cache = FeatureCache(config.cache)
+            # Which parts are trained, and where they are, is settled now.
+            if (use_cache := getattr(paradigm, "use_cache", None)) is not None:
+                use_cache(self.cache, str(torch.bfloat16) if bf16 else "weights")
         if settings.activation_checkpointing:
             recompute(backbone.blocks())
         self.passing = parallel.Pass(paradigm)
@@ -87,6 +101,8 @@ class Learner:
 
     def release(self) -> None:
         """Take no more steps, and let the other processes go."""
+        if self.cache is not None:
+            self.cache.flush()
         parallel.release(self.updater.module)
 
     def train_mode(self) -> None:

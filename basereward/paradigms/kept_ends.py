@@ -49,21 +49,18 @@ class KeptEnds:
         found = self.cache.get(key)
         return None if found is None else Ends(found["states"], found["lengths"])
 
-    def keep(self, keys: Sequence[str], hidden: Tensor, forest: Forest) -> list[Ends]:
-        """Return what a head reads of each comparison of a forest, and keep it.
+    def keep(self, key: str, hidden: Tensor, forest: Forest) -> Ends:
+        """Return what a head reads of a comparison, and keep it.
 
         Args:
-            keys: Of the comparisons.
+            key: Of the comparison.
             hidden: [B, L, D].
-            forest: The comparisons.
+            forest: The comparison alone.
         """
-        states = hidden.flatten(0, 1).index_select(0, forest.ends)  # [N, D]
-        counts = list(forest.num_responses)
-        found = list(map(Ends, torch.split(states, counts), torch.split(forest.lengths, counts)))
+        ends = Ends(hidden.flatten(0, 1).index_select(0, forest.ends), forest.lengths)
         if precision_of(hidden.device) == self.precision and not self.backbone.training:
-            for key, ends in zip(keys, found, strict=True):
-                self.cache.put(key, ends._asdict())
-        return found
+            self.cache.put(key, ends._asdict())
+        return ends
 
 
 def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:

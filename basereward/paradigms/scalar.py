@@ -107,9 +107,13 @@ class Scalar(nn.Module):
         return not self.backbone.packs
 
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures.
+
+        Where hidden states are kept, it's the head's rows, known already or not: what isn't known is computed
+        alone, and how a batch is divided must not depend on how far ahead it was prepared.
+        """
         tree = prepared.tree
-        if tree is None:
+        if tree is None or self._kept is not None:
             return len(prepared.comparison.responses), 0
         shared = self.share_prompts and self.backbone.shares
         num_prompts = 1 if shared else len(tree.responses)
@@ -148,13 +152,16 @@ class Scalar(nn.Module):
         if self._kept is None:
             forest = self._forest(batch)
             return self.backbone(forest), forest
-        missing = [item for item in batch if item.ends is None]
-        found = {id(item): item.ends for item in batch if item.ends is not None}
-        if missing:
-            forest = self._forest(missing)
-            kept = self._kept.keep([item.key for item in missing], self.backbone(forest), forest)
-            found |= dict(zip(map(id, missing), kept, strict=True))
-        return joined([found[id(item)] for item in batch], next(self.head.parameters()).device)
+        found = []
+        for item in batch:
+            ends = item.ends or self._kept.find(item.key)
+            if ends is None:
+                # Alone, since its last digits could depend on what it is computed beside: so what is kept is
+                # the same whoever computes it when, and a resumed run the same as one that went on.
+                forest = self._forest([item])
+                ends = self._kept.keep(item.key, self.backbone(forest), forest)
+            found.append(ends)
+        return joined(found, next(self.head.parameters()).device)
 
     def _forest(self, batch: Sequence[Prepared]) -> Forest:
         trees = [item.tree for item in batch if item.tree is not None]

@@ -17,6 +17,7 @@ from basereward.config import Component
 from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest
 
+TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
 KINDS = ("llama", "qwen2_5_vl", "qwen3_vl")
 
 
@@ -50,7 +51,7 @@ def loss_and_gradients(model: RewardModel, rows: list[Comparison]) -> list[Tenso
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_gradients_and_rewards_are_the_same_bit_for_bit(
+def test_losses_gradients_and_rewards_are_the_same(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     rows = tiny.comparisons(images=kind != "llama")
@@ -58,20 +59,36 @@ def test_losses_gradients_and_rewards_are_the_same_bit_for_bit(
     ran = passes(cached)
     with FeatureCache(tmp_path) as cache:
         cached.paradigm.use_cache(cache)
-        for _ in range(2):
-            for model in (plain, cached):
-                torch.manual_seed(5)
-                model.found = loss_and_gradients(model, rows)
-            for ours, theirs in zip(cached.found, plain.found, strict=True):
-                assert torch.equal(ours, theirs)
-    # 2 + 3 + 4 + 2 responses, in one pass of two.
-    assert ran == [11]
+        found = []
+        for model in (plain, cached, cached):
+            torch.manual_seed(5)  # of the head's dropout
+            found.append(loss_and_gradients(model, rows))
+    for expected, first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, expected, **TOLERANCE)
+        assert torch.equal(second, first)
+    assert ran == [2, 3, 4, 2]
 
     later = build(tiny_models[kind], kind)
     ran = passes(later)
     later.paradigm.use_cache(FeatureCache(tmp_path))
-    assert torch.equal(later.paradigm.score(rows), plain.paradigm.eval().score(rows))
+    expected = cached.paradigm.eval().score(rows)
+    assert torch.equal(later.paradigm.eval().score(rows), expected)
     assert not ran
+
+
+def test_what_is_kept_does_not_depend_on_what_it_was_computed_beside(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = tiny.comparisons()
+    found = []
+    for number, batches in enumerate(([rows], [rows[2:], rows[:2]], [[row] for row in reversed(rows)])):
+        model = build(tiny_models["qwen2_5_vl"], "qwen2_5_vl").paradigm
+        model.use_cache(FeatureCache(tmp_path / str(number)))
+        for batch in batches:
+            model.score(batch)
+        found.append(model.score(rows))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_a_batch_may_hold_what_is_kept_and_what_is_not(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -83,7 +100,7 @@ def test_a_batch_may_hold_what_is_kept_and_what_is_not(tiny_models: dict[str, Pa
     model.backbone.register_forward_pre_hook(lambda module, inputs: ran.append(len(inputs[0].ends)))
     model.score([rows[2], rows[0]])
     torch.testing.assert_close(model.score(rows), expected, atol=1e-6, rtol=1e-6)
-    assert ran == [4 + 2, 3 + 2]
+    assert ran == [4, 2, 3, 2]
 
 
 def test_no_picture_is_opened_for_what_is_kept(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -91,16 +108,15 @@ def test_no_picture_is_opened_for_what_is_kept(tiny_models: dict[str, Path], tmp
     tiny.picture().save(picture)
     row = Comparison("what is <image>", ["a cat", "a dog"], images=[picture], ranks=[0, 1])
     model = build(tiny_models["qwen2_vl"], "qwen2_vl")
+    assert model.paradigm.size_of(model.paradigm.prepare(row))[1] == 16
     model.paradigm.use_cache(FeatureCache(tmp_path / "cache"))
-    size = model.paradigm.size_of(model.paradigm.prepare(row))
+    assert model.paradigm.size_of(model.paradigm.prepare(row)) == (2, 0)
     expected = model.paradigm.score([row])
     picture.unlink()
     prepared = model.paradigm.prepare(row)
     assert torch.equal(model.paradigm.score_of([prepared]), expected)
     # The head reads two rows, and the tower none.
     assert model.paradigm.size_of(prepared) == (2, 0)
-    assert size[0] > 2
-    assert size[1] == 16
 
 
 def altered_weight(model: RewardModel) -> None:
@@ -149,8 +165,8 @@ def test_what_decides_hidden_states_decides_what_is_found(
     for model in (other, uncached):
         alter(model)
         model.paradigm.eval()
-    assert torch.equal(other.paradigm.score(rows), uncached.paradigm.score(rows))
-    assert ran == [9]
+    torch.testing.assert_close(other.paradigm.score(rows), uncached.paradigm.score(rows), **TOLERANCE)
+    assert ran == [3, 4, 2]
 
 
 def test_weights_that_change_later_are_noticed(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -186,13 +202,13 @@ def test_another_precision_is_another_entry(
     for bf16 in (kept_in_bf16, not kept_in_bf16):
         model = build(tiny_models["llama"], "llama").paradigm.eval()
         with context(bf16):
-            expected = model.score(rows)
+            expected = torch.cat([model.score([row]) for row in rows])
         with FeatureCache(tmp_path) as cache:
             model.use_cache(cache, "torch.bfloat16" if bf16 else "weights")
             with context(bf16):
-                assert torch.equal(model.score(rows), expected)
+                torch.testing.assert_close(model.score(rows), expected, **TOLERANCE)
         found.append(expected)
-    assert not torch.equal(*found)
+    assert not torch.allclose(*found, atol=1e-4)
 
 
 def test_what_runs_in_another_precision_than_said_is_not_kept(
