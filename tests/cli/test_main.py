@@ -15,7 +15,7 @@ import pytest
 import basereward
 from basereward import cli
 
-COMMANDS = ("train", "evaluate", "score", "data", "plugins", "show", "doctor")
+COMMANDS = ("train", "plan", "plot", "evaluate", "score", "data", "plugins", "show", "doctor")
 
 
 @pytest.fixture(autouse=True)
