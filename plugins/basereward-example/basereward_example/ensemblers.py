@@ -1,0 +1,16 @@
+"""Ensemblers: the rewards of several models in, one reward a response out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Median:
+    """The middle of the members' rewards, which a single wild member doesn't move."""
+
+    def __call__(self, members: Tensor) -> Tensor:  # [M, N] -> [N]
+        """Return the median [N], between the two in the middle where there are two."""
+        return members.double().quantile(0.5, dim=0).to(members.dtype)
