@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,34 +241,65 @@ class RewardModel:
     ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
         """Yield each comparison with its rewards, or with the error that kept it from being scored.
 
-        The order is kept and memory stays flat, so the input may be endless.
+        The order is kept and memory stays flat, so the input may be endless. Of a list, a thread opens the
+        pictures of the next batch and tokenises it while one is scored.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
+        if isinstance(comparisons, Sequence) and not self.paradigm.training:
+            yield from self._score_ahead(comparisons, batch_size)
+            return
         waiting = iter(comparisons)
         while batch := list(islice(waiting, batch_size)):
-            yield from zip(batch, self._score_batch(batch), strict=True)
+            was_training = self.paradigm.training
+            self.paradigm.eval()
+            try:
+                results = self._score_prepared(batch, self._prepare(batch))
+            finally:
+                self.paradigm.train(was_training)
+            yield from zip(batch, results, strict=True)
 
-    def _score_batch(self, batch: Sequence[Comparison]) -> list[list[float] | DataError]:
-        results: list[list[float] | DataError | None] = [None] * len(batch)
-        prepared = {}
-        was_training = self.paradigm.training
-        self.paradigm.eval()
-        try:
-            for number, comparison in enumerate(batch):
-                try:
-                    prepared[number] = self.paradigm.prepare(comparison)
-                except DataError as error:
-                    results[number] = error
-            rewards = self.paradigm.score_of(list(prepared.values())).tolist() if prepared else []
-        finally:
-            self.paradigm.train(was_training)
+    def _score_ahead(
+        self, comparisons: Sequence[Comparison], batch_size: int
+    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
+        """Score, with a thread that prepares the next batch; what it prepares must not hang on training."""
+        batches = [
+            comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
+        ]
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-prepare") as thread:
+            upcoming = thread.submit(self._prepare, batches[0]) if batches else None
+            for number, batch in enumerate(batches):
+                assert upcoming is not None
+                prepared = upcoming.result()
+                if number + 1 < len(batches):
+                    upcoming = thread.submit(self._prepare, batches[number + 1])
+                yield from zip(batch, self._score_prepared(batch, prepared), strict=True)
+
+    def _prepare(self, batch: Sequence[Comparison]) -> list[Any]:
+        """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""
+        found = []
+        for comparison in batch:
+            try:
+                found.append(self.paradigm.prepare(comparison))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def _score_prepared(
+        self, batch: Sequence[Comparison], prepared: Sequence[Any]
+    ) -> list[list[float] | DataError]:
+        usable = [item for item in prepared if not isinstance(item, DataError)]
+        rewards = self.paradigm.score_of(usable).tolist() if usable else []
+        results: list[list[float] | DataError] = []
         start = 0
-        for number in prepared:
-            stop = start + len(batch[number].responses)
-            results[number] = _finite(rewards[start:stop])
+        for comparison, item in zip(batch, prepared, strict=True):
+            if isinstance(item, DataError):
+                results.append(item)
+                continue
+            stop = start + len(comparison.responses)
+            results.append(_finite(rewards[start:stop]))
             start = stop
-        return [result for result in results if result is not None]
+        return results
 
 
 def _finite(rewards: list[float]) -> list[float] | DataError:

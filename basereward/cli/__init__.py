@@ -16,7 +16,19 @@ from basereward.plugins import PluginWarning, manager
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("train", "plan", "plot", "evaluate", "score", "data", "plugins", "show", "doctor")
+COMMANDS = (
+    "train",
+    "plan",
+    "plot",
+    "evaluate",
+    "score",
+    "score_shards",
+    "data",
+    "plugins",
+    "show",
+    "new-plugin",
+    "doctor",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +69,8 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"basereward {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        importlib.import_module(f"basereward.cli.{command}").add_parser(subparsers)
+        module = f"basereward.cli.{command.replace('-', '_')}"
+        importlib.import_module(module).add_parser(subparsers)
     plugins.emit("basereward_commands", subparsers=subparsers)
     args = parser.parse_args(rest)
     if args.attached is not None:

@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from basereward.data.dataset import comparison_of
 from basereward.data.formats import own_row
@@ -16,10 +16,10 @@ from basereward.data.pictures import Media
 from basereward.data.reading import count_rows, read_lines, read_rows
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation.progress import progress_bar
-from basereward.evaluation.scoring import CHUNK_BATCHES, Scorer, score_in_order
+from basereward.evaluation.scoring import CHUNK_BATCHES, Rewards, Scorer, score_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from basereward.comparison import Comparison
     from basereward.data.reading import Row
@@ -82,55 +82,82 @@ def score_file(
         ConfigError: When the target must not be written, or is not of this input.
     """
     start = resume_point(source, target, batch_size=batch_size, resume=resume, overwrite=overwrite)
-    rows = _Rows(str(source), start)
+    rows = InputRows(str(source), start)
+    counts = Counts()
     total = None if source == STANDARD else count_rows(Path(source))
     with (
         _opened(target, start) as output,
         progress_bar("scoring", total, is_shown=progress) as advance,
     ):
-        for item, result in score_in_order(model, rows.items(), batch_size=batch_size, advance=advance):
-            line, name = rows.keys.popleft()
+        for line, name, result in rows.scored(model, batch_size=batch_size, advance=advance):
             found: dict[str, Any] = {"line": line} if name is None else {"line": line, "id": name}
-            if isinstance(item, DataError) or isinstance(result, DataError):
-                error = item if isinstance(item, DataError) else result
-                assert isinstance(error, DataError)
-                found["error"] = str(DataError(error.reason, field=error.field))
-                rows.counts.num_errors += 1
+            if isinstance(result, DataError):
+                found["error"] = str(result)
+                counts.num_errors += 1
             else:
                 found["rewards"] = result
-                rows.counts.num_scored += 1
+                counts.num_scored += 1
             output.write(json.dumps(found, ensure_ascii=False).encode() + b"\n")
             output.flush()
-    if rows.failure is not None:
-        raise rows.failure
-    return rows.counts
+    counts.num_skipped = rows.num_skipped
+    return counts
 
 
-class _Rows:
-    """The rows of the input as comparisons, and the keys of those that are on their way through the model."""
+class ScoredRow(NamedTuple):
+    """A row of the input: its line, its id if it has one, and its rewards or why it has none."""
 
-    def __init__(self, source: str, start: Resume | None) -> None:
+    line: int
+    id: Any
+    result: Rewards | DataError
+
+
+class InputRows:
+    """The rows of a file on their way through a model.
+
+    Args:
+        source: The file; "-" for JSONL on standard input.
+        start: The last row that was scored before; None to score all.
+
+    Attributes:
+        num_skipped: Rows that were scored before.
+    """
+
+    def __init__(self, source: str, start: Resume | None = None) -> None:
         self.source = source
         self.start = start
-        self.keys: deque[tuple[int, Any]] = deque()
-        self.counts = Counts()
-        self.failure: DataError | None = None
+        self.num_skipped = 0
+        self._keys: deque[tuple[int, Any]] = deque()
+        self._failure: DataError | None = None
 
-    def items(self) -> Iterator[Comparison | DataError]:
+    def scored(
+        self, model: Scorer, *, batch_size: int, advance: Callable[[], object] = lambda: None
+    ) -> Iterator[ScoredRow]:
+        """Yield each row with its rewards, in order.
+
+        Raises:
+            DataError: At the end, when the input as a whole can't be read further.
+            ConfigError: When it is not the input that was scored before.
+        """
+        for item, result in score_in_order(model, self._items(), batch_size=batch_size, advance=advance):
+            error = item if isinstance(item, DataError) else result
+            if isinstance(error, DataError):
+                result = DataError(error.reason, field=error.field)
+            yield ScoredRow(*self._keys.popleft(), result)
+        if self._failure is not None:
+            raise self._failure
+
+    def _items(self) -> Iterator[Comparison | DataError]:
         directory = Path() if self.source == STANDARD else Path(self.source).parent
         # Whoever runs this wrote the input, so its pictures may lie anywhere.
         media = Media(directory, roots=("/",))
         name = "standard input" if self.source == STANDARD else self.source
         for line, row in self._remaining():
             if isinstance(row, DataError):
-                self.keys.append((line, None))
+                self._keys.append((line, None))
                 yield row
                 continue
-            self.keys.append((line, _id(row)))
-            try:
-                yield comparison_of(media.located(own_row(row), directory), file=name, line=line)
-            except DataError as error:
-                yield error.at()
+            self._keys.append((line, _id(row)))
+            yield comparison_or_error(row, media, directory, file=name, line=line)
 
     def _remaining(self) -> Iterator[tuple[int, Row | DataError]]:
         last = 0
@@ -139,10 +166,10 @@ class _Rows:
             if self.start is None or line > self.start.line:
                 yield line, row
                 continue
-            self.counts.num_skipped += 1
+            self.num_skipped += 1
             if line == self.start.line:
                 self._check(row)
-        if self.failure is None and self.start is not None and last < self.start.line:
+        if self._failure is None and self.start is not None and last < self.start.line:
             raise ConfigError(
                 f"the output goes up to line {self.start.line}, but {self.source} ends at line {last}; "
                 "it is not of this input"
@@ -155,7 +182,7 @@ class _Rows:
             )
         except DataError as error:
             # Kept until the rows before it are scored.
-            self.failure = error.at(file="standard input" if self.source == STANDARD else self.source)
+            self._failure = error.at(file="standard input" if self.source == STANDARD else self.source)
 
     def _check(self, row: Row | DataError) -> None:
         assert self.start is not None
@@ -165,6 +192,16 @@ class _Rows:
                 f"line {self.start.line} has the id {self.start.id!r} in the output, but {found!r} in "
                 f"{self.source}; it is not of this input"
             )
+
+
+def comparison_or_error(
+    row: Row, media: Media, directory: Path, *, file: str, line: int
+) -> Comparison | DataError:
+    """Return a row in our own format or TRL's as a comparison, or why it is none."""
+    try:
+        return comparison_of(media.located(own_row(row), directory), file=file, line=line)
+    except DataError as error:
+        return error.at()
 
 
 def _id(row: Row) -> Any:

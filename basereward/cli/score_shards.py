@@ -1,0 +1,103 @@
+"""`basereward score-shards`: rewards of files beyond one machine, a table for each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_truncated
+from basereward.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+WORKERS = (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
+"""Variables that say which worker this is of how many: torchrun's, and those of a job array."""
+
+EXAMPLES = """\
+examples:
+  basereward score-shards MODEL_DIR data/*.parquet --output rewards
+  torchrun --nproc-per-node 8 -m basereward score-shards MODEL_DIR data --output rewards
+  sbatch --array 0-63 ... basereward score-shards MODEL_DIR data --output rewards
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "score-shards",
+        help="score many files with many workers",
+        description="Score every row of every file, each file to a Parquet table of its own, in the same "
+        "order. Run it again to go on where it stopped; run it in many processes to share the files out.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="Parquet or JSONL files, or directories of them"
+    )
+    parser.add_argument("--output", metavar="DIR", required=True, help="directory of the tables")
+    parser.add_argument(
+        "--worker", metavar="I", type=int, help="number of this worker, from 0 (default: what torchrun says)"
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="how many workers there are")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace tables of another model or of other rows"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, and say what became of the files."""
+    from pathlib import Path
+
+    from basereward.evaluation.shards import digest_of_model, score_shards, shards_of
+
+    worker, num_workers = _worker(args)
+    shards = shards_of(args.inputs, Path(args.output))
+    if args.device == "auto" and "LOCAL_RANK" in os.environ:
+        args.device = _local_device()
+    is_judge = not Path(args.model).is_dir()
+    model = load_model(args, args.model)
+    outcome = score_shards(
+        model,
+        shards,
+        model_digest=args.model if is_judge else digest_of_model(args.model),
+        worker=worker,
+        num_workers=num_workers,
+        batch_size=args.batch_size,
+        overwrite=args.overwrite,
+        progress=not args.quiet,
+    )
+    report_truncated(model)
+    for shard, error in outcome.failed:
+        print(f"basereward: {shard.source} is left out: {error.at(file=str(shard.source))}", file=sys.stderr)
+    if not args.quiet:
+        print(
+            f"{len(outcome.scored):,} files scored, {len(outcome.skipped):,} were there already, "
+            f"{len(outcome.failed):,} left out"
+            + (f"; {args.output}/summary.json is of all" if outcome.is_complete else ""),
+            file=sys.stderr,
+        )
+    return 1 if outcome.failed else 0
+
+
+def _worker(args: argparse.Namespace) -> tuple[int, int]:
+    if (args.worker is None) != (args.workers is None):
+        raise ConfigError("--worker and --workers go together: --worker 0 --workers 4 is the first of four")
+    if args.worker is not None:
+        return args.worker, args.workers
+    for number, count in WORKERS:
+        if number in os.environ and count in os.environ:
+            first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0")) if number.startswith("SLURM") else 0
+            return int(os.environ[number]) - first, int(os.environ[count])
+    return 0, 1
+
+
+def _local_device() -> str:
+    import torch
+
+    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
