@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from basereward.config import Component, value_of
 from basereward.errors import ConfigError
+from basereward.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -70,6 +70,8 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
     Raises:
         ConfigError: When one is not of that form.
     """
+    from basereward.config import value_of  # costs 7 ms, and `--help` has no values
+
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
