@@ -37,7 +37,7 @@ def inputs(tmp_path: Path) -> Path:
     for name, numbers in (("a.parquet", range(5)), ("more/c.parquet", range(20, 27))):
         table = pyarrow.Table.from_pylist([row(number) for number in numbers])
         pyarrow.parquet.write_table(table, root / name)
-    bad = [row(10), {"prompt": "no responses"}, row(12, images=["gone.png"]), row(13)]
+    bad = [row(10), row(11, responses=["a", " "]), row(12, images=["gone.png"]), row(13)]
     lines = [*map(json.dumps, bad), "{not json"]
     (root / "b.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return root
@@ -71,7 +71,7 @@ def test_there_is_a_row_for_each_row(inputs: Path, tmp_path: Path) -> None:
     rows = pyarrow.parquet.read_table(output / "b.rewards.parquet").to_pylist()
     assert [found["row"] for found in rows] == [1, 2, 3, 4, 5]
     assert [found["rewards"] is None for found in rows] == [False, True, True, False, True]
-    assert rows[1]["error"] == "responses: is missing"
+    assert rows[1]["error"] == "responses[1]: is empty"
     summary = json.loads((output / "summary.json").read_text())
     # 5 + 5 + 7 rows of which 3 are bad, so 14 with two rewards each.
     assert (summary["num_rows"], summary["num_errors"], summary["num_rewards"]) == (17, 3, 28)
