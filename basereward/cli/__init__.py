@@ -22,7 +22,7 @@ COMMANDS = (
     "plot",
     "evaluate",
     "score",
-    "score_shards",
+    "score-shards",
     "data",
     "plugins",
     "show",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from basereward.forest import Forest
+from basereward.testing.kernels import require_plain_kernels_agree
 from basereward.testing.material import forest_of, forest_padding, hidden_of, trees
 from basereward.testing.subject import Subject, require, require_alike, shape_of
 
@@ -193,6 +194,24 @@ def is_deterministic_in_eval(subject: Subject) -> None:
     )
 
 
+def agrees_with_the_plain_kernels(subject: Subject) -> None:
+    """The compiled kernels give the rewards and the gradients that BASEREWARD_KERNELS=torch gives."""
+    head = _head(subject)
+    forest = forest_of(trees())
+    parameters = {name: value for name, value in head.named_parameters() if value.requires_grad}
+
+    def results() -> dict[str, Tensor]:
+        hidden = hidden_of(forest, DIM).requires_grad_()
+        rewards = head(hidden, forest)
+        weighed = (rewards * torch.linspace(-1, 2, len(rewards))).sum()
+        leaves = {"the hidden states": hidden, **parameters}
+        found = torch.autograd.grad(weighed, list(leaves.values()))
+        gradients = {f"the gradient of {name}": value for name, value in zip(leaves, found, strict=True)}
+        return {"rewards": rewards, **gradients}
+
+    require_plain_kernels_agree(results)
+
+
 def _head(subject: Subject, seed: int = 0) -> Any:
     return subject.build(DIM, seed=seed).eval()
 
@@ -220,4 +239,5 @@ CHECKS = (
     passes_gradients_on,
     saves_and_loads,
     is_deterministic_in_eval,
+    agrees_with_the_plain_kernels,
 )

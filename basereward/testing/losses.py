@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -17,8 +15,9 @@ from basereward import ops
 from basereward.comparison import Comparison
 from basereward.losses import LossOutput, Targets
 from basereward.ops import STATISTICS
+from basereward.testing.kernels import require_plain_kernels_agree
 from basereward.testing.material import rated
-from basereward.testing.subject import Subject, does_not_apply, require, require_alike
+from basereward.testing.subject import Subject, require, require_alike
 
 TOLERANCE = 1e-5
 FAR = 1e4
@@ -202,33 +201,16 @@ def gives_fp32(subject: Subject) -> None:
 
 def agrees_with_the_plain_kernels(subject: Subject) -> None:
     """The compiled kernels give the loss, the gradient and the sums that BASEREWARD_KERNELS=torch gives."""
-    if ops.status()["cpu"]["kernels"] != "cpp":
-        does_not_apply(f"there are no compiled kernels here: {ops.status()['cpu']['reason']}")
     loss = subject.build()
     rewards, targets = _batch()
 
-    def results() -> list[tuple[str, Tensor]]:
+    def results() -> dict[str, Tensor]:
         leaf = rewards.clone().requires_grad_()
         output = loss(leaf, targets)
-        output.loss.backward()
-        assert leaf.grad is not None
-        return [("loss", output.loss), ("gradient", leaf.grad), ("sums", output.sums)]
+        (gradient,) = torch.autograd.grad(output.loss, leaf)
+        return {"the loss": output.loss, "the gradient": gradient, "the sums": output.sums}
 
-    compiled = results()
-    with _plain_kernels():
-        plain = results()
-    for (name, found), (_, expected) in zip(compiled, plain, strict=True):
-        require_alike(
-            found, expected, f"the {name} of the compiled kernels, and of plain torch", tolerance=1e-5
-        )
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    from basereward.ops._loader import library
-
-    with patch.object(library, "devices", frozenset()), patch.object(library, "choice", "torch"):
-        yield
+    require_plain_kernels_agree(results)
 
 
 def _rows() -> list[Comparison]:

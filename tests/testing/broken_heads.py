@@ -177,6 +177,15 @@ class Learns(MLP):
         return super().forward(hidden, forest) + self.passes
 
 
+class CompiledOtherwise(MLP):
+    """Differs where kernels are compiled."""
+
+    def forward(self, hidden: Tensor, forest: Forest) -> Tensor:
+        from basereward.ops._loader import library
+
+        return super().forward(hidden, forest) + library.compiled("cpu")
+
+
 DIFFER = "they differ by #; at most # is allowed"
 
 MUTANTS = [
@@ -247,5 +256,10 @@ MUTANTS = [
         Learns,
         "rewards in evaluation, before and after a forward pass in training: they differ by #; "
         "none is allowed",
+    ),
+    Mutant(
+        heads.agrees_with_the_plain_kernels,
+        CompiledOtherwise,
+        f"rewards of the compiled kernels, and of plain torch: {DIFFER}",
     ),
 ]

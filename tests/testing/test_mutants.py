@@ -18,7 +18,7 @@ import pytest
 from mutants import Mutant, check_of, without_numbers
 
 from basereward import ops
-from basereward.testing import Failed, losses
+from basereward.testing import Failed
 from basereward.testing.hooks import imports_nothing_heavy
 from basereward.testing.kit import CHECKS, checks
 
@@ -38,7 +38,8 @@ MUTANTS = {
     [pytest.param(kind, mutant, id=mutant.id) for kind, mutants in MUTANTS.items() for mutant in mutants],
 )
 def test_a_mutant_is_caught_and_told_what_is_wrong(kind: str, mutant: Mutant) -> None:
-    if mutant.check is losses.agrees_with_the_plain_kernels and ops.status()["cpu"]["kernels"] != "cpp":
+    compares_kernels = mutant.check.__name__ == "agrees_with_the_plain_kernels"
+    if compares_kernels and ops.status()["cpu"]["kernels"] != "cpp":
         pytest.skip("there are no compiled kernels here")
     with pytest.raises(Failed) as caught:
         check_of(kind, mutant)()
