@@ -1,8 +1,8 @@
 """What scoring files costs beside the model: rows a second of `score-shards`' own path, and of forward passes
 alone on the same batches.
 
-Run as `python benchmarks/bulk.py`. The model is a random Llama of 26M parameters, the rows pairs of 50 + 2 x 40
-words in Parquet; both take turns in one process.
+Run as `python benchmarks/bulk.py`. The model is a random Llama of 26M parameters, the rows pairs of 50 + 2 x
+40 words in Parquet; both take turns in one process.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> None:
     """Time both in turns, and print the medians."""
     import pyarrow
     import pyarrow.parquet
+
     from basereward.config import Component
     from basereward.evaluation.shards import score_shards, shards_of
     from basereward.model import RewardModel
@@ -69,10 +70,8 @@ def main() -> None:
         },
         "overhead": statistics.median(ratios) - 1,
     }
-    print(
-        f"files {result['files_rows_per_second']:.1f} rows/s, model alone {result['model_rows_per_second']:.1f} "
-        f"rows/s: {100 * result['overhead']:.1f} % more time"
-    )
+    rates = [f"{result[f'{name}_rows_per_second']:.1f} rows/s" for name in times]
+    print(f"files {rates[0]}, model alone {rates[1]}: {100 * result['overhead']:.1f} % more time")
     if arguments.output:
         machine = {"platform": platform.platform(), "command": " ".join(sys.argv)}
         arguments.output.write_text(json.dumps({"machine": machine, "results": [result]}, indent=2) + "\n")
