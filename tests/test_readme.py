@@ -64,19 +64,27 @@ def run(place: Path, *command: str) -> str:
     return done.stdout
 
 
+def name_of(command: str) -> str:
+    """Return which of our commands a line runs."""
+    return command.split()[1]
+
+
 @pytest.mark.parametrize("command", OURS)
 def test_a_command_of_the_readme_runs(place: Path, command: str) -> None:
     name, *arguments = shlex.split(command)
     assert name == "basereward"
     printed = run(place, sys.executable, "-m", "basereward", *arguments)
-    if "--output" in arguments:
+    if name_of(command) == "score-shards":
+        assert (place / arguments[-1] / "summary.json").is_file()
+    elif "--output" in arguments:
         assert len((place / arguments[-1]).read_text().splitlines()) == 3
     else:
         assert printed
 
 
 def test_the_readme_shows_the_main_commands() -> None:
-    assert {command.split()[1] for command in OURS} == {"train", "evaluate", "score", "data", "plugins"}
+    main = {"train", "plan", "plot", "evaluate", "score", "score-shards", "data", "plugins"}
+    assert {name_of(command) for command in OURS} == main
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
