@@ -192,6 +192,7 @@ MEMORY = {
     "averages": "averages of the weights",
     "working_weights": "weights in use",
     "activations": "activations",
+    "passing_gradients": "gradients in passing",
     "total": "together",
 }
 

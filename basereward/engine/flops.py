@@ -164,7 +164,7 @@ def flops(architecture: Architecture, counts: Counts, *, recomputes: bool = Fals
             passed_on = products - 2 * part.on_pixels * positions[name]
             backward += passed_on + 2 * part.trained * positions[name] + 2 * attention.get(name, 0.0)
             if recomputes and name in attention:
-                recomputed += products + attention[name]
+                recomputed += products + attention[name] - _last_products(architecture, name, positions[name])
     return Flops(forward, backward, recomputed)
 
 
@@ -177,6 +177,13 @@ def _attention(architecture: Architecture, counts: Counts) -> dict[str, float]:
         pairs = num_full * counts.patch_pairs + (vision.number - num_full) * counts.window_pairs
         found["vision"] = 4 * vision.query_width * pairs
     return found
+
+
+def _last_products(architecture: Architecture, name: str, positions: float) -> float:
+    """Return the FLOPs of the blocks' last products, which aren't done again: what they give isn't kept."""
+    layers = architecture.vision if name == "vision" else architecture.language
+    assert layers is not None
+    return 2 * layers.number * layers.inner_width * layers.width * positions
 
 
 class StepFlops:

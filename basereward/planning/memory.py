@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ class Memory:
         working_weights: Copies in which products are computed: in bf16 of all weights that a gradient passes,
             and under FSDP2 the blocks that are brought together at a time, with their gradients.
         activations: What the forward pass keeps for the backward pass.
+        passing_gradients: Those of a block's results, while the backward pass is in it.
     """
 
     weights: int
@@ -41,6 +42,7 @@ class Memory:
     averages: int
     working_weights: int
     activations: float
+    passing_gradients: float
 
     @property
     def total(self) -> float:
@@ -82,6 +84,9 @@ def memory(
     else:
         passed = _passed(architecture) - sum(item.numel() for item in quantized)
         working = BF16 * passed if bf16 else 0
+    passing = activations(
+        architecture, counts, recomputes=config.activation_checkpointing, bf16=bf16, reads_in_place=False
+    )
     return Memory(
         weights=sum(
             round(number * (NF4 if item in quantized else item.element_size()))
@@ -91,9 +96,8 @@ def memory(
         optimizer=optimizer_bytes([(item, held[item]) for item in trained], config.optimizer),
         averages=FP32 * num_trained if config.ema_decay else 0,
         working_weights=working,
-        activations=activations(
-            architecture, counts, recomputes=config.activation_checkpointing, bf16=bf16, reads_in_place=False
-        ),
+        activations=passing.kept,
+        passing_gradients=passing.gradients,
     )
 
 
@@ -165,12 +169,20 @@ def _gathered(model: Any, every: Sequence[nn.Parameter], *, bf16: bool) -> int:
     )
 
 
+class Activations(NamedTuple):
+    """Bytes that are kept for the backward pass, and of a block's gradients while that pass is in it."""
+
+    kept: float
+    gradients: float
+
+
 def activations(
     architecture: Architecture, counts: Counts, *, recomputes: bool, bf16: bool, reads_in_place: bool
-) -> float:
-    """Return the bytes that a forward pass keeps for the backward pass.
+) -> Activations:
+    """Return what a pass takes besides the weights.
 
-    With recomputation that is each block's input, and the largest of the blocks, which is computed again.
+    With recomputation each block's input is kept, and all of the largest block, which is computed again.
+    There are about as many gradients of a block's results as results.
 
     Args:
         architecture: Of the model, which says what is trained.
@@ -180,30 +192,46 @@ def activations(
         reads_in_place: Whether attention reads keys where they lie, as it does on a CPU; else each branch has
             a copy of its prompt's, and each head of a group a copy of the group's.
     """
-    parts = {"vision": (architecture.vision, counts.patches, counts.patches)}
-    parts["language"] = (architecture.language, counts.tokens, counts.keys)
-    kept, once = 0.0, 0.0
+    kept = 0.0
+    blocks = _blocks(architecture, counts, bf16=bf16, reads_in_place=reads_in_place)
+    for block in blocks:
+        kept += block.number * (block.stream if recomputes else block.kept)
+        # The norm after the last block and what it gives; and pixels.
+        kept += 3 * block.stream + block.pixels
+    largest = max((block.kept for block in blocks), default=0.0)
+    return Activations(kept + largest if recomputes else kept, largest)
+
+
+class _Block(NamedTuple):
+    """Bytes of one of equal blocks: all that it keeps, its input alone, and pixels before the first."""
+
+    number: int
+    kept: float
+    stream: float
+    pixels: float
+
+
+def _blocks(architecture: Architecture, counts: Counts, *, bf16: bool, reads_in_place: bool) -> list[_Block]:
+    """Return the blocks of the parts that a gradient passes through, one for all that are equal."""
+    parts = {
+        "vision": (architecture.vision, counts.patches, counts.patches),
+        "language": (architecture.language, counts.tokens, counts.keys),
+    }
+    found: list[_Block] = []
     is_reached = False
     for name, part in architecture.parts.items():
         is_reached = is_reached or part.trained > 0
         layers, positions, keys = parts.get(name, (None, 0, 0))
-        if not is_reached or layers is None:
-            continue
-        block = _block(
-            layers, positions, keys, bf16=bf16, fused=name == "vision", reads_in_place=reads_in_place
-        )
-        stream = FP32 * layers.width * positions
-        if recomputes:
-            kept += layers.number * stream
-            once = max(once, block)
-        else:
-            kept += layers.number * block
-        # The norm after the last block and what it gives; and pixels.
-        kept += 3 * stream + (BF16 if bf16 else FP32) * part.on_pixels / layers.width * positions
-    return kept + once
+        if is_reached and layers is not None:
+            kept = _kept(
+                layers, positions, keys, bf16=bf16, fused=name == "vision", reads_in_place=reads_in_place
+            )
+            pixels = (BF16 if bf16 else FP32) * part.on_pixels / layers.width * positions
+            found.append(_Block(layers.number, kept, FP32 * layers.width * positions, pixels))
+    return found
 
 
-def _block(
+def _kept(
     layers: Layers, positions: float, keys: float, *, bf16: bool, fused: bool, reads_in_place: bool
 ) -> float:
     """Return what one block keeps.
