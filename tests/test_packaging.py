@@ -188,7 +188,12 @@ def test_source_distribution_to_wheel_to_a_clean_environment(checkout):
     with zipfile.ZipFile(wheel) as archive:
         held = archive.namelist()
         archive.extract("basereward/_C.abi3.so", checkout)
-    assert {"basereward/_C.json", "basereward/_host.json"} <= set(held)
+    templates = {
+        f"basereward/plugin_template/{path.name}"
+        for path in (ROOT / "basereward" / "plugin_template").glob("*.in")
+    }
+    assert {"basereward/_C.json", "basereward/_host.json", *templates} <= set(held)
+    assert len(templates) > 10
     assert not [name for name in held if name.startswith(("csrc", "tests", "benchmarks"))]
 
     if shutil.which("readelf"):

@@ -33,7 +33,7 @@ def write(directory: Path, name: str, source: str) -> None:
 def test_help_lists_every_command(run_cli: Any) -> None:
     done = run_cli("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    commands = re.findall(r"^ {4}([\w-]+) ", done.stdout.partition("\ncommands:\n")[2], re.MULTILINE)
+    commands = re.findall(r"^ {4}([\w-]+)(?: |$)", done.stdout.partition("\ncommands:\n")[2], re.MULTILINE)
     assert commands[: len(COMMANDS)] == [*COMMANDS]
 
 
