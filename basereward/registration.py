@@ -109,16 +109,15 @@ class Registry:
         plugin = Plugin(point.name, "", "", point.value)
 
         def load() -> object:
-            if point.dist:  # read here, where broken metadata is this plugin's failure alone
-                plugin.distribution, plugin.version = point.dist.name, point.dist.version
-                _check_requirements(point.dist)
             if not NAME.fullmatch(point.name):
                 raise PluginError(_bad_name("plugin", point.name))
             return point.load()
 
-        self._add(plugin, load)
+        self._add(plugin, load, point.dist)
 
-    def _add(self, plugin: Plugin, load: Callable[[], object]) -> None:
+    def _add(
+        self, plugin: Plugin, load: Callable[[], object], distribution: Distribution | None = None
+    ) -> None:
         taken = next((other for other in self.plugins if other.name == plugin.name), None)
         self.plugins.append(plugin)
         disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
@@ -128,6 +127,9 @@ class Registry:
             return
         implementation: object = None
         try:
+            if distribution:  # read here, where broken metadata is this plugin's failure alone
+                plugin.distribution, plugin.version = distribution.name, distribution.version
+                _check_requirements(distribution)
             if taken:
                 raise PluginError(f"the name is taken by the plugin in {taken.target}")
             implementation = load()
