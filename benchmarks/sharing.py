@@ -1,33 +1,40 @@
-"""What sharing the prompt is worth: a training step on pairs and best-of-16 scoring, forest against one row a
-response.
+"""What sharing the prompt is worth: forward passes and training steps, forest against one row a response.
 
 Run as `python benchmarks/sharing.py`. Both forms run on one Qwen2.5-VL of about 30M random parameters, in
 fp32, and take turns so that a noisy machine disturbs both alike. The speed-up stands beside the token ratio
 N(p + r) / (p + Nr), which counts what is saved if time goes with tokens; the image tower, which also runs
-once, comes on top.
+once, and the last layer, of which only the ends are computed, come on top.
+
+It then measures what the framework costs (a step through the paradigm beside the bare transformers model on
+the same packed inputs), and the memory of a training step over its tokens, each length in a process of its
+own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
+import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone
-from basereward.backbones.qwen_vl import QwenVL
+from basereward.attention import Layout
+from basereward.backbones.qwen_vl import Grid, QwenVL, mrope_positions
 from basereward.comparison import Comparison
 from basereward.forest import Forest, Tree
 from basereward.heads import MLP
 from basereward.losses import BradleyTerry, Targets
+from basereward.paradigms.scalar import Prepared, Scalar
 
 PATCH = 14
 MERGE = 2
@@ -43,7 +50,6 @@ class Case:
     text_tokens: int
     image_side: int  # merged patches along one side; 0 for text only
     response_tokens: int
-    train: bool
 
     @property
     def prompt_tokens(self) -> int:
@@ -58,16 +64,17 @@ class Case:
 
 
 CASES = (
-    Case("pairs, p=100 r=40", 4, 2, 34, 8, 40, True),
-    Case("pairs, p=166 r=40", 4, 2, 100, 8, 40, True),
-    Case("pairs, p=166 r=80", 4, 2, 100, 8, 80, True),
-    Case("pairs, p=466 r=40", 4, 2, 400, 8, 40, True),
-    Case("pairs, text, p=166 r=40", 4, 2, 166, 0, 40, True),
-    Case("best of 16, p=166 r=40", 1, 16, 100, 8, 40, False),
-    Case("best of 16, p=166 r=80", 1, 16, 100, 8, 80, False),
-    Case("best of 16, p=466 r=40", 1, 16, 400, 8, 40, False),
-    Case("best of 16, text, p=166 r=40", 1, 16, 166, 0, 40, False),
+    Case("pairs, p=166 r=40", 8, 2, 100, 8, 40),
+    Case("pairs, p=466 r=40", 3, 2, 400, 8, 40),
+    Case("rankings of 4, p=166 r=40", 4, 4, 100, 8, 40),
+    Case("rankings of 4, p=466 r=40", 2, 4, 400, 8, 40),
+    Case("best of 16, p=166 r=40", 1, 16, 100, 8, 40),
+    Case("best of 16, p=166 r=200", 1, 16, 100, 8, 200),
+    Case("pairs, text, p=166 r=40", 4, 2, 166, 0, 40),
+    Case("best of 16, text, p=166 r=40", 1, 16, 166, 0, 40),
 )
+MEMORY_LENGTHS = (100, 200, 400, 800)
+"""Tokens of each response where memory is measured."""
 
 
 def save_model(directory: Path) -> None:
@@ -108,8 +115,6 @@ def trees(case: Case) -> list[Tree]:
             tree = Tree.of_text(text, responses)
             made.append(Tree(text, responses, tree.positions.expand(3, -1), tree.start))
             continue
-        from basereward.backbones.qwen_vl import Grid, mrope_positions
-
         side = case.image_side
         prompt = [1, *[3] * side**2, 2, *text]
         positions, start = mrope_positions(prompt, {3: [(Grid(1, side, side), 1.0)]})
@@ -121,8 +126,19 @@ def trees(case: Case) -> list[Tree]:
     return made
 
 
+def targets_of(case: Case) -> Targets:
+    """Return targets that rank every response."""
+    row = Comparison("", map(str, range(case.num_responses)), ranks=range(case.num_responses))
+    return Targets.of([row] * case.num_trees)
+
+
+def forget(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.grad = None
+
+
 def runner(
-    backbone: Backbone, head: nn.Module, forest: Forest, targets: Targets, train: bool
+    backbone: QwenVL, head: nn.Module, forest: Forest, targets: Targets, train: bool
 ) -> Callable[[], Tensor]:
     """Return what is timed: forward and backward of the loss, or a forward pass alone."""
     loss = BradleyTerry()
@@ -130,8 +146,7 @@ def runner(
     def step() -> Tensor:
         rewards = head(backbone(forest), forest)
         loss(rewards, targets).loss.backward()
-        for parameter in backbone.parameters():
-            parameter.grad = None
+        forget(backbone)
         return rewards.detach()
 
     @torch.no_grad()
@@ -141,34 +156,49 @@ def runner(
     return step if train else score
 
 
-def measure(backbone: Backbone, head: nn.Module, case: Case, repeats: int) -> dict[str, float | str]:
-    """Time both forms in turns; refuse to where their rewards differ."""
-    torch.manual_seed(0)
-    batch = trees(case)
-    targets = Targets.of(
-        [Comparison("", map(str, range(case.num_responses)), ranks=range(case.num_responses))]
-    )
-    targets = replace(targets, pairs=targets.pairs[:1], tie=targets.tie[:1])
-    forms = {}
-    for name, shared, mode in (("forest", True, "forest"), ("rows", False, "plain")):
-        backbone.decoder.use(mode)
-        forms[name] = (mode, runner(backbone, head, backbone.pack(batch, shared=shared), targets, case.train))
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    rewards = {}
+def in_turns(
+    runs: Mapping[str, Callable[[], Any]], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Run everything in turns, once unmeasured, and return the seconds of each and its last result."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    results = {}
     for repeat in range(repeats + 1):
-        for name, (mode, run) in forms.items():
-            backbone.decoder.use(mode)
+        for name, run in runs.items():
             start = time.perf_counter()
-            rewards[name] = run()
+            results[name] = run()
             if repeat:
                 times[name].append(time.perf_counter() - start)
+    return times, results
+
+
+def measure(backbone: QwenVL, head: nn.Module, case: Case, *, train: bool, repeats: int) -> dict[str, Any]:
+    """Time both forms in turns; refuse to where their rewards differ."""
+    torch.manual_seed(0)
+    batch, targets = trees(case), targets_of(case)
+    forest = replace(backbone.pack(batch, row_tokens=2**40), reads="ends")
+    forms = {
+        "forest": ("forest", runner(backbone, head, forest, targets, train)),
+        "rows": ("plain", runner(backbone, head, backbone.pack(batch, shared=False), targets, train)),
+    }
+
+    def in_mode(mode: str, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def switched() -> Tensor:
+            backbone.decoder.use(mode)
+            return run()
+
+        return switched
+
+    times, rewards = in_turns({name: in_mode(*form) for name, form in forms.items()}, repeats)
     difference = float((rewards["forest"] - rewards["rows"]).abs().max())
     if difference > 1e-5:
         raise SystemExit(f"{case.name}: rewards differ by {difference:.1e}; not timed")
-    speed_ups = [rows / forest for forest, rows in zip(times["forest"], times["rows"], strict=True)]
-    speed_up = statistics.median(speed_ups)
+    speed_up = statistics.median(
+        rows / forest for forest, rows in zip(times["forest"], times["rows"], strict=True)
+    )
     return {
         "case": case.name,
+        "what": "training step" if train else "forward",
+        "has_images": case.image_side > 0,
         "forest_ms": 1e3 * statistics.median(times["forest"]),
         "rows_ms": 1e3 * statistics.median(times["rows"]),
         "speed_up": speed_up,
@@ -178,40 +208,121 @@ def measure(backbone: Backbone, head: nn.Module, case: Case, repeats: int) -> di
     }
 
 
+def overhead(backbone: QwenVL, head: nn.Module, case: Case, repeats: int) -> dict[str, Any]:
+    """Time a step through the paradigm beside the bare model's forward and backward on the same inputs.
+
+    The last layer is computed whole in both, which the paradigm would save otherwise.
+    """
+    torch.manual_seed(0)
+    backbone.decoder.use("forest")
+    paradigm = Scalar(backbone, head, BradleyTerry(), prune_last_layer=False)
+    row = Comparison("", map(str, range(case.num_responses)), ranks=range(case.num_responses))
+    batch = [Prepared(row, tree) for tree in trees(case)]
+    forest = backbone.pack([item.tree for item in batch], row_tokens=2**40)
+    layout = Layout(forest)
+
+    def ours() -> None:
+        paradigm.loss_of(batch).loss.backward()
+        forget(paradigm)
+
+    def bare() -> None:
+        found = backbone.model(
+            input_ids=forest.input_ids,
+            position_ids=forest.positions,
+            attention_mask=None,
+            layout=layout,
+            use_cache=False,
+            **forest.media,
+        )
+        found.last_hidden_state.flatten(0, 1)[forest.ends].sum().backward()
+        forget(backbone)
+
+    times, _ = in_turns({"ours": ours, "bare": bare}, repeats)
+    share = statistics.median(mine / other for mine, other in zip(times["ours"], times["bare"], strict=True))
+    return {"case": case.name, "bare_ms": 1e3 * statistics.median(times["bare"]), "overhead": share - 1}
+
+
+def _peak(directory: str, response_tokens: int, results: Any) -> None:
+    """Put the tokens of a training step, and the bytes that it took at its highest, into a queue."""
+    backbone = QwenVL(model=directory)
+    head = MLP(backbone.dim)
+
+    def step(length: int) -> int:
+        case = Case("", 1, 4, 400, 0, length)
+        forest = replace(backbone.pack(trees(case)), reads="ends")
+        runner(backbone, head, forest, targets_of(case), True)()
+        return forest.input_ids.numel()
+
+    step(8)  # which allocates gradients and whatever is allocated once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tokens = step(response_tokens)
+    results.put((tokens, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+
+
+def memory(directory: str) -> list[dict[str, float]]:
+    """Return the memory of a training step on a prompt of 400 tokens and 4 responses of each length."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for length in MEMORY_LENGTHS:
+        results = context.Queue()
+        child = context.Process(target=_peak, args=(directory, length, results))
+        child.start()
+        tokens, peak = results.get(timeout=300)
+        child.join()
+        found.append({"tokens": tokens, "peak_bytes": peak, "bytes_a_token": peak / tokens})
+    return found
+
+
 def main() -> None:
-    """Measure every case and print a table."""
+    """Measure everything and print tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=9, help="timed turns of each form (default 9)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns of each form (default 5)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         save_model(Path(directory))
         backbone = QwenVL(model=directory)
-    head = MLP(backbone.dim)
-    size = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
-    print(
-        f"Qwen2.5-VL, {size:.1f}M random parameters, fp32, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
-    )
-    print(f"{'case':32}{'forest':>10}{'rows':>10}{'speed-up':>10}{'tokens':>8}{'share':>8}{'difference':>12}")
-    results = []
-    for case in CASES:
-        row = measure(backbone, head, case, arguments.repeats)
-        results.append(row)
+        head = MLP(backbone.dim)
+        size = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
         print(
-            f"{row['case']:32}{row['forest_ms']:>7.0f} ms{row['rows_ms']:>7.0f} ms{row['speed_up']:>9.2f}x"
-            f"{row['token_ratio']:>8.2f}{row['share_of_ratio']:>8.2f}{row['max_difference']:>12.1e}",
-            flush=True,
+            f"Qwen2.5-VL, {size:.1f}M random parameters, fp32, {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}"
         )
+        print(
+            f"{'case':30}{'what':15}{'forest':>9}{'rows':>9}{'speed-up':>10}{'tokens':>8}{'share':>7}{'differ':>9}"
+        )
+        results = []
+        for case in CASES:
+            for train in (False, True):
+                row = measure(backbone, head, case, train=train, repeats=arguments.repeats)
+                results.append(row)
+                print(
+                    f"{row['case']:30}{row['what']:15}{row['forest_ms']:>6.0f} ms{row['rows_ms']:>6.0f} ms"
+                    f"{row['speed_up']:>9.2f}x{row['token_ratio']:>8.2f}{row['share_of_ratio']:>7.2f}"
+                    f"{row['max_difference']:>9.0e}",
+                    flush=True,
+                )
+        costs = [overhead(backbone, head, case, arguments.repeats) for case in (CASES[0], CASES[4])]
+        for cost in costs:
+            percent, bare = 100 * cost["overhead"], cost["bare_ms"]
+            print(f"framework's overhead, {cost['case']}: {percent:+.1f} % of {bare:.0f} ms")
+        peaks = memory(directory)
+        for peak in peaks:
+            mebibytes, kibibytes = peak["peak_bytes"] / 2**20, peak["bytes_a_token"] / 2**10
+            print(
+                f"memory of a training step on {peak['tokens']:.0f} tokens: {mebibytes:.0f} MiB, "
+                f"{kibibytes:.0f} KiB a token"
+            )
     if arguments.output:
         machine = {
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        arguments.output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        found = {"machine": machine, "results": results, "overhead": costs, "memory": peaks}
+        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "activation_checkpointing": True,
     },
 }
-CASE = Case("pairs", 4, 2, 100, 8, 40, True)
+CASE = Case("pairs", 4, 2, 100, 8, 40)
 
 
 def learner_of(directory: str, settings: dict[str, Any]) -> Learner:
