@@ -18,6 +18,8 @@ parameters, each with a type and a default, are the configuration*. Types of opt
 pathlib.Path, Literal, tuple, list, dict, frozen dataclasses, and unions of these with None. What a
 component raises when an option's value is out of range is `ConfigError` or `ValueError`.
 
+`basereward.testing` turns all that is promised here into tests of your own.
+
 Letters: B rows, L tokens a row, N responses, P pairs, M members, D width.
 """
 
@@ -62,8 +64,11 @@ def basereward_backbones() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `pack(trees, shared=True) -> Forest` and `forest(comparisons, shared=True) -> Forest`: a batch, each
       prompt once; with `shared=False` each response has a row with its own copy of the prompt.
     - `forward(forest) -> hidden`: [B, L, D], the last hidden states; it never runs a language-model head.
+      Where `forest.reads` is "ends", only the states at `forest.ends` need be right.
     - `parts()`: modules by name, of "vision", "projector" and "language", to freeze or to give a learning
-      rate.
+      rate; each parameter is of one part. A backbone without "vision" refuses pictures by `DataError`.
+    - `blocks()`: the repeated blocks in the order of the forward pass, to be sharded and recomputed one by
+      one.
     - `save(directory)`: safetensors and processor files in the hub's own layout; the same class with
       `model=directory` and the same options gives the same hidden states bit for bit.
 
@@ -80,6 +85,7 @@ def basereward_heads() -> Mapping[str, str | type]:  # type: ignore[empty-body]
 
     - `forward(hidden, forest) -> rewards`: [B, L, D] to [N] fp32, in the order of `forest.ends`, under
       autocast too.
+    - `reads`, if it reads nothing but the states at `forest.ends`: "ends", which saves computing the others.
 
     Promise: padding is ignored, and a response's reward depends on no other response.
     """
@@ -125,6 +131,9 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `loss_of(batch) -> LossOutput` and `score_of(batch) -> rewards`: of prepared comparisons; rewards are
       [N] fp32, flat, in the comparisons' order.
     - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
+    - `backbone` and `head`: its parts, as child modules; what else it learns lies in child modules too, which
+      are saved with the head.
+    - `size_of(prepared) -> (tokens, patches)`, if batches are to be cut by their number of tokens.
 
     Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing
     else of it.

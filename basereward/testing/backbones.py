@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison
 from basereward.errors import DataError
+from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest
 from basereward.testing.material import at_ends, comparisons, forest_padding, picture, sentence, widened
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike
@@ -225,6 +226,20 @@ def sees_or_refuses_pictures(subject: Subject) -> None:
         require(difference > 1e-4, f"{what} does not change the hidden states")
 
 
+def gives_the_same_with_a_cache(subject: Subject) -> None:
+    """With what sees frozen and a cache in use, the states are the same, written to it and read from it."""
+    backbone = _backbone(subject)
+    rows = _rows(backbone)
+    expected = _states(backbone, rows)
+    for part, module in backbone.parts().items():
+        if part != "language":
+            module.requires_grad_(False)
+    with FeatureCache(subject.fresh_directory("cache")) as cache:
+        backbone.use_cache(cache, "weights")
+        for when in ("where it was empty", "where it has them all"):
+            _require_states(_states(backbone, rows), expected, f"with a cache, {when}, and without one")
+
+
 def is_deterministic_in_eval(subject: Subject) -> None:
     """In evaluation the same rows give the same states bit for bit, after a pass in training too."""
     backbone = _backbone(subject)
@@ -404,6 +419,7 @@ CHECKS = (
     computes_what_is_read,
     sees_or_refuses_pictures,
     takes_part_in_reading_pictures,
+    gives_the_same_with_a_cache,
     is_deterministic_in_eval,
     saves_and_loads,
     passes_gradients_on,

@@ -173,6 +173,24 @@ class StaysOut(Tiny):
         return super().forward(forest)
 
 
+class KeepsTheFirst(Tiny):
+    """Keeps the patches of the first picture, and takes them for every other."""
+
+    kept: Tensor | None = None
+    is_cached = False
+
+    def use_cache(self, cache: Any, precision: str) -> None:
+        self.is_cached = True
+
+    def encode(self, comparison: Comparison) -> Tree:
+        tree = super().encode(comparison)
+        if not self.is_cached or not tree.media:
+            return tree
+        if self.kept is None:
+            self.kept = tree.media["patches"][:9]
+        return replace(tree, media={"patches": self.kept.repeat(len(comparison.images), 1)})
+
+
 class AlwaysDrops(Tiny):
     """Drops in evaluation too."""
 
@@ -324,6 +342,11 @@ MUTANTS = [
         StaysOut,
         "no gradient of texts with always_runs_vision reaches projector.bias, projector.weight, vision.bias "
         "and others",
+    ),
+    Mutant(
+        backbones.gives_the_same_with_a_cache,
+        KeepsTheFirst,
+        f"hidden states with a cache, where it was empty, and without one: {DIFFER}",
     ),
     Mutant(
         backbones.is_deterministic_in_eval,
