@@ -12,9 +12,6 @@ from basereward.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-WORKERS = (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
-"""Variables that say which worker this is of how many: torchrun's, and those of a job array."""
-
 EXAMPLES = """\
 examples:
   basereward score-shards MODEL_DIR data/*.parquet --output rewards
@@ -56,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     from basereward.evaluation.shards import digest_of_model, score_shards, shards_of
 
-    worker, num_workers = _worker(args)
+    worker, num_workers = worker_of(args)
     shards = shards_of(args.inputs, Path(args.output))
     if args.device == "auto" and "LOCAL_RANK" in os.environ:
         args.device = _local_device()
@@ -65,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     outcome = score_shards(
         model,
         shards,
+        Path(args.output),
         model_digest=args.model if is_judge else digest_of_model(args.model),
         worker=worker,
         num_workers=num_workers,
@@ -85,16 +83,21 @@ def run(args: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
-def _worker(args: argparse.Namespace) -> tuple[int, int]:
+def worker_of(args: argparse.Namespace) -> tuple[int, int]:
+    """Return which worker this is of how many: as it was told, or as torchrun and the job array say."""
     if (args.worker is None) != (args.workers is None):
         raise ConfigError("--worker and --workers go together: --worker 0 --workers 4 is the first of four")
     if args.worker is not None:
         return args.worker, args.workers
-    for number, count in WORKERS:
-        if number in os.environ and count in os.environ:
-            first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0")) if number.startswith("SLURM") else 0
-            return int(os.environ[number]) - first, int(os.environ[count])
-    return 0, 1
+    # A job array, whose numbers may begin anywhere and go in steps; each of its tasks may be a torchrun.
+    task, first, step, num_tasks = (
+        int(os.environ.get(f"SLURM_ARRAY_TASK_{name}", default))
+        for name, default in (("ID", "0"), ("MIN", "0"), ("STEP", "1"), ("COUNT", "1"))
+    )
+    rank, num_ranks = (
+        int(os.environ.get(name, str(number))) for number, name in enumerate(("RANK", "WORLD_SIZE"))
+    )
+    return (task - first) // step * num_ranks + rank, num_tasks * num_ranks
 
 
 def _local_device() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,14 @@ KEY = b"basereward"
 """Under which a file's metadata says what it was made of."""
 
 ROWS_PER_GROUP = 8192
+
+MAX_REASONS = 50
+"""Kinds of errors that are counted by themselves: reasons may name files, each its own."""
+
+OTHER_REASONS = "other reasons"
+
+ABANDONED_SECONDS = 24 * 3600.0
+"""After which a table that nobody writes to any more was left by a killed worker."""
 
 
 def write_table(rows: Iterable[ScoredRow], path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +113,7 @@ class Summary:
         for row in rows:
             self.num_rows += 1
             if isinstance(row.result, DataError):
-                self.errors[row.result.reason] = self.errors.get(row.result.reason, 0) + 1
+                self._count(row.result.reason, 1)
                 continue
             for reward in row.result:
                 self.num_rewards += 1
@@ -120,7 +130,13 @@ class Summary:
         if facts["num_rewards"]:
             self.low, self.high = min(self.low, facts["low"]), max(self.high, facts["high"])
         for reason, count in facts["errors"].items():
-            self.errors[reason] = self.errors.get(reason, 0) + count
+            self._count(reason, count)
+
+    def _count(self, reason: str, count: int) -> None:
+        known = {OTHER_REASONS, *self.errors}
+        if reason not in known and len(known) > MAX_REASONS:
+            reason = OTHER_REASONS
+        self.errors[reason] = self.errors.get(reason, 0) + count
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `add_facts` reads; low and high are null where there is no reward."""
@@ -154,12 +170,29 @@ class Summary:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """Give a path beside the wanted one, whose file gets its name if nothing goes wrong."""
+    """Give a path beside the wanted one, whose file gets its name if nothing goes wrong.
+
+    Each time another path, for two workers may have been sent to make the same table.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
+    for left in path.parent.glob(f".{path.name}.*.new"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
     try:
         yield aside
+        aside.chmod(0o666 & ~_umask())
         os.replace(aside, path)
         sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the process's mask of permissions, which `mkstemp` leaves out of account."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

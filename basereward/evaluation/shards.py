@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.evaluation.progress import progress_bar
 from basereward.evaluation.reward_table import Summary, read_facts, write_table
 from basereward.evaluation.scoring import Scorer
-from basereward.evaluation.stream import InputRows
+from basereward.evaluation.stream import InputRows, ScoredRow
 from basereward.model_directory import CONFIG_FILE, digest
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
@@ -86,7 +87,10 @@ def shards_of(inputs: Iterable[str | Path], output: Path) -> list[Shard]:
 def own_shards(shards: Sequence[Shard], worker: int, num_workers: int) -> list[Shard]:
     """Return the shards of one of several workers, which have about as many bytes each."""
     if not 0 <= worker < num_workers:
-        raise ConfigError(f"--worker is {worker}; of {num_workers} workers it is 0 to {num_workers - 1}")
+        raise ConfigError(
+            f"worker {worker} of {num_workers} can't be: it is 0 to {num_workers - 1}; where a job array is "
+            "run in part, say which worker it is with --worker and --workers"
+        )
     sizes = [float(shard.source.stat().st_size) for shard in shards]
     return [shards[number] for number in shares(sizes, num_workers)[worker]]
 
@@ -94,6 +98,7 @@ def own_shards(shards: Sequence[Shard], worker: int, num_workers: int) -> list[S
 def score_shards(
     model: Scorer,
     shards: Sequence[Shard],
+    output: Path,
     *,
     model_digest: str,
     worker: int = 0,
@@ -107,6 +112,7 @@ def score_shards(
     Args:
         model: Scores.
         shards: All files, of all workers.
+        output: The directory, in which the summary is left.
         model_digest: Tells the model from others; `digest_of_model` gives it.
         worker: The number of this worker.
         num_workers: How many there are.
@@ -122,18 +128,21 @@ def score_shards(
     # All tables are looked at first: hours may lie between the first and the last.
     waiting = [shard for shard in own if not _is_done(shard, model_digest, overwrite)]
     outcome.skipped = [shard for shard in own if shard not in waiting]
+    if waiting:
+        (output / SUMMARY_FILE).unlink(missing_ok=True)
     for number, shard in enumerate(waiting, start=1):
+        before = _stamp(shard.source)
         facts = {"model": model_digest, "source": _facts_of(shard.source)}
         title = f"{shard.source.name} ({number}/{len(waiting)})"
         with progress_bar(title, count_rows(shard.source), is_shown=progress) as advance:
             rows = InputRows(str(shard.source)).scored(model, batch_size=batch_size, advance=advance)
             try:
-                write_table(rows, shard.target, facts)
+                write_table(_unchanged(rows, shard.source, before), shard.target, facts)
             except DataError as error:
                 outcome.failed.append((shard, error))
                 continue
         outcome.scored.append(shard)
-    outcome.is_complete = _summarise(shards, model_digest)
+    outcome.is_complete = not outcome.failed and _summarise(shards, output, model_digest)
     return outcome
 
 
@@ -169,7 +178,19 @@ def _is_of(source: Path, facts: dict[str, Any]) -> bool:
     return bool(source.stat().st_size == facts["bytes"] and digest(source) == facts["sha256"])
 
 
-def _summarise(shards: Sequence[Shard], model_digest: str) -> bool:
+def _stamp(source: Path) -> tuple[int, int]:
+    found = source.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _unchanged(rows: Iterable[ScoredRow], source: Path, stamp: tuple[int, int]) -> Iterator[ScoredRow]:
+    """Yield the rows of a file that is at their end what it was before."""
+    yield from rows
+    if _stamp(source) != stamp:
+        raise DataError("has changed while it was read", file=str(source))
+
+
+def _summarise(shards: Sequence[Shard], output: Path, model_digest: str) -> bool:
     """Write the summary if all tables are there, as whichever worker ends last finds them."""
     summary = Summary()
     tables = {}
@@ -177,11 +198,14 @@ def _summarise(shards: Sequence[Shard], model_digest: str) -> bool:
         facts = read_facts(shard.target)
         if facts is None or facts["model"] != model_digest:
             return False
+        # Of the other workers' files the size must do; they have compared the rest.
+        if facts["source"]["bytes"] != shard.source.stat().st_size:
+            return False
         summary.add_facts(facts)
-        tables[shard.target.name] = {"num_rows": facts["num_rows"], "source": facts["source"]}
-    directory = Path(os.path.commonpath([shard.target.parent for shard in shards]))
+        name = shard.target.relative_to(output).as_posix()
+        tables[name] = {"num_rows": facts["num_rows"], "source": facts["source"]}
     whole = {"model": model_digest, **summary.report(), "tables": tables}
-    aside = directory / f".{SUMMARY_FILE}.{os.getpid()}"
-    aside.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, directory / SUMMARY_FILE)
+    with tempfile.NamedTemporaryFile("w", dir=output, prefix=f".{SUMMARY_FILE}.", delete=False) as file:
+        file.write(json.dumps(whole, indent=2) + "\n")
+    os.replace(file.name, output / SUMMARY_FILE)
     return True

@@ -43,14 +43,21 @@ class RewardStage:
         self.root = Path(root)
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
-        """Return the rows with their rewards, in their order."""
+        """Return the rows with their rewards, in their order.
+
+        Raises:
+            ConfigError: When they have a column of that name already.
+        """
         import pyarrow
 
         from basereward.data.pictures import Media
-        from basereward.errors import DataError
+        from basereward.errors import ConfigError, DataError
         from basereward.evaluation.scoring import score_in_order
         from basereward.evaluation.stream import comparison_or_error
 
+        for name in ("rewards", "error"):
+            if name in table.column_names:
+                raise ConfigError(f"the rows have a column {name!r} already; drop or rename it before")
         media = Media(self.root, roots=("/",))
         items = [
             comparison_or_error(row, media, self.root, file="rows", line=line)
