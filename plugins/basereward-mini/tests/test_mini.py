@@ -30,6 +30,7 @@ from basereward_mini.openmoji import picture as picture_of
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
+from basereward.feature_cache import FeatureCache
 from basereward.heads import MLP
 from basereward.plugins import PluginManager
 
@@ -95,6 +96,63 @@ def test_features_are_kept_up_to_a_bound() -> None:
         kept.get("0")
     # 0 was read again before 2 came, so 1 had to go.
     assert [kept.get(str(number)) is not None for number in range(3)] == [True, False, True]
+
+
+def test_views_on_disk_are_not_computed_again(
+    backbone: MiniVLM, rows: list[Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    KEPT.clear()
+    with FeatureCache(tmp_path) as cache:
+        monkeypatch.setattr(backbone, "_cache", cache)
+        expected = [backbone.encode(row).media.get("features") for row in rows]
+    # Two pictures, of which in evaluation one view each is looked at.
+    assert len(cache) == 2
+    KEPT.clear()
+
+    def fail(pixels: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(backbone.vision, "extract_features", fail)
+    monkeypatch.setattr(backbone, "_cache", FeatureCache(tmp_path))
+    found = [backbone.encode(row).media.get("features") for row in rows]
+    assert found[2] is expected[2] is None
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[:2], expected[:2], strict=True))
+    monkeypatch.setattr(backbone, "grid", 2)
+    with pytest.raises(AssertionError, match="computed again"):
+        backbone.encode(rows[0])
+
+
+def test_hidden_states_of_a_frozen_model_are_kept(rows: list[Comparison], tmp_path: Path) -> None:
+    plugins = PluginManager(["basereward_mini"])
+    model = RewardModel.build(backbone=Component("mini-vlm", {"num_layers": 2}), plugins=plugins)
+    expected = model.score(rows)
+    model.backbone.requires_grad_(False)
+    cache = FeatureCache(tmp_path)
+    model.paradigm.train().use_cache(cache)
+    assert not model.backbone.training
+    for _ in range(2):
+        for found, wanted in zip(model.score(rows), expected, strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5)
+        assert len(cache) == 3
+
+
+def test_a_batch_without_pictures_runs_the_projector_where_processes_train_together(
+    backbone: MiniVLM, rows: list[Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = backbone(backbone.forest(rows[2:]))
+    monkeypatch.setattr(backbone, "always_runs_vision", True)
+    backbone.zero_grad()
+    found = backbone(backbone.forest(rows[2:]))
+    found.sum().backward()
+    assert torch.equal(found, expected)
+    gradients = [parameter.grad for parameter in backbone.projector.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+    backbone.zero_grad()
+
+
+def test_what_is_sharded_is_the_decoder_alone(backbone: MiniVLM) -> None:
+    assert backbone.blocks() == list(backbone.language.layers)
+    assert backbone.ahead() == [backbone.vision]
 
 
 def test_a_ridge_regression_finds_a_linear_map() -> None:
