@@ -14,6 +14,7 @@ from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest
+from basereward.model_directory import CODE_SUFFIXES
 from basereward.testing.material import at_ends, comparisons, forest_padding, picture, sentence, widened
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike
 
@@ -24,8 +25,6 @@ BF16_TOLERANCE = 0.05
 """Root mean square error of hidden states under bf16 autocast, as a share of their root mean square."""
 
 PARTS = ("vision", "projector", "language")
-RUNNABLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py")
-"""Files that run code when they are loaded."""
 
 
 def is_a_backbone(subject: Subject) -> None:
@@ -266,7 +265,7 @@ def saves_and_loads(subject: Subject) -> None:
                 parameter.mul_(1.0625)
     directory = subject.fresh_directory("saved")
     backbone.save(directory)
-    runnable = sorted(path.name for path in directory.rglob("*") if path.suffix in RUNNABLE)
+    runnable = sorted(path.name for path in directory.rglob("*") if path.suffix in CODE_SUFFIXES)
     require(not runnable, f"it saves {', '.join(runnable)}, which can run code; write safetensors")
     kept = {name: value for name, value in subject.options.items() if name not in backbone.unsaved_options}
     loaded = replace(subject, given=kept).build(model=str(directory), seed=1).eval()
