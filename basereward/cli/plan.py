@@ -178,7 +178,7 @@ def _rows(found: Plan) -> list[str]:
         lines.append(f"  rows that were measured: {', '.join(each)}")
     if rows.assumed:
         lines += [
-            f"  not on this machine: {', '.join(rows.assumed)}",
+            f"  not on this machine: {', '.join(_short_names(rows.assumed))}",
             f"  so assumed: prompts of {ASSUMED.text_tokens} tokens, {len(ASSUMED.responses)} responses of "
             f"{ASSUMED.responses[0]}, pictures of {width} x {height} pixels",
         ]
@@ -283,3 +283,8 @@ def _range(values: list[float]) -> str:
     """Return two numbers with as many digits as mean something."""
     low, high = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in values)
     return f"{low} to {high}"
+
+
+def _short_names(names: tuple[str, ...]) -> list[str]:
+    """Return names of data sets without their paths, each once."""
+    return list(dict.fromkeys(name.partition(" ")[0] for name in names))

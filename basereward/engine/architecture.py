@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 ORDER = ("vision", "projector", "language", "head")
 """The parts in the order in which a forward pass goes through them."""
@@ -83,8 +83,8 @@ class Architecture:
         Returns:
             None for a backbone that is made otherwise than a decoder of transformers or a Qwen-VL.
         """
-        core = getattr(model.backbone, "model", None)
-        decoder = getattr(core, "language_model", core)
+        core: Any = getattr(model.backbone, "model", None)
+        decoder: Any = getattr(core, "language_model", core)
         if core is None or not hasattr(decoder, "layers"):
             return None
         text = core.config.get_text_config()
@@ -94,7 +94,9 @@ class Architecture:
                 return None
             vision = _vision_layers(core.config.vision_config, core.visual)
         share = _active_share(text)
-        own = {parameter for parameters in model.part_parameters().values() for parameter in parameters}
+        own: set[Tensor] = {
+            parameter for parameters in model.part_parameters().values() for parameter in parameters
+        }
         named = model.backbone.parts()
         modules = {name: [module] for name, module in named.items()}
         modules["head"] = [module for name, module in model.paradigm.named_children() if name != "backbone"]
@@ -151,7 +153,7 @@ def _active_share(config: Any) -> float:
     return config.num_experts_per_tok / number if number else 1.0
 
 
-def _matrices(modules: list[nn.Module], own: set[nn.Parameter], share: float) -> Matrices:
+def _matrices(modules: list[nn.Module], own: set[Tensor], share: float) -> Matrices:
     weights = trained = on_pixels = 0
     for number, parameter in _weights(modules):
         if parameter not in own:
@@ -164,7 +166,7 @@ def _matrices(modules: list[nn.Module], own: set[nn.Parameter], share: float) ->
     return Matrices(weights, trained, on_pixels)
 
 
-def _weights(modules: list[nn.Module]) -> Iterator[tuple[int, nn.Parameter]]:
+def _weights(modules: list[nn.Module]) -> Iterator[tuple[int, Tensor]]:
     """Yield what positions are multiplied with, and its size: no embeddings, whose rows are looked up."""
     for root in modules:
         for module in root.modules():

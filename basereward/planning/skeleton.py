@@ -45,7 +45,7 @@ class Skeleton(Backbone):
         """Return the parts as the backbone names them."""
         return self.kind.parts(self)
 
-    def in_4_bits(self) -> set[nn.Parameter]:
+    def in_4_bits(self) -> set[Tensor]:
         """Return the weights that are quantized."""
         if not self.quantized:
             return set()
