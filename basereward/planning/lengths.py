@@ -9,6 +9,7 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
+from basereward.backbones.qwen_video import frame_bounds
 from basereward.chat import Chat
 from basereward.comparison import Comparison
 from basereward.config import RunConfig, Source
@@ -122,8 +123,9 @@ class Measure:
             factor = self.patch * self.merge
             # The bounds of the published image processors, tokens a picture: 4, of Qwen3-VL 64, to 16384.
             least = 64 if "qwen3" in model.backbone.model.config.model_type else 4
-            self.min_pixels = options.get("min_pixels") or least * factor**2
-            self.max_pixels = options.get("max_pixels") or 16384 * factor**2
+            smallest, largest = options.get("min_pixels"), options.get("max_pixels")
+            self.frame_bounds = tuple(frame_bounds(smallest, largest).values())
+            self.bounds = (smallest or least * factor**2, largest or 16384 * factor**2)
 
     def row(self, comparison: Comparison) -> Row:
         """Return the numbers of a comparison.
@@ -131,12 +133,13 @@ class Measure:
         Raises:
             DataError: When it can't be encoded.
         """
-        grids = [self.grid(*_size(image)) for image in comparison.images] if self.reads_pictures else []
-        if comparison.images and not self.reads_pictures:
-            raise DataError("the model reads text only; take the images out of the row", field="images")
+        for field in ("images", "videos"):
+            if getattr(comparison, field) and not self.reads_pictures:
+                raise DataError(f"the model reads text only; take the {field} out of the row", field=field)
+        grids = [self.grid(*_size(image)) for image in comparison.images]
         for video in comparison.videos:
             frames = video.sampled(self.max_frames).frames
-            _, height, width = self.grid(*_size(frames[0]))
+            _, height, width = self.grid(*_size(frames[0]), self.frame_bounds)
             grids.append((math.ceil(len(frames) / 2), height, width))
         if self.chat is None:
             prompt = sum(len(message.text) for message in comparison.prompt)
@@ -153,12 +156,18 @@ class Measure:
         )
         return Row(len(ids), tuple(map(len, found)), tuple(grids))
 
-    def grid(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return the patches of a picture along time, height and width."""
+    def grid(self, height: int, width: int, bounds: tuple[int, ...] | None = None) -> tuple[int, int, int]:
+        """Return the patches of a picture along time, height and width.
+
+        Args:
+            height: In pixels.
+            width: In pixels.
+            bounds: Pixels from and up to which it is resized; None for those of pictures.
+        """
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
         try:
-            size = smart_resize(height, width, self.patch * self.merge, self.min_pixels, self.max_pixels)
+            size = smart_resize(height, width, self.patch * self.merge, *(bounds or self.bounds))
         except ValueError as error:
             raise DataError(f"the image processor refuses a picture: {error}", field="images") from error
         return 1, size[0] // self.patch, size[1] // self.patch

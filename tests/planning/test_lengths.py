@@ -74,7 +74,7 @@ def test_measured_tokens_and_patches_are_those_that_the_model_reads(
     backbone = PluginManager().build("backbone", run.backbone)
     measure = measure_of(run)
     if measure.reads_pictures:  # what the model's image processor has in place of the published bounds
-        measure.min_pixels, measure.max_pixels = 28 * 28, 28 * 28 * 16
+        measure.bounds = (28 * 28, 28 * 28 * 16)
     for comparison in tiny.comparisons(images=kind != "llama"):
         tree = backbone.encode(comparison)
         row = measure.row(comparison)
@@ -186,3 +186,16 @@ def test_without_a_tokenizer_four_characters_are_a_token(
     assert row == Row(text_tokens=20 + 2, responses=(1 + 1, 1 + 2))
     with pytest.raises(DataError, match="the model reads text only"):
         measure.row(Comparison("x", ["a", "b"], images=[tiny.picture()], ranks=[0, 1]))
+
+
+def test_frames_of_a_video_are_counted_as_they_are_read(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    data = '{ name = "basereward", path = "x" }'
+    run = run_of(tmp_path, tiny_models["qwen2_5_vl"], data, ", max_frames = 4")
+    video = [tiny.picture(84, 56, seed) for seed in range(7)]
+    comparison = Comparison("what happens", ["a cat runs", "a dog"], videos=[video], ranks=[0, 1])
+    tree = PluginManager().build("backbone", run.backbone).encode(comparison)
+    measure = measure_of(run)
+    assert measure.counts(measure.row(comparison)) == Counts.of_tree(tree, window=4)
+    text = measure_of(run_of(tmp_path, tiny_models["llama"], data))
+    with pytest.raises(DataError, match="videos: the model reads text only; take the videos out of the row"):
+        text.row(comparison)
