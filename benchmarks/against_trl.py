@@ -247,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--turns", type=int, default=9, help="turns of each trainer, the first not counted")
+    parser.add_argument("--turns", type=int, default=4, help="turns of each trainer, the first not counted")
     parser.add_argument("--cases", nargs="+", default=[*CASES], help="of: %(default)s")
     parser.add_argument("--ragged", type=Path, help="mm_rlhf_reward_bench.jsonl, for texts of real lengths")
     parser.add_argument("--venv", type=Path, default=Path(".cache/trl"), help="environment for TRL")

@@ -16,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -254,9 +253,16 @@ def _peak(directory: str, response_tokens: int, results: Any) -> None:
         return forest.input_ids.numel()
 
     step(8)  # which allocates gradients and whatever is allocated once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_bytes()
     tokens = step(response_tokens)
-    results.put((tokens, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+    results.put((tokens, _peak_bytes() - before))
+
+
+def _peak_bytes() -> int:
+    """Return the largest memory of this process itself: `getrusage` counts what its parent had, too."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
 
 
 def memory(directory: str) -> list[dict[str, float]]:
