@@ -12,9 +12,10 @@ longest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any
 
 import torch
@@ -63,7 +64,9 @@ class Layout:
         """What every token sees."""
         own, shared = [], []
         for trunk, branches in zip(self.trunks, self.branches, strict=True):
-            own += [Piece(_slice(run), _slice(run), True) for run in (trunk, *branches) if run]
+            for alike in _alike(run for run in (trunk, *branches) if run):
+                place = slice(alike[0].start, alike[-1].stop)
+                own.append(Piece(place, place, True, len(alike)))
             if trunk and branches:
                 shared.append(Piece(slice(branches[0].start, branches[-1].stop), _slice(trunk)))
         return Pieces(own, shared)
@@ -81,13 +84,15 @@ class Layout:
     @cached_property
     def pieces_of_ends(self) -> Pieces:
         """What the tokens at `ends` see, the first of which has the place 0 among the queries."""
-        own: list[Piece] = []
-        shared = []
+        own, shared = [], []
+        number = 0
         for trunk, branches in zip(self.trunks, self.branches, strict=True):
             if trunk and branches:
-                shared.append(Piece(slice(len(own), len(own) + len(branches)), _slice(trunk)))
-            for run in branches or [trunk]:
-                own.append(Piece(slice(len(own), len(own) + 1), _slice(run)))
+                shared.append(Piece(slice(number, number + len(branches)), _slice(trunk)))
+            for alike in _alike(branches or [trunk]):
+                keys = slice(alike[0].start, alike[-1].stop)
+                own.append(Piece(slice(number, number + len(alike)), keys, num_runs=len(alike)))
+                number += len(alike)
         return Pieces(own, shared)
 
     @cached_property
@@ -238,6 +243,11 @@ def _rows(
     states: Tensor, places: Tensor
 ) -> Tensor:  # [B * L, heads, width], [rows, W] -> [rows, heads, W, width]
     return states.index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
+
+
+def _alike(runs: Iterable[range]) -> Iterator[list[range]]:
+    """Yield runs of one length that follow each other."""
+    return (list(alike) for _, alike in groupby(runs, len))
 
 
 def _slice(run: range) -> slice:
