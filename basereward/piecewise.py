@@ -28,8 +28,8 @@ class Piece(NamedTuple):
         queries: Places of the queries.
         keys: Places of the keys.
         is_causal: Whether the last query sees all keys, and each one before it one key less.
-        num_runs: Runs of equal length that both consist of, each of which sees its own alone: one call does
-            for all of them.
+        num_runs: Runs of equal length that both consist of, each of which sees its own alone: one call does for
+            all of them.
     """
 
     queries: slice
@@ -94,9 +94,10 @@ class _Attention(torch.autograd.Function):
                 query[piece.queries], key[piece.keys], value[piece.keys], piece, scale
             )
             before = sums[:, piece.queries]
-            share = (part_sums - before).sigmoid().T[..., None]  # of all weights, what this piece's sum up to
-            found[piece.queries].lerp_(part, share.to(part.dtype))
-            sums[:, piece.queries] = torch.logaddexp(before, part_sums)
+            joined = torch.logaddexp(before, part_sums)
+            found[piece.queries] *= (before - joined).exp().T[..., None]
+            found[piece.queries] += part * (part_sums - joined).exp().T[..., None]
+            sums[:, piece.queries] = joined
         ctx.save_for_backward(query, key, value, found, sums)
         ctx.pieces, ctx.scale = pieces, scale
         return found
