@@ -12,10 +12,9 @@ longest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import accumulate, chain, groupby, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import torch
@@ -64,9 +63,7 @@ class Layout:
         """What every token sees."""
         own, shared = [], []
         for trunk, branches in zip(self.trunks, self.branches, strict=True):
-            for alike in _alike(run for run in (trunk, *branches) if run):
-                place = slice(alike[0].start, alike[-1].stop)
-                own.append(Piece(place, place, True, len(alike)))
+            own += [Piece(_slice(run), _slice(run), True) for run in (trunk, *branches) if run]
             if trunk and branches:
                 shared.append(Piece(slice(branches[0].start, branches[-1].stop), _slice(trunk)))
         return Pieces(own, shared)
@@ -84,15 +81,13 @@ class Layout:
     @cached_property
     def pieces_of_ends(self) -> Pieces:
         """What the tokens at `ends` see, the first of which has the place 0 among the queries."""
-        own, shared = [], []
-        number = 0
+        own: list[Piece] = []
+        shared = []
         for trunk, branches in zip(self.trunks, self.branches, strict=True):
             if trunk and branches:
-                shared.append(Piece(slice(number, number + len(branches)), _slice(trunk)))
-            for alike in _alike(branches or [trunk]):
-                keys = slice(alike[0].start, alike[-1].stop)
-                own.append(Piece(slice(number, number + len(alike)), keys, num_runs=len(alike)))
-                number += len(alike)
+                shared.append(Piece(slice(len(own), len(own) + len(branches)), _slice(trunk)))
+            for run in branches or [trunk]:
+                own.append(Piece(slice(len(own), len(own) + 1), _slice(run)))
         return Pieces(own, shared)
 
     @cached_property
@@ -243,11 +238,6 @@ def _rows(
     states: Tensor, places: Tensor
 ) -> Tensor:  # [B * L, heads, width], [rows, W] -> [rows, heads, W, width]
     return states.index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
-
-
-def _alike(runs: Iterable[range]) -> Iterator[list[range]]:
-    """Yield runs of one length that follow each other."""
-    return (list(alike) for _, alike in groupby(runs, len))
 
 
 def _slice(run: range) -> slice:

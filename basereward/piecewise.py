@@ -9,8 +9,7 @@ Letters: Q queries, K keys, n and m those of a piece, w width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,35 +27,18 @@ class Piece(NamedTuple):
         queries: Places of the queries.
         keys: Places of the keys.
         is_causal: Whether the last query sees all keys, and each one before it one key less.
-        num_runs: Runs of equal length that both consist of, each of which sees its own alone: one call does for
-            all of them.
     """
 
     queries: slice
     keys: slice
     is_causal: bool = False
-    num_runs: int = 1
-
-    def runs(self) -> list[Piece]:
-        """Return each run as a piece."""
-        num_queries, num_keys = ((run.stop - run.start) // self.num_runs for run in (self.queries, self.keys))
-        return [
-            Piece(
-                slice(
-                    self.queries.start + number * num_queries, self.queries.start + (number + 1) * num_queries
-                ),
-                slice(self.keys.start + number * num_keys, self.keys.start + (number + 1) * num_keys),
-                self.is_causal,
-            )
-            for number in range(self.num_runs)
-        ]
 
 
 class Pieces(NamedTuple):
     """All that is seen.
 
     Args:
-        own: Every query is in one of these; no two have a query or a key in common.
+        own: Every query is in one of these.
         shared: Further keys of some of the queries, each of which is in one of these at most.
     """
 
@@ -81,9 +63,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, scale: float) -> Tensor:
         kernel = _kernel(query)
-        found = _room(query, [piece.queries for piece in pieces.own])
-        # [heads, Q], logarithms of sums of weights
-        sums = query.new_zeros(query.shape[1], len(query), dtype=_precise(query))
+        found = torch.zeros_like(query, memory_format=torch.contiguous_format)
+        sums = query.new_zeros(query.shape[1], len(query), dtype=_precise(query))  # [heads, Q], of logarithms
         for piece in kernel.split(pieces.own):
             part, part_sums = kernel.forward(
                 query[piece.queries], key[piece.keys], value[piece.keys], piece, scale
@@ -106,38 +87,29 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, found, sums = ctx.saved_tensors
-        kernel, pieces = _kernel(query), ctx.pieces
-        of_query = _room(query, [piece.queries for piece in pieces.own])
-        own_keys = [piece.keys for piece in pieces.own] if kernel.is_whole else []
-        of_key, of_value = _room(key, own_keys), _room(value, own_keys)
-
-        def parts(piece: Piece) -> Iterable[Tensor]:
+        kernel = _kernel(query)
+        gradients = [
+            torch.zeros_like(state, memory_format=torch.contiguous_format) for state in (query, key, value)
+        ]
+        for piece in kernel.split((*ctx.pieces.own, *ctx.pieces.shared)):
             queries, keys = piece.queries, piece.keys
-            above, states = gradient[queries], (query[queries], key[keys], value[keys])
-            return kernel.backward(above, *states, found[queries], sums[:, queries], piece, ctx.scale)
-
-        for piece in kernel.split(pieces.own):
-            part, *of_keys = parts(piece)
-            of_query[piece.queries] = part
-            for total, part in zip((of_key, of_value), of_keys, strict=True):
-                total[piece.keys] = part if kernel.is_whole else total[piece.keys] + part
-        for piece in kernel.split(pieces.shared):
-            places = (piece.queries, piece.keys, piece.keys)
-            for total, place, part in zip((of_query, of_key, of_value), places, parts(piece), strict=True):
+            parts = kernel.backward(
+                gradient[queries],
+                query[queries],
+                key[keys],
+                value[keys],
+                found[queries],
+                sums[:, queries],
+                piece,
+                ctx.scale,
+            )
+            for total, place, part in zip(gradients, (queries, keys, keys), parts, strict=True):
                 total[place] += part
-        return of_query, of_key, of_value, None, None
-
-
-def _room(states: Tensor, runs: Sequence[slice]) -> Tensor:
-    """Return a tensor of a shape, zero unless runs that don't overlap will fill it."""
-    room = torch.empty_like(states, memory_format=torch.contiguous_format)
-    return room if sum(run.stop - run.start for run in runs) == len(states) else room.zero_()
+        return (*gradients, None, None)
 
 
 class _Flash:
     """torch's own kernel for CPUs, which keeps no weights."""
-
-    is_whole = True
 
     @staticmethod
     def split(pieces: Sequence[Piece]) -> Sequence[Piece]:
@@ -147,11 +119,10 @@ class _Flash:
     def forward(
         query: Tensor, key: Tensor, value: Tensor, piece: Piece, scale: float
     ) -> tuple[Tensor, Tensor]:  # [n, heads, w], [heads, n]
-        states = (_headed(state, piece.num_runs) for state in (query, key, value))
         part, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *states, 0.0, piece.is_causal, scale=scale
+            *map(_headed, (query, key, value)), 0.0, piece.is_causal, scale=scale
         )
-        return _flat(part), sums.transpose(0, 1).flatten(1)
+        return part[0].transpose(0, 1), sums[0]
 
     @staticmethod
     def backward(
@@ -165,23 +136,21 @@ class _Flash:
         scale: float,
     ) -> Iterator[Tensor]:
         parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            *(_headed(state, piece.num_runs) for state in (gradient, query, key, value, found)),
-            sums.unflatten(1, (piece.num_runs, -1)).transpose(0, 1),
+            *map(_headed, (gradient, query, key, value, found)),
+            sums[None],
             0.0,
             piece.is_causal,
             scale=scale,
         )
-        return map(_flat, parts)
+        return (part[0].transpose(0, 1) for part in parts)
 
 
 class _Plain:
     """Matrix products, which in bf16 are 3 to 10 times as fast as torch's kernel in the backward pass."""
 
-    is_whole = False  # a piece is split, so its keys are met more than once
-
     @staticmethod
     def split(pieces: Sequence[Piece]) -> Iterator[Piece]:
-        for queries, keys, is_causal, _ in chain.from_iterable(piece.runs() for piece in pieces):
+        for queries, keys, is_causal in pieces:
             num_hidden = keys.stop - keys.start - (queries.stop - queries.start)
             for start in range(queries.start, queries.stop, BLOCK):
                 stop = min(start + BLOCK, queries.stop)
@@ -228,12 +197,8 @@ def _precise(query: Tensor) -> torch.dtype:
     return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
-def _headed(states: Tensor, count: int) -> Tensor:  # [count * n, heads, w] -> [count, heads, n, w]
-    return states.unflatten(0, (count, -1)).transpose(1, 2)
-
-
-def _flat(states: Tensor) -> Tensor:  # [count, heads, n, w] -> [count * n, heads, w]
-    return states.transpose(1, 2).flatten(0, 1)
+def _headed(states: Tensor) -> Tensor:  # [n, heads, w] -> [1, heads, n, w]
+    return states.transpose(0, 1)[None]
 
 
 def _scores(query: Tensor, key: Tensor, piece: Piece, scale: float) -> Tensor:

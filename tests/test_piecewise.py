@@ -27,9 +27,7 @@ def tree(prompt: int = PROMPT, responses: tuple[int, ...] = RESPONSES) -> Pieces
 
 def mask_of(pieces: Pieces, num_queries: int, num_keys: int) -> Tensor:
     seen = torch.zeros(num_queries, num_keys, dtype=torch.bool)
-    for queries, keys, is_causal, _ in (
-        run for piece in (*pieces.own, *pieces.shared) for run in piece.runs()
-    ):
+    for queries, keys, is_causal in (*pieces.own, *pieces.shared):
         block = torch.ones_like(seen[queries, keys])
         seen[queries, keys] = block.tril(block.shape[1] - block.shape[0]) if is_causal else block
     return seen
@@ -91,23 +89,6 @@ def test_the_last_tokens_alone_see_what_they_see_in_the_whole(dtype: torch.dtype
     whole = attend(query, key, value, tree(), scale=0.3)
     torch.testing.assert_close(
         attend(ends, key, value, pieces, scale=0.3), whole[[11, 12, 16]], atol=atol, rtol=0
-    )
-
-
-@pytest.mark.parametrize(("dtype", "atol"), DTYPES)
-@pytest.mark.parametrize("is_causal", [True, False])
-def test_runs_of_one_length_are_one_piece(dtype: torch.dtype, atol: float, is_causal: bool) -> None:
-    # A prompt of 5 tokens, and three responses of 4: all queries, or the last of each.
-    keys, prompt = slice(5, 17), slice(0, 5)
-    if is_causal:
-        pieces = Pieces([Piece(prompt, prompt, True), Piece(keys, keys, True, 3)], [Piece(keys, prompt)])
-    else:
-        pieces = Pieces([Piece(slice(0, 3), keys, num_runs=3)], [Piece(slice(0, 3), prompt)])
-    query, key, value = states(17, 17, dtype)
-    given = query if is_causal else query.detach()[:3].requires_grad_()
-    assert_alike(pieces, [given, key, value], atol)
-    assert pieces.own[-1].runs()[1] == Piece(
-        slice(9, 13) if is_causal else slice(1, 2), slice(9, 13), is_causal
     )
 
 
