@@ -266,7 +266,7 @@ class RewardModel:
         batches = [
             comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
         ]
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-prepare") as thread:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-score") as thread:
             upcoming = thread.submit(self._prepare, batches[0]) if batches else None
             for number, batch in enumerate(batches):
                 assert upcoming is not None

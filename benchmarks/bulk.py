@@ -55,7 +55,9 @@ def main() -> None:
         for turn in range(arguments.turns + 1):
             began = time.perf_counter()
             shards[0].target.unlink(missing_ok=True)
-            score_shards(model, shards, root / "rewards", model_digest="x", batch_size=BATCH_SIZE, progress=False)
+            score_shards(
+                model, shards, root / "rewards", model_digest="x", batch_size=BATCH_SIZE, progress=False
+            )
             between = time.perf_counter()
             for start in range(0, len(prepared), BATCH_SIZE):
                 model.paradigm.score_of(prepared[start : start + BATCH_SIZE]).tolist()

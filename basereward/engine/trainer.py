@@ -66,9 +66,7 @@ def train_once(
     """
     config = run_directory.resolved(config, plugins)
     run_dir = ranks.first(lambda: run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite))
-    checkpoints = Checkpoints(
-        run_dir / run_directory.CHECKPOINT, ranks, keep=config.train.keep_checkpoints
-    )
+    checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT, ranks, keep=config.train.keep_checkpoints)
     checkpoint, passed_over = checkpoints.newest() if resume else (None, [])
     for error in passed_over:
         display.line(f"passing over a damaged checkpoint: {error}")

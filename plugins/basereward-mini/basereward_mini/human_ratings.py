@@ -22,7 +22,7 @@ from typing import Literal
 
 from basereward.comparison import Comparison
 from basereward.data.dataset import Dataset
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
 from basereward_mini import assets
 
 PROMPT = "Say something favourable."
@@ -111,14 +111,15 @@ def find(path: str | None = None) -> Path:
     """Return the sdist's path once its digest has been compared.
 
     Raises:
-        ConfigError: When it is absent or another file.
+        DataError: When it is absent or another file.
     """
     found = Path(path) if path else assets.RATINGS_DIRECTORY / assets.RATINGS_NAME
     if not found.is_file():
-        raise ConfigError(f"{found} is not there; `make {found}` downloads it")
+        raise DataError(f"is not there; `make {found}` downloads it", file=str(found))
     digest = hashlib.sha256(found.read_bytes()).hexdigest()
     if digest != assets.RATINGS_SHA256:
-        raise ConfigError(f"{found} has the SHA-256 {digest[:16]}..., not {assets.RATINGS_SHA256[:16]}...")
+        reason = f"has the SHA-256 {digest[:16]}..., not {assets.RATINGS_SHA256[:16]}..."
+        raise DataError(reason, file=str(found))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
 from basereward.testing import Check, conformance
 
 try:
@@ -24,7 +24,7 @@ def ratings(directory: Path) -> Mapping[str, Any]:
     """Return the options of the ratings, of which few are read."""
     try:
         return {"path": str(human_ratings.find()), "num_texts": 80}
-    except ConfigError as error:
+    except DataError as error:
         pytest.skip(str(error))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
 
 try:
     from basereward_mini import assets
@@ -264,7 +264,7 @@ def sdist() -> Path:
     """Return the source distribution with the ratings."""
     try:
         return human_ratings.find()
-    except ConfigError as error:
+    except DataError as error:
         pytest.skip(str(error))
 
 
