@@ -292,7 +292,10 @@ def _responses(responses: Iterable[str]) -> tuple[str, ...]:
 def _numbers(values: Iterable[float] | None, name: str, count: int) -> tuple[float, ...] | None:
     if values is None:
         return None
-    found = tuple(values)
+    try:
+        found = tuple(values)
+    except TypeError as error:
+        raise DataError(f"is {values!r}, not a list of numbers", field=name) from error
     if len(found) != count:
         raise DataError(f"{len(found)} values for {count} responses", field=name)
     for number, value in enumerate(found):

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -200,6 +200,8 @@ MESSAGES = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(FIELDS, JSON | MESSAGES, max_size=9), st.booleans())
+@example({"ranks": False}, True)
+@example({"ratings": 3}, True)
 def test_no_row_raises_anything_but_a_data_error(
     tmp_path: Path, row: dict[str, object], is_filled: bool
 ) -> None:

@@ -60,7 +60,9 @@ def score(shards: list[Shard], output: Path, judge: str = "longest", **options: 
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(output.rglob("*")) if path.is_file()}
+    """Return all files but those that a killed worker was writing."""
+    files = [path for path in sorted(output.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
 def test_there_is_a_row_for_each_row(inputs: Path, tmp_path: Path) -> None:
