@@ -39,6 +39,7 @@ class Layout:
         trunks: Places in B * L of each tree's trunk.
         branches: Places of each of its branches; none of a tree of one response.
         reads_ends: Whether nothing but `ends` is read of the last layer.
+        memory: Where keys and values are kept, if responses are to go on.
     """
 
     def __init__(self, forest: Forest) -> None:
@@ -46,6 +47,7 @@ class Layout:
         self.num_tokens = forest.input_ids.numel()
         self.device = forest.input_ids.device
         self.reads_ends = forest.reads == "ends"
+        self.memory = forest.memory
         self.trunks: list[range] = []
         self.branches: list[list[range]] = []
         for span in forest.spans:
@@ -173,6 +175,10 @@ def forest_attention(
     scale = shape[-1] ** -0.5 if scaling is None else scaling
     # [B * L, heads, width]
     query, key, value = (state.transpose(1, 2).flatten(0, 1) for state in (query, key, value))
+    if layout.memory is not None:
+        if layout.memory.holds(module):
+            return layout.memory.attend(module, query, key, value, scale=scale).view(shape), None
+        layout.memory.record(module, layout, key, value)
     if query.device.type != "cpu" or dropout:
         return _in_batches(query, key, value, layout.batched, scale=scale, dropout=dropout).view(shape), None
     if not reads_ends:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from basereward import ops
+
+if TYPE_CHECKING:
+    from basereward.remembering import Memory
 
 IGNORED = -1
 """Branch and response number of a padding token."""
@@ -110,6 +113,7 @@ class Forest:
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
     reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
+    memory: Memory | None = None  # keeps keys and values of one tree, whose responses are to go on
 
     @classmethod
     def of_ends(cls, lengths: Tensor, num_responses: Sequence[int]) -> Forest:

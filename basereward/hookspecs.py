@@ -134,6 +134,8 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `backbone` and `head`: its parts, as child modules; what else it learns lies in child modules too, which
       are saved with the head.
     - `size_of(prepared) -> (tokens, patches)`, if batches are to be cut by their number of tokens.
+    - `statistics`, if it counts anything while it scores: numbers by name, which are reported with the scores.
+    - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
     Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing
     else of it.

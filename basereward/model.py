@@ -157,8 +157,10 @@ class RewardModel:
         trunk = Component(trunk.name, {**trunk.options, **options, "model": str(directory)})
         model = cls.build(**{**components, "backbone": trunk}, plugins=plugins)
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
-        if model.paradigm.backbone.template_digest != config["template_digest"]:
-            raise ModelError(f"{directory}: the chat template is not the one the model was trained with")
+        if model.template_digest != config["template_digest"]:
+            raise ModelError(
+                f"{directory}: a template, of its chat or of its judge, is not the one the model was saved with"
+            )
         return model
 
     def save(self, directory: str | Path, **record: Any) -> None:
@@ -177,7 +179,7 @@ class RewardModel:
             model_directory.write_config(
                 place,
                 components={**self.components, "backbone": {**trunk, "options": kept}},
-                template_digest=self.backbone.template_digest,
+                template_digest=self.template_digest,
                 record={**self.record, **record},
             )
 
@@ -190,6 +192,16 @@ class RewardModel:
     def head(self) -> Any:
         """The part that makes rewards of hidden states."""
         return self.paradigm.head
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 of the templates that scores depend on as much as on weights."""
+        return str(getattr(self.paradigm, "template_digest", self.backbone.template_digest))
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What the paradigm counted while it scored, such as verdicts that could not be read."""
+        return dict(getattr(self.paradigm, "statistics", {}))
 
     @property
     def num_truncated(self) -> int:
@@ -297,15 +309,15 @@ class RewardModel:
                 results.append(item)
                 continue
             stop = start + len(comparison.responses)
-            results.append(_finite(rewards[start:stop]))
+            results.append(self._finite(rewards[start:stop]))
             start = stop
         return results
 
-
-def _finite(rewards: list[float]) -> list[float] | DataError:
-    if all(abs(reward) < float("inf") for reward in rewards):
-        return rewards
-    return DataError("the model gives a reward that is not finite", field="responses")
+    def _finite(self, rewards: list[float]) -> list[float] | DataError:
+        if all(abs(reward) < float("inf") for reward in rewards):
+            return rewards
+        reason = getattr(self.paradigm, "reason_for_nan", "the model gives a reward that is not finite")
+        return DataError(reason, field="responses")
 
 
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image as Pillow
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -173,3 +174,13 @@ def comparisons(*, images: bool = True) -> list[Comparison]:
         )
         for number, shapes in enumerate(counts)
     ]
+
+
+def add_language_head(directory: Path, seed: int = 0) -> Path:
+    """Write a random language-model head beside a saved model's weights, as published checkpoints have it."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    [embedding] = [value for name, value in tensors.items() if name.endswith("embed_tokens.weight")]
+    head = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(seed))
+    save_file({**tensors, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    return directory

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from basereward.backbones.language_head import LanguageHead
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.feature_cache import FeatureCache
@@ -102,6 +103,34 @@ class Backbone(nn.Module, abc.ABC):
         """Whether the trees of a batch may lie in one row, in which no place is left to padding."""
         decoder = getattr(self, "decoder", None)
         return bool(getattr(decoder, "packs", False))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether `forward` keeps keys and values in a forest's memory, where there is one."""
+        return self.packs
+
+    def language_head(self) -> LanguageHead:
+        """Return what makes logits of hidden states, for paradigms that read or write text.
+
+        Raises:
+            ConfigError: When the backbone has none.
+            ModelError: When it isn't among the model's files.
+        """
+        raise ConfigError(
+            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one that "
+            "does, such as causal-lm or qwen-vl"
+        )
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, control tokens left out.
+
+        Raises:
+            ConfigError: When the backbone writes no text.
+        """
+        tokenizer = getattr(self, "tokenizer", None)
+        if tokenizer is None:
+            raise ConfigError(f"backbone {type(self).__name__} writes no text")
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def truncate(self, num_layers: int) -> None:
         """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""

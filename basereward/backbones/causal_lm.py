@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
+from basereward.backbones.language_head import LanguageHead
 from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer, save_model
 from basereward.backbones.quantized import Quantization
 from basereward.chat import Chat
@@ -54,6 +55,7 @@ class CausalLM(Backbone):
         self.pad = self.tokenizer.pad_token_id
         self.shares = self.decoder.shares
         self.template_digest = self.chat.digest
+        self._source = model
 
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison of texts into tokens."""
@@ -72,6 +74,10 @@ class CausalLM(Backbone):
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the language model, the only part."""
         return {"language": self.model}
+
+    def language_head(self) -> LanguageHead:
+        """Return the head that the language model was loaded without."""
+        return self.decoder.language_head(self._source)
 
     def fingerprint(self) -> str:
         """Return a digest of tokenizer, template and settings."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from basereward import attention
 from basereward.backbones import quantized
 from basereward.backbones.base import Limit
+from basereward.backbones.language_head import LanguageHead, language_head
 from basereward.backbones.pruning import LastLayer, can_prune
 from basereward.chat import Chat
 from basereward.errors import ConfigError, ModelError
@@ -173,6 +174,14 @@ class Decoder:
             self.reads_middle,
             sorted(more.items()),
         )
+
+    def language_head(self, source: str) -> LanguageHead:
+        """Return the language-model head of what was loaded from a directory or a hub id."""
+        if self.reads_middle:
+            raise ConfigError(
+                "head.layer reads a middle layer, and text is written from the last; leave out head.layer"
+            )
+        return language_head(source, self.model)
 
     def truncate(self, num_layers: int) -> None:
         """Keep the first layers only; the final norm stays, unused, so that the files stay loadable."""

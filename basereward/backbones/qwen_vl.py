@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
 from basereward.backbones.kept_features import KeptFeatures, keys_as_tensor, keys_of_tensor
+from basereward.backbones.language_head import LanguageHead
 from basereward.backbones.pretrained import (
     Decoder,
     load_model,
@@ -85,6 +86,7 @@ class QwenVL(Backbone):
         self.pad = self.tokenizer.pad_token_id
         self.shares = self.decoder.shares
         self.template_digest = self.chat.digest
+        self._source = model
         self.merge = config.vision_config.spatial_merge_size
         self._kept: KeptFeatures | None = None
 
@@ -211,6 +213,10 @@ class QwenVL(Backbone):
             "projector": nn.ModuleList(mergers),
             "language": self.model.language_model,
         }
+
+    def language_head(self) -> LanguageHead:
+        """Return the head that the language model was loaded without."""
+        return self.decoder.language_head(self._source)
 
     def fingerprint(self) -> str:
         """Return a digest of tokenizer, template and settings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward.backbones.base import Backbone
+from basereward.backbones.language_head import LanguageHead
 from basereward.comparison import ROLES, Comparison
 from basereward.errors import DataError, ModelError
 from basereward.forest import Forest, Tree
@@ -98,6 +99,15 @@ class Tiny(Backbone):
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the patches' embedding, what makes tokens of it, and the decoder."""
         return {"vision": self.vision, "projector": self.projector, "language": self.language}
+
+    def language_head(self) -> LanguageHead:
+        """Return a head with random weights of its own."""
+        embedding = self.language.embedding
+        return LanguageHead(embedding, torch.randn_like(embedding.weight, requires_grad=False))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of bytes; those that are no character come out as replacement characters."""
+        return bytes(number for number in ids if number < PAD).decode(errors="replace")
 
     def save(self, directory: Path) -> None:
         """Write the weights."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
+from basereward.backbones.language_head import LanguageHead
 from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer
 from basereward.chat import Chat
 from basereward.comparison import Comparison
@@ -72,6 +73,7 @@ class MiniVLM(Backbone):
         if not 1 <= num_views <= len(VIEWS):
             raise ConfigError(f"num_views is {num_views}; allowed: 1 to {len(VIEWS)}")
         source = str(smollm2.directory(num_layers)) if model == SMOLLM2 else model
+        self._source = source
         self.language: Any = load_model(source, dtype="float32")
         self.tokenizer = load_tokenizer(source)
         self.dim = self.language.config.hidden_size
@@ -154,6 +156,10 @@ class MiniVLM(Backbone):
     def ahead(self) -> list[nn.Module]:
         """Return the picture encoder."""
         return [self.vision]
+
+    def language_head(self) -> LanguageHead:
+        """Return the decoder's own head, which is tied to its embedding."""
+        return self.decoder.language_head(self._source)
 
     def fingerprint(self) -> str:
         """Return a digest of tokenizer, template and settings."""

@@ -1,0 +1,257 @@
+"""The critic paradigm: a critique of each response is written first, and the reward is read after it.
+
+As MM-RLHF has it (arXiv 2502.10391, section 4; arXiv 2509.16127, section 4.1, "critic-based").
+
+Letters: N responses, P pairs, D width, T tokens of critiques.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from basereward.backbones.base import Backbone
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError, DataError
+from basereward.forest import Forest, Tree
+from basereward.generation import write
+from basereward.judge_template import JudgeTemplate
+from basereward.losses import LossOutput, Targets
+from basereward.paradigms.asking import answer_ids, asked
+
+KEY = "critiques"
+"""Where a comparison's `meta` has its critiques: a text or null for each response."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison, what is asked about it in tokens, and the critiques that were given.
+
+    Args:
+        comparison: What is to be scored.
+        tree: What is asked; each branch ends where its critique begins.
+        critiques: Tokens of each critique; None where none was given.
+        end: Tokens that end a critique.
+    """
+
+    comparison: Comparison
+    tree: Tree
+    critiques: tuple[list[int] | None, ...]
+    end: list[int]
+
+
+class Critic(nn.Module):
+    """Backbone, language-model head, and a reward head that reads after the critique.
+
+    A response is put to the model by a template, the model writes a critique, always the likeliest token, and
+    the head reads the hidden state at its end. A comparison whose `meta` has `critiques`, a text or null for
+    each response, is scored with these, and those that are null are written.
+
+    Training reads given critiques. Its loss is that of the rewards plus, for each pair,
+
+        critique_weight * (c_chosen + c_rejected),
+
+    c being the mean negative log-likelihood of a critique's tokens, its end included, and 0 where there is no
+    critique; such a response's reward is then read where its critique would begin.
+
+    Args:
+        backbone: Makes hidden states, and has a language-model head.
+        head: Makes rewards of hidden states.
+        loss: Compares rewards with ranks.
+        template: The judge template that asks for a critique.
+        critique_weight: How much the likelihood of critiques counts beside the loss of rewards; arXiv
+            2502.10391 uses 1.
+        max_critique_tokens: The longest critique that is written; longer ones are cut, and counted.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        loss: nn.Module,
+        *,
+        template: str = "critique",
+        critique_weight: float = 1.0,
+        max_critique_tokens: int = 512,
+    ) -> None:
+        super().__init__()
+        if not 0 <= critique_weight < float("inf"):
+            raise ValueError(f"critique_weight is a finite number >= 0, not {critique_weight}")
+        if max_critique_tokens < 1:
+            raise ValueError(f"max_critique_tokens is a number of tokens >= 1, not {max_critique_tokens}")
+        self.template = JudgeTemplate.load(template)
+        if self.template.answer != "critique":
+            raise ConfigError(
+                f"judge template {template!r} asks for a {self.template.answer}; critic needs one that asks "
+                "for a critique"
+            )
+        self.backbone = backbone
+        self.head = head
+        self.criterion = loss
+        self.language_head = backbone.language_head()
+        self.critique_weight = critique_weight
+        self.max_critique_tokens = max_critique_tokens
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 of all templates that scores depend on."""
+        return f"{self.backbone.template_digest}+{self.template.digest}"
+
+    @property
+    def statistics(self) -> Mapping[str, float]:
+        """What was written so far: `critiques_written`, and of these `critiques_cut` at the longest that is
+        allowed, and `critiques_empty`.
+        """
+        names = ("critiques_written", "critiques_cut", "critiques_empty")
+        return {name: self.counts[name] for name in names} if self.counts["critiques_written"] else {}
+
+    def prepare(self, comparison: Comparison) -> Prepared:
+        """Do what the CPU can do ahead: open pictures, tokenise.
+
+        Raises:
+            DataError: When the comparison can't be encoded, or its critiques are no texts for its responses.
+        """
+        given = _given(comparison)
+        questions = [
+            self.template.messages(comparison.prompt, [response]) for response in comparison.responses
+        ]
+        ids, end = answer_ids(self.backbone, [critique or "" for critique in given])
+        longest = max(map(len, ids))
+        if None in given and not self.training:
+            longest = max(longest, self.max_critique_tokens)
+        tree = asked(self.backbone, questions, room=longest + len(end))
+        known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
+        return Prepared(comparison, tree, tuple(known), end)
+
+    @property
+    def pads(self) -> bool:
+        """Whether each comparison has a row of its own in a batch, as long as the longest."""
+        return not self.backbone.packs
+
+    def size_of(self, prepared: Prepared) -> tuple[int, int]:
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        tree = prepared.tree
+        critiques = sum(len(ids or ()) + len(prepared.end) for ids in prepared.critiques)
+        num_prompts = 1 if self.backbone.shares else len(tree.responses)
+        num_tokens = len(tree) + critiques + (num_prompts - 1) * len(tree.prompt)
+        return num_tokens, num_prompts * tree.num_patches
+
+    @torch.no_grad()
+    def critiques(self, comparison: Comparison) -> list[str]:
+        """Return the critique of each response: the one that is given, or the one that the model writes."""
+        was_training = self.training
+        self.eval()
+        try:
+            ids = self._critiques(self.prepare(comparison))
+        finally:
+            self.train(was_training)
+        given = _given(comparison)
+        return [self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)]
+
+    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+        """Return the loss of prepared comparisons, with the critiques they have."""
+        forest = self._forest(batch, [[ids or [] for ids in item.critiques] for item in batch])
+        hidden = self.backbone(forest)
+        comparisons = [item.comparison for item in batch]
+        targets = Targets.of(comparisons, forest.lengths, forest.ends.device)
+        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
+        if not self.critique_weight:
+            return output
+        costs = self._critique_costs(hidden, forest, batch)  # [N]
+        weight = torch.ones(len(targets.pairs), device=costs.device)
+        if targets.weight is not None:
+            weight = targets.weight
+        cost = (weight * costs[targets.pairs].sum(1)).sum()
+        # Over the same denominator, so that loss * weight adds up over batches.
+        cost = cost / torch.where(output.weight > 0, output.weight, 1.0)
+        return replace(output, loss=output.loss + self.critique_weight * cost)
+
+    @torch.no_grad()
+    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+        """Return the rewards [N] of prepared comparisons, in their order; missing critiques are written."""
+        forest = self._forest(batch, [self._critiques(item) for item in batch])
+        forest = replace(forest, reads=getattr(self.head, "reads", "all"))
+        rewards: Tensor = self.head(self.backbone(forest), forest)
+        return rewards
+
+    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
+        """Return the loss of comparisons."""
+        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
+
+    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of comparisons, in their order."""
+        return self.score_of([self.prepare(comparison) for comparison in comparisons])
+
+    def _critiques(self, item: Prepared) -> list[list[int]]:
+        """Return the tokens of each critique; those that were not given are written, a comparison at a time,
+        so that they don't depend on the batch.
+        """
+        missing = [number for number, ids in enumerate(item.critiques) if ids is None]
+        if not missing:
+            return [ids or [] for ids in item.critiques]
+        tree = replace(item.tree, responses=[item.tree.responses[number] for number in missing])
+        written = write(
+            self.backbone, self.language_head, tree, max_tokens=self.max_critique_tokens, end=item.end
+        )
+        self.counts["critiques_written"] += len(written)
+        self.counts["critiques_cut"] += sum(not each.is_finished for each in written)
+        self.counts["critiques_empty"] += sum(not each.ids for each in written)
+        new = iter(written)
+        return [next(new).ids if ids is None else ids for ids in item.critiques]
+
+    def _forest(self, batch: Sequence[Prepared], critiques: Sequence[Sequence[list[int]]]) -> Forest:
+        """Return a forest whose branches are response, critique, and its end."""
+        trees = []
+        for item, own in zip(batch, critiques, strict=True):
+            branches = [
+                [*asks, *ids, *item.end] for asks, ids in zip(item.tree.responses, own, strict=True)
+            ]
+            trees.append(replace(item.tree, responses=branches))
+        row_tokens = sum(map(len, trees)) if self.backbone.packs else None
+        forest = self.backbone.pack(trees, row_tokens=row_tokens)
+        return forest.to(next(self.head.parameters()).device)
+
+    def _critique_costs(self, hidden: Tensor, forest: Forest, batch: Sequence[Prepared]) -> Tensor:  # [N]
+        """Return each critique's mean negative log-likelihood a token, 0 where there is none."""
+        critiques = [
+            [*ids, *item.end] if ids is not None else [] for item in batch for ids in item.critiques
+        ]
+        lengths = torch.tensor(list(map(len, critiques)), device=hidden.device)  # [N]
+        owner = torch.arange(len(critiques), device=hidden.device).repeat_interleave(lengths)  # [T]
+        tokens = torch.tensor([token for ids in critiques for token in ids], device=hidden.device)
+        costs = hidden.new_zeros(len(critiques), dtype=torch.float32)
+        if not len(tokens):
+            return costs
+        first = lengths.cumsum(0) - lengths
+        within = torch.arange(len(tokens), device=hidden.device) - first[owner]
+        # A token is foretold where the one before it is read; the critique ends where its branch does.
+        places = forest.ends[owner] - lengths[owner] + within
+        logits = self.language_head(hidden.flatten(0, 1).index_select(0, places))  # [T, V]
+        cost = functional.cross_entropy(logits, tokens, reduction="none")
+        return costs.index_add(0, owner, cost) / lengths.clamp(min=1)
+
+
+def _given(comparison: Comparison) -> list[str | None]:
+    """Return the critique of each response that a comparison has in its meta.
+
+    Raises:
+        DataError: When they are no list of a text or null for each response.
+    """
+    num = len(comparison.responses)
+    found = comparison.meta.get(KEY)
+    if found is None:
+        return [None] * num
+    is_list = isinstance(found, list | tuple) and len(found) == num
+    if not is_list or not all(text is None or isinstance(text, str) for text in found):
+        raise DataError(
+            f"a list of {num} critiques is needed, a text or null for each response, not {found!r:.80}",
+            field=f"meta.{KEY}",
+        )
+    # A critique of nothing says nothing: it is one that is missing.
+    return [text if text and text.strip() else None for text in found]
