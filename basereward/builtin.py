@@ -46,7 +46,11 @@ def basereward_ensemblers() -> Mapping[str, str]:
 @hookimpl
 def basereward_paradigms() -> Mapping[str, str]:
     """Ways to make a reward of a backbone."""
-    return {"scalar": "basereward.paradigms.scalar:Scalar"}
+    return {
+        "critic": "basereward.paradigms.critic:Critic",
+        "generative": "basereward.paradigms.generative:Generative",
+        "scalar": "basereward.paradigms.scalar:Scalar",
+    }
 
 
 @hookimpl

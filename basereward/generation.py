@@ -143,12 +143,12 @@ class _ReadAgain:
 
 def _next(logits: Tensor, sampling: Sampling | None, draws: Sequence[Any]) -> list[int]:
     if sampling is None:
-        return logits.argmax(-1).tolist()  # type: ignore[no-any-return]
+        return logits.argmax(-1).tolist()
     shares = (logits.double() / sampling.temperature).softmax(-1).cpu()  # [n, V]
     points = [torch.rand((), dtype=torch.float64, generator=draw) for draw in draws]
     # Each by its own draw, so that a text doesn't depend on what is written beside it.
     found = torch.searchsorted(shares.cumsum(-1), torch.stack(points)[:, None])[:, 0]
-    return found.clamp(max=logits.shape[-1] - 1).tolist()  # type: ignore[no-any-return]
+    return found.clamp(max=logits.shape[-1] - 1).tolist()
 
 
 def _generator(sampling: Sampling | None, tree: Tree, number: int) -> torch.Generator | None:

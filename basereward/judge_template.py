@@ -66,10 +66,11 @@ class JudgeTemplate:
 
     @classmethod
     def _of(cls, name: str, table: dict[str, Any]) -> JudgeTemplate:
-        answer, text = table.get("answer"), table.get("text")
+        answer: Any = table.get("answer")
+        text = table.get("text")
         if set(table) != {"answer", "text"} or answer not in get_args(Answer) or not isinstance(text, str):
             raise ConfigError(
-                f"judge template {name!r}: a text is needed, and answer, one of {', '.join(get_args(Answer))}; "
+                f"judge template {name!r}: needs a text, and answer, one of {', '.join(get_args(Answer))}; "
                 f"the file has {', '.join(table) or 'nothing'}"
             )
         slots = tuple(SLOT.findall(text))
@@ -77,7 +78,9 @@ class JudgeTemplate:
             needed = ", ".join(f"{{{slot}}}" for slot in SLOTS[answer])
             given = ", ".join(f"{{{slot}}}" for slot in slots) or "none"
             # The question first, or its pictures could not be read once for all responses.
-            raise ConfigError(f"judge template {name!r}: its text needs {needed} in this order; it has {given}")
+            raise ConfigError(
+                f"judge template {name!r}: its text needs {needed} in this order; it has {given}"
+            )
         return cls(name, answer, text.strip() + "\n")
 
     @property

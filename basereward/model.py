@@ -159,7 +159,8 @@ class RewardModel:
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
         if model.template_digest != config["template_digest"]:
             raise ModelError(
-                f"{directory}: a template, of its chat or of its judge, is not the one the model was saved with"
+                f"{directory}: a template, of its chat or of its judge, is not the one the model was saved "
+                "with"
             )
         return model
 

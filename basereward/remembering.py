@@ -88,20 +88,25 @@ class Memory:
         layer.num_own = place + 1
         keys, values = (states[:, :, : place + 1] for states in layer.own)
 
-        grouped = (query * scale).unflatten(1, (key.shape[1], -1))  # [N, key heads, groups, w]
-        num, num_key_heads, groups, width = grouped.shape
+        num, num_heads, width = query.shape
+        num_key_heads = key.shape[1]
+        groups = num_heads // num_key_heads
+        grouped = (query * scale).view(num, num_key_heads, groups, width)
         by_head = grouped.transpose(0, 1).flatten(1, 2)  # [key heads, N * groups, w]
-        on_trunk = (by_head @ layer.trunk[0].transpose(1, 2)).unflatten(1, (num, groups)).transpose(0, 1)
+        on_trunk = (
+            (by_head @ layer.trunk[0].transpose(1, 2)).view(num_key_heads, num, groups, -1).transpose(0, 1)
+        )
         on_own = grouped @ keys.transpose(2, 3)  # [N, key heads, groups, S + 1]
         assert self._seen is not None
         hidden = torch.zeros(num, place + 1, dtype=torch.bool, device=query.device)
         hidden[:, : self._seen.shape[1]] = ~self._seen
         on_own = on_own.masked_fill(hidden[:, None, None], float("-inf"))
         weights = torch.cat([on_trunk, on_own], dim=-1).float().softmax(-1).to(value.dtype)
-        of_trunk, of_own = weights.split([on_trunk.shape[-1], place + 1], dim=-1)
-        found = (of_trunk.transpose(0, 1).flatten(1, 2) @ layer.trunk[1]).unflatten(1, (num, groups))
-        joined = found.transpose(0, 1) + of_own @ values
-        return joined.reshape(num, num_key_heads * groups, width)
+        num_trunk = on_trunk.shape[-1]
+        of_trunk, of_own = weights[..., :num_trunk], weights[..., num_trunk:]
+        found = of_trunk.transpose(0, 1).flatten(1, 2) @ layer.trunk[1]  # [key heads, N * groups, w]
+        joined = found.view(num_key_heads, num, groups, width).transpose(0, 1) + of_own @ values
+        return joined.reshape(num, num_heads, width)
 
     def keep(self, rows: Tensor) -> None:
         """Forget all responses but these.

@@ -117,8 +117,8 @@ class Backbone(nn.Module, abc.ABC):
             ModelError: When it isn't among the model's files.
         """
         raise ConfigError(
-            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one that "
-            "does, such as causal-lm or qwen-vl"
+            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one "
+            "that does, such as causal-lm or qwen-vl"
         )
 
     def text(self, ids: Sequence[int]) -> str:

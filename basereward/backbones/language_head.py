@@ -58,7 +58,9 @@ def language_head(source: str, model: Any) -> LanguageHead:
     """
     embedding = model.get_input_embeddings()
     config = model.config
-    if getattr(config, "tie_word_embeddings", getattr(config.get_text_config(), "tie_word_embeddings", False)):
+    if getattr(
+        config, "tie_word_embeddings", getattr(config.get_text_config(), "tie_word_embeddings", False)
+    ):
         return LanguageHead(embedding)
     if (Path(source) / CONFIG_FILE).is_file():
         # A model directory: its head's file has the weight. Not a number until it is read from there.

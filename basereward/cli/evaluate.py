@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_truncated
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError
 from basereward.options import Component
 
@@ -106,7 +106,7 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
         evaluation.save(output, facts)
     if not _write_json(args.json, {**facts, **evaluation.to_dict()}):
         _print_lines(_lines(evaluation))
-    report_truncated(model)
+    report_counts(model)
     _report_rejected(evaluation.rejected, "" if output is None else str(output / "rejected.jsonl"))
     _report_output(output)
     return 0
@@ -148,7 +148,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
                 sep="\n",
             )
     for model in models.values():
-        report_truncated(model)
+        report_counts(model)
     evaluation = found.entries[0].evaluation
     where = "" if output is None else str(output / found.entries[0].folder / "rejected.jsonl")
     _report_rejected(evaluation.rejected, where)
@@ -211,7 +211,7 @@ def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[
         data = _dataset(args)
     model = load_model(args, name)
     found = evaluate(model, data, args.batch_size, not args.quiet)
-    report_truncated(model)
+    report_counts(model)
     return list(found.results)
 
 

@@ -40,11 +40,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def report_truncated(model: Scorer) -> None:
-    """Say on standard error how many responses were cut, since their rewards are of what was left."""
+def report_counts(model: Scorer) -> None:
+    """Say on standard error how many responses were cut, since their rewards are of what was left, and what
+    the model's paradigm counted, such as verdicts that could not be read.
+    """
     if count := getattr(model, "num_truncated", 0):
         responses = "1 response was" if count == 1 else f"{count:,} responses were"
         print(f"{responses} cut short to fit max_tokens", file=sys.stderr)
+    if found := getattr(model, "statistics", {}):
+        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in found.items())
+        print(f"{', '.join(facts)}", file=sys.stderr)
 
 
 def load_model(args: argparse.Namespace, name: str) -> Scorer:

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_truncated
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _score_prompt(args: argparse.Namespace) -> int:
     [(_, rewards)] = model.score_stream([comparison], batch_size=1)
     if isinstance(rewards, DataError):
         raise rewards
-    report_truncated(model)
+    report_counts(model)
     if args.json:
         print(json.dumps({"rewards": rewards}))
         return 0
@@ -119,7 +119,7 @@ def _score_file(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         progress=not args.quiet,
     )
-    report_truncated(model)
+    report_counts(model)
     if not args.quiet:
         skipped = f", {counts.num_skipped:,} were there already" if counts.num_skipped else ""
         print(

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_truncated
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         progress=not args.quiet,
     )
-    report_truncated(model)
+    report_counts(model)
     for shard, error in outcome.failed:
         print(f"basereward: {shard.source} is left out: {error.at(file=str(shard.source))}", file=sys.stderr)
     if not args.quiet:

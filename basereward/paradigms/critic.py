@@ -2,7 +2,7 @@
 
 As MM-RLHF has it (arXiv 2502.10391, section 4; arXiv 2509.16127, section 4.1, "critic-based").
 
-Letters: N responses, P pairs, D width, T tokens of critiques.
+Letters: N responses, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison
@@ -23,6 +22,7 @@ from basereward.generation import write
 from basereward.judge_template import JudgeTemplate
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.asking import answer_ids, asked
+from basereward.paradigms.likelihood import mean_costs
 
 KEY = "critiques"
 """Where a comparison's `meta` has its critiques: a text or null for each response."""
@@ -152,7 +152,9 @@ class Critic(nn.Module):
         finally:
             self.train(was_training)
         given = _given(comparison)
-        return [self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)]
+        return [
+            self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)
+        ]
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons, with the critiques they have."""
@@ -163,7 +165,8 @@ class Critic(nn.Module):
         output: LossOutput = self.criterion(self.head(hidden, forest), targets)
         if not self.critique_weight:
             return output
-        costs = self._critique_costs(hidden, forest, batch)  # [N]
+        critiques = [[] if ids is None else [*ids, *item.end] for item in batch for ids in item.critiques]
+        costs = mean_costs(hidden, forest, self.language_head, critiques)  # [N]
         weight = torch.ones(len(targets.pairs), device=costs.device)
         if targets.weight is not None:
             weight = targets.weight
@@ -209,32 +212,11 @@ class Critic(nn.Module):
         """Return a forest whose branches are response, critique, and its end."""
         trees = []
         for item, own in zip(batch, critiques, strict=True):
-            branches = [
-                [*asks, *ids, *item.end] for asks, ids in zip(item.tree.responses, own, strict=True)
-            ]
+            branches = [[*asks, *ids, *item.end] for asks, ids in zip(item.tree.responses, own, strict=True)]
             trees.append(replace(item.tree, responses=branches))
         row_tokens = sum(map(len, trees)) if self.backbone.packs else None
         forest = self.backbone.pack(trees, row_tokens=row_tokens)
         return forest.to(next(self.head.parameters()).device)
-
-    def _critique_costs(self, hidden: Tensor, forest: Forest, batch: Sequence[Prepared]) -> Tensor:  # [N]
-        """Return each critique's mean negative log-likelihood a token, 0 where there is none."""
-        critiques = [
-            [*ids, *item.end] if ids is not None else [] for item in batch for ids in item.critiques
-        ]
-        lengths = torch.tensor(list(map(len, critiques)), device=hidden.device)  # [N]
-        owner = torch.arange(len(critiques), device=hidden.device).repeat_interleave(lengths)  # [T]
-        tokens = torch.tensor([token for ids in critiques for token in ids], device=hidden.device)
-        costs = hidden.new_zeros(len(critiques), dtype=torch.float32)
-        if not len(tokens):
-            return costs
-        first = lengths.cumsum(0) - lengths
-        within = torch.arange(len(tokens), device=hidden.device) - first[owner]
-        # A token is foretold where the one before it is read; the critique ends where its branch does.
-        places = forest.ends[owner] - lengths[owner] + within
-        logits = self.language_head(hidden.flatten(0, 1).index_select(0, places))  # [T, V]
-        cost = functional.cross_entropy(logits, tokens, reduction="none")
-        return costs.index_add(0, owner, cost) / lengths.clamp(min=1)
 
 
 def _given(comparison: Comparison) -> list[str | None]:

@@ -17,7 +17,9 @@ from torch.nn import functional
 
 Aggregate = Literal["wins", "bradley-terry"]
 
-ANSWER = re.compile(r"<think>(?P<reasoning>.*?)</think>\s*<answer>\s*(?P<verdict>[12])\s*</answer>", re.DOTALL)
+ANSWER = re.compile(
+    r"<think>(?P<reasoning>.*?)</think>\s*<answer>\s*(?P<verdict>[12])\s*</answer>", re.DOTALL
+)
 
 PRIOR = 0.1
 """Strength of the pull of fitted rewards to zero, without which a response that always wins has none."""
@@ -26,7 +28,7 @@ PRIOR = 0.1
 def read_verdict(text: str) -> int | None:
     """Return 1 or 2, the verdict of a judge that thinks first; None where the text isn't in its form:
 
-        <think>...</think><answer>1</answer>
+    <think>...</think><answer>1</answer>
     """
     found = ANSWER.fullmatch(text.strip())
     return None if found is None else int(found["verdict"])
@@ -118,4 +120,4 @@ def _fitted(preferences: Mapping[tuple[int, int], float], num_responses: int) ->
         rewards = rewards - length * step
         if float(step.abs().max()) < 1e-12:
             break
-    return rewards.tolist()  # type: ignore[no-any-return]
+    return rewards.tolist()

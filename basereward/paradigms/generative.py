@@ -1,0 +1,392 @@
+"""The generative paradigm: the model is asked which of two responses is better.
+
+arXiv 2509.16127, section 4.1: with a verdict of one token, as Seed-1.5-VL's reward model gives it, or after
+reasoning, as R1-Reward (arXiv 2505.02835) does.
+
+Letters: N responses, P pairs, E pairs that are asked about.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from basereward import ops
+from basereward.backbones.base import Backbone
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError, DataError
+from basereward.forest import Forest, Tree
+from basereward.generation import Sampling, write
+from basereward.judge_template import JudgeTemplate
+from basereward.losses import LossOutput, Targets
+from basereward.paradigms.asking import answer_ids, asked
+from basereward.paradigms.judgements import given_judgements
+from basereward.paradigms.likelihood import mean_costs
+from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison and what is asked about it in tokens.
+
+    Args:
+        comparison: What is to be scored.
+        pairs: The pairs that are asked about.
+        tree: What is asked: two branches for each pair, with its first response shown first, and shown
+            second; each ends where its answer begins.
+        judgements: For each branch the tokens of the text to learn; None where none was given.
+    """
+
+    comparison: Comparison
+    pairs: tuple[tuple[int, int], ...]
+    tree: Tree
+    judgements: tuple[list[int] | None, ...]
+
+
+class Generative(nn.Module):
+    """A judge of pairs; a response's reward follows from how it fares against the others.
+
+    Each pair is asked about in both orders. With a template of one-token verdicts, the preference is the
+    probability of "1" against "2", its log-odds averaged over both orders; with one of reasoned verdicts, it
+    is the share of answers, averaged over both orders. A text that is not in the form asked for is no
+    verdict: it is counted and left out, and where that leaves a response compared with no other, the
+    comparison has no rewards.
+
+    Training maximises the likelihood of verdicts, or of the texts in `meta`'s `judgements`, a list of
+    {"first": i, "second": j, "text": t}; a reasoned judge needs these. Reinforcement learning is in
+    `basereward.integrations.judge_grpo`.
+
+    Args:
+        backbone: Makes hidden states, and has a language-model head, which is this paradigm's head.
+        head: Not used: a judge has no reward head.
+        loss: Not used: a judge learns what to write.
+        template: The judge template that asks for a verdict: `verdict`, `reasoned`, or a plugin's.
+        aggregate: How preferences become rewards: `wins`, a response's mean probability of being better, or
+            `bradley-terry`, the rewards under which the preferences are likeliest.
+        max_pairs: Pairs that are asked about in a comparison; None for all. N - 1 are asked at least.
+        num_votes: Answers to each question of a reasoned judge. One is always the likeliest; more are drawn.
+        temperature: Of the draws.
+        max_answer_tokens: The longest text of a reasoned judge; longer ones are no verdict.
+    """
+
+    reason_for_nan = "no verdict could be read in what the judge wrote on its pairs"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        loss: nn.Module,
+        *,
+        template: str = "verdict",
+        aggregate: Aggregate = "wins",
+        max_pairs: int | None = None,
+        num_votes: int = 1,
+        temperature: float = 1.0,
+        max_answer_tokens: int = 1024,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("max_pairs", max_pairs),
+            ("num_votes", num_votes),
+            ("max_answer_tokens", max_answer_tokens),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is a number >= 1, not {value}")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature is a finite number > 0, not {temperature}")
+        self.template = JudgeTemplate.load(template)
+        if self.template.answer == "critique":
+            raise ConfigError(
+                f"judge template {template!r} asks for a critique; generative needs one that asks for a "
+                "verdict"
+            )
+        if num_votes > 1 and self.template.answer == "verdict":
+            raise ConfigError(
+                f"num_votes is {num_votes}, but template {template!r} gives its probabilities at once, and "
+                'asking again would change nothing; leave out num_votes, or set template = "reasoned"'
+            )
+        self.backbone = backbone
+        self.head = backbone.language_head()
+        self.aggregate: Aggregate = aggregate
+        self.max_pairs = max_pairs
+        self.num_votes = num_votes
+        self.temperature = temperature
+        self.max_answer_tokens = max_answer_tokens
+        (first, second), self.end = answer_ids(backbone, ["1", "2"])
+        if len(first) != 1 or len(second) != 1:
+            raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
+        self.verdicts = [*first, *second]
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 of all templates that scores depend on."""
+        return f"{self.backbone.template_digest}+{self.template.digest}"
+
+    @property
+    def statistics(self) -> Mapping[str, float]:
+        """How far scores so far can be trusted.
+
+        `answers` counts what was asked, `parse_failure_rate` is the share of these in which no verdict could
+        be read; `position_consistency` is the share of pairs with a verdict in both orders that prefer the
+        same response in both, and `first_preferred` the share of verdicts for the response that was shown
+        first, 0.5 where the order doesn't matter.
+        """
+        counts = self.counts
+        if not counts["answers"]:
+            return {}
+        found: dict[str, float] = {
+            "answers": counts["answers"],
+            "parse_failure_rate": counts["unreadable"] / counts["answers"],
+        }
+        if counts["pairs"]:
+            found["position_consistency"] = counts["consistent"] / counts["pairs"]
+        if read := counts["answers"] - counts["unreadable"]:
+            found["first_preferred"] = counts["first"] / read
+        return found
+
+    def prepare(self, comparison: Comparison) -> Prepared:
+        """Do what the CPU can do ahead: open pictures, tokenise.
+
+        Raises:
+            DataError: When the comparison has one response, can't be encoded, or its judgements are wrong.
+        """
+        num = len(comparison.responses)
+        if num < 2:
+            raise DataError("a judge compares responses; there is only one", field="responses")
+        pairs = chosen_pairs(num, self.max_pairs)
+        orders = [order for first, second in pairs for order in ((first, second), (second, first))]
+        questions = [
+            self.template.messages(
+                comparison.prompt, [comparison.responses[first], comparison.responses[second]]
+            )
+            for first, second in orders
+        ]
+        judgements: list[list[int] | None] = [None] * len(orders)
+        if self.template.answer == "reasoned":
+            known = given_judgements(comparison, is_needed=self.training)
+            texts = [known.get(order, "") for order in orders]
+            judgements = [ids or None for ids in answer_ids(self.backbone, texts)[0]]
+        room = max((len(ids) for ids in judgements if ids is not None), default=1)
+        if self.template.answer == "reasoned" and not self.training:
+            room = max(room, self.max_answer_tokens)
+        tree = asked(self.backbone, questions, room=room + len(self.end))
+        return Prepared(comparison, tuple(pairs), tree, tuple(judgements))
+
+    @property
+    def pads(self) -> bool:
+        """Whether each comparison has a row of its own in a batch, as long as the longest."""
+        return not self.backbone.packs
+
+    def size_of(self, prepared: Prepared) -> tuple[int, int]:
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        tree = prepared.tree
+        answers = sum(len(ids or ()) + len(self.end) for ids in prepared.judgements)
+        num_prompts = 1 if self.backbone.shares else len(tree.responses)
+        num_tokens = len(tree) + answers + (num_prompts - 1) * len(tree.prompt)
+        return num_tokens, num_prompts * tree.num_patches
+
+    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+        """Return the loss of prepared comparisons: for each pair that is no tie, the mean over its orders of
+        the mean negative log-likelihood of a token of the judgement.
+        """
+        targets = Targets.of([item.comparison for item in batch], device=self._device)
+        answers = [self._answers(item) for item in batch]
+        trees, continuations = [], []
+        for item, own in zip(batch, answers, strict=True):
+            branches = [
+                [*asks, *answer]
+                for asks, answer in zip(item.tree.responses, own, strict=True)
+                if answer is not None
+            ]
+            if branches:
+                trees.append(replace(item.tree, responses=branches))
+            continuations += [answer for answer in own if answer is not None]
+        if not trees:
+            nothing = 0.0 * next(self.backbone.parameters()).sum()
+            rewards = torch.zeros(len(targets.ranks), device=self._device)
+            weight = nothing.detach().float()
+            return LossOutput(nothing, weight, _statistics(rewards, targets, weight))
+        forest = self._pack(trees)
+        hidden = self.backbone(forest)
+        costs = mean_costs(hidden, forest, self.head, continuations)  # [branches]
+        weights = torch.tensor(self._weights(batch, answers), device=costs.device)
+        total = weights.sum()
+        loss = (weights * costs).sum() / torch.where(total > 0, total, 1.0)
+        with torch.no_grad():
+            margins = iter(self._margins_within(hidden, forest, continuations))
+        rewards_found: list[float] = []
+        for item, own in zip(batch, answers, strict=True):
+            shown = [None if answer is None else next(margins) for answer in own]
+            rewards_found += _finite_or_equal(self._rewards(item, shown))
+        rewards = torch.tensor(rewards_found, device=costs.device)
+        return LossOutput(loss, total, _statistics(rewards, targets, total))
+
+    @torch.no_grad()
+    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+        """Return the rewards [N] of prepared comparisons, in their order; not-a-number for all responses of a
+        comparison whose verdicts can't be read.
+        """
+        rewards: list[float] = []
+        if self.template.answer == "verdict":
+            forest = replace(self._pack([item.tree for item in batch]), reads="ends")
+            hidden = self.backbone(forest).flatten(0, 1).index_select(0, forest.ends)
+            margins = iter(self._margins(hidden))
+            for item in batch:
+                shown: list[float | None] = [next(margins) for _ in item.tree.responses]
+                self._count(shown)
+                rewards += self._rewards(item, shown)
+        else:
+            for item in batch:
+                rewards += self._rewards(item, self._votes(item), are_odds=False)
+        return torch.tensor(rewards, dtype=torch.float32, device=self._device)
+
+    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
+        """Return the loss of comparisons."""
+        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
+
+    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of comparisons, in their order."""
+        return self.score_of([self.prepare(comparison) for comparison in comparisons])
+
+    def judge(self, comparison: Comparison) -> list[dict[str, object]]:
+        """Return what a reasoned judge writes on each pair in both orders, in the form of `judgements`."""
+        item = self.prepare(comparison)
+        found: list[dict[str, object]] = []
+        orders = [order for first, second in item.pairs for order in ((first, second), (second, first))]
+        for (first, second), texts in zip(orders, self._texts(item), strict=True):
+            found += [{"first": first, "second": second, "text": text} for text in texts]
+        return found
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def _pack(self, trees: Sequence[Tree]) -> Forest:
+        row_tokens = sum(map(len, trees)) if self.backbone.packs else None
+        return self.backbone.pack(trees, row_tokens=row_tokens).to(self._device)
+
+    def _margins(self, hidden: Tensor) -> list[float]:  # [n, D]
+        """Return the log-odds of "1" against "2"."""
+        logits = self.head(hidden, torch.tensor(self.verdicts, device=hidden.device))
+        return (logits[:, 0] - logits[:, 1]).tolist()  # type: ignore[no-any-return]
+
+    def _margins_within(
+        self, hidden: Tensor, forest: Forest, continuations: Sequence[list[int]]
+    ) -> list[float]:
+        """Return the log-odds where each continuation gives its verdict, the last "1" or "2" in it."""
+        back = [
+            next(place for place, token in enumerate(reversed(ids)) if token in self.verdicts)
+            for ids in continuations
+        ]
+        places = forest.ends - torch.tensor(back, device=hidden.device) - 1
+        return self._margins(hidden.flatten(0, 1).index_select(0, places))
+
+    def _texts(self, item: Prepared) -> list[list[str]]:
+        """Return what is written on each branch, a text a vote; of a comparison at a time, so that it doesn't
+        depend on the batch.
+        """
+        votes = self.num_votes
+        tree = replace(item.tree, responses=[asks for asks in item.tree.responses for _ in range(votes)])
+        sampling = Sampling(self.temperature) if votes > 1 else None
+        was_training = self.training
+        self.eval()
+        try:
+            written = write(
+                self.backbone,
+                self.head,
+                tree,
+                max_tokens=self.max_answer_tokens,
+                end=self.end,
+                sampling=sampling,
+            )
+        finally:
+            self.train(was_training)
+        # One that was cut gave no verdict, whatever its text looks like.
+        texts = [self.backbone.text(each.ids) if each.is_finished else "" for each in written]
+        return [texts[start : start + votes] for start in range(0, len(texts), votes)]
+
+    def _votes(self, item: Prepared) -> list[float | None]:
+        """Return for each branch the share of votes for what was shown first; None where there is none."""
+        found: list[float | None] = []
+        for texts in self._texts(item):
+            read = [verdict for text in texts if (verdict := read_verdict(text)) is not None]
+            self.counts["answers"] += len(texts)
+            self.counts["unreadable"] += len(texts) - len(read)
+            self.counts["first"] += read.count(1)
+            found.append(read.count(1) / len(read) if read else None)
+        self._count_pairs(found, 0.5)
+        return found
+
+    def _count(self, margins: Sequence[float | None]) -> None:
+        self.counts["answers"] += len(margins)
+        self.counts["first"] += sum(margin is not None and margin > 0 for margin in margins)
+        self._count_pairs(margins, 0.0)
+
+    def _count_pairs(self, shown: Sequence[float | None], middle: float) -> None:
+        for one, other in zip(shown[::2], shown[1::2], strict=True):
+            if one is not None and other is not None:
+                self.counts["pairs"] += 1
+                self.counts["consistent"] += (one - middle) * (other - middle) < 0
+
+    def _rewards(
+        self, item: Prepared, shown: Sequence[float | None], *, are_odds: bool = True
+    ) -> list[float]:
+        """Return the rewards of a comparison.
+
+        Args:
+            item: Which.
+            shown: For each branch, how far what was shown first is preferred; None where it can't be told.
+            are_odds: Whether as log-odds, not as shares of votes.
+        """
+        preferences: dict[tuple[int, int], float | None] = {}
+        for pair, one, other in zip(item.pairs, shown[::2], shown[1::2], strict=True):
+            turned = None if other is None else -other if are_odds else 1 - other
+            known = [value for value in (one, turned) if value is not None]
+            mean = sum(known) / len(known) if known else None
+            preferences[pair] = _sigmoid(mean) if are_odds and mean is not None else mean
+        return rewards_of(preferences, len(item.comparison.responses), self.aggregate)
+
+    def _answers(self, item: Prepared) -> list[list[int] | None]:
+        """Return for each branch the tokens to learn, the end included; None where there is nothing."""
+        ranks = item.comparison.ranks or ()
+        found: list[list[int] | None] = []
+        for number, (first, second) in enumerate(item.pairs):
+            for order, (one, other) in enumerate(((first, second), (second, first))):
+                if ranks[one] == ranks[other]:
+                    found.append(None)
+                elif self.template.answer == "verdict":
+                    found.append([self.verdicts[0 if ranks[one] < ranks[other] else 1], *self.end])
+                else:
+                    given = item.judgements[2 * number + order]
+                    found.append(None if given is None else [*given, *self.end])
+        return found
+
+    def _weights(
+        self, batch: Sequence[Prepared], answers: Sequence[Sequence[list[int] | None]]
+    ) -> list[float]:
+        """Return the weight of each branch that is learnt: its pair's, divided among its orders."""
+        weights = []
+        for item, own in zip(batch, answers, strict=True):
+            for one, other in zip(own[::2], own[1::2], strict=True):
+                num = (one is not None) + (other is not None)
+                weights += [item.comparison.weight / num] * num
+        return weights
+
+
+def _statistics(rewards: Tensor, targets: Targets, weight: Tensor) -> Tensor:
+    return ops.pair_statistics(rewards.float(), targets.pairs, targets.tie, weight)
+
+
+def _finite_or_equal(rewards: list[float]) -> list[float]:
+    """Return rewards for statistics of training, in which responses that weren't asked about are alike."""
+    return rewards if all(map(math.isfinite, rewards)) else [0.5] * len(rewards)
+
+
+def _sigmoid(margin: float) -> float:
+    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))
