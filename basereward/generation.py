@@ -56,6 +56,9 @@ def write(
 ) -> list[Written]:
     """Write on from each response of a tree, whose prompt is read once.
 
+    Of the control tokens only those that end a text are written: one that stands for a picture, say, would be
+    taken for a picture where the text is read again.
+
     Args:
         backbone: Reads; in evaluation.
         head: Makes logits [..., V] of hidden states [..., D].
@@ -69,9 +72,11 @@ def write(
     draws = [_generator(sampling, tree, number) for number in range(len(tree.responses))]
     texts: list[list[int]] = [[] for _ in tree.responses]
     finished = [False] * len(texts)
+    device = next(backbone.parameters()).device
+    banned = torch.tensor(sorted(set(backbone.control_ids()) - set(end)), dtype=torch.long, device=device)
     active = list(range(len(texts)))
     while active:
-        logits = head(state.ends)  # [n, V]
+        logits = head(state.ends).index_fill(1, banned, float("-inf"))  # [n, V]
         tokens = _next(logits, sampling, [draws[number] for number in active])
         for number, token in zip(active, tokens, strict=True):
             texts[number].append(token)

@@ -121,6 +121,12 @@ class Backbone(nn.Module, abc.ABC):
             "that does, such as causal-lm or qwen-vl"
         )
 
+    def control_ids(self) -> list[int]:
+        """Return the tokens that are no text, such as the ends of turns and what stands for pictures."""
+        tokenizer = getattr(self, "tokenizer", None)
+        known = {} if tokenizer is None else tokenizer.added_tokens_decoder
+        return sorted(number for number, token in known.items() if token.special)
+
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out.
 

@@ -105,6 +105,10 @@ class Tiny(Backbone):
         embedding = self.language.embedding
         return LanguageHead(embedding, torch.randn_like(embedding.weight, requires_grad=False))
 
+    def control_ids(self) -> list[int]:
+        """Return all tokens but the bytes."""
+        return list(range(PAD, self.language.embedding.num_embeddings))
+
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of bytes; those that are no character come out as replacement characters."""
         return bytes(number for number in ids if number < PAD).decode(errors="replace")

@@ -21,6 +21,7 @@ def options() -> dict[str, Options]:
     models = {"causal-lm": tiny.save_causal_lm, "qwen-vl": tiny.save_qwen_vl}
     return {
         **{f"backbone/{name}": _model(save) for name, save in models.items()},
+        "paradigm/critic": {"max_critique_tokens": 6},
         **{f"dataset/{name}": _data_set(name) for name in builtin.basereward_datasets()},
         **{f"benchmark/{name}": benchmark_options(name) for name in BENCHMARKS},
     }
