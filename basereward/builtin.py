@@ -40,7 +40,18 @@ def basereward_losses() -> Mapping[str, str]:
 @hookimpl
 def basereward_ensemblers() -> Mapping[str, str]:
     """Ways to join the rewards of several models."""
-    return {"mean": "basereward.ensemblers:Mean"}
+    return {
+        "accuracy-weighted": "basereward.ensemblers:AccuracyWeighted",
+        "confidence-weighted": "basereward.ensemblers:ConfidenceWeighted",
+        "mean": "basereward.ensemblers:Mean",
+        "mean-minus-std": "basereward.ensemblers:MeanMinusStd",
+        "median": "basereward.ensemblers:Median",
+        "min": "basereward.ensemblers:Min",
+        "rank-mean": "basereward.ensemblers:RankMean",
+        "routed": "basereward.ensemblers:Routed",
+        "stacked": "basereward.ensemblers:Stacked",
+        "z-mean": "basereward.ensemblers:ZMean",
+    }
 
 
 @hookimpl

@@ -114,10 +114,18 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
 
     An ensembler is made by `(*, ...)`, with
 
-    - `__call__(members) -> rewards`: [M, N] to [N].
-    - `fit(members, comparisons)`, if it learns anything: [M, N] rewards of comparisons whose ranks are known.
+    - `__call__(members, comparisons) -> rewards`: [M, N] to [N]; the comparisons say which responses belong
+      together. A member's rewards are finite wherever it was asked.
+    - `fit(members, comparisons)`, if it learns anything: [M, N] rewards of comparisons whose ranks are known;
+      with it `state()`, what was learned as JSON has it, and `load_state(state)`.
+    - `asks(comparison, reads_pictures) -> asked`, if it doesn't ask all members: from whether each member
+      sees pictures, [M], whether it is asked, [M]; the rewards of those that aren't are not-a-number.
+    - `is_scale_free = True`, if a member with larger rewards counts for no more than others.
+    - `unit`, if its rewards are on none of the members' scales: what they are, such as "rank".
+    - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
-    Promise: the order of members doesn't matter, and a single member (M = 1) is returned unchanged.
+    Promise: the order of members doesn't matter, other comparisons don't either, and a single member (M = 1)
+    is returned unchanged; in the order of its rewards, where the unit is another.
     """
 
 
@@ -134,7 +142,7 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `backbone` and `head`: its parts, as child modules; what else it learns lies in child modules too, which
       are saved with the head.
     - `size_of(prepared) -> (tokens, patches)`, if batches are to be cut by their number of tokens.
-    - `statistics`, if it counts anything while it scores: numbers by name, which are reported with the scores.
+    - `statistics`, if it counts anything while it scores: numbers by name, reported with the scores.
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
     Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing

@@ -287,7 +287,10 @@ def test_unknown_component_is_answered_with_the_known_ones_and_with_what_did_not
         ("loss", "bradley-tery"): f"unknown loss 'bradley-tery'; did you mean 'bradley-terry'? {losses}",
         ("loss", "xyz"): f"unknown loss 'xyz'; {losses}",
         ("loss", "other/hinge"): f"unknown loss 'other/hinge'; did you mean 'hinge'? {losses}",
-        ("ensembler", "xyz"): "unknown ensembler 'xyz'; ensemblers: mean",
+        ("ensembler", "xyz"): (
+            "unknown ensembler 'xyz'; ensemblers: accuracy-weighted, confidence-weighted, mean, "
+            "mean-minus-std, median, min, rank-mean, routed, stacked, z-mean"
+        ),
         ("los", "hinge"): f"unknown kind 'los'; did you mean 'loss'? kinds: {', '.join(KINDS)}",
     }
     for (kind, name), message in messages.items():

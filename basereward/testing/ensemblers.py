@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from basereward.comparison import Comparison
 from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike, shape_of
 
-NUM_MEMBERS = 4
+READS_PICTURES = (True, False, True, False)
+"""Which of the members see."""
+
+NUM_MEMBERS = len(READS_PICTURES)
 TOLERANCE = 1e-5
+SEEN = (0, 1, 0)
+"""Pictures of each comparison."""
 
 
 def gives_one_reward_a_response(subject: Subject) -> None:
     """[M, N] rewards become [N], finite, and the members' own are left as they are."""
     members = _members()
     before = members.clone()
-    rewards = _fitted(subject, members)(members)
+    rewards = _fitted(subject, members)(members, _rows())
     num = members.shape[1]
     require(
         isinstance(rewards, Tensor) and list(rewards.shape) == [num],
@@ -31,39 +39,76 @@ def gives_one_reward_a_response(subject: Subject) -> None:
 def ignores_the_order_of_members(subject: Subject) -> None:
     """Members that change places change nothing."""
     members = _members()
-    expected = _fitted(subject, members)(members)
+    expected = _joined(subject, members)
     for order in ([3, 2, 1, 0], [1, 2, 3, 0]):
-        turned = members[order]
         require_alike(
-            _fitted(subject, turned)(turned),
+            _joined(subject, members[order], order),
             expected,
             f"rewards with the members in the order {order}, and in theirs",
             tolerance=TOLERANCE,
         )
 
 
+def ignores_other_comparisons(subject: Subject) -> None:
+    """A comparison alone, and beside others, has the same rewards."""
+    members, rows = _members(), _rows()
+    ensembler = _fitted(subject, members)
+    whole, start = ensembler(members, rows), 0
+    for row in rows:
+        stop = start + len(row.responses)
+        require_alike(
+            ensembler(members[:, start:stop], [row]),
+            whole[start:stop],
+            f"rewards of {row.id} alone, and beside others",
+            tolerance=TOLERANCE,
+        )
+        start = stop
+
+
 def keeps_a_unanimous_vote(subject: Subject) -> None:
-    """Where all members give the same rewards, these are the rewards."""
+    """Where all members give the same rewards, these are the rewards; in another unit, their order."""
     member = _members()[:1]
-    members = member.expand(NUM_MEMBERS, -1).clone()
-    require_alike(
-        _fitted(subject, members)(members),
-        member[0],
-        "rewards that all members give, and theirs",
-        tolerance=TOLERANCE,
-    )
+    found = _joined(subject, member.expand(NUM_MEMBERS, -1).clone())
+    _require_kept(subject, found, member[0], "rewards that all members give, and theirs", TOLERANCE)
 
 
 def keeps_a_single_member(subject: Subject) -> None:
-    """One member's rewards are returned as they are."""
+    """One member's rewards are returned as they are; in another unit, their order."""
     member = _members()[:1]
-    require_alike(_fitted(subject, member)(member), member[0], "rewards of one member, and its own")
+    _require_kept(subject, _joined(subject, member), member[0], "rewards of one member, and its own", 0.0)
+
+
+def counts_all_scales_alike(subject: Subject) -> None:
+    """With `is_scale_free`, a member whose rewards are a thousand times as large changes no order."""
+    if not getattr(subject.cls, "is_scale_free", False):
+        does_not_apply("it doesn't say that it is scale-free")
+    members = _members()
+    larger = members * torch.tensor([1.0, 1000.0, 1.0, 1.0])[:, None]
+    found, expected = _joined(subject, larger), _joined(subject, members)
+    require(
+        _orders(found) == _orders(expected),
+        f"with one member's rewards a thousand times as large the order is {_orders(found)}, not "
+        f"{_orders(expected)}",
+    )
+
+
+def asks_somebody(subject: Subject) -> None:
+    """`asks` says of each member whether it is asked, of at least one that it is, and needs no other."""
+    if not hasattr(subject.cls, "asks"):
+        does_not_apply("it asks all members")
+    ensembler = _fitted(subject, _members())
+    for row in comparisons(SEEN):
+        for readers in (READS_PICTURES, (True,) * NUM_MEMBERS, (False,) * NUM_MEMBERS):
+            asked = ensembler.asks(row, readers)
+            require(
+                len(asked) == NUM_MEMBERS and any(asked),
+                f"of {NUM_MEMBERS} members it asks {asked}; needed: whether each is asked, and one that is",
+            )
 
 
 def can_be_fitted(subject: Subject) -> None:
     """After `fit` on rewards of known order it is a function: finite, and the same every time."""
-    if not hasattr(subject.cls, "fit"):
-        does_not_apply("it learns nothing")
+    _require_fit(subject)
     rows = comparisons()
     # Two members that know the order, one that has it wrong, one that knows nothing.
     right = torch.tensor([-rank for row in rows for rank in row.ranks or ()])
@@ -71,31 +116,97 @@ def can_be_fitted(subject: Subject) -> None:
     members = torch.stack([2 * right, right + 0.1, -right, noise])
     ensembler = subject.build()
     ensembler.fit(members, rows)
-    first, second = ensembler(members), ensembler(members)
+    first, second = ensembler(members, rows), ensembler(members, rows)
     require(bool(first.isfinite().all()), f"after fit its rewards are {first.tolist()}, which are not finite")
     require_alike(second, first, "rewards of the same members, twice after fit")
     again = subject.build()
     again.fit(members, rows)
-    require_alike(again(members), first, "rewards after the same fit of another one", tolerance=TOLERANCE)
+    require_alike(
+        again(members, rows), first, "rewards after the same fit of another one", tolerance=TOLERANCE
+    )
+
+
+def saves_and_loads(subject: Subject) -> None:
+    """`load_state` of what JSON makes of `state` gives the same rewards, bit for bit."""
+    _require_fit(subject)
+    members, rows = _members(), _rows()
+    ensembler = _fitted(subject, members)
+    try:
+        state = json.loads(json.dumps(ensembler.state()))
+    except TypeError as error:
+        require(False, f"its state can't be written as JSON: {error}")
+    again = subject.build()
+    again.load_state(state)
+    require_alike(again(members, rows), ensembler(members, rows), "rewards after and before saving")
+
+
+def _require_fit(subject: Subject) -> None:
+    if not hasattr(subject.cls, "fit"):
+        does_not_apply("it learns nothing")
+
+
+def _rows() -> tuple[Comparison, ...]:
+    return comparisons(SEEN)
 
 
 def _members() -> Tensor:  # [M, N]
-    num = sum(len(row.responses) for row in comparisons())
-    return torch.randn(NUM_MEMBERS, num, generator=torch.Generator().manual_seed(3))
+    """Return rewards of members that know the order more or less."""
+    right = torch.tensor([-rank for row in _rows() for rank in row.ranks or ()])
+    noise = torch.randn(NUM_MEMBERS, len(right), generator=torch.Generator().manual_seed(3))
+    return right + 0.7 * noise
 
 
 def _fitted(subject: Subject, members: Tensor) -> Any:
     """Return an ensembler that has learned what it learns from the members."""
     ensembler = subject.build()
     if hasattr(ensembler, "fit"):
-        ensembler.fit(members, comparisons())
+        ensembler.fit(members, _rows())
     return ensembler
+
+
+def _joined(subject: Subject, members: Tensor, order: Sequence[int] | None = None) -> Tensor:
+    """Return the rewards of members that are asked where the ensembler asks them.
+
+    Args:
+        subject: The ensembler.
+        members: [M, N].
+        order: The place in `READS_PICTURES` of each member; None for their own.
+    """
+    ensembler = _fitted(subject, members)
+    rows = _rows()
+    if hasattr(ensembler, "asks"):
+        readers = [READS_PICTURES[place] for place in order or range(len(members))]
+        asked = [ensembler.asks(row, readers) for row in rows for _ in row.responses]  # [N, M]
+        members = members.masked_fill(~torch.tensor(asked).T, float("nan"))
+    rewards: Tensor = ensembler(members, rows)
+    return rewards
+
+
+def _require_kept(subject: Subject, found: Tensor, expected: Tensor, what: str, tolerance: float) -> None:
+    """Raise unless rewards are as they were, or in the same order where they are in another unit."""
+    if getattr(subject.cls, "unit", None) is None:
+        require_alike(found, expected, what, tolerance=tolerance)
+        return
+    require(
+        _orders(found) == _orders(expected),
+        f"{what}: their orders are {_orders(found)} and {_orders(expected)}",
+    )
+
+
+def _orders(rewards: Tensor) -> list[list[int]]:
+    """Return each comparison's responses from the lowest reward to the highest."""
+    sizes = [len(row.responses) for row in _rows()]
+    return [part.argsort().tolist() for part in rewards.split(sizes)]
 
 
 CHECKS = (
     gives_one_reward_a_response,
     ignores_the_order_of_members,
+    ignores_other_comparisons,
     keeps_a_unanimous_vote,
     keeps_a_single_member,
+    counts_all_scales_alike,
+    asks_somebody,
     can_be_fitted,
+    saves_and_loads,
 )
