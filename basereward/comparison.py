@@ -158,16 +158,22 @@ class Comparison:
 
     def without_images(self) -> Comparison:
         """Return the same comparison without pictures and videos: the control that shows their worth."""
-        messages = [Message(message.role, (message.text,)) for message in self.prompt]
+        return self._again([Message(message.role, (message.text,)) for message in self.prompt], self.meta)
+
+    def with_meta(self, **entries: Any) -> Comparison:
+        """Return the same comparison with these entries in its meta."""
+        return self._again(self.prompt, {**self.meta, **entries})
+
+    def _again(self, prompt: Iterable[Message], meta: Mapping[str, Any]) -> Comparison:
         return Comparison(
-            messages,
+            prompt,
             self.responses,
             ranks=self.ranks,
             ratings=self.ratings,
             weight=self.weight,
             id=self.id,
             source=self.source,
-            meta=self.meta,
+            meta=meta,
         )
 
     @classmethod

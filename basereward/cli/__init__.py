@@ -23,6 +23,7 @@ COMMANDS = (
     "evaluate",
     "score",
     "score-shards",
+    "critique",
     "data",
     "plugins",
     "show",

@@ -20,7 +20,8 @@ PAIRS = "dpo_pairs.jsonl"
 class MMRLHF(GroupedDataset):
     """MM-RLHF (arXiv 2502.10391): `yifanzhang114/MM-RLHF`, whose pairs are put together to rankings again.
 
-    Rows have `prompt`, `chosen`, `rejected`, `image` or `video` (a folder of frames), perhaps `is_tie`. Pairs
+    Rows have `prompt`, `chosen`, `rejected`, `image` or `video` (a folder of frames), perhaps `is_tie`, and
+    `chosen_reason` and `rejected_reason`, which become the `critiques` that the critic paradigm reads. Pairs
     of one prompt that stand together become one comparison if they say all that its ranks would say: that is,
     if responses that no pair ranks are ties. Otherwise each pair stays one comparison.
     """
@@ -45,6 +46,7 @@ class MMRLHF(GroupedDataset):
             **asked(text_of(row, "prompt"), images, videos),
             "responses": [text_of(row, "chosen"), text_of(row, "rejected")],
             "ranks": [0, 0] if row.get("is_tie") else [0, 1],
+            **_critiques([row.get("chosen_reason"), row.get("rejected_reason")]),
         }
 
     def joined(self, rows: list[Row]) -> list[Row]:
@@ -52,7 +54,16 @@ class MMRLHF(GroupedDataset):
         ranks = ranking([(*row["responses"], row["ranks"] == [0, 0]) for row in rows])
         if ranks is None:
             return rows
-        return [{**rows[0], "responses": list(ranks), "ranks": list(ranks.values())}]
+        known = {
+            text: critique
+            for row in rows
+            for text, critique in zip(
+                row["responses"], row.get("meta", {}).get("critiques", ()), strict=False
+            )
+            if critique
+        }
+        joint = {"responses": list(ranks), "ranks": list(ranks.values())}
+        return [{**rows[0], **joint, **_critiques([known.get(text) for text in ranks])}]
 
 
 def ranking(pairs: list[tuple[str, str, bool]]) -> dict[str, int] | None:
@@ -72,6 +83,12 @@ def ranking(pairs: list[tuple[str, str, bool]]) -> dict[str, int] | None:
     said = {(first, second) for first in texts for second in texts if ranks[first] < ranks[second]}
     ties = {(first, second) for first, second, is_tie in pairs if is_tie}
     return ranks if said == beats and all(ranks[first] == ranks[second] for first, second in ties) else None
+
+
+def _critiques(texts: list[Any]) -> Row:
+    """Return the entry of a row for what was said about each response; none where nothing was."""
+    known = [text if isinstance(text, str) and text.strip() else None for text in texts]
+    return {"meta": {"critiques": known}} if any(known) else {}
 
 
 def _beside(name: Any, directory: Path) -> Any:

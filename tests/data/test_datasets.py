@@ -121,6 +121,24 @@ def test_a_video_of_mm_rlhf_is_a_folder_of_frames(tmp_path: Path) -> None:
     assert [Path(frame.name).name for frame in comparison.videos[0].frames] == ["2.png", "10.png"]
 
 
+def test_reasons_of_mm_rlhf_are_the_critiques_of_the_responses_they_are_about(tmp_path: Path) -> None:
+    pairs = [("a", "b", "true", None), ("a", "c", "true", "false"), ("b", "c", " ", "false")]
+    rows = [
+        {
+            "id": "1",
+            "prompt": "p",
+            "chosen": better,
+            "rejected": worse,
+            "chosen_reason": why,
+            "rejected_reason": not_,
+        }
+        for better, worse, why, not_ in pairs
+    ]
+    [comparison], _ = read(tmp_path, "mm-rlhf", *rows)
+    assert comparison.responses == ("a", "b", "c")
+    assert comparison.meta["critiques"] == ["true", None, "false"]
+
+
 def test_the_pairs_of_mm_rlhf_are_found_in_its_directory(tmp_path: Path) -> None:
     write_rows(tmp_path / "data.jsonl", [{"other": 1}], "jsonl")
     write_rows(tmp_path / "dpo_pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}], "jsonl")

@@ -1,0 +1,85 @@
+"""`basereward critique`: critiques that a critic writes, once, into the rows they are about."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from basereward.cli.data_arguments import add_data_arguments, load_dataset
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from basereward.comparison import Comparison
+    from basereward.data import Dataset
+
+EXAMPLES = """\
+examples:
+  basereward critique CRITIC_DIR pairs.jsonl --output criticised.jsonl
+  basereward evaluate CRITIC_DIR --data criticised.jsonl          # reads these critiques, and writes none
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "critique",
+        help="write a critic's critiques into rows, to be edited and scored later",
+        description="Write what a critic says about each response into `meta.critiques` of the rows. A row's "
+        "critiques are scored as they stand, edited or not; those that are null are written anew.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_arguments(parser)
+    parser.add_argument("data", metavar="PATH", help="a file or directory of comparisons")
+    add_data_arguments(parser)
+    parser.add_argument("--output", metavar="FILE", required=True, help="JSONL or Parquet, in our own format")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the critiques."""
+    from pathlib import Path
+
+    from basereward.data.conversion import convert
+    from basereward.data.curation import Curation
+    from basereward.data.writing import open_writer
+
+    dataset = load_dataset(args, args.data)
+    model = load_model(args, args.model)
+    paradigm = getattr(model, "paradigm", None)
+    if not hasattr(paradigm, "critiques"):
+        raise ConfigError(f"{args.model} writes no critiques; a model of the paradigm critic does")
+    with open_writer(Path(args.output), overwrite=args.overwrite) as writer:
+        outcome = convert(_criticised(args, dataset, paradigm), Curation([]), writer)
+    report_counts(model)
+    if outcome.first is not None:
+        rows = "1 row" if outcome.num_rejected == 1 else f"{outcome.num_rejected:,} rows"
+        print(f"{rows} left out, the first: {outcome.first}", file=sys.stderr)
+    if not args.quiet:
+        print(f"{outcome.num_out:,} rows with critiques: {args.output}", file=sys.stderr)
+    return 0
+
+
+def _criticised(
+    args: argparse.Namespace, dataset: Dataset, paradigm: object
+) -> Iterator[Comparison | DataError]:
+    from basereward.data import place_of
+    from basereward.paradigms.critic import KEY
+
+    for row in dataset.read():
+        found = row
+        if not isinstance(row, DataError):
+            try:
+                found = row.with_meta(**{KEY: paradigm.critiques(row)})  # type: ignore[attr-defined]
+            except DataError as error:
+                found = error.at(**place_of(row))
+        if isinstance(found, DataError) and args.on_bad_row == "fail":
+            raise found
+        yield found
