@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison, Message, Pair
+    from basereward.ensemble import Ensemble, load_model
     from basereward.errors import BaseRewardError, ConfigError, DataError, ModelError, PluginError
     from basereward.hookspecs import hookimpl
     from basereward.media import Image, Video
@@ -19,6 +20,7 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "DataError",
+    "Ensemble",
     "Image",
     "Message",
     "ModelError",
@@ -28,6 +30,7 @@ __all__ = [
     "Video",
     "__version__",
     "hookimpl",
+    "load_model",
 ]
 
 _MODULES = {
@@ -35,6 +38,7 @@ _MODULES = {
     "Comparison": "comparison",
     "ConfigError": "errors",
     "DataError": "errors",
+    "Ensemble": "ensemble",
     "Image": "media",
     "Message": "comparison",
     "ModelError": "errors",
@@ -43,6 +47,7 @@ _MODULES = {
     "RewardModel": "model",
     "Video": "media",
     "hookimpl": "hookspecs",
+    "load_model": "ensemble",
 }
 
 

@@ -19,6 +19,10 @@ class ModelError(BaseRewardError):
     """A model directory that is incomplete, damaged or not what it says it is."""
 
 
+class ScaleWarning(UserWarning):
+    """Members of an ensemble whose rewards are on scales so different that some of them have no say."""
+
+
 class DataError(BaseRewardError):
     """A row of data that can't be used; knows its place as far as it has been told.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,15 @@ from torch import nn
 from basereward import model_directory
 from basereward.comparison import Comparison
 from basereward.config import Component
-from basereward.data import place_of
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
 from basereward.plugins import manager, resolved_options
+from basereward.stream_scorer import StreamScorer
 
 if TYPE_CHECKING:
     from basereward.plugins import PluginManager
 
-KINDS = ("backbone", "head", "loss", "paradigm")
 
-
-class RewardModel:
+class RewardModel(StreamScorer["list[float]"]):
     """Scores responses; what the trainer trains, the evaluator evaluates and the server serves.
 
     Make one with `build` or `load`.
@@ -58,15 +55,21 @@ class RewardModel:
             PluginError: When a component is unknown, ambiguous or fails to load.
             ConfigError: When an option is unknown or wrong.
         """
-        plugins = plugins or manager()
-        chosen = _chosen(backbone, head, loss, paradigm)
-        trunk = plugins.build("backbone", chosen["backbone"])
+        return cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
+
+    @classmethod
+    def _built(
+        cls, chosen: Mapping[str, Component], plugins: PluginManager, trunk: Any = None
+    ) -> RewardModel:
+        """Make a model of the component of each kind, on a backbone that is there already or on its own."""
+        is_own = trunk is None
+        trunk = plugins.build("backbone", chosen["backbone"]) if is_own else trunk
         top = plugins.build("head", chosen["head"], trunk.dim)
         criterion = plugins.build("loss", chosen["loss"])
-        if (layer := getattr(top, "layer", None)) is not None:
+        if (layer := getattr(top, "layer", None)) is not None and is_own:
             trunk.truncate(layer)
         module = plugins.build("paradigm", chosen["paradigm"], trunk, top, criterion)
-        described = {kind: _describe(plugins, kind, component) for kind, component in chosen.items()}
+        described = {kind: describe(plugins, kind, component) for kind, component in chosen.items()}
         return cls(module, described, {"base_model": str(chosen["backbone"].options.get("model", ""))})
 
     @classmethod
@@ -77,6 +80,7 @@ class RewardModel:
         device: str = "cpu",
         plugins: PluginManager | None = None,
         verify: bool = True,
+        shared: RewardModel | None = None,
         **options: Any,
     ) -> RewardModel:
         """Load a model directory, strictly: nothing missing, nothing extra, nothing altered, nothing random.
@@ -86,17 +90,18 @@ class RewardModel:
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
+            shared: A model whose backbone is this one's too, so that it needn't be loaded again.
             options: Options of the backbone that replace the saved ones, such as `dtype="bfloat16"`.
 
         Raises:
             ModelError: Naming the file or tensor that is at fault.
         """
         directory = Path(directory)
-        config = model_directory.read(directory, verify=verify)
+        config = _read(directory, verify=verify)
         plugins = plugins or manager()
-        saved = {kind: config["components"][kind] for kind in KINDS}
-        components = {kind: _saved_component(plugins, kind, entry) for kind, entry in saved.items()}
-        model = cls._from(directory, config, components, plugins, options)
+        saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
+        components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
+        model = cls._from(directory, config, components, plugins, options, shared)
         model.record = dict(config["record"])
         model.paradigm.to(device).eval()
         return model
@@ -121,12 +126,12 @@ class RewardModel:
             ModelError: Naming the file or tensor that is at fault.
         """
         directory = Path(directory)
-        config = model_directory.read(directory, verify=True)
+        config = _read(directory, verify=True)
         plugins = plugins or manager()
         components = _chosen(backbone, head, loss, paradigm)
         for kind in ("backbone", "head", "paradigm"):
             # As JSON has it, which knows no tuples.
-            own = json.loads(json.dumps(_describe(plugins, kind, components[kind])))
+            own = json.loads(json.dumps(describe(plugins, kind, components[kind])))
             saved = config["components"][kind]
             if (saved["plugin"], saved["name"]) != (own["plugin"], own["name"]):
                 raise ConfigError(
@@ -151,11 +156,13 @@ class RewardModel:
         components: Mapping[str, Component],
         plugins: PluginManager,
         options: Mapping[str, Any],
+        shared: RewardModel | None = None,
     ) -> RewardModel:
         """Make a model of components whose backbone and head have the weights of a directory."""
         trunk = components["backbone"]
         trunk = Component(trunk.name, {**trunk.options, **options, "model": str(directory)})
-        model = cls.build(**{**components, "backbone": trunk}, plugins=plugins)
+        there = None if shared is None else shared.backbone
+        model = cls._built({**components, "backbone": trunk}, plugins, there)
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
         if model.template_digest != config["template_digest"]:
             raise ModelError(
@@ -179,9 +186,13 @@ class RewardModel:
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(
                 place,
-                components={**self.components, "backbone": {**trunk, "options": kept}},
-                template_digest=self.template_digest,
-                record={**self.record, **record},
+                {
+                    "paradigm": self.components["paradigm"]["name"],
+                    "components": {**self.components, "backbone": {**trunk, "options": kept}},
+                    "template_digest": self.template_digest,
+                    "image_backend": "pil",
+                    "record": {**self.record, **record},
+                },
             )
 
     @property
@@ -221,74 +232,22 @@ class RewardModel:
         ]
         return {name: parameters for name, parameters in parts.items() if parameters}
 
-    def score(
-        self, comparisons: Iterable[Comparison], *, batch_size: int = 8, progress: bool = False
-    ) -> list[list[float]]:
-        """Return the rewards of each comparison's responses; higher is better, the scale has no zero.
+    @property
+    def is_training(self) -> bool:
+        """Whether the model is being trained."""
+        return bool(self.paradigm.training)
 
-        Args:
-            comparisons: What to score; ranks are not needed.
-            batch_size: Comparisons a forward pass; the rewards don't depend on it.
-            progress: Whether to show a progress bar on standard error.
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Switch the model to evaluation, and back."""
+        was_training = self.paradigm.training
+        self.paradigm.eval()
+        try:
+            yield
+        finally:
+            self.paradigm.train(was_training)
 
-        Raises:
-            DataError: When a comparison can't be encoded; `score_stream` hands such errors out instead.
-        """
-        comparisons = list(comparisons)
-        rewards = []
-        stream = self.score_stream(comparisons, batch_size=batch_size)
-        if progress:
-            from rich.console import Console
-            from rich.progress import track
-
-            stream = track(stream, "scoring", total=len(comparisons), console=Console(stderr=True))
-        for number, (comparison, result) in enumerate(stream):
-            if isinstance(result, DataError):
-                label = comparison.id or (str(number) if len(comparisons) > 1 else "")
-                raise result.at(**place_of(comparison)).at(file=f"comparison {label}" if label else None)
-            rewards.append(result)
-        return rewards
-
-    def score_stream(
-        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
-    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
-        """Yield each comparison with its rewards, or with the error that kept it from being scored.
-
-        The order is kept and memory stays flat, so the input may be endless. Of a list, a thread opens the
-        pictures of the next batch and tokenises it while one is scored.
-        """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
-        if isinstance(comparisons, Sequence) and not self.paradigm.training:
-            yield from self._score_ahead(comparisons, batch_size)
-            return
-        waiting = iter(comparisons)
-        while batch := list(islice(waiting, batch_size)):
-            was_training = self.paradigm.training
-            self.paradigm.eval()
-            try:
-                results = self._score_prepared(batch, self._prepare(batch))
-            finally:
-                self.paradigm.train(was_training)
-            yield from zip(batch, results, strict=True)
-
-    def _score_ahead(
-        self, comparisons: Sequence[Comparison], batch_size: int
-    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
-        """Score, with a thread that prepares the next batch; what it prepares must not hang on training."""
-        batches = [
-            comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
-        ]
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-score") as thread:
-            upcoming = thread.submit(self._prepare, batches[0]) if batches else None
-            for number, batch in enumerate(batches):
-                assert upcoming is not None
-                prepared = upcoming.result()
-                if number + 1 < len(batches):
-                    upcoming = thread.submit(self._prepare, batches[number + 1])
-                yield from zip(batch, self._score_prepared(batch, prepared), strict=True)
-
-    def _prepare(self, batch: Sequence[Comparison]) -> list[Any]:
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Any]:
         """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""
         found = []
         for comparison in batch:
@@ -298,11 +257,18 @@ class RewardModel:
                 found.append(error)
         return found
 
-    def _score_prepared(
+    def score_prepared(
         self, batch: Sequence[Comparison], prepared: Sequence[Any]
     ) -> list[list[float] | DataError]:
+        """Return each comparison's rewards, or the error that kept it from being scored."""
         usable = [item for item in prepared if not isinstance(item, DataError)]
         rewards = self.paradigm.score_of(usable).tolist() if usable else []
+        return self.results_of(batch, prepared, rewards)
+
+    def results_of(
+        self, batch: Sequence[Comparison], prepared: Sequence[Any], rewards: Sequence[float]
+    ) -> list[list[float] | DataError]:
+        """Return each comparison's rewards, of those [N] of all that could be prepared."""
         results: list[list[float] | DataError] = []
         start = 0
         for comparison, item in zip(batch, prepared, strict=True):
@@ -310,7 +276,7 @@ class RewardModel:
                 results.append(item)
                 continue
             stop = start + len(comparison.responses)
-            results.append(self._finite(rewards[start:stop]))
+            results.append(self._finite(list(rewards[start:stop])))
             start = stop
         return results
 
@@ -319,6 +285,13 @@ class RewardModel:
             return rewards
         reason = getattr(self.paradigm, "reason_for_nan", "the model gives a reward that is not finite")
         return DataError(reason, field="responses")
+
+
+def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
+    config = model_directory.read(directory, verify=verify)
+    if "members" in config:
+        raise ModelError(f"{directory} is an ensemble; basereward.load_model(DIR) loads models and ensembles")
+    return config
 
 
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
@@ -338,7 +311,8 @@ def _chosen(
     }
 
 
-def _describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
+def describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
+    """Return what a model directory says of a component: its name, its plugin, and all options."""
     found = plugins.find(kind, component.name)
     return {
         "name": found.name,
@@ -349,7 +323,7 @@ def _describe(plugins: PluginManager, kind: str, component: Component) -> dict[s
     }
 
 
-def _saved_component(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> Component:
+def saved_component(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> Component:
     """Return a saved component under its plugin's name too, since another plugin may have taken its own.
 
     Raises:

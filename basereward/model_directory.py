@@ -20,6 +20,9 @@ from basereward import __version__
 from basereward.errors import ModelError
 
 SCHEMA_VERSION = 1
+KINDS = ("backbone", "head", "loss", "paradigm")
+ENSEMBLE_KINDS = ("ensembler",)
+"""The kinds of components of a model, and of an ensemble, whose members are directories within its own."""
 CONFIG_FILE = "reward_config.json"
 HEAD_FILE = "head.safetensors"
 
@@ -55,19 +58,13 @@ def replacing(directory: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_config(
-    directory: Path, *, components: Mapping[str, Any], template_digest: str, record: Mapping[str, Any]
-) -> None:
-    """Write `reward_config.json`, which names every other file with its SHA-256."""
+def write_config(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Write `reward_config.json`, which has the facts and names every other file with its SHA-256."""
     files = {path.relative_to(directory).as_posix(): digest(path) for path in _files(directory)}
     config = {
         "schema_version": SCHEMA_VERSION,
         "basereward_version": __version__,
-        "paradigm": components["paradigm"]["name"],
-        "components": dict(components),
-        "template_digest": template_digest,
-        "image_backend": "pil",
-        "record": dict(record),
+        **facts,
         "files": dict(sorted(files.items())),
     }
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -85,11 +82,12 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         version = config["schema_version"]
-        needed = ("components", "template_digest", "record", "files")
+        is_ensemble = "members" in config
+        needed = ("components", "record", "files", *([] if is_ensemble else ["template_digest"]))
         absent = [name for name in needed if not isinstance(config.get(name), dict | str)]
         absent += [
             f"components.{kind}"
-            for kind in ("backbone", "head", "loss", "paradigm")
+            for kind in (ENSEMBLE_KINDS if is_ensemble else KINDS)
             if not absent
             and not {"name", "plugin", "version", "options"} <= set(config["components"].get(kind, ()))
         ]
@@ -103,6 +101,15 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged: {absent[0]} is missing")
     _check_files(directory, config["files"], verify=verify)
     return dict(config)
+
+
+def is_ensemble(directory: Path) -> bool:
+    """Tell an ensemble's directory from a model's, and from what is neither."""
+    try:
+        config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "members" in config
 
 
 def save_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
@@ -170,7 +177,9 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
 
 def _is_harmless(name: str) -> bool:
     """Tell notes for people, and what git and download tools leave, from files that are loaded."""
-    return name.startswith(".") or name.endswith(".md") or name == "LICENSE"
+    *folders, last = name.split("/")
+    is_hidden = any(part.startswith(".") for part in (*folders, last))
+    return is_hidden or last.endswith(".md") or last == "LICENSE"
 
 
 def sync(path: Path) -> None:

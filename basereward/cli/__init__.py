@@ -10,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from basereward import __version__
-from basereward.errors import BaseRewardError
+from basereward.errors import BaseRewardError, ScaleWarning
 from basereward.plugins import PluginWarning, manager
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ def _modules(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _shorten(show: object) -> object:
-    """Return a `warnings.showwarning` that shows plugins' warnings without a line of our code."""
+    """Return a `warnings.showwarning` that shows warnings of ours without a line of our code."""
 
     def showwarning(message: Warning | str, category: type[Warning], *place: object) -> None:
-        if issubclass(category, PluginWarning):
+        if issubclass(category, PluginWarning | ScaleWarning):
             print(f"basereward: warning: {message}", file=sys.stderr)
         else:
             show(message, category, *place)  # type: ignore[operator]

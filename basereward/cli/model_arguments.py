@@ -25,8 +25,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         "model",
         metavar="MODEL",
         nargs="*" if several else None,
-        help="a model directory, such as a run's `model`; or a judge without a model: longest, shortest, "
-        "random, random:SEED (./longest is a directory of that name)",
+        help="the directory of a model, such as a run's `model`, or of an ensemble; or a judge without a "
+        "model: longest, shortest, random, random:SEED (./longest is a directory of that name)",
     )
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
@@ -68,7 +68,7 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer:
     import torch
     from transformers.utils import logging
 
-    from basereward.model import RewardModel
+    from basereward import ensemble
 
     # Its bars and remarks would stand between ours; what matters of them is an error of `load`.
     logging.set_verbosity_error()
@@ -82,4 +82,4 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device}: {reason}") from error
-    return RewardModel.load(name, device=device)
+    return ensemble.load_model(name, device=device)

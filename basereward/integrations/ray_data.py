@@ -25,7 +25,7 @@ class RewardStage:
     Each of Ray's actors has a model of its own. Rewards are those of `basereward score`.
 
     Args:
-        model: A model directory, which every node sees.
+        model: The directory of a model or an ensemble, which every node sees.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         device: `auto` for a GPU where the actor has one.
         root: Directory of pictures that rows name by relative paths.
@@ -34,11 +34,11 @@ class RewardStage:
     def __init__(self, model: str, *, batch_size: int = 8, device: str = "auto", root: str = ".") -> None:
         import torch
 
-        from basereward.model import RewardModel
+        from basereward.ensemble import load_model
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model: Any = RewardModel.load(model, device=device)
+        self.model: Any = load_model(model, device=device)
         self.batch_size = batch_size
         self.root = Path(root)
 

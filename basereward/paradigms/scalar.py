@@ -124,30 +124,7 @@ class Scalar(nn.Module):
         rewards: Tensor = self.head(self.backbone(forest), forest)
         return rewards
 
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
-        """Return the loss of prepared comparisons."""
-        hidden, forest = self._encoded(batch)
-        targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
-        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
-        return output
-
-    @torch.no_grad()
-    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
-        """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched
-        off.
-        """
-        rewards: Tensor = self.head(*self._encoded(batch))
-        return rewards
-
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
-
-    def _encoded(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
+    def encoded(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
         """Return hidden states [B, L, D], of the ends alone where they are kept, and their forest."""
         if self._kept is None:
             forest = self._forest(batch)
@@ -162,6 +139,29 @@ class Scalar(nn.Module):
                 ends = self._kept.keep(item.key, self.backbone(forest), forest)
             found.append(ends)
         return joined(found, next(self.head.parameters()).device)
+
+    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+        """Return the loss of prepared comparisons."""
+        hidden, forest = self.encoded(batch)
+        targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
+        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
+        return output
+
+    @torch.no_grad()
+    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+        """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched
+        off.
+        """
+        rewards: Tensor = self.head(*self.encoded(batch))
+        return rewards
+
+    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
+        """Return the loss of comparisons."""
+        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
+
+    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of comparisons, in their order."""
+        return self.score_of([self.prepare(comparison) for comparison in comparisons])
 
     def _forest(self, batch: Sequence[Prepared]) -> Forest:
         trees = [item.tree for item in batch if item.tree is not None]

@@ -1,0 +1,88 @@
+"""The scales of an ensemble's members: measured, and watched, since a mean of other scales is no mean.
+
+Letters: M members, N responses.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from basereward.comparison import Comparison
+from basereward.ensemblers import centred, margins, scales
+from basereward.errors import ScaleWarning
+
+MAX_SCALE_RATIO = 10.0
+"""How many times as large as another's a member's rewards may be before that is worth a warning."""
+
+NUM_FREE = 8
+"""Degrees of freedom, responses less comparisons, of which a member's scale is estimated before that."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a member is like on the comparisons that an ensemble was fitted on.
+
+    Attributes:
+        mean: Of its rewards.
+        scale: Their standard deviation within comparisons.
+        accuracy: Share of pairs that it has in order, equal rewards counting half.
+    """
+
+    mean: float
+    scale: float
+    accuracy: float
+
+    @classmethod
+    def of(cls, rewards: Tensor, comparisons: Sequence[Comparison]) -> Measured | None:
+        """Return what a member with rewards [1, N] is like, on the comparisons that it was asked about; None
+        where there is none.
+        """
+        sizes = [len(comparison.responses) for comparison in comparisons]
+        asked = [
+            (row, own)
+            for row, own in zip(comparisons, torch.split(rewards.double(), sizes, 1), strict=True)
+            if not bool(own.isnan().any())
+        ]
+        if not asked:
+            return None
+        rows, own = [row for row, _ in asked], torch.cat([values for _, values in asked], 1)
+        accuracy = (margins(own, rows).sign() / 2 + 0.5).mean()
+        return cls(float(own.mean()), float(scales(own, rows)[0]), float(accuracy))
+
+
+class ScaleWatch:
+    """Estimates the members' scales as rewards come by, and warns once when they are far apart."""
+
+    def __init__(self, names: Sequence[str], ensembler: str) -> None:
+        self.names = names
+        self.ensembler = ensembler
+        self._squares = torch.zeros(len(names), dtype=torch.float64)
+        self._num_free = torch.zeros(len(names), dtype=torch.float64)
+
+    def add(self, members: Tensor, comparisons: Sequence[Comparison]) -> bool:
+        """Take rewards [M, N]; return whether there was reason to warn."""
+        deviations = centred(members, comparisons)
+        self._squares += deviations.nan_to_num().square().sum(1)
+        sizes = [len(comparison.responses) for comparison in comparisons]
+        free = torch.tensor([1 - 1 / size for size in sizes for _ in range(size)])
+        self._num_free += (deviations.isfinite() * free).sum(1)
+        known = self._num_free >= NUM_FREE
+        scale = (self._squares / self._num_free).sqrt()
+        if not bool(known.all()) or float(scale.max()) <= MAX_SCALE_RATIO * float(scale.min()):
+            return False
+        each = ", ".join(
+            f"{name} {value:.3g}" for name, value in zip(self.names, scale.tolist(), strict=True)
+        )
+        warnings.warn(
+            f"the members' rewards are on different scales, so that under {self.ensembler!r} those of "
+            f"{self.names[int(scale.argmax())]} decide (standard deviation within comparisons: {each}); "
+            "z-mean, rank-mean and stacked count all alike",
+            ScaleWarning,
+            stacklevel=2,
+        )
+        return True

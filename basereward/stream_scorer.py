@@ -1,0 +1,105 @@
+"""Scoring a stream of comparisons, batch by batch, with the next batch prepared while one is scored."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from basereward.comparison import Comparison
+from basereward.data import place_of
+from basereward.errors import ConfigError, DataError
+
+Result = TypeVar("Result")
+
+
+class StreamScorer(abc.ABC, Generic[Result]):
+    """Base of what scores; a subclass says how a batch is prepared on the CPU and how it is scored then."""
+
+    @abc.abstractmethod
+    def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
+        """Do what the CPU can do ahead; called in a thread. What can't be prepared is kept as its error."""
+
+    @abc.abstractmethod
+    def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[Result | DataError]:
+        """Return the result of each comparison of a batch, or the error that kept it from having one.
+
+        Args:
+            batch: Comparisons.
+            prepared: What `prepare_batch` made of them.
+        """
+
+    @property
+    def is_training(self) -> bool:
+        """Whether what prepares and scores is in training, and so can't do it in evaluation ahead of time."""
+        return False
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Switch what prepares and scores to evaluation, and back."""
+        return nullcontext()
+
+    def score(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8, progress: bool = False
+    ) -> list[Result]:
+        """Return the rewards of each comparison's responses; higher is better, the scale has no zero.
+
+        Args:
+            comparisons: What to score; ranks are not needed.
+            batch_size: Comparisons a forward pass; the rewards don't depend on it.
+            progress: Whether to show a progress bar on standard error.
+
+        Raises:
+            DataError: When a comparison can't be encoded; `score_stream` hands such errors out instead.
+        """
+        comparisons = list(comparisons)
+        rewards = []
+        stream = self.score_stream(comparisons, batch_size=batch_size)
+        if progress:
+            from rich.console import Console
+            from rich.progress import track
+
+            stream = track(stream, "scoring", total=len(comparisons), console=Console(stderr=True))
+        for number, (comparison, result) in enumerate(stream):
+            if isinstance(result, DataError):
+                label = comparison.id or (str(number) if len(comparisons) > 1 else "")
+                raise result.at(**place_of(comparison)).at(file=f"comparison {label}" if label else None)
+            rewards.append(result)
+        return rewards
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, Result | DataError]]:
+        """Yield each comparison with its rewards, or with the error that kept it from being scored.
+
+        The order is kept and memory stays flat, so the input may be endless. Of a list, a thread opens the
+        pictures of the next batch and tokenises it while one is scored.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
+        if isinstance(comparisons, Sequence) and not self.is_training:
+            yield from self._score_ahead(comparisons, batch_size)
+            return
+        waiting = iter(comparisons)
+        while batch := list(islice(waiting, batch_size)):
+            with self.evaluating():
+                results = self.score_prepared(batch, self.prepare_batch(batch))
+            yield from zip(batch, results, strict=True)
+
+    def _score_ahead(
+        self, comparisons: Sequence[Comparison], batch_size: int
+    ) -> Iterator[tuple[Comparison, Result | DataError]]:
+        """Score, with a thread that prepares the next batch; what it prepares must not hang on training."""
+        batches = [
+            comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
+        ]
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-score") as thread:
+            upcoming = thread.submit(self.prepare_batch, batches[0]) if batches else None
+            for number, batch in enumerate(batches):
+                assert upcoming is not None
+                prepared = upcoming.result()
+                if number + 1 < len(batches):
+                    upcoming = thread.submit(self.prepare_batch, batches[number + 1])
+                yield from zip(batch, self.score_prepared(batch, prepared), strict=True)
