@@ -226,7 +226,7 @@ class Ensemble(StreamScorer[EnsembleRewards]):
                     {"name": name, "measured": asdict(self.measured[name]) if name in self.measured else None}
                     for name in self.members.names
                 ],
-                "state": self.ensembler.state() if hasattr(self.ensembler, "fit") else None,
+                "state": self.state,
                 "record": {**self.record, **record},
             }
             model_directory.write_config(place, facts)
@@ -240,6 +240,11 @@ class Ensemble(StreamScorer[EnsembleRewards]):
     def num_truncated(self) -> int:
         """Responses cut short so far, each time a backbone read them."""
         return self.members.num_truncated
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What the ensembler has learned; None for one that learns nothing."""
+        return dict(self.ensembler.state()) if hasattr(self.ensembler, "fit") else None
 
     def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
         """Do what the CPU can do ahead, once for members that share a backbone."""

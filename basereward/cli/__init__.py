@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "plan",
     "plot",
+    "ensemble",
     "evaluate",
     "score",
     "score-shards",

@@ -289,9 +289,9 @@ def _report_output(output: Path | None) -> None:
 
 
 def _lines(evaluation: Evaluation) -> list[Line]:
-    from basereward.evaluation.report import lines
+    from basereward.evaluation.report import lines_of
 
-    return lines(evaluation.metrics)
+    return lines_of(evaluation)
 
 
 def _print_lines(found: Iterable[Line]) -> None:

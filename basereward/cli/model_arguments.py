@@ -28,6 +28,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         help="the directory of a model, such as a run's `model`, or of an ensemble; or a judge without a "
         "model: longest, shortest, random, random:SEED (./longest is a directory of that name)",
     )
+    add_running_arguments(parser)
+
+
+def add_running_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how models are run, which `device_of` reads."""
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
     )
@@ -59,16 +64,34 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer:
         ModelError: When the directory is incomplete or damaged.
         ConfigError: When batch size or device can't be.
     """
-    if args.batch_size < 1:
-        raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
     from basereward.evaluation.judges import is_judge, judge_of
 
+    check_batch_size(args)
     if is_judge(name) and not Path(name).is_dir():
         return judge_of(name)
+    from basereward import ensemble
+
+    return ensemble.load_model(name, device=device_of(args))
+
+
+def check_batch_size(args: argparse.Namespace) -> None:
+    """Raise unless the batch size can be.
+
+    Raises:
+        ConfigError: When it can't.
+    """
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """Return where models go, and have transformers load them without a word.
+
+    Raises:
+        ConfigError: When there is no such device.
+    """
     import torch
     from transformers.utils import logging
-
-    from basereward import ensemble
 
     # Its bars and remarks would stand between ours; what matters of them is an error of `load`.
     logging.set_verbosity_error()
@@ -82,4 +105,4 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device}: {reason}") from error
-    return ensemble.load_model(name, device=device)
+    return str(device)

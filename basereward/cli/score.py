@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError, DataError
@@ -31,6 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_arguments(parser)
+    parser.add_argument(
+        "--members", action="store_true", help="of an ensemble, also each member's rewards and how far apart"
+    )
     one = parser.add_argument_group("one prompt")
     one.add_argument(
         "--prompt", metavar="TEXT", help="<image> marks a picture's place; without, pictures come first"
@@ -74,15 +77,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _score_prompt(args: argparse.Namespace) -> int:
     from basereward.comparison import Comparison
+    from basereward.evaluation.scoring import members_of
 
     comparison = Comparison(args.prompt, args.response, images=args.image)
-    model = load_model(args, args.model)
+    model = _loaded(args)
     [(_, rewards)] = model.score_stream([comparison], batch_size=1)
     if isinstance(rewards, DataError):
         raise rewards
     report_counts(model)
+    members = members_of(rewards) if args.members else {}
     if args.json:
-        print(json.dumps({"rewards": rewards}))
+        print(json.dumps({"rewards": rewards, **members}))
         return 0
 
     from rich.console import Console
@@ -90,12 +95,25 @@ def _score_prompt(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("reward", justify="right")
+    columns = [("reward", rewards), *members.get("members", {}).items()]
+    if members.get("disagreement"):
+        columns.append(("disagreement", members["disagreement"]))
+    for title, _ in columns:
+        table.add_column(Text(title), justify="right")
     table.add_column("response", overflow="fold")
-    for reward, response in sorted(zip(rewards, args.response, strict=True), key=lambda row: -row[0]):
-        table.add_row(f"{reward:+.4f}", Text(response))
+    for number in sorted(range(len(rewards)), key=lambda number: -rewards[number]):
+        cells = [f"{column[number]:+.4f}" for _, column in columns]
+        table.add_row(*cells, Text(args.response[number]))
     Console().print(table)
     return 0
+
+
+def _loaded(args: argparse.Namespace) -> Any:
+    """Load the model; with `--members` it has to have some."""
+    model = load_model(args, args.model)
+    if args.members and not hasattr(model, "members"):
+        raise ConfigError(f"--members goes with an ensemble; {args.model} is a single model")
+    return model
 
 
 def _score_file(args: argparse.Namespace) -> int:
@@ -109,7 +127,7 @@ def _score_file(args: argparse.Namespace) -> int:
     resume_point(
         args.input, args.output, batch_size=args.batch_size, resume=args.resume, overwrite=args.overwrite
     )
-    model = load_model(args, args.model)
+    model = _loaded(args)
     counts = score_file(
         model,
         args.input,
@@ -117,6 +135,7 @@ def _score_file(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         resume=args.resume,
         overwrite=args.overwrite,
+        members=args.members,
         progress=not args.quiet,
     )
     report_counts(model)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from basereward.evaluation import plots, report, sheet
 from basereward.evaluation.metrics import GAPS, Metrics, metrics_of
 from basereward.evaluation.pairs import GROUP, PairCollector, ScoredPairs, pairs_to_judge
 from basereward.evaluation.progress import progress_bar
-from basereward.evaluation.scoring import Scorer, placed, score_in_order
+from basereward.evaluation.scoring import Scorer, members_of, placed, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,6 +84,10 @@ class Evaluation:
         wrong: The comparisons with the most negative margins, the worst first.
         num_comparisons: How many comparisons there were, those included that could not be scored.
         seconds: How long the scoring took.
+        statistics: What the model counted, such as verdicts that could not be read.
+        members: Of an ensemble, what the evaluation found of each member whose rewards have pairs.
+        disagreement: Of an ensemble, how far its members are apart: the mean over responses of
+            `EnsembleRewards.disagreement`; None where no two members were asked.
     """
 
     metrics: Metrics
@@ -92,6 +97,9 @@ class Evaluation:
     wrong: Sequence[Wrong]
     num_comparisons: int
     seconds: float
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    members: Mapping[str, Evaluation] = field(default_factory=dict)
+    disagreement: float | None = None
 
     @property
     def accuracy(self) -> Interval:
@@ -112,13 +120,21 @@ class Evaluation:
             **self.metrics.to_dict(),
             "num_rejected": len(self.rejected),
             "seconds": round(self.seconds, 3),
+            **({"statistics": dict(self.statistics)} if self.statistics else {}),
+            **({"disagreement": self.disagreement} if self.disagreement is not None else {}),
+            **(
+                {"members": {name: member.to_dict() for name, member in self.members.items()}}
+                if self.members
+                else {}
+            ),
         }
 
     def save(self, directory: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write the report, its plots and the sheet of the most wrong comparisons.
 
         The files: `report.json`, `report.md`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`, `wrong.html`,
-        `wrong.png`. Without matplotlib there are no plots, and `report.md` says so.
+        `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`. Without matplotlib there are no plots, and
+        `report.md` says so.
 
         Args:
             directory: Where to; made if it isn't there, files in it are replaced.
@@ -129,13 +145,18 @@ class Evaluation:
         facts = dict(facts or {})
         _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in self.results))
         _write_lines(directory / "rejected.jsonl", map(report.rejected_row, self.rejected))
+        for name, member in self.members.items():
+            (directory / "members" / name).mkdir(parents=True, exist_ok=True)
+            _write_lines(
+                directory / "members" / name / "rewards.jsonl", (one.to_dict() for one in member.results)
+            )
         drawn = plots.save(self.metrics, self.pairs, directory / "plots") if plots.is_available() else []
         sheet.save_html(self.wrong, directory / "wrong.html")
         sheet.save_picture(self.wrong, directory / "wrong.png")
         text = report.markdown(
-            self.metrics,
+            report.lines_of(self),
             self.rejected,
-            facts,
+            {**facts, **self.statistics},
             [path.relative_to(directory).as_posix() for path in drawn],
             len(self.wrong),
         )
@@ -169,12 +190,10 @@ def evaluate(
     Raises:
         DataError: When no pair can be judged; for any bad row of a `Dataset` whose `on_bad_row` is "fail".
     """
-    collector = PairCollector()
-    results: list[Result] = []
+    whole = _Tally(num_wrong)
+    members: dict[str, _Tally] = {}
     rejected: list[DataError] = []
-    # A heap whose first entry is the least wrong of those kept.
-    wrong: list[tuple[float, int, Wrong]] = []
-    num_right = num_judged = 0
+    disagreement: list[float] = []
     number = -1
     is_strict = isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail"
     start = time.perf_counter()
@@ -188,31 +207,82 @@ def evaluate(
                 rejected.append(scored)
                 continue
             assert isinstance(item, Comparison)  # an error comes with itself as its result
-            margin = collector.add(item, scored)
-            group = str(item.meta.get(GROUP, ""))
-            result = Result(item.id, item.source, number, group, tuple(scored), item.ranks or (), margin)
-            results.append(result)
-            if margin is not None:
-                num_judged += 1
-                num_right += margin > 0
-                if margin < 0:
-                    heapq.heappush(wrong, (-margin, -len(results), Wrong(item, result)))
-                    if len(wrong) > num_wrong:
-                        heapq.heappop(wrong)
-                advance(0, f"{num_right / num_judged:.3f} wholly right")
+            whole.add(number, item, scored)
+            of_members = members_of(scored)
+            disagreement += of_members.get("disagreement", [])
+            for name, rewards in of_members.get("members", {}).items():
+                members.setdefault(name, _Tally(0)).add(number, item, rewards)
+            if whole.num_judged:
+                advance(0, f"{whole.num_right / whole.num_judged:.3f} wholly right")
     seconds = time.perf_counter() - start
     if isinstance(comparisons, Dataset):
         rejected = [*comparisons.rejected, *rejected]
     try:
-        metrics = metrics_of(pairs := collector.collected(), gaps=gaps)
+        found = whole.evaluation(number + 1, rejected, seconds, gaps)
     except DataError as error:
         if rejected:
             raise DataError(
                 f"{error.reason}; {len(rejected)} rows were rejected, the first: {rejected[0]}"
             ) from error
         raise
-    worst = [entry[2] for entry in sorted(wrong, key=lambda entry: entry[:2], reverse=True)]
-    return Evaluation(metrics, pairs, results, rejected, worst, number + 1, seconds)
+    return replace(
+        found,
+        statistics=dict(getattr(model, "statistics", {})),
+        members={
+            name: tally.evaluation(number + 1, rejected, seconds, gaps)
+            for name, tally in members.items()
+            if tally.num_judged
+        },
+        disagreement=statistics.fmean(disagreement) if disagreement else None,
+    )
+
+
+class _Tally:
+    """Takes what one model gives, comparison by comparison.
+
+    Args:
+        num_wrong: How many of the most wrong comparisons to keep.
+
+    Attributes:
+        num_judged: Comparisons with a pair that is no tie.
+        num_right: Those of which the model has every pair in order.
+    """
+
+    def __init__(self, num_wrong: int) -> None:
+        self.num_judged = self.num_right = 0
+        self._num_wrong = num_wrong
+        self._collector = PairCollector()
+        self._results: list[Result] = []
+        # A heap whose first entry is the least wrong of those kept.
+        self._wrong: list[tuple[float, int, Wrong]] = []
+
+    def add(self, number: int, comparison: Comparison, rewards: Sequence[float]) -> None:
+        """Take the rewards [N] of a comparison."""
+        margin = self._collector.add(comparison, rewards)
+        group = str(comparison.meta.get(GROUP, ""))
+        ranks = comparison.ranks or ()
+        result = Result(comparison.id, comparison.source, number, group, tuple(rewards), ranks, margin)
+        self._results.append(result)
+        if margin is None:
+            return
+        self.num_judged += 1
+        self.num_right += margin > 0
+        if margin < 0 and self._num_wrong:
+            heapq.heappush(self._wrong, (-margin, -len(self._results), Wrong(comparison, result)))
+            if len(self._wrong) > self._num_wrong:
+                heapq.heappop(self._wrong)
+
+    def evaluation(
+        self, num_comparisons: int, rejected: Sequence[DataError], seconds: float, gaps: Sequence[float]
+    ) -> Evaluation:
+        """Return what was found.
+
+        Raises:
+            DataError: When no pair can be judged.
+        """
+        metrics = metrics_of(pairs := self._collector.collected(), gaps=gaps)
+        worst = [entry[2] for entry in sorted(self._wrong, key=lambda entry: entry[:2], reverse=True)]
+        return Evaluation(metrics, pairs, self._results, rejected, worst, num_comparisons, seconds)
 
 
 def _judgeable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataError]:

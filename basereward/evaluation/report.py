@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from basereward.errors import DataError
+    from basereward.evaluation.evaluation import Evaluation
     from basereward.evaluation.interval import Interval
     from basereward.evaluation.metrics import Metrics
 
@@ -61,8 +62,21 @@ def lines(metrics: Metrics) -> list[Line]:
     return found
 
 
+def lines_of(evaluation: Evaluation) -> list[Line]:
+    """Return the table, with the members of an ensemble and how far they are apart after the accuracy."""
+    first, *others = lines(evaluation.metrics)
+    members = [
+        Line(f"  member {name}", str(part := member.metrics.accuracy), _of_pairs(part))
+        for name, member in evaluation.members.items()
+    ]
+    if evaluation.disagreement is not None:
+        value = f"{evaluation.disagreement:.3g}"
+        members.append(Line("  members' disagreement", value, "mean deviation over members"))
+    return [first, *members, *others]
+
+
 def markdown(
-    metrics: Metrics,
+    table: Iterable[Line],
     rejected: Sequence[DataError],
     facts: Mapping[str, Any],
     drawn: Iterable[str],
@@ -71,7 +85,7 @@ def markdown(
     """Return the report as Markdown.
 
     Args:
-        metrics: The numbers.
+        table: What `lines_of` gives.
         rejected: Rows that could not be used.
         facts: What else to say, such as model and data.
         drawn: Paths of the plots, relative to the report.
@@ -80,7 +94,7 @@ def markdown(
     text = ["# Evaluation", ""]
     text += [f"- {name}: `{value}`" for name, value in facts.items()]
     text += ["", "| metric | value | |", "|---|---|---|"]
-    text += [f"| {_cell(line.name)} | {line.value} | {_cell(line.note)} |" for line in lines(metrics)]
+    text += [f"| {_cell(line.name)} | {line.value} | {_cell(line.note)} |" for line in table]
     text += [
         "",
         "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that "

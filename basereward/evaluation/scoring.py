@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from basereward.data import place_of
 from basereward.errors import ConfigError, DataError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from basereward.comparison import Comparison
 
 Rewards: TypeAlias = "list[float]"
+"""Those of an ensemble have `members`, each one's rewards by name, and `disagreement` too."""
 
 CHUNK_BATCHES = 16
 """Batches that are put in order of length at once, and come out at once."""
@@ -77,6 +78,12 @@ def _score(
         results[number] = placed(result, item) if isinstance(result, DataError) else result
         advance()
     return [results[number] for number in range(len(chunk))]
+
+
+def members_of(rewards: Rewards) -> dict[str, Any]:
+    """Return what an ensemble's rewards were made of, as JSON has it: nothing for those of a single model."""
+    found = {"members": getattr(rewards, "members", {}), "disagreement": getattr(rewards, "disagreement", [])}
+    return {name: value for name, value in found.items() if value}
 
 
 def placed(error: DataError, comparison: Comparison) -> DataError:

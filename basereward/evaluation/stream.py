@@ -16,7 +16,7 @@ from basereward.data.pictures import Media
 from basereward.data.reading import count_rows, read_lines, read_rows
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation.progress import progress_bar
-from basereward.evaluation.scoring import CHUNK_BATCHES, Rewards, Scorer, score_in_order
+from basereward.evaluation.scoring import CHUNK_BATCHES, Rewards, Scorer, members_of, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +60,7 @@ def score_file(
     batch_size: int = 8,
     resume: bool = False,
     overwrite: bool = False,
+    members: bool = False,
     progress: bool = True,
 ) -> Counts:
     """Score each row of a file, in our own format or TRL's, ranked or not.
@@ -75,6 +76,7 @@ def score_file(
         resume: Whether to go on with the `target` that an earlier run with the same model, input and batch
             size has left; the file becomes what it would have been without the interruption.
         overwrite: Whether to replace a target that holds something.
+        members: Whether a line has the rewards of an ensemble's members and their disagreement, too.
         progress: Whether to show a progress bar on standard error.
 
     Raises:
@@ -95,7 +97,7 @@ def score_file(
                 found["error"] = str(result)
                 counts.num_errors += 1
             else:
-                found["rewards"] = result
+                found |= {"rewards": result, **(members_of(result) if members else {})}
                 counts.num_scored += 1
             output.write(json.dumps(found, ensure_ascii=False).encode() + b"\n")
             output.flush()

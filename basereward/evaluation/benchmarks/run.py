@@ -23,7 +23,7 @@ class Entry:
     """What one model has scored.
 
     Attributes:
-        model: Its name.
+        model: Its name; that of an ensemble's member follows the ensemble's.
         folder: Its directory in a report.
         scores: The benchmark's metrics, the official one first.
         evaluation: The rewards, and what is known of them on any data.
@@ -162,8 +162,14 @@ def run_benchmark(
     entries: list[Entry] = []
     for model, scorer in models.items():
         evaluation = evaluate(scorer, benchmark.comparisons(), batch_size, progress, gaps=gaps)
-        folder = _folder(model, {entry.folder for entry in entries})
-        entries.append(Entry(model, folder, benchmark.report(evaluation.rewards), evaluation))
+        found = {model: evaluation}
+        for member, own in evaluation.members.items():
+            # One that was asked about a part only has no official number.
+            if len(own.results) == len(evaluation.results):
+                found[f"{model}: {member}"] = own
+        for label, own in found.items():
+            folder = _folder(label, {entry.folder for entry in entries})
+            entries.append(Entry(label, folder, benchmark.report(own.rewards), own))
     return BenchmarkRun(
         name=name,
         title=getattr(benchmark, "title", name),

@@ -1,0 +1,140 @@
+"""`basereward ensemble`: several models as one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
+from basereward.cli.model_arguments import add_running_arguments, check_batch_size, device_of
+from basereward.errors import ConfigError
+from basereward.options import Component
+
+if TYPE_CHECKING:
+    import argparse
+
+    from basereward.ensemble import Ensemble
+
+FIT_ROWS = 1000
+"""As arXiv 2509.16127 has it, section 4.7."""
+
+EXAMPLES = """\
+examples:
+  basereward ensemble runs/qwen/model runs/intern/model --output both
+  basereward ensemble runs/*/model --ensembler confidence-weighted --fit held-out.jsonl --output weighted
+  basereward ensemble runs/*/model --ensembler mean-minus-std --set coefficient=0.5 --output careful
+  basereward evaluate both --data pairs.jsonl
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "ensemble",
+        help="make one model of several",
+        description="Join models into one, in a directory that is evaluated, scores and serves like theirs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "members", metavar="MODEL", nargs="+", help="a model directory, such as a run's `model`"
+    )
+    parser.add_argument("--output", "-o", metavar="DIR", required=True, help="where to write the ensemble")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    parser.add_argument(
+        "--ensembler", metavar="NAME", default="mean", help="how rewards are joined (default: mean)"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="an option of the ensembler, such as coefficient=0.5; may be repeated",
+    )
+    fitting = parser.add_argument_group("fitting")
+    fitting.add_argument(
+        "--fit",
+        metavar="DATA",
+        help="comparisons of known order that no member was trained on: members are measured on them, and "
+        "ensemblers that learn learn from them",
+    )
+    fitting.add_argument(
+        "--fit-rows", metavar="N", type=int, default=FIT_ROWS, help="how many are drawn (default: 1000)"
+    )
+    fitting.add_argument("--seed", metavar="N", type=int, default=0, help="which are drawn (default: 0)")
+    add_data_arguments(fitting)
+    add_running_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the ensemble, and print what its members are like."""
+    from basereward.plugins import manager
+
+    check_batch_size(args)
+    output = Path(args.output)
+    if output.exists() and not args.overwrite:
+        raise ConfigError(f"--output {output} exists; --overwrite replaces it")
+    options = {
+        key.removeprefix("ensembler."): value for key, value in key_values(args.overrides, "--set").items()
+    }
+    component = Component(args.ensembler, options)
+    plugins = manager()
+    plugins.resolve("ensembler", component)
+    if args.fit is None and hasattr(plugins.load("ensembler", args.ensembler), "fit"):
+        raise ConfigError(f"ensembler {args.ensembler!r} learns from comparisons; give --fit DATA")
+    if args.fit_rows < 1:
+        raise ConfigError(f"--fit-rows is a number of comparisons >= 1, not {args.fit_rows}")
+    from basereward.ensemble import Ensemble
+
+    made = Ensemble.of(args.members, component, device=device_of(args), plugins=plugins)
+    facts = {}
+    if args.fit is not None:
+        _fit(args, made)
+        facts = {"fit_data": args.fit}
+    made.save(output, **facts)
+    _print(made)
+    print(f"ensemble: {output}")
+    return 0
+
+
+def _fit(args: argparse.Namespace, made: Ensemble) -> None:
+    from basereward.data.sampling import sample
+    from basereward.evaluation.progress import progress_bar
+
+    dataset = load_dataset(args, args.fit)
+    rows = sample(dataset, args.fit_rows, args.seed)
+    with progress_bar("fitting", len(rows), is_shown=not args.quiet) as advance:
+        made.fit(rows, batch_size=args.batch_size, advance=advance)
+    fit = made.record["fit"]
+    if not args.quiet:
+        left_out = f", {fit['num_left_out']:,} left out" if fit["num_left_out"] else ""
+        rejected = f", {len(dataset.rejected):,} rows rejected" if dataset.rejected else ""
+        print(f"fitted on {fit['num_comparisons']:,} comparisons{left_out}{rejected}", file=sys.stderr)
+
+
+def _print(made: Ensemble) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    weights = (
+        {}
+        if made.state is None
+        else dict(zip(made.members.names, made.state.get("weights", ()), strict=False))
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("member")
+    if made.measured:
+        for title in ("accuracy", "scale", *(["weight"] if weights else [])):
+            table.add_column(title, justify="right")
+    for name in made.members.names:
+        own = made.measured.get(name)
+        cells = ["", ""] if own is None else [f"{own.accuracy:.3f}", f"{own.scale:.3g}"]
+        cells += [f"{weights[name]:.3g}"] if weights else []
+        table.add_row(Text(name), *(cells if made.measured else []))
+    Console().print(table)
