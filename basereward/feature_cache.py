@@ -196,6 +196,7 @@ class WeightsDigest:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self._look()
         self._lock = threading.Lock()
         self._versions: list[tuple[int, int]] | None = None
         self._digest = ""
@@ -203,11 +204,19 @@ class WeightsDigest:
     def __call__(self) -> str:
         """Return the SHA-256 of names, types, shapes and content of all parameters and buffers."""
         with self._lock:
-            tensors = chain(self.module.parameters(), self.module.buffers())
-            versions = [(tensor._version, tensor.data_ptr()) for tensor in tensors]
+            if any(table != before for table, before in self._children):
+                self._look()
+            tensors = chain.from_iterable(table.values() for table in self._tables)
+            versions = [(own._version, own.data_ptr()) for own in tensors if own is not None]
             if versions != self._versions:
                 self._versions, self._digest = versions, _digest(self.module)
             return self._digest
+
+    def _look(self) -> None:
+        """Note where the tensors are; to walk down to them for each input would take longer than all else."""
+        parts = list(self.module.modules())
+        self._tables = [table for part in parts for table in (part._parameters, part._buffers)]
+        self._children = [(part._modules, dict(part._modules)) for part in parts if part._modules]
 
 
 def _digest(module: nn.Module) -> str:

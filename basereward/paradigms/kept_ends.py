@@ -35,13 +35,13 @@ class KeptEnds:
         self.cache = cache
         self.backbone = backbone
         self.precision = precision
+        self._fingerprint = backbone.fingerprint()
         self._digest = WeightsDigest(backbone)
 
     def key(self, comparison: Comparison) -> str:
         """Return the key of a comparison's hidden states, of its content and all that reads it."""
-        backbone = self.backbone
-        device = next(backbone.parameters()).device.type
-        decides = [backbone.fingerprint(), self._digest(), self.precision, device]
+        device = next(self.backbone.parameters()).device.type
+        decides = [self._fingerprint, self._digest(), self.precision, device]
         return key_of("ends", *decides, _content_of(comparison))
 
     def find(self, key: str) -> Ends | None:
