@@ -219,6 +219,8 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         with model_directory.replacing(Path(directory)) as place:
             known: dict[str, Path] = {}
             for name, source in self.directories.items():
+                if model_directory.digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:
+                    raise ModelError(f"{source} has changed since it was loaded; load it again")
                 _place(source, place / FOLDER / name, known)
             facts = {
                 "components": {"ensembler": self.component},

@@ -69,7 +69,7 @@ class ScaleWatch:
         deviations = centred(members, comparisons)
         self._squares += deviations.nan_to_num().square().sum(1)
         sizes = [len(comparison.responses) for comparison in comparisons]
-        free = torch.tensor([1 - 1 / size for size in sizes for _ in range(size)])
+        free = torch.tensor([1 - 1 / size for size in sizes for _ in range(size)], dtype=torch.float64)
         self._num_free += (deviations.isfinite() * free).sum(1)
         known = self._num_free >= NUM_FREE
         scale = (self._squares / self._num_free).sqrt()

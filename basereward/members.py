@@ -33,10 +33,17 @@ class Members(StreamScorer[Tensor]):
         models: By name.
         asks: From a comparison and whether each member sees pictures, [M], which are asked, [M]; the others'
             rewards are not-a-number. None to ask all.
+        digests: SHA-256 of the file that names every file of a member's directory with its own.
     """
 
-    def __init__(self, models: Mapping[str, RewardModel], asks: Asks | None = None) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, RewardModel],
+        asks: Asks | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         self.models = dict(models)
+        self.digests = dict(digests or {})
         self.asks = asks
         self.reads_pictures = [_reads_pictures(model) for model in self.models.values()]
         units: dict[tuple[str, int], list[int]] = {}
@@ -72,10 +79,16 @@ class Members(StreamScorer[Tensor]):
             ModelError: Naming the member, and the file or tensor that is at fault.
         """
         models: dict[str, RewardModel] = {}
+        digests: dict[str, str] = {}
         with_backbone: dict[str, RewardModel] = {}
         for name, directory in directories.items():
             try:
-                key = _backbone_key(model_directory.read(directory, verify=verify))
+                config = model_directory.read(directory, verify=verify)
+                if "members" in config:
+                    raise ModelError(
+                        f"{directory} is an ensemble itself; name its members, in {directory}/members"
+                    )
+                key = _backbone_key(config)
                 shared = with_backbone.get(key)
                 settings: dict[str, Any] = {**options, "device": device, "plugins": plugins, "verify": False}
                 model = RewardModel.load(directory, shared=shared, **settings)
@@ -85,7 +98,8 @@ class Members(StreamScorer[Tensor]):
                 raise ModelError(f"member {name!r}: {error}") from error
             with_backbone.setdefault(key, model)
             models[name] = model
-        return cls(models, asks)
+            digests[name] = model_directory.digest(directory / model_directory.CONFIG_FILE)
+        return cls(models, asks, digests)
 
     @property
     def names(self) -> list[str]:
@@ -181,8 +195,6 @@ def _layer(model: RewardModel) -> Any:
 
 def _backbone_key(config: Mapping[str, Any]) -> str:
     """Return what decides a model's hidden states and how its paradigm makes rewards of them."""
-    if "members" in config:  # an ensemble, which `RewardModel.load` refuses
-        return ""
     backbone, paradigm = (dict(config["components"][kind]) for kind in ("backbone", "paradigm"))
     for entry in (backbone, paradigm):
         entry.pop("version")
