@@ -12,7 +12,7 @@ from typing import Any, Literal
 from basereward import toml_writer
 from basereward.errors import ConfigError
 from basereward.options import Component, Mismatch, from_table
-from basereward.overrides import put, value_of
+from basereward.overrides import merged, put, value_of
 
 __all__ = [
     "Component",
@@ -336,21 +336,10 @@ def stage_runs(run: RunConfig) -> list[RunConfig]:
             model = "model" if stage.start == "best" else "last"
             own["init"] = str(Path(run.output, run.stages[number - 1].name, model))
         try:
-            found.append(from_table(RunConfig, _merged(own, {"data": stage.data, "train": stage.train})))
+            found.append(from_table(RunConfig, merged(own, {"data": stage.data, "train": stage.train})))
         except Mismatch as error:
             raise Mismatch(("stages", str(number), *error.path), error.reason) from None
     return found
-
-
-def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table with changes in it; tables below it are changed in their turn, all else is replaced."""
-    merged = dict(table)
-    for key, value in changes.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            value = _merged(below, value)
-        merged[key] = value
-    return merged
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -1,9 +1,10 @@
-"""Settings `KEY=VALUE` of a command line, put into the tables of a run file."""
+"""Settings put into the tables of a run file: `KEY=VALUE` of a command line, and tables of changes."""
 
 from __future__ import annotations
 
 import datetime
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from basereward.errors import ConfigError
@@ -64,3 +65,24 @@ def value_of(text: str) -> Any:
         return text
     dates = datetime.date | datetime.time  # no option is one, but a directory may be called 2025-01-31
     return text if len(table) > 1 or isinstance(table["value"], dates) else table["value"]
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with changes in it; tables below it are changed in their turn, all else is replaced.
+
+    A change with a `name` is another component, and replaces the one that is there with all its options. Keys
+    that are numbers change the items of a list, counted from 0.
+    """
+    found = dict(table)
+    for key, value in changes.items():
+        below = found.get(key)
+        if isinstance(value, Mapping) and "name" not in value:
+            if isinstance(below, str):  # `loss = "hinge"` is short for a table with that name
+                below = {"name": below}
+            if isinstance(below, Mapping):
+                value = merged(below, value)
+            elif isinstance(below, list) and all(number.isdecimal() for number in value):
+                items = merged({str(number): item for number, item in enumerate(below)}, value)
+                value = list(items.values())
+        found[key] = value
+    return found

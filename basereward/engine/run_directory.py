@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -92,6 +94,12 @@ def _resolved_source(source: Source, plugins: PluginManager) -> Source:
         if name not in known and (hint := did_you_mean(name, own)):
             raise ConfigError(f"[[data.train]] has no key {name!r}{hint}")
     return replace(source, options=plugins.resolve("dataset", source).options)
+
+
+def identity(config: RunConfig) -> str:
+    """Return a digest of all settings of a resolved run that decide the course of the training."""
+    settings = {key: value for key, value in _settings(config).items() if key not in FREE}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrite: bool) -> Path:
