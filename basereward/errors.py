@@ -45,9 +45,13 @@ class DataError(BaseRewardError):
 
     def at(self, *, file: str | None = None, line: int | None = None) -> DataError:
         """Return this error with the parts of its place that were unknown filled in."""
-        return DataError(
+        return type(self)(
             self.reason,
             file=self.file if self.file is not None else file,
             line=self.line if self.line is not None else line,
             field=self.field,
         )
+
+
+class TooLongError(DataError):
+    """A row whose texts and pictures are more tokens than the model may read."""

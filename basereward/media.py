@@ -107,6 +107,26 @@ class Image:
                 return _to_rgb(self.source)
             except Exception as error:
                 raise DataError(f"{self.name} can't be shown as RGB", field="images") from error
+        picture = self._header(max_pixels)
+        try:
+            picture.load()
+            return _to_rgb(PIL.ImageOps.exif_transpose(picture))
+        except Exception as error:
+            raise DataError(f"{self.name} is cut short or damaged", field="images") from error
+
+    def size(self, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+        """Return width and height as they are stored, without decoding a pixel.
+
+        Raises:
+            DataError: When the file is missing, no picture, or has more than `max_pixels` pixels.
+        """
+        width, height = self.source.size if _is_pil(self.source) else self._header(max_pixels).size
+        return int(width), int(height)
+
+    def _header(self, max_pixels: int) -> PIL.Image.Image:
+        """Return an encoded picture of which no pixel is decoded yet."""
+        import PIL.Image
+
         encoded = self.encoded()
         try:
             # The size is checked before a pixel is decoded, so Pillow's own later check never sees a bomb.
@@ -121,11 +141,7 @@ class Image:
                 f"{self.name} has {width} x {height} pixels; at most {max_pixels:,} are allowed",
                 field="images",
             )
-        try:
-            picture.load()
-            return _to_rgb(PIL.ImageOps.exif_transpose(picture))
-        except Exception as error:
-            raise DataError(f"{self.name} is cut short or damaged", field="images") from error
+        return picture
 
     def encoded(self) -> bytes:
         """Return the bytes of the encoded file; of a picture in memory, as PNG.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.language_head import LanguageHead
 from basereward.comparison import Comparison
-from basereward.errors import ConfigError, DataError
+from basereward.errors import ConfigError, TooLongError
 from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest, Tree, pack
 
@@ -164,7 +164,7 @@ class Limit:
         """Return the responses, cut before their end token if that was asked for, and how many were cut.
 
         Raises:
-            DataError: When one is too long and cutting was not asked for or leaves nothing of it.
+            TooLongError: When one is too long and cutting was not asked for or leaves nothing of it.
         """
         if self.max_tokens is None or len(prompt) + max(map(len, responses)) <= self.max_tokens:
             return responses, 0
@@ -177,7 +177,7 @@ class Limit:
                 fitted.append([*response[: room - 1], response[-1]])
             else:
                 hint = "the prompt leaves no room" if room < 2 else 'on_long = "truncate" cuts the response'
-                raise DataError(
+                raise TooLongError(
                     f"prompt and response are {len(prompt)} + {len(response)} tokens; "
                     f"max_tokens is {self.max_tokens} ({hint})",
                     field=f"responses[{number}]",

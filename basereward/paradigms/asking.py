@@ -11,7 +11,7 @@ import torch
 
 from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison, Message
-from basereward.errors import DataError
+from basereward.errors import DataError, TooLongError
 from basereward.forest import Tree
 from basereward.ops import common_prefix
 
@@ -44,7 +44,7 @@ def asked(backbone: Backbone, questions: Sequence[Sequence[Message]], *, room: i
     limit = getattr(getattr(backbone, "limit", None), "max_tokens", None)
     longest = max(map(len, tails))
     if limit is not None and place + longest + room > limit:
-        raise DataError(
+        raise TooLongError(
             f"the question and an answer are {place + longest} + {room} tokens; max_tokens is {limit}",
             field="responses",
         )
