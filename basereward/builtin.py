@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 @hookimpl
 def basereward_backbones() -> Mapping[str, str]:
-    """Any decoder for text, the Qwen vision-language models, and a small one for trying things out."""
+    """Any decoder for text, the Qwen and InternVL models, and a small one for trying things out."""
     return {
         "causal-lm": "basereward.backbones.causal_lm:CausalLM",
+        "internvl": "basereward.backbones.internvl:InternVL",
         "qwen-vl": "basereward.backbones.qwen_vl:QwenVL",
         "tiny": "basereward.backbones.tiny:Tiny",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -35,15 +35,21 @@ class Chat:
 
     Args:
         tokenizer: A transformers tokenizer.
+        marks: What the template writes where an `Image` or a `Video` goes. It is then given messages in
+            parts, and it says where among the texts of a message pictures stand. None gives it texts alone,
+            and pictures stand where the message has them.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, marks: Mapping[type, str] | None = None) -> None:
         self.tokenizer = tokenizer
+        self.marks = marks
+        places = [STAND_IN.format("[0-9]+"), *map(re.escape, (marks or {}).values())]
+        self._places = re.compile(f"({'|'.join(places)})")
         self.template: str = tokenizer.chat_template or PLAIN_TEMPLATE
         special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
         literals = sorted({str(token) for token in special if str(token)}, key=len, reverse=True)
         self._literal = re.compile("|".join(re.escape(literal) for literal in literals)) if literals else None
-        self._known_pieces: dict[tuple[tuple[str, int], ...], list[str]] = {}
+        self._known_pieces: dict[Any, tuple[list[str], list[int]]] = {}
         self._known_ids: dict[str, list[int]] = {}
         self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
@@ -79,26 +85,23 @@ class Chat:
             DataError: When a text can't be encoded, or there is an image or a video and the model reads none.
         """
         contents = [part for message in prompt for part in message.content]
-        pieces = self._render(prompt)
+        kinds = set(map(_kind, contents))
+        if Video in kinds and videos is None:
+            raise DataError("the model reads no videos; take them out of the row", field="videos")
+        if Image in kinds and images is None:
+            raise DataError("the model reads text only; take the images out of the row", field="images")
+        pieces, order = self._render(prompt)
         ids: list[int] = []
-        waiting_images, waiting_videos = iter(images or ()), iter(videos or ())
-        for number, piece in enumerate(pieces[:-1]):
+        waiting = {Image: iter(images or ()), Video: iter(videos or ())}
+        for piece, number in zip(pieces[:-1], order, strict=True):
             ids += self._template_ids(piece)
             if number == len(contents):
                 break
             content = contents[number]
-            if isinstance(content, Video):
-                if videos is None:
-                    raise DataError("the model reads no videos; take them out of the row", field="videos")
-                ids += next(waiting_videos)
-            elif isinstance(content, Image):
-                if images is None:
-                    raise DataError(
-                        "the model reads text only; take the images out of the row", field="images"
-                    )
-                ids += next(waiting_images)
-            else:
+            if isinstance(content, str):
                 ids += self.text_ids(content, "prompt")
+            else:
+                ids += next(waiting[_kind(content)])
         end = self._template_ids(pieces[-1].rstrip()) or [self.tokenizer.eos_token_id]
         return ids, [
             self.text_ids(response, f"responses[{number}]") + end for number, response in enumerate(responses)
@@ -134,39 +137,78 @@ class Chat:
             _keep(self._known_ids, text, ids)
         return ids
 
-    def _render(self, prompt: Sequence[Message]) -> list[str]:
-        """Return the template's text between the pieces of content; the last piece follows the response.
+    def _render(self, prompt: Sequence[Message]) -> tuple[list[str], list[int]]:
+        """Return the template's text between the pieces of content, and which content follows each of them.
 
-        The template sees roles and stand-ins only, so prompts that are alike in these share the work.
+        The last one is the response, which another text follows. The template sees roles, kinds and stand-ins
+        only, so prompts that are alike in these share the work.
         """
-        shape = tuple((message.role, len(message.content)) for message in prompt)
-        pieces = self._known_pieces.get(shape)
-        if pieces is None:
-            pieces = self._rendered(prompt)
-            _keep(self._known_pieces, shape, pieces)
-        return pieces
+        shape = tuple((message.role, *map(_kind, message.content)) for message in prompt)
+        found = self._known_pieces.get(shape)
+        if found is None:
+            found = self._rendered(prompt)
+            _keep(self._known_pieces, shape, found)
+        return found
 
-    def _rendered(self, prompt: Sequence[Message]) -> list[str]:
-        number = 0
-        messages = []
-        for message in prompt:
-            content = ""
-            for _ in message.content:
-                content += STAND_IN.format(number)
-                number += 1
-            messages.append({"role": message.role, "content": content})
-        messages.append({"role": "assistant", "content": STAND_IN.format(number)})
-        text = self.tokenizer.apply_chat_template(
-            messages, chat_template=self.template, tokenize=False, add_generation_prompt=False
-        )
-        pieces = re.split(STAND_IN.format("([0-9]+)"), text)
-        if [int(found) for found in pieces[1::2]] != list(range(number + 1)):
+    def _rendered(self, prompt: Sequence[Message]) -> tuple[list[str], list[int]]:
+        from jinja2.exceptions import TemplateError
+
+        kinds = [_kind(content) for message in prompt for content in message.content]
+        numbers = iter(range(len(kinds)))
+        messages = [
+            {"role": message.role, "content": self._content([next(numbers) for _ in message.content], kinds)}
+            for message in prompt
+        ]
+        messages.append({"role": "assistant", "content": self._content([len(kinds)], [*kinds, str])})
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, chat_template=self.template, tokenize=False, add_generation_prompt=False
+            )
+        except TemplateError as error:
+            raise DataError(f"the chat template refuses the messages: {error}", field="prompt") from error
+        parts = self._places.split(text)
+        order = self._order(parts[1::2], kinds)
+        texts = [number for number in order if number == len(kinds) or not self._is_marked(kinds[number])]
+        pictures = [number for number in order if number not in texts]
+        if (
+            sorted(order) != list(range(len(kinds) + 1))
+            or order[-1] != len(kinds)
+            or texts != sorted(texts)
+            or pictures != sorted(pictures)
+        ):
             raise DataError(
                 f"the chat template leaves out or repeats a message; roles: "
                 f"{', '.join(message.role for message in prompt)}",
                 field="prompt",
             )
-        return pieces[0::2]
+        return parts[0::2], order
+
+    def _is_marked(self, kind: type) -> bool:
+        return self.marks is not None and kind is not str
+
+    def _content(self, numbers: Sequence[int], kinds: Sequence[type]) -> Any:
+        """Return contents as the template gets them."""
+        if self.marks is None:
+            return "".join(STAND_IN.format(number) for number in numbers)
+        names = {Image: "image", Video: "video"}
+        return [
+            {"type": names[kinds[number]]}
+            if self._is_marked(kinds[number])
+            else {"type": "text", "text": STAND_IN.format(number)}
+            for number in numbers
+        ]
+
+    def _order(self, places: Sequence[str], kinds: Sequence[type]) -> list[int]:
+        """Return the contents in the order of what stands for them; a mark without a content is -1."""
+        marked = {
+            mark: iter([number for number, of in enumerate(kinds) if of is kind])
+            for kind, mark in (self.marks or {}).items()
+        }
+        return [next(marked[place], -1) if place in marked else int(place[1:-1]) for place in places]
+
+
+def _kind(content: object) -> type:
+    return next(kind for kind in (Image, Video, str) if isinstance(content, kind))
 
 
 def _keep(known: dict[Any, Any], key: object, value: object) -> None:

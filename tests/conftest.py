@@ -34,4 +34,5 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     root = tmp_path_factory.mktemp("models")
     models = {kind: tiny.save_qwen_vl(root / kind, kind) for kind in tiny.VL_KINDS}
+    models |= {kind: tiny.save_internvl(root / kind, kind) for kind in tiny.INTERNVL_KINDS}
     return models | {kind: tiny.save_causal_lm(root / kind, kind) for kind in tiny.LM_KINDS}

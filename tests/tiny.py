@@ -10,6 +10,8 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    InternVLConfig,
+    InternVLModel,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -22,12 +24,14 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLModel,
 )
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from basereward.comparison import Comparison
 
 VL_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 LM_KINDS = ("llama", "qwen2")
+INTERNVL_KINDS = ("internvl-qwen2", "internvl-llama")
 
 SPECIAL = (
     "<|endoftext|>",
@@ -142,6 +146,39 @@ def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0) -> Pa
     words.save_pretrained(directory)
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
     Qwen2VLImageProcessorPil(size=size, patch_size=14, merge_size=2).save_pretrained(directory)
+    return directory
+
+
+INTERNVL_TOKENS = ("<IMG_CONTEXT>", "<img>", "</img>", "<video>")
+INTERNVL_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}<IMG_CONTEXT>\n{% elif content['type'] == 'video' %}<video>\n"
+    "{% else %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What the published models' template writes."""
+
+
+def save_internvl(directory: Path, kind: str = "internvl-qwen2", seed: int = 0) -> Path:
+    """Write a tiny random InternVL: tiles of 56 x 56 pixels, 16 patches, 4 tokens."""
+    torch.manual_seed(seed)
+    words = tokenizer()
+    words.add_special_tokens({"additional_special_tokens": [*SPECIAL[1:3], *INTERNVL_TOKENS]})
+    words.chat_template = INTERNVL_TEMPLATE
+    vision = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    # Published towers add a tenth of each layer at first; this one all, or pictures would look alike.
+    vision |= {"image_size": 56, "patch_size": 14, "layer_scale_init_value": 1.0, "initializer_range": 0.1}
+    config = InternVLConfig(
+        text_config=text_config(model_type=kind.removeprefix("internvl-")),
+        vision_config=vision,
+        image_token_id=words.convert_tokens_to_ids(INTERNVL_TOKENS[0]),
+        image_seq_length=4,
+    )
+    InternVLModel(config).save_pretrained(directory)
+    words.save_pretrained(directory)
+    GotOcr2ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=6).save_pretrained(directory)
     return directory
 
 

@@ -58,22 +58,32 @@ def language_head(source: str, model: Any) -> LanguageHead:
     """
     embedding = model.get_input_embeddings()
     config = model.config
-    if getattr(
+    is_tied = getattr(
         config, "tie_word_embeddings", getattr(config.get_text_config(), "tie_word_embeddings", False)
-    ):
-        return LanguageHead(embedding)
+    )
     if (Path(source) / CONFIG_FILE).is_file():
+        if is_tied:
+            return LanguageHead(embedding)
         # A model directory: its head's file has the weight. Not a number until it is read from there.
         return LanguageHead(embedding, torch.full_like(embedding.weight, torch.nan, requires_grad=False))
     weight = _find(source)
     if weight is None:
+        if is_tied:
+            return LanguageHead(embedding)
         raise ModelError(f"{source} has no language-model head ({NAMES[0]}), so it can't write or judge text")
     if weight.shape != embedding.weight.shape:
         raise ModelError(
             f"{source}: the language-model head has the shape {list(weight.shape)}, "
             f"its embedding {list(embedding.weight.shape)}"
         )
-    return LanguageHead(embedding, weight.to(embedding.weight.dtype))
+    weight = weight.to(embedding.weight.dtype)
+    if is_tied:
+        if torch.equal(weight, embedding.weight.cpu()):
+            return LanguageHead(embedding)
+        # InternVL's published files have a head of their own, and a config that leaves it to a default. What
+        # is saved says what is so.
+        config.tie_word_embeddings = False
+    return LanguageHead(embedding, weight)
 
 
 def _find(source: str) -> Tensor | None:

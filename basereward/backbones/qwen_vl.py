@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.kept_features import KeptFeatures, keys_as_tensor, keys_of_tensor
+from basereward.backbones.kept_features import KeptFeatures
 from basereward.backbones.language_head import LanguageHead
 from basereward.backbones.pretrained import (
     Decoder,
@@ -155,7 +155,13 @@ class QwenVL(Backbone):
         Both go through the tower together: whatever a batch holds, there is one pass, or none.
         """
         if "image_keys" in media:
-            images = self._kept_features(media)
+            assert self._kept is not None
+            images = self._kept.features(
+                media,
+                num_pixels=lambda grids: grids.prod(-1),
+                num_tokens=lambda grids: grids.prod(-1) // self.merge**2,
+                tower=lambda patches, grid: self._tower(patches, grid)[0],
+            )
             _, videos = self._features({name: value for name, value in media.items() if "video" in name})
             return images, videos
         names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
@@ -166,29 +172,6 @@ class QwenVL(Backbone):
         seen = self._tower(patches, grids)
         num_images = len(media.get("image_grid_thw", ()))
         return seen[:num_images], seen[num_images:]
-
-    def _kept_features(self, media: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the features of each image, some of which were found in a cache; it gets the others."""
-        assert self._kept is not None
-        grids, is_known = media["image_grid_thw"], media["image_is_known"]
-        num_patches = grids.prod(-1)
-        pieces: dict[bool, Iterator[Tensor]] = {True: iter(()), False: iter(())}
-        if "image_features" in media:
-            sizes = (num_patches[is_known] // self.merge**2).tolist()
-            pieces[True] = iter(torch.split(media["image_features"], sizes))
-        if "pixel_values" in media:
-            pieces[False] = iter(torch.split(media["pixel_values"], num_patches[~is_known].tolist()))
-        found = []
-        for key, grid, is_here in zip(
-            keys_of_tensor(media["image_keys"]), grids, is_known.tolist(), strict=True
-        ):
-            features = next(pieces[is_here])
-            if not is_here:
-                # Alone, since its last digits could depend on what it is computed beside.
-                [features] = self._tower(features, grid[None])
-                self._kept.keep(key, features, grid)
-            found.append(features)
-        return found
 
     def _tower(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
         """Return the features of each picture [merged patches, D], those for deeper layers beside them."""
@@ -263,26 +246,14 @@ class QwenVL(Backbone):
         return float(vision.tokens_per_second * seconds)
 
     def _image_patches(self, comparison: Comparison) -> dict[str, Tensor]:
-        """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3], if there are images.
-
-        With a cache, there are pixels only of images that it doesn't know, and besides `image_keys`
-        [images, 32], `image_is_known` [images] and `image_features` [merged patches, D] of those it knows.
+        """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3], if there are images;
+        with a cache, what `KeptFeatures.media` has.
         """
         images = comparison.images
         if self._kept is None or not images:
             return self._pixels(images)
         keys = [self._kept.key(image) for image in images]
-        found = [self._kept.find(key) for key in keys]
-        new = self._pixels([image for image, known in zip(images, found, strict=True) if known is None])
-        grids = iter(new.pop("image_grid_thw", ()))
-        features = [known[0] for known in found if known is not None]
-        return {
-            **new,
-            **({"image_features": torch.cat(features)} if features else {}),
-            "image_grid_thw": torch.stack([next(grids) if known is None else known[1] for known in found]),
-            "image_is_known": torch.tensor([known is not None for known in found]),
-            "image_keys": keys_as_tensor(keys),
-        }
+        return self._kept.media(keys, lambda numbers: self._pixels([images[number] for number in numbers]))
 
     def _pixels(self, images: Sequence[Image]) -> dict[str, Tensor]:
         if not images:

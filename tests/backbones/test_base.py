@@ -10,6 +10,7 @@ from torch import nn
 
 from basereward.backbones.base import Backbone
 from basereward.backbones.causal_lm import CausalLM
+from basereward.backbones.internvl import InternVL
 from basereward.backbones.qwen_vl import QwenVL
 
 
@@ -28,6 +29,13 @@ def test_blocks_are_the_vision_blocks_and_then_the_decoder_layers(
         wanted += [*visual.blocks, *getattr(visual, "deepstack_merger_list", ())]
     wanted += backbone.decoder.decoder.layers
     assert [id(block) for block in backbone.blocks()] == [id(block) for block in wanted]
+
+
+@pytest.mark.parametrize("kind", tiny.INTERNVL_KINDS)
+def test_blocks_of_internvl_are_those_of_both_towers(tiny_models: dict[str, Path], kind: str) -> None:
+    backbone = InternVL(model=str(tiny_models[kind]))
+    model = backbone.model
+    assert backbone.blocks() == [*model.vision_tower.encoder.layer, *model.language_model.layers]
 
 
 def test_the_only_layer_of_a_truncated_decoder_is_a_block(tiny_models: dict[str, Path]) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from tiny import LM_KINDS, VL_KINDS
+from tiny import INTERNVL_KINDS, LM_KINDS, VL_KINDS
 
 from basereward.backbones.base import Backbone
 from basereward.backbones.causal_lm import CausalLM
+from basereward.backbones.internvl import InternVL
 from basereward.backbones.qwen_vl import Grid, QwenVL, mrope_positions
 from basereward.comparison import Comparison
 from basereward.forest import Forest
@@ -21,12 +22,13 @@ TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 def build(directory: Path, kind: str, **options: str) -> Backbone:
     """Build a tiny backbone."""
-    return (QwenVL if kind in VL_KINDS else CausalLM)(model=str(directory), **options)
+    kinds = {**dict.fromkeys(VL_KINDS, QwenVL), **dict.fromkeys(INTERNVL_KINDS, InternVL)}
+    return kinds.get(kind, CausalLM)(model=str(directory), **options)
 
 
 def rows(kind: str) -> list[Comparison]:
     """Return comparisons that the kind of backbone reads."""
-    return tiny.comparisons(images=kind in VL_KINDS)
+    return tiny.comparisons(images=kind in (*VL_KINDS, *INTERNVL_KINDS))
 
 
 def rewards_and_gradients(
@@ -40,7 +42,7 @@ def rewards_and_gradients(
     return rewards.detach(), gradients
 
 
-@pytest.fixture(params=[*VL_KINDS, *LM_KINDS])
+@pytest.fixture(params=[*VL_KINDS, *INTERNVL_KINDS, *LM_KINDS])
 def kind(request: pytest.FixtureRequest) -> str:
     """Return each architecture's name in turn."""
     return request.param

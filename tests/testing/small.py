@@ -18,7 +18,11 @@ PNG = published.picture()
 
 def options() -> dict[str, Options]:
     """Return the options of every first-party component that needs some."""
-    models = {"causal-lm": tiny.save_causal_lm, "qwen-vl": tiny.save_qwen_vl}
+    models = {
+        "causal-lm": tiny.save_causal_lm,
+        "internvl": tiny.save_internvl,
+        "qwen-vl": tiny.save_qwen_vl,
+    }
     return {
         **{f"backbone/{name}": _model(save) for name, save in models.items()},
         "paradigm/critic": {"max_critique_tokens": 6},

@@ -1,0 +1,248 @@
+"""InternVL2.5, InternVL3 and InternVL3.5 as backbones, in the form that transformers has them (`-hf`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from basereward.backbones.base import Backbone, Limit
+from basereward.backbones.kept_features import KeptFeatures
+from basereward.backbones.language_head import LanguageHead
+from basereward.backbones.pretrained import (
+    Decoder,
+    load_model,
+    load_tokenizer,
+    save_model,
+    source_arguments,
+)
+from basereward.backbones.quantized import Quantization
+from basereward.chat import Chat
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError, ModelError
+from basereward.feature_cache import FeatureCache
+from basereward.forest import Forest, Tree
+from basereward.media import Image, Video
+
+BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
+"""What stands around the tokens of a picture, and what the chat template writes for a video."""
+
+
+class InternVL(Backbone):
+    """An InternVL model without its language-model head.
+
+    A picture is cut into square tiles of one size, as many as fit its shape best, beside which stands the
+    whole picture in small. A frame of a video is one tile (arXiv 2404.16821, section 3.3).
+
+    Args:
+        model: A directory with model, tokenizer and image processor, or a hub id such as
+            `OpenGVLab/InternVL3-8B-hf`.
+        dtype: Type of the weights.
+        quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
+            with adapters in little memory; None for none. Models are saved with plain weights.
+        max_tiles: Tiles that a picture may be cut into, the small whole one aside; None keeps the processor's
+            own bound, which is 12 of the published models.
+        max_frames: Frames that are read of a video, evenly from its first to its last.
+        max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
+        on_long: Whether a longer response is refused or, counted, cut at its end.
+        attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
+    """
+
+    unsaved_options = ("quantize",)
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantize: Quantization | None = None,
+        max_tiles: int | None = None,
+        max_frames: int = 16,
+        max_tokens: int | None = None,
+        on_long: Literal["refuse", "truncate"] = "refuse",
+        attention: Literal["forest", "dense"] = "forest",
+    ) -> None:
+        super().__init__()
+        for name, value in (("max_tiles", max_tiles), ("max_frames", max_frames)):
+            if value is not None and value < 1:
+                raise ConfigError(f"backbone option {name} is {value}; allowed: 1 or more")
+        skipped = ("vision_tower", "multi_modal_projector")
+        self.model: Any = load_model(model, dtype=dtype, quantize=quantize, skipped=skipped)
+        config = self.model.config
+        if config.model_type != "internvl":
+            raise ConfigError(
+                f"{model} is a {config.model_type!r} model; internvl reads 'internvl', published under names "
+                "that end in -hf"
+            )
+        self.max_frames = max_frames
+        self._source = model
+        self.tokenizer = load_tokenizer(model)
+        self.image_processor = _load_image_processor(model, max_tiles)
+        vision = config.vision_config
+        self.tile = (self.image_processor.size["height"], self.image_processor.size["width"])
+        if self.tile != tuple(vision.image_size):
+            raise ModelError(
+                f"{model}: the image processor makes tiles of {self.tile} pixels, but the vision tower reads "
+                f"{tuple(vision.image_size)}"
+            )
+        patches = [side // patch for side, patch in zip(self.tile, vision.patch_size, strict=True)]
+        self._patches_per_tile = math.prod(patches)
+        self._tokens_per_tile = [int(number * config.downsample_ratio) for number in patches]
+        self._token = config.image_token_id
+        self._begin, self._end = (self._control_id(token) for token in (BEGIN, END))
+        mark = self.tokenizer.convert_ids_to_tokens(self._token)
+        self.chat = Chat(self.tokenizer, {Image: mark, Video: VIDEO})
+        self.limit = Limit(max_tokens, on_long)
+        self.decoder = Decoder(self.model, self.model.language_model, attention)
+        self.dim = config.text_config.hidden_size
+        self.pad = self.tokenizer.pad_token_id
+        self.shares = self.decoder.shares
+        self.template_digest = self.chat.digest
+        self._kept: KeptFeatures | None = None
+
+    def encode(self, comparison: Comparison) -> Tree:
+        """Turn a comparison into tokens and tiles."""
+        # In the order of the prompt, in which features fill the places of the one token that all have.
+        seen: list[tuple[type, list[Picture]]] = []
+        for part in (part for message in comparison.prompt for part in message.content):
+            if isinstance(part, Image):
+                seen.append((Image, [Picture(part, self.image_processor.max_patches)]))
+            elif isinstance(part, Video):
+                frames = part.sampled(self.max_frames).frames
+                seen.append((Video, [Picture(frame, 1) for frame in frames]))
+        media = self._media([picture for _, pictures in seen for picture in pictures])
+        grids = iter(media.get("image_grid_thw", ()))
+        ids: dict[type, list[list[int]]] = {Image: [], Video: []}
+        for kind, pictures in seen:
+            runs = [[self._begin, *[self._token] * int(next(grids).prod()), self._end] for _ in pictures]
+            ids[kind].append(runs[0] if kind is Image else self._numbered(runs))
+        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
+        fitted, num_cut = self.limit.fit(prompt, responses)
+        self.num_truncated += num_cut
+        num_tiles = sum(int(grid[0]) for grid in media.get("image_grid_thw", ()))
+        tree = Tree.of_text(prompt, fitted)
+        return replace(tree, media=media, patches=num_tiles * self._patches_per_tile)
+
+    def forward(self, forest: Forest) -> Tensor:
+        """Return hidden states [B, L, D]; the vision tower runs once a tile."""
+        embedded = self.model.get_input_embeddings()(forest.input_ids)
+        features = self._features(forest.media)
+        if features is not None:
+            places = (forest.input_ids == self._token)[..., None]
+            embedded = embedded.masked_scatter(places, features.to(embedded.dtype))
+        elif self.always_runs_vision:
+            nothing = torch.zeros(1, 3, *self.tile, device=embedded.device)
+            embedded = embedded + 0.0 * self._tower(nothing).sum()
+        arguments = self.decoder.arguments(forest)
+        return self.decoder.hidden(
+            lambda: self.model.language_model(
+                inputs_embeds=embedded, position_ids=forest.positions[0], **arguments
+            )
+        )
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the vision tower, the projector into the decoder's width, and the decoder."""
+        return {
+            "vision": self.model.vision_tower,
+            "projector": self.model.multi_modal_projector,
+            "language": self.model.language_model,
+        }
+
+    def language_head(self) -> LanguageHead:
+        """Return the head that the language model was loaded without."""
+        return self.decoder.language_head(self._source)
+
+    def fingerprint(self) -> str:
+        """Return a digest of tokenizer, template and settings."""
+        images = self.image_processor.to_json_string()
+        return self.decoder.fingerprint(self.chat, self.limit, images=images, frames=self.max_frames)
+
+    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+        """Keep the features of pictures and frames, if the vision tower and the projector are frozen."""
+        seeing = nn.ModuleList([self.model.vision_tower, self.model.multi_modal_projector])
+        if not any(parameter.requires_grad for parameter in seeing.parameters()):
+            self._kept = KeptFeatures(cache, seeing, precision, self._vision_settings)
+
+    def truncate(self, num_layers: int) -> None:
+        """Keep the first decoder layers only."""
+        self.decoder.truncate(num_layers)
+
+    def save(self, directory: Path) -> None:
+        """Write model, tokenizer and image processor in the hub's layout."""
+        save_model(self.model, directory)
+        self.tokenizer.save_pretrained(directory)
+        self.image_processor.save_pretrained(directory)
+
+    def _control_id(self, token: str) -> int:
+        if token not in self.tokenizer.get_vocab():
+            raise ModelError(f"the tokenizer of {self._source} has no token {token}")
+        return int(self.tokenizer.convert_tokens_to_ids(token))
+
+    def _vision_settings(self) -> list[str]:
+        return ["pil", self.image_processor.to_json_string(), self.model.config.to_json_string()]
+
+    def _numbered(self, runs: Sequence[list[int]]) -> list[int]:
+        """Return the tokens of a video, in which each frame has a line with its number."""
+        ids: list[int] = []
+        for number, run in enumerate(runs, 1):
+            ids += self.chat.text_ids(f"{chr(10) * (number > 1)}Frame{number}: ", "videos") + run
+        return ids
+
+    def _media(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
+        """Return `pixel_values` [tiles, 3, H, W] and `image_grid_thw` [pictures, 3], if there are pictures;
+        with a cache, what `KeptFeatures.media` has. A grid is tiles, and rows and columns of a tile's tokens.
+        """
+        if self._kept is None or not pictures:
+            return self._pixels(pictures)
+        keys = [self._kept.key(image, max_tiles) for image, max_tiles in pictures]
+        return self._kept.media(keys, lambda numbers: self._pixels([pictures[number] for number in numbers]))
+
+    def _pixels(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
+        if not pictures:
+            return {}
+        tiles = [
+            self.image_processor(
+                images=[image.open()], crop_to_patches=True, max_patches=max_tiles, return_tensors="pt"
+            )["pixel_values"]
+            for image, max_tiles in pictures
+        ]
+        grids = [(len(own), *self._tokens_per_tile) for own in tiles]
+        return {"pixel_values": torch.cat(tiles), "image_grid_thw": torch.tensor(grids)}
+
+    def _features(self, media: Mapping[str, Tensor]) -> Tensor | None:  # [tokens, D]
+        if "image_keys" in media:
+            assert self._kept is not None
+            found = self._kept.features(
+                media,
+                num_pixels=lambda grids: grids[:, 0],
+                num_tokens=lambda grids: grids.prod(-1),
+                tower=lambda pixels, grid: self._tower(pixels),
+            )
+            return torch.cat(found)
+        return self._tower(media["pixel_values"]) if "pixel_values" in media else None
+
+    def _tower(self, pixels: Tensor) -> Tensor:  # [tiles, 3, H, W] -> [tokens, D]
+        found: Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        return found.flatten(0, 1)
+
+
+class Picture(NamedTuple):
+    """A picture or a frame, and how many tiles it may be cut into."""
+
+    image: Image
+    max_tiles: int
+
+
+def _load_image_processor(model: str, max_tiles: int | None) -> Any:
+    # The Pillow backend everywhere: torchvision's resizing differs, and scores would with it.
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
+    if max_tiles is not None:
+        processor.max_patches = max_tiles
+    return processor
