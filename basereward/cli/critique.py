@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import add_data_arguments, load_dataset
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.data_arguments import load_dataset
+from basereward.cli.model_arguments import load_model, report_counts
+from basereward.cli.selection import add_selection_arguments
 from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -35,11 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_model_arguments(parser)
-    parser.add_argument("data", metavar="PATH", help="a file or directory of comparisons")
-    add_data_arguments(parser)
-    parser.add_argument("--output", metavar="FILE", required=True, help="JSONL or Parquet, in our own format")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    add_selection_arguments(parser)
     parser.set_defaults(run=run)
 
 

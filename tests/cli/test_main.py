@@ -16,7 +16,7 @@ import basereward
 from basereward import cli
 
 COMMANDS = tuple(
-    "train plan plot evaluate score score-shards critique data plugins show new-plugin doctor".split()  # noqa: SIM905
+    "train plan plot ensemble evaluate score score-shards critique best-of-n rank filter data plugins show new-plugin doctor".split()  # noqa: SIM905
 )
 
 
