@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from basereward.comparison import Comparison
 from basereward.data.dataset import Dataset
@@ -53,6 +53,7 @@ class OpenMojiCaptions(Dataset):
             animals or vehicles, which is harder; groups of fewer than `num_responses` pictures are left out.
         without_image: Whether the picture is left out: the control that must come out at one half.
         other_names: Whether the true and the wrong captions may be other names of their pictures.
+        explained: Whether rows bring texts for critics and reasoned judges to learn, which say what is shown.
         seed: Of the draw of wrong names; `set_epoch` draws anew.
     """
 
@@ -65,6 +66,7 @@ class OpenMojiCaptions(Dataset):
         wrong: Literal["random", "same-group"] = "random",
         without_image: bool = False,
         other_names: bool = False,
+        explained: bool = False,
         seed: int = 0,
     ) -> None:
         if num_responses < 2:
@@ -75,6 +77,7 @@ class OpenMojiCaptions(Dataset):
         self.wrong = wrong
         self.without_image = without_image
         self.other_names = other_names
+        self.explained = explained
         self.seed = seed
         self.epoch = 0
 
@@ -102,8 +105,23 @@ class OpenMojiCaptions(Dataset):
                 ranks=[0, *[1] * (self.num_responses - 1)],
                 id=drawing.name,
                 source="openmoji",
-                meta={"category": drawing.group},
+                meta={"category": drawing.group, **(self._explanations(drawing) if self.explained else {})},
             )
+
+    def _explanations(self, drawing: Drawing) -> dict[str, Any]:
+        """Return a critique of each response, and a judgement of each pair of the true and a wrong one."""
+        shown = f"It shows {drawing.name}."
+        wrong = range(1, self.num_responses)
+        orders = [(0, other) for other in wrong] + [(other, 0) for other in wrong]
+        judgements = [
+            {
+                "first": first,
+                "second": second,
+                "text": f"<think>{shown}</think><answer>{1 if first == 0 else 2}</answer>",
+            }
+            for first, second in orders
+        ]
+        return {"critiques": [shown] * self.num_responses, "judgements": judgements}
 
     def _draw_wrong(self, chance: random.Random) -> dict[str, list[Drawing]]:
         """Return the drawings whose names are rejected for each name, each drawing equally often.
