@@ -54,7 +54,7 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
     """Draw each model's scores with their intervals, beside those of the two baselines."""
     names = [name for name in run.metrics if run.of_metric(name)[0].kind != "variant"][:MAX_SCORES]
     step = 1 / (len(run.entries) + 1)
-    figure, axes = _figure(
+    figure, axes = figure_of(
         run.title, "bars: 95 % interval", width=9.0, height=1.5 + 0.34 * len(names) * (1 + step)
     )
     for number, entry in enumerate(run.entries):
@@ -90,7 +90,7 @@ def _largest(parts: Mapping[str, Interval]) -> dict[str, Interval]:
 
 
 def _margins(metrics: Metrics, pairs: ScoredPairs, path: Path) -> Path:
-    figure, axes = _figure("Reward margin of each pair", f"pair accuracy {metrics.accuracy}")
+    figure, axes = figure_of("Reward margin of each pair", f"pair accuracy {metrics.accuracy}")
     margin = pairs.margin
     # Few stray pairs would squeeze all others into one bar; they are counted in the outermost.
     low, high = np.percentile(margin, [0.5, 99.5])
@@ -115,7 +115,7 @@ def _margins(metrics: Metrics, pairs: ScoredPairs, path: Path) -> Path:
 
 
 def _calibration(metrics: Metrics, path: Path) -> Path:
-    figure, axes = _figure(
+    figure, axes = figure_of(
         "Calibration", f"expected calibration error {metrics.ece:.3f}, Brier {metrics.brier:.3f}"
     )
     axes.plot([0.5, 1], [0.5, 1], color=NEUTRAL, linewidth=1, linestyle="--", label="as sure as right")
@@ -146,7 +146,7 @@ def _calibration(metrics: Metrics, path: Path) -> Path:
 
 
 def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, path: Path) -> Path:
-    figure, axes = _figure(
+    figure, axes = figure_of(
         f"Pair accuracy by {title}", "bars: 95 % interval", height=1.6 + 0.42 * (len(parts) + 1)
     )
     rows = {"all": metrics.accuracy, **parts}
@@ -180,7 +180,8 @@ def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, pat
     return _write(figure, path)
 
 
-def _figure(title: str, subtitle: str, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:
+def figure_of(title: str, subtitle: str, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:
+    """Return a figure in our style, and its axes; sizes are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

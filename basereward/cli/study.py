@@ -1,0 +1,148 @@
+"""`basereward study`: from a study file to its runs and its tables."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from basereward.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from basereward.study import PlannedRun, Study
+
+EXAMPLES = """\
+examples:
+  basereward study recipes/studies/small-heads.toml
+  basereward study STUDY.toml --list                 what would be run, and what is done
+  basereward study STUDY.toml --set "seeds=[0, 1]"   another number of seeds
+  basereward study STUDY.toml --results DIR          the tables of results that are stored
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "study",
+        help="run a grid of trainings with several seeds, and write its tables",
+        description="Run every cell of a study with every seed, hold the models against the same data, and "
+        "write tables with intervals and paired tests, plots, and the results they are made of. The same "
+        "command goes on with what is left; what is defined otherwise than before is run anew.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "study_file", metavar="STUDY.toml", help="the base run, the axes, and what is measured"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="replace a setting of the study, such as base.train.epochs=2; may be repeated",
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at the same time (default: a core each; 1 with a GPU)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="run again what is done")
+    parser.add_argument(
+        "--list", action="store_true", dest="only_list", help="print the runs, and run nothing"
+    )
+    parser.add_argument(
+        "--results", metavar="DIR", type=Path, help="write the tables of the results in DIR, and run nothing"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is left, write the report, and print the table; 1 if a run failed."""
+    from basereward.study.definition import load_study, planned_runs
+
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}; allowed: 1 and more")
+    study = load_study(args.study_file, args.overrides)
+    if args.results is not None:
+        return _tables(study, args.results)
+    from basereward.plugins import manager
+
+    plugins = manager(study.base.get("plugins", ()))
+    runs = planned_runs(study, plugins, path=args.study_file)
+    if args.only_list:
+        return _list(study, runs)
+    from basereward.study.conduct import conduct
+    from basereward.study.gather import gather
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    conducted = conduct(
+        study,
+        runs,
+        plugins,
+        num_jobs=args.jobs or _num_jobs(),
+        overwrite=args.overwrite,
+        progress=not args.quiet,
+    )
+    results = gather(study, runs, plugins)
+    output = Path(study.output)
+    results.save(output)
+    print(f"{conducted.num_done} runs done, {conducted.num_before} were before", file=sys.stderr)
+    for name, error in conducted.failed.items():
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    _tables(study, output)
+    return 1 if conducted.failed else 0
+
+
+def _tables(study: Study, directory: Path) -> int:
+    from basereward.study.report import PAGE_FILE, write_report
+    from basereward.study.results import Results
+
+    findings = write_report(study, Results.load(directory), directory)
+    _print(findings.table())
+    print("", *findings.notes(), sep="\n")
+    print(f"report: {directory / PAGE_FILE}", file=sys.stderr)
+    return 0
+
+
+def _list(study: Study, runs: list[PlannedRun]) -> int:
+    from basereward.study.work import DONE_FILE
+
+    for planned in runs:
+        place = Path(planned.config.output)
+        state = "done" if (place / DONE_FILE).is_file() else "begun" if place.is_dir() else "to do"
+        print(f"{state:6} {planned.name}: {place}")
+    return 0
+
+
+def _print(table: object) -> None:
+    from rich.console import Console
+    from rich.table import Table as Shown
+    from rich.text import Text
+
+    from basereward.study.tables import Table
+
+    assert isinstance(table, Table)
+    shown = Shown(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, title in enumerate(table.titles):
+        shown.add_column(Text(title), justify="left" if number < table.num_labels else "right")
+    for row in table.rows:
+        shown.add_row(*(Text(cell.text, style="bold" if cell.is_bold else "") for cell in row))
+    console = Console()
+    (console if console.is_terminal else Console(width=250)).print(shown)
+
+
+def _num_jobs() -> int:
+    import torch
+
+    from basereward.study.pool import num_cores
+
+    return 1 if torch.cuda.is_available() else num_cores()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt  # which ends the runs in hand as Ctrl-C does

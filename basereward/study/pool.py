@@ -1,0 +1,110 @@
+"""Long-lived processes that do many runs each, since starting one takes longer than a head's training.
+
+A run that takes its process down fails alone: another process takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+from unittest.mock import patch
+
+from basereward.study.work import Outcome, Task, execute
+
+PRELOADED = (
+    "basereward.study.pool",
+    "basereward.engine.loop",
+    "matplotlib.figure",
+    "torch.utils.tensorboard",
+)
+
+
+def outcomes(tasks: Sequence[Task], num_jobs: int) -> Iterator[tuple[Task, Outcome]]:
+    """Yield what becomes of each task, as they end.
+
+    Leaving the iterator early ends the runs in hand, each after its step, with a checkpoint.
+
+    Args:
+        tasks: In the order in which they are begun; of those that wait for each other one is done first.
+        num_jobs: Processes.
+    """
+    # A server that has imported everything forks a process in milliseconds.
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    waiting, known = list(tasks), set[str]()
+    busy: dict[Connection, tuple[Any, Task]] = {}
+    idle: list[tuple[Any, Connection]] = []
+    num_threads = max(1, num_cores() // num_jobs)
+    try:
+        while waiting or busy:
+            while len(busy) < num_jobs and (task := _next(waiting, known, busy)) is not None:
+                waiting.remove(task)
+                process, connection = idle.pop() if idle else _start(context, num_threads)
+                connection.send(task)
+                busy[connection] = (process, task)
+            for connection in [own for own in wait(list(busy)) if isinstance(own, Connection)]:
+                process, task = busy.pop(connection)
+                try:
+                    outcome = connection.recv()
+                    idle.append((process, connection))
+                except (EOFError, OSError):
+                    process.join()
+                    outcome = Outcome(_how_it_ended(process.exitcode))
+                if not outcome.error:
+                    known.add(task.waits_for)
+                yield task, outcome
+    finally:
+        for process, _ in busy.values():
+            process.terminate()  # SIGTERM: the step in hand is finished, and a checkpoint written
+        for connection in (*busy, *(connection for _, connection in idle)):
+            connection.close()
+        for process in (*(process for process, _ in busy.values()), *(process for process, _ in idle)):
+            process.join()
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _next(waiting: Sequence[Task], known: set[str], busy: dict[Connection, tuple[Any, Task]]) -> Task | None:
+    """Return the first task whose inputs nobody else is computing just now."""
+    being_computed = {task.waits_for for _, task in busy.values()} - known - {""}
+    return next((task for task in waiting if task.waits_for not in being_computed), None)
+
+
+def _start(context: Any, num_threads: int) -> tuple[Any, Connection]:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, num_threads), daemon=True)
+    # The server imports what it forks with; it has to find the modules that this process finds.
+    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
+        process.start()
+    theirs.close()
+    return process, ours
+
+
+def _work(connection: Connection, num_threads: int) -> None:
+    import torch
+    from transformers.utils import logging
+
+    # What a terminal sends goes to the study, which ends its runs itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(num_threads)
+    logging.disable_progress_bar()
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send(execute(task))
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is not None and status < 0:
+        return f"its process was killed by {signal.Signals(-status).name}"
+    return f"its process ended with status {status}"

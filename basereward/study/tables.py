@@ -1,0 +1,241 @@
+"""The tables of a study: means with intervals, differences with tests, what is in print; in three formats."""
+
+from __future__ import annotations
+
+import html as escaping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from basereward.study.statistics import LEVEL, Difference, Estimate, difference, holm
+
+if TYPE_CHECKING:
+    from basereward.study.definition import Study
+    from basereward.study.results import Results
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell of a table."""
+
+    text: str
+    is_bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for readers.
+
+    Attributes:
+        titles: Of the columns.
+        rows: As many cells each.
+        num_labels: Columns that are labels, not numbers.
+    """
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    num_labels: int
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        lines = [
+            f"| {' | '.join(map(_of_markdown, self.titles))} |",
+            "|---" * self.num_labels + "|---:" * (len(self.titles) - self.num_labels) + "|",
+        ]
+        for row in self.rows:
+            cells = [
+                f"**{_of_markdown(one.text)}**" if one.is_bold else _of_markdown(one.text) for one in row
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+    def latex(self) -> str:
+        """Return it as LaTeX, with the rules of booktabs."""
+        alignment = "l" * self.num_labels + "r" * (len(self.titles) - self.num_labels)
+        lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+        lines += [" & ".join(map(_of_latex, self.titles)) + r" \\", r"\midrule"]
+        for row in self.rows:
+            cells = [
+                rf"\textbf{{{_of_latex(one.text)}}}" if one.is_bold else _of_latex(one.text) for one in row
+            ]
+            lines.append(" & ".join(cells) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+    def html(self) -> str:
+        """Return it as HTML."""
+        head = "".join(f"<th>{escaping.escape(title)}</th>" for title in self.titles)
+        lines = [f"<table><tr>{head}</tr>"]
+        for row in self.rows:
+            cells = [
+                f"<td><b>{escaping.escape(one.text)}</b></td>"
+                if one.is_bold
+                else f"<td>{escaping.escape(one.text)}</td>"
+                for one in row
+            ]
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        return "\n".join([*lines, "</table>"])
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The numbers of a study's tables.
+
+    Attributes:
+        study: The study.
+        estimates: The mean over seeds, by column and row.
+        differences: From the baseline, by column and row; corrected for their number in each column.
+        best: The row that is shown in bold, by column, where there is one.
+    """
+
+    study: Study
+    estimates: Mapping[tuple[str, str], Estimate]
+    differences: Mapping[tuple[str, str], Difference]
+    best: Mapping[str, str]
+
+    @classmethod
+    def of(cls, study: Study, results: Results) -> Findings:
+        """Compute them."""
+        names = row_names(study)
+        baseline = study.cell(study.baseline).name
+        estimates: dict[tuple[str, str], Estimate] = {}
+        differences: dict[tuple[str, str], Difference] = {}
+        best = {}
+        for column in study.columns:
+            own: dict[str, Difference] = {}
+            its = set(results.seeds_of(column, baseline))
+            for name in names:
+                seeds = results.seeds_of(column, name)
+                if seeds:
+                    units = results.units[column]
+                    values = [units.value(credit) for credit in results.credit_of(column, name, seeds)]
+                    estimates[column, name] = Estimate.of(values)
+                if name != baseline and (both := [seed for seed in seeds if seed in its]):
+                    pair = [results.credit_of(column, row, both) for row in (name, baseline)]
+                    own[name] = difference(results.units[column], *pair)
+            corrected = holm([found.p for found in own.values()])
+            for (name, found), p in zip(own.items(), corrected, strict=True):
+                own[name] = differences[column, name] = found.corrected(p)
+            if (chosen := _best(baseline, names, column, estimates, own)) is not None:
+                best[column] = chosen
+        return cls(study, estimates, differences, best)
+
+    def table(self) -> Table:
+        """Return the table of means, beside what is in print."""
+        study = self.study
+        printed = list(dict.fromkeys(title for item in study.published for title in item.values))
+        rows = []
+        for name, labels in _labelled(study):
+            cells = [Text(label) for label in labels]
+            for column in study.columns:
+                text = _mean(self.estimates.get((column, name)), self.differences.get((column, name)))
+                cells.append(Text(text, self.best.get(column) == name))
+            values = published_of(study, name)
+            cells += [Text(f"{values[title]:g}" if title in values else "") for title in printed]
+            rows.append(cells)
+        return Table(
+            [*study.axes, *study.columns, *(f"in print: {title}" for title in printed)], rows, len(study.axes)
+        )
+
+    def difference_table(self, column: str) -> Table:
+        """Return the table of one column's differences from the baseline."""
+        rows = []
+        for name, labels in _labelled(self.study):
+            if (found := self.differences.get((column, name))) is not None:
+                interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+                numbers = [f"{100 * found.value:+.2f}", NOTHING if math.isnan(found.low) else interval]
+                numbers += [_p(found.p), _p(found.adjusted), str(found.num_seeds)]
+                rows.append([*map(Text, labels), *(Text(text, found.is_significant) for text in numbers)])
+        titles = [*self.study.axes, f"{column}: difference", "95 % interval", "p", "p (Holm)", "seeds"]
+        return Table(titles, rows, len(self.study.axes))
+
+    def notes(self) -> list[str]:
+        """Return how to read the tables."""
+        study = self.study
+        numbers = sorted({found.num for found in self.estimates.values()})
+        seeds = " or ".join(map(str, numbers)) or "no"
+        found = [
+            f"Percent: the mean over {seeds} seeds ± half the width of its 95 % interval over seeds "
+            "(Student's t).",
+            f"The baseline is {study.cell(study.baseline).name}. † differs from it significantly: "
+            f"p < {LEVEL:g} after Holm's correction for all rows of the column, by a paired test on the same "
+            "held-out units and seeds, which counts the chance in both.",
+            "Bold: the best of a column, only where it is significantly better than the baseline; the "
+            "baseline, only where it is significantly better than every other row.",
+        ]
+        if study.published:
+            found.append(f"In print: {study.source}." if study.source else "In print: as published.")
+        return [*found, *study.notes]
+
+
+def row_names(study: Study) -> list[str]:
+    """Return the names of all rows: cells, then ensembles."""
+    return [*(cell.name for cell in study.rows), *(row.label for row in study.ensembles)]
+
+
+def published_of(study: Study, name: str) -> dict[str, float]:
+    """Return the numbers in print that belong to a row."""
+    found: dict[str, float] = {}
+    for item in study.published:
+        label = item.cell.get("ensemble")
+        if name == (", ".join(item.cell[axis] for axis in study.axes) if label is None else label):
+            found |= item.values
+    return found
+
+
+def _labelled(study: Study) -> list[tuple[str, list[str]]]:
+    """Return each row's name and the cells that say what it is."""
+    width = len(study.axes)
+    found = [(cell.name, list(cell.labels.values())) for cell in study.rows]
+    return found + [(row.label, [row.label, *[""] * (width - 1)]) for row in study.ensembles]
+
+
+def _best(
+    baseline: str,
+    names: Sequence[str],
+    column: str,
+    estimates: Mapping[tuple[str, str], Estimate],
+    differences: Mapping[str, Difference],
+) -> str | None:
+    known = [name for name in names if (column, name) in estimates]
+    if not known:
+        return None
+    first = max(known, key=lambda name: estimates[column, name].value)
+    if first != baseline:
+        return first if first in differences and differences[first].is_significant else None
+    is_alone = bool(differences) and all(found.is_significant for found in differences.values())
+    return first if is_alone else None
+
+
+def _mean(estimate: Estimate | None, found: Difference | None) -> str:
+    if estimate is None:
+        return NOTHING
+    half = "" if math.isnan(estimate.half) else f" ± {100 * estimate.half:.1f}"
+    return f"{100 * estimate.value:.1f}{half}{' †' if found is not None and found.is_significant else ''}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _of_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "–": "--",
+    "<": "$<$",
+    "λ": r"$\lambda$",
+}
+
+
+def _of_latex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)
