@@ -41,7 +41,8 @@ def place(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     place = tmp_path_factory.mktemp("readme")
     torch.manual_seed(0)
     backbone = Component("qwen-vl", {"model": str(tiny_models["qwen2_5_vl"])})
-    RewardModel.build(backbone=backbone, plugins=PluginManager()).save(place / "runs/demo/model")
+    for name in ("demo", "other"):
+        RewardModel.build(backbone=backbone, plugins=PluginManager()).save(place / "runs" / name / "model")
     tiny.picture().save(place / "cat.png")
     (row,) = blocks(README, "json")
     (place / "pairs.jsonl").write_text(row)
@@ -83,7 +84,7 @@ def test_a_command_of_the_readme_runs(place: Path, command: str) -> None:
 
 
 def test_the_readme_shows_the_main_commands() -> None:
-    main = {"train", "plan", "plot", "evaluate", "score", "score-shards", "data", "plugins"}
+    main = {"train", "plan", "plot", "ensemble", "evaluate", "score", "score-shards", "data", "plugins"}
     assert {name_of(command) for command in OURS} == main
 
 
