@@ -24,6 +24,7 @@ __all__ = [
     "Stage",
     "TrainConfig",
     "load_run",
+    "run_table",
     "stage_runs",
     "to_toml",
     "value_of",
@@ -353,12 +354,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: Naming file, table and key, or the override.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    table = run_table(path)
     places = {}
     for override in overrides:
         places[put(table, override)] = f"--set {override}"
@@ -368,6 +364,35 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         place = next((text for keys, text in places.items() if error.path[: len(keys)] == keys), path)
         raise ConfigError(f"{place}: {error}") from error
     return run
+
+
+def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the tables of a run file, put into those of the one that its key `base` names, if it has that.
+
+    A component that is named anew takes the other's place with all its options; so does a list.
+
+    Args:
+        path: The TOML file; its `base` is a path from there.
+        changed_by: The files of which it is the base.
+
+    Raises:
+        ConfigError: When a file can't be read, or is its own base.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
+    changed_by += (Path(path).resolve(),)
+    if Path(path).parent.joinpath(base).resolve() in changed_by:
+        raise ConfigError(f"{path}: base = {base!r} leads back to a file that it is the base of")
+    return merged(run_table(Path(path).parent / base, changed_by=changed_by), table)
 
 
 def to_toml(run: RunConfig) -> str:

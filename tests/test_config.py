@@ -228,6 +228,32 @@ OVERRIDES: dict[str, Any] = {
 }
 
 
+def test_a_run_file_changes_its_base(run_file: Path) -> None:
+    Path("changes").mkdir()
+    changes = Path("changes/longer.toml")
+    changes.write_text('base = "../run.toml"\noutput = "runs/b"\nloss = "hinge"\n[train]\nlr = 1e-4\n')
+    plain, changed = load_run(run_file), load_run(changes)
+    assert (changed.output, changed.loss, changed.train.lr) == ("runs/b", Component("hinge"), 1e-4)
+    assert (changed.data, changed.backbone, changed.train.batch_size) == (
+        plain.data,
+        plain.backbone,
+        plain.train.batch_size,
+    )
+    again = Path("again.toml")
+    again.write_text('base = "changes/longer.toml"\nbackbone = { name = "tiny", dim = 8 }\n')
+    found = load_run(again, ["train.lr=1"])
+    assert (found.output, found.backbone, found.train.lr) == ("runs/b", Component("tiny", {"dim": 8}), 1)
+
+
+def test_a_base_that_can_not_be_used_is_named(run_file: Path) -> None:
+    assert mistake(run_file, "base = 3") == "run.toml: base must be the path of a run file, not 3"
+    assert mistake(run_file, 'base = "no.toml"') == "no.toml: can't be read: No such file or directory"
+    Path("other.toml").write_text('base = "run.toml"')
+    assert mistake(run_file, 'base = "other.toml"') == (
+        "other.toml: base = 'run.toml' leads back to a file that it is the base of"
+    )
+
+
 @pytest.mark.parametrize(("override", "expected"), OVERRIDES.items())
 def test_override_replaces_one_key(run_file: Path, override: str, expected: tuple[Any, ...]) -> None:
     *path, value = expected

@@ -23,6 +23,8 @@ def test_a_run_file_may_say_so(block: str, tmp_path: Path) -> None:
     said: dict[str, Any] = tomllib.loads(block)
     bare = any(name in OF_TRAIN for name in said)  # lines of [train] without their table
     path = tmp_path / "run.toml"
+    if "base" in said:
+        (tmp_path / said["base"]).touch()
     path.write_text(
         ("" if "output" in said else 'output = "o"\n')
         + ("" if "backbone" in said else 'backbone = { name = "causal-lm", model = "m" }\n')

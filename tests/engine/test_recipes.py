@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from basereward.engine import train
 from basereward.engine.run_directory import resolved
 from basereward.plugins import PluginManager
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(ROOT.glob("*.toml"))
+BACKBONES = sorted((ROOT / "backbones").glob("*.toml"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*RECIPES, *BACKBONES], ids=lambda path: path.stem)
 def test_every_recipe_names_components_and_options_that_exist(path: Path) -> None:
     for run in stage_runs(load_run(path)):
         whole = resolved(run, PluginManager(discover=True))
@@ -52,6 +55,32 @@ def test_the_papers_mixture_is_its_seven_data_sets() -> None:
     assert data.train[-1].options["subset"] == "hard"
     # Streaming needs no table to be read to know how long an epoch is: 2,859,780 / 128 = 22,342.03.
     assert all(size for _, size, _ in rows)
+
+
+def test_each_backbone_of_the_study_has_a_recipe_that_differs_in_nothing_else() -> None:
+    sizes = {
+        "internvl3": ("OpenGVLab/InternVL3-{}-hf", ("1B", "2B", "8B", "14B", "38B", "78B")),
+        "qwen2-vl": ("Qwen/Qwen2-VL-{}-Instruct", ("2B", "7B", "72B")),
+        "qwen2.5-vl": ("Qwen/Qwen2.5-VL-{}-Instruct", ("3B", "7B", "32B", "72B")),
+    }
+    wanted = {
+        f"{family}-{size.lower()}": model.format(size)
+        for family, (model, names) in sizes.items()
+        for size in names
+    }
+    common = load_run(ROOT / "backbones" / "table-6.toml")
+    runs = {path.stem: load_run(path) for path in BACKBONES if path.stem != "table-6"}
+    assert {name: run.backbone.options["model"] for name, run in runs.items()} == wanted
+    for name, run in runs.items():
+        assert run.output == f"runs/backbones/{name}"
+        assert (run.head, run.loss, run.paradigm, run.data) == (
+            common.head,
+            common.loss,
+            common.paradigm,
+            common.data,
+        )
+        memory = {"parallel": common.train.parallel, "activation_checkpointing": False}
+        assert replace(run.train, **memory) == common.train
 
 
 def test_the_small_recipe_runs(tiny_models: dict[str, Path], tmp_path: Path) -> None:
