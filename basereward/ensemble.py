@@ -334,7 +334,7 @@ def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict
     if isinstance(directories, Mapping):
         named = {name: Path(path) for name, path in directories.items()}
         for name in named:
-            if not name or name.startswith(".") or set(name) & set("/\\"):
+            if not _is_name(name):
                 raise ConfigError(f"a member's name is that of a directory, not {name!r}")
     else:
         paths = [Path(path) for path in directories]
@@ -353,6 +353,11 @@ def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict
     return named
 
 
+def _is_name(name: str) -> bool:
+    """Tell whether a member can be called so: its directory must lie in that of the ensemble."""
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\")
+
+
 def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, Measured]]:
     """Return the members' directories and what they are like, as an ensemble's directory has them.
 
@@ -361,9 +366,11 @@ def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str
     """
     try:
         entries = {entry["name"]: entry["measured"] for entry in config["members"]}
+        if not entries or len(entries) < len(config["members"]) or not all(map(_is_name, entries)):
+            raise ValueError([entry["name"] for entry in config["members"]])
         measured = {name: Measured(**own) for name, own in entries.items() if own is not None}
         return {name: directory / FOLDER / name for name in entries}, measured
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         path = directory / model_directory.CONFIG_FILE
         raise ModelError(f"{path} is damaged: members: {error!r}") from error
 

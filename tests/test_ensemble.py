@@ -306,6 +306,15 @@ def test_notes_may_lie_beside_members(saved: Path) -> None:
         ({"components": {}}, "is damaged: components.ensembler is missing"),
         ({"members": ["a"]}, "is damaged: members: TypeError('string indices must be integers, not 'str'')"),
         ({"members": [{"name": "a"}]}, "is damaged: members: KeyError('measured')"),
+        ({"members": []}, "is damaged: members: ValueError([])"),
+        (
+            {"members": [{"name": "../../model", "measured": None}]},
+            "is damaged: members: ValueError(['../../model'])",
+        ),
+        (
+            {"members": [{"name": "a", "measured": None}] * 2},
+            "is damaged: members: ValueError(['a', 'a'])",
+        ),
     ],
 )
 def test_a_damaged_config_is_refused(saved: Path, change: dict[str, Any], message: str) -> None:

@@ -13,7 +13,9 @@ from basereward.options import Component
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from basereward.comparison import Comparison
     from basereward.ensemble import Ensemble
 
 FIT_ROWS = 1000
@@ -89,32 +91,41 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"ensembler {args.ensembler!r} learns from comparisons; give --fit DATA")
     if args.fit_rows < 1:
         raise ConfigError(f"--fit-rows is a number of comparisons >= 1, not {args.fit_rows}")
+    # Before the models are loaded, which may take minutes.
+    rows = None if args.fit is None else _drawn(args)
     from basereward.ensemble import Ensemble
 
     made = Ensemble.of(args.members, component, device=device_of(args), plugins=plugins)
-    facts = {}
-    if args.fit is not None:
-        _fit(args, made)
-        facts = {"fit_data": args.fit}
-    made.save(output, **facts)
+    if rows is not None:
+        _fit(args, made, rows)
+    made.save(output, **({} if rows is None else {"fit_data": args.fit}))
     _print(made)
     print(f"ensemble: {output}")
     return 0
 
 
-def _fit(args: argparse.Namespace, made: Ensemble) -> None:
+def _drawn(args: argparse.Namespace) -> list[Comparison]:
+    """Return the comparisons to fit on, and say which rows could not be read."""
     from basereward.data.sampling import sample
-    from basereward.evaluation.progress import progress_bar
 
     dataset = load_dataset(args, args.fit)
     rows = sample(dataset, args.fit_rows, args.seed)
+    if dataset.rejected:
+        num, first = len(dataset.rejected), dataset.rejected[0]
+        rejected = "1 row was rejected" if num == 1 else f"{num:,} rows were rejected"
+        print(f"{rejected}, the first: {first}", file=sys.stderr)
+    return rows
+
+
+def _fit(args: argparse.Namespace, made: Ensemble, rows: Sequence[Comparison]) -> None:
+    from basereward.evaluation.progress import progress_bar
+
     with progress_bar("fitting", len(rows), is_shown=not args.quiet) as advance:
         made.fit(rows, batch_size=args.batch_size, advance=advance)
     fit = made.record["fit"]
     if not args.quiet:
         left_out = f", {fit['num_left_out']:,} left out" if fit["num_left_out"] else ""
-        rejected = f", {len(dataset.rejected):,} rows rejected" if dataset.rejected else ""
-        print(f"fitted on {fit['num_comparisons']:,} comparisons{left_out}{rejected}", file=sys.stderr)
+        print(f"fitted on {fit['num_comparisons']:,} comparisons{left_out}", file=sys.stderr)
 
 
 def _print(made: Ensemble) -> None:

@@ -241,3 +241,19 @@ def test_scales_that_differ_are_warned_about_on_the_command_line(
         "basereward: warning: the members' rewards are on different scales, so that under 'mean' those of "
         "large decide (standard deviation within comparisons: a "
     )
+
+
+def test_rows_that_cannot_be_read_or_scored_are_counted(
+    run: Callable[..., tuple[str, str]], place: Path, tmp_path: Path
+) -> None:
+    rows = [
+        *(place / "pairs.jsonl").read_text().splitlines(),
+        "{",
+        '{"prompt": "p", "responses": ["x", "y"]}',
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    given = ("--fit", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "made"))
+    _, err = run("ensemble", "a", "--ensembler", "stacked", *given)
+    rejected, *_, fitted = err.splitlines()
+    assert rejected.startswith(f"1 row was rejected, the first: {tmp_path}/rows.jsonl:13:")
+    assert fitted == f"fitted on {NUM_ROWS} comparisons, 1 left out"
