@@ -252,6 +252,14 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         """Do what the CPU can do ahead, once for members that share a backbone."""
         return self.members.prepare_batch(batch)
 
+    def concatenated(self, prepared: Sequence[Any]) -> Any:
+        """Return several prepared batches as one."""
+        return self.members.concatenated(prepared)
+
+    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
+        """Return the paradigms that run, one for members that share a backbone, and what each is given."""
+        return self.members.passes_of(prepared)
+
     def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[EnsembleRewards | DataError]:
         """Return each comparison's rewards, or the error of the member that can't score it."""
         if not self.is_fitted:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,25 @@ class Members(StreamScorer[Tensor]):
             rows = [row for row, own in enumerate(asked) if any(own[number] for number in unit)]
             found.append((rows, self._model(unit[0]).prepare_batch([batch[row] for row in rows])))
         return asked, found
+
+    def concatenated(self, prepared: Sequence[Any]) -> Any:
+        """Return several prepared batches as one."""
+        starts = [0, *accumulate(len(asked) for asked, _ in prepared)]
+        all_asked = [own for asked, _ in prepared for own in asked]
+        found = []
+        for number in range(len(self._units)):
+            of_unit = [units[number] for _, units in prepared]
+            rows = [start + row for start, (own, _) in zip(starts, of_unit, strict=False) for row in own]
+            found.append((rows, [item for _, items in of_unit for item in items]))
+        return all_asked, found
+
+    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
+        """Return the paradigm of each unit's first member, and what the unit is asked about."""
+        _, of_units = prepared
+        return [
+            (self._model(unit[0]).paradigm, items)
+            for unit, (_, items) in zip(self._units, of_units, strict=True)
+        ]
 
     def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[Tensor | DataError]:
         """Return each comparison's rewards [M, n] fp32, or the error of a member that was asked."""

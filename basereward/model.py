@@ -257,6 +257,14 @@ class RewardModel(StreamScorer["list[float]"]):
                 found.append(error)
         return found
 
+    def concatenated(self, prepared: Sequence[list[Any]]) -> list[Any]:
+        """Return several prepared batches as one."""
+        return [item for batch in prepared for item in batch]
+
+    def passes_of(self, prepared: list[Any]) -> list[tuple[Any, list[Any]]]:
+        """Return the paradigm, and the prepared comparisons."""
+        return [(self.paradigm, prepared)]
+
     def score_prepared(
         self, batch: Sequence[Comparison], prepared: Sequence[Any]
     ) -> list[list[float] | DataError]:

@@ -32,6 +32,16 @@ class StreamScorer(abc.ABC, Generic[Result]):
             prepared: What `prepare_batch` made of them.
         """
 
+    @abc.abstractmethod
+    def concatenated(self, prepared: Sequence[Any]) -> Any:
+        """Return what `prepare_batch` makes of several batches as one, of what it made of each."""
+
+    @abc.abstractmethod
+    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
+        """Return each paradigm that a prepared batch goes through, and what it is given: prepared comparisons,
+        and the errors of those that can't be.
+        """
+
     @property
     def is_training(self) -> bool:
         """Whether what prepares and scores is in training, and so can't do it in evaluation ahead of time."""

@@ -1,0 +1,118 @@
+"""`basereward serve`: rewards over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from basereward.errors import ConfigError
+from basereward.serving.limits import Limits
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+examples:
+  basereward serve runs/demo/model
+  basereward serve careful=runs/a/model quick=runs/b/model --port 9000
+  basereward serve runs/demo/model --host 0.0.0.0 --api-key-file keys.txt
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "serve",
+        help="answer requests for rewards over HTTP",
+        description="Serve models over HTTP, to the clients of OpenRLHF, vLLM, SGLang, TEI, LLaMA-Factory "
+        "and slime as they are, and to others by POST /v1/rewards. GET / is a page to try them on.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models",
+        metavar="[NAME=]DIR",
+        nargs="+",
+        help="a directory of a model or an ensemble, and what clients call it (default: the directory's "
+        "name); the first serves requests that name none",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: 8000)")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="keys, one a line, of which requests must send one"
+    )
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="the same on the command line, where other users of the machine can read it; may be repeated",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
+    )
+    bounds = parser.add_argument_group("limits")
+    for name, (default, doc) in Limits.documented().items():
+        bounds.add_argument(
+            f"--max-{name.replace('_', '-')}",
+            dest=name,
+            metavar="N",
+            type=int,
+            default=default,
+            help=f"{doc} (default: {default:,})",
+        )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    limits = Limits(**{name: getattr(args, name) for name in Limits.documented()})
+    named = _named(args.models)
+    try:
+        from basereward.serving.access import Access, check_address
+        from basereward.serving.app import Server
+        from basereward.serving.server import Runner
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"needs {error.name}; pip install 'basereward[serve]'") from error
+    from basereward.cli.model_arguments import device_of
+    from basereward.serving.engine import ModelEngine
+
+    keys = [*args.api_key, *_keys(args.api_key_file)]
+    check_address(args.host, keys)
+    access = Access(keys)
+    device = device_of(args)
+    engines = [ModelEngine.load(name, path, device=device) for name, path in named.items()]
+    runner = Runner(Server(engines, limits, access), host=args.host, port=args.port)
+    runner.run()
+    if not runner.started:
+        raise ConfigError(f"can't listen at {args.host}, port {args.port}")
+    print("every accepted request is answered", file=sys.stderr)
+    return 0
+
+
+def _named(models: list[str]) -> dict[str, Path]:
+    """Return the directories by the names that clients call them."""
+    named: dict[str, Path] = {}
+    for given in models:
+        name, equals, directory = given.partition("=")
+        path = Path(directory if equals else given)
+        name = name if equals else path.resolve().name
+        if name in named:
+            raise ConfigError(f"two models would be called {name!r}; write NAME=DIR")
+        named[name] = path
+    return named
+
+
+def _keys(file: str | None) -> list[str]:
+    if file is None:
+        return []
+    keys = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
+    if not keys:
+        raise ConfigError(f"--api-key-file {file}: there is no key in it")
+    return keys
