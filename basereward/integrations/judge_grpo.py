@@ -1,0 +1,250 @@
+"""Reinforcement learning of a generative judge with verifiable reward, by TRL's GRPOTrainer.
+
+from trl import GRPOConfig
+from basereward.integrations import judge_grpo
+from basereward.integrations.filtered_grpo import FilteredGRPOTrainer
+
+policy, tokenizer = judge_grpo.load_policy("runs/judge-sft/model")
+trainer = FilteredGRPOTrainer(
+    policy,
+    reward_funcs=judge_grpo.r1_reward(judge_grpo.stated_preference),
+    args=GRPOConfig("runs/judge-grpo", scale_rewards="batch"),
+    train_dataset=judge_grpo.judge_prompts(comparisons, tokenizer),
+    processing_class=tokenizer,
+)
+trainer.train()
+trainer.save_model("runs/judge-grpo/policy")
+judge_grpo.save_judge("runs/judge-grpo/policy", "runs/judge-grpo/model")
+
+The right verdict follows from a comparison's ranks, so that rewards need no model (arXiv 2505.02835).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from basereward.comparison import Comparison, Message
+from basereward.errors import ConfigError, DataError, ModelError
+from basereward.integrations.trl import completion_text
+from basereward.media import Image
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Consistency = Callable[[str, int], float]
+"""Tells of a reasoning and the verdict after it whether they agree (1), disagree (-1), or neither (0)."""
+
+RewardFunc = Callable[..., "list[float]"]
+
+BETTER = re.compile(
+    r"\b(?:response|answer)\s+([12])\s+(?:is|seems|was)\s+(?:(?!not\b|no\b|never\b|less\b)\w+\s+){0,4}?"
+    r"(?:better|best|preferable|superior)\b",
+    re.IGNORECASE,
+)
+
+
+def judge_prompts(
+    comparisons: Iterable[Comparison], tokenizer: Any, *, template: str = "reasoned"
+) -> Dataset:
+    """Return TRL's prompts for a judge: each pair that is no tie, in both orders.
+
+    Columns are `prompt`, the judge template's message; `verdict`, 1 or 2, the number of the better response;
+    and, where the comparisons have pictures, `images`, which stand in the prompt where the template has them.
+
+    Args:
+        comparisons: With ranks.
+        tokenizer: The policy's tokenizer or processor, which would read its control tokens out of texts.
+        template: The judge template; one of reasoned verdicts.
+
+    Raises:
+        ConfigError: When the template asks for something else, or every pair is a tie.
+        DataError: When a comparison has no ranks, a video, or a text with a control token of the policy.
+    """
+    from datasets import Dataset
+    from datasets import Image as Picture
+
+    from basereward.judge_template import JudgeTemplate
+
+    asks = JudgeTemplate.load(template)
+    if asks.answer != "reasoned":
+        raise ConfigError(
+            f"judge template {template!r} asks for a {asks.answer}; give one of reasoned verdicts"
+        )
+    control = _control_tokens(tokenizer)
+    rows: list[dict[str, Any]] = []
+    for comparison in comparisons:
+        for pair in comparison.pairs():
+            if pair.tie:
+                continue
+            for verdict, shown in ((1, (pair.chosen, pair.rejected)), (2, (pair.rejected, pair.chosen))):
+                texts = [comparison.responses[number] for number in shown]
+                try:
+                    [message] = asks.messages(comparison.prompt, texts)
+                    rows.append({**_question(message, control), "verdict": verdict})
+                except DataError as error:
+                    raise error.at(file=f"comparison {comparison.id}" if comparison.id else None) from error
+    if not rows:
+        raise ConfigError("there is no pair with a better response to ask about")
+    if not any(row["images"] for row in rows):
+        # Plain texts, so that policies without pictures can take them.
+        prompts = [[{"role": "user", "content": _joined(row["parts"])}] for row in rows]
+        return Dataset.from_dict({"prompt": prompts, "verdict": [row["verdict"] for row in rows]})
+    columns = {
+        "prompt": [[{"role": "user", "content": row["parts"]}] for row in rows],
+        "images": [[{"bytes": image.encoded(), "path": None} for image in row["images"]] for row in rows],
+        "verdict": [row["verdict"] for row in rows],
+    }
+    return Dataset.from_dict(columns).cast_column("images", [Picture()])
+
+
+def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """Return for each completion 1 if it is in the form <think>...</think><answer>1</answer>, else 0."""
+    return [float(_read(completion)[1] is not None) for completion in completions]
+
+
+def verdict_reward(completions: Sequence[Any], verdict: Sequence[int], **columns: Any) -> list[float]:
+    """Return for each completion 1 if its verdict is right; 0 if it is wrong or can't be read."""
+    return [
+        float(_read(completion)[1] == right) for completion, right in zip(completions, verdict, strict=True)
+    ]
+
+
+def r1_reward(consistency: Consistency | None = None, *, num_threads: int = 8) -> RewardFunc:
+    """Return R1-Reward's reward, Result * (1 + 0.5 * Consistency) + 0.5 * Format.
+
+    arXiv 2505.02835, section 4. A text whose form is wrong has no verdict, so its result is 0 there.
+
+    Args:
+        consistency: Whether a reasoning leads to its verdict: a judge that is asked, or `stated_preference`.
+            None for 0 everywhere. Only asked where the verdict is right, the product being 0 elsewhere.
+        num_threads: How many reasonings it is asked about at once.
+    """
+
+    def reward(completions: Sequence[Any], verdict: Sequence[int], **columns: Any) -> list[float]:
+        found = [_read(completion) for completion in completions]
+        agrees = [0.0] * len(found)
+        right = [number for number, (_, said) in enumerate(found) if said == verdict[number]]
+        if consistency is not None:
+            with ThreadPoolExecutor(num_threads) as threads:
+                answers = threads.map(lambda number: consistency(found[number][0], verdict[number]), right)
+                for number, answer in zip(right, answers, strict=True):
+                    agrees[number] = answer
+        return [
+            float(said == wanted) * (1 + 0.5 * agreement) + 0.5 * (said is not None)
+            for (_, said), wanted, agreement in zip(found, verdict, agrees, strict=True)
+        ]
+
+    reward.__name__ = "r1_reward"
+    return reward
+
+
+def stated_preference(reasoning: str, verdict: int) -> float:
+    """Return 1 if the last response that a reasoning calls better is the verdict's, -1 if it is the other,
+    and 0 if it calls none better: a check without a model, blind to all that is said in other words.
+    """
+    stated = BETTER.findall(reasoning)
+    if not stated:
+        return 0.0
+    return 1.0 if int(stated[-1]) == verdict else -1.0
+
+
+def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
+    """Return the model and the tokenizer or processor of a directory, for GRPOTrainer.
+
+    Args:
+        directory: A transformers model, or the model directory of a generative reward model.
+        options: Of transformers' `from_pretrained`, such as `dtype`.
+
+    Raises:
+        ModelError: When a tensor of the model isn't in the directory.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+    directory = Path(directory)
+    is_vision = hasattr(AutoConfig.from_pretrained(directory), "vision_config")
+    kind: Any = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
+    model, report = kind.from_pretrained(
+        directory, output_loading_info=True, use_safetensors=True, **{"dtype": "float32", **options}
+    )
+    missing = set(report["missing_keys"])
+    head = model.get_output_embeddings()
+    path = directory / "head.safetensors"
+    if "lm_head.weight" in missing and path.is_file():
+        from basereward.backbones.language_head import LanguageHead
+        from basereward.model_directory import load_tensors
+
+        own = LanguageHead(model.get_input_embeddings(), head.weight)
+        load_tensors({"head": own}, path)
+        missing.remove("lm_head.weight")
+    if missing:
+        raise ModelError(f"{directory} lacks the tensor {min(missing)}")
+    return model, AutoProcessor.from_pretrained(directory, padding_side="left")
+
+
+def save_judge(
+    policy: str | Path,
+    directory: str | Path,
+    *,
+    backbone: str = "causal-lm",
+    template: str = "reasoned",
+    **options: Any,
+) -> None:
+    """Write the model directory of a judge whose backbone is a policy that TRL has trained.
+
+    Args:
+        policy: The directory that `trainer.save_model` wrote.
+        directory: Where to.
+        backbone: What reads the policy's kind of model: `causal-lm`, `qwen-vl`, ...
+        template: What it was trained with.
+        options: Of the paradigm `generative`, such as `max_answer_tokens`.
+    """
+    from basereward.config import Component
+    from basereward.model import RewardModel
+
+    model = RewardModel.build(
+        backbone=Component(backbone, {"model": str(policy)}),
+        paradigm=Component("generative", {"template": template, **options}),
+    )
+    model.save(directory)
+
+
+def _read(completion: Any) -> tuple[str, int | None]:
+    """Return the reasoning and the verdict of a completion; no verdict where it isn't in the form."""
+    from basereward.paradigms.verdicts import ANSWER
+
+    found = ANSWER.fullmatch(completion_text(completion).strip())
+    return ("", None) if found is None else (found["reasoning"], int(found["verdict"]))
+
+
+def _question(message: Message, control: re.Pattern[str] | None) -> dict[str, Any]:
+    """Return a message's parts in TRL's form, and its pictures."""
+    parts: list[dict[str, str]] = []
+    for part in message.content:
+        if isinstance(part, Image):
+            # Each part has a text, or Arrow would fill in a missing one, which some templates would show.
+            parts.append({"type": "image", "text": ""})
+        elif isinstance(part, str):
+            parts.append({"type": "text", "text": part})
+        else:
+            raise DataError("TRL's trainer shows no videos; take them out of the row", field="videos")
+    if control is not None and (found := control.search(_joined(parts))):
+        raise DataError(
+            f"has the text {found.group()!r}, which the policy would read as a control token; remove it",
+            field="prompt or responses",
+        )
+    return {"parts": parts, "images": message.images}
+
+
+def _joined(parts: Sequence[Mapping[str, str]]) -> str:
+    return "".join(part["text"] for part in parts)
+
+
+def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """Return what finds the control tokens of a tokenizer, or of a processor's, in texts."""
+    added = getattr(tokenizer, "tokenizer", tokenizer).added_tokens_decoder.values()
+    literals = [re.escape(str(token)) for token in added if token.special and str(token)]
+    return re.compile("|".join(literals)) if literals else None

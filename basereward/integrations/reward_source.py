@@ -1,0 +1,123 @@
+"""Where an integration's rewards come from: a model in this process, or one that is served."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError, DataError
+from basereward.media import Image, Video
+
+RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
+"""Gives each comparison's rewards, or the error that keeps it from having any."""
+
+BUSY = (429, 503)
+
+
+def reward_source(
+    model: str | Path,
+    *,
+    device: str = "cpu",
+    batch_size: int = 8,
+    served_name: str | None = None,
+    key: str | None = None,
+    timeout_seconds: float = 600.0,
+    num_tries: int = 10,
+) -> RewardSource:
+    """Return the rewards of a model directory, or of the server at an address.
+
+    Args:
+        model: The directory of a model or an ensemble, which is loaded here, or `http://host:port` of
+            `basereward serve`.
+        device: Where a directory's weights go.
+        batch_size: Comparisons a forward pass of a directory's model.
+        served_name: Which of a server's models; None for its first.
+        key: The server's key.
+        timeout_seconds: How long an answer of the server may take.
+        num_tries: How often a server that is busy or can't be reached is asked.
+    """
+    if str(model).startswith(("http://", "https://")):
+        return _served(str(model), served_name, key, timeout_seconds, num_tries)
+    from basereward.ensemble import load_model
+
+    loaded = load_model(model, device=device)
+
+    def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
+        return [result for _, result in loaded.score_stream(list(comparisons), batch_size=batch_size)]
+
+    return rewards
+
+
+def _served(
+    address: str, model: str | None, key: str | None, timeout_seconds: float, num_tries: int
+) -> RewardSource:
+    address = address.rstrip("/") + "/v1/rewards"
+
+    def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
+        body: dict[str, Any] = {"items": [_item(each) for each in comparisons], "on_error": "null"}
+        if model is not None:
+            body["model"] = model
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+        answer = _asked(request, timeout_seconds, num_tries)
+        return [
+            entry["rewards"]
+            if entry["error"] is None
+            else DataError(entry["error"]["message"], field=entry["error"]["param"])
+            for entry in sorted(answer["data"], key=lambda entry: entry["index"])
+        ]
+
+    return rewards
+
+
+def _asked(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> Any:
+    """Return the answer to a request, which is sent again while the server is busy or can't be reached.
+
+    Raises:
+        ConfigError: When the server refuses it, or isn't there.
+    """
+    for remaining in reversed(range(num_tries)):
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code not in BUSY or not remaining:
+                raise ConfigError(f"{request.full_url} answers {error.code}: {_message(error)}") from error
+            wait = float(error.headers.get("Retry-After") or 1)
+        except OSError as error:
+            if not remaining:
+                raise ConfigError(f"{request.full_url} can't be reached: {error}") from error
+            wait = 1.0
+        time.sleep(wait)
+    raise ConfigError(f"num_tries is a number >= 1, not {num_tries}")
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)
+
+
+def _item(comparison: Comparison) -> dict[str, Any]:
+    """Return an item of the server's own API, its pictures inline."""
+    prompt = [
+        {"role": message.role, "content": [_part(part) for part in message.content]}
+        for message in comparison.prompt
+    ]
+    return {"prompt": prompt, "responses": list(comparison.responses)}
+
+
+def _part(part: str | Image | Video) -> dict[str, Any]:
+    if isinstance(part, Video):
+        raise DataError("videos aren't served; send frames as images", field="videos")
+    if isinstance(part, Image):
+        return {"type": "image", "image": base64.b64encode(part.encoded()).decode()}
+    return {"type": "text", "text": part}

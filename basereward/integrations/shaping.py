@@ -1,0 +1,180 @@
+"""Shaping rewards for reinforcement learning: from a model's raw rewards to what a policy is trained on.
+
+Each function returns a shape; shapes are applied one after the other. A reward of None, a completion that
+could not be scored, stays None, which TRL leaves out of its group.
+
+Letters: N completions of a call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from basereward.errors import ConfigError
+from basereward.integrations.rules import Rule
+
+Rewards = Sequence["float | None"]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What a policy wrote, beside its rewards.
+
+    Args:
+        completions: [N] texts.
+        groups: [N] the number of each completion's prompt; completions of one prompt are a group.
+        lengths: [N] in tokens of the policy.
+        columns: Other columns of the data set by name, each [N].
+    """
+
+    completions: Sequence[str]
+    groups: Sequence[int]
+    lengths: Sequence[int]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+Shape = Callable[[Rewards, Rollouts], "list[float | None]"]
+
+
+def apply(shapes: Sequence[Shape], rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
+    """Return rewards [N] after one shape and the next; none leaves them raw."""
+    shaped = list(rewards)
+    for shape in shapes:
+        shaped = shape(shaped, rollouts)
+    return shaped
+
+
+def sigmoid(*, center: float = 0.0, scale: float = 1.0) -> Shape:
+    """Return 1 / (1 + exp(-(r - center) / scale)), in (0, 1).
+
+    Bradley-Terry rewards have no zero of their own: where most are far on one side of `center`, all come out
+    alike. `calibrated` takes the place of the zero from data.
+    """
+    if not (math.isfinite(center) and 0 < scale < math.inf):
+        raise ConfigError(f"center is a finite number and scale one > 0, not {center} and {scale}")
+    return _each(lambda reward: _sigmoid((reward - center) / scale))
+
+
+def calibrated(references: Sequence[float], *, temperature: float = 1.0) -> Shape:
+    """Return the probability of being better than a response drawn from references, in (0, 1).
+
+    By Bradley-Terry that is the mean of 1 / (1 + exp(-(r - reference) / temperature)).
+
+    Args:
+        references: Rewards of such responses, those of the untrained policy say, by the same model.
+        temperature: What the model's margins are divided by to be true log-odds, from `basereward evaluate`.
+    """
+    known = [float(value) for value in references]
+    if not known or not all(map(math.isfinite, known)) or not 0 < temperature < math.inf:
+        raise ConfigError(
+            "references are one or more finite rewards and temperature is a number > 0, not "
+            f"{len(known)} rewards and {temperature}"
+        )
+
+    def probability(reward: float) -> float:
+        return math.fsum(_sigmoid((reward - value) / temperature) for value in known) / len(known)
+
+    return _each(probability)
+
+
+def hybrid(rule: Rule, *, column: str = "answer", otherwise: Shape | None = None) -> Shape:
+    """Return 1 where a rule finds the right answer, else the sigmoid of the reward.
+
+    The best of arXiv 2509.16127, section 5.4.1: what is right is right, and what is wrong still has a slope.
+
+    Args:
+        rule: Tells of a completion and the right answer whether they match.
+        column: Has the right answers.
+        otherwise: What is done to the rewards of the others; None for `sigmoid()`. Its values should stay
+            below 1, or a wrong answer could be worth more than a right one.
+    """
+    lower = otherwise or sigmoid()
+
+    def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
+        answers = column_of(rollouts.columns, column)
+        return [
+            1.0 if rule(completion, answer) else reward
+            for completion, answer, reward in zip(
+                rollouts.completions, answers, lower(rewards, rollouts), strict=True
+            )
+        ]
+
+    return shape
+
+
+def group_normalized(*, epsilon: float = 1e-4) -> Shape:
+    """Return (r - mean) / (standard deviation + epsilon) over the completions of each prompt.
+
+    GRPO does that itself to the sum of its rewards; here it puts one of several on the others' scale before.
+    A group of one has 0.
+    """
+    if not epsilon > 0:
+        raise ConfigError(f"epsilon is a number > 0, not {epsilon}")
+
+    def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
+        members: dict[int, list[float]] = {}
+        for group, reward in zip(rollouts.groups, rewards, strict=True):
+            if reward is not None:
+                members.setdefault(group, []).append(reward)
+        facts = {group: _mean_and_deviation(values) for group, values in members.items()}
+        return [
+            None if reward is None else (reward - facts[group][0]) / (facts[group][1] + epsilon)
+            for group, reward in zip(rollouts.groups, rewards, strict=True)
+        ]
+
+    return shape
+
+
+def length_penalized(*, per_token: float, free_tokens: int = 0) -> Shape:
+    """Return r - per_token * tokens beyond `free_tokens`."""
+    if not (0 <= per_token < math.inf and free_tokens >= 0):
+        raise ConfigError(f"per_token and free_tokens are numbers >= 0, not {per_token} and {free_tokens}")
+
+    def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
+        return [
+            None if reward is None else reward - per_token * max(0, length - free_tokens)
+            for reward, length in zip(rewards, rollouts.lengths, strict=True)
+        ]
+
+    return shape
+
+
+def clipped(low: float, high: float) -> Shape:
+    """Return the nearest value in [low, high]."""
+    if not low < high:
+        raise ConfigError(f"low is less than high; they are {low} and {high}")
+    return _each(lambda reward: min(max(reward, low), high))
+
+
+def column_of(columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
+    """Return a column of the data set.
+
+    Raises:
+        ConfigError: When there is none of that name.
+    """
+    if name not in columns:
+        raise ConfigError(
+            f"the data set has no column {name!r}; columns: {', '.join(sorted(columns)) or 'none'}"
+        )
+    return columns[name]
+
+
+def _each(of: Callable[[float], float]) -> Shape:
+    def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
+        return [None if reward is None else of(reward) for reward in rewards]
+
+    return shape
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
