@@ -69,27 +69,36 @@ def name_of(check: Callable[..., None]) -> str:
     return check.__name__.replace("_", "-")
 
 
-def checks(plugin: str | types.ModuleType, *, options: Mapping[str, Options] | None = None) -> list[Check]:
+def checks(
+    plugin: str | types.ModuleType,
+    *,
+    options: Mapping[str, Options] | None = None,
+    heads: Mapping[str, str] | None = None,
+) -> list[Check]:
     """Return every check of a plugin.
 
     Args:
         plugin: An installed plugin's name, or its distribution's; or a module with hooks.
         options: By `kind/name`, the options that make a component small enough to be tested: a table, or a
             function of an empty directory that writes what the component reads and returns the table.
+        heads: By `paradigm/name`, the head of a paradigm that goes with no other.
 
     Raises:
         PluginError: When there is no such plugin, it did not load, or it has no such component.
     """
-    options = dict(options or {})
+    options, heads = dict(options or {}), dict(heads or {})
     plugins, found = _plugin(plugin)
     if found.error is not None:
         raise PluginError(f"plugin {found.name!r} did not load: {found.error}")
     result = [Check(f"plugin:{name_of(check)}", found, check) for check in CHECKS["plugin"]]
     names = [f"{kind}/{name}" for kind in KINDS for name in found.components.get(kind, {})]
     _require_known(options, names, "options", f"components of {found.name}")
+    with_heads = [name for name in names if name.startswith("paradigm/")]
+    _require_known(heads, with_heads, "heads", f"paradigms of {found.name}")
     for name in names:
         kind, _, short = name.partition("/")
-        subject = Subject(plugins, kind, f"{found.name}/{short}", options.get(name, {}))
+        given = (options.get(name, {}), heads.get(name, "mlp"))
+        subject = Subject(plugins, kind, f"{found.name}/{short}", *given)
         result += [Check(f"{name}:{name_of(check)}", subject, check) for check in CHECKS[kind]]
     return result
 
@@ -98,6 +107,7 @@ def conformance(
     plugin: str | types.ModuleType,
     *,
     options: Mapping[str, Options] | None = None,
+    heads: Mapping[str, str] | None = None,
     xfail: Mapping[str, str] | None = None,
 ) -> pytest.MarkDecorator:
     """Have a test function called with every check of a plugin, each under an id of its own.
@@ -106,13 +116,14 @@ def conformance(
         plugin: An installed plugin's name, or its distribution's; or a module with hooks.
         options: By `kind/name`, the options that make a component small enough to be tested: a table, or a
             function of an empty directory that writes what the component reads and returns the table.
+        heads: By `paradigm/name`, the head of a paradigm that goes with no other.
         xfail: By id, such as `loss/x:has-the-right-gradient`, why a check is known to fail. It has to: one
             that passes is a failure.
 
     Raises:
         PluginError: When there is no such plugin, it did not load, or it has no such component or check.
     """
-    found = checks(plugin, options=options)
+    found = checks(plugin, options=options, heads=heads)
     reasons = dict(xfail or {})
     _require_known(reasons, [check.id for check in found], "xfail", "checks")
     parameters = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from basereward.backbones.tiny import Tiny
-from basereward.heads import MLP
+from basereward.config import Component
 from basereward.losses import BradleyTerry, LossOutput
 from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, require, require_alike, shape_of
@@ -116,7 +116,8 @@ def saves_and_loads(subject: Subject) -> None:
 def _paradigm(subject: Subject, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     backbone = Tiny(dim=16)
-    return subject.build(backbone, MLP(16), BradleyTerry(), seed=seed).eval()
+    head = subject.plugins.build("head", Component(subject.head, {}), 16)
+    return subject.build(backbone, head, BradleyTerry(), seed=seed).eval()
 
 
 def _rows() -> list[Any]:

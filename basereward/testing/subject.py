@@ -72,12 +72,14 @@ class Subject:
         kind: Its kind.
         name: Its name; `plugin/name` where another plugin has the same.
         given: The options under which it is built, or the function that returns them.
+        head: The name of the head that goes with it, of a paradigm.
     """
 
     plugins: PluginManager
     kind: str
     name: str
     given: Options = dataclasses.field(default_factory=dict)
+    head: str = "mlp"
 
     @property
     def cls(self) -> Any:
