@@ -127,13 +127,17 @@ def hardest(own: Row) -> Row:
     return {name: [own[name][at] for at in chosen] for name in ("responses", "ratings")}
 
 
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+"""What HelpSteer and HelpSteer2 rate."""
+
 TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
 
 
 class HelpSteer(GroupedDataset):
     """HelpSteer, HelpSteer2 and HelpSteer3 (arXiv 2311.09528, 2406.08673, 2503.04378), and rows like theirs.
 
-    Rows with `prompt`, `response` and ratings, of which those of one prompt stand together; or rows with two
+    Rows with `prompt`, `response` and ratings, of which those of one prompt stand together, and all of whose
+    ratings are in the comparison's `meta` as `attributes`; or rows with two
     responses and a preference from -3 (the first is better) to 3: `response_1`, `response_2` and
     `preference_strength`, or `response1`, `response2` and `overall_preference`.
 
@@ -178,7 +182,10 @@ class HelpSteer(GroupedDataset):
             rating = number_of(row.get(self.rating))
             if rating is None:
                 raise DataError("is no number", field=self.rating)
-            return {"prompt": prompt, "responses": [text_of(row, "response")], "ratings": [rating]}
+            own = {name: number for name in ATTRIBUTES if (number := number_of(row.get(name))) is not None}
+            response = text_of(row, "response")
+            meta = {"meta": {"attributes": [own]}} if own else {}
+            return {"prompt": prompt, "responses": [response], "ratings": [rating], **meta}
         names = ("response_1", "response_2") if "response_1" in row else ("response1", "response2")
         field = "preference_strength" if "preference_strength" in row else "overall_preference"
         preference = number_of(row.get(field))
@@ -191,7 +198,13 @@ class HelpSteer(GroupedDataset):
         """Return one comparison of all responses to a prompt."""
         responses = [response for row in rows for response in row["responses"]]
         ratings = [rating for row in rows for rating in row["ratings"]]
-        return [{**rows[0], **rated(responses, ratings)}]
+        known = {
+            row["responses"][0]: row["meta"]["attributes"][0] for row in reversed(rows) if row.get("meta")
+        }
+        joint = rated(responses, ratings)
+        attributes = [known.get(response) for response in joint["responses"]]
+        meta = {"meta": {"attributes": attributes}} if known else {}
+        return [{**rows[0], **joint, **meta}]
 
 
 def _prompt(row: Row) -> Any:
