@@ -459,3 +459,25 @@ def test_members_that_cannot_be_are_refused(directories: Any, message: str) -> N
     with pytest.raises(ConfigError) as error:
         Ensemble.of(directories)
     assert str(error.value) == message
+
+
+def test_members_of_all_paradigms_score_and_report_together(models: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = Component(
+        "causal-lm", {"model": str(tiny.add_language_head(tiny.save_causal_lm(tmp_path / "lm")))}
+    )
+    critic = Component("critic", {"max_critique_tokens": 4})
+    for name, paradigm in (("critic", critic), ("judge", Component("generative", {}))):
+        RewardModel.build(backbone=base, paradigm=paradigm).save(tmp_path / name)
+    directories = [models / "a", tmp_path / "critic", tmp_path / "judge"]
+    Ensemble.of(directories, Component("rank-mean", {})).save(tmp_path / "ensemble")
+    found = load_model(tmp_path / "ensemble")
+    rewards = found.score(TEXTS)
+    for directory in directories:
+        alone = RewardModel.load(directory).score(TEXTS)
+        for joined, expected in zip(rewards, alone, strict=True):
+            assert joined.members[directory.name] == pytest.approx(expected, abs=1e-5)
+    num_orders = sum(len(row.responses) * (len(row.responses) - 1) for row in TEXTS)
+    assert found.statistics["judge answers"] == num_orders
+    assert found.statistics["judge parse_failure_rate"] == 0
+    assert found.statistics["critic critiques_written"] == sum(len(row.responses) for row in TEXTS)
