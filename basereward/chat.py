@@ -21,6 +21,10 @@ from basereward.media import Image, Video
 STAND_IN = "\ue000{}\ue001"
 """Marks where content goes; private-use characters that no template writes."""
 
+KEEPS_TAIL = "{#- basereward: rewards are read after all that follows a response -#}"
+"""In a chat template, says that the white space after the end of a turn is read, too: models of other tools
+learnt to give their rewards there."""
+
 MAX_KNOWN = 1024
 """How many shapes of prompts, and texts of the template, are remembered."""
 
@@ -53,6 +57,12 @@ class Chat:
         self._known_ids: dict[str, list[int]] = {}
         self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
+    @cached_property
+    def end_ids(self) -> list[int]:
+        """The ids that every response ends with."""
+        _, [response] = self.encode([Message("user", ("-",))], ["-"])
+        return response[len(self.text_ids("-", "responses[0]")) :]
+
     @property
     def digest(self) -> str:
         """SHA-256 of the template, which scores depend on as much as on weights."""
@@ -70,15 +80,16 @@ class Chat:
         self,
         prompt: Sequence[Message],
         responses: Sequence[str],
-        images: Sequence[list[int]] | None = None,
-        videos: Sequence[list[int]] | None = None,
+        images: Sequence[list[int] | str] | None = None,
+        videos: Sequence[list[int] | str] | None = None,
     ) -> tuple[list[int], list[list[int]]]:
         """Return the ids of the prompt and of each response, whose end token is its last.
 
         Args:
             prompt: The messages before the response.
             responses: The texts that continue them.
-            images: The token ids that stand for each image of the prompt; None for models that read none.
+            images: The token ids that stand for each image of the prompt, or a text that is read with the
+                template's own around it, control tokens and all; None for models that read none.
             videos: Likewise of each video.
 
         Raises:
@@ -92,17 +103,26 @@ class Chat:
             raise DataError("the model reads text only; take the images out of the row", field="images")
         pieces, order = self._render(prompt)
         ids: list[int] = []
+        own = ""  # text of the template that is not encoded yet
         waiting = {Image: iter(images or ()), Video: iter(videos or ())}
         for piece, number in zip(pieces[:-1], order, strict=True):
-            ids += self._template_ids(piece)
+            own += piece
             if number == len(contents):
                 break
             content = contents[number]
             if isinstance(content, str):
-                ids += self.text_ids(content, "prompt")
+                ids += self._template_ids(own) + self.text_ids(content, "prompt")
+                own = ""
+                continue
+            found = next(waiting[_kind(content)])
+            if isinstance(found, str):
+                own += found
             else:
-                ids += next(waiting[_kind(content)])
-        end = self._template_ids(pieces[-1].rstrip()) or [self.tokenizer.eos_token_id]
+                ids += self._template_ids(own) + found
+                own = ""
+        ids += self._template_ids(own)
+        tail = pieces[-1] if KEEPS_TAIL in self.template else pieces[-1].rstrip()
+        end = self._template_ids(tail) or [self.tokenizer.eos_token_id]
         return ids, [
             self.text_ids(response, f"responses[{number}]") + end for number, response in enumerate(responses)
         ]
