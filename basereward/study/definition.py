@@ -5,7 +5,6 @@ A cell is one choice from each axis. Its runs, one a seed, are ordinary runs.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from basereward.config import Component, RunConfig
+from basereward.config import Component, RunConfig, run_table
 from basereward.errors import ConfigError
 from basereward.options import Mismatch, did_you_mean, from_table
 from basereward.overrides import merged, put
@@ -35,13 +34,20 @@ class BenchmarkColumns(Component):
 
     Args:
         columns: The benchmark's metrics by the titles of their columns.
+        label: What the study calls it; its name, if it isn't given.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
 
     def __post_init__(self) -> None:
         if not self.columns:
             raise Mismatch(("columns",), 'must name a metric, such as { "VL-RewardBench" = "overall" }')
+
+    @property
+    def source(self) -> str:
+        """What the study calls it."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +58,8 @@ class EnsembleRow:
         label: What the row is called.
         members: Cells, by the labels of their axes.
         ensembler: How their rewards are joined.
-        fit: What an ensembler that learns learns from: `held-out`, or the name of one of the benchmarks. The
-            row has no numbers of these.
+        fit: What an ensembler that learns learns from: `held-out`, or what one of the benchmarks is called.
+            The row has no numbers of these.
     """
 
     label: str
@@ -100,10 +106,13 @@ class Study:
 
     Args:
         title: Of the table.
-        output: Directory of the runs and of the results.
-        run: The run file that all cells change, relative to the study file; None if `base` is a whole run.
-        base: Changes to it that all cells share, or the whole run.
-        axes: For each axis its changes, by their labels.
+        output: Directory of the results.
+        runs: Directory of the runs; None for one in `output`. Studies that share it share the runs that they
+            have in common.
+        run: What all cells have in common: the tables of a run file. Its key `base` may name a run file that
+            it changes, relative to the study file.
+        axes: For each axis its changes by their labels: tables of a run file too, with a `base` of their own
+            if they like.
         exclude: Cells to leave out: labels, or lists of labels, of some axes; all have to match.
         baseline: The cell that all others are tested against.
         seeds: Each cell is run once with each.
@@ -123,8 +132,8 @@ class Study:
 
     title: str
     output: str
-    run: str | None = None
-    base: Mapping[str, Any] = field(default_factory=dict)
+    runs: str | None = None
+    run: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
     exclude: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     baseline: Mapping[str, str]
@@ -150,12 +159,16 @@ class Study:
             for number, where in enumerate(getattr(self, name)):
                 self._check_labels(where, (name, str(number)))
         self.cell(self.baseline, ("baseline",))
+        sources = [HELD_OUT, *(benchmark.source for benchmark in self.benchmarks)]
+        for number, benchmark in enumerate(self.benchmarks):
+            if benchmark.source in sources[: number + 1]:
+                reason = f"is called {benchmark.source!r}, as another is; give it a label of its own"
+                raise Mismatch(("benchmarks", str(number)), reason)
         for number, row in enumerate(self.ensembles):
             if not row.members:
                 raise Mismatch(("ensembles", str(number), "members"), "must name at least one cell")
             for place, labels in enumerate(row.members):
                 self.cell(labels, ("ensembles", str(number), "members", str(place)))
-            sources = [HELD_OUT, *(benchmark.name for benchmark in self.benchmarks)]
             if row.fit is not None and row.fit not in sources:
                 reason = f"must be one of {', '.join(map(repr, sources))}, not {row.fit!r}"
                 raise Mismatch(("ensembles", str(number), "fit"), reason)
@@ -256,17 +269,31 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: Naming file, table and key.
     """
-    table = _toml(path)
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
     for override in overrides:
         put(table, override)
     try:
         study: Study = from_table(Study, table)
     except Mismatch as error:
         raise ConfigError(f"{path}: {error}") from error
-    if study.run is None:
-        return study
-    run = _toml(Path(path).parent / study.run)
-    return replace(study, base=merged(run, study.base))
+    axes = {
+        axis: {label: _whole(change, Path(path).parent) for label, change in changes.items()}
+        for axis, changes in study.axes.items()
+    }
+    return replace(study, run=_whole(study.run, Path(path).parent), axes=axes)
+
+
+def _whole(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """Return a change with the run file that it names as its `base`."""
+    if "base" not in change:
+        return change
+    own = {key: value for key, value in change.items() if key != "base"}
+    return merged(run_table(directory / str(change["base"])), own)
 
 
 def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> list[PlannedRun]:
@@ -290,13 +317,13 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
         plugins.resolve("ensembler", row.ensembler)
         learns = hasattr(plugins.load("ensembler", row.ensembler.name), "fit")
         if learns != (row.fit is not None):
-            text = 'learns from comparisons: say which by fit = "held-out", or a benchmark\'s name'
+            text = 'learns from comparisons: say which by fit = "held-out", or by a benchmark\'s name'
             text = text if learns else "learns nothing; leave out fit"
             raise ConfigError(f"{path}: ensemble {row.label!r}: ensembler {row.ensembler.name!r} {text}")
     found = []
     for seed in study.seeds:
         for cell in study.cells:
-            table = dict(study.base)
+            table = dict(study.run)
             for axis, label in cell.labels.items():
                 table = merged(table, study.axes[axis][label])
             table = {**table, "seed": seed, "output": study.output}
@@ -304,16 +331,6 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
                 config = resolved(from_table(RunConfig, table), plugins)
             except ConfigError as error:
                 raise ConfigError(f"{path}: cell {cell.name!r}: {error}") from error
-            slug = re.sub(r"[^A-Za-z0-9.]+", "-", cell.name).strip("-.")[:60] or "cell"
-            place = Path(study.output, RUNS, f"{slug}-s{seed}-{identity(config)[:8]}")
+            place = Path(study.runs or Path(study.output, RUNS), identity(config)[:12])
             found.append(PlannedRun(cell, seed, replace(config, output=str(place))))
     return found
-
-
-def _toml(path: str | Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error

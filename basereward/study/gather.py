@@ -39,7 +39,7 @@ class Source:
     """Where columns come from, and what each run has scored of it.
 
     Attributes:
-        name: `held-out`, or the benchmark's name.
+        name: `held-out`, or what the study calls the benchmark.
         columns: Its metrics by their titles.
         component: The benchmark; None for the held-out data.
         benchmark: The same, built; None for the held-out data.
@@ -179,7 +179,7 @@ def _sources(study: Study, plugins: PluginManager) -> list[Source]:
                 f"benchmark {item.name!r} gives a report alone; a study needs the credit of each unit, which "
                 "a basereward.evaluation.benchmarks.Benchmark has"
             )
-        found.append(Source(item.name, item.columns, component, benchmark))
+        found.append(Source(item.source, item.columns, component, benchmark))
     return found
 
 

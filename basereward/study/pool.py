@@ -98,10 +98,9 @@ def _work(connection: Connection, num_threads: int) -> None:
     logging.disable_progress_bar()
     while True:
         try:
-            task = connection.recv()
-        except EOFError:
+            connection.send(execute(connection.recv()))
+        except (EOFError, BrokenPipeError, ConnectionResetError):  # the study is over
             return
-        connection.send(execute(task))
 
 
 def _how_it_ended(status: int | None) -> str:

@@ -126,6 +126,8 @@ def _benchmark(task: Task, model_dir: Path, directory: Path) -> dict[str, Any]:
         model.paradigm.use_cache(cache)
     size = config.train.micro_batch_size or config.train.batch_size
     for component in task.benchmarks:
+        if (directory / rewards_file(component)).is_file():
+            continue  # of another study with the same run
         benchmark: Any = plugins.build("benchmark", component)
         evaluation = evaluate(model, benchmark.comparisons(), size, progress=False)
         evaluation.save(directory / _folder(component), {"benchmark": component.name})
