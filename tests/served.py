@@ -141,3 +141,9 @@ def encoded(picture: Any, format: str = "PNG") -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def chatml(*turns: tuple[str, str], asks: bool = False) -> str:
+    """Return turns as Qwen's template renders them; `asks` where the assistant is to speak next."""
+    whole = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    return whole + ("<|im_start|>assistant\n" if asks else "")

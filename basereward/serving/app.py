@@ -6,10 +6,9 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,11 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from basereward import __version__
 from basereward.serving.access import Access
 from basereward.serving.dialects import dialects
-from basereward.serving.dialects.dialect import Answer, Dialect, Scored
+from basereward.serving.dialects.dialect import Answer, Dialect, Scored, refusal
 from basereward.serving.engine import Engine, Prepared
+from basereward.serving.information import JSON, Information
 from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem, log_failure
@@ -33,7 +32,6 @@ from basereward.serving.scheduler import Scheduler
 Result = TypeVar("Result")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-JSON = "application/json"
 CLIENT_LEFT = 499
 """The status, never sent, under which requests are counted whose client has left (nginx's number)."""
 
@@ -73,18 +71,17 @@ class Server:
         self.is_draining = True
 
     @property
+    def is_ready(self) -> bool:
+        """Whether requests are answered with rewards."""
+        return self._is_running and not self.is_draining
+
+    @property
     def is_idle(self) -> bool:
         """Whether every request that was accepted is answered."""
         return self.num_answering == 0
 
     def _routes(self) -> list[Route]:
-        routes = [
-            Route("/health", self._health),
-            Route("/ready", self._ready),
-            Route("/v1/models", self._guarded(self._models)),
-            Route("/metrics", self._guarded(self._metrics)),
-            Route("/version", self._guarded(self._version)),
-        ]
+        routes = Information(self).routes()
         for dialect in dialects():
             endpoint = self._scoring(dialect)
             routes += [Route(path, endpoint, methods=["POST"]) for path in dialect.paths]
@@ -104,18 +101,20 @@ class Server:
             self.scheduler.close()
             self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that lets in whom the server lets in."""
+
         async def guarded(request: Request) -> Response:
             try:
                 self.access.check(request.headers)
                 return await endpoint(request)
             except Problem as problem:
-                return self._refused(problem, {"error": problem.as_json()})
+                return self._refused(problem, refusal(problem))
             except Exception as error:
                 # Here, since whoever is outside would log the error's text.
                 log_failure(request.scope["route"].path, error)
                 bug = Problem("internal_error")
-                return self._refused(bug, {"error": bug.as_json()})
+                return self._refused(bug, refusal(bug))
 
         return guarded
 
@@ -189,6 +188,7 @@ class Server:
                 f"{dialect.paths[0].strip('/').replace('/', '-')}-{uuid.uuid4().hex}",
                 int(time.time()),
                 {"read": read - started, "score": time.perf_counter() - read},
+                request.query_params,
             )
             return Response(
                 msgspec.json.encode(dialect.write(call.body, answer)),
@@ -315,33 +315,6 @@ class Server:
             raise ClientDisconnect
         raise Problem("deadline_passed")
 
-    async def _health(self, request: Request) -> Response:
-        return _json({"status": "alive"})
-
-    async def _ready(self, request: Request) -> Response:
-        is_ready = self._is_running and not self.is_draining
-        return _json({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
-
-    async def _models(self, request: Request) -> Response:
-        data = [
-            {
-                "id": engine.name,
-                "object": "model",
-                "owned_by": "basereward",
-                "model_digest": engine.model_digest,
-                "template_digest": engine.template_digest,
-            }
-            for engine in self.engines.values()
-        ]
-        return _json({"object": "list", "data": data})
-
-    async def _metrics(self, request: Request) -> Response:
-        self.metrics.waiting_tokens.set(self.scheduler.waiting_tokens)
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def _version(self, request: Request) -> Response:
-        return _json({"version": __version__, "limits": asdict(self.limits)})
-
 
 class _Held:
     """Bytes of a request that count as waiting until it is answered."""
@@ -383,14 +356,8 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-def _json(body: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type=JSON)
-
-
 async def _of_router(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "method_not_allowed" if error.status_code == 405 else "path_not_found"
     problem = Problem(code)
-    return Response(
-        msgspec.json.encode({"error": problem.as_json()}), problem.status, error.headers, media_type=JSON
-    )
+    return Response(msgspec.json.encode(refusal(problem)), problem.status, error.headers, media_type=JSON)

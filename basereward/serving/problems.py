@@ -23,7 +23,7 @@ PROBLEMS = {
     "body_too_large": (413, "the body has more bytes than allowed"),
     "content_type_not_json": (415, "send Content-Type: application/json"),
     "body_not_valid": (422, "the body doesn't follow the schema; see GET /openapi.json"),
-    "argument_not_allowed": (422, "templates and processors are the model's own; leave the argument out"),
+    "argument_not_allowed": (422, "how the model reads and answers can't be changed; leave the argument out"),
     "token_ids_not_allowed": (422, "tokens depend on the tokenizer; send texts"),
     "too_many_items": (422, "the request has more items than allowed"),
     "too_many_responses": (422, "the prompt has more responses than allowed"),
@@ -84,11 +84,6 @@ class Problem(Exception):
         """Return the problem within a part of the request."""
         whole = param if self.param is None else f"{param}.{self.param}"
         return Problem(self.code, whole)
-
-    def as_json(self) -> dict[str, object]:
-        """Return what JSON says of it; the form that OpenAI's and vLLM's clients know."""
-        kind = "invalid_request_error" if self.status < 429 else "server_error"
-        return {"code": self.code, "message": self.message, "type": kind, "param": self.param}
 
 
 def problem_of(error: DataError) -> Problem:

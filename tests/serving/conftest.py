@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from served import Client, encoded, running
+from served import Client, Echo, encoded, running
 
 from basereward.serving.app import Server
 from basereward.serving.engine import ModelEngine
@@ -49,4 +49,11 @@ def vision_engine(vision_model: Path) -> ModelEngine:
 def vision(vision_engine: ModelEngine) -> Iterator[Client]:
     """Return a client of a server whose model sees pictures."""
     with running(Server([vision_engine])) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def echo() -> Iterator[Client]:
+    """Return a client of a server whose rewards are the numbers of characters of the responses."""
+    with running(Server([Echo()])) as client:
         yield client

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import msgspec
 
 from basereward.comparison import Comparison
 from basereward.serving.engine import Engine, Rewards
@@ -32,6 +35,7 @@ class Answer:
         id: Names the answer.
         created: When, in seconds since 1970.
         seconds: How long reading and scoring took.
+        query: What the URL says behind its question mark.
     """
 
     engine: Engine
@@ -39,6 +43,7 @@ class Answer:
     id: str
     created: int
     seconds: dict[str, float]
+    query: Mapping[str, str]
 
     @property
     def scored(self) -> list[Scored]:
@@ -56,6 +61,21 @@ class Answer:
         return sum(result.num_tokens for result in self.scored)
 
 
+class ErrorBody(msgspec.Struct):
+    """What is wrong; the form that OpenAI's and vLLM's clients know."""
+
+    code: str
+    message: str
+    type: str
+    param: str | None
+
+
+class ErrorResponse(msgspec.Struct):
+    """The body of an answer that holds no rewards."""
+
+    error: ErrorBody
+
+
 class Dialect(abc.ABC):
     """One API. Requests are decoded into `request` before `read` sees them, so types are checked.
 
@@ -63,13 +83,15 @@ class Dialect(abc.ABC):
         paths: Where it is.
         summary: What it is, in a line.
         request: The type of a request's body.
-        response: The type of a response's body.
+        responses: The types that a response's body may have.
+        failure: The type of a body that says what is wrong.
     """
 
     paths: ClassVar[tuple[str, ...]]
     summary: ClassVar[str]
     request: ClassVar[Any]
-    response: ClassVar[Any]
+    responses: ClassVar[tuple[Any, ...]]
+    failure: ClassVar[Any] = ErrorResponse
 
     @abc.abstractmethod
     def read(self, body: Any, reader: Reader) -> Call:
@@ -81,11 +103,22 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def write(self, body: Any, answer: Answer) -> Any:
-        """Return the body of the response, of type `response`."""
+        """Return the body of the response, of one of `responses`' types."""
 
     def problem(self, problem: Problem) -> Any:
-        """Return the body of a response that says what is wrong."""
-        return {"error": problem.as_json()}
+        """Return the body of a response that says what is wrong, of type `failure`."""
+        return refusal(problem)
+
+
+def body_of(problem: Problem) -> ErrorBody:
+    """Return what is wrong."""
+    kind = "invalid_request_error" if problem.status < 429 else "server_error"
+    return ErrorBody(problem.code, problem.message, kind, problem.param)
+
+
+def refusal(problem: Problem) -> ErrorResponse:
+    """Return the body of a response that says what is wrong."""
+    return ErrorResponse(body_of(problem))
 
 
 def activated(value: float, *, is_asked: bool) -> float:

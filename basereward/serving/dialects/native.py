@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from basereward.comparison import Comparison
 from basereward.serving.dialects.chat import ChatMessage, last_turn, prompt_of
-from basereward.serving.dialects.dialect import Answer, Dialect
+from basereward.serving.dialects.dialect import Answer, Dialect, ErrorBody, body_of
 from basereward.serving.problems import Problem
 from basereward.serving.reader import Call, Reader
 
@@ -36,22 +36,13 @@ class RewardsRequest(msgspec.Struct, forbid_unknown_fields=True):
     on_error: Literal["fail", "null"] = "fail"
 
 
-class ItemProblem(msgspec.Struct):
-    """Why an item has no rewards."""
-
-    code: str
-    message: str
-    type: str
-    param: str | None
-
-
 class ItemRewards(msgspec.Struct):
     """The rewards of an item's responses, in their order; null where there is an `error`."""
 
     index: int
     id: str | None
     rewards: list[float] | None
-    error: ItemProblem | None
+    error: ErrorBody | None
     tokens: int
     members: dict[str, list[float]] | None = None
     disagreement: list[float] | None = None
@@ -76,7 +67,7 @@ class Native(Dialect):
     paths = ("/v1/rewards",)
     summary = "Rewards of each prompt's responses"
     request = RewardsRequest
-    response = RewardsResponse
+    responses = (RewardsResponse,)
 
     def read(self, body: RewardsRequest, reader: Reader) -> Call:
         """Read each item."""
@@ -99,8 +90,7 @@ class Native(Dialect):
         data = []
         for index, (item, result) in enumerate(zip(body.items, answer.results, strict=True)):
             if isinstance(result, Problem):
-                problem: Any = ItemProblem(**result.as_json())  # type: ignore[arg-type]
-                data.append(ItemRewards(index, item.id, None, problem, 0))
+                data.append(ItemRewards(index, item.id, None, body_of(result), 0))
                 continue
             rewards = result.rewards
             data.append(

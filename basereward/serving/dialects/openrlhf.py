@@ -42,7 +42,7 @@ class OpenRLHF(Dialect):
     paths = ("/get_reward",)
     summary = "OpenRLHF: rewards of texts that hold prompt and response"
     request = GetRewardRequest
-    response = GetRewardResponse
+    responses = (GetRewardResponse,)
 
     def read(self, body: GetRewardRequest, reader: Reader) -> Call:
         """Read each text, cut where its prompt ends."""
