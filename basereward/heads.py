@@ -107,12 +107,22 @@ class Linear(MLP):
 
     Args:
         dim: Width D of the hidden states.
+        bias: Whether a constant is added to rewards; no loss on pairs can tell, and other tools have none.
         dropout: Share of inputs dropped in training.
         pooling: `last` reads a response's last token, `mean` averages over its tokens.
         layer: Decoder layer to read, counted from 1, instead of the last one; later layers are dropped.
     """
 
     def __init__(
-        self, dim: int, *, dropout: float = 0.0, pooling: Pooling = "last", layer: int | None = None
+        self,
+        dim: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        pooling: Pooling = "last",
+        layer: int | None = None,
     ) -> None:
         super().__init__(dim, num_layers=1, activation="none", dropout=dropout, pooling=pooling, layer=layer)
+        if not bias:
+            constant: Any = self.layers[0].bias
+            nn.init.zeros_(constant).requires_grad_(False)

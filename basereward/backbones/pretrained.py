@@ -20,7 +20,8 @@ from basereward.errors import ConfigError, ModelError
 from basereward.feature_cache import key_of
 from basereward.forest import Forest
 
-IGNORABLE = ("lm_head.", "language_model.lm_head.", "score.", "v_head.", "rm_head.")
+HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
+IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
 """Tensors that a checkpoint may hold and a backbone has no use for: heads."""
 
 

@@ -30,6 +30,8 @@ COMMANDS = (
     "best-of-n",
     "rank",
     "filter",
+    "export",
+    "import",
     "data",
     "plugins",
     "show",

@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="overrides",
         action="append",
         default=[],
-        help="replace a setting of the study, such as base.train.epochs=2; may be repeated",
+        help="replace a setting of the study, such as run.train.epochs=2; may be repeated",
     )
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs at the same time (default: a core each; 1 with a GPU)"
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return _tables(study, args.results)
     from basereward.plugins import manager
 
-    plugins = manager(study.base.get("plugins", ()))
+    plugins = manager(study.run.get("plugins", ()))
     runs = planned_runs(study, plugins, path=args.study_file)
     if args.only_list:
         return _list(study, runs)

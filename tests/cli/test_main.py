@@ -15,9 +15,10 @@ import pytest
 import basereward
 from basereward import cli
 
-COMMANDS = tuple(
-    "train plan plot ensemble evaluate score score-shards critique best-of-n rank filter data plugins show new-plugin doctor".split()  # noqa: SIM905
-)
+COMMANDS = [
+    *"train plan plot study ensemble evaluate score score-shards serve critique".split(),  # noqa: SIM905
+    *"best-of-n rank filter export import data plugins show new-plugin doctor".split(),  # noqa: SIM905
+]
 
 
 @pytest.fixture(autouse=True)

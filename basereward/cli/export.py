@@ -1,0 +1,52 @@
+"""`basereward export`: a model as a checkpoint that transformers, TRL and vLLM read."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+examples:
+  basereward export MODEL_DIR --output checkpoint
+  basereward export MODEL_DIR --format vllm --output checkpoint
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    import argparse
+
+    parser = subparsers.add_parser(
+        "export",
+        help="write a model for transformers, TRL or vLLM",
+        description="Write a model with a linear head as XForSequenceClassification, whose only logit is the "
+        "reward.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the directory of a model")
+    parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
+    parser.add_argument("--output", metavar="DIR", required=True, help="replaced if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the checkpoint."""
+    from transformers.utils import logging
+
+    from basereward.exchange.exporting import export_model
+    from basereward.model import RewardModel
+
+    logging.disable_progress_bar()
+    found = export_model(RewardModel.load(args.model), args.output, args.format)
+    print(f"{found.architecture}: {args.output}")
+    if found.offset:
+        print(
+            f"its logits are the rewards less {found.offset:.6g}: such a checkpoint has no bias. No order or "
+            "difference of rewards changes.",
+            file=sys.stderr,
+        )
+    return 0
