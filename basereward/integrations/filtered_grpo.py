@@ -13,7 +13,7 @@ from trl import GRPOTrainer
 from basereward.errors import ConfigError
 
 
-class FilteredGRPOTrainer(GRPOTrainer):
+class FilteredGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer that takes no step for advantages further than `max_advantage` standard deviations off.
 
     Advantages have to be in standard deviations: `scale_rewards="batch"`, as in the paper, or `"group"` with

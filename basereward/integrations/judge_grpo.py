@@ -61,7 +61,8 @@ def judge_prompts(
         template: The judge template; one of reasoned verdicts.
 
     Raises:
-        ConfigError: When the template asks for something else, or every pair is a tie.
+        ConfigError: When the template asks for something else, the chat template leaves out the turn in which
+            the policy answers, or every pair is a tie.
         DataError: When a comparison has no ranks, a video, or a text with a control token of the policy.
     """
     from datasets import Dataset
@@ -74,6 +75,7 @@ def judge_prompts(
         raise ConfigError(
             f"judge template {template!r} asks for a {asks.answer}; give one of reasoned verdicts"
         )
+    _check_generation(tokenizer)
     control = _control_tokens(tokenizer)
     rows: list[dict[str, Any]] = []
     for comparison in comparisons:
@@ -241,6 +243,20 @@ def _question(message: Message, control: re.Pattern[str] | None) -> dict[str, An
 
 def _joined(parts: Sequence[Mapping[str, str]]) -> str:
     return "".join(part["text"] for part in parts)
+
+
+def _check_generation(tokenizer: Any) -> None:
+    """Raise a ConfigError where a chat template asks without opening the turn of the answer."""
+    asked = [{"role": "user", "content": "-"}]
+    plain, opened = (
+        tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=opens)
+        for opens in (False, True)
+    )
+    if plain == opened:
+        raise ConfigError(
+            "the policy's chat template doesn't know add_generation_prompt, so that the policy would be "
+            "asked without a turn to answer in; add it to the template"
+        )
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:

@@ -102,7 +102,7 @@ def rule_reward(rule: Rule, *, column: str = "answer", name: str | None = None) 
             for completion, answer in zip(completions, answers, strict=True)
         ]
 
-    reward.__name__ = name or getattr(rule, "__name__", "rule")
+    reward.__name__ = name or str(getattr(rule, "__name__", "rule"))
     return reward
 
 

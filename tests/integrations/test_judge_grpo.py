@@ -151,6 +151,18 @@ def test_a_template_without_reasoning_is_refused() -> None:
     assert str(caught.value) == "judge template 'verdict' asks for a verdict; give one of reasoned verdicts"
 
 
+def test_a_chat_template_that_opens_no_turn_to_answer_in_is_refused() -> None:
+    pytest.importorskip("datasets")
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    with pytest.raises(ConfigError) as caught:
+        judge_prompts([Comparison("what?", ["a", "b"], ranks=[0, 1])], tokenizer)
+    assert str(caught.value) == (
+        "the policy's chat template doesn't know add_generation_prompt, so that the policy would be asked "
+        "without a turn to answer in; add it to the template"
+    )
+
+
 def test_a_policy_becomes_a_judge_and_a_judge_a_policy_with_the_same_logits(
     policy_dir: Path, tmp_path: Path
 ) -> None:
