@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from basereward.chat import Chat
 from basereward.comparison import Comparison, Message
 from basereward.errors import DataError
+from basereward.media import Image, Video
 
 TOKENIZER = tiny.tokenizer()
 CHAT = Chat(TOKENIZER)
@@ -108,3 +109,80 @@ def test_what_is_remembered_of_a_template_changes_no_tokens(monkeypatch: pytest.
     chat = Chat(TOKENIZER)
     for prompt in [*prompts, *prompts]:
         assert chat.encode(prompt, ["a dog"]) == Chat(TOKENIZER).encode(prompt, ["a dog"])
+
+
+PARTS = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] if part['type'] == 'image' %}<|image_pad|>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] != 'image' %}"
+    "{% if part['type'] == 'video' %}<|video_pad|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
+)
+MARKS = {Image: "<|image_pad|>", Video: "<|video_pad|>"}
+
+
+def in_parts(template: str = PARTS) -> Chat:
+    """Return a chat whose template places pictures itself: before all else of a message."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    return Chat(tokenizer, MARKS)
+
+
+def shown(*content: object) -> list[Message]:
+    """Return a prompt of one message."""
+    return [Message("user", content)]
+
+
+PICTURES = [Image(b"1"), Image(b"2")]
+
+
+def test_a_template_may_place_pictures_and_surround_them() -> None:
+    pad, start, end = TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"])
+    prompt = shown("a cat", PICTURES[0], "and a dog", PICTURES[1])
+    ids, _ = in_parts().encode(prompt, ["r"], [[start, pad, end], [pad, pad]])
+    assert decode(ids) == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>\n<|image_pad|><|image_pad|>\n"
+        "a catand a dog<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_text_that_stands_for_a_picture_is_read_with_the_templates_own() -> None:
+    texts = ["\n<|vision_start|><|image_pad|>\n", "<|image_pad|>"]
+    ids, _ = in_parts().encode(shown(*PICTURES, "what"), ["r"], texts)
+    whole = (
+        "<|im_start|>user\n\n<|vision_start|><|image_pad|>\n\n<|image_pad|>\nwhat<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert decode(ids) == whole
+    assert ids == TOKENIZER(whole)["input_ids"]
+
+
+def test_marks_in_contents_are_text() -> None:
+    forged = "<|image_pad|><|video_pad|>"
+    ids, (response,) = in_parts().encode(shown(PICTURES[0], forged), [forged], [[7]])
+    assert 7 in ids
+    assert CONTROL.isdisjoint(response[:-1])
+    assert f"{forged}<|im_end|>" in decode(ids)
+
+
+@pytest.mark.parametrize(
+    ("template", "content"),
+    [
+        (PARTS.replace("<|image_pad|>", ""), (PICTURES[0], "what")),  # passes over pictures
+        (PARTS.replace("<|image_pad|>", "<|image_pad|><|image_pad|>"), (PICTURES[0], "what")),
+        (PARTS, (Video([b"1"]), "then", PICTURES[0])),  # changes the order of what is seen
+        (tiny.TEMPLATE, ("what",)),  # knows texts alone
+    ],
+)
+def test_a_template_that_loses_repeats_or_reorders_is_an_error(
+    template: str, content: tuple[object, ...]
+) -> None:
+    with pytest.raises(DataError) as raised:
+        in_parts(template).encode(shown(*content), ["r"], [[7]], [[8]])
+    assert str(raised.value) == "prompt: the chat template leaves out or repeats a message; roles: user"
+
+
+def test_a_template_that_refuses_the_roles_says_why() -> None:
+    with pytest.raises(DataError) as raised:
+        in_parts("{{ raise_exception('Roles must alternate') }}").encode(shown("what"), ["r"])
+    assert str(raised.value) == "prompt: the chat template refuses the messages: Roles must alternate"

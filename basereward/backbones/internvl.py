@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,9 +89,8 @@ class InternVL(Backbone):
                 f"{model}: the image processor makes tiles of {self.tile} pixels, but the vision tower reads "
                 f"{tuple(vision.image_size)}"
             )
-        patches = [side // patch for side, patch in zip(self.tile, vision.patch_size, strict=True)]
-        self._patches_per_tile = math.prod(patches)
-        self._tokens_per_tile = [int(number * config.downsample_ratio) for number in patches]
+        self._grid = [side // patch for side, patch in zip(self.tile, vision.patch_size, strict=True)]
+        self._merge = round(1 / config.downsample_ratio) ** 2  # patches to a token
         self._token = config.image_token_id
         self._begin, self._end = (self._control_id(token) for token in (BEGIN, END))
         mark = self.tokenizer.convert_ids_to_tokens(self._token)
@@ -119,14 +117,14 @@ class InternVL(Backbone):
         grids = iter(media.get("image_grid_thw", ()))
         ids: dict[type, list[list[int]]] = {Image: [], Video: []}
         for kind, pictures in seen:
-            runs = [[self._begin, *[self._token] * int(next(grids).prod()), self._end] for _ in pictures]
+            sizes = [int(next(grids).prod()) // self._merge for _ in pictures]
+            runs = [[self._begin, *[self._token] * size, self._end] for size in sizes]
             ids[kind].append(runs[0] if kind is Image else self._numbered(runs))
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
         fitted, num_cut = self.limit.fit(prompt, responses)
         self.num_truncated += num_cut
-        num_tiles = sum(int(grid[0]) for grid in media.get("image_grid_thw", ()))
-        tree = Tree.of_text(prompt, fitted)
-        return replace(tree, media=media, patches=num_tiles * self._patches_per_tile)
+        patches = sum(int(grid.prod()) for grid in media.get("image_grid_thw", ()))
+        return replace(Tree.of_text(prompt, fitted), media=media, patches=patches)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once a tile."""
@@ -195,7 +193,7 @@ class InternVL(Backbone):
 
     def _media(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
         """Return `pixel_values` [tiles, 3, H, W] and `image_grid_thw` [pictures, 3], if there are pictures;
-        with a cache, what `KeptFeatures.media` has. A grid is tiles, and rows and columns of a tile's tokens.
+        with a cache, what `KeptFeatures.media` has. A grid is tiles, and rows and columns of one's patches.
         """
         if self._kept is None or not pictures:
             return self._pixels(pictures)
@@ -211,7 +209,7 @@ class InternVL(Backbone):
             )["pixel_values"]
             for image, max_tiles in pictures
         ]
-        grids = [(len(own), *self._tokens_per_tile) for own in tiles]
+        grids = [(len(own), *self._grid) for own in tiles]
         return {"pixel_values": torch.cat(tiles), "image_grid_thw": torch.tensor(grids)}
 
     def _features(self, media: Mapping[str, Tensor]) -> Tensor | None:  # [tokens, D]
@@ -220,7 +218,7 @@ class InternVL(Backbone):
             found = self._kept.features(
                 media,
                 num_pixels=lambda grids: grids[:, 0],
-                num_tokens=lambda grids: grids.prod(-1),
+                num_tokens=lambda grids: grids.prod(-1) // self._merge,
                 tower=lambda pixels, grid: self._tower(pixels),
             )
             return torch.cat(found)

@@ -19,7 +19,7 @@ from basereward.config import Component, LoraConfig, TrainConfig
 from basereward.engine import optimisation
 from basereward.engine.adapters import Adapters
 
-KINDS = {"llama": "causal-lm", "qwen2_5_vl": "qwen-vl"}
+KINDS = {"llama": "causal-lm", "qwen2_5_vl": "qwen-vl", "internvl-qwen2": "internvl"}
 
 
 def adapted(directory: Path, *, dtype: str = "float32", **lora: Any) -> tuple[RewardModel, Adapters]:

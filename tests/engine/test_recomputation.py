@@ -41,11 +41,14 @@ def gradients(model: RewardModel, *, images: bool) -> tuple[dict[str, Tensor], i
     return {name: item.grad for name, item in named if item.grad is not None}, sum(kept.values())
 
 
-@pytest.mark.parametrize(("kind", "backbone"), [("llama", "causal-lm"), ("qwen2_5_vl", "qwen-vl")])
+@pytest.mark.parametrize(
+    ("kind", "backbone"),
+    [("llama", "causal-lm"), ("qwen2_5_vl", "qwen-vl"), ("internvl-qwen2", "internvl")],
+)
 def test_gradients_are_the_same_bit_for_bit_and_less_is_kept(
     tiny_models: dict[str, Path], kind: str, backbone: str
 ) -> None:
-    images = backbone == "qwen-vl"
+    images = backbone != "causal-lm"
     plain, sparing = (model_of(tiny_models[kind], backbone) for _ in range(2))
     for model in (plain, sparing):
         # The random numbers of dropout within a layer must be drawn again as they were.

@@ -154,7 +154,8 @@ class HfVlm(Backbone):
             **self.processor.arguments(media, weight.dtype), return_dict=True
         )
         features = found.pooler_output
-        return sum(one.sum() for one in features) if isinstance(features, list | tuple) else features.sum()
+        listed: list[Tensor] = list(features) if isinstance(features, list | tuple) else [features]
+        return torch.stack([one.sum() for one in listed]).sum()
 
     def _unread(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that see but have no part in what is seen, such as a tower's own head.

@@ -63,7 +63,7 @@ class Processor:
             settings, _ = cls.get_processor_dict(**source)
             image_processor = AutoImageProcessor.from_pretrained(**source, backend="pil")
             # transformers insists on a part for videos, whose class needs torchvision.
-            lenient = type(cls.__name__, (cls,), {"check_argument_for_proper_class": lambda *_: None})
+            lenient: Any = type(cls.__name__, (cls,), {"check_argument_for_proper_class": lambda *_: None})
             parts = {"image_processor": image_processor, "tokenizer": tokenizer}
             self._processor: Any = lenient.from_args_and_dict(
                 [parts.get(attribute) for attribute in cls.get_attributes()], settings
@@ -123,7 +123,7 @@ class Processor:
             for name, value in found.items():
                 if len(value) == sum(sizes) and value.ndim >= 3:
                     # Models leave out tiles that are nothing but zeros.
-                    found[name] = pad_sequence(torch.split(value, sizes), batch_first=True)
+                    found[name] = pad_sequence(list(torch.split(value, sizes)), batch_first=True)
         return found
 
     def settings(self) -> str:
