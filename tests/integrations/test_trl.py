@@ -220,3 +220,19 @@ def test_a_refusal_is_told_at_once(server: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         reward_source(server.address)([Comparison("one", ["a"])])
     assert str(caught.value) == f"{server.address}/v1/rewards answers 401: send a key"
+
+
+def test_our_own_server_gives_the_rewards_of_the_directory(model_dir: Path) -> None:
+    pytest.importorskip("starlette")
+    from served import running
+
+    from basereward.serving.app import Server
+    from basereward.serving.engine import ModelEngine
+
+    parts = [{"type": "image", "image": tiny.picture(56, 56, 1)}, {"type": "text", "text": "the cat"}]
+    given = columns([[{"role": "user", "content": parts}]] * 3, [said("sits"), said(""), said("runs")])
+    with running(Server([ModelEngine("m", RewardModel.load(model_dir))])) as client:
+        served = reward_func(f"http://127.0.0.1:{client.port}")(**given)
+    local = reward_func(model_dir)(**given)
+    assert served[1] is local[1] is None
+    assert [served[0], served[2]] == pytest.approx([local[0], local[2]], abs=1e-5)
