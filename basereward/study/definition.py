@@ -229,7 +229,8 @@ class Study:
         titles = self.columns
         for title in titles:
             if titles.count(title) > 1:
-                raise Mismatch((), f"has two columns {title!r}; give one another title", "the study")
+                reason = f"must have titles of their own, and two are called {title!r}"
+                raise Mismatch(("columns",), reason)
         for title, parts in self.averages.items():
             for part in parts:
                 if part not in titles or part in self.averages:
