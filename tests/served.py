@@ -6,8 +6,10 @@ import base64
 import http.client
 import io
 import json
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,3 +149,15 @@ def chatml(*turns: tuple[str, str], asks: bool = False) -> str:
     """Return turns as Qwen's template renders them; `asks` where the assistant is to speak next."""
     whole = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
     return whole + ("<|im_start|>assistant\n" if asks else "")
+
+
+def png_that_declares(width: int, height: int) -> str:
+    """Return a PNG of few bytes that says it has many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    whole = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+    return base64.b64encode(whole).decode()

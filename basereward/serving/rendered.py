@@ -36,9 +36,16 @@ FORMATS = (
 BEGINNINGS = re.compile(r"(?:<\|begin_of_text\|>|<\|endoftext\|>|<bos>|<s>|<pad>|\s)*")
 """What a tokenizer puts before the first turn, padding included."""
 
-ENDS = re.compile(
-    r"(?:(?:<\|im_end\|>|<\|eot_id\|>|<\|eot\|>|<end_of_turn>|<\|endoftext\|>|<\|end_of_text\|>"
-    r"|<eos>|</s>|<pad>)\s*)+\Z"
+ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eot|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<eos>",
+    "</s>",
+    "<pad>",
 )
 """What ends a response and fills the row behind it."""
 
@@ -94,7 +101,7 @@ def continued(prompt: str, response: str) -> tuple[list[Turn], str]:
         Problem: When the prompt is a conversation that doesn't end where a response begins.
     """
     before = turns(prompt)
-    response = ENDS.sub("", response)
+    response = without_end(response)
     if before is None:
         return [Turn("user", prompt, False)], response
     *asked, last = before
@@ -117,4 +124,12 @@ def conversation(text: str) -> tuple[list[Turn], str]:
     *asked, last = found
     if last.role != "assistant":
         raise Problem("response_not_separable")
-    return asked, ENDS.sub("", last.text)
+    return asked, without_end(last.text)
+
+
+def without_end(response: str) -> str:
+    """Return a response without the tokens that end it and those that fill the row behind it."""
+    # No regular expression: one that is anchored at the end alone takes time with the square of their number.
+    while (trimmed := response.rstrip()).endswith(ENDS):
+        response = trimmed[: trimmed.rindex("<")]
+    return response

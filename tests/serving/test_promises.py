@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
-from served import JSON, Client, Echo, encoded, eventually
+from served import JSON, Client, Echo, encoded, eventually, png_that_declares
 
 from basereward import Comparison, RewardModel, cli
 from basereward.comparison import Message
@@ -35,18 +33,6 @@ Serve = Callable[[Server], Client]
 
 def item(prompt: object = "what is shown?", *responses: str, **more: object) -> dict[str, object]:
     return {"prompt": prompt, "responses": list(responses or ("a cat",)), **more}
-
-
-def png_that_declares(width: int, height: int) -> str:
-    """Return a PNG of few bytes that says it has many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    whole = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
-    return base64.b64encode(whole).decode()
 
 
 class TestOneLoopbackByDefault:

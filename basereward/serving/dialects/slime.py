@@ -44,7 +44,7 @@ class Slime(Dialect):
     def _comparison(self, body: RewardRequest, reader: Reader) -> Comparison:
         if isinstance(body.prompt, str):
             return reader.of_turns(rendered.continued(body.prompt, body.response), body.images)
-        response = rendered.ENDS.sub("", body.response)
+        response = rendered.without_end(body.response)
         return reader.comparison(prompt_of(body.prompt, reader), [response], body.images)
 
     def write(self, body: RewardRequest, answer: Answer) -> Any:
