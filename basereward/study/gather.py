@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,16 +67,17 @@ class Source:
     def _read(self, config: RunConfig, plugins: PluginManager) -> list[Comparison]:
         if self.benchmark is not None:
             return list(self.benchmark.comparisons())
-        reader = Reader(
-            config.data.eval,
-            split="eval",
-            why_not=why_not_judged,
-            plugins=plugins,
-            rejected=RejectedRows(None, fail=False),
-            progress=lambda dataset, split: dataset,
-        )
-        reader.turn_to(0)
-        return [comparison for comparisons in reader.read() for comparison in comparisons]
+        with closing(RejectedRows(None, fail=False)) as rejected:
+            reader = Reader(
+                config.data.eval,
+                split="eval",
+                why_not=why_not_judged,
+                plugins=plugins,
+                rejected=rejected,
+                progress=lambda dataset, split: dataset,
+            )
+            reader.turn_to(0)
+            return [comparison for comparisons in reader.read() for comparison in comparisons]
 
     def shared(self, rows: set[str]) -> tuple[set[int], int]:
         """Return the comparisons that all runs of some rows have scored, and how many any has.

