@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo rl rl-judge test test-slow test-abi check format bench bench-compare gpu human-ratings clean help
+.PHONY: demo rl rl-judge test test-slow test-plugins test-abi check format bench bench-compare gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -35,6 +35,9 @@ test: $(VENV)/mini $(ASSETS)  ## install and pass every test
 
 test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-plugins: $(VENV)/mini $(ASSETS)  ## install and test each distribution of plugins/ in an environment of its own
+	$(BIN)/python plugins/install_and_test.py
 
 test-abi: $(VENV)/installed  ## the library under a newer torch, videos beside torchvision (fetches 5 GB)
 	rm -rf .cache/abi
@@ -83,7 +86,7 @@ $(VENV)/torch: constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt setuptools wheel ninja pybind11
 	@touch $@
 
-$(VENV)/installed: $(VENV)/torch pyproject.toml setup.py $(shell find csrc -type f)
+$(VENV)/installed: $(VENV)/torch pyproject.toml setup.py basereward/extension.py $(shell find csrc basereward/include -type f)
 	@echo "== installing basereward and building its native library"
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The schemas of all ops. Implementations register themselves: cpu/ in this library, cuda/ in its own.
 
-#include "module.h"
+#include <basereward/module.h>
 
 #include <torch/csrc/stable/library.h>
 

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from environments import copy_sources
 
 ROOT = Path(__file__).parents[1]
-BUILT = shutil.ignore_patterns("__pycache__", "*.so", "_C*.json", "_host.json")
+INCLUDE = ROOT / "basereward" / "include"
+# What a plugin's native code is compiled with.
+HEADERS = {path.relative_to(ROOT).as_posix() for path in INCLUDE.rglob("*") if path.is_file()}
 # A torch that can't be imported, as on a machine where it is installed only later.
 NO_TORCH = "raise ImportError('no torch here')\n"
 
@@ -22,13 +25,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs 
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of what the package is built from."""
-    target = tmp_path / "checkout"
-    for name in ("basereward", "csrc"):
-        shutil.copytree(ROOT / name, target / name, ignore=BUILT)
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "constraints.txt", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, target)
-    return target
+    return copy_sources(tmp_path / "checkout")
 
 
 def run(*command, cwd, **environment):
@@ -76,6 +73,7 @@ def test_the_source_distribution_holds_every_native_source(checkout):
     }
     with tarfile.open(build_sdist(checkout)) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
+    wanted |= HEADERS
     assert wanted | {"setup.py", "pyproject.toml", "basereward/py.typed", "constraints.txt"} <= held
 
 
@@ -192,7 +190,7 @@ def test_source_distribution_to_wheel_to_a_clean_environment(checkout):
         f"basereward/plugin_template/{path.name}"
         for path in (ROOT / "basereward" / "plugin_template").glob("*.in")
     }
-    assert {"basereward/_C.json", "basereward/_host.json", *templates} <= set(held)
+    assert {"basereward/_C.json", "basereward/_host.json", *templates, *HEADERS} <= set(held)
     assert len(templates) > 10
     assert not [name for name in held if name.startswith(("csrc", "tests", "benchmarks"))]
 

@@ -1,9 +1,11 @@
 """One function per native op, with its plain-torch twin as the fallback; and helpers of the data path.
 
 `BASEREWARD_KERNELS` chooses: auto (default) takes the compiled kernels where they are, cpp insists on them,
-torch uses the plain ones. `status()` says which are in use and why.
+torch uses the plain ones. `status()` says which are in use and why. `Library` does the same for the ops of
+other packages.
 """
 
+from basereward.ops._library import Library, plain_kernels
 from basereward.ops._loader import library, status
 from basereward.ops.head import Activation, pairwise_reward_head
 from basereward.ops.loss import STATISTICS, batched_bt_loss
@@ -13,11 +15,13 @@ from basereward.ops.reference import pair_statistics
 __all__ = [
     "STATISTICS",
     "Activation",
+    "Library",
     "batched_bt_loss",
     "common_prefix",
     "first_fit",
     "pair_statistics",
     "pairwise_reward_head",
+    "plain_kernels",
     "status",
 ]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from basereward.ops._loader import library
+from basereward.ops import _loader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +31,8 @@ def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
         raise ValueError(f"row_tokens is {row_tokens}; a row needs room for at least 1 token")
     if negative := [length for length in lengths if length < 0]:
         raise ValueError(f"lengths holds {negative[0]}; a number of tokens is >= 0")
-    if library.host.module is not None:
-        native: list[list[int]] = library.host.module.first_fit(lengths, row_tokens)
+    if _loader.host.module is not None:
+        native: list[list[int]] = _loader.host.module.first_fit(lengths, row_tokens)
         return native
     rows: list[list[int]] = []
     room: NDArray[np.int64] = np.full(max(1, len(lengths)), -1)
@@ -53,8 +53,8 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     Args:
         sequences: Token ids; none give 0.
     """
-    if library.host.module is not None:
-        return int(library.host.module.common_prefix([[int(id) for id in ids] for ids in sequences]))
+    if _loader.host.module is not None:
+        return int(_loader.host.module.common_prefix([[int(id) for id in ids] for ids in sequences]))
     if not sequences:
         return 0
     first = np.asarray(sequences[0], dtype=np.int64)

@@ -5,70 +5,22 @@ Tensors are made on torch's default device, when the case is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.testing import assert_close
 
 from basereward import ops
 from basereward.ops import reference
-
-Run: TypeAlias = Callable[[], tuple[Tensor, ...]]
+from basereward.testing.timing import Case, Run
 
 WIDTHS = {"qwen2.5-vl-3b": 2048, "qwen2.5-vl-7b": 3584, "qwen2.5-vl-72b": 8192}
 PAIRS = (8, 64, 512, 4096)
 MANY_PAIRS = 1_048_576
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LOSS_OPTIONS = (0.1, 0.01, 1.0)  # label smoothing, zero-coefficient, ties count half
-
-
-@dataclass(frozen=True)
-class Case:
-    """One op at one size.
-
-    Attributes:
-        name: The op, the size and the number of pairs.
-        ours: The variant that is ours.
-        variants: What is timed, by name; all do the same work.
-        num_bytes: What has to be read and written at least.
-        num_flops: Of the matrix products.
-        dtype: In which they are.
-        tolerance: Up to which the variants' results are equal, relative to the largest value.
-    """
-
-    name: str
-    ours: str
-    variants: Mapping[str, Run]
-    num_bytes: int
-    num_flops: int
-    dtype: torch.dtype
-    tolerance: float
-
-    def check(self) -> None:
-        """Compare the results of variants that return as many as ours.
-
-        Raises:
-            AssertionError: When they differ, so that a wrong op is not timed.
-        """
-        wanted = self.variants[self.ours]()
-        for name, run in self.variants.items():
-            found = run()
-            if len(found) != len(wanted):  # the products alone have other results
-                continue
-            for one, other in zip(wanted, found, strict=True):
-                scale = max(1e-30, other.abs().max().item())
-                assert_close(
-                    one.double() / scale,
-                    other.double() / scale,
-                    rtol=0,
-                    atol=self.tolerance,
-                    msg=lambda text, name=name: f"{self.name}: {name} differs from {self.ours}: {text}",
-                )
 
 
 def bt_loss(num_pairs: int) -> Case:

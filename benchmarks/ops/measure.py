@@ -3,152 +3,49 @@
 Run as `python benchmarks/ops/measure.py`; it writes benchmarks/results/ops.json and docs/ops.md's tables.
 `--compare` measures anew, writes nothing, and exits with 1 where an op has become slower by more than 10 %,
 and by more than 20 us, against its eager twin of the same run; so another machine's speed doesn't matter.
-
-The allocator is told to keep large blocks: a fresh one of 50 MB costs more in page faults than the op.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import os
-import platform
-import random
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**28)}
+import cases
+
+from basereward import ops
+from basereward.testing.timing import Case, floor, keep_large_blocks, machine, measure, shown
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "ops.json"
 DOCUMENT = ROOT / "docs" / "ops.md"
 LARGEST_SLOWDOWN = 1.10
 FLOOR_SECONDS = 20e-6
-BUDGET_SECONDS = 6.0
-MOST_TURNS = 301
-LEAST_TURNS = 5
 
 
-def cases(names: str, device: str) -> Iterator[Any]:
-    """Yield the cases whose names contain a text, each made only when it is due."""
-    import cases as made
-    import torch
-
-    makers = [(made.bt_loss, (count,)) for count in (*made.PAIRS, made.MANY_PAIRS)]
-    makers += [
-        (made.reward_head, (model, count, dtype))
-        for dtype in made.DTYPES
-        for model in made.WIDTHS
-        for count in made.PAIRS
-        if count * made.WIDTHS[model] ** 2 <= 4096 * 3584**2
+def makers(names: str) -> Iterator[Callable[[], Case]]:
+    """Yield what makes the cases whose names contain a text."""
+    found: list[tuple[Callable[..., Case], tuple[Any, ...]]]
+    found = [(cases.bt_loss, (count,)) for count in (*cases.PAIRS, cases.MANY_PAIRS)]
+    found += [
+        (cases.reward_head, (model, count, dtype))
+        for dtype in cases.DTYPES
+        for model in cases.WIDTHS
+        for count in cases.PAIRS
+        if count * cases.WIDTHS[model] ** 2 <= 4096 * 3584**2
     ]
-    makers += [(made.every_token, (dtype, passes)) for dtype in made.DTYPES for passes in ("both", "forward")]
-    makers += [(made.few_rows, (count,)) for count in (1, 2, 4, 8, 12)]
-    for maker, arguments in makers:
+    found += [
+        (cases.every_token, (dtype, passes)) for dtype in cases.DTYPES for passes in ("both", "forward")
+    ]
+    found += [(cases.few_rows, (count,)) for count in (1, 2, 4, 8, 12)]
+    for maker, arguments in found:
         label = " ".join(map(str, (maker.__name__, *arguments)))
         if names in label:
-            # A default device that lasts costs every call of torch some microseconds.
-            with torch.device(device):
-                case = maker(*arguments)
-            yield case
-
-
-def timed(case: Any, finish: Callable[[], None]) -> dict[str, Any]:
-    """Return the median seconds of each variant, taken in turns of random order, and their quartiles.
-
-    Args:
-        case: What to time.
-        finish: Waits until the device has done its work.
-    """
-    case.check()
-    names = list(case.variants)
-    start = time.perf_counter()
-    for name in names:
-        case.variants[name]()
-    finish()
-    once = time.perf_counter() - start
-    turns = max(LEAST_TURNS, min(MOST_TURNS, int(BUDGET_SECONDS / once)))
-    times: dict[str, list[float]] = {name: [] for name in names}
-    order = random.Random(0)
-    gc.collect()
-    gc.disable()
-    for _ in range(turns):
-        for name in order.sample(names, len(names)):
-            run = case.variants[name]
-            start = time.perf_counter()
-            result = run()
-            finish()
-            times[name].append(time.perf_counter() - start)
-            del result
-    gc.enable()
-    return {
-        "case": case.name,
-        "turns": turns,
-        "seconds": {name: statistics.median(values) for name, values in times.items()},
-        "quartiles": {name: statistics.quantiles(values, n=4)[::2] for name, values in times.items()},
-        "num_bytes": case.num_bytes,
-        "num_flops": case.num_flops,
-        "dtype": str(case.dtype).removeprefix("torch."),
-    }
-
-
-def roofline(finish: Callable[[], None]) -> dict[str, float]:
-    """Return what the device can do: bytes/s of a large sum, FLOP/s of a large product in each dtype."""
-    import torch
-
-    def best(run: Any, turns: int = 7) -> float:
-        run()
-        finish()
-        found = []
-        for _ in range(turns):
-            start = time.perf_counter()
-            run()
-            finish()
-            found.append(time.perf_counter() - start)
-        return min(found)
-
-    large = torch.ones(2**28)  # 1 GiB, more than any cache
-    rates = {"bytes": large.numel() * 4 / best(large.sum)}
-    for name in ("float32", "bfloat16"):
-        square = torch.randn(4096, 4096).to(getattr(torch, name))
-        rates[name] = 2 * 4096**3 / best(lambda square=square: square @ square)
-    return rates
-
-
-def floor(row: dict[str, Any], rates: dict[str, float]) -> float:
-    """Return the least seconds that the bytes and the products of a case need."""
-    return max(row["num_bytes"] / rates["bytes"], row["num_flops"] / rates[row["dtype"]])
-
-
-def machine() -> dict[str, Any]:
-    """Return what the results were measured on."""
-    import torch
-
-    from basereward import ops
-
-    processor = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    return {
-        "platform": platform.platform(),
-        "processor": processor,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-        "build": {name: part["build"] for name, part in ops.status().items()},
-        "allocator": {name: os.environ.get(name, "") for name in ALLOCATOR},
-    }
+            yield partial(maker, *arguments)
 
 
 def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> str:
@@ -181,14 +78,6 @@ def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> str:
             lines.append(f"| {row['case']} | {shown(ours)} | {cells} | {shown(floor(row, rates))} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
-
-
-def shown(seconds: float) -> str:
-    """Return a time with three digits and its unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
 
 
 def write_document(report: dict[str, Any]) -> None:
@@ -235,28 +124,17 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda; of the latter only JSON is written")
     parser.add_argument("--cases", default="", metavar="TEXT", help="only cases whose name contains it")
     arguments = parser.parse_args()
-    if os.environ.get("MALLOC_MMAP_MAX_") != "0":  # read by the C library when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
-
-    import torch
+    keep_large_blocks()
 
     is_cuda = arguments.device.startswith("cuda")
-    finish = torch.cuda.synchronize if is_cuda else lambda: None
     results = RESULTS.with_stem("ops-cuda") if is_cuda else RESULTS
-    with torch.device(arguments.device):
-        rates = roofline(finish)
-    rows = []
-    for case in cases(arguments.cases, arguments.device):
-        row = timed(case, finish)
-        rows.append(row)
-        times = "  ".join(f"{name} {shown(seconds)}" for name, seconds in row["seconds"].items())
-        print(f"{row['case']:52} {times}  floor {shown(floor(row, rates))}", flush=True)
+    rates, rows = measure(makers(arguments.cases), arguments.device)
     if arguments.compare:
         found = slower(json.loads(results.read_text(encoding="utf-8"))["results"], rows)
         print("\n".join(found) or "no op has become slower")
         return int(bool(found))
     if not arguments.cases:
-        report = {"machine": machine(), "roofline": rates, "results": rows}
+        report = {"machine": machine(ops.status()), "roofline": rates, "results": rows}
         results.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if not is_cuda:
             write_document(report)

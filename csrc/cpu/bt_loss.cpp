@@ -21,8 +21,9 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "check.h"
-#include "cpu/simd.h"
+#include <basereward/cpu/simd.h>
+
+#include "arguments.h"
 
 namespace basereward {
 namespace {

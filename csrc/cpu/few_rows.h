@@ -8,7 +8,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include "cpu/simd.h"
+#include <basereward/cpu/simd.h>
 
 namespace basereward {
 

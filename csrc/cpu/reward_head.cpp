@@ -17,8 +17,9 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "check.h"
-#include "cpu/activate.h"
+#include <basereward/cpu/activate.h>
+
+#include "arguments.h"
 #include "cpu/few_rows.h"
 #include "cpu/rows.h"
 

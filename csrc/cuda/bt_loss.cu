@@ -9,8 +9,9 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "check.h"
-#include "cuda/launch.h"
+#include <basereward/cuda/launch.h>
+
+#include "arguments.h"
 #include "kernels/bt_loss.cuh"
 
 namespace basereward {
@@ -42,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs,
   const Tensor loss = torch::stable::new_empty(rewards, {});
   const Tensor grad = torch::stable::new_empty(rewards, {num_rewards});
   const Tensor statistics = torch::stable::new_empty(rewards, {kNumStatistics}, ScalarType::Double);
-  const int64_t num_blocks = std::min(std::max<int64_t>(1, blocks_of(num_pairs)), kMostBlocks);
+  const int64_t num_blocks = std::min(std::max<int64_t>(1, simt::blocks_of(num_pairs)), kMostBlocks);
   const Tensor partial = torch::stable::new_empty(rewards, {num_blocks, kNumSums}, ScalarType::Double);
   const Tensor toward = torch::stable::new_empty(rewards, {num_pairs, 2});
   const Tensor order = sorted_places(torch::stable::view(pairs, {2 * num_pairs}));
@@ -66,7 +67,7 @@ std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs,
                       mutable_data<double>(statistics)};
     launch(PairKernel<T>{p}, num_blocks, rewards);
     launch(TotalKernel<T>{p, num_blocks}, 1, rewards);
-    launch(GradientKernel<T>{p, data<int64_t>(order)}, blocks_of(num_rewards), rewards);
+    launch(GradientKernel<T>{p, data<int64_t>(order)}, simt::blocks_of(num_rewards), rewards);
   };
   is_double ? call(double()) : call(float());
   return {loss, grad, statistics};

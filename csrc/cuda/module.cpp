@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The library of CUDA kernels; it adds implementations to the schemas of the other one, which has to be loaded first.
 
-#include "module.h"
+#include <basereward/module.h>
 
 BASEREWARD_MODULE(_C_cuda)

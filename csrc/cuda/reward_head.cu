@@ -10,8 +10,9 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "check.h"
-#include "cuda/launch.h"
+#include <basereward/cuda/launch.h>
+
+#include "arguments.h"
 #include "kernels/reward_head.cuh"
 
 namespace basereward {
@@ -114,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
       launch(SlopeKernel<decltype(chosen)::value, W, T>{data<T>(grad), data<W>(z), data<W>(b1), data<W>(w2), count, num_columns,
                                                         mutable_data<W>(grad_z), b1 ? mutable_data<W>(grad_b1) : nullptr,
                                                         mutable_data<W>(grad_w2), mutable_data<W>(grad_b2)},
-             std::max<int64_t>(1, blocks_of(num_columns)), w2);
+             std::max<int64_t>(1, simt::blocks_of(num_columns)), w2);
     });
   });
   const Tensor grad_w1 = w1 && needs_weights ? torch::stable::matmul(torch::stable::transpose(grad_z, 0, 1), normed)
@@ -133,7 +134,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
              count, w2);
       launch(NormWeightKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<T>(scale), count, width,
                                     mutable_data<W>(grad_norm)},
-             blocks_of(width), w2);
+             simt::blocks_of(width), w2);
     });
   }
   if (!needs_hidden) return {grad_hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2};

@@ -9,8 +9,8 @@
 // GradientKernel collects, for each response, the gradients of its pairs in their order, and divides by the weight.
 #pragma once
 
-#include "kernels/math.h"
-#include "kernels/reduce.cuh"
+#include <basereward/kernels/math.h>
+#include <basereward/kernels/reduce.cuh>
 
 namespace basereward {
 

@@ -7,8 +7,8 @@
 
 #include <cmath>
 
-#include "kernels/math.h"
-#include "kernels/reduce.cuh"
+#include <basereward/kernels/math.h>
+#include <basereward/kernels/reduce.cuh>
 
 namespace basereward {
 

@@ -12,21 +12,9 @@
 
 namespace basereward {
 
-struct Plan {
-  simt::Schedule schedule;
-  uint64_t seed;
-
-  template <typename Kernel>
-  void launch(const Kernel& kernel, int64_t num_blocks) const {
-    simt::launch(kernel, num_blocks, Kernel::kArenaBytes, schedule, seed);
-  }
-};
-
-inline int64_t blocks_of(int64_t threads) { return (threads + simt::kNumThreads - 1) / simt::kNumThreads; }
-
 // Fills `p.partial` and `p.toward` itself.
 template <typename T>
-void launch_bt_loss(BTLoss<T> p, int64_t num_blocks, const Plan& plan) {
+void launch_bt_loss(BTLoss<T> p, int64_t num_blocks, const simt::Plan& plan) {
   std::vector<double> partial(static_cast<size_t>(num_blocks * kNumSums));
   std::vector<T> toward(static_cast<size_t>(2 * p.num_pairs));
   p.partial = partial.data();
@@ -36,7 +24,7 @@ void launch_bt_loss(BTLoss<T> p, int64_t num_blocks, const Plan& plan) {
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return p.pairs[a] < p.pairs[b]; });
   plan.launch(PairKernel<T>{p}, num_blocks);
   plan.launch(TotalKernel<T>{p, num_blocks}, 1);
-  plan.launch(GradientKernel<T>{p, order.data()}, blocks_of(p.num_rewards));
+  plan.launch(GradientKernel<T>{p, order.data()}, simt::blocks_of(p.num_rewards));
 }
 
 }  // namespace basereward

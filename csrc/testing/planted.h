@@ -2,7 +2,7 @@
 // Kernels with a known fault each, which the tests must find.
 #pragma once
 
-#include "kernels/reduce.cuh"
+#include <basereward/kernels/reduce.cuh>
 
 namespace basereward {
 

@@ -15,7 +15,7 @@ using namespace basereward;
 namespace {
 
 // A vector<bool> has no array of bool, so ties are bytes.
-void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, const Plan& plan, bool has_wrong_indices = false) {
+void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, const simt::Plan& plan, bool has_wrong_indices = false) {
   std::mt19937_64 random(static_cast<uint64_t>(num_rewards * 7919 + num_pairs));
   std::vector<float> rewards(static_cast<size_t>(num_rewards), 0.5f), values(static_cast<size_t>(num_pairs), 0.25f);
   std::vector<int64_t> pairs(static_cast<size_t>(2 * num_pairs)), lengths(static_cast<size_t>(num_rewards), 3);
@@ -30,7 +30,7 @@ void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, const Pla
                         3, plan);
 }
 
-void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const Plan& plan, bool has_wrong_indices = false) {
+void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const simt::Plan& plan, bool has_wrong_indices = false) {
   const auto room = [](int64_t size) { return std::vector<float>(static_cast<size_t>(size), 0.5f); };
   std::vector<float> hidden = room(num_rows * width), rows = room(num_responses * width), pre = room(num_responses * width);
   std::vector<float> bias = room(width), weight = room(width), offset = room(1), rewards = room(num_responses);
@@ -45,14 +45,14 @@ void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const Plan
   plan.launch(NormRowsKernel<float, float>{normed.data(), rows.data(), weight.data(), scale.data(), width, pre.data()},
               num_responses);
   plan.launch(NormWeightKernel<float, float>{normed.data(), rows.data(), scale.data(), num_responses, width, grad_norm.data()},
-              blocks_of(width));
+              simt::blocks_of(width));
   plan.launch(RewardKernel<Activation::kSilu, float, float>{pre.data(), bias.data(), weight.data(), offset.data(), width,
                                                             rewards.data()},
               num_responses);
   plan.launch(SlopeKernel<Activation::kTanh, float, float>{rewards.data(), pre.data(), bias.data(), weight.data(), num_responses,
                                                            width, grad_pre.data(), grad_bias.data(), grad_weight.data(),
                                                            offset.data()},
-              blocks_of(width));
+              simt::blocks_of(width));
   plan.launch(ScatterKernel<float, float>{rows.data(), ends.data(), num_responses, width, hidden.data()}, num_rows);
 }
 
@@ -61,7 +61,7 @@ void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const Plan
 int main(int argc, char** argv) {
   const bool plant = argc > 1 && std::strcmp(argv[1], "out-of-bounds") == 0;
   for (const auto schedule : {simt::Schedule::kForward, simt::Schedule::kGreedy}) {
-    const Plan plan{schedule, 1};
+    const simt::Plan plan{schedule, 1};
     if (plant) {
       std::vector<double> values(simt::kNumThreads, 1.0);
       double result = 0;

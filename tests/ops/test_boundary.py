@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch.utils.cpp_extension import include_paths
 
+from basereward.extension import include_dir, torch_macros
+from basereward.testing.simt import SANITIZERS
+
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++")
 
@@ -26,11 +29,9 @@ def library(tmp_path_factory):
 
     target = tmp_path_factory.mktemp("boundary") / "libbasereward_checked.so"
     torch_libraries = Path(torch.__file__).parent / "lib"
-    paths = [ROOT / "csrc", sysconfig.get_path("include"), *include_paths()]
-    flags = [
-        "-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-fopenmp-simd", "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all", "-DTORCH_TARGET_VERSION=0x020a000000000000",
-    ]  # fmt: skip
+    paths = [ROOT / "csrc", include_dir(), sysconfig.get_path("include"), *include_paths()]
+    macros = [f"-D{name}={value}" for name, value in torch_macros().items()]
+    flags = ["-std=c++17", "-fPIC", "-shared", "-fopenmp-simd", *SANITIZERS, "-g1", *macros]
     sources = [ROOT / "csrc" / "library.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
     command = [COMPILER, *flags, *[f"-I{path}" for path in paths], *sources, "-o", target]
     command += [f"-L{torch_libraries}", f"-Wl,-rpath,{torch_libraries}", "-ltorch", "-ltorch_cpu", "-lc10"]

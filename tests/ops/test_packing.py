@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from basereward import ops
 from basereward.ops import _loader
+from basereward.ops._library import Part
 
 HOST = ops.status()["host"]
 KERNELS = [
@@ -18,11 +19,11 @@ KERNELS = [
 @pytest.fixture(params=KERNELS, scope="module")
 def kernels(request):
     """Run a test with the native helpers and with the plain ones."""
-    whole = _loader.library.host
+    whole = _loader.host
     if request.param == "numpy":
-        _loader.library.host = _loader.Part(None, "switched off")
+        _loader.host = Part(None, "switched off")
     yield request.param
-    _loader.library.host = whole
+    _loader.host = whole
 
 
 def plain_first_fit(lengths, row_tokens):

@@ -1,23 +1,29 @@
 """The CUDA kernels' source, run on the CPU: lanes are fibers, and schedules show what an ordering would
 hide."""
 
-import importlib.util
-import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
-from torch.utils.cpp_extension import include_paths
 
 from basereward.ops import reference
+from basereward.testing import Failed
+from basereward.testing.simt import (
+    COMPILER,
+    SANITIZERS,
+    SCHEDULES,
+    CompileError,
+    as_array,
+    as_floats,
+    compile_module,
+    compile_source,
+    same_under_every_schedule,
+)
 
 SOURCES = Path(__file__).parents[2] / "csrc"
-COMPILER = shutil.which("c++") or shutil.which("g++")
-SCHEDULES = [("forward", 0), ("backward", 0), ("random", 1), ("greedy", 1), ("greedy", 2)]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 pytestmark = [
@@ -26,47 +32,11 @@ pytestmark = [
 ]
 
 
-def compile_source(name, target, *flags):
-    command = [COMPILER, "-std=c++17", f"-I{SOURCES}", *flags, SOURCES / "testing" / name, "-o", target]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
-    pybind11 = pytest.importorskip("pybind11")
-    target = tmp_path_factory.mktemp("shim") / "basereward_shim.so"
-    paths = [pybind11.get_include(), sysconfig.get_path("include"), *include_paths()]
-    includes = [f"-I{path}" for path in paths]
-    compile_source("module.cpp", target, "-O1", "-fPIC", "-shared", "-fvisibility=hidden", *includes)
-    spec = importlib.util.spec_from_file_location("basereward_shim", target)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def same_under_every_schedule(call):
-    """Run under each schedule, require the same bits, and return the tensors."""
-    results = []
-    for schedule in SCHEDULES:
-        found = call(*schedule)
-        results.append([np.asarray(part) for part in (found if isinstance(found, tuple) else (found,))])
-    for other in results[1:]:
-        assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other, strict=True))
-    return [torch.from_numpy(part) for part in results[0]]
-
-
-def array(tensor):
-    """The tensor as the shim takes it: two-byte floats as their bits."""
-    if tensor is None:
-        return None
-    tensor = tensor.detach()
-    return (tensor.view(torch.uint16) if tensor.dtype.itemsize == 2 else tensor).numpy()
-
-
-def tensors(found, dtype):
-    """Results as tensors, their bits as floats again."""
-    return [part.view(dtype) if part.dtype == torch.uint16 else part for part in found]
+    pytest.importorskip("pybind11")
+    directory = tmp_path_factory.mktemp("shim")
+    return compile_module(SOURCES / "testing" / "basereward_shim.cpp", directory, [SOURCES])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -87,7 +57,7 @@ def test_bt_loss_equals_the_reference(shim, num_rewards, num_pairs, num_blocks, 
 
     loss, grad, statistics = same_under_every_schedule(
         lambda schedule, seed: getattr(shim, dtype).bt_loss(
-            array(rewards), array(pairs), *map(array, tensors), *numbers, num_blocks, schedule, seed
+            as_array(rewards), as_array(pairs), *map(as_array, tensors), *numbers, num_blocks, schedule, seed
         )
     )
     wanted, wanted_statistics = reference.batched_bt_loss(rewards, pairs, *tensors, *numbers)
@@ -150,8 +120,10 @@ def test_reward_head_equals_the_reference(shim, size, activation, dtype):
     upstream = torch.linspace(-1, 2, num_responses, dtype=wide)
 
     def run(name, *inputs):
-        inputs = [array(part) if isinstance(part, torch.Tensor) else part for part in inputs]
-        return tensors(same_under_every_schedule(lambda *plan: getattr(kernels, name)(*inputs, *plan)), dtype)
+        inputs = [as_array(part) if isinstance(part, torch.Tensor) else part for part in inputs]
+        return as_floats(
+            same_under_every_schedule(lambda *plan: getattr(kernels, name)(*inputs, *plan)), dtype
+        )
 
     (rows,) = run("gather", hidden, ends)
     normed, scale = run("norm", rows, norm, 1e-6)
@@ -199,8 +171,8 @@ def test_rows_are_gathered_from_any_strides(shim, layout, dtype):
     gather = (shim.float32 if dtype == torch.float32 else shim.bfloat16).gather
     hidden = LAYOUTS[layout](torch.randn(4, 6, 40).to(dtype))
     ends = torch.tensor([hidden.shape[:2].numel() - 1, 0, 2])
-    (rows,) = tensors(
-        same_under_every_schedule(lambda *plan: gather(array(hidden), array(ends), *plan)), dtype
+    (rows,) = as_floats(
+        same_under_every_schedule(lambda *plan: gather(as_array(hidden), as_array(ends), *plan)), dtype
     )
     assert torch.equal(rows, hidden.flatten(0, 1)[ends])
 
@@ -220,15 +192,21 @@ def test_a_missing_barrier_reads_shared_memory_that_is_nan(shim):
 
 def test_a_race_gives_another_result_under_another_schedule(shim):
     assert len(set(planted(shim, "race"))) > 1
+    values = np.arange(256, dtype=np.float64)
+    with pytest.raises(Failed) as caught:
+        same_under_every_schedule(lambda *plan: shim.planted(values, "race", *plan))
+    assert str(caught.value) == (
+        "result 0 has other bits under the schedule backward with seed 0 than under forward: a barrier is "
+        "missing, or threads write to one place"
+    )
 
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory):
     target = tmp_path_factory.mktemp("sanitized") / "kernels"
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     try:
-        compile_source("sanitize.cpp", target, *flags)
-    except AssertionError as error:
+        compile_source(SOURCES / "testing" / "sanitize.cpp", target, SANITIZERS, [SOURCES])
+    except CompileError as error:
         if "asan" in str(error) or "ubsan" in str(error):
             pytest.skip("the compiler has no sanitizers")
         raise

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "activation.h"
-#include "kernels/simt.h"
+#include <basereward/activation.h>
+#include <basereward/kernels/simt.h>
 
 namespace basereward {
 

@@ -7,8 +7,8 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include "kernels/simt.h"
-#include "tensors.h"
+#include <basereward/kernels/simt.h>
+#include <basereward/tensors.h>
 
 namespace basereward {
 
@@ -22,7 +22,5 @@ void launch(const Kernel& kernel, int64_t num_blocks, const Tensor& tensor) {
       kernel);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
-
-inline int64_t blocks_of(int64_t threads) { return (threads + simt::kNumThreads - 1) / simt::kNumThreads; }
 
 }  // namespace basereward

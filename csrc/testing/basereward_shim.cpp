@@ -1,55 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device kernels on the CPU, for pytest. Built by the tests, never shipped.
 
-#include <optional>
+#include <algorithm>
 #include <string>
-
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
+
+#include <basereward/testing/arrays.h>
 
 #include "testing/launches.h"
 #include "testing/planted.h"
 
 namespace py = pybind11;
 using namespace basereward;
+using namespace basereward::simt::arrays;
 
 namespace {
-
-// numpy has no bf16, so values of two bytes come and go as uint16.
-template <typename T>
-struct Stored {
-  using Type = std::conditional_t<sizeof(T) == 2, uint16_t, T>;
-};
-template <typename T>
-using Array = py::array_t<typename Stored<T>::Type, py::array::c_style>;
-template <typename T>
-using Optional = std::optional<Array<T>>;
-
-template <typename T>
-const T* data(const Array<T>& array) {
-  return reinterpret_cast<const T*>(array.data());
-}
-
-template <typename T>
-const T* data(const Optional<T>& array) {
-  return array ? reinterpret_cast<const T*>(array->data()) : nullptr;
-}
-
-template <typename T>
-T* mutable_data(Array<T>& array) {
-  return reinterpret_cast<T*>(array.mutable_data());
-}
-
-Plan plan_of(const std::string& schedule, uint64_t seed) {
-  const char* names[] = {"forward", "backward", "random", "greedy"};
-  for (int number = 0; number < 4; ++number)
-    if (schedule == names[number]) return {static_cast<simt::Schedule>(number), seed};
-  throw py::value_error("schedule is forward, backward, random or greedy");
-}
 
 template <typename T>
 py::tuple bt_loss(const Array<T>& rewards, const Array<int64_t>& pairs, const Optional<bool>& tie, const Optional<T>& margin,
@@ -94,13 +61,13 @@ py::tuple norm_backward(const Array<W>& grad_normed, const Array<W>& rows, const
                         const std::string& schedule, uint64_t seed) {
   const int64_t count = rows.shape(0), width = rows.shape(1);
   Array<W> grad_rows({count, width}), grad_weight(width);
-  const Plan plan = plan_of(schedule, seed);
+  const simt::Plan plan = plan_of(schedule, seed);
   plan.launch(NormRowsKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<W>(weight), data<T>(scale), width,
                                    mutable_data<W>(grad_rows)},
               count);
   plan.launch(NormWeightKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<T>(scale), count, width,
                                      mutable_data<W>(grad_weight)},
-              blocks_of(width));
+              simt::blocks_of(width));
   return py::make_tuple(grad_rows, grad_weight);
 }
 
@@ -135,7 +102,7 @@ py::tuple slope(const Array<T>& grad, const Array<W>& pre, const Optional<W>& bi
                                                            pre.shape(0), weight.size(), mutable_data<W>(grad_pre),
                                                            mutable_data<W>(grad_bias), mutable_data<W>(grad_weight),
                                                            mutable_data<W>(grad_offset)},
-                std::max<int64_t>(1, blocks_of(weight.size())));
+                std::max<int64_t>(1, simt::blocks_of(weight.size())));
   });
   return py::make_tuple(grad_pre, grad_bias, grad_weight, grad_offset);
 }

@@ -3,7 +3,7 @@
 //
 // A lane gives way only at a barrier or a shuffle. In lock step all lanes go from one to the next of these together, forward,
 // backward or in random order. A greedy schedule runs one warp, chosen at random, as far as it can come, which shows a
-// missing barrier that lock step hides. Shared memory is NaN at the start of each block. Not part of a wheel.
+// missing barrier that lock step hides. Shared memory is NaN at the start of each block.
 #pragma once
 
 #include <ucontext.h>
@@ -171,11 +171,17 @@ inline T shuffle_down(T value, int offset) {
   return found;
 }
 
-// Launches a kernel on `num_blocks` blocks.
-template <typename Kernel>
-void launch(const Kernel& kernel, int64_t num_blocks, size_t arena_bytes, Schedule schedule, uint64_t seed) {
-  for (int64_t number = 0; number < num_blocks; ++number)
-    Block(number, num_blocks, arena_bytes, schedule, seed).run(kernel);
-}
+// A schedule and the seed of what is random in it.
+struct Plan {
+  Schedule schedule;
+  uint64_t seed;
+
+  // Runs a kernel on so many blocks.
+  template <typename Kernel>
+  void launch(const Kernel& kernel, int64_t num_blocks) const {
+    for (int64_t number = 0; number < num_blocks; ++number)
+      Block(number, num_blocks, Kernel::kArenaBytes, schedule, seed).run(kernel);
+  }
+};
 
 }  // namespace basereward::simt

@@ -3,7 +3,7 @@
 // is fixed, so the result is the same in every run.
 #pragma once
 
-#include "kernels/simt.h"
+#include <basereward/kernels/simt.h>
 
 namespace basereward {
 

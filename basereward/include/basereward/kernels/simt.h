@@ -13,7 +13,7 @@
 #define BASEREWARD_BOTH __host__ __device__ __forceinline__
 #define BASEREWARD_UNROLL _Pragma("unroll")
 #else
-#include "testing/shim.h"
+#include <basereward/testing/shim.h>
 #define BASEREWARD_DEVICE inline
 #define BASEREWARD_BOTH inline
 #define BASEREWARD_UNROLL
@@ -25,6 +25,9 @@ constexpr int kNumThreads = 256;
 constexpr int kWarp = 32;
 constexpr int kNumWarps = kNumThreads / kWarp;
 constexpr int kBlocksPerProcessor = 3;  // leaves a thread 80 registers, with which no kernel needs local memory
+
+// Blocks that have so many threads together.
+inline int64_t blocks_of(int64_t threads) { return (threads + kNumThreads - 1) / kNumThreads; }
 
 #if defined(__CUDACC__)
 extern __shared__ double shared_memory[];

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "activation.h"
-#include "cpu/simd.h"
+#include <basereward/activation.h>
+#include <basereward/cpu/simd.h>
 
 namespace basereward::simd {
 
