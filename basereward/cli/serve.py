@@ -88,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
     access = Access(keys)
     device = device_of(args)
     engines = [ModelEngine.load(name, path, device=device) for name, path in named.items()]
-    runner = Runner(Server(engines, limits, access), host=args.host, port=args.port)
+    server = Server(engines, limits, access)
+    runner = Runner(server, host=args.host, port=args.port)
     runner.run()
     if not runner.started:
         raise ConfigError(f"can't listen at {args.host}, port {args.port}")
-    print("every accepted request is answered", file=sys.stderr)
+    print(f"{server.num_answered:,} requests answered, all that were accepted", file=sys.stderr)
     return 0
 
 

@@ -55,6 +55,7 @@ class Server:
         self.scheduler = Scheduler(self.limits, self.metrics)
         self.is_draining = False
         self.num_answering = 0
+        self.num_answered = 0
         self._is_running = False
         self._waiting_bytes = 0
         self._readers = ThreadPoolExecutor(
@@ -142,6 +143,7 @@ class Server:
                 return self._refused(bug, dialect.problem(bug))
             finally:
                 self.num_answering -= 1
+                self.num_answered += status != CLIENT_LEFT
                 self.metrics.answering.dec()
                 self.metrics.requests.labels(path, str(status)).inc()
                 self.metrics.answer_seconds.observe(time.perf_counter() - started)
