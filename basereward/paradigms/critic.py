@@ -22,6 +22,7 @@ from basereward.generation import write
 from basereward.judge_template import JudgeTemplate
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.asking import answer_ids, asked
+from basereward.paradigms.base import Paradigm
 from basereward.paradigms.likelihood import mean_costs
 
 KEY = "critiques"
@@ -45,7 +46,7 @@ class Prepared:
     end: list[int]
 
 
-class Critic(nn.Module):
+class Critic(Paradigm):
     """Backbone, language-model head, and a reward head that reads after the critique.
 
     A response is put to the model by a template, the model writes a critique, always the likeliest token, and
@@ -129,18 +130,11 @@ class Critic(nn.Module):
         known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
         return Prepared(comparison, tree, tuple(known), end)
 
-    @property
-    def pads(self) -> bool:
-        """Whether each comparison has a row of its own in a batch, as long as the longest."""
-        return not self.backbone.packs
-
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
         """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
-        tree = prepared.tree
-        critiques = sum(len(ids or ()) + len(prepared.end) for ids in prepared.critiques)
-        num_prompts = 1 if self.backbone.shares else len(tree.responses)
-        num_tokens = len(tree) + critiques + (num_prompts - 1) * len(tree.prompt)
-        return num_tokens, num_prompts * tree.num_patches
+        more = sum(len(ids or ()) + len(prepared.end) for ids in prepared.critiques)
+        num_tokens, num_patches = self.size_of_tree(prepared.tree)
+        return num_tokens + more, num_patches
 
     @torch.no_grad()
     def critiques(self, comparison: Comparison) -> list[str]:
@@ -183,14 +177,6 @@ class Critic(nn.Module):
         rewards: Tensor = self.head(self.backbone(forest), forest)
         return rewards
 
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
-
     def _critiques(self, item: Prepared) -> list[list[int]]:
         """Return the tokens of each critique; those that were not given are written, a comparison at a time,
         so that they don't depend on the batch.
@@ -214,9 +200,7 @@ class Critic(nn.Module):
         for item, own in zip(batch, critiques, strict=True):
             branches = [[*asks, *ids, *item.end] for asks, ids in zip(item.tree.responses, own, strict=True)]
             trees.append(replace(item.tree, responses=branches))
-        row_tokens = sum(map(len, trees)) if self.backbone.packs else None
-        forest = self.backbone.pack(trees, row_tokens=row_tokens)
-        return forest.to(next(self.head.parameters()).device)
+        return self.packed(trees)
 
 
 def _given(comparison: Comparison) -> list[str | None]:

@@ -25,6 +25,7 @@ from basereward.generation import Sampling, write
 from basereward.judge_template import JudgeTemplate
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.asking import answer_ids, asked
+from basereward.paradigms.base import Paradigm
 from basereward.paradigms.judgements import given_judgements
 from basereward.paradigms.likelihood import mean_costs
 from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
@@ -48,7 +49,7 @@ class Prepared:
     judgements: tuple[list[int] | None, ...]
 
 
-class Generative(nn.Module):
+class Generative(Paradigm):
     """A judge of pairs; a response's reward follows from how it fares against the others.
 
     Each pair is asked about in both orders. With a template of one-token verdicts, the preference is the
@@ -178,24 +179,17 @@ class Generative(nn.Module):
         tree = asked(self.backbone, questions, room=room + len(self.end))
         return Prepared(comparison, tuple(pairs), tree, tuple(judgements))
 
-    @property
-    def pads(self) -> bool:
-        """Whether each comparison has a row of its own in a batch, as long as the longest."""
-        return not self.backbone.packs
-
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
         """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
-        tree = prepared.tree
-        answers = sum(len(ids or ()) + len(self.end) for ids in prepared.judgements)
-        num_prompts = 1 if self.backbone.shares else len(tree.responses)
-        num_tokens = len(tree) + answers + (num_prompts - 1) * len(tree.prompt)
-        return num_tokens, num_prompts * tree.num_patches
+        more = sum(len(ids or ()) + len(self.end) for ids in prepared.judgements)
+        num_tokens, num_patches = self.size_of_tree(prepared.tree)
+        return num_tokens + more, num_patches
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons: for each pair that is no tie, the mean over its orders of
         the mean negative log-likelihood of a token of the judgement.
         """
-        targets = Targets.of([item.comparison for item in batch], device=self._device)
+        targets = Targets.of([item.comparison for item in batch], device=self.device)
         answers = [self._answers(item) for item in batch]
         trees, continuations = [], []
         for item, own in zip(batch, answers, strict=True):
@@ -209,10 +203,10 @@ class Generative(nn.Module):
             continuations += [answer for answer in own if answer is not None]
         if not trees:
             nothing = 0.0 * next(self.backbone.parameters()).sum()
-            rewards = torch.zeros(len(targets.ranks), device=self._device)
+            rewards = torch.zeros(len(targets.ranks), device=self.device)
             weight = nothing.detach().float()
             return LossOutput(nothing, weight, _statistics(rewards, targets, weight))
-        forest = self._pack(trees)
+        forest = self.packed(trees)
         hidden = self.backbone(forest)
         costs = mean_costs(hidden, forest, self.head, continuations)  # [branches]
         weights = torch.tensor(self._weights(batch, answers), device=costs.device)
@@ -234,7 +228,7 @@ class Generative(nn.Module):
         """
         rewards: list[float] = []
         if self.template.answer == "verdict":
-            forest = replace(self._pack([item.tree for item in batch]), reads="ends")
+            forest = replace(self.packed([item.tree for item in batch]), reads="ends")
             hidden = self.backbone(forest).flatten(0, 1).index_select(0, forest.ends)
             margins = iter(self._margins(hidden))
             for item in batch:
@@ -244,15 +238,7 @@ class Generative(nn.Module):
         else:
             for item in batch:
                 rewards += self._rewards(item, self._votes(item), are_odds=False)
-        return torch.tensor(rewards, dtype=torch.float32, device=self._device)
-
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
+        return torch.tensor(rewards, dtype=torch.float32, device=self.device)
 
     def judge(self, comparison: Comparison) -> list[dict[str, object]]:
         """Return what a reasoned judge writes on each pair in both orders, in the form of `judgements`."""
@@ -262,14 +248,6 @@ class Generative(nn.Module):
         for (first, second), texts in zip(orders, self._texts(item), strict=True):
             found += [{"first": first, "second": second, "text": text} for text in texts]
         return found
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
-
-    def _pack(self, trees: Sequence[Tree]) -> Forest:
-        row_tokens = sum(map(len, trees)) if self.backbone.packs else None
-        return self.backbone.pack(trees, row_tokens=row_tokens).to(self._device)
 
     def _margins(self, hidden: Tensor) -> list[float]:  # [n, D]
         """Return the log-odds of "1" against "2"."""

@@ -27,7 +27,7 @@ class KeptEnds:
 
     Args:
         cache: Where they are.
-        backbone: Whose; it must have a fingerprint.
+        backbone: Whose; it must have a fingerprint, and its settings stay as they are from now on.
         precision: What it runs in, as `precision_of` has it.
     """
 

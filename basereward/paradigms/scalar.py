@@ -13,10 +13,8 @@ from basereward.comparison import Comparison
 from basereward.feature_cache import FeatureCache
 from basereward.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
+from basereward.paradigms.base import Paradigm
 from basereward.paradigms.kept_ends import Ends, KeptEnds, joined
-
-ONE_ROW = 2**40
-"""More tokens than there are in any batch."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Prepared:
     ends: Ends | None = None
 
 
-class Scalar(nn.Module):
+class Scalar(Paradigm):
     """Backbone, head, and a loss on the head's rewards.
 
     Args:
@@ -101,11 +99,6 @@ class Scalar(nn.Module):
         tree = self.backbone.encode(comparison) if ends is None else None
         return Prepared(comparison, tree, key, ends)
 
-    @property
-    def pads(self) -> bool:
-        """Whether each comparison has a row of its own in a batch, as long as the longest."""
-        return not self.backbone.packs
-
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
         """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures.
 
@@ -115,9 +108,7 @@ class Scalar(nn.Module):
         tree = prepared.tree
         if tree is None or self._kept is not None:
             return len(prepared.comparison.responses), 0
-        shared = self.share_prompts and self.backbone.shares
-        num_prompts = 1 if shared else len(tree.responses)
-        return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
+        return self.size_of_tree(tree, shared=self.share_prompts)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return the rewards [N] of a forest's responses, fp32."""
@@ -155,18 +146,9 @@ class Scalar(nn.Module):
         rewards: Tensor = self.head(*self.encoded(batch))
         return rewards
 
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
-
     def _forest(self, batch: Sequence[Prepared]) -> Forest:
         trees = [item.tree for item in batch if item.tree is not None]
-        row_tokens = ONE_ROW if self.backbone.packs else None
-        forest = self.backbone.pack(trees, shared=self.share_prompts, row_tokens=row_tokens)
+        forest = self.packed(trees, shared=self.share_prompts)
         if self.prune_last_layer:
             forest = replace(forest, reads=getattr(self.head, "reads", "all"))
-        return forest.to(next(self.head.parameters()).device)
+        return forest

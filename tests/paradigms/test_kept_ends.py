@@ -161,10 +161,10 @@ def test_what_decides_hidden_states_decides_what_is_found(
         first.paradigm.score(rows)
     other, uncached = (build(directory, "qwen2_5_vl", head=head, **options) for _ in range(2))
     ran = passes(other)
-    other.paradigm.use_cache(FeatureCache(tmp_path))
     for model in (other, uncached):
         alter(model)
         model.paradigm.eval()
+    other.paradigm.use_cache(FeatureCache(tmp_path))
     torch.testing.assert_close(other.paradigm.score(rows), uncached.paradigm.score(rows), **TOLERANCE)
     assert ran == [3, 4, 2]
 

@@ -1,0 +1,78 @@
+"""What paradigms have in common that make trees of comparisons and a forest of trees."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basereward.backbones.base import Backbone
+from basereward.comparison import Comparison
+from basereward.forest import Forest, Tree
+from basereward.losses import LossOutput
+
+ONE_ROW = 2**40
+"""More tokens than there are in any batch."""
+
+
+class Paradigm(nn.Module, abc.ABC):
+    """Base of paradigms; a subclass gives `prepare`, `loss_of`, `score_of` and `size_of`.
+
+    Attributes:
+        backbone: Makes hidden states of forests.
+        head: Makes what is asked for of hidden states.
+    """
+
+    backbone: Backbone
+    head: Any
+
+    @abc.abstractmethod
+    def prepare(self, comparison: Comparison) -> Any:
+        """Do what the CPU can do ahead: open pictures, tokenise.
+
+        Raises:
+            DataError: When the comparison can't be encoded.
+        """
+
+    @abc.abstractmethod
+    def loss_of(self, batch: Sequence[Any]) -> LossOutput:
+        """Return the loss of prepared comparisons."""
+
+    @abc.abstractmethod
+    def score_of(self, batch: Sequence[Any]) -> Tensor:
+        """Return the rewards [N] of prepared comparisons, in their order."""
+
+    @abc.abstractmethod
+    def size_of(self, prepared: Any) -> tuple[int, int]:
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+
+    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
+        """Return the loss of comparisons."""
+        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
+
+    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of comparisons, in their order."""
+        return self.score_of([self.prepare(comparison) for comparison in comparisons])
+
+    @property
+    def pads(self) -> bool:
+        """Whether each comparison has a row of its own in a batch, as long as the longest."""
+        return not self.backbone.packs
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.backbone.parameters()).device
+
+    def size_of_tree(self, tree: Tree, *, shared: bool = True) -> tuple[int, int]:
+        """Return the tokens that a tree takes in a forest, and the patches of its pictures."""
+        num_prompts = 1 if shared and self.backbone.shares else len(tree.responses)
+        return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
+
+    def packed(self, trees: Sequence[Tree], *, shared: bool = True) -> Forest:
+        """Return trees as a forest where the weights are; in one row, where the backbone packs."""
+        row_tokens = ONE_ROW if self.backbone.packs else None
+        return self.backbone.pack(trees, shared=shared, row_tokens=row_tokens).to(self.device)
