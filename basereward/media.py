@@ -120,7 +120,8 @@ class Image:
         Raises:
             DataError: When the file is missing, no picture, or has more than `max_pixels` pixels.
         """
-        width, height = self.source.size if _is_pil(self.source) else self._header(max_pixels).size
+        source: Any = self.source
+        width, height = source.size if _is_pil(source) else self._header(max_pixels).size
         return int(width), int(height)
 
     def _header(self, max_pixels: int) -> PIL.Image.Image:
