@@ -182,6 +182,14 @@ INSTALLED = {
     'basereward<0.1; extra == "old"': None,
     "basereward-other<0.1": None,
     "basereward": None,
+    # 0.1 and 0.1.0 are one version.
+    "basereward<0.2,>=0.1": None,
+    "basereward>=0.1.0,<0.1.0.1": None,
+    "basereward<0.1.0,>=0.1": f"needs basereward<0.1.0,>=0.1, this is {__version__}",
+    "basereward>=0.1.0.1": f"needs basereward>=0.1.0.1, this is {__version__}",
+    "basereward>=0.1rc1": None,
+    'basereward[test]; extra == "test"': None,
+    'basereward[test]<0.1; extra != "test"': f"needs basereward<0.1, this is {__version__}",
 }
 
 
@@ -198,6 +206,15 @@ def test_plugin_is_refused_when_its_own_metadata_excludes_this_version(
     assert [str(item.message) for item in caught] == (
         [f"plugin 'focal' did not load: {error}"] if error else []
     )
+
+
+def test_what_nearly_every_plugin_requires_is_read_without_packaging(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)  # 16 ms of `basereward --help`
+    space.write("focal_losses", GOOD)
+    space.install("focal", "focal_losses", requires="basereward<0.2,>=0.1")
+    assert only_plugin(PluginManager(discover=True)).error is None
 
 
 def test_plugin_with_broken_metadata_is_broken(space: Space) -> None:

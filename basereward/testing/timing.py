@@ -218,6 +218,7 @@ def machine(build: Mapping[str, Any]) -> dict[str, Any]:
     head = ["git", "-C", str(Path(sys.argv[0]).resolve().parent), "rev-parse", "HEAD"]
     commit = subprocess.run(head, capture_output=True, text=True, check=False)
     return {
+        "command": " ".join(sys.argv),
         "platform": platform.platform(),
         "processor": processor,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
