@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.archive import member_of, read_member
+from basereward.bounds import MAX_PIXELS
 from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import PIL.Image
-
-MAX_PIXELS = 32_000_000
-"""Pixels that a picture may have before it is refused undecoded; a camera's 24 megapixels fit."""
 
 MAX_BYTES = 128 * 2**20
 """Bytes that a picture's file may have; the largest that passes `MAX_PIXELS` uncompressed fits."""

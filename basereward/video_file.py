@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basereward.bounds import MAX_PIXELS
 from basereward.errors import ConfigError, DataError
-from basereward.media import MAX_PIXELS, MAX_VIDEO_PIXELS
+from basereward.media import MAX_VIDEO_PIXELS
 
 if TYPE_CHECKING:
     import PIL.Image

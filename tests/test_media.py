@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from basereward.bounds import MAX_PIXELS
 from basereward.errors import ConfigError, DataError
-from basereward.media import MAX_PIXELS, Image, Video, evenly, natural
+from basereward.media import Image, Video, evenly, natural
 
 
 def encoded(picture: Pillow.Image, kind: str = "PNG", **options: object) -> bytes:
