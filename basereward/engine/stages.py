@@ -18,6 +18,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    pictures: bool = True,
     plugins: PluginManager | None = None,
 ) -> TrainResult:
     """Train a reward model and leave it, with all that is known about its training, in the run directory.
@@ -34,6 +35,7 @@ def train(
             there is none yet.
         overwrite: Whether to replace an earlier run in the same directory.
         progress: Whether to show progress on standard error.
+        pictures: Whether plots are drawn, and the evaluation's pages written, beside the numbers.
         plugins: Where components are looked up; None for the installed ones and the run's own.
 
     Raises:
@@ -62,6 +64,7 @@ def train(
                     overwrite=overwrite,
                     display=display,
                     ranks=ranks,
+                    pictures=pictures,
                     is_last=number == len(runs) - 1,
                 )
     finally:

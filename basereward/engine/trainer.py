@@ -51,6 +51,7 @@ def train_once(
     overwrite: bool,
     display: Display,
     ranks: Ranks,
+    pictures: bool = True,
     is_last: bool = True,
 ) -> TrainResult:
     """Train a run without stages, or one stage.
@@ -62,6 +63,7 @@ def train_once(
         overwrite: Whether to replace an earlier run.
         display: Shows how it goes.
         ranks: The processes that train together.
+        pictures: Whether plots are drawn, and the evaluation's pages written.
         is_last: Whether they part after it.
     """
     config = run_directory.resolved(config, plugins)
@@ -103,9 +105,11 @@ def train_once(
     if is_last:  # what is left is small, and nobody is to wait for it
         ranks.leave()
     if ranks.is_first:
-        draw_course(run_dir, warn=display.line)
+        if pictures:
+            draw_course(run_dir, warn=display.line)
         if training.held_out is not None:
             facts = {"model": str(model_dir), "step": result.best["step"]}
             evaluation = training.held_out.remembered(run_dir / run_directory.BEST_REWARDS)
-            evaluation.save(run_dir / run_directory.EVALUATION, facts)
+            save = evaluation.save if pictures else evaluation.save_numbers
+            save(run_dir / run_directory.EVALUATION, facts)
     return result

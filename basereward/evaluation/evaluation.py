@@ -140,16 +140,8 @@ class Evaluation:
             directory: Where to; made if it isn't there, files in it are replaced.
             facts: What else the report should say, such as model and data.
         """
-        directory = Path(directory)
+        directory, facts = Path(directory), dict(facts or {})
         directory.mkdir(parents=True, exist_ok=True)
-        facts = dict(facts or {})
-        _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in self.results))
-        _write_lines(directory / "rejected.jsonl", map(report.rejected_row, self.rejected))
-        for name, member in self.members.items():
-            (directory / "members" / name).mkdir(parents=True, exist_ok=True)
-            _write_lines(
-                directory / "members" / name / "rewards.jsonl", (one.to_dict() for one in member.results)
-            )
         drawn = plots.save(self.metrics, self.pairs, directory / "plots") if plots.is_available() else []
         sheet.save_html(self.wrong, directory / "wrong.html")
         sheet.save_picture(self.wrong, directory / "wrong.png")
@@ -161,8 +153,26 @@ class Evaluation:
             len(self.wrong),
         )
         (directory / "report.md").write_text(text, encoding="utf-8")
+        self.save_numbers(directory, facts)
+
+    def save_numbers(self, directory: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write what a program reads of the report: `report.json`, `rewards.jsonl`, `rejected.jsonl`.
+
+        Args:
+            directory: As of `save`.
+            facts: Likewise.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in self.results))
+        _write_lines(directory / "rejected.jsonl", map(report.rejected_row, self.rejected))
+        for name, member in self.members.items():
+            (directory / "members" / name).mkdir(parents=True, exist_ok=True)
+            _write_lines(
+                directory / "members" / name / "rewards.jsonl", (one.to_dict() for one in member.results)
+            )
         # Last, so that a directory with a report.json has all the rest too.
-        whole = json.dumps({**facts, **self.to_dict()}, indent=2, ensure_ascii=False)
+        whole = json.dumps({**(facts or {}), **self.to_dict()}, indent=2, ensure_ascii=False)
         (directory / "report.json").write_text(whole + "\n", encoding="utf-8")
 
 

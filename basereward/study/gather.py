@@ -23,7 +23,7 @@ from basereward.study.conduct import benchmarks_of
 from basereward.study.definition import HELD_OUT, EnsembleRow, PlannedRun, Study
 from basereward.study.joining import Members
 from basereward.study.results import Columns, Results, RunResult
-from basereward.study.work import DONE_FILE, ERROR_FILE, is_done, rewards_file
+from basereward.study.work import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
@@ -56,7 +56,12 @@ class Source:
 
     def read(self, config: RunConfig) -> list[Result]:
         """Return the rewards of a run."""
-        return read_results(str(Path(config.output, rewards_file(self.component))))
+        return read_results(str(Path(config.output, folder_of(self.component))))
+
+    def statistics(self, config: RunConfig) -> dict[str, float]:
+        """Return what a run's paradigm has counted, such as verdicts that could not be read."""
+        path = Path(config.output, folder_of(self.component), REPORT_FILE)
+        return dict(json.loads(path.read_text(encoding="utf-8")).get("statistics", {}))
 
     def comparisons(self, config: RunConfig, plugins: PluginManager) -> list[Comparison]:
         """Return what a run has scored, which is the same for all."""
@@ -168,7 +173,9 @@ def gather(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) -> 
         for title, parts in study.averages.items():
             if all(part in own_values for part in parts):
                 own_values[title] = columns.average(title, parts, *key)
-    return Results(_rows(study, configs, values, errors), columns.units, columns.credit, num_left_out)
+    return Results(
+        _rows(study, configs, sources, values, errors), columns.units, columns.credit, num_left_out
+    )
 
 
 def _sources(study: Study, plugins: PluginManager) -> list[Source]:
@@ -217,6 +224,7 @@ def _join(
 def _rows(
     study: Study,
     configs: Mapping[Key, RunConfig],
+    sources: Sequence[Source],
     values: Mapping[Key, Mapping[str, float]],
     errors: Mapping[Key, str],
 ) -> list[RunResult]:
@@ -224,9 +232,12 @@ def _rows(
     for cell in study.rows:
         for seed in study.seeds:
             key, directory = (cell.name, seed), Path(configs[cell.name, seed].output)
-            facts, error = {}, ""
+            facts: dict[str, Any] = {}
+            error = ""
             if key in values:
                 facts = json.loads((directory / DONE_FILE).read_text(encoding="utf-8"))
+                counted = {source.name: source.statistics(configs[key]) for source in sources}
+                facts["statistics"] = {name: found for name, found in counted.items() if found}
             else:
                 error = _why_not(directory)
             found.append(RunResult(cell.name, cell.labels, seed, values.get(key, {}), facts, error))

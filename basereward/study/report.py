@@ -24,7 +24,7 @@ def write_report(study: Study, results: Results, directory: Path) -> Findings:
     drawn = plots.save(study, results, findings, directory)
     tables = {column: findings.difference_table(column) for column in study.columns}
     tables = {column: table for column, table in tables.items() if table.rows}
-    notes = [*findings.notes(), *_left_out(results)]
+    notes = findings.notes()
     failed = [run for run in results.runs if run.error]
     (directory / TABLE_FILE).write_text(
         _markdown(study, findings, tables, notes, failed, [path.relative_to(directory) for path in drawn]),
@@ -35,14 +35,6 @@ def write_report(study: Study, results: Results, directory: Path) -> Findings:
     (directory / LATEX_FILE).write_text("\n".join(latex) + "\n", encoding="utf-8")
     (directory / PAGE_FILE).write_text(_page(study, findings, tables, notes, failed, drawn), encoding="utf-8")
     return findings
-
-
-def _left_out(results: Results) -> list[str]:
-    return [
-        f"{num:,} comparisons of {source} are left out, which not every row could score."
-        for source, num in results.num_left_out.items()
-        if num
-    ]
 
 
 def _markdown(

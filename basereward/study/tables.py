@@ -85,12 +85,14 @@ class Findings:
 
     Attributes:
         study: The study.
+        results: Its results.
         estimates: The mean over seeds, by column and row.
         differences: From the baseline, by column and row; corrected for their number in each column.
         best: The row that is shown in bold, by column, where there is one.
     """
 
     study: Study
+    results: Results
     estimates: Mapping[tuple[str, str], Estimate]
     differences: Mapping[tuple[str, str], Difference]
     best: Mapping[str, str]
@@ -120,7 +122,7 @@ class Findings:
                 own[name] = differences[column, name] = found.corrected(p)
             if (chosen := _best(baseline, names, column, estimates, own)) is not None:
                 best[column] = chosen
-        return cls(study, estimates, differences, best)
+        return cls(study, results, estimates, differences, best)
 
     def table(self) -> Table:
         """Return the table of means, beside what is in print."""
@@ -151,6 +153,19 @@ class Findings:
         titles = [*self.study.axes, f"{column}: difference", "95 % interval", "p", "p (Holm)", "seeds"]
         return Table(titles, rows, len(self.study.axes))
 
+    def counted(self) -> list[str]:
+        """Return what the paradigms counted while they scored, such as verdicts that could not be read."""
+        found: dict[tuple[str, str], dict[str, list[float]]] = {}
+        for run in self.results.runs:
+            for source, numbers in run.facts.get("statistics", {}).items():
+                for name, value in numbers.items():
+                    found.setdefault((run.row, source), {}).setdefault(name, []).append(value)
+        return [
+            f"{row}, {source}, mean over the runs: "
+            + ", ".join(f"{name} {math.fsum(own) / len(own):.4g}" for name, own in numbers.items())
+            for (row, source), numbers in found.items()
+        ]
+
     def notes(self) -> list[str]:
         """Return how to read the tables."""
         study = self.study
@@ -167,7 +182,12 @@ class Findings:
         ]
         if study.published:
             found.append(f"In print: {study.source}." if study.source else "In print: as published.")
-        return [*found, *study.notes]
+        left_out = [
+            f"{num:,} comparisons of {source} are left out, which not every row could score."
+            for source, num in self.results.num_left_out.items()
+            if num
+        ]
+        return [*found, *study.notes, *left_out, *self.counted()]
 
 
 def row_names(study: Study) -> list[str]:

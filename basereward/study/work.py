@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from basereward.config import Component, RunConfig, stage_runs, to_toml
 from basereward.engine import TrainingStopped, train
 from basereward.engine.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
@@ -26,6 +28,7 @@ DONE_FILE = "study.json"
 """Written last: a run directory with it is not run again."""
 
 ERROR_FILE = "error.txt"
+REPORT_FILE = "report.json"
 BENCHMARKS = "benchmarks"
 
 
@@ -64,13 +67,20 @@ class Outcome:
 
 def is_done(config: RunConfig, benchmarks: tuple[Component, ...]) -> bool:
     """Tell whether a run has all its results."""
-    places = [DONE_FILE, *(rewards_file(benchmark) for benchmark in benchmarks)]
+    places = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
     return all(Path(config.output, place).is_file() for place in places)
 
 
-def rewards_file(benchmark: Component | None) -> str:
-    """Return where in a run's directory the rewards of a benchmark are; of the held-out data for None."""
-    return f"{EVALUATION if benchmark is None else _folder(benchmark)}/rewards.jsonl"
+def folder_of(benchmark: Component | None) -> str:
+    """Return where in a run's directory the rewards of a benchmark are; of the held-out data for None.
+
+    The same benchmark on other data has another place.
+    """
+    if benchmark is None:
+        return EVALUATION
+    options = sorted((key, str(value)) for key, value in benchmark.options.items())
+    digest = hashlib.sha256(json.dumps([benchmark.name, options]).encode()).hexdigest()
+    return f"{BENCHMARKS}/{benchmark.name}-{digest[:8]}"
 
 
 def execute(task: Task) -> Outcome:
@@ -94,10 +104,11 @@ def _execute(task: Task, directory: Path) -> None:
     last = Path(stage_runs(task.config)[-1].output)
     if not (directory / DONE_FILE).is_file():
         _train(task)
-    facts = _benchmark(task, last / MODEL, directory) if task.benchmarks else {}
+    if task.benchmarks:
+        _benchmark(task, last / MODEL, directory)
     if last != directory and task.config.data.eval:  # the results of several stages are those of the last
         shutil.copytree(last / EVALUATION, directory / EVALUATION, dirs_exist_ok=True)
-    facts = {"seconds": round(time.monotonic() - began, 3), **facts}
+    facts = {"seconds": round(time.monotonic() - began, 3)}
     aside = directory / f".{DONE_FILE}.new"
     aside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
     os.replace(aside, directory / DONE_FILE)
@@ -106,7 +117,7 @@ def _execute(task: Task, directory: Path) -> None:
 
 def _train(task: Task) -> None:
     if not task.launch:
-        train(task.config, resume=True, progress=False)
+        train(task.config, resume=True, progress=False, pictures=False)
         return
     run_file = Path(f"{task.config.output}.toml")
     run_file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +125,12 @@ def _train(task: Task) -> None:
     subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
 
 
-def _benchmark(task: Task, model_dir: Path, directory: Path) -> dict[str, Any]:
-    """Hold the model against the benchmarks, leave its rewards, and return what its paradigm has counted."""
+def _benchmark(task: Task, model_dir: Path, directory: Path) -> None:
+    """Hold the model against the benchmarks, and leave its rewards."""
     config = task.config
     plugins = manager(config.plugins)
-    model = RewardModel.load(model_dir, plugins=plugins, verify=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = RewardModel.load(model_dir, device=device, plugins=plugins, verify=False)
     cache: FeatureCache | None = None
     if config.cache is not None and is_frozen(config, set(model.backbone.parts())):
         model.backbone.requires_grad_(False)
@@ -126,14 +138,14 @@ def _benchmark(task: Task, model_dir: Path, directory: Path) -> dict[str, Any]:
         model.paradigm.use_cache(cache)
     size = config.train.micro_batch_size or config.train.batch_size
     for component in task.benchmarks:
-        if (directory / rewards_file(component)).is_file():
+        folder = directory / folder_of(component)
+        if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
         benchmark: Any = plugins.build("benchmark", component)
         evaluation = evaluate(model, benchmark.comparisons(), size, progress=False)
-        evaluation.save(directory / _folder(component), {"benchmark": component.name})
+        evaluation.save_numbers(folder, {"benchmark": component.name})
     if cache is not None:
         cache.flush()
-    return {"counted": getattr(model.paradigm, "statistics", {})}
 
 
 def is_frozen(config: RunConfig, parts: set[str]) -> bool:
@@ -152,10 +164,3 @@ def _clear(task: Task, directory: Path, last: Path) -> None:
     for place in {directory, last}:
         for name in names:
             shutil.rmtree(place / name, ignore_errors=True)
-
-
-def _folder(benchmark: Component) -> str:
-    """Return the directory of a benchmark's rewards; the same benchmark on other data has another."""
-    options = sorted((key, str(value)) for key, value in benchmark.options.items())
-    digest = hashlib.sha256(json.dumps([benchmark.name, options]).encode()).hexdigest()
-    return f"{BENCHMARKS}/{benchmark.name}-{digest[:8]}"

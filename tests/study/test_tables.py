@@ -131,3 +131,17 @@ def test_the_report_names_runs_without_a_result(study: Study, tmp_path: Path) ->
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert text.endswith("## Without a result: 1\n\n- 2, seed 1: RuntimeError: out of paper\n")
     assert "- 3 comparisons of held-out are left out, which not every row could score.\n" in text
+
+
+def test_what_a_paradigm_counted_stands_below_its_numbers(study: Study) -> None:
+    found = results_of({"1": [20, 20], "2": [32, 30]})
+    counted = [{"held-out": {"parse_failure_rate": rate}} for rate in (0.25, 0.5)]
+    judged = [
+        RunResult(run.row, run.labels, run.seed, run.values, {"statistics": counted[run.seed]})
+        for run in found.runs
+        if run.row == "2"
+    ]
+    results = Results([*found.runs[:2], *judged], found.units, found.credit, found.num_left_out)
+    assert Findings.of(study, results).counted() == [
+        "2, held-out, mean over the runs: parse_failure_rate 0.375"
+    ]
