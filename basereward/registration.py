@@ -234,8 +234,8 @@ def _check_requirements(distribution: Distribution) -> None:
 def _is_met_plainly(requirement: str) -> bool:
     """Tell whether a requirement is one of the two that nearly every plugin has, and is met.
 
-    That is "basereward<0.2,>=0.1" around this version, and "basereward[test]; extra == ...", which asks nothing
-    of who doesn't want the extra. Numbers are easily compared; of everything else packaging knows more.
+    That is "basereward<0.2,>=0.1" around this version, and "basereward[test]; extra == ...", which asks
+    nothing of those who don't want the extra. Numbers are easily compared; of all else packaging knows more.
     """
     if re.fullmatch(rf'{PROJECT}(?:\[[\w,-]+\])?; ?extra == ["\'][\w-]+["\']', requirement):
         return True
