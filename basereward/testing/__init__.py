@@ -9,8 +9,8 @@
 gives one test for each component and promise, such as `loss/focal:is-finite-far-out`. Needs pytest:
 `pip install 'basereward[test]'`.
 
-For native ops `simt` runs CUDA kernels on the CPU, `nvcc` says what they take of a GPU, and `timing` times them
-beside what they replace.
+For native ops `simt` runs CUDA kernels on the CPU, `nvcc` says what they take of a GPU, and `timing` times
+them beside what they replace.
 """
 
 from basereward.testing.kit import Check, checks, conformance
