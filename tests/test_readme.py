@@ -85,6 +85,7 @@ def test_a_command_of_the_readme_runs(place: Path, command: str) -> None:
 
 def test_the_readme_shows_the_main_commands() -> None:
     main = {"train", "plan", "plot", "ensemble", "evaluate", "score", "score-shards", "data", "plugins"}
+    main |= {"best-of-n"}
     assert {name_of(command) for command in OURS} == main
 
 
