@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo rl rl-judge test test-slow test-plugins test-abi check format bench bench-compare gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-slow test-plugins test-abi check format bench bench-compare gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -72,6 +72,14 @@ bench: $(VENV)/installed  ## time the ops and the sharing of prompts; results in
 
 bench-compare: $(VENV)/installed  ## time the ops anew and fail where one is slower than the results kept
 	$(BIN)/python benchmarks/ops/measure.py --compare
+
+study: $(VENV)/installed  ## write the tables and plots of docs/study.md from the results that are kept
+	$(BIN)/python benchmarks/studies.py
+
+study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, and write its tables anew (slow)
+	$(BIN)/python recipes/studies/prepare.py
+	for name in heads regularisation layers; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
+	$(BIN)/python benchmarks/studies.py --take
 
 clean:  ## remove what make has installed and built; runs/ stays
 	rm -rf $(VENV) .cache build *.egg-info basereward/_C*

@@ -378,12 +378,7 @@ def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[st
     Raises:
         ConfigError: When a file can't be read, or is its own base.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    table = read_toml(path)
     base = table.pop("base", None)
     if base is None:
         return table
@@ -393,6 +388,20 @@ def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[st
     if Path(path).parent.joinpath(base).resolve() in changed_by:
         raise ConfigError(f"{path}: base = {base!r} leads back to a file that it is the base of")
     return merged(run_table(Path(path).parent / base, changed_by=changed_by), table)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        ConfigError: When it can't be read, or is none.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
 
 
 def to_toml(run: RunConfig) -> str:

@@ -5,7 +5,6 @@ A cell is one choice from each axis. Its runs, one a seed, are ordinary runs.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from basereward.config import Component, RunConfig, run_table
+from basereward.config import Component, RunConfig, read_toml, run_table
 from basereward.errors import ConfigError
 from basereward.options import Mismatch, did_you_mean, from_table
 from basereward.overrides import merged, put
@@ -270,12 +269,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: Naming file, table and key.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    table = read_toml(path)
     for override in overrides:
         put(table, override)
     try:

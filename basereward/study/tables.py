@@ -135,7 +135,7 @@ class Findings:
                 text = _mean(self.estimates.get((column, name)), self.differences.get((column, name)))
                 cells.append(Text(text, self.best.get(column) == name))
             values = published_of(study, name)
-            cells += [Text(f"{values[title]:g}" if title in values else "") for title in printed]
+            cells += [Text(str(values[title]) if title in values else "") for title in printed]
             rows.append(cells)
         return Table(
             [*study.axes, *study.columns, *(f"in print: {title}" for title in printed)], rows, len(study.axes)

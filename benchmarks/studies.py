@@ -1,0 +1,90 @@
+"""Write the tables and pictures of docs/study.md from the results of the small studies that are kept here.
+
+Run as `python benchmarks/studies.py`; `--take` first takes over what `basereward study` left in runs/studies.
+Results lie in benchmarks/results/studies, pictures in docs/images/study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from basereward.study import Study, load_study
+from basereward.study.report import write_report
+from basereward.study.results import CREDIT_FILE, RESULTS_FILE, Results
+from basereward.study.tables import Findings
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes" / "studies"
+STORED = ROOT / "benchmarks" / "results" / "studies"
+DOCUMENT = ROOT / "docs" / "study.md"
+IMAGES = ROOT / "docs" / "images" / "study"
+
+
+def names() -> list[str]:
+    """Return the studies whose results are kept."""
+    return sorted(path.name for path in STORED.iterdir())
+
+
+def stored(name: str) -> tuple[Study, Results]:
+    """Return a study and its results."""
+    return load_study(RECIPES / f"small-{name}.toml"), Results.load(STORED / name)
+
+
+def tables(study: Study, results: Results) -> str:
+    """Return a study's tables as Markdown."""
+    findings = Findings.of(study, results)
+    parts = [findings.table().markdown(), "\n".join(f"- {note}" for note in findings.notes())]
+    for column in study.columns:
+        rows = findings.difference_table(column)
+        if rows.rows:
+            summary = f"<details><summary>{column}: differences from the baseline, with their tests</summary>"
+            parts.append(f"{summary}\n\n{rows.markdown()}\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def documented(text: str, name: str, content: str) -> str:
+    """Return a document with new content between a study's marks."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise SystemExit(f"{DOCUMENT} has no {begin} and {end}")
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
+def take() -> None:
+    """Take over the results of studies that have been run."""
+    for path in sorted(RECIPES.glob("small-*.toml")):
+        if "[axes" not in path.read_text(encoding="utf-8"):
+            continue
+        output = ROOT / load_study(path).output
+        if (output / CREDIT_FILE).is_file():
+            place = STORED / path.stem.removeprefix("small-")
+            place.mkdir(parents=True, exist_ok=True)
+            for file in (RESULTS_FILE, CREDIT_FILE):
+                shutil.copy(output / file, place / file)
+
+
+def main() -> None:
+    """Write tables and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--take", action="store_true", help="take over what has been run first")
+    if parser.parse_args().take:
+        take()
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name in names():
+        study, results = stored(name)
+        text = documented(text, name, tables(study, results))
+        report = ROOT / study.output / "report"
+        report.mkdir(parents=True, exist_ok=True)
+        write_report(study, results, report)
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        for picture in sorted((report / "plots").iterdir()):
+            shutil.copy(picture, IMAGES / f"{name}-{picture.name}")
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
