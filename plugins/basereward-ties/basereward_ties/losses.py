@@ -44,9 +44,37 @@ class TieLoss(nn.Module, abc.ABC):
             loss = (cost * weight).sum() / torch.where(total > 0, total, 1.0)
             return LossOutput(loss, total, pair_statistics(rewards, targets.pairs, targets.tie, total))
 
+    @torch.enable_grad()
+    def fit(self, rewards: Tensor, targets: Targets) -> None:  # rewards [N]
+        """Make the parameter the likeliest for these outcomes, with the rewards as they are; `learn` or not.
+
+        Raises:
+            ValueError: When all pairs that count are ties, or none is: no number is the likeliest then.
+        """
+        ties = targets.tie if targets.weight is None else targets.tie[targets.weight > 0]
+        if not 0 < int(ties.sum()) < len(ties):
+            raise ValueError(
+                f"fit needs ties and pairs that are none; of {len(ties)} pairs {int(ties.sum())} are ties"
+            )
+        (parameter,) = self.parameters()
+        was_learnt, rewards = parameter.requires_grad, rewards.detach()
+        optimizer = torch.optim.LBFGS(
+            [parameter.requires_grad_()], max_iter=100, line_search_fn="strong_wolfe"
+        )
+
+        def cost() -> Tensor:
+            optimizer.zero_grad()
+            loss = self(rewards, targets).loss
+            loss.backward()
+            return loss
+
+        optimizer.step(cost)
+        optimizer.zero_grad()
+        parameter.requires_grad_(was_learnt)
+
     @torch.no_grad()
     def outcomes(self, margin: Tensor) -> Outcomes:
-        """Return how likely the first of two responses wins, ties and loses, for margins of any shape."""
+        """Return how likely the first of two responses is to win, tie and lose, for margins of any shape."""
         costs = (self.win_cost(margin), self.tie_cost(margin), self.win_cost(-margin))
         return Outcomes(*(cost.neg().exp() for cost in costs))
 
@@ -60,7 +88,7 @@ class TieLoss(nn.Module, abc.ABC):
 
 
 class Davidson(TieLoss):
-    """Ties in proportion to the geometric mean of both strengths (Davidson 1970, JASA 65, equation 2.5).
+    """Ties in proportion to the geometric mean of both strengths (Davidson 1970, JASA 65).
 
     With strengths exp(r) and nu > 0, of two responses with the margin m
 
@@ -71,7 +99,7 @@ class Davidson(TieLoss):
 
     Args:
         nu: How readily there are ties, > 0; where it starts, if it is learnt.
-        learn: Whether nu is learnt with the head, and saved with it.
+        learn: Whether nu is learnt with the head, at the head's rate. It is saved either way.
     """
 
     def __init__(self, *, nu: float = 1.0, learn: bool = True) -> None:
@@ -94,7 +122,7 @@ class Davidson(TieLoss):
 
 
 class RaoKupper(TieLoss):
-    """Ties where neither strength is enough ahead of the other (Rao and Kupper 1967, JASA 62, section 2).
+    """Ties where neither strength is enough ahead of the other (Rao and Kupper 1967, JASA 62).
 
     With a threshold d > 0, of two responses with the margin m
 
@@ -105,7 +133,7 @@ class RaoKupper(TieLoss):
 
     Args:
         threshold: d, the margin at which winning is an even chance, > 0; where it starts, if it is learnt.
-        learn: Whether it is learnt with the head, and saved with it.
+        learn: Whether it is learnt with the head, at the head's rate. It is saved either way.
     """
 
     def __init__(self, *, threshold: float = 0.5, learn: bool = True) -> None:
