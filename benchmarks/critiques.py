@@ -31,7 +31,6 @@ NUM_TOKENS = (32, 128)
 CASES = (
     Case("p=166 r=40", 1, 4, 100, 8, 40),
     Case("p=466 r=40", 1, 4, 400, 8, 40),
-    Case("p=458 r=100", 1, 4, 200, 16, 100),
 )
 NO_END = [10**6]
 """No model writes it, so that every critique has the same length."""
