@@ -66,16 +66,17 @@ class Table:
 
     def html(self) -> str:
         """Return it as HTML."""
-        head = "".join(f"<th>{escaping.escape(title)}</th>" for title in self.titles)
+        left = ' style="text-align: left"'
+        sides = [left] * self.num_labels + [""] * (len(self.titles) - self.num_labels)
+        head = "".join(
+            f"<th{side}>{escaping.escape(title)}</th>" for side, title in zip(sides, self.titles, strict=True)
+        )
         lines = [f"<table><tr>{head}</tr>"]
         for row in self.rows:
-            cells = [
-                f"<td><b>{escaping.escape(one.text)}</b></td>"
-                if one.is_bold
-                else f"<td>{escaping.escape(one.text)}</td>"
-                for one in row
-            ]
-            lines.append(f"<tr>{''.join(cells)}</tr>")
+            texts = [escaping.escape(one.text) for one in row]
+            texts = [f"<b>{text}</b>" if one.is_bold else text for one, text in zip(row, texts, strict=True)]
+            cells = "".join(f"<td{side}>{text}</td>" for side, text in zip(sides, texts, strict=True))
+            lines.append(f"<tr>{cells}</tr>")
         return "\n".join([*lines, "</table>"])
 
 

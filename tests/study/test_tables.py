@@ -97,8 +97,8 @@ def test_formats_escape_what_they_must() -> None:
         r"\end{tabular}",
     ]
     assert table.html() == (
-        "<table><tr><th>a|b</th><th>x_1</th></tr>\n"
-        "<tr><td>&lt;2 &amp; 3</td><td><b>5 ± 1 †</b></td></tr>\n</table>"
+        '<table><tr><th style="text-align: left">a|b</th><th>x_1</th></tr>\n'
+        '<tr><td style="text-align: left">&lt;2 &amp; 3</td><td><b>5 ± 1 †</b></td></tr>\n</table>'
     )
 
 
