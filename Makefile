@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-slow test-plugins test-abi check format bench bench-compare gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-slow test-plugins test-abi check format bench bench-compare soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -80,6 +80,9 @@ study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, 
 	$(BIN)/python recipes/studies/prepare.py
 	for name in heads regularisation layers; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
 	$(BIN)/python benchmarks/studies.py --take
+
+soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
+	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json
 
 clean:  ## remove what make has installed and built; runs/ stays
 	rm -rf $(VENV) .cache build *.egg-info basereward/_C*

@@ -277,7 +277,9 @@ class Server:
         futures = self.scheduler.submit(engine, usable) if usable else []
         self.metrics.waiting_tokens.set(self.scheduler.waiting_tokens)
         try:
-            found = await self._unless(gone, deadline, asyncio.gather(*futures)) if futures else []
+            found = (
+                await self._unless(gone, deadline, asyncio.ensure_future(_all(futures))) if futures else []
+            )
         finally:
             for future in futures:
                 future.cancel()
@@ -350,6 +352,11 @@ def _decoded(body: bytes, kind: Any) -> Any:
         raise Problem("body_not_valid", place.strip(".`") or None) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise Problem("body_not_json") from None
+
+
+async def _all(futures: Sequence[asyncio.Future[Result]]) -> list[Result]:
+    """Return all results; unlike `gather`, it can be cancelled without a word in the log."""
+    return [await future for future in futures]
 
 
 async def _disconnect(request: Request) -> None:

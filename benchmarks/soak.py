@@ -1,0 +1,219 @@
+"""Good, bad, slow and cancelled requests together, for minutes: none lost, none wrong, memory flat.
+
+Run as `make soak` or `python benchmarks/soak.py --seconds 600`. The server runs in a process of its own, with
+a model of random weights that reads pictures; each reward is compared with the offline one. At the end the
+server is told to stop while requests come in, and must answer all that it accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from load import Connection, Served, served
+from PIL import Image
+
+from basereward import Comparison, RewardModel
+from basereward.config import Component
+
+NUM_WORKERS = {"good": 12, "bad": 3, "slow": 3, "cancelled": 4}
+WARM_UP = 0.3
+"""The share of the time after which memory must stay as it is."""
+
+BAD: tuple[tuple[str, bytes, int], ...] = (
+    ("/v1/rewards", b"{", 400),
+    ("/v1/rewards", b'{"items": [{"prompt": "x", "responses": [""]}]}', 422),
+    ("/v1/rewards", b'{"items": [{"prompt": "<image>", "responses": ["a"]}]}', 422),
+    ("/v1/rewards", b'{"items": [{"prompt": "x", "responses": ["a"], "images": ["AAAA"]}]}', 422),
+    ("/v1/rewards", b'{"items": [], "model": "another"}', 404),
+    ("/get_reward", b'{"query": ["no turns"]}', 422),
+    ("/nowhere", b"{}", 404),
+)
+
+
+@dataclass
+class Tally:
+    """What happened."""
+
+    sent: Counter[str] = field(default_factory=Counter)
+    answered: Counter[int] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    is_over: bool = False
+    is_stopping: bool = False
+    refused: int = 0
+
+
+@dataclass(frozen=True)
+class Good:
+    """A request, where its rewards are in the answer, and what they are."""
+
+    path: str
+    body: bytes
+    where: str
+    rewards: list[float]
+
+    def found(self, answer: Any) -> list[float]:
+        """Return the rewards of an answer."""
+        if self.where == "data":
+            return [value for own in answer["data"] for value in own["rewards"]]
+        return list(answer[self.where])
+
+
+def good_requests(model: RewardModel) -> list[Good]:
+    """Return requests of several dialects and sizes with their rewards."""
+    chance = random.Random(0)
+
+    def text(length: int) -> str:
+        return "".join(chance.choice("abcdefgh ") for _ in range(length)) + "."
+
+    found = []
+    for number in range(24):
+        prompt, responses = text(chance.randint(5, 300)), [text(chance.randint(2, 80)) for _ in range(4)]
+        picture = Image.frombytes("RGB", (32, 24), chance.randbytes(32 * 24 * 3))
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        images = [buffer.getvalue()] if number % 2 else []
+        [rewards] = model.score([Comparison(prompt, responses, images=images)])
+        encoded = [base64.b64encode(image).decode() for image in images]
+        item = {"prompt": prompt, "responses": responses, "images": encoded}
+        found.append(Good("/v1/rewards", json.dumps({"items": [item]}).encode(), "data", rewards))
+        if not images:
+            sample = {"query": [prompt + responses[0]], "prompts": [prompt], "labels": [None]}
+            found.append(Good("/get_reward", json.dumps(sample).encode(), "rewards", rewards[:1]))
+    return found
+
+
+async def worker(kind: str, port: int, requests: list[Good], tally: Tally, seed: int) -> None:
+    """Send requests of a kind until it is over."""
+    chance = random.Random(seed)
+    connection = Connection(port)
+    while not tally.is_over:
+        try:
+            await one(kind, connection, chance, requests, tally)
+        except OSError as error:
+            connection.close()
+            if tally.is_stopping:
+                tally.refused += 1
+                return
+            tally.lost.append(f"{kind}: {error!r}")
+        if tally.is_stopping:
+            connection.close()  # so that no request meets a connection that the server is about to close
+    connection.close()
+
+
+async def one(
+    kind: str, connection: Connection, chance: random.Random, requests: list[Good], tally: Tally
+) -> None:
+    """Send a request, and look at its answer."""
+    tally.sent[kind] += 1
+    if kind == "bad":
+        path, body, expected = chance.choice(BAD)
+        status, answer = await connection.post(path, body)
+        tally.answered[status] += 1
+        await asyncio.sleep(0.01)
+        if status not in (expected, 503) or "error" not in answer:
+            tally.wrong.append(f"{path} {body!r}: {status} {answer}")
+        return
+    good = chance.choice(requests)
+    if kind == "cancelled":
+        await connection.send(good.path, good.body)
+        await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
+        connection.close()
+        await asyncio.sleep(0.05)  # or what nobody waits for would be all that the server does
+        return
+    pieces = chance.randint(2, 5) if kind == "slow" else 1
+    status, answer = await connection.post(good.path, good.body, pieces=pieces, pause=chance.random() / 10)
+    tally.answered[status] += 1
+    if status == 503 and tally.is_stopping:
+        return
+    if status != 200 or max(map(abs, map(float.__sub__, good.found(answer), good.rewards))) > 1e-5:
+        tally.wrong.append(f"{good.path}: {status} {answer}, not {good.rewards}")
+
+
+async def watch(server: Served, tally: Tally) -> None:
+    """Note the server's memory, ten times a second at most."""
+    start = time.perf_counter()
+    while not tally.is_stopping:
+        tally.memory.append((time.perf_counter() - start, server.resident_bytes()))
+        await asyncio.sleep(0.25)
+
+
+async def soak(server: Served, requests: list[Good], seconds: float) -> tuple[Tally, str]:
+    """Load a server for some time, and have it stop under load."""
+    tally = Tally()
+    kinds = [kind for kind, number in NUM_WORKERS.items() for _ in range(number)]
+    tasks = {
+        asyncio.create_task(worker(kind, server.port, requests, tally, seed)): kind
+        for seed, kind in enumerate(kinds)
+    }
+    watching = asyncio.create_task(watch(server, tally))
+    await asyncio.sleep(seconds)
+    tally.is_stopping = True
+    last = await asyncio.to_thread(server.terminate)
+    tally.is_over = True
+    await asyncio.gather(*tasks, watching)
+    return tally, last
+
+
+def growth(memory: list[tuple[float, int]], seconds: float) -> tuple[float, float, float]:
+    """Return the MiB after warming up and at the end, medians over a tenth of the rest, and MiB a minute."""
+    after = [(at, size / 2**20) for at, size in memory if at >= WARM_UP * seconds]
+    tenth = max(1, len(after) // 10)
+    first = statistics.median(size for _, size in after[:tenth])
+    final = statistics.median(size for _, size in after[-tenth:])
+    slope = statistics.linear_regression(*zip(*after, strict=True)).slope * 60 if len(after) > 2 else 0.0
+    return first, final, slope
+
+
+def main() -> None:
+    """Soak, print what happened, and fail where it should not have."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=600, help="how long (default 600)")
+    parser.add_argument("--allowed-growth", type=float, default=16, help="MiB after warming up (default 16)")
+    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    arguments = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as directory:
+        RewardModel.build(backbone=Component("tiny", {})).save(Path(directory) / "model")
+        requests = good_requests(RewardModel.load(Path(directory) / "model"))
+        with served(Path(directory) / "model") as server:
+            tally, last = asyncio.run(soak(server, requests, arguments.seconds))
+    first, final, slope = growth(tally.memory, arguments.seconds)
+    found = {
+        "seconds": arguments.seconds,
+        "load_before": load_before,
+        "sent": dict(tally.sent),
+        "answered": {str(status): number for status, number in sorted(tally.answered.items())},
+        "lost": len(tally.lost),
+        "wrong": len(tally.wrong),
+        "not_accepted_at_the_end": tally.refused,
+        "memory_mib": {"after_warm_up": first, "at_the_end": final, "a_minute": slope},
+        "last_words": last.strip().splitlines(),
+    }
+    print(json.dumps(found, indent=2))
+    for line in [*tally.lost[:5], *tally.wrong[:5]]:
+        print(line)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if tally.lost or tally.wrong or final - first > arguments.allowed_growth:
+        raise SystemExit("requests were lost or wrong, or memory grew")
+
+
+if __name__ == "__main__":
+    main()
