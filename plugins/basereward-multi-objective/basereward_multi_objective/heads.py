@@ -21,8 +21,10 @@ HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity
 class Gated(nn.Module):
     """A reward for each attribute, and a gate that weighs them by what is asked (ArmoRM, arXiv 2406.12845).
 
-    The attributes' rewards are linear in the state at a response's end. The gate reads the state at the end
-    of the prompt, before any response, and gives weights that are not negative and add up to 1.
+    The attributes' ratings are linear in the state at a response's end. The gate reads the state at the end
+    of the prompt, before any response, and gives weights that are not negative and add up to 1. The reward is
+    the weighted sum of ratings, once `decorrelate` has been called of r_i - c_i r_v instead of r_i, where v
+    is the attribute that is not to count twice.
 
     Args:
         dim: Width D of the hidden states.
@@ -30,6 +32,8 @@ class Gated(nn.Module):
         gate_width: Width of the gate's hidden layer.
         temperature: What the gate's logits are divided by, > 0; smaller ones choose more sharply.
     """
+
+    mixture: Tensor  # [A, A], 1 on the diagonal; -c in the row of v
 
     def __init__(
         self,
@@ -50,13 +54,14 @@ class Gated(nn.Module):
         self.gate = nn.Sequential(
             nn.Linear(dim, gate_width), nn.SiLU(), nn.Linear(gate_width, len(attributes))
         )
+        self.register_buffer("mixture", torch.eye(len(attributes)))
 
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards [N], fp32."""
-        return (self.ratings(hidden, forest) * self.weights(hidden, forest)).sum(1)
+        return self.reward(self.ratings(hidden, forest), self.weights(hidden, forest))
 
     def ratings(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N, A]
-        """Return each response's reward for each attribute, fp32."""
+        """Return what each response's attributes would be rated, fp32."""
         with torch.autocast(hidden.device.type, enabled=False):
             ratings: Tensor = self.ratings_of(_at(hidden, forest.ends))
             return ratings
@@ -67,6 +72,34 @@ class Gated(nn.Module):
             logits: Tensor = self.gate(_at(hidden, _prompt_ends(forest)))
             return (logits / self.temperature).softmax(-1)
 
+    def reward(self, ratings: Tensor, weights: Tensor) -> Tensor:  # [N, A], [N, A] -> [N]
+        """Return the rewards that ratings and weights make, fp32."""
+        # No product of matrices, which autocast would compute in bf16 and a GPU perhaps in tf32.
+        mixed = (ratings[:, :, None] * self.mixture).sum(1)  # [N, A]
+        return (mixed * weights).sum(1)
+
+    @torch.no_grad()
+    def decorrelate(self, ratings: Tensor, attribute: str) -> None:  # [N, A]
+        """Take out of all other attributes' part in the reward what goes with one of them.
+
+        c_i = cov(r_i, r_v) / var(r_v), so that over these ratings r_i - c_i r_v and r_v have no correlation
+        (Pearson's; ArmoRM, arXiv 2406.12845, makes Spearman's zero).
+
+        Raises:
+            ValueError: When there is no such attribute, or it is the same for all responses.
+        """
+        if attribute not in self.attributes:
+            raise ValueError(f"there is no attribute {attribute!r}; attributes: {', '.join(self.attributes)}")
+        place = self.attributes.index(attribute)
+        centred = ratings.double() - ratings.double().mean(0)
+        common = centred[:, place] @ centred  # [A]
+        if not common[place] > 0:
+            raise ValueError(f"{attribute} is the same for all of {len(ratings)} responses; more are needed")
+        mixture = torch.eye(len(self.attributes), dtype=torch.float64, device=ratings.device)
+        mixture[place] -= common / common[place]
+        mixture[place, place] = 1.0
+        self.mixture.copy_(mixture)
+
 
 class MeanAndVariance(NamedTuple):
     """What an uncertain head says of each response."""
@@ -76,7 +109,7 @@ class MeanAndVariance(NamedTuple):
 
 
 class Uncertain(nn.Module):
-    """A normal distribution instead of a number: its mean, and a variance (arXiv 2403.05171, section 3).
+    """A normal distribution instead of a number: its mean, and a variance (arXiv 2410.00847, 2503.22480).
 
     The reward that comes out is mean - aversion * standard deviation: what is left if the model is as wrong
     as it expects to be.
@@ -102,7 +135,10 @@ class Uncertain(nn.Module):
 
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards [N], fp32."""
-        mean, variance = self.distribution(hidden, forest)
+        return self.reward(*self.distribution(hidden, forest))
+
+    def reward(self, mean: Tensor, variance: Tensor) -> Tensor:  # [N], [N] -> [N]
+        """Return what is left of the means when the doubt is taken off."""
         return mean - self.aversion * variance.sqrt()
 
     def distribution(self, hidden: Tensor, forest: Forest) -> MeanAndVariance:

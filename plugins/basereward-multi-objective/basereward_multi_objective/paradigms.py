@@ -1,102 +1,46 @@
 """Paradigms that train heads on more than which response is better.
 
-Letters: N responses, P pairs, A attributes.
+Letters: B rows, L tokens a row, D width, N responses, P pairs, A attributes.
 """
 
 from __future__ import annotations
 
-import abc
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.special import log_ndtr
 
-from basereward.errors import ConfigError, DataError
+from basereward.errors import ConfigError
 from basereward.losses import LossOutput, Targets
 from basereward.ops import pair_statistics
+from basereward.paradigms.scalar import Scalar
+from basereward_multi_objective.ratings import ratings_of
 
 if TYPE_CHECKING:
     from basereward import Comparison
     from basereward.backbones.base import Backbone
-    from basereward.forest import Forest, Tree
+    from basereward.paradigms.scalar import Prepared
     from basereward_multi_objective.heads import MeanAndVariance
 
-KEY = "attributes"
-"""Where a comparison's `meta` has ratings: for each response a table of numbers by attribute, or null."""
 
-
-class Prepared(NamedTuple):
-    """A comparison, its tokens, and the ratings of its responses."""
-
-    comparison: Comparison
-    tree: Tree
-    ratings: Tensor  # [N, A], not-a-number where unknown
-
-
-class OfTrees(nn.Module, abc.ABC):
-    """Base of paradigms that score with one pass over comparisons' trees."""
-
-    backbone: Backbone
-    head: Any
-    attributes: tuple[str, ...] = ()
-
-    def prepare(self, comparison: Comparison) -> Prepared:
-        """Do what the CPU can do ahead.
-
-        Raises:
-            DataError: When the comparison can't be encoded, or its ratings are no numbers.
-        """
-        return Prepared(comparison, self.backbone.encode(comparison), _ratings(comparison, self.attributes))
-
-    def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
-        tree = prepared.tree
-        num_prompts = 1 if self.backbone.shares else len(tree.responses)
-        return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
-
-    @torch.no_grad()
-    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
-        """Return the rewards [N] of prepared comparisons, in their order."""
-        rewards: Tensor = self.head(*self.encoded(batch))
-        return rewards
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
-
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    @abc.abstractmethod
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
-        """Return the loss of prepared comparisons."""
-
-    def encoded(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
-        """Return the hidden states [B, L, D] of prepared comparisons, and where they are."""
-        forest = self.backbone.pack([item.tree for item in batch])
-        forest = forest.to(next(self.head.parameters()).device)
-        return self.backbone(forest), forest
-
-
-class MultiObjective(OfTrees):
+class MultiObjective(Scalar):
     """Trains a `gated` head on ratings of attributes and on which response is better.
 
-    The loss of the rewards, plus `attribute_weight` times the mean squared distance of the attributes'
-    rewards from their ratings (arXiv 2311.09528), over the ratings that there are; a comparison without
-    ratings teaches the gate alone, since pairs move nothing but the gate if `detach_ratings` is set.
+    A batch costs what `loss` makes of its rewards, summed, and for each response `attribute_weight` times the
+    mean squared distance of its attributes from those ratings that it has (arXiv 2311.09528), 0 where it has
+    none; all that is divided by the number of responses.
 
     Args:
         backbone: Makes hidden states of comparisons.
-        head: `gated`, or any head with `attributes`, `ratings` and `weights` like its own.
+        head: `gated`, or any head with `attributes`, `ratings`, `weights` and `reward` like its own.
         loss: Compares rewards with ranks.
         attribute_weight: How much the ratings count beside the loss of rewards.
-        detach_ratings: Whether pairs teach the gate alone, as in ArmoRM (arXiv 2406.12845, section 3.2), and
-            ratings all else.
+        detach_ratings: Whether ranks teach the gate and nothing else, as in ArmoRM (arXiv 2406.12845), and
+            ratings all but the gate.
     """
 
     def __init__(
@@ -108,75 +52,106 @@ class MultiObjective(OfTrees):
         attribute_weight: float = 1.0,
         detach_ratings: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, head, loss)
         if not 0 <= attribute_weight < float("inf"):
             raise ValueError(f"attribute_weight is a finite number >= 0, not {attribute_weight}")
-        if not all(hasattr(head, name) for name in ("attributes", "ratings", "weights")):
+        if not all(hasattr(head, name) for name in ("attributes", "ratings", "weights", "reward")):
             raise ConfigError(f"multi-objective needs the head gated, not {type(head).__name__}")
-        self.backbone = backbone
-        self.head: Any = head
-        self.criterion = loss
-        self.attributes = head.attributes  # type: ignore[assignment]
         self.attribute_weight = attribute_weight
         self.detach_ratings = detach_ratings
+
+    def prepare(self, comparison: Comparison) -> Prepared:
+        """Do what the CPU can do ahead.
+
+        Raises:
+            DataError: When the comparison can't be encoded, or its ratings are no numbers.
+        """
+        ratings_of(comparison, self.head.attributes)  # here, where an error is one of the row
+        return super().prepare(comparison)
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
         hidden, forest = self.encoded(batch)
         comparisons = [item.comparison for item in batch]
         targets = Targets.of(comparisons, forest.lengths, forest.ends.device)
-        ratings, weights = self.head.ratings(hidden, forest), self.head.weights(hidden, forest)
-        used = ratings.detach() if self.detach_ratings else ratings
-        output: LossOutput = self.criterion((used * weights).sum(1), targets)
-        wanted = torch.cat([item.ratings for item in batch]).to(ratings.device)
+        ratings = self.head.ratings(hidden, forest)  # [N, A]
+        if self.detach_ratings:
+            weights = self.head.weights(hidden.detach(), forest)
+            rewards = self.head.reward(ratings.detach(), weights)
+        else:
+            rewards = self.head.reward(ratings, self.head.weights(hidden, forest))
+        wanted = torch.cat([ratings_of(row, self.head.attributes) for row in comparisons]).to(ratings.device)
         known = ~wanted.isnan()
         squares = torch.where(known, ratings - wanted.nan_to_num(), 0.0).square()
-        # The mean over what is known of a response, so that one with five ratings counts as one with one.
         cost = squares.sum(1) / known.sum(1).clamp(min=1)  # [N]
-        if targets.comparison_weight is not None:
-            cost = cost * targets.comparison_weight[targets.group]
-        # Over the same denominator as the rewards' loss, so that loss * weight adds up over batches.
-        total = cost.sum() / torch.where(output.weight > 0, output.weight, 1.0)
-        return replace(output, loss=output.loss + self.attribute_weight * total)
+        return _with_costs(self.criterion(rewards, targets), self.attribute_weight * cost, targets)
+
+    @torch.no_grad()
+    def decorrelate(self, comparisons: Sequence[Comparison], attribute: str) -> None:
+        """Take out of all other attributes what goes with one of them, such as verbosity; see `Gated`.
+
+        Raises:
+            ValueError: When there is no such attribute, or it is the same for all responses.
+        """
+        with _evaluating(self):
+            found = [self.head.ratings(*self.encoded([self.prepare(row)])) for row in comparisons]
+        self.head.decorrelate(torch.cat(found), attribute)
 
     @torch.no_grad()
     def explain(self, comparison: Comparison) -> list[dict[str, Any]]:
-        """Return for each response its reward, and each attribute's reward and weight that make it."""
-        hidden, forest = self.encoded([self.prepare(comparison)])
-        ratings = self.head.ratings(hidden, forest).tolist()
-        weights = self.head.weights(hidden, forest).tolist()
+        """Return for each response its reward, and by attribute what the head takes its rating for, and the
+        gate's weight.
+        """
+        with _evaluating(self):
+            hidden, forest = self.encoded([self.prepare(comparison)])
+            ratings, weights = self.head.ratings(hidden, forest), self.head.weights(hidden, forest)
+            rewards = self.head.reward(ratings, weights)
+        names = self.head.attributes
         return [
             {
-                "reward": math.fsum(map(float.__mul__, rating, weight)),
-                "ratings": dict(zip(self.attributes, rating, strict=True)),
-                "weights": dict(zip(self.attributes, weight, strict=True)),
+                "reward": reward,
+                "ratings": dict(zip(names, rating, strict=True)),
+                "weights": dict(zip(names, weight, strict=True)),
             }
-            for rating, weight in zip(ratings, weights, strict=True)
+            for reward, rating, weight in zip(
+                rewards.tolist(), ratings.tolist(), weights.tolist(), strict=True
+            )
         ]
 
 
-class UncertainReward(OfTrees):
+class UncertainReward(Scalar):
     """Trains an `uncertain` head: the chosen response is better with the probability that its draw is larger.
 
-    With means m and variances v of both responses, a pair costs
+    With means m and variances v, a pair of responses costs
 
         -log Phi((m_c - m_r) / sqrt(v_c + v_r)),
 
-    Phi being the normal distribution function (arXiv 2403.05171, section 3). Pairs that contradict each other
+    Phi being the normal distribution function (Thurstone 1927). Pairs that contradict each other
     raise the variance of what they are about, instead of pulling its mean to and fro. Ties have no weight.
+
+    With `rating_weight` w, and for a response with the rating y, each response costs besides
+
+        w ((y - m)^2 / v + log v) / 2,
+
+    the Gaussian negative log-likelihood of its rating, and all is divided by the number of responses. That
+    settles the scale and the zero of the means, which pairs leave open.
 
     Args:
         backbone: Makes hidden states of comparisons.
         head: `uncertain`, or any head with a `distribution` like its own.
         loss: Not used: the probability of a pair needs variances, too.
+        rating_weight: How much ratings count beside pairs.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module) -> None:
-        super().__init__()
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, loss: nn.Module, *, rating_weight: float = 0.0
+    ) -> None:
+        super().__init__(backbone, head, loss)
+        if not 0 <= rating_weight < float("inf"):
+            raise ValueError(f"rating_weight is a finite number >= 0, not {rating_weight}")
         if not hasattr(head, "distribution"):
             raise ConfigError(f"uncertain needs the head uncertain, not {type(head).__name__}")
-        self.backbone = backbone
-        self.head: Any = head
+        self.rating_weight = rating_weight
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
@@ -186,46 +161,48 @@ class UncertainReward(OfTrees):
         chosen, rejected = targets.pairs.unbind(1)
         spread = (variance[chosen] + variance[rejected]).sqrt()
         cost = -log_ndtr((mean[chosen] - mean[rejected]) / spread)  # [P]
-        weight = torch.ones_like(cost) if targets.weight is None else targets.weight.to(cost.dtype)
+        weight = torch.ones_like(cost) if targets.weight is None else targets.weight
         weight = weight * ~targets.tie
         total = weight.sum()
         loss = (cost * weight).sum() / torch.where(total > 0, total, 1.0)
-        rewards = self.head(hidden, forest)
-        return LossOutput(loss, total, pair_statistics(rewards, targets.pairs, targets.tie, total))
+        rewards = self.head.reward(mean, variance)
+        output = LossOutput(loss, total, pair_statistics(rewards, targets.pairs, targets.tie, total))
+        if not self.rating_weight:
+            return output
+        ratings = torch.full_like(mean, torch.nan) if targets.ratings is None else targets.ratings
+        known = ~ratings.isnan()
+        squares = torch.where(known, ratings - mean, 0.0).square()
+        unlikely = torch.where(known, squares / variance + variance.log(), 0.0) / 2  # [N]
+        return _with_costs(output, self.rating_weight * unlikely, targets)
 
     @torch.no_grad()
     def distribution(self, comparison: Comparison) -> MeanAndVariance:
-        """Return the mean and the variance of each response's reward."""
-        found: MeanAndVariance = self.head.distribution(*self.encoded([self.prepare(comparison)]))
+        """Return the mean and the variance of each response's reward, [N] each."""
+        with _evaluating(self):
+            found: MeanAndVariance = self.head.distribution(*self.encoded([self.prepare(comparison)]))
         return found
 
 
-def _ratings(comparison: Comparison, attributes: Sequence[str]) -> Tensor:  # [N, A]
-    """Return the ratings of a comparison's responses.
+def _with_costs(output: LossOutput, cost: Tensor, targets: Targets) -> LossOutput:  # cost [N]
+    """Return a loss with costs of responses added, as the mean over responses.
 
-    Raises:
-        DataError: When they are no table or null for each response, or one of them is no finite number.
+    A loss of pairs has no weight where all pairs are ties; over responses, loss * weight adds up over batches
+    whatever is in them.
     """
-    num = len(comparison.responses)
-    tables = comparison.meta.get(KEY)
-    if tables is None:
-        return torch.full((num, len(attributes)), torch.nan)
-    is_list = isinstance(tables, list | tuple) and len(tables) == num
-    if not is_list or not all(table is None or isinstance(table, Mapping) for table in tables):
-        raise DataError(
-            f"a list of {num} tables is needed, of numbers by attribute, or null; not {tables!r:.80}",
-            field=f"meta.{KEY}",
-        )
-    rows = []
-    for number, table in enumerate(tables):
-        row = []
-        for name in attributes:
-            value = (table or {}).get(name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (is_number and math.isfinite(value)):
-                raise DataError(
-                    f"a finite number is needed, not {value!r}", field=f"meta.{KEY}[{number}].{name}"
-                )
-            row.append(math.nan if value is None else float(value))
-        rows.append(row)
-    return torch.tensor(rows).reshape(num, len(attributes))
+    weight = torch.ones_like(cost)
+    if targets.comparison_weight is not None:
+        weight = targets.comparison_weight[targets.group]
+    total = weight.sum()
+    summed = output.loss * output.weight + (cost * weight).sum()
+    return replace(output, loss=summed / torch.where(total > 0, total, 1.0), weight=total)
+
+
+@contextmanager
+def _evaluating(paradigm: nn.Module) -> Iterator[None]:
+    """Switch to evaluation, and back."""
+    was_training = paradigm.training
+    paradigm.eval()
+    try:
+        yield
+    finally:
+        paradigm.train(was_training)

@@ -1,11 +1,9 @@
-"""Attributes are learnt from ratings, the gate from what is asked, and variances from contradictions."""
+"""The losses are as the docstrings say, ratings are read or refused, contradictions raise variances."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from basereward_multi_objective.heads import Gated
+from basereward_multi_objective.ratings import ratings_of
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
@@ -20,7 +19,6 @@ from basereward.data.ratings import HelpSteer
 from basereward.errors import ConfigError, DataError
 from basereward.forest import Tree, pack
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 ATTRIBUTES = ["brevity", "warmth"]
 GATED = Component("gated", {"attributes": ATTRIBUTES, "gate_width": 16})
 
@@ -36,39 +34,6 @@ def train(model: RewardModel, rows: Sequence[Comparison], steps: int, lr: float 
         optimizer.zero_grad()
         model.paradigm.loss(rows).loss.backward()
         optimizer.step()
-
-
-# Two ways to answer, each good in one way; what is asked decides which is better.
-SHORT, WARM = "ok", "thank you so"
-RATED = [{"brevity": 1.0, "warmth": -1.0}, {"brevity": -1.0, "warmth": 1.0}]
-
-
-def asked(kind: str, number: int, *, rated: bool = True) -> Comparison:
-    return Comparison(
-        f"{kind} {number}",
-        [SHORT, WARM],
-        ranks=[0, 1] if kind == "hurry" else [1, 0],
-        meta={"attributes": RATED} if rated else {},
-    )
-
-
-ROWS = [asked(kind, number) for kind in ("hurry", "comfort") for number in range(6)]
-
-
-def test_the_head_learns_attributes_and_the_gate_what_is_asked(tmp_path: Path) -> None:
-    model = build(GATED, "multi-objective")
-    train(model, ROWS, 150)
-    for kind, attribute in (("hurry", "brevity"), ("comfort", "warmth")):
-        row = asked(kind, 9, rated=False)
-        short, warm = model.paradigm.explain(row)
-        assert short["ratings"] == pytest.approx(RATED[0], abs=0.3)
-        assert warm["ratings"] == pytest.approx(RATED[1], abs=0.3)
-        assert short["weights"] == warm["weights"]
-        assert short["weights"][attribute] > 0.8
-        [rewards] = model.score([row])
-        assert rewards == pytest.approx([short["reward"], warm["reward"]], abs=1e-5)
-    model.save(tmp_path / "model")
-    assert RewardModel.load(tmp_path / "model").score(ROWS) == model.score(ROWS)
 
 
 def test_the_gate_reads_the_prompt_alone_wherever_it_lies() -> None:
@@ -95,18 +60,77 @@ def test_missing_ratings_count_for_nothing() -> None:
     row = Comparison("p", ["a", "b"], ranks=[0, 1], weight=3.0, meta={"attributes": [{"warmth": 0.5}, None]})
     bare = build(GATED, "multi-objective", attribute_weight=0.0)
     [rating] = [model.paradigm.explain(row)[0]["ratings"]["warmth"]]
-    # One response of one pair has one rating; the comparison's weight is in loss and denominator alike.
-    expected = bare.paradigm.loss([row]).loss.item() + 2.0 * (rating - 0.5) ** 2
-    assert model.paradigm.loss([row]).loss.item() == pytest.approx(expected, rel=1e-5)
+    # One response of two has one rating; the comparison's weight is in loss and denominator alike.
+    expected = bare.paradigm.loss([row]).loss.item() + 2.0 * (rating - 0.5) ** 2 / 2
+    found = model.paradigm.loss([row])
+    assert found.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert found.weight.item() == 2 * 3.0
 
 
-def test_with_ratings_detached_pairs_move_the_gate_alone() -> None:
-    model = build(GATED, "multi-objective", detach_ratings=True)
-    model.paradigm.loss([asked("hurry", 1, rated=False)]).loss.backward()
-    moved = {
-        name for name, value in model.head.named_parameters() if value.grad is not None and value.grad.any()
-    }
-    assert moved == {"gate.0.weight", "gate.0.bias", "gate.2.weight", "gate.2.bias"}
+@pytest.mark.parametrize(
+    ("head", "paradigm", "options"),
+    [(GATED, "multi-objective", {}), (Component("uncertain", {}), "uncertain", {"rating_weight": 0.5})],
+    ids=["multi-objective", "uncertain"],
+)
+def test_ratings_of_ties_count_alike_alone_and_beside_other_rows(
+    head: Component, paradigm: str, options: dict[str, Any]
+) -> None:
+    tie = Comparison("p", ["a", "b"], ratings=[3, 3], meta={"attributes": [{"warmth": 3}, {"warmth": 3}]})
+    win = Comparison("q", ["a", "b"], ratings=[3, 1], meta={"attributes": [{"warmth": 3}, {"warmth": 1}]})
+    model = build(head, paradigm, **options)
+    alone = [model.paradigm.loss([row]) for row in (tie, win)]
+    together = model.paradigm.loss([tie, win])
+    assert alone[0].loss > 0
+    summed = sum((output.loss * output.weight).item() for output in alone)
+    assert (together.loss * together.weight).item() == pytest.approx(summed, rel=1e-5)
+
+
+def test_with_ratings_detached_ranks_move_the_gate_alone_and_ratings_all_else() -> None:
+    def moved(row: Comparison, **options: Any) -> set[str]:
+        model = build(GATED, "multi-objective", detach_ratings=True, **options)
+        model.paradigm.loss([row]).loss.backward()
+        parameters = model.paradigm.named_parameters()
+        return {
+            name.rpartition(".")[0]
+            for name, value in parameters
+            if value.grad is not None and value.grad.any()
+        }
+
+    assert moved(Comparison("p", ["a", "b"], ranks=[0, 1])) == {"head.gate.0", "head.gate.2"}
+    by_ratings = moved(
+        Comparison("p", ["a", "b"], ranks=[0, 0], meta={"attributes": [{"warmth": 1.0}, None]})
+    )
+    assert "head.ratings_of" in by_ratings
+    assert any(name.startswith("backbone.") for name in by_ratings)
+    assert not any(name.startswith("head.gate") for name in by_ratings)
+
+
+def test_decorrelating_takes_out_of_each_attribute_what_goes_with_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = Gated(8, attributes=("help", "length", "tone"), gate_width=4)
+    length = torch.randn(50)
+    ratings = torch.stack([2 * length + torch.randn(50), length, -3 * length + torch.randn(50)], 1)
+    head.decorrelate(ratings, "length")
+    mixed = ratings @ head.mixture
+    assert torch.equal(mixed[:, 1], length)
+    correlations = torch.corrcoef(mixed.T)
+    torch.testing.assert_close(correlations[1], torch.tensor([0.0, 1.0, 0.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(head.reward(ratings, torch.full((50, 3), 1 / 3)), mixed.mean(1))
+
+    rows = [Comparison(f"say {n}", [f"{n} yes", f"{n} no, never"]) for n in range(6)]
+    model = build(GATED, "multi-objective")
+    before = model.score(rows)
+    model.paradigm.decorrelate(rows, "brevity")
+    assert model.score(rows) != before
+    model.save(tmp_path / "model")
+    loaded = RewardModel.load(tmp_path / "model")
+    assert loaded.score(rows) == model.score(rows)
+    # Their ratings stay what they were; what is left of warmth in rewards no longer goes with brevity.
+    explained = [response for row in rows for response in loaded.paradigm.explain(row)]
+    found = torch.tensor([list(response["ratings"].values()) for response in explained])
+    assert torch.corrcoef((found @ loaded.head.mixture).T)[0, 1].abs() < 1e-3
+    [taken] = [response["reward"] for response in loaded.paradigm.explain(Comparison("p", ["a"]))]
+    assert [taken] == pytest.approx(loaded.score([Comparison("p", ["a"])])[0], abs=1e-6)
 
 
 def test_contradictions_raise_the_variance_of_what_they_are_about(tmp_path: Path) -> None:
@@ -138,6 +162,39 @@ def test_the_probability_of_a_pair_is_the_normal_one() -> None:
     assert model.paradigm.loss([row]).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_ratings_have_the_gaussian_likelihood() -> None:
+    model = build(Component("uncertain", {}), "uncertain", rating_weight=0.5)
+    bare = build(Component("uncertain", {}), "uncertain")
+    row = Comparison("p", ["a", "b"], ratings=[3.0, -1.0], weight=2.0)
+    mean, variance = (values.double() for values in model.paradigm.distribution(row))
+    likelihood = torch.distributions.Normal(mean, variance.sqrt()).log_prob(
+        torch.tensor([3.0, -1.0]).double()
+    )
+    # The constant log(2 pi) / 2 teaches nothing and is left out. The mean is over two responses of one pair.
+    unlikely = -likelihood.sum().item() - math.log(2 * math.pi)
+    expected = (bare.paradigm.loss([row]).loss.item() + 0.5 * unlikely) / 2
+    assert model.paradigm.loss([row]).loss.item() == pytest.approx(expected, rel=1e-5)
+    # Rows without ratings are pairs alone.
+    [pair] = [Comparison("p", ["a", "b"], ranks=[0, 1])]
+    assert model.paradigm.loss([pair]).loss.item() == pytest.approx(
+        bare.paradigm.loss([pair]).loss.item() / 2
+    )
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_far_out_an_uncertain_loss_and_its_gradients_are_finite(sign: float) -> None:
+    model = build(Component("uncertain", {}), "uncertain", rating_weight=1.0)
+    model.head.mean.weight.data *= sign * 1e5
+    model.head.spread[2].bias.data.fill_(-100.0)  # as sure as it can be
+    row = Comparison("p", ["a", "b"], ratings=[2.0, 1.0])
+    assert model.paradigm.distribution(row).mean.abs().max() > 1e4
+    output = model.paradigm.loss([row])
+    output.loss.backward()
+    assert output.loss.isfinite()
+    for parameter in model.paradigm.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
 def test_helpsteer_brings_its_attributes(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -149,8 +206,7 @@ def test_helpsteer_brings_its_attributes(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     [row] = HelpSteer(path)
     model = build(Component("gated", {}), "multi-objective")
-    prepared = model.paradigm.prepare(row)
-    assert prepared.ratings.tolist() == [list(ratings) for ratings in rated.values()]
+    assert ratings_of(row, model.head.attributes).tolist() == [list(ratings) for ratings in rated.values()]
     assert model.paradigm.loss([row]).loss.isfinite()
 
 
@@ -186,6 +242,14 @@ def test_wrong_ratings_are_errors_of_their_row(attributes: Any, message: str) ->
             "head 'gated': temperature is a finite number > 0, not 0.0",
         ),
         (
+            lambda: build(Component("uncertain", {}), "uncertain", rating_weight=-1.0),
+            "paradigm 'uncertain': rating_weight is a finite number >= 0, not -1.0",
+        ),
+        (
+            lambda: build(GATED, "multi-objective", attribute_weight=-1.0),
+            "paradigm 'multi-objective': attribute_weight is a finite number >= 0, not -1.0",
+        ),
+        (
             lambda: build(Component("uncertain", {"aversion": -1.0}), "uncertain"),
             "head 'uncertain': aversion is a finite number >= 0, not -1.0",
         ),
@@ -197,10 +261,10 @@ def test_what_cant_be_is_refused(make: Callable[[], RewardModel], message: str) 
     assert str(error.value) == message
 
 
-def test_the_run_files_of_the_readme_build() -> None:
-    blocks = re.findall(r"^```toml\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
-    for block in blocks:
-        tables = tomllib.loads(block)
-        parts = {kind: Component(table.pop("name"), table) for kind, table in tables.items()}
-        RewardModel.build(backbone=Component("tiny", {}), **parts)
+def test_decorrelating_needs_an_attribute_that_differs() -> None:
+    head = Gated(8, attributes=("a", "b"), gate_width=4)
+    with pytest.raises(ValueError, match=r"^there is no attribute 'c'; attributes: a, b$"):
+        head.decorrelate(torch.randn(3, 2), "c")
+    message = r"^a is the same for all of 3 responses; more are needed$"
+    with pytest.raises(ValueError, match=message):
+        head.decorrelate(torch.ones(3, 2), "a")
