@@ -136,10 +136,10 @@ TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
 class HelpSteer(GroupedDataset):
     """HelpSteer, HelpSteer2 and HelpSteer3 (arXiv 2311.09528, 2406.08673, 2503.04378), and rows like theirs.
 
-    Rows with `prompt`, `response` and ratings, of which those of one prompt stand together, and all of whose
-    ratings are in the comparison's `meta` as `attributes`; or rows with two
-    responses and a preference from -3 (the first is better) to 3: `response_1`, `response_2` and
-    `preference_strength`, or `response1`, `response2` and `overall_preference`.
+    Rows with `prompt`, `response` and ratings, of which those of one prompt stand together; all ratings of
+    each response are in the comparison's `meta` as `attributes`. Or rows with two responses and a preference
+    from -3 (the first is better) to 3: `response_1`, `response_2` and `preference_strength`, or `response1`,
+    `response2` and `overall_preference`.
 
     Args:
         path: As of every data set of files.

@@ -288,6 +288,14 @@ def test_preferences_of_helpsteer_are_ratings(tmp_path: Path) -> None:
     ]
 
 
+def test_all_that_helpsteer_rates_is_kept_by_response(tmp_path: Path) -> None:
+    first = {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 2}
+    second = {"helpfulness": 1, "correctness": None}
+    rows = [{"prompt": "p", "response": text, **own} for text, own in (("a", first), ("b", second))]
+    [found], _ = read(tmp_path, "helpsteer", *rows)
+    assert found.meta["attributes"] == [first, {"helpfulness": 1}]
+
+
 def test_another_rating_of_helpsteer_and_its_earlier_turns(tmp_path: Path) -> None:
     prompt = "Hi\n<extra_id_1>Assistant\nHello!\n<extra_id_1>User\nWhat is shown?"
     rows = [

@@ -14,10 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 from broken_paradigms import Sound
 from mutants import Mutant, check_of
+from torch import nn
 
 import basereward
 from basereward import hookimpl
-from basereward.errors import PluginError
+from basereward.backbones.base import Backbone
+from basereward.errors import ConfigError, PluginError
+from basereward.heads import Linear
 from basereward.hookspecs import KINDS
 from basereward.losses import BradleyTerry
 from basereward.testing import checks, conformance, paradigms
@@ -56,6 +59,27 @@ def test_a_sound_paradigm_of_another_make_passes() -> None:
     assert paradigms.CHECKS
 
 
+class NeedsLinear(Sound):
+    """A paradigm that goes with one head alone."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module) -> None:
+        super().__init__(backbone, head, loss)
+        if type(head) is not Linear:
+            raise ConfigError(f"a linear head is needed, not {type(head).__name__}")
+
+
+def test_a_paradigm_is_checked_with_the_head_that_is_named() -> None:
+    module = plugin(basereward_paradigms=lambda: {"needs-linear": NeedsLinear})
+    id = "paradigm/needs-linear:ignores-its-batch"
+    [with_its_own] = [
+        check for check in checks(module, heads={"paradigm/needs-linear": "linear"}) if check.id == id
+    ]
+    with_its_own()
+    [without] = [check for check in checks(module) if check.id == id]
+    with pytest.raises(ConfigError, match="a linear head is needed, not MLP"):
+        without()
+
+
 def test_a_plugin_is_found_by_its_name_and_by_its_distributions() -> None:
     assert len(checks("basereward")) == len(checks("BaseReward")) > 300
 
@@ -69,6 +93,10 @@ MESSAGES = {
         lambda: checks(plugin(), options={"loss/stepe": {}}),
         "options names 'loss/stepe', which is not there; did you mean 'loss/steep'? components of mine: "
         "loss/steep",
+    ),
+    "unknown paradigm": (
+        lambda: checks(plugin(), heads={"loss/steep": "linear"}),
+        "heads names 'loss/steep', which is not there; paradigms of mine: ",
     ),
     "unknown check": (
         lambda: conformance(plugin(), xfail={"loss/steep:is-finite": "not yet"}),
