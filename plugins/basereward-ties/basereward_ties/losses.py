@@ -64,11 +64,11 @@ class TieLoss(nn.Module, abc.ABC):
 
         def cost() -> Tensor:
             optimizer.zero_grad()
-            loss = self(rewards, targets).loss
-            loss.backward()
+            loss: Tensor = self(rewards, targets).loss
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimizer.step(cost)
+        optimizer.step(cost)  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
         parameter.requires_grad_(was_learnt)
 
