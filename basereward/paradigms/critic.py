@@ -58,7 +58,7 @@ class Critic(Paradigm):
         critique_weight * (c_chosen + c_rejected),
 
     c being the mean negative log-likelihood of a critique's tokens, its end included, and 0 where there is no
-    critique; such a response's reward is then read where its critique would begin.
+    critique; such a response's reward is then read where its critique would begin. Ties teach no critique.
 
     Args:
         backbone: Makes hidden states, and has a language-model head.
@@ -161,9 +161,10 @@ class Critic(Paradigm):
             return output
         critiques = [[] if ids is None else [*ids, *item.end] for item in batch for ids in item.critiques]
         costs = mean_costs(hidden, forest, self.language_head, critiques)  # [N]
-        weight = torch.ones(len(targets.pairs), device=costs.device)
+        # Ties count for nothing: most losses give them no weight, and what has none can't be added up.
+        weight = (~targets.tie).to(costs.dtype)
         if targets.weight is not None:
-            weight = targets.weight
+            weight = weight * targets.weight
         cost = (weight * costs[targets.pairs].sum(1)).sum()
         # Over the same denominator, so that loss * weight adds up over batches.
         cost = cost / torch.where(output.weight > 0, output.weight, 1.0)

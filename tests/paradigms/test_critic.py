@@ -66,6 +66,15 @@ def test_critiques_are_the_likelihood_part_of_the_loss(directory: Path) -> None:
     assert none.loss.item() == pytest.approx(paradigm.loss([row()]).loss.item(), rel=1e-6)
 
 
+def test_critiques_of_ties_count_alike_in_any_batch(directory: Path) -> None:
+    paradigm = build(directory).paradigm
+    tie = Comparison("what is it?", ["a cat", "the cat"], ranks=[0, 0], meta={"critiques": CRITIQUES})
+    apart = [paradigm.loss([one]) for one in (row(CRITIQUES), tie)]
+    together = paradigm.loss([row(CRITIQUES), tie])
+    added = sum((output.loss * output.weight).item() for output in apart)
+    assert (together.loss * together.weight).item() == pytest.approx(added, rel=1e-5)
+
+
 def test_it_learns_to_write_its_critiques_and_their_rewards_are_those_of_given_ones(
     directory: Path, tmp_path: Path
 ) -> None:
