@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from judge_task import comparisons, rows
-from smollm2 import save_policy
+from smollm2 import freeze, save_policy
 
 from basereward.comparison import Comparison
 from basereward.config import Component, Source, load_run
@@ -28,6 +28,7 @@ from basereward.paradigms.verdicts import read_verdict
 from basereward.plugins import manager
 
 SFT_SEED, RL_SEED, TEST_SEED = 1, 2, 3
+FROZEN_LAYERS = 15
 COURSE = {
     "reward": "reward",
     "format": "rewards/format_reward/mean",
@@ -40,7 +41,10 @@ COURSE = {
 
 
 def teach_form(output: Path, num_rows: int) -> Path:
-    """Train on judgements in the right form; return the model directory."""
+    """Train on judgements in the right form, unless that is done; return the model directory."""
+    directory = output / "sft" / "model"
+    if (directory / "reward_config.json").is_file():
+        return directory
     data = output / "judgements.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows(comparisons(num_rows, SFT_SEED))))
     config = load_run(Path(__file__).with_name("judge_sft.toml"))
@@ -63,6 +67,7 @@ def reinforce(sft: Path, output: Path, *, num_steps: int, lr: float, seed: int) 
     from basereward.integrations.filtered_grpo import FilteredGRPOTrainer
 
     policy, tokenizer = judge_grpo.load_policy(sft)
+    freeze(policy, FROZEN_LAYERS)
     trainer = FilteredGRPOTrainer(
         policy,
         # The last two are only watched: their weights are 0.
@@ -133,9 +138,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/rl/judge"))
     parser.add_argument("--results", type=Path, help="write the results as JSON")
     parser.add_argument("--form-rows", type=int, default=40, help="comparisons that teach the form")
-    parser.add_argument("--steps", type=int, default=24, help="GRPO's optimiser steps")
-    parser.add_argument("--lr", type=float, default=2e-5, help="GRPO's learning rate")
-    parser.add_argument("--unseen", type=int, default=40, help="comparisons to test on")
+    parser.add_argument("--steps", type=int, default=14, help="GRPO's optimiser steps")
+    parser.add_argument("--lr", type=float, default=5e-5, help="GRPO's learning rate")
+    parser.add_argument("--unseen", type=int, default=32, help="comparisons to test on")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from policy_task import JUDGED, Task, keeps_rule, tasks
 from scorers import trained
-from smollm2 import save_policy
+from smollm2 import freeze, save_policy
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
@@ -131,10 +131,7 @@ def reinforce(
         }
     )
     shapes = [hybrid(keeps_rule, otherwise=sigmoid(center=center))] if kind == "hybrid" else []
-    for name, parameter in policy.named_parameters():
-        layer = name.split(".")[2] if ".layers." in name else ""
-        is_low = layer.isdigit() and int(layer) < arguments.frozen_layers
-        parameter.requires_grad_(not (is_low or "embed_tokens" in name))
+    freeze(policy, arguments.frozen_layers)
     trainer = GRPOTrainer(
         policy,
         reward_funcs=[
@@ -181,7 +178,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("runs/rl"), help="reward model and judge")
     parser.add_argument("--output", type=Path, help="runs/rl/REWARD-SEED if not given")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--frozen-layers", type=int, default=15, help="of 30; the embedding is frozen too")
     parser.add_argument("--prompts", type=int, default=32, help="unseen prompts, two answers each")
     arguments = parser.parse_args()
