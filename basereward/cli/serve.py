@@ -90,9 +90,10 @@ def run(args: argparse.Namespace) -> int:
     engines = [ModelEngine.load(name, path, device=device) for name, path in named.items()]
     server = Server(engines, limits, access)
     runner = Runner(server, host=args.host, port=args.port)
-    runner.run()
-    if not runner.started:
-        raise ConfigError(f"can't listen at {args.host}, port {args.port}")
+    try:
+        runner.run()
+    except SystemExit:  # uvicorn has said why
+        raise ConfigError(f"can't listen at {args.host}, port {args.port}") from None
     print(f"{server.num_answered:,} requests answered, all that were accepted", file=sys.stderr)
     return 0
 

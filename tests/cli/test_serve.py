@@ -150,6 +150,14 @@ def test_what_cannot_be_is_said_before_a_model_is_loaded(
     assert capsys.readouterr().err == f"basereward: error: {message}\n"
 
 
+def test_a_port_that_is_taken_is_an_error_of_the_command_line(
+    client: Client, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", str(tiny_model), "--port", str(client.port)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"basereward: error: can't listen at 127.0.0.1, port {client.port}"
+
+
 def test_a_file_without_a_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
