@@ -185,7 +185,10 @@ def in_child(
     status = 0
     running = {process.sentinel: process for process in processes}
     while running:
-        for sentinel in connection.wait(list(running)):
+        # Of those that have ended by now the killed one was first: the others end for want of it.
+        for sentinel in sorted(
+            connection.wait(list(running)), key=lambda own: own != processes[victim].sentinel
+        ):
             exitcode = running.pop(sentinel).exitcode
             if exitcode and not status:
                 status = exitcode
