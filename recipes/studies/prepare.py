@@ -24,10 +24,9 @@ DATA = {
         f"captions-{split}": ("openmoji-captions", f"split={split}", "num_responses=8")
         for split in ("train", "validation", "test")
     },
-    **{
-        f"caption-pairs-{split}": ("openmoji-captions", f"split={split}", "num_responses=2")
-        for split in ("train", "test")
-    },
+    # Critics and reasoned judges learn from texts; to be tested they write their own.
+    "caption-pairs-train": ("openmoji-captions", "split=train", "num_responses=2", "explained=true"),
+    "caption-pairs-test": ("openmoji-captions", "split=test", "num_responses=2"),
     **{
         f"{texts}-{split}": ("human-ratings", f"texts={texts}", f"split={split}", *limit)
         for texts in ("movies", "products", "news", "tweets")
