@@ -17,8 +17,7 @@ def save_policy(directory: Path) -> Path:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         source = smollm2.directory(smollm2.NUM_LAYERS)
-        # The package's file has no head of its own: SmolLM2 ties it to the embedding.
-        model: Any = AutoModelForCausalLM.from_pretrained(source, tie_word_embeddings=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
         tokenizer.chat_template = smollm2.TEMPLATE + GENERATION
         tokenizer.save_pretrained(directory)

@@ -10,6 +10,8 @@ from typing import Any
 from basereward_mini import assets
 
 NUM_LAYERS = 30
+VERSION = 2
+"""Of what is written; another is written anew, beside what is there."""
 NUM_HEADS, NUM_KEY_HEADS = 9, 3
 
 # No system message, unlike the model's own template: the few layers kept here would read it for nothing.
@@ -33,7 +35,7 @@ LAYER_NAMES = {
 
 def directory(num_layers: int) -> Path:
     """Return a directory with the model's first layers, making it on the first call."""
-    place = assets.cache_directory() / f"smollm2-135m-{num_layers}-{assets.SMOLLM2.sha256[:8]}"
+    place = assets.cache_directory() / f"smollm2-135m-{num_layers}-{assets.SMOLLM2.sha256[:8]}-{VERSION}"
     if not (place / "config.json").is_file():
         aside = place.with_name(f".{place.name}-{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -61,6 +63,7 @@ def _convert(source: Path, place: Path, num_layers: int) -> None:
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
+        tie_word_embeddings=True,
     )
     model = LlamaModel(config)
     tensors = {name: torch.from_numpy(value) for name, value in _tensors(source, num_layers).items()}

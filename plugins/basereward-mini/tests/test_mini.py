@@ -188,6 +188,20 @@ def test_saved_and_loaded_gives_the_same_rewards(tmp_path: Path, rows: list[Comp
     assert RewardModel.load(tmp_path / "model", plugins=plugins).score(rows) == expected
 
 
+def test_a_saved_judge_writes_with_the_embedding_as_its_head(tmp_path: Path, rows: list[Comparison]) -> None:
+    plugins = PluginManager(["basereward_mini"])
+    paradigm = Component("generative", {"template": "verdict"})
+    for model in ("smollm2-135m", str(tmp_path / "saved")):
+        backbone = Component("mini-vlm", {"model": model, "num_layers": 2, "num_views": 2})
+        judge = RewardModel.build(backbone=backbone, paradigm=paradigm, plugins=plugins)
+        hidden = torch.randn(3, judge.backbone.dim)
+        weight = judge.backbone.language.embed_tokens.weight
+        assert torch.equal(judge.backbone.language_head()(hidden), hidden @ weight.T)
+        judge.backbone.save(tmp_path / "saved")
+        judge.save(tmp_path / "judge")
+        assert RewardModel.load(tmp_path / "judge", plugins=plugins).score(rows[:1]) == judge.score(rows[:1])
+
+
 def test_the_decoder_is_what_transformers_reads_of_the_same_file(backbone: MiniVLM) -> None:
     pytest.importorskip("accelerate", reason="transformers reads GGUF files with accelerate only")
     from transformers import AutoModelForCausalLM
