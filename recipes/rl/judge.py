@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/rl/judge"))
+    parser.add_argument("--output", type=Path, default=Path("runs/rl/generative-judge"))
     parser.add_argument("--results", type=Path, help="write the results as JSON")
     parser.add_argument("--form-rows", type=int, default=40, help="comparisons that teach the form")
     parser.add_argument("--steps", type=int, default=14, help="GRPO's optimiser steps")
