@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.comparison import Comparison, Message
 from basereward.errors import ConfigError, DataError, ModelError
-from basereward.integrations.trl import completion_text
+from basereward.integrations.completions import completion_text
 from basereward.media import Image
 
 if TYPE_CHECKING:

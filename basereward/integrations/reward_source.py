@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +23,7 @@ BUSY = (429, 503)
 
 
 def reward_source(
-    model: str | Path,
+    model: str | Path | RewardSource,
     *,
     device: str = "cpu",
     batch_size: int = 8,
@@ -31,11 +32,11 @@ def reward_source(
     timeout_seconds: float = 600.0,
     num_tries: int = 10,
 ) -> RewardSource:
-    """Return the rewards of a model directory, or of the server at an address.
+    """Return the rewards of a model directory, or of the server at an address; several threads may ask.
 
     Args:
         model: The directory of a model or an ensemble, which is loaded here, or `http://host:port` of
-            `basereward serve`.
+            `basereward serve`. What gives rewards already is returned as it is.
         device: Where a directory's weights go.
         batch_size: Comparisons a forward pass of a directory's model.
         served_name: Which of a server's models; None for its first.
@@ -43,14 +44,18 @@ def reward_source(
         timeout_seconds: How long an answer of the server may take.
         num_tries: How often a server that is busy or can't be reached is asked.
     """
+    if callable(model):
+        return model
     if str(model).startswith(("http://", "https://")):
         return _served(str(model), served_name, key, timeout_seconds, num_tries)
     from basereward.ensemble import load_model
 
     loaded = load_model(model, device=device)
+    one_at_a_time = threading.Lock()
 
     def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
-        return [result for _, result in loaded.score_stream(list(comparisons), batch_size=batch_size)]
+        with one_at_a_time:
+            return [result for _, result in loaded.score_stream(list(comparisons), batch_size=batch_size)]
 
     return rewards
 

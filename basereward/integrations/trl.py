@@ -21,11 +21,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.comparison import Comparison
-from basereward.errors import DataError
+from basereward.integrations.completions import completion_text, pictures_of, shaped_rewards
 from basereward.integrations.reward_source import RewardSource, reward_source
 from basereward.integrations.rules import Rule
-from basereward.integrations.shaping import Rollouts, Shape, apply, column_of
+from basereward.integrations.shaping import Shape, column_of
 
 
 def reward_func(
@@ -48,7 +47,7 @@ def reward_func(
         name: What TRL's log calls it.
         options: Of `reward_source`, such as `device`, `batch_size`, `key`.
     """
-    source = model if callable(model) else reward_source(model, **options)
+    source = reward_source(model, **options)
 
     def reward(**columns: Any) -> list[float | None]:
         return _rewards(source, shapes, prompt_column, name, columns)
@@ -77,7 +76,7 @@ def async_reward_func(
         name: As for `reward_func`.
         options: As for `reward_func`.
     """
-    source = model if callable(model) else reward_source(model, **options)
+    source = reward_source(model, **options)
 
     async def reward(**columns: Any) -> list[float | None]:
         return await asyncio.to_thread(_rewards, source, shapes, prompt_column, name, columns)
@@ -106,16 +105,6 @@ def rule_reward(rule: Rule, *, column: str = "answer", name: str | None = None) 
     return reward
 
 
-def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a completion: a text, or messages of which the last is the answer."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1].get("content") if completion else ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or "" for part in content or ())
-
-
 def _rewards(
     source: RewardSource,
     shapes: Sequence[Shape],
@@ -127,54 +116,21 @@ def _rewards(
     prompts = columns["prompts"] if prompt_column is None else column_of(columns, prompt_column)
     texts = [completion_text(completion) for completion in completions]
     asked = [_whole_prompt(*pair) for pair in zip(prompts, completions, strict=True)]
-    groups = _groups(asked)
-    raw = _raw(source, asked, texts, _pictures(columns, len(texts)), groups)
+    raw, shaped = shaped_rewards(
+        source,
+        shapes,
+        asked,
+        texts,
+        pictures=pictures_of(columns, len(texts)),
+        lengths=[len(ids) for ids in columns["completion_ids"]],
+        columns=columns,
+    )
     if (log := columns.get("log_metric")) is not None:
         scored = [reward for reward in raw if reward is not None]
         log(f"{name}/unscored", 1 - len(scored) / len(raw))
         if scored:
             log(f"{name}/raw", sum(scored) / len(scored))
-    lengths = [len(ids) for ids in columns["completion_ids"]]
-    return apply(shapes, raw, Rollouts(texts, groups, lengths, columns))
-
-
-def _raw(
-    source: RewardSource,
-    prompts: Sequence[Any],
-    texts: Sequence[str],
-    pictures: Sequence[Sequence[object]],
-    groups: Sequence[int],
-) -> list[float | None]:
-    """Return raw rewards [N]; None where there is none.
-
-    Raises:
-        DataError: When no completion at all could be scored, which is no matter of a single one.
-    """
-    members: dict[int, list[int]] = {}
-    for number, group in enumerate(groups):
-        if texts[number].strip():
-            members.setdefault(group, []).append(number)
-    comparisons: list[Comparison] = []
-    numbers: list[list[int]] = []
-    errors: list[DataError] = []
-    for own in members.values():
-        prompt = prompts[own[0]]
-        images = () if _has_pictures(prompt) else pictures[own[0]]
-        try:
-            comparisons.append(Comparison(prompt, [texts[number] for number in own], images=images))
-            numbers.append(own)
-        except DataError as error:
-            errors.append(error)
-    rewards: list[float | None] = [None] * len(texts)
-    for own, found in zip(numbers, source(comparisons) if comparisons else (), strict=True):
-        if isinstance(found, DataError):
-            errors.append(found)
-            continue
-        for number, reward in zip(own, found, strict=True):
-            rewards[number] = reward
-    if errors and len(errors) == len(members):
-        raise errors[0]
-    return rewards
+    return shaped
 
 
 def _whole_prompt(prompt: Any, completion: Any) -> Any:
@@ -182,30 +138,3 @@ def _whole_prompt(prompt: Any, completion: Any) -> Any:
     if isinstance(prompt, str) or isinstance(completion, str) or len(completion) < 2:
         return prompt
     return [*prompt, *completion[:-1]]
-
-
-def _groups(prompts: Sequence[Any]) -> list[int]:
-    """Return the number of each completion's prompt; TRL puts the completions of a prompt side by side."""
-    groups: list[int] = []
-    for number, prompt in enumerate(prompts):
-        is_same = number > 0 and prompt == prompts[number - 1]
-        groups.append(groups[-1] if is_same else groups[-1] + 1 if groups else 0)
-    return groups
-
-
-def _pictures(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
-    """Return the pictures of each completion's row from the columns that TRL knows."""
-    if (several := columns.get("images")) is not None:
-        return [images or () for images in several]
-    if (single := columns.get("image")) is not None:
-        return [() if image is None else (image,) for image in single]
-    return [()] * num
-
-
-def _has_pictures(prompt: Any) -> bool:
-    return not isinstance(prompt, str) and any(
-        part.get("type") == "image" and part.get("image") is not None
-        for message in prompt
-        if not isinstance(message["content"], str)
-        for part in message["content"]
-    )

@@ -1,0 +1,140 @@
+"""Rewards for verl, of a model in the process or of a server.
+
+A file with a manager, which pictures reach:
+
+    from basereward.integrations.verl import reward_manager
+    BaseReward = reward_manager("http://127.0.0.1:8000")
+
+for `reward.reward_manager.source=importlib reward.reward_manager.module.path=FILE
+reward.reward_manager.name=BaseReward`; or one with a function, to which verl gives neither prompt nor
+pictures, so that both must stand in the data set's `extra_info`:
+
+    from basereward.integrations.verl import compute_score as made
+    compute_score = made("http://127.0.0.1:8000")
+
+for `reward.custom_reward_function.path=FILE`. Written against verl 0.9.1, `verl/experimental/reward_loop`.
+verl can leave no completion out: one that can't be scored is an error, unless `unscored` says what it
+gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from basereward.errors import ConfigError
+from basereward.integrations.completions import single_reward
+from basereward.integrations.reward_source import RewardSource, reward_source
+from basereward.integrations.shaping import Shape
+
+
+def compute_score(
+    model: str | Path | RewardSource,
+    *,
+    shapes: Sequence[Shape] = (),
+    prompt_key: str = "question",
+    unscored: float | None = None,
+    **options: Any,
+) -> Callable[..., Awaitable[dict[str, float]]]:
+    """Return a `compute_score` for `reward.custom_reward_function`.
+
+    Shapes find the right answer as the column `ground_truth`, and `extra_info` under its own names.
+
+    Args:
+        model: A directory, a server's address, or a function of comparisons.
+        shapes: What is done to the raw rewards, one after the other; see `basereward.integrations.shaping`.
+        prompt_key: What `extra_info` has the prompt under; its pictures, if any, are its `images`.
+        unscored: What a completion gets that can't be scored; None raises the error.
+        options: Of `reward_source`, such as `device`, `key`.
+    """
+    source = reward_source(model, **options)
+
+    async def score(
+        data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, **_: Any
+    ) -> dict[str, float]:
+        info = dict(extra_info or {})
+        if prompt_key not in info:
+            raise ConfigError(
+                f"extra_info has no {prompt_key!r}, only {', '.join(sorted(info)) or 'nothing'}; write the "
+                "prompt there in the data set, name its place by `prompt_key`, or take a `reward_manager`"
+            )
+        row = {**info, "data_source": data_source, "ground_truth": ground_truth}
+        raw, reward = await asyncio.to_thread(
+            single_reward,
+            source,
+            shapes,
+            info[prompt_key],
+            solution_str,
+            pictures=info.get("images") or (),
+            row=row,
+            unscored=unscored,
+        )
+        return _result(raw, reward)
+
+    return score
+
+
+def reward_manager(
+    model: str | Path | RewardSource,
+    *,
+    shapes: Sequence[Shape] = (),
+    unscored: float | None = None,
+    **options: Any,
+) -> type:
+    """Return a class for `reward.reward_manager`, which sends the prompt's messages with their pictures.
+
+    Shapes find the right answer as the column `ground_truth`, and `extra_info` under its own names.
+
+    Args:
+        model: As for `compute_score`.
+        shapes: As for `compute_score`.
+        unscored: As for `compute_score`.
+        options: As for `compute_score`.
+    """
+    from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+    source = reward_source(model, **options)
+
+    class BaseReward(RewardManagerBase):  # type: ignore[misc]  # verl has no types
+        """Rewards of a model."""
+
+        def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **_: Any) -> None:
+            super().__init__(config, tokenizer, compute_score)
+
+        async def run_single(self, data: Any) -> dict[str, Any]:
+            """Return the reward of the last sequence of a sample."""
+            item = data[-1:][0]
+            others = item.non_tensor_batch
+            ids = item.batch["responses"]
+            num_tokens = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())
+            text = self.tokenizer.decode(ids[:num_tokens], skip_special_tokens=True)
+            row = {
+                **(others.get("extra_info") or {}),
+                "data_source": others.get("data_source"),
+                "ground_truth": (others.get("reward_model") or {}).get("ground_truth"),
+            }
+            raw, reward = await asyncio.to_thread(
+                single_reward,
+                source,
+                shapes,
+                [dict(message) for message in others["raw_prompt"]],
+                text,
+                num_tokens=num_tokens,
+                row=row,
+                unscored=unscored,
+            )
+            result = _result(raw, reward)
+            return {"reward_score": result.pop("score"), "reward_extra_info": result}
+
+    return BaseReward
+
+
+def _result(raw: float | None, reward: float) -> dict[str, float]:
+    """Return the reward and what verl logs, of which every sample must have the same."""
+    return {
+        "score": reward,
+        "raw_reward": reward if raw is None else raw,
+        "unscored": float(raw is None),
+    }
