@@ -213,6 +213,11 @@ def comparisons(*, images: bool = True) -> list[Comparison]:
     ]
 
 
+def backbone_of(kind: str) -> str:
+    """Return the name of the backbone for a kind of model."""
+    return "internvl" if kind in INTERNVL_KINDS else "qwen-vl" if kind in VL_KINDS else "causal-lm"
+
+
 def add_language_head(directory: Path, seed: int = 0) -> Path:
     """Write a random language-model head beside a saved model's weights, as published checkpoints have it."""
     path = directory / "model.safetensors"

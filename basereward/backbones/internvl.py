@@ -93,8 +93,7 @@ class InternVL(Backbone):
         self._merge = round(1 / config.downsample_ratio) ** 2  # patches to a token
         self._token = config.image_token_id
         self._begin, self._end = (self._control_id(token) for token in (BEGIN, END))
-        mark = self.tokenizer.convert_ids_to_tokens(self._token)
-        self.chat = Chat(self.tokenizer, {Image: mark, Video: VIDEO})
+        self.chat = Chat(self.tokenizer, marks(self.tokenizer, config))
         self.limit = Limit(max_tokens, on_long)
         self.decoder = Decoder(self.model, self.model.language_model, attention)
         self.dim = config.text_config.hidden_size
@@ -227,6 +226,11 @@ class InternVL(Backbone):
     def _tower(self, pixels: Tensor) -> Tensor:  # [tiles, 3, H, W] -> [tokens, D]
         found: Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
         return found.flatten(0, 1)
+
+
+def marks(tokenizer: Any, config: Any) -> dict[type, str]:
+    """Return what chat templates of InternVL write for a picture and for a video."""
+    return {Image: tokenizer.convert_ids_to_tokens(config.image_token_id), Video: VIDEO}
 
 
 class Picture(NamedTuple):

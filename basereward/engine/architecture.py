@@ -44,6 +44,7 @@ class Layers:
         norms_heads: Whether queries and keys are normed too.
         window: Patches along the side of a window that attention stays in; None for no windows.
         num_full: Blocks that attend over whole pictures all the same.
+        has_class_token: Whether a picture, or a tile of it, has one more position than patches.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Layers:
     norms_heads: bool = False
     window: int | None = None
     num_full: int = 0
+    has_class_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,22 @@ class Architecture:
         """Read the facts off a reward model, its frozen parameters frozen, weights or no weights.
 
         Returns:
-            None for a backbone that is made otherwise than a decoder of transformers or a Qwen-VL.
+            None for a backbone that is made otherwise than a decoder of transformers, Qwen-VL or InternVL.
         """
         core: Any = getattr(model.backbone, "model", None)
         decoder: Any = getattr(core, "language_model", core)
         if core is None or not hasattr(decoder, "layers"):
             return None
         text = core.config.get_text_config()
-        vision = None
+        vision, merged = None, 1
         if core is not decoder:
-            if not hasattr(getattr(core, "visual", None), "blocks"):
+            config = core.config.vision_config
+            if hasattr(getattr(core, "visual", None), "blocks"):
+                vision, merged = _vision_layers(config, core.visual), config.spatial_merge_size**2
+            elif core.config.model_type == "internvl":
+                vision, merged = _tile_layers(config), round(1 / core.config.downsample_ratio) ** 2
+            else:
                 return None
-            vision = _vision_layers(core.config.vision_config, core.visual)
         share = _active_share(text)
         own: set[Tensor] = {
             parameter for parameters in model.part_parameters().values() for parameter in parameters
@@ -105,9 +111,7 @@ class Architecture:
             parts={name: parts[name] for name in ORDER if name in parts},
             language=_text_layers(text, decoder),
             vision=vision,
-            patches_per_token=getattr(core.config.vision_config, "spatial_merge_size", 1) ** 2
-            if vision
-            else 1,
+            patches_per_token=merged,
             vocabulary=text.vocab_size,
         )
 
@@ -147,6 +151,21 @@ def _vision_layers(config: Any, tower: Any) -> Layers:
     )
 
 
+def _tile_layers(config: Any) -> Layers:
+    """Return the blocks of InternVL's tower, which sees a picture in tiles that all are of one size."""
+    return Layers(
+        number=config.num_hidden_layers,
+        width=config.hidden_size,
+        query_width=config.hidden_size,
+        key_width=config.hidden_size,
+        inner_width=config.intermediate_size,
+        is_gated=False,
+        has_plain_norm=config.norm_type == "rms_norm",
+        norms_heads=config.use_qk_norm,
+        has_class_token=True,
+    )
+
+
 def _active_share(config: Any) -> float:
     """Return the share of the experts' weights that a token goes through."""
     number = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
@@ -174,5 +193,6 @@ def _weights(modules: list[nn.Module]) -> Iterator[tuple[int, Tensor]]:
                 yield module.in_features * module.out_features, module.weight
             elif not isinstance(module, nn.Embedding):
                 for parameter in module.parameters(recurse=False):
-                    if parameter.ndim >= 2:
+                    # [1, positions, D] is added to every picture: positions, a class token.
+                    if parameter.ndim >= 2 and not (parameter.ndim == 3 and parameter.shape[0] == 1):
                         yield parameter.numel(), parameter

@@ -26,6 +26,7 @@ class Counts:
         window_pairs: Pairs of patches of the same window.
         responses: Rewards.
         keys: Tokens whose keys attention lays out: a prompt once for itself, and once for each branch.
+        frames: Pictures, frames of videos, or tiles of them, each of which attends to itself alone.
     """
 
     tokens: float = 0
@@ -35,6 +36,7 @@ class Counts:
     window_pairs: float = 0
     responses: float = 0
     keys: float = 0
+    frames: float = 0
 
     def __add__(self, other: Counts) -> Counts:
         """Return both together."""
@@ -80,6 +82,7 @@ class Counts:
             ),
             responses=len(responses),
             keys=prompt + sum(responses) + (prompt * len(responses) if len(responses) > 1 else 0),
+            frames=sum(time for time, _, _ in grids),
         )
 
     @classmethod
@@ -144,8 +147,9 @@ def flops(architecture: Architecture, counts: Counts, *, recomputes: bool = Fals
         counts: What there is to compute.
         recomputes: Whether blocks are computed again in the backward pass.
     """
+    has_class_token = architecture.vision is not None and architecture.vision.has_class_token
     positions = {
-        "vision": counts.patches,
+        "vision": counts.patches + (counts.frames if has_class_token else 0),
         "projector": counts.patches / architecture.patches_per_token,
         "language": counts.tokens,
         "head": counts.responses,
@@ -175,6 +179,8 @@ def _attention(architecture: Architecture, counts: Counts) -> dict[str, float]:
     if vision is not None:
         num_full = vision.num_full if vision.window else vision.number
         pairs = num_full * counts.patch_pairs + (vision.number - num_full) * counts.window_pairs
+        if vision.has_class_token:
+            pairs += vision.number * (2 * counts.patches + counts.frames)
         found["vision"] = 4 * vision.query_width * pairs
     return found
 

@@ -9,7 +9,6 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-from basereward.backbones.qwen_video import frame_bounds
 from basereward.chat import Chat
 from basereward.comparison import Comparison
 from basereward.config import RunConfig, Source
@@ -18,6 +17,7 @@ from basereward.data.mixture import quotas
 from basereward.engine.architecture import Architecture
 from basereward.engine.flops import Counts
 from basereward.errors import ConfigError, DataError
+from basereward.planning.pictures import Grid, pictures_of
 from basereward.plugins import PluginManager
 
 SAMPLE = 256
@@ -113,19 +113,16 @@ class Measure:
     def __init__(
         self, model: Any, architecture: Architecture, options: Any, tokenizer: Any | None = None
     ) -> None:
-        self.chat = Chat(tokenizer) if tokenizer is not None else None
         self.architecture = architecture
         self.max_frames = int(options.get("max_frames", 16))
-        self.reads_pictures = architecture.vision is not None
-        if self.reads_pictures:
-            vision = model.backbone.model.config.vision_config
-            self.patch, self.merge = vision.patch_size, vision.spatial_merge_size
-            factor = self.patch * self.merge
-            # The bounds of the published image processors, tokens a picture: 4, of Qwen3-VL 64, to 16384.
-            least = 64 if "qwen3" in model.backbone.model.config.model_type else 4
-            smallest, largest = options.get("min_pixels"), options.get("max_pixels")
-            self.frame_bounds = tuple(frame_bounds(smallest, largest).values())
-            self.bounds = (smallest or least * factor**2, largest or 16384 * factor**2)
+        self.pictures = (
+            pictures_of(model.backbone.model.config, options, architecture.patches_per_token)
+            if architecture.vision is not None
+            else None
+        )
+        self.chat: Chat | None = None
+        if tokenizer is not None:
+            self.chat = self.pictures.chat(tokenizer) if self.pictures else Chat(tokenizer)
 
     def row(self, comparison: Comparison) -> Row:
         """Return the numbers of a comparison.
@@ -134,13 +131,18 @@ class Measure:
             DataError: When it can't be encoded.
         """
         for field in ("images", "videos"):
-            if getattr(comparison, field) and not self.reads_pictures:
+            if getattr(comparison, field) and self.pictures is None:
                 raise DataError(f"the model reads text only; take the {field} out of the row", field=field)
-        grids = [self.grid(*_size(image)) for image in comparison.images]
-        for video in comparison.videos:
-            frames = video.sampled(self.max_frames).frames
-            _, height, width = self.grid(*_size(frames[0]), self.frame_bounds)
-            grids.append((math.ceil(len(frames) / 2), height, width))
+        grids: list[Grid] = []
+        markers: list[list[int]] = []  # around the tokens of each picture, and of each video
+        of_videos: list[list[int]] = []
+        if self.pictures is not None:
+            grids = [self.pictures.grid(*_size(image)) for image in comparison.images]
+            markers = [[0] * self.pictures.num_markers for _ in comparison.images]
+            for video in comparison.videos:
+                frames = video.sampled(self.max_frames).frames
+                grids.append(self.pictures.of_video(len(frames), *_size(frames[0])))
+                of_videos.append([0] * self.pictures.markers_of_video(len(frames)))
         if self.chat is None:
             prompt = sum(len(message.text) for message in comparison.prompt)
             responses = [len(text) for text in comparison.responses]
@@ -150,27 +152,8 @@ class Measure:
                 tuple(1 + math.ceil(length / CHARACTERS_PER_TOKEN) for length in responses),
                 tuple(grids),
             )
-        markers: list[list[int]] = [[0, 0] for _ in comparison.images]  # around each picture's tokens
-        ids, found = self.chat.encode(
-            comparison.prompt, comparison.responses, markers, [[0, 0] for _ in comparison.videos]
-        )
+        ids, found = self.chat.encode(comparison.prompt, comparison.responses, markers, of_videos)
         return Row(len(ids), tuple(map(len, found)), tuple(grids))
-
-    def grid(self, height: int, width: int, bounds: tuple[int, ...] | None = None) -> tuple[int, int, int]:
-        """Return the patches of a picture along time, height and width.
-
-        Args:
-            height: In pixels.
-            width: In pixels.
-            bounds: Pixels from and up to which it is resized; None for those of pictures.
-        """
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-        try:
-            size = smart_resize(height, width, self.patch * self.merge, *(bounds or self.bounds))
-        except ValueError as error:
-            raise DataError(f"the image processor refuses a picture: {error}", field="images") from error
-        return 1, size[0] // self.patch, size[1] // self.patch
 
     def tokens(self, row: Row) -> int:
         """Return the tokens of a row's prompt."""
@@ -191,8 +174,8 @@ class Measure:
             responses = (overrides.response_tokens,) * len(responses)
         grids = row.grids
         if grids and (number := overrides.image_tokens) is not None:
-            side = math.isqrt(number)  # a square, as near as can be
-            grids = ((1, side * self.merge, number // side * self.merge),) if number else ()
+            assert self.pictures is not None
+            grids = (self.pictures.of_tokens(number),) if number else ()
         text = row.text_tokens if overrides.prompt_tokens is None else overrides.prompt_tokens
         return Row(text, responses, grids)
 
@@ -318,7 +301,7 @@ def _assumed(source: Source, name: str, measure: Measure, overrides: Overrides, 
     num_rows = source.max_rows or overrides.num_rows
     if num_rows is None:
         raise ConfigError(f"{error}; to plan without the data, say how much there is by --num-rows") from None
-    shows = measure.reads_pictures if source.multimodal is None else source.multimodal
-    grids = (measure.grid(*ASSUMED_PICTURE),) if shows and measure.reads_pictures else ()
+    shows = measure.pictures is not None if source.multimodal is None else source.multimodal
+    grids = (measure.pictures.grid(*ASSUMED_PICTURE),) if shows and measure.pictures else ()
     row = Row(ASSUMED.text_tokens, ASSUMED.responses, grids)
     return _Found(name, num_rows, [row], shows, is_assumed=True)

@@ -115,7 +115,7 @@ def _has_parts(backbone: Skeleton) -> bool:
 def _unknown_make(name: str, model_type: str) -> ConfigError:
     return ConfigError(
         f"what backbone {name!r} on a {model_type!r} model costs isn't known; known are 'causal-lm' on "
-        "decoders and 'qwen-vl' on Qwen-VL models"
+        "decoders, 'qwen-vl' on Qwen-VL models and 'internvl' on InternVL's"
     )
 
 

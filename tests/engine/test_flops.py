@@ -35,14 +35,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         with pytest.MonkeyPatch.context() as patch:
             sizes = tiny.text_config
             patch.setattr(tiny, "text_config", lambda **more: sizes(**{**WIDE, **more}))
-            name, save = (
-                ("causal-lm", tiny.save_causal_lm)
-                if kind in tiny.LM_KINDS
-                else (
-                    "qwen-vl",
-                    save_wide_qwen_vl,
-                )
-            )
+            name, save = {
+                **dict.fromkeys(tiny.LM_KINDS, ("causal-lm", tiny.save_causal_lm)),
+                **dict.fromkeys(tiny.VL_KINDS, ("qwen-vl", save_wide_qwen_vl)),
+                **dict.fromkeys(tiny.INTERNVL_KINDS, ("internvl", save_wide_internvl)),
+            }[kind]
             model = RewardModel.build(
                 backbone=Component(name, {"model": str(save(root, kind)), "attention": attention}),
                 paradigm=Component("scalar", options),
@@ -78,13 +75,28 @@ def save_wide_qwen_vl(directory: Path, kind: str) -> Path:
     return directory
 
 
+def save_wide_internvl(directory: Path, kind: str) -> Path:
+    """Write an InternVL whose tower and decoder are both wide."""
+    from transformers import AutoConfig, AutoModel
+
+    narrow = tiny.save_internvl(directory / "narrow", kind)
+    config = AutoConfig.from_pretrained(narrow)
+    config.vision_config.hidden_size, config.vision_config.intermediate_size = 128, 256
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(directory)
+    for path in narrow.iterdir():
+        if not (directory / path.name).exists():
+            path.rename(directory / path.name)
+    return directory
+
+
 def rows(kind: str) -> list[Comparison]:
     """Return two comparisons of like lengths, with a picture each where the model reads some."""
     return [
         Comparison(
             tiny.sentence(number, 10),
             [tiny.sentence(number + 2, 12), tiny.sentence(number + 4, 12)],
-            images=[tiny.picture(112, 112)] if kind in tiny.VL_KINDS else [],
+            images=[] if kind in tiny.LM_KINDS else [tiny.picture(112, 112)],
             ranks=[0, 1],
         )
         for number in range(2)
@@ -113,6 +125,8 @@ def counted(model: RewardModel, prepared: list[Any]) -> tuple[int, int]:
         ("qwen2_5_vl", ("vision", "projector", "language")),
         ("qwen2_5_vl", ("language",)),
         ("qwen3_vl", ("vision",)),
+        ("internvl-qwen2", ()),
+        ("internvl-qwen2", ("vision",)),
     ],
 )
 def test_flops_are_those_that_torch_counts(

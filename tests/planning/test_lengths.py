@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
+from transformers import AutoTokenizer
 
 from basereward import Comparison
 from basereward.config import RunConfig, load_run
@@ -16,6 +17,7 @@ from basereward.engine.flops import Counts
 from basereward.engine.run_directory import resolved
 from basereward.errors import ConfigError, DataError
 from basereward.planning.lengths import Measure, Overrides, Row, lengths
+from basereward.planning.pictures import Resized, Tiled
 from basereward.planning.skeleton import skeleton
 from basereward.plugins import PluginManager
 
@@ -23,7 +25,7 @@ NONE = Overrides()
 
 
 def run_of(place: Path, model: Path, data: str, options: str = "") -> RunConfig:
-    kind = "qwen-vl" if model.name in tiny.VL_KINDS else "causal-lm"
+    kind = tiny.backbone_of(model.name)
     (place / "run.toml").write_text(
         f"""
         output = "run"
@@ -39,7 +41,7 @@ def measure_of(run: RunConfig, *, with_tokenizer: bool = True) -> Measure:
     model, _ = skeleton(run, PluginManager())
     architecture = Architecture.of(model)
     assert architecture is not None
-    words = tiny.tokenizer() if with_tokenizer else None
+    words = AutoTokenizer.from_pretrained(run.backbone.options["model"]) if with_tokenizer else None
     return Measure(model, architecture, run.backbone.options, words)
 
 
@@ -66,15 +68,18 @@ def pictures(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["llama", *tiny.VL_KINDS])
+@pytest.mark.parametrize("kind", ["llama", *tiny.VL_KINDS, *tiny.INTERNVL_KINDS])
 def test_measured_tokens_and_patches_are_those_that_the_model_reads(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     run = run_of(tmp_path, tiny_models[kind], '{ name = "basereward", path = "x" }', "")
     backbone = PluginManager().build("backbone", run.backbone)
     measure = measure_of(run)
-    if measure.reads_pictures:  # what the model's image processor has in place of the published bounds
-        measure.bounds = (28 * 28, 28 * 28 * 16)
+    # What the model's image processor has in place of the published bounds.
+    if isinstance(measure.pictures, Resized):
+        measure.pictures.bounds = (28 * 28, 28 * 28 * 16)
+    if isinstance(measure.pictures, Tiled):
+        measure.pictures.max_tiles = 6
     for comparison in tiny.comparisons(images=kind != "llama"):
         tree = backbone.encode(comparison)
         row = measure.row(comparison)

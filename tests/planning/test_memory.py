@@ -27,7 +27,7 @@ from basereward.plugins import PluginManager
 
 def run_of(tmp_path: Path, model: Path, *, backbone: str = "", **settings: Any) -> RunConfig:
     """Return a run on a model, its components' options filled in."""
-    kind = "qwen-vl" if model.name in tiny.VL_KINDS else "causal-lm"
+    kind = tiny.backbone_of(model.name)
     (tmp_path / "run.toml").write_text(
         f"""
         output = "run"
@@ -110,18 +110,20 @@ def test_weights_gradients_and_moments_take_the_bytes_that_are_predicted(
         ("qwen2_5_vl", ()),
         ("qwen2_5_vl", ("vision",)),
         ("qwen3_vl", ("vision",)),
+        ("internvl-qwen2", ()),
+        ("internvl-qwen2", ("vision",)),
     ],
 )
 def test_activations_are_those_that_autograd_keeps_of_all_layers_but_the_last(
     tiny_models: dict[str, Path], kind: str, freeze: tuple[str, ...], bf16: bool
 ) -> None:
-    component = "qwen-vl" if kind in tiny.VL_KINDS else "causal-lm"
+    component = tiny.backbone_of(kind)
     model = RewardModel.build(
         backbone=Component(component, {"model": str(tiny_models[kind])}), plugins=PluginManager()
     )
     for part in freeze:
         model.backbone.parts()[part].requires_grad_(False)
-    prepared = [model.paradigm.prepare(row) for row in rows(kind in tiny.VL_KINDS)]
+    prepared = [model.paradigm.prepare(row) for row in rows(kind not in tiny.LM_KINDS)]
     architecture = Architecture.of(model)
     assert architecture is not None
     window = architecture.vision.window if architecture.vision else None

@@ -70,12 +70,11 @@ def test_every_published_model_is_checked() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", [*tiny.LM_KINDS, *tiny.VL_KINDS])
+@pytest.mark.parametrize("kind", [*tiny.LM_KINDS, *tiny.VL_KINDS, *tiny.INTERNVL_KINDS])
 def test_a_skeleton_has_the_parts_of_the_model(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    name = "qwen-vl" if kind in tiny.VL_KINDS else "causal-lm"
-    run = run_of(tmp_path, name, str(tiny_models[kind]))
+    run = run_of(tmp_path, tiny.backbone_of(kind), str(tiny_models[kind]))
     bare, source = skeleton(run, PluginManager())
     assert source == f"{tiny_models[kind]}/config.json"
     model = RewardModel.build(backbone=run.backbone, head=run.head, plugins=PluginManager())
@@ -117,6 +116,6 @@ def test_a_backbone_of_another_make_is_refused(tiny_models: dict[str, Path], tmp
     with pytest.raises(ConfigError) as raised:
         skeleton(run, PluginManager())
     assert str(raised.value) == (
-        "what backbone 'qwen-vl' on a 'llama' model costs isn't known; known are 'causal-lm' on decoders and "
-        "'qwen-vl' on Qwen-VL models"
+        "what backbone 'qwen-vl' on a 'llama' model costs isn't known; known are 'causal-lm' on decoders, "
+        "'qwen-vl' on Qwen-VL models and 'internvl' on InternVL's"
     )
