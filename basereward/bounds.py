@@ -1,4 +1,4 @@
-"""How large what is read may be; a module of its own, since help texts name it and nothing else of pictures."""
+"""How large what is read may be; a module of its own, since help texts name that and no more of pictures."""
 
 from __future__ import annotations
 

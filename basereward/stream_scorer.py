@@ -38,8 +38,8 @@ class StreamScorer(abc.ABC, Generic[Result]):
 
     @abc.abstractmethod
     def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
-        """Return each paradigm that a prepared batch goes through, and what it is given: prepared comparisons,
-        and the errors of those that can't be.
+        """Return each paradigm that a prepared batch goes through, and what it is given: prepared
+        comparisons, and the errors of those that can't be.
         """
 
     @property
