@@ -42,7 +42,8 @@ class MLP(nn.Module):
         width: Width of the layers in between; None for D.
         dropout: Share of inputs dropped before each layer in training.
         pooling: `last` reads a response's last token, `mean` averages over its tokens.
-        layer: Decoder layer to read, counted from 1, instead of the last one; later layers are dropped.
+        layer: Decoder layer to read, counted from 1, before the final norm; None for what leaves the
+            decoder. Later layers are dropped.
     """
 
     def __init__(
@@ -110,7 +111,8 @@ class Linear(MLP):
         bias: Whether a constant is added to rewards; no loss on pairs can tell, and other tools have none.
         dropout: Share of inputs dropped in training.
         pooling: `last` reads a response's last token, `mean` averages over its tokens.
-        layer: Decoder layer to read, counted from 1, instead of the last one; later layers are dropped.
+        layer: Decoder layer to read, counted from 1, before the final norm; None for what leaves the
+            decoder. Later layers are dropped.
     """
 
     def __init__(
