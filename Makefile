@@ -78,7 +78,7 @@ study: $(VENV)/installed  ## write the tables and plots of docs/study.md from th
 
 study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, and write its tables anew (slow)
 	$(BIN)/python recipes/studies/prepare.py
-	for name in heads regularisation layers; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
+	for name in heads regularisation layers ensembles paradigms; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
 	$(BIN)/python benchmarks/studies.py --take
 
 soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load

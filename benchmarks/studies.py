@@ -81,7 +81,7 @@ def main() -> None:
         report.mkdir(parents=True, exist_ok=True)
         write_report(study, results, report)
         IMAGES.mkdir(parents=True, exist_ok=True)
-        for picture in sorted((report / "plots").iterdir()):
+        for picture in sorted((report / "plots").glob("*.png")):
             shutil.copy(picture, IMAGES / f"{name}-{picture.name}")
     DOCUMENT.write_text(text, encoding="utf-8")
 
