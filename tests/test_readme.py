@@ -26,6 +26,11 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def name_of(command: str) -> str:
+    """Return which of our commands a line runs."""
+    return command.split()[1]
+
+
 COMMANDS = [
     line.partition(" #")[0].strip()
     for block in blocks(README, "bash")
@@ -55,6 +60,17 @@ def place(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         train = {{ max_steps = 1 }}
         """
     )
+    (place / "heads.toml").write_text(
+        """
+        title = "Heads"
+        output = "runs/heads"
+        seeds = [0]
+        baseline = { layers = "2" }
+        held_out = { pairs = "pair accuracy" }
+        run = { base = "run.toml", data.eval = [{ name = "basereward", path = "pairs.jsonl" }] }
+        axes.layers.2.head.num_layers = 2
+        """
+    )
     return place
 
 
@@ -65,12 +81,31 @@ def run(place: Path, *command: str) -> str:
     return done.stdout
 
 
-def name_of(command: str) -> str:
-    """Return which of our commands a line runs."""
-    return command.split()[1]
+@pytest.mark.parametrize("command", [command for command in OURS if name_of(command) == "serve"])
+def test_a_server_of_the_readme_runs(place: Path, command: str) -> None:
+    _, *arguments = shlex.split(command)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "basereward", *arguments, "--port", "0"],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        said = ""
+        while " on http://" not in said:
+            line = server.stderr.readline()
+            assert line, said
+            said += line
+        server.terminate()
+        assert "0 requests answered" in server.communicate(timeout=30)[1]
+    finally:
+        server.kill()
+        server.communicate()
+    assert server.returncode == 0
 
 
-@pytest.mark.parametrize("command", OURS)
+@pytest.mark.parametrize("command", [command for command in OURS if name_of(command) != "serve"])
 def test_a_command_of_the_readme_runs(place: Path, command: str) -> None:
     name, *arguments = shlex.split(command)
     assert name == "basereward"
@@ -85,7 +120,7 @@ def test_a_command_of_the_readme_runs(place: Path, command: str) -> None:
 
 def test_the_readme_shows_the_main_commands() -> None:
     main = {"train", "plan", "plot", "ensemble", "evaluate", "score", "score-shards", "data", "plugins"}
-    main |= {"best-of-n"}
+    main |= {"best-of-n", "serve", "study"}
     assert {name_of(command) for command in OURS} == main
 
 
@@ -102,6 +137,15 @@ def test_the_python_of_the_readme_runs(place: Path) -> None:
     code = next(block for block in blocks(README, "python") if "RewardModel" in block)
     ((first, second),) = json.loads(run(place, sys.executable, "-c", code))
     assert first != second
+
+
+def test_the_reward_function_of_the_readme_rewards_a_right_answer_with_1(place: Path) -> None:
+    code = next(block for block in blocks(README, "python") if "reward_func" in block)
+    completions = {"completions": ["a cat", "a dog"], "completion_ids": [[1], [2]]}
+    columns = {"prompts": ["What is it?"] * 2, "answer": ["a cat"] * 2, **completions}
+    right, wrong = json.loads(run(place, sys.executable, "-c", f"{code}\nprint(reward(**{columns}))"))
+    assert right == 1.0
+    assert 0 < wrong < 1  # the sigmoid of its reward
 
 
 def test_the_run_file_of_the_readme_is_valid(tmp_path: Path) -> None:
