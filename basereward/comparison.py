@@ -32,8 +32,13 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise DataError(f"unknown role {self.role!r}; roles: {', '.join(ROLES)}", field="prompt")
-        parts = (self.content,) if isinstance(self.content, str | Image | Video) else tuple(self.content)
-        object.__setattr__(self, "content", tuple(_part(part) for part in parts))
+        content: Any = self.content
+        if isinstance(content, str | Image | Video):
+            content = (content,)
+        elif isinstance(content, Mapping) or not isinstance(content, Iterable):
+            kind = type(content).__name__
+            raise DataError(f"a message's content is a text or a list of parts, not {kind}", field="prompt")
+        object.__setattr__(self, "content", tuple(_part(part) for part in content))
 
     @property
     def text(self) -> str:

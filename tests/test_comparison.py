@@ -111,6 +111,14 @@ BAD = {
         {"prompt": [{"role": "user"}]},
         "prompt: a message has 'role' and 'content'; this one has ['role']",
     ),
+    "content that is no text and no list": (
+        {"prompt": [{"role": "user", "content": False}]},
+        "prompt: a message's content is a text or a list of parts, not bool",
+    ),
+    "content that is one part and no list": (
+        {"prompt": [{"role": "user", "content": {"type": "text", "text": "hi"}}]},
+        "prompt: a message's content is a text or a list of parts, not dict",
+    ),
     "an image of no known kind": (
         {"images": [3]},
         "images: an image is a path, bytes, a PIL image or a mapping with 'bytes' or 'path', not int",
