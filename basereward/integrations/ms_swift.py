@@ -59,17 +59,15 @@ def async_orm(model: str | Path | RewardSource, *, shapes: Sequence[Shape] = (),
         shapes: As for `orm`.
         options: As for `orm`.
     """
-    source = reward_source(model, **options)
+    waiting: Any = orm(model, shapes=shapes, **options)
 
-    class BaseReward:
+    class BaseReward(waiting):  # type: ignore[misc]  # a class that is made here
         """Rewards of a model; ms-swift's log has them by the class's name."""
-
-        def __init__(self, args: Any = None, **_: Any) -> None:
-            self.args = args
 
         async def __call__(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
             """Return the rewards [N] of completions [N], None for what can't be scored."""
-            return await asyncio.to_thread(_rewards, source, shapes, columns)
+            rewards: list[float | None] = await asyncio.to_thread(super().__call__, completions, **columns)
+            return rewards
 
     return BaseReward
 

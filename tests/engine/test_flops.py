@@ -12,6 +12,7 @@ import tiny
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModel
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
@@ -55,10 +56,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 def save_wide_qwen_vl(directory: Path, kind: str) -> Path:
     """Write a Qwen-VL whose tower and decoder are both wide."""
-    from transformers import AutoConfig, AutoModel
-
-    narrow = tiny.save_qwen_vl(directory / "narrow", kind)
-    config = AutoConfig.from_pretrained(narrow)
+    config = AutoConfig.from_pretrained(tiny.save_qwen_vl(directory / "narrow", kind))
     vision, text = config.vision_config, config.text_config
     if kind == "qwen2_vl":
         vision.embed_dim, vision.hidden_size = 128, 256
@@ -67,24 +65,21 @@ def save_wide_qwen_vl(directory: Path, kind: str) -> Path:
     text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
     if kind == "qwen3_vl":
         text.head_dim = 64
-    torch.manual_seed(0)
-    AutoModel.from_config(config).save_pretrained(directory)
-    for path in narrow.iterdir():
-        if not (directory / path.name).exists():
-            path.rename(directory / path.name)
-    return directory
+    return save_widened(directory, config)
 
 
 def save_wide_internvl(directory: Path, kind: str) -> Path:
     """Write an InternVL whose tower and decoder are both wide."""
-    from transformers import AutoConfig, AutoModel
-
-    narrow = tiny.save_internvl(directory / "narrow", kind)
-    config = AutoConfig.from_pretrained(narrow)
+    config = AutoConfig.from_pretrained(tiny.save_internvl(directory / "narrow", kind))
     config.vision_config.hidden_size, config.vision_config.intermediate_size = 128, 256
+    return save_widened(directory, config)
+
+
+def save_widened(directory: Path, config: Any) -> Path:
+    """Write a model of new sizes with the other files of the narrow one."""
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(directory)
-    for path in narrow.iterdir():
+    for path in (directory / "narrow").iterdir():
         if not (directory / path.name).exists():
             path.rename(directory / path.name)
     return directory
