@@ -39,7 +39,9 @@ def prepare() -> None:
     """Write models and data."""
     PLACE.mkdir(parents=True, exist_ok=True)
     if not (PLACE / "smollm2").exists():
-        shutil.copytree(smollm2.directory(smollm2.NUM_LAYERS), PLACE / "smollm2")
+        unfinished = PLACE / "smollm2-unfinished"
+        shutil.copytree(smollm2.directory(smollm2.NUM_LAYERS), unfinished, dirs_exist_ok=True)
+        unfinished.rename(PLACE / "smollm2")
     if not (PLACE / "mini-vlm").exists():
         save_aligned(PLACE / "mini-vlm-unfinished", num_layers=4)
         (PLACE / "mini-vlm-unfinished").rename(PLACE / "mini-vlm")
