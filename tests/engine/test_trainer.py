@@ -219,8 +219,16 @@ def test_how_a_batch_is_split_up_changes_nothing(lm: Path, tmp_path: Path, loss:
         logs.append(runs.records(tmp_path / f"run-{size}", "step"))
     for log in logs[1:]:
         for whole, split in zip(logs[0], log, strict=True):
-            for name in ("loss", "accuracy", "margin", "grad_norm", "reward_min", "reward_max"):
+            for name in ("loss", "accuracy", "margin", "grad_norm"):
                 assert split[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-4), name
+            spread = whole["reward_max"] - whole["reward_min"]
+            assert split["reward_max"] - split["reward_min"] == pytest.approx(spread, rel=1e-4, abs=1e-4)
+            # The losses see differences of rewards, so the head's last bias has no gradient but rounding
+            # errors, in another order here and there; AdamW divides them by their own size, and moves the
+            # bias by up to lr a step, in either direction.
+            drift = 2 * 1e-4 * whole["step"]
+            for name in ("reward_min", "reward_max"):
+                assert split[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-4 + drift), name
 
 
 @pytest.mark.skipif(ops.status()["cpu"]["kernels"] != "cpp", reason=ops.status()["cpu"]["reason"])
