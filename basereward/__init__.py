@@ -2,63 +2,46 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from basereward import _exports
 
 if TYPE_CHECKING:
-    from basereward.comparison import Comparison, Message, Pair
-    from basereward.ensemble import Ensemble, load_model
-    from basereward.errors import BaseRewardError, ConfigError, DataError, ModelError, PluginError
-    from basereward.hookspecs import hookimpl
-    from basereward.media import Image, Video
-    from basereward.model import RewardModel
+    from basereward.comparison import Comparison as Comparison
+    from basereward.comparison import Message as Message
+    from basereward.comparison import Pair as Pair
+    from basereward.config.run import load_run as load_run
+    from basereward.data.formats import read_comparisons as read_comparisons
+    from basereward.errors import BaseRewardError as BaseRewardError
+    from basereward.errors import ConfigError as ConfigError
+    from basereward.errors import DataError as DataError
+    from basereward.errors import ModelError as ModelError
+    from basereward.errors import PluginError as PluginError
+    from basereward.evaluation.evaluator import evaluate as evaluate
+    from basereward.hookspecs import hookimpl as hookimpl
+    from basereward.media.image import Image as Image
+    from basereward.media.image import Video as Video
+    from basereward.plugins.options import Component as Component
+    from basereward.scoring.ensemble import Ensemble as Ensemble
+    from basereward.scoring.ensemble import load_model as load_model
+    from basereward.scoring.reward_model import RewardModel as RewardModel
+    from basereward.training.train import train as train
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BaseRewardError",
-    "Comparison",
-    "ConfigError",
-    "DataError",
-    "Ensemble",
-    "Image",
-    "Message",
-    "ModelError",
-    "Pair",
-    "PluginError",
-    "RewardModel",
-    "Video",
-    "__version__",
-    "hookimpl",
-    "load_model",
-]
-
-_MODULES = {
-    "BaseRewardError": "errors",
-    "Comparison": "comparison",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "Ensemble": "ensemble",
-    "Image": "media",
-    "Message": "comparison",
-    "ModelError": "errors",
-    "Pair": "comparison",
-    "PluginError": "errors",
-    "RewardModel": "model",
-    "Video": "media",
-    "hookimpl": "hookspecs",
-    "load_model": "ensemble",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Importing what is asked for, and no more, keeps torch's two seconds out of `basereward --help`.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = _exports.lazy(
+    __name__,
+    {
+        "comparison": ("Comparison", "Message", "Pair"),
+        "config.run": ("load_run",),
+        "data.formats": ("read_comparisons",),
+        "errors": ("BaseRewardError", "ConfigError", "DataError", "ModelError", "PluginError"),
+        "evaluation.evaluator": ("evaluate",),
+        "hookspecs": ("hookimpl",),
+        "media.image": ("Image", "Video"),
+        "plugins.options": ("Component",),
+        "scoring.ensemble": ("Ensemble", "load_model"),
+        "scoring.reward_model": ("RewardModel",),
+        "training.train": ("train",),
+    },
+)

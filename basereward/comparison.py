@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from basereward.errors import DataError
-from basereward.media import Image, Video
+from basereward.media.image import Image, Video
 
 Part: TypeAlias = "str | Image | Video"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from basereward import ops
 from basereward.errors import ConfigError
-from basereward.forest import Forest
+from basereward.forest.forest import Forest
 
 ACTIVATIONS = {"none": nn.Identity, "tanh": nn.Tanh, "silu": nn.SiLU, "relu": nn.ReLU}
 

@@ -137,9 +137,8 @@ def train_ours(model: Path, data: Path, num_steps: int, turns: Turns) -> None:
     """Train with BaseReward."""
     import types
 
-    from basereward import hookimpl
+    from basereward import hookimpl, train
     from basereward.config import Component, DataConfig, RunConfig, Source, TrainConfig
-    from basereward.engine import train
     from basereward.plugins import PluginManager
 
     @hookimpl

@@ -27,8 +27,8 @@ def main() -> None:
     import pyarrow.parquet
 
     from basereward.config import Component
-    from basereward.evaluation.shards import score_shards, shards_of
-    from basereward.model import RewardModel
+    from basereward.scoring.reward_model import RewardModel
+    from basereward.scoring.shards import score_shards, shards_of
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -22,10 +22,10 @@ import torch
 from sharing import Case, in_turns, save_model, trees
 from torch import Tensor
 
-from basereward.backbones.language_head import LanguageHead
+from basereward.backbones.generation import write
+from basereward.backbones.lm_head import LanguageHead
 from basereward.backbones.qwen_vl import QwenVL
 from basereward.forest import Tree
-from basereward.generation import write
 
 NUM_TOKENS = (32, 128)
 CASES = (

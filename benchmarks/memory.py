@@ -78,10 +78,10 @@ def read(path: Path, *, streaming: bool, window: int, limit_mb: int | None) -> d
     """
     from basereward.config import Component, DataConfig, MixtureConfig, Source
     from basereward.data.curation import Curation
-    from basereward.engine.batches import batches
-    from basereward.engine.rejected import RejectedRows
-    from basereward.engine.rows import Reader, RowsInMemory, StreamedRows
     from basereward.plugins import PluginManager
+    from basereward.training.data_loader import Reader, RowsInMemory, StreamedRows
+    from basereward.training.prefetch import batches
+    from basereward.training.rejected_rows import RejectedRows
 
     plugins = PluginManager()
     steps = (Component("drop-identical"), Component("length-bias"))

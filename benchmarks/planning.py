@@ -31,13 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from basereward.comparison import Comparison
 from basereward.config import Component, TrainConfig
-from basereward.engine import optimisation, optimizers
-from basereward.engine.architecture import Architecture
-from basereward.engine.flops import Counts, flops
-from basereward.engine.recomputation import recompute
-from basereward.model import RewardModel
+from basereward.costs.architecture import Architecture
+from basereward.costs.flops import Counts, flops
+from basereward.costs.memory import FP32, activations, optimizer_bytes
 from basereward.paradigms.scalar import Prepared
-from basereward.planning.memory import FP32, activations, optimizer_bytes
+from basereward.scoring.reward_model import RewardModel
+from basereward.training import optimizers, parameter_groups
+from basereward.training.activation_checkpointing import recompute
 
 MEGABYTE = 1e6
 SETTINGS = {
@@ -100,7 +100,7 @@ def measure(directory: str, case: Case, settings: str, *, prunes: bool) -> dict[
         backbone=Component("qwen-vl", {"model": directory}),
         paradigm=Component("scalar", {"prune_last_layer": prunes}),
     )
-    parts = optimisation.trainable_parts(model.part_parameters(), config)
+    parts = parameter_groups.trainable_parts(model.part_parameters(), config)
     trained = [parameter for parameters in parts.values() for parameter in parameters]
     if config.activation_checkpointing:
         recompute(model.backbone.blocks())

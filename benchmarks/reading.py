@@ -28,9 +28,9 @@ from typing import Any
 
 import torch
 
-from basereward.chat import Chat
+from basereward.backbones.chat_template import Chat
 from basereward.data import TRLDataset
-from basereward.data.reading import read_rows
+from basereward.data.reading.rows import read_rows
 from basereward.forest import Tree, pack
 
 BATCH = 64

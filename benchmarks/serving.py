@@ -40,7 +40,7 @@ from basereward import Comparison, RewardModel
 from basereward.config import Component
 from basereward.serving.app import Server
 from basereward.serving.engine import ModelEngine
-from basereward.serving.server import Runner
+from basereward.serving.runner import Runner
 
 NUM_CLIENTS = 64
 NUM_SAMPLES = 128

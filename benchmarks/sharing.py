@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basereward.attention import Layout
 from basereward.backbones.qwen_vl import Grid, QwenVL, mrope_positions
 from basereward.comparison import Comparison
 from basereward.forest import Forest, Tree
+from basereward.forest.attention import Layout
 from basereward.heads import MLP
 from basereward.losses import BradleyTerry, Targets
 from basereward.paradigms.scalar import Prepared, Scalar

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from basereward import Comparison
 from basereward.config import Component, DataConfig, LoraConfig, RunConfig, Source, TrainConfig
-from basereward.engine import optimizers
-from basereward.engine.learner import Learner
-from basereward.engine.progress import one_bar_at_a_time
-from basereward.engine.ranks import Ranks
 from basereward.paradigms.scalar import Prepared
 from basereward.plugins import PluginManager
+from basereward.training import optimizers
+from basereward.training.distributed import Ranks
+from basereward.training.model_state import Learner
+from basereward.training.progress import one_bar_at_a_time
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "AdamW": {},

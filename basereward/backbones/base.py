@@ -9,11 +9,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from basereward.backbones.language_head import LanguageHead
+from basereward.backbones.feature_cache import FeatureCache
+from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, TooLongError
-from basereward.feature_cache import FeatureCache
-from basereward.forest import Forest, Tree, pack
+from basereward.forest.forest import Forest, Tree, pack
 
 
 class Backbone(nn.Module, abc.ABC):

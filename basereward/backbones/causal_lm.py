@@ -9,13 +9,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.language_head import LanguageHead
-from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer, save_model
-from basereward.backbones.quantized import Quantization
-from basereward.chat import Chat
+from basereward.backbones.chat_template import Chat
+from basereward.backbones.lm_head import LanguageHead
+from basereward.backbones.quantization import Quantization
+from basereward.backbones.transformers_model import Decoder, load_model, load_tokenizer, save_model
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError
-from basereward.forest import Forest, Tree
+from basereward.forest.forest import Forest, Tree
 
 
 class CausalLM(Backbone):

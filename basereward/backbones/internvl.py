@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.kept_features import KeptFeatures
-from basereward.backbones.language_head import LanguageHead
-from basereward.backbones.pretrained import (
+from basereward.backbones.chat_template import Chat
+from basereward.backbones.feature_cache import FeatureCache
+from basereward.backbones.image_feature_cache import KeptFeatures
+from basereward.backbones.lm_head import LanguageHead
+from basereward.backbones.quantization import Quantization
+from basereward.backbones.transformers_model import (
     Decoder,
     load_model,
     load_tokenizer,
     save_model,
     source_arguments,
 )
-from basereward.backbones.quantized import Quantization
-from basereward.chat import Chat
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
-from basereward.feature_cache import FeatureCache
-from basereward.forest import Forest, Tree
-from basereward.media import Image, Video
+from basereward.forest.forest import Forest, Tree
+from basereward.media.image import Image, Video
 
 BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
 """What stands around the tokens of a picture, and what the chat template writes for a video."""

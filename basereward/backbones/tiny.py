@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward.backbones.base import Backbone
-from basereward.backbones.language_head import LanguageHead
+from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import ROLES, Comparison
 from basereward.errors import DataError, ModelError
-from basereward.forest import Forest, Tree
-from basereward.media import Image, Video
+from basereward.forest.forest import Forest, Tree
+from basereward.media.image import Image, Video
 
 FILE = "model.safetensors"
 PAD, PICTURE, END = 256, 257, 258

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from basereward import __version__
 from basereward.errors import BaseRewardError, ScaleWarning
-from basereward.plugins import PluginWarning, manager
+from basereward.plugins.plugin_manager import PluginWarning, manager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

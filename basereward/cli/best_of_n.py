@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> int:
     """Write the best responses."""
     if args.num < 1:
         raise ConfigError(f"--num is a number of responses >= 1, not {args.num}")
-    from basereward.evaluation.selecting import best_of
+    from basereward.scoring.selection import best_of
 
     return write_selected(args, best_of(args.num))

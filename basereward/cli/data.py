@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
 from basereward.errors import ConfigError, DataError
-from basereward.options import Component
+from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from basereward.data.conversion import Outcome
     from basereward.data.curation import Curation
     from basereward.data.writing import Writer
-    from basereward.evaluation.progress import Advance
+    from basereward.reporting.progress import Advance
 
 WIDTH = 120
 """Columns of a table in a file or a pipe, which rich takes for 80 wide."""
@@ -161,7 +161,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from basereward.data.page import COLUMNS, Sample, cells, save_page, table_of
+    from basereward.data.report import COLUMNS, Sample, cells, save_page, table_of
     from basereward.data.statistics import Statistics
 
     datasets, title = _datasets(args)
@@ -204,7 +204,7 @@ def _curate(args: argparse.Namespace) -> int:
         name, *options = shlex.split(text) or [""]
         steps.append(Component(name, key_values(options, f"--step {name}")))
     if not steps and args.run_file is not None:
-        from basereward.config import load_run
+        from basereward.config.run import load_run
 
         steps = list(load_run(args.run_file).data.curation)
     if not steps:
@@ -230,7 +230,7 @@ def _contamination(args: argparse.Namespace) -> int:
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Return the options of a step that the command line sets."""
-    from basereward.config import value_of
+    from basereward.config.run import value_of
 
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.max_distance is not None:
@@ -246,7 +246,7 @@ def _with_steps(args: argparse.Namespace, steps: Sequence[Component]) -> int:
     from basereward.data.conversion import convert
     from basereward.data.curation import Curation
     from basereward.data.writing import open_writer
-    from basereward.plugins import manager
+    from basereward.plugins.plugin_manager import manager
 
     datasets, _ = _datasets(args)
     curation = Curation.of(steps, manager())
@@ -312,8 +312,8 @@ def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:
         return datasets, ", ".join(args.paths) or str(args.dataset)
     if args.paths or args.dataset or args.option:
         raise ConfigError("--run names the data itself; leave out PATH, --dataset and --option")
-    from basereward.config import load_run
-    from basereward.plugins import manager
+    from basereward.config.run import load_run
+    from basereward.plugins.plugin_manager import manager
 
     run = load_run(args.run_file)
     plugins = manager(run.plugins)
@@ -321,7 +321,7 @@ def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:
 
 
 def _progress(args: argparse.Namespace, datasets: Sequence[Dataset]) -> AbstractContextManager[Advance]:
-    from basereward.evaluation.progress import progress_bar
+    from basereward.reporting.progress import progress_bar
 
     sizes = [dataset.num_rows for dataset in datasets]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None

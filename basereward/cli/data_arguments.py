@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import ConfigError
-from basereward.options import Component
+from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +46,7 @@ def load_dataset(args: argparse.Namespace, path: str | None) -> Dataset:
         ConfigError: When the arguments don't go together, or an option is unknown or wrong.
         DataError: When there is no such file.
     """
-    from basereward.plugins import manager
+    from basereward.plugins.plugin_manager import manager
 
     options = key_values(args.option, "--option")
     name = args.dataset
@@ -70,7 +70,7 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
     Raises:
         ConfigError: When one is not of that form.
     """
-    from basereward.config import value_of  # costs 7 ms, and `--help` has no values
+    from basereward.config.run import value_of  # costs 7 ms, and `--help` has no values
 
     values = {}
     for text in texts:

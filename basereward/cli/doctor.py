@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward import __version__
-from basereward.plugins import manager
+from basereward.plugins.plugin_manager import manager
 
 if TYPE_CHECKING:
     import argparse

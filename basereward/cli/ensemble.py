@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
 from basereward.cli.model_arguments import add_running_arguments, check_batch_size, device_of
 from basereward.errors import ConfigError
-from basereward.options import Component
+from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from basereward.comparison import Comparison
-    from basereward.ensemble import Ensemble
+    from basereward.scoring.ensemble import Ensemble
 
 FIT_ROWS = 1000
 """As arXiv 2509.16127 has it, section 4.7."""
@@ -75,7 +75,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Make the ensemble, and print what its members are like."""
-    from basereward.plugins import manager
+    from basereward.plugins.plugin_manager import manager
 
     check_batch_size(args)
     output = Path(args.output)
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--fit-rows is a number of comparisons >= 1, not {args.fit_rows}")
     # Before the models are loaded, which may take minutes.
     rows = None if args.fit is None else _drawn(args)
-    from basereward.ensemble import Ensemble
+    from basereward.scoring.ensemble import Ensemble
 
     made = Ensemble.of(args.members, component, device=device_of(args), plugins=plugins)
     if rows is not None:
@@ -118,7 +118,7 @@ def _drawn(args: argparse.Namespace) -> list[Comparison]:
 
 
 def _fit(args: argparse.Namespace, made: Ensemble, rows: Sequence[Comparison]) -> None:
-    from basereward.evaluation.progress import progress_bar
+    from basereward.reporting.progress import progress_bar
 
     with progress_bar("fitting", len(rows), is_shown=not args.quiet) as advance:
         made.fit(rows, batch_size=args.batch_size, advance=advance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError
-from basereward.options import Component
+from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from basereward.data import Dataset
     from basereward.errors import DataError
     from basereward.evaluation import Evaluation
-    from basereward.evaluation.benchmarks.page import Row
-    from basereward.evaluation.evaluation import Result
+    from basereward.evaluation.benchmarks.report import Row
+    from basereward.evaluation.evaluator import Result
     from basereward.evaluation.report import Line
 
 NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[plot]'"
@@ -113,7 +113,7 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
 
 
 def _run_benchmark(args: argparse.Namespace) -> int:
-    from basereward.evaluation.benchmarks.page import published_table, score_table
+    from basereward.evaluation.benchmarks.report import published_table, score_table
     from basereward.evaluation.benchmarks.run import run_benchmark
 
     if len(set(args.model)) < len(args.model):
@@ -158,8 +158,8 @@ def _run_benchmark(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     from basereward.evaluation.benchmarks import Benchmark
-    from basereward.evaluation.benchmarks.page import markdown_table
-    from basereward.evaluation.comparing import Sides, comparison_table
+    from basereward.evaluation.benchmarks.report import markdown_table
+    from basereward.evaluation.model_comparison import Sides, comparison_table
 
     if args.benchmark is not None:
         benchmark = _benchmark(args)
@@ -198,7 +198,7 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
 def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[Result]:
     """Return the results of a saved evaluation, or those of a model on the data."""
     from basereward.evaluation import evaluate
-    from basereward.evaluation.comparing import is_saved, read_results
+    from basereward.evaluation.model_comparison import is_saved, read_results
 
     if is_saved(name):
         return read_results(name)
@@ -223,7 +223,7 @@ def _dataset(args: argparse.Namespace) -> Dataset:
 
 def _benchmark(args: argparse.Namespace) -> Any:
     from basereward.data import Dataset
-    from basereward.plugins import manager
+    from basereward.plugins.plugin_manager import manager
 
     if args.data is None:
         raise ConfigError(f"--benchmark {args.benchmark} needs --data PATH, where it lies")

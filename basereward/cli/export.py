@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the checkpoint."""
     from transformers.utils import logging
 
-    from basereward.exchange.exporting import export_model
-    from basereward.model import RewardModel
+    from basereward.interop.exporting import export_model
+    from basereward.scoring.reward_model import RewardModel
 
     logging.disable_progress_bar()
     found = export_model(RewardModel.load(args.model), args.output, args.format)

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Write the rows that are kept."""
-    from basereward.evaluation.selecting import agreed
+    from basereward.scoring.selection import agreed
 
     selection = agreed(min_margin=args.min_margin, max_margin=args.max_margin, min_reward=args.min_reward)
     return write_selected(args, selection)

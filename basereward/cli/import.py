@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the model directory."""
     from transformers.utils import logging
 
-    from basereward.exchange.importing import import_model
+    from basereward.interop.importing import import_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -11,7 +11,7 @@ from basereward.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.evaluation.scoring import Scorer
+    from basereward.scoring.ordered import Scorer
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -64,12 +64,12 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer:
         ModelError: When the directory is incomplete or damaged.
         ConfigError: When batch size or device can't be.
     """
-    from basereward.evaluation.judges import is_judge, judge_of
+    from basereward.scoring.baselines import is_judge, judge_of
 
     check_batch_size(args)
     if is_judge(name) and not Path(name).is_dir():
         return judge_of(name)
-    from basereward import ensemble
+    from basereward.scoring import ensemble
 
     return ensemble.load_model(name, device=device_of(args))
 

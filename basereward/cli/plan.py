@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.config import RunConfig
-    from basereward.engine.accelerators import Accelerator
+    from basereward.config.run import RunConfig
+    from basereward.costs.accelerators import Accelerator
     from basereward.planning.plan import Plan
 
 GPUS = ("a100-40", "a100-80", "h100", "h200", "b200", "l40s", "rtx4090")
@@ -65,16 +65,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of a run, or of each of its stages."""
-    from basereward.config import load_run, stage_runs
+    from basereward.config.run import load_run, stage_runs
     from basereward.errors import ConfigError
 
     config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
     if args.gpus < 1:
         raise ConfigError(f"--gpus is {args.gpus}; allowed: 1 or more")
-    from basereward.engine.accelerators import ACCELERATORS
+    from basereward.costs.accelerators import ACCELERATORS
     from basereward.planning.lengths import Overrides
     from basereward.planning.plan import checked_mfu, plan
-    from basereward.plugins import manager
+    from basereward.plugins.plugin_manager import manager
 
     gpu = ACCELERATORS[args.gpu]
     overrides = Overrides(

@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.smoothing < 1:
         raise ConfigError(f"--smoothing is {args.smoothing:g}; allowed: from 0 up to, not including, 1")
-    from basereward.engine.courses import check_metrics, read_courses
-    from basereward.engine.plots import METRICS, draw_runs
+    from basereward.training.log_history import check_metrics, read_courses
+    from basereward.training.plots import METRICS, draw_runs
 
     courses = read_courses(args.runs)
     metrics = args.metrics or METRICS

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from basereward import __version__
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
-from basereward.plugins import PluginManager, component_options, manager
+from basereward.plugins.plugin_manager import PluginManager, component_options, manager
 
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.plugins import Plugin
+    from basereward.plugins.plugin_manager import Plugin
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

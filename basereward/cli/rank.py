@@ -34,6 +34,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Write the ranked rows."""
-    from basereward.evaluation.selecting import ranked
+    from basereward.scoring.selection import ranked
 
     return write_selected(args, ranked)

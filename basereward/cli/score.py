@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _score_prompt(args: argparse.Namespace) -> int:
     from basereward.comparison import Comparison
-    from basereward.evaluation.scoring import members_of
+    from basereward.scoring.ordered import members_of
 
     comparison = Comparison(args.prompt, args.response, images=args.image)
     model = _loaded(args)
@@ -119,7 +119,7 @@ def _loaded(args: argparse.Namespace) -> Any:
 def _score_file(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from basereward.evaluation.stream import STANDARD, resume_point, score_file
+    from basereward.scoring.files import STANDARD, resume_point, score_file
 
     if args.input != STANDARD and not Path(args.input).is_file():
         raise ConfigError(f"--input {args.input}: there is no such file")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Score, and say what became of the files."""
     from pathlib import Path
 
-    from basereward.evaluation.shards import digest_of_model, score_shards, shards_of
+    from basereward.scoring.shards import digest_of_model, score_shards, shards_of
 
     worker, num_workers = worker_of(args)
     shards = shards_of(args.inputs, Path(args.output))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from basereward.comparison import Comparison
     from basereward.errors import DataError
-    from basereward.evaluation.selecting import Selection
+    from basereward.scoring.selection import Selection
 
 
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,8 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     from basereward.data.curation import Curation
     from basereward.data.writing import open_writer
     from basereward.errors import DataError
-    from basereward.evaluation.progress import progress_bar
-    from basereward.evaluation.selecting import selected
+    from basereward.reporting.progress import progress_bar
+    from basereward.scoring.selection import selected
 
     dataset = load_dataset(args, args.data)
     model = load_model(args, args.model)

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from basereward.serving.access import Access, check_address
         from basereward.serving.app import Server
-        from basereward.serving.server import Runner
+        from basereward.serving.runner import Runner
     except ModuleNotFoundError as error:
         raise ConfigError(f"needs {error.name}; pip install 'basereward[serve]'") from error
     from basereward.cli.model_arguments import device_of

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from basereward.hookspecs import KINDS
-from basereward.options import type_name
-from basereward.plugins import WITH_PATH, Option, component_options, manager
+from basereward.plugins.options import type_name
+from basereward.plugins.plugin_manager import WITH_PATH, Option, component_options, manager
 
 if TYPE_CHECKING:
     import argparse

@@ -63,21 +63,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run what is left, write the report, and print the table; 1 if a run failed."""
-    from basereward.study.definition import load_study, planned_runs
+    from basereward.study.spec import load_study, planned_runs
 
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}; allowed: 1 and more")
     study = load_study(args.study_file, args.overrides)
     if args.results is not None:
         return _tables(study, args.results)
-    from basereward.plugins import manager
+    from basereward.plugins.plugin_manager import manager
 
     plugins = manager(study.run.get("plugins", ()))
     runs = planned_runs(study, plugins, path=args.study_file)
     if args.only_list:
         return _list(study, runs)
-    from basereward.study.conduct import conduct
-    from basereward.study.gather import gather
+    from basereward.study.collect import gather
+    from basereward.study.run import conduct
 
     signal.signal(signal.SIGTERM, _interrupt)
     conducted = conduct(
@@ -110,7 +110,7 @@ def _tables(study: Study, directory: Path) -> int:
 
 
 def _list(study: Study, runs: list[PlannedRun]) -> int:
-    from basereward.study.work import DONE_FILE
+    from basereward.study.worker import DONE_FILE
 
     for planned in runs:
         place = Path(planned.config.output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.engine import TrainResult
+    from basereward.training.stage import TrainResult
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,12 +42,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print where the results are."""
-    from basereward.config import load_run
+    from basereward.config.run import load_run
 
     config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
     # DDP warns in each process where the model has no unused parameter, which is no reason to warn.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from basereward.engine import TrainingStopped, train
+    from basereward.training.shutdown import TrainingStopped
+    from basereward.training.train import train
 
     try:
         result = train(config, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)

@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from basereward.data.files import files_of, local_path
-from basereward.data.reading import Row, read_rows
+from basereward.data.reading.paths import files_of, local_path
+from basereward.data.reading.rows import Row, read_rows
 from basereward.data.trl import trl_row
 from basereward.errors import ConfigError, DataError
 
@@ -80,7 +80,7 @@ def read_comparisons(
         format = detected(path)
     elif format not in FORMATS:
         raise ConfigError(f"unknown format {format!r}; formats: {', '.join(FORMATS)}")
-    from basereward.builtin import basereward_datasets
+    from basereward.plugins.builtin import basereward_datasets
 
     module, _, name = str(basereward_datasets()[format]).partition(":")
     dataset: type[FileDataset] = getattr(importlib.import_module(module), name)

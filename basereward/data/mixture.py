@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import TypeVar
 
-from basereward.config import MixtureConfig, Source
+from basereward.config.run import MixtureConfig, Source
 from basereward.errors import ConfigError, DataError
 
 Item = TypeVar("Item")

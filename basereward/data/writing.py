@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
 from basereward.data.dataset import PLACE
 from basereward.errors import ConfigError, DataError
-from basereward.media import Image, Video
+from basereward.media.image import Image, Video
 
 if TYPE_CHECKING:
     from typing import Self

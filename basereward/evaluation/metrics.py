@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from basereward.errors import DataError
-from basereward.evaluation.interval import Interval, interval_of
-from basereward.evaluation.pairs import PairCollector, ScoredPairs, credit_of
+from basereward.evaluation.scored_pairs import PairCollector, ScoredPairs, credit_of
+from basereward.stats.interval import Interval, interval_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

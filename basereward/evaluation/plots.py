@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from basereward.evaluation.benchmarks.run import BenchmarkRun
-    from basereward.evaluation.interval import Interval
     from basereward.evaluation.metrics import Metrics
-    from basereward.evaluation.pairs import ScoredPairs
+    from basereward.evaluation.scored_pairs import ScoredPairs
+    from basereward.stats.interval import Interval
 
 RIGHT, WRONG, NEUTRAL, GRID = "#2a6f97", "#c8553d", "#6c757d", "#dddddd"
 SIZE = (6.4, 4.0)  # inches

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from basereward.errors import DataError
-    from basereward.evaluation.evaluation import Evaluation
-    from basereward.evaluation.interval import Interval
+    from basereward.evaluation.evaluator import Evaluation
     from basereward.evaluation.metrics import Metrics
+    from basereward.stats.interval import Interval
 
 NUM_LISTED = 20
 """Rejected rows that the report shows; `rejected.jsonl` has all."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basereward.comparison import PLACEHOLDER, Comparison
+from basereward.data.rendered_chat import PICTURE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource
 from basereward.integrations.shaping import Rollouts, Shape, apply
 from basereward.serving.problems import Problem
-from basereward.serving.rendered import PICTURE, continued
 
 
 def shaped_rewards(

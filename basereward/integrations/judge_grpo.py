@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from basereward.comparison import Comparison, Message
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.integrations.completions import completion_text
-from basereward.media import Image
+from basereward.media.image import Image
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,7 +68,7 @@ def judge_prompts(
     from datasets import Dataset
     from datasets import Image as Picture
 
-    from basereward.judge_template import JudgeTemplate
+    from basereward.paradigms.judge_template import JudgeTemplate
 
     asks = JudgeTemplate.load(template)
     if asks.answer != "reasoned":
@@ -176,8 +176,8 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
     head = model.get_output_embeddings()
     path = directory / "head.safetensors"
     if "lm_head.weight" in missing and path.is_file():
-        from basereward.backbones.language_head import LanguageHead
-        from basereward.model_directory import load_tensors
+        from basereward.backbones.lm_head import LanguageHead
+        from basereward.storage.model_directory import load_tensors
 
         own = LanguageHead(model.get_input_embeddings(), head.weight)
         load_tensors({"head": own}, path)
@@ -204,8 +204,8 @@ def save_judge(
         template: What it was trained with.
         options: Of the paradigm `generative`, such as `max_answer_tokens`.
     """
-    from basereward.config import Component
-    from basereward.model import RewardModel
+    from basereward.config.run import Component
+    from basereward.scoring.reward_model import RewardModel
 
     model = RewardModel.build(
         backbone=Component(backbone, {"model": str(policy)}),

@@ -34,7 +34,7 @@ class RewardStage:
     def __init__(self, model: str, *, batch_size: int = 8, device: str = "auto", root: str = ".") -> None:
         import torch
 
-        from basereward.ensemble import load_model
+        from basereward.scoring.ensemble import load_model
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,10 +50,10 @@ class RewardStage:
         """
         import pyarrow
 
-        from basereward.data.pictures import Media
+        from basereward.data.media_paths import Media
         from basereward.errors import ConfigError, DataError
-        from basereward.evaluation.scoring import score_in_order
-        from basereward.evaluation.stream import comparison_or_error
+        from basereward.scoring.files import comparison_or_error
+        from basereward.scoring.ordered import score_in_order
 
         for name in ("rewards", "error"):
             if name in table.column_names:

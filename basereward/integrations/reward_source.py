@@ -14,7 +14,7 @@ from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.media import Image, Video
+from basereward.media.image import Image, Video
 
 RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
 """Gives each comparison's rewards, or the error that keeps it from having any."""
@@ -48,7 +48,7 @@ def reward_source(
         return model
     if str(model).startswith(("http://", "https://")):
         return _served(str(model), served_name, key, timeout_seconds, num_tries)
-    from basereward.ensemble import load_model
+    from basereward.scoring.ensemble import load_model
 
     loaded = load_model(model, device=device)
     one_at_a_time = threading.Lock()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison
-from basereward.forest import Forest, Tree
+from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput
 
 ONE_ROW = 2**40

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone
+from basereward.backbones.generation import write
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.forest import Forest, Tree
-from basereward.generation import write
-from basereward.judge_template import JudgeTemplate
+from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
-from basereward.paradigms.asking import answer_ids, asked
 from basereward.paradigms.base import Paradigm
-from basereward.paradigms.likelihood import mean_costs
+from basereward.paradigms.judge_prompts import answer_ids, asked
+from basereward.paradigms.judge_template import JudgeTemplate
+from basereward.paradigms.token_nll import mean_costs
 
 KEY = "critiques"
 """Where a comparison's `meta` has its critiques: a text or null for each response."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone
+from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
-from basereward.feature_cache import FeatureCache
-from basereward.forest import Forest, Tree
+from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
-from basereward.paradigms.kept_ends import Ends, KeptEnds, joined
+from basereward.paradigms.end_state_cache import Ends, KeptEnds, joined
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-from basereward.chat import Chat
+from basereward.backbones.chat_template import Chat
 from basereward.comparison import Comparison
-from basereward.config import RunConfig, Source
+from basereward.config.run import RunConfig, Source
+from basereward.costs.architecture import Architecture
+from basereward.costs.flops import Counts
 from basereward.data import Dataset
 from basereward.data.mixture import quotas
-from basereward.engine.architecture import Architecture
-from basereward.engine.flops import Counts
 from basereward.errors import ConfigError, DataError
-from basereward.planning.pictures import Grid, pictures_of
-from basereward.plugins import PluginManager
+from basereward.planning.image_grids import Grid, pictures_of
+from basereward.plugins.plugin_manager import PluginManager
 
 SAMPLE = 256
 """Rows of each data set that are measured."""

@@ -11,19 +11,19 @@ from typing import Any
 
 from torch import nn
 
-from basereward.config import LoraConfig, RunConfig, TrainConfig
-from basereward.engine import optimisation, run_directory
-from basereward.engine.accelerators import Accelerator
-from basereward.engine.adapters import Adapters
-from basereward.engine.architecture import Architecture
-from basereward.engine.flops import Counts, Flops, flops
+from basereward.config.run import LoraConfig, RunConfig, TrainConfig
+from basereward.costs.accelerators import Accelerator
+from basereward.costs.architecture import Architecture
+from basereward.costs.communication import bandwidth, traffic
+from basereward.costs.flops import Counts, Flops, flops
+from basereward.costs.memory import FP32, Memory, memory
 from basereward.errors import ConfigError
-from basereward.options import Mismatch
 from basereward.planning.lengths import Lengths, Measure, Overrides, lengths
-from basereward.planning.memory import FP32, Memory, memory
-from basereward.planning.skeleton import skeleton
-from basereward.planning.traffic import bandwidth, traffic
-from basereward.plugins import PluginManager
+from basereward.planning.meta_model import skeleton
+from basereward.plugins.options import Mismatch
+from basereward.plugins.plugin_manager import PluginManager
+from basereward.training import parameter_groups, run_directory
+from basereward.training.lora import Adapters
 
 USABLE = 0.9
 """Share of a GPU's memory that a plan fills: CUDA itself, libraries and scattered gaps take the rest."""
@@ -198,7 +198,7 @@ def plan(
 def _model(run: RunConfig, plugins: PluginManager, config_file: Path | None) -> _Model:
     reward_model, source = skeleton(run, plugins, config_file)
     Adapters(reward_model.backbone, run.train, "")
-    trainable = optimisation.trainable_parts(reward_model.part_parameters(), run.train)
+    trainable = parameter_groups.trainable_parts(reward_model.part_parameters(), run.train)
     architecture = Architecture.of(reward_model)
     assert architecture is not None
     return _Model(reward_model, trainable, architecture, source)

@@ -19,14 +19,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from basereward.serving.access import Access
-from basereward.serving.dialects import dialects
-from basereward.serving.dialects.dialect import Answer, Dialect, Scored, refusal
+from basereward.serving.apis import dialects
+from basereward.serving.apis.base import Answer, Dialect, Scored, refusal
 from basereward.serving.engine import Engine, Prepared
 from basereward.serving.information import JSON, Information
 from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem, log_failure
-from basereward.serving.reader import Call, Reader
+from basereward.serving.request_reader import Call, Reader
 from basereward.serving.scheduler import Scheduler
 
 Result = TypeVar("Result")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from basereward.comparison import Comparison
-from basereward.engine.passes import Size, size_of
-from basereward.ensemble import load_model
 from basereward.errors import DataError
-from basereward.model_directory import CONFIG_FILE, digest
 from basereward.paradigms.scalar import Scalar
+from basereward.scoring.batching import Size, size_of
+from basereward.scoring.ensemble import load_model
 from basereward.serving.problems import Problem, log_failure, problem_of
+from basereward.storage.model_directory import CONFIG_FILE, digest
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from basereward import __version__
-from basereward.serving.dialects import dialects
+from basereward.serving.apis import dialects
 from basereward.serving.openapi import document
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 
-from basereward.bounds import MAX_PIXELS
 from basereward.errors import ConfigError
+from basereward.media.limits import MAX_PIXELS
 
 
 def _bound(default: int, doc: str) -> int:

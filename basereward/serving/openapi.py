@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from basereward import __version__
-from basereward.serving.dialects.dialect import Dialect, ErrorResponse
+from basereward.serving.apis.base import Dialect, ErrorResponse
 from basereward.serving.problems import PROBLEMS
 
 OPEN = ("/health", "/ready")

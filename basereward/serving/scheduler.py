@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from basereward.engine.passes import Budget, Size
+from basereward.scoring.batching import Budget, Size
 from basereward.serving.engine import Engine, Prepared, Rewards
 from basereward.serving.problems import Problem, log_failure
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from basereward.study.definition import Cell, PlannedRun, Study, load_study, planned_runs
+from basereward.study.spec import Cell, PlannedRun, Study, load_study, planned_runs
 
 __all__ = ["Cell", "PlannedRun", "Study", "load_study", "planned_runs"]

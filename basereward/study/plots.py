@@ -13,8 +13,8 @@ from basereward.study.tables import Findings, row_names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from basereward.study.definition import Study
     from basereward.study.results import Results
+    from basereward.study.spec import Study
 
 PLOTS = "plots"
 FORMATS = ("png", "svg")

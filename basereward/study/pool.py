@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 from unittest.mock import patch
 
-from basereward.study.work import Outcome, Task, execute
+from basereward.study.worker import Outcome, Task, execute
 
 PRELOADED = (
     "basereward.study.pool",
-    "basereward.engine.loop",
+    "basereward.training.loop",
     "matplotlib.figure",
     "torch.utils.tensorboard",
 )

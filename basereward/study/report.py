@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basereward.evaluation.benchmarks.page import STYLE, picture
+from basereward.evaluation.benchmarks.report import STYLE, picture
 from basereward.study import plots
 from basereward.study.tables import Findings, Table
 
 if TYPE_CHECKING:
-    from basereward.study.definition import Study
     from basereward.study.results import Results
+    from basereward.study.spec import Study
 
 TABLE_FILE, LATEX_FILE, PAGE_FILE = "table.md", "table.tex", "report.html"
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from basereward.errors import ConfigError
-from basereward.study.statistics import Units
+from basereward.stats.seeds import Units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from basereward.evaluation.measure import Measure
+    from basereward.stats.measure import Measure
 
 RESULTS_FILE, CREDIT_FILE = "results.jsonl", "credit.json.gz"
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from basereward.study.statistics import LEVEL, Difference, Estimate, difference, holm
+from basereward.stats.seeds import LEVEL, Difference, Estimate, difference, holm
 
 if TYPE_CHECKING:
-    from basereward.study.definition import Study
     from basereward.study.results import Results
+    from basereward.study.spec import Study
 
 NOTHING = "–"
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone
+from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.feature_cache import FeatureCache
-from basereward.forest import Forest
-from basereward.model_directory import CODE_SUFFIXES
+from basereward.forest.forest import Forest
+from basereward.storage.model_directory import CODE_SUFFIXES
 from basereward.testing.material import at_ends, comparisons, forest_padding, picture, sentence, widened
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike
 

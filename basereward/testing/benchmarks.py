@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.evaluation.measure import Score
-from basereward.media import Image
+from basereward.media.image import Image
+from basereward.stats.measure import Score
 from basereward.testing import datasets
 from basereward.testing.files import path_of
 from basereward.testing.subject import Subject, require

@@ -6,7 +6,7 @@ import inspect
 import json
 
 from basereward.errors import ConfigError, PluginError
-from basereward.options import Component, checked, component_options, type_name
+from basereward.plugins.options import Component, checked, component_options, type_name
 from basereward.testing.subject import Subject, require
 
 WIRED = {

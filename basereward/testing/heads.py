@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basereward.forest import Forest
-from basereward.testing.kernels import require_plain_kernels_agree
+from basereward.forest.forest import Forest
 from basereward.testing.material import forest_of, forest_padding, hidden_of, trees
+from basereward.testing.native.kernels import require_plain_kernels_agree
 from basereward.testing.subject import Subject, require, require_alike, shape_of
 
 DIM = 32

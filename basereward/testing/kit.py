@@ -13,8 +13,8 @@ import pytest
 
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
-from basereward.options import did_you_mean
-from basereward.plugins import Plugin, PluginManager, PluginWarning
+from basereward.plugins.options import did_you_mean
+from basereward.plugins.plugin_manager import Plugin, PluginManager, PluginWarning
 from basereward.testing import (
     backbones,
     benchmarks,

@@ -15,8 +15,8 @@ from basereward import ops
 from basereward.comparison import Comparison
 from basereward.losses import LossOutput, Targets
 from basereward.ops import STATISTICS
-from basereward.testing.kernels import require_plain_kernels_agree
 from basereward.testing.material import rated
+from basereward.testing.native.kernels import require_plain_kernels_agree
 from basereward.testing.subject import Subject, require, require_alike
 
 TOLERANCE = 1e-5

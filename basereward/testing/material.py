@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from basereward.comparison import Comparison
-from basereward.forest import Forest, Tree, pack
+from basereward.forest.forest import Forest, Tree, pack
 
 WORDS = ("a", "red", "blue", "cat", "dog", "bird", "sits", "runs", "on", "under", "the", "mat", "hat", "is")
 VOCABULARY = 50

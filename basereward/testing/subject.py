@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from basereward.options import Component
-from basereward.plugins import PluginManager
+from basereward.plugins.options import Component
+from basereward.plugins.plugin_manager import PluginManager
 
 Options = Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]
 """Options of a component, or a function that writes files into a directory of its own and returns them."""

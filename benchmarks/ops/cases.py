@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from basereward import ops
 from basereward.ops import reference
-from basereward.testing.timing import Case, Run
+from basereward.testing.native.timing import Case, Run
 
 WIDTHS = {"qwen2.5-vl-3b": 2048, "qwen2.5-vl-7b": 3584, "qwen2.5-vl-72b": 8192}
 PAIRS = (8, 64, 512, 4096)

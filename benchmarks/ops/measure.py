@@ -18,7 +18,7 @@ from typing import Any
 import cases
 
 from basereward import ops
-from basereward.testing.timing import Case, floor, keep_large_blocks, machine, measure, shown
+from basereward.testing.native.timing import Case, floor, keep_large_blocks, machine, measure, shown
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "ops.json"

@@ -19,13 +19,13 @@ import torch
 from judge_task import comparisons, rows
 from smollm2 import freeze, save_policy
 
+from basereward import train
 from basereward.comparison import Comparison
 from basereward.config import Component, Source, load_run
-from basereward.engine import train
 from basereward.integrations import judge_grpo
-from basereward.model import RewardModel
 from basereward.paradigms.verdicts import read_verdict
 from basereward.plugins import manager
+from basereward.scoring.reward_model import RewardModel
 
 SFT_SEED, RL_SEED, TEST_SEED = 1, 2, 3
 FROZEN_LAYERS = 15

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from basereward_mini import human_ratings, smollm2
 
+from basereward import train
 from basereward.config import Component, load_run
-from basereward.engine import train
 from basereward.plugins import manager
 
 NAMES = ("reward", "judge")

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import InternVLForConditionalGeneration, InternVLProcessor
 
+from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.internvl import InternVL
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError, ModelError
-from basereward.feature_cache import FeatureCache
 from basereward.media import Image, Video
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}

@@ -11,7 +11,7 @@ import torch
 
 from basereward.cli import main
 from basereward.config import Component
-from basereward.model import RewardModel
+from basereward.scoring.reward_model import RewardModel
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from basereward.cli import main
 from basereward.cli.plan import GPUS
-from basereward.engine.accelerators import ACCELERATORS
+from basereward.costs.accelerators import ACCELERATORS
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "basereward-7b.toml")
 Captured = pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ from served import Client, eventually
 import basereward
 from basereward import Comparison, RewardModel, cli
 from basereward.config import Component
-from basereward.ensemble import Ensemble
+from basereward.scoring.ensemble import Ensemble
 
 KEY = "another-long-key"
 RESPONSES = ["a cat", "a dog"]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+import runs
 
 from basereward.cli import main
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-import runs
 
 STUDY = """
 title = "Tiny"

@@ -18,10 +18,10 @@ from PIL import Image as Pillow
 from published import SETS
 
 from basereward import DataError
-from basereward.builtin import basereward_datasets
 from basereward.config import Component
 from basereward.data import NativeDataset, TRLDataset
 from basereward.plugins import PluginManager
+from basereward.plugins.builtin import basereward_datasets
 
 PLUGINS = PluginManager()
 
@@ -284,8 +284,8 @@ PICTURES = {
 def test_hostile_rows_are_listed_by_a_training_and_the_others_are_trained_on(
     tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
+    from basereward import train
     from basereward.config import DataConfig, RunConfig, Source, TrainConfig
-    from basereward.engine import train
 
     good = {
         "control tokens": {

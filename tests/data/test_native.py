@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from basereward import Comparison, DataError
 from basereward.data import NativeDataset, place_of
 from basereward.data.dataset import comparison_of
-from basereward.data.pictures import Media
+from basereward.data.media_paths import Media
 
 if TYPE_CHECKING:
     from pathlib import Path

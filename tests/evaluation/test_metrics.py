@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from basereward import Comparison, DataError
 from basereward.evaluation import pair_metrics
 from basereward.evaluation.metrics import Metrics, metrics_of
-from basereward.evaluation.pairs import PairCollector
+from basereward.evaluation.scored_pairs import PairCollector
 
 
 def metrics(*scored: tuple[Comparison, list[float]], gaps: tuple[float, ...] = (0.5, 1.5, 3.0)) -> Metrics:

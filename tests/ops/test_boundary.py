@@ -11,7 +11,7 @@ import torch
 from torch.utils.cpp_extension import include_paths
 
 from basereward.extension import include_dir, torch_macros
-from basereward.testing.simt import SANITIZERS
+from basereward.testing.native.simt import SANITIZERS
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++")

@@ -13,7 +13,7 @@ from torch.nn import functional
 from basereward.comparison import Comparison
 from basereward.config import Component
 from basereward.errors import ConfigError, DataError, ModelError
-from basereward.model import RewardModel
+from basereward.scoring.reward_model import RewardModel
 
 CRITIQUES = ["it is right", "the dog is no cat"]
 
@@ -215,7 +215,7 @@ def test_a_model_without_language_model_head_is_refused(tmp_path: Path) -> None:
 def test_another_template_than_the_one_it_was_saved_with_is_refused(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from basereward.judge_template import JudgeTemplate
+    from basereward.paradigms.judge_template import JudgeTemplate
 
     build(directory).save(tmp_path / "saved")
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from basereward.comparison import Comparison
 from basereward.config import Component
 from basereward.errors import ConfigError, DataError
-from basereward.model import RewardModel
+from basereward.scoring.reward_model import RewardModel
 
 TEXT = "<think>the cat is there</think><answer>{}</answer>"
 
@@ -233,7 +233,7 @@ def test_what_cant_be_is_refused(directory: Path, options: dict[str, Any], messa
 
 def test_pictures_must_stand_before_the_responses(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from basereward.comparison import Message
-    from basereward.judge_template import JudgeTemplate
+    from basereward.paradigms.judge_template import JudgeTemplate
 
     model = build(directory)
     picture = row().images[0]

@@ -12,14 +12,14 @@ from transformers import AutoTokenizer
 
 from basereward import Comparison
 from basereward.config import RunConfig, load_run
-from basereward.engine.architecture import Architecture
-from basereward.engine.flops import Counts
-from basereward.engine.run_directory import resolved
+from basereward.costs.architecture import Architecture
+from basereward.costs.flops import Counts
 from basereward.errors import ConfigError, DataError
+from basereward.planning.image_grids import Resized, Tiled
 from basereward.planning.lengths import Measure, Overrides, Row, lengths
-from basereward.planning.pictures import Resized, Tiled
-from basereward.planning.skeleton import skeleton
+from basereward.planning.meta_model import skeleton
 from basereward.plugins import PluginManager
+from basereward.training.run_directory import resolved
 
 NONE = Overrides()
 

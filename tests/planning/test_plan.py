@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from basereward.config import RunConfig, load_run
-from basereward.engine.accelerators import ACCELERATORS
-from basereward.engine.run_directory import resolved
+from basereward.costs.accelerators import ACCELERATORS
+from basereward.costs.communication import bandwidth, traffic
 from basereward.errors import ConfigError
 from basereward.planning.lengths import Overrides
+from basereward.planning.meta_model import skeleton
 from basereward.planning.plan import Plan, checked_mfu, plan
-from basereward.planning.skeleton import skeleton
-from basereward.planning.traffic import bandwidth, traffic
 from basereward.plugins import PluginManager
+from basereward.training.run_directory import resolved
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "basereward-7b.toml"
 H100 = ACCELERATORS["h100"]

@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from served import JSON, Client, chatml, encoded, png_that_declares
 
-from basereward.serving.dialects import dialects
+from basereward.serving.apis import dialects
 from basereward.serving.openapi import document
 
 POSTS = [path for dialect in dialects() for path in dialect.paths]

@@ -6,7 +6,7 @@ import re
 
 from served import Client
 
-from basereward.serving.dialects import dialects
+from basereward.serving.apis import dialects
 from basereward.serving.openapi import INFORMATION
 
 

@@ -19,8 +19,8 @@ from basereward import Comparison, RewardModel, cli
 from basereward.comparison import Message
 from basereward.media import Image
 from basereward.serving.access import Access
+from basereward.serving.apis.native import Native
 from basereward.serving.app import Server
-from basereward.serving.dialects.native import Native
 from basereward.serving.engine import ModelEngine
 from basereward.serving.limits import Limits
 from basereward.serving.problems import PROBLEMS

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basereward.evaluation.measure import share
+from basereward.stats.measure import share
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
 from basereward.study.results import Columns, Results, RunResult

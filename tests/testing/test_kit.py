@@ -9,8 +9,6 @@ import textwrap
 from pathlib import Path
 from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import pytest
 from broken_paradigms import Sound
 from mutants import Mutant, check_of

@@ -8,7 +8,7 @@ from basereward.comparison import Comparison, Message, Part
 from basereward.data.curation.fingerprints import collapsed
 from basereward.data.curation.step import Step, with_prompt, with_responses, with_texts
 from basereward.errors import DataError
-from basereward.media import Image
+from basereward.media.image import Image
 
 SPELLINGS = re.compile(
     r"<image>|<\|?image_?\d*\|?>|<img>|</img>|<ImageHere>|<\|image_pad\|>|<\|vision_start\|>|<\|vision_end\|>"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from basereward.comparison import Comparison
-from basereward.data.curation.duplicates import unopened
 from basereward.data.curation.fingerprints import PerceptualIndex, key_of, perceptual_hash, question_of
+from basereward.data.curation.near_duplicates import unopened
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
-from basereward.media import Image
-from basereward.options import Component
-from basereward.plugins import PluginManager
+from basereward.media.image import Image
+from basereward.plugins.options import Component
+from basereward.plugins.plugin_manager import PluginManager
 
 SAME_PICTURE, LIKE_PICTURE, SAME_QUESTION = "same picture", "similar picture", "same question"
 

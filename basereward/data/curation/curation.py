@@ -15,8 +15,8 @@ from basereward.comparison import Comparison
 from basereward.data.curation.step import Step
 from basereward.data.dataset import place_of
 from basereward.errors import ConfigError, DataError
-from basereward.options import Component, did_you_mean, resolved_options
-from basereward.plugins import PluginManager
+from basereward.plugins.options import Component, did_you_mean, resolved_options
+from basereward.plugins.plugin_manager import PluginManager
 
 _PACKAGE = "basereward.data.curation"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from basereward.comparison import Comparison
-    from basereward.media import Image
+    from basereward.media.image import Image
 
 GRID, COLOUR_GRID = 8, 4
 STEP, COLOUR_STEP, GREY = 4, 6, 128  # of 255

@@ -9,7 +9,7 @@ from typing import Any
 from basereward.comparison import Comparison
 from basereward.data.curation.step import Step, best_and_worst, with_responses
 from basereward.data.dataset import place_of
-from basereward.data.reading import read_rows
+from basereward.data.reading.rows import read_rows
 from basereward.errors import ConfigError, DataError
 
 

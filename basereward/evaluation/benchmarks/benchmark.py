@@ -16,17 +16,17 @@ import numpy as np
 
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import text_of
-from basereward.data.files import local_path
+from basereward.data.reading.paths import local_path
 from basereward.errors import DataError
-from basereward.evaluation.measure import Score
-from basereward.evaluation.pairs import CATEGORY, GROUP
+from basereward.evaluation.scored_pairs import CATEGORY, GROUP
+from basereward.stats.measure import Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from basereward.comparison import Comparison
-    from basereward.data.reading import Row
-    from basereward.evaluation.measure import Measure
+    from basereward.data.reading.rows import Row
+    from basereward.stats.measure import Measure
 
 
 @dataclass(frozen=True, slots=True)

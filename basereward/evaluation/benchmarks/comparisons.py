@@ -9,13 +9,13 @@ import numpy as np
 from basereward.data.formats import own_row
 from basereward.evaluation.benchmarks.benchmark import Benchmark
 from basereward.evaluation.benchmarks.credit import by_category, group_accuracy, pair_accuracy
-from basereward.evaluation.measure import Measure, average
+from basereward.stats.measure import Measure, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 

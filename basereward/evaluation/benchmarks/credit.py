@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from basereward.evaluation.measure import Kind, Measure, share
+from basereward.stats.measure import Kind, Measure, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

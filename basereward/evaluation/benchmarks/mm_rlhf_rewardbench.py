@@ -9,14 +9,14 @@ from basereward.data.fields import text_of, without_marks
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark
 from basereward.evaluation.benchmarks.credit import group_accuracy, pair_accuracy
-from basereward.evaluation.measure import Measure, average
-from basereward.evaluation.pairs import CATEGORY, GROUP
-from basereward.media import Video
+from basereward.evaluation.scored_pairs import CATEGORY, GROUP
+from basereward.media.image import Video
+from basereward.stats.measure import Measure, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 from basereward.data.fields import text_of
 from basereward.evaluation.benchmarks.benchmark import Benchmark
 from basereward.evaluation.benchmarks.credit import by_category, pair_accuracy
-from basereward.evaluation.measure import Measure, average
-from basereward.evaluation.pairs import CATEGORY
+from basereward.evaluation.scored_pairs import CATEGORY
+from basereward.stats.measure import Measure, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 SECTIONS = {

@@ -10,8 +10,8 @@ import numpy as np
 from basereward.data.fields import text_of
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
-from basereward.evaluation.measure import Measure, Part, average, share
-from basereward.evaluation.pairs import CATEGORY, GROUP
+from basereward.evaluation.scored_pairs import CATEGORY, GROUP
+from basereward.stats.measure import Measure, Part, average, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 TIES = "Ties"

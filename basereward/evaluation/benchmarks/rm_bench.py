@@ -8,8 +8,8 @@ import numpy as np
 
 from basereward.data.fields import text_of
 from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
-from basereward.evaluation.measure import Measure, average, share
-from basereward.evaluation.pairs import CATEGORY
+from basereward.evaluation.scored_pairs import CATEGORY
+from basereward.stats.measure import Measure, average, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.evaluation.measure import Kind
+    from basereward.stats.measure import Kind
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = ("chat", "math", "code", "safety")

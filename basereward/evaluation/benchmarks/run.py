@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.evaluation.benchmarks.published import Published, published_of
-from basereward.evaluation.evaluation import Evaluation, evaluate
+from basereward.evaluation.evaluator import Evaluation, evaluate
 from basereward.evaluation.metrics import GAPS
 
 if TYPE_CHECKING:
-    from basereward.evaluation.measure import Score
-    from basereward.evaluation.scoring import Scorer
+    from basereward.scoring.ordered import Scorer
+    from basereward.stats.measure import Score
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class BenchmarkRun:
 
         `report.html` needs no other file; its plots are drawn only where matplotlib is installed.
         """
-        from basereward.evaluation.benchmarks import page
+        from basereward.evaluation.benchmarks import report
 
         directory = Path(directory)
         for entry in self.entries:
             facts = {"model": entry.model, "benchmark": self.name, "data": self.data}
             entry.evaluation.save(directory / entry.folder, facts)
-        (directory / "report.html").write_text(page.html(self, directory), encoding="utf-8")
-        (directory / "report.md").write_text(page.markdown(self), encoding="utf-8")
+        (directory / "report.html").write_text(report.html(self, directory), encoding="utf-8")
+        (directory / "report.md").write_text(report.markdown(self), encoding="utf-8")
         whole = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
         # Last, so that a directory with a report.json has all the rest too.
         (directory / "report.json").write_text(whole + "\n", encoding="utf-8")

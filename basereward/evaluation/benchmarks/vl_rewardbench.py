@@ -11,16 +11,16 @@ from basereward.data.fields import text_of, without_marks
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
 from basereward.evaluation.benchmarks.credit import pair_accuracy
-from basereward.evaluation.measure import Measure, average
-from basereward.evaluation.pairs import CATEGORY, GROUP
+from basereward.evaluation.scored_pairs import CATEGORY, GROUP
+from basereward.stats.measure import Measure, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.evaluation.measure import Kind
+    from basereward.stats.measure import Kind
 
 GROUPS = ("general", "hallucination", "reasoning")
 

@@ -15,7 +15,7 @@ import torch
 from basereward_example_op.ops import gated_reward, library, reference
 from torch import Tensor
 
-from basereward.testing.timing import Case, keep_large_blocks, machine, measure
+from basereward.testing.native.timing import Case, keep_large_blocks, machine, measure
 
 SIZES = [(16, 3584), (128, 3584), (1024, 3584)]  # responses of a batch, width of a 7B model
 

@@ -11,8 +11,14 @@ from torch.testing import assert_close
 from torch.utils.cpp_extension import include_paths
 
 from basereward.extension import torch_macros
-from basereward.testing.nvcc import ARCHITECTURES, MOST_REGISTERS, NVCC, usage_of
-from basereward.testing.simt import COMPILER, as_array, as_floats, compile_module, same_under_every_schedule
+from basereward.testing.native.nvcc import ARCHITECTURES, MOST_REGISTERS, NVCC, usage_of
+from basereward.testing.native.simt import (
+    COMPILER,
+    as_array,
+    as_floats,
+    compile_module,
+    same_under_every_schedule,
+)
 
 CSRC = Path(__file__).parents[1] / "csrc"
 

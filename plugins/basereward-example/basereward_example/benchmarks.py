@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.data.reading import Row
+    from basereward.data.reading.rows import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.evaluation.measure import Measure
+    from basereward.stats.measure import Measure
 
 
 class Duels(Benchmark):

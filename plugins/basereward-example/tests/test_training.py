@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from basereward import train
 from basereward.cli import main
 from basereward.config import load_run
-from basereward.engine import train
 
 ROOT = Path(__file__).parents[1]
 

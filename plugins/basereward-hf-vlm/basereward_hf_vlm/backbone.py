@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.language_head import LanguageHead
-from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer, save_model
-from basereward.chat import Chat
+from basereward.backbones.chat_template import Chat
+from basereward.backbones.lm_head import LanguageHead
+from basereward.backbones.transformers_model import Decoder, load_model, load_tokenizer, save_model
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import IGNORED, Forest, Tree

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from basereward.backbones.pretrained import source_arguments
+from basereward.backbones.transformers_model import source_arguments
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.media import Image
 

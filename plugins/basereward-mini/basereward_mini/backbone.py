@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.language_head import LanguageHead
-from basereward.backbones.pretrained import Decoder, load_model, load_tokenizer
-from basereward.chat import Chat
+from basereward.backbones.chat_template import Chat
+from basereward.backbones.feature_cache import FeatureCache, key_of
+from basereward.backbones.lm_head import LanguageHead
+from basereward.backbones.transformers_model import Decoder, load_model, load_tokenizer
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
-from basereward.feature_cache import FeatureCache, key_of
 from basereward.forest import Forest, Tree
 from basereward.media import Image
 from basereward_mini import assets, smollm2

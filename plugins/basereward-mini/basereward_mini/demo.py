@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from basereward import train
 from basereward.comparison import Comparison
 from basereward.config import Component, load_run
-from basereward.engine import train
 from basereward.evaluation import Evaluation, Interval, evaluate
-from basereward.model import RewardModel
+from basereward.scoring.reward_model import RewardModel
 from basereward_mini import smollm2
 from basereward_mini.alignment import save_aligned
 from basereward_mini.openmoji import OpenMojiCaptions

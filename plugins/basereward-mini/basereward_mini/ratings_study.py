@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from basereward import train
 from basereward.config import Component, load_run
-from basereward.engine import train
 from basereward.evaluation import evaluate
-from basereward.model import RewardModel
+from basereward.scoring.reward_model import RewardModel
 from basereward_mini import human_ratings, smollm2
 from basereward_mini.human_ratings import GAPS, HumanRatings
 

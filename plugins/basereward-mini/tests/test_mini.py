@@ -29,8 +29,8 @@ from basereward_mini.openmoji import OpenMojiCaptions, split_of
 from basereward_mini.openmoji import picture as picture_of
 
 from basereward import Comparison, RewardModel
+from basereward.backbones.feature_cache import FeatureCache
 from basereward.config import Component
-from basereward.feature_cache import FeatureCache
 from basereward.heads import MLP
 from basereward.plugins import PluginManager
 

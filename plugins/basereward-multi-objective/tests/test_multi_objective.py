@@ -15,7 +15,7 @@ from basereward_multi_objective.ratings import ratings_of
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
-from basereward.data.ratings import HelpSteer
+from basereward.data.published.ratings import HelpSteer
 from basereward.errors import ConfigError, DataError
 from basereward.forest import Tree, pack
 

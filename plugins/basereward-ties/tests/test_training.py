@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from basereward import Comparison, RewardModel
+from basereward import Comparison, RewardModel, train
 from basereward.cli import main
 from basereward.config import load_run
-from basereward.engine import train
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

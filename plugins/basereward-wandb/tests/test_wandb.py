@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from basereward.engine.run_log import RunLog
 from basereward.plugins import PluginManager, PluginWarning
+from basereward.training.run_log import RunLog
 
 HERE = Path(__file__).parents[1]
 BLOCK = 32768  # bytes
@@ -28,7 +28,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-from basereward.engine.run_log import RunLog
+from basereward.training.run_log import RunLog
 from basereward.plugins import PluginManager
 
 for run_dir, offset, steps in eval(sys.argv[1]):

@@ -8,7 +8,7 @@ from pathlib import Path
 from basereward import Comparison
 from basereward.evaluation import Score
 from basereward.evaluation.benchmarks.run import run_benchmark
-from basereward.evaluation.judges import judge_of
+from basereward.scoring.baselines import judge_of
 
 
 class Coins:

@@ -1,0 +1,414 @@
+"""Run files: TOML to frozen dataclasses, with every mistake named by file, table and key."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from basereward.config import toml
+from basereward.config.overrides import merged, put, value_of
+from basereward.errors import ConfigError
+from basereward.plugins.options import Component, Mismatch, from_table
+
+__all__ = [
+    "Component",
+    "DataConfig",
+    "LoraConfig",
+    "MixtureConfig",
+    "RunConfig",
+    "Source",
+    "Stage",
+    "TrainConfig",
+    "load_run",
+    "run_table",
+    "stage_runs",
+    "to_toml",
+    "value_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Source(Component):
+    """A data set to train on, and its part in the mixture.
+
+    Args:
+        weight: How often an epoch shows each of its rows: 0.5 is every other row, 2 is each twice.
+        max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
+            before `weight`.
+        multimodal: Whether `data.mixture.multimodal_share` counts it among the data with pictures; None to
+            tell by its first row.
+    """
+
+    weight: float = 1.0
+    max_rows: int | None = None
+    multimodal: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check(("weight",), self.weight, 0 <= self.weight < float("inf"), "0 or above")
+        _check(("max_rows",), self.max_rows, self.max_rows is None or self.max_rows >= 1, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """How many rows of each data set an epoch shows; none of this changes how many it shows in all.
+
+    Args:
+        temperature: 1 leaves the data sets in proportion to their sizes, larger values make them more alike.
+            Rows of a data set go with the power 1 / temperature of its size.
+        multimodal_share: Share of the rows that are to be of data sets with pictures; None for as it comes.
+        shuffle_buffer: Rows in memory at once where the data is streamed; they are shuffled among each other.
+    """
+
+    temperature: float = 1.0
+    multimodal_share: float | None = None
+    shuffle_buffer: int = 4096
+
+    def __post_init__(self) -> None:
+        _check(("temperature",), self.temperature, 0 < self.temperature < float("inf"), "above 0")
+        share = self.multimodal_share
+        _check(("multimodal_share",), share, share is None or 0 <= share <= 1, "from 0 to 1")
+        _check(("shuffle_buffer",), self.shuffle_buffer, self.shuffle_buffer >= 1, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is trained on and what is held out.
+
+    Args:
+        train: What to train on; each a `[[data.train]]` table with a `name`, mostly a `path`, its part in the
+            mixture, and options of the data set.
+        eval: Held-out data sets: `[[data.eval]]` tables with `name`, `path` and options.
+        on_bad_row: Whether a row that can't be used ends the run, or is listed in `rejected.jsonl`.
+        mixture: How many rows of each data set an epoch shows.
+        curation: Steps that the training data goes through in this order: `[[data.curation]]` tables with the
+            step's `name` and its options.
+        streaming: Whether the training data is read while it is trained on, instead of being held in memory.
+    """
+
+    train: tuple[Source, ...]
+    eval: tuple[Component, ...] = ()
+    on_bad_row: Literal["fail", "skip"] = "skip"
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    curation: tuple[Component, ...] = ()
+    streaming: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise Mismatch(("train",), "must name at least one data set")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters instead of the weights themselves (arXiv 2106.09685), by PEFT.
+
+    The backbone is frozen but for its adapters; the head is trained as ever. Models are saved with the
+    adapters merged into their weights, and the adapters alone in PEFT's own format beside them.
+
+    Args:
+        rank: Of the product of two matrices that is added to each weight.
+        alpha: What that product is multiplied by, after it is divided by the rank.
+        dropout: Share of an adapter's inputs dropped in training.
+        targets: Ends of the names of linear layers that get an adapter, such as `q_proj`; `all-linear` for
+            every one.
+        parts: Parts of the backbone that get adapters.
+        whole_parts: Parts whose weights themselves are trained, such as `projector`.
+        rslora: Whether `alpha` is divided by the root of the rank instead (arXiv 2312.03732).
+        dora: Whether magnitudes are trained beside directions (arXiv 2402.09353).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    parts: tuple[str, ...] = ("language",)
+    whole_parts: tuple[str, ...] = ()
+    rslora: bool = False
+    dora: bool = False
+
+    def __post_init__(self) -> None:
+        _check(("rank",), self.rank, self.rank >= 1, "at least 1")
+        _check(("alpha",), self.alpha, 0 < self.alpha < float("inf"), "above 0")
+        _check(("dropout",), self.dropout, 0 <= self.dropout < 1, "from 0 up to, not including, 1")
+        for name in ("targets", "parts"):
+            if not getattr(self, name):
+                raise Mismatch((name,), "must not be empty; leave out [train.lora] to train without adapters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Args:
+        epochs: Passes over the training data; a fraction ends within a pass.
+        max_steps: Optimiser steps after which training ends, if that comes first.
+        batch_size: Comparisons an optimiser step.
+        micro_batch_size: Comparisons a forward pass; None for the whole batch. Changes memory, not results.
+        micro_batch_tokens: Places for tokens in a forward pass, a comparison's prompt counted once; None for
+            no limit. Changes memory, not results.
+        micro_batch_patches: Patches of pictures in a forward pass; None for no limit. Changes memory, not
+            results.
+        num_workers: Threads of each process that open pictures and tokenise ahead.
+        parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
+            part of it.
+        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all.
+        lr: Peak learning rate.
+        lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
+        optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
+            (arXiv 1804.04235), and whose rates are relative to the weights' own size; or `adamw-8bit`, whose
+            moments take a quarter of the memory (bitsandbytes, arXiv 2110.02861).
+        weight_decay: Share of a weight taken off at a rate of 1; not on biases and norms.
+        betas: Of AdamW.
+        warmup_fraction: Share of the steps in which the learning rate rises linearly.
+        schedule: What the learning rate does after that.
+        clip_norm: Largest norm of the gradient; 0 for no clipping.
+        precision: What matrix products are computed in; `auto` takes bf16 where it is faster.
+        freeze: Parts of the model that aren't trained, such as `vision`.
+        lora: Trains adapters instead of the backbone's weights; None to train the weights.
+        ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
+            (1 + step) / (10 + step); the average is what is evaluated and saved. 0 for no average.
+        activation_checkpointing: Whether each layer is computed again in the backward pass instead of its
+            results being kept. Changes memory and time, not results.
+        eval_every: Steps between evaluations; None for one after each epoch.
+        best_by: Metric of the held-out data by which the best model is chosen, equal ones by `log_loss`.
+            Larger is better, but of `log_loss`, `brier` and `ece`; a minus, as in `-reward_std`, says that
+            smaller is.
+        patience: Evaluations in a row that may be no better than the best before training ends; None for any
+            number.
+        save_every: Steps between checkpoints; None for one at each evaluation.
+        keep_checkpoints: How many checkpoints are kept; with 2 there is another where the newest is damaged.
+        log_every: Steps between records in the log.
+        shuffle: Whether each epoch has an order of its own.
+    """
+
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    micro_batch_tokens: int | None = None
+    micro_batch_patches: int | None = None
+    num_workers: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    shard_ranks: int | None = None
+    lr: float = 3e-6
+    lr_parts: Mapping[str, float] = field(default_factory=dict)
+    optimizer: Literal["adamw", "adafactor", "adamw-8bit"] = "adamw"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_fraction: float = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip_norm: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
+    ema_decay: float = 0.0
+    activation_checkpointing: bool = False
+    eval_every: int | None = None
+    best_by: str = "accuracy"
+    patience: int | None = None
+    save_every: int | None = None
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        counts = (
+            "max_steps",
+            "batch_size",
+            "num_workers",
+            "shard_ranks",
+            "keep_checkpoints",
+            "eval_every",
+            "save_every",
+            "log_every",
+            "patience",
+        )
+        for name in (*counts, "micro_batch_size", "micro_batch_tokens", "micro_batch_patches"):
+            value = getattr(self, name)
+            _check((name,), value, value is None or value >= 1, "at least 1")
+        _check(("epochs",), self.epochs, 0 < self.epochs < float("inf"), "above 0")
+        for name in ("lr", "weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            _check((name,), value, 0 <= value < float("inf"), "0 or above")
+        for part, value in self.lr_parts.items():
+            _check(("lr_parts", part), value, 0 <= value < float("inf"), "0 or above")
+        for index, value in enumerate(self.betas):
+            _check(("betas", str(index)), value, 0 <= value < 1, "from 0 up to, not including, 1")
+        _check(("warmup_fraction",), self.warmup_fraction, 0 <= self.warmup_fraction <= 1, "from 0 to 1")
+        _check(("ema_decay",), self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to, not including, 1")
+        if self.optimizer == "adafactor" and self.betas != (0.9, 0.999):
+            raise Mismatch(("betas",), "is of AdamW, and the optimizer is 'adafactor'; leave it out")
+        if self.parallel == "fsdp" and self.optimizer != "adamw":
+            reason = f"not {self.optimizer!r}, which needs whole matrices"
+            raise Mismatch(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of several trainings that a run consists of, each going on with the model of the one before.
+
+    Args:
+        name: Its results lie in a directory of this name in the run's.
+        start: Which model of the stage before it starts from: its `last`, or its `best` on held-out data.
+        data: What differs from the run's own `data`; a list replaces the run's whole list.
+        train: What differs from the run's own `train`.
+    """
+
+    name: str
+    start: Literal["last", "best"] = "last"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise Mismatch(("name",), f"must be of letters, digits, - and _, not {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training: what is built, from what it learns, and where it leaves its results.
+
+    Paths are relative to the directory that the run is started in.
+
+    Args:
+        output: Directory of the run.
+        seed: Of every random choice.
+        backbone: Makes hidden states; its option `model` says where the weights are.
+        head: Makes rewards of hidden states.
+        loss: Compares rewards with ranks.
+        paradigm: Puts the three together.
+        data: What is trained on and what is held out.
+        train: How.
+        cache: Directory of what frozen weights made of inputs, which epochs and runs share: features of
+            pictures where the vision tower is frozen, hidden states where the whole backbone is; None to
+            keep nothing. It changes no result.
+        init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
+        stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
+            tables with a `name` and what differs in `data` and `train`.
+        plugins: Modules to load as plugins, as `-p MODULE` does.
+    """
+
+    output: str
+    seed: int = 0
+    init: str | None = None
+    cache: str | None = None
+    plugins: tuple[str, ...] = ()
+    backbone: Component
+    head: Component = Component("mlp")  # noqa: RUF009
+    loss: Component = Component("bradley-terry")  # noqa: RUF009
+    paradigm: Component = Component("scalar")  # noqa: RUF009
+    data: DataConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.output:
+            raise Mismatch(("output",), "must be the path of a directory, not an empty string")
+        _check(("seed",), self.seed, 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
+        names = [stage.name for stage in self.stages]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise Mismatch(("stages", str(number), "name"), f"is {name!r}, as another stage's is")
+        if self.stages:
+            stage_runs(self)  # which finds their mistakes now, not when their turn comes
+        elif not self.data.eval:
+            for key, default in (("best_by", "accuracy"), ("patience", None)):
+                if getattr(self.train, key) != default:
+                    raise Mismatch(("train", key), "needs held-out data; add a [[data.eval]] table")
+
+
+def stage_runs(run: RunConfig) -> list[RunConfig]:
+    """Return the run of each stage, from the first to the last; of a run without stages itself alone.
+
+    Raises:
+        Mismatch: When what differs in a stage is no setting of a run.
+    """
+    if not run.stages:
+        return [run]
+    table = toml.plain(run)
+    del table["stages"]
+    found = []
+    for number, stage in enumerate(run.stages):
+        own = {**table, "output": str(Path(run.output, stage.name))}
+        if number:
+            model = "model" if stage.start == "best" else "last"
+            own["init"] = str(Path(run.output, run.stages[number - 1].name, model))
+        try:
+            found.append(from_table(RunConfig, merged(own, {"data": stage.data, "train": stage.train})))
+        except Mismatch as error:
+            raise Mismatch(("stages", str(number), *error.path), error.reason) from None
+    return found
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file.
+
+    Args:
+        path: The TOML file.
+        overrides: Settings `KEY=VALUE` that replace the file's, such as `train.lr=1e-5` or
+            `data.train.0.path=a.jsonl`. A value is TOML; a bare word that is no TOML is a string.
+
+    Raises:
+        ConfigError: Naming file, table and key, or the override.
+    """
+    table = run_table(path)
+    places = {}
+    for override in overrides:
+        places[put(table, override)] = f"--set {override}"
+    try:
+        run: RunConfig = from_table(RunConfig, table)
+    except Mismatch as error:
+        place = next((text for keys, text in places.items() if error.path[: len(keys)] == keys), path)
+        raise ConfigError(f"{place}: {error}") from error
+    return run
+
+
+def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the tables of a run file, put into those of the one that its key `base` names, if it has that.
+
+    A component that is named anew takes the other's place with all its options; so does a list.
+
+    Args:
+        path: The TOML file; its `base` is a path from there.
+        changed_by: The files of which it is the base.
+
+    Raises:
+        ConfigError: When a file can't be read, or is its own base.
+    """
+    table = read_toml(path)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
+    changed_by += (Path(path).resolve(),)
+    if Path(path).parent.joinpath(base).resolve() in changed_by:
+        raise ConfigError(f"{path}: base = {base!r} leads back to a file that it is the base of")
+    return merged(run_table(Path(path).parent / base, changed_by=changed_by), table)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        ConfigError: When it can't be read, or is none.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+
+
+def to_toml(run: RunConfig) -> str:
+    """Return a run as TOML that `load_run` reads back as the same run, defaults included."""
+    return toml.document(run)
+
+
+def _check(path: tuple[str, ...], value: object, holds: bool, range_: str) -> None:
+    if not holds:
+        raise Mismatch(path, f"must be {range_}, not {value}")

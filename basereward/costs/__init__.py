@@ -1,0 +1,1 @@
+"""FLOPs, memory and traffic of an architecture on an accelerator, by formula."""

@@ -1,0 +1,222 @@
+"""Steps against repetition: rows that are nearly the same, and pictures that are in very many rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal
+
+from basereward.comparison import Comparison
+from basereward.data.curation.fingerprints import (
+    PerceptualIndex,
+    collapsed,
+    key_of,
+    perceptual_hash,
+    question_of,
+    shingles,
+)
+from basereward.data.curation.step import Step
+from basereward.data.dataset import place_of
+from basereward.errors import ConfigError, DataError
+from basereward.media.image import Image
+
+NUM_HASHES = 128
+SEED = 42
+
+
+class NearDuplicates(Step):
+    """Of rows that are the same, or nearly, keep the first.
+
+    The same are rows with the same pictures, prompts and responses, letter case and white space aside. Nearly
+    the same are rows with the same pictures and the same words in the prompt whose responses, those of equal
+    rank with each other, share most of their runs of three words: MinHash estimates the Jaccard index.
+
+    Args:
+        threshold: Jaccard index from which on texts are nearly the same; 1 for rows that are the same only.
+        by: "row" as above; "prompt" to keep one row of each prompt, near ones included, with its pictures.
+        max_distance: Bits of 192 by which perceptual hashes of the same picture may differ; None to take
+            pictures for the same if their files are.
+    """
+
+    name = "near-duplicates"
+    is_rowwise = False
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.9,
+        by: Literal["row", "prompt"] = "row",
+        max_distance: int | None = None,
+    ) -> None:
+        if not 0 < threshold <= 1:
+            raise ConfigError(f"threshold is {threshold:g}; it is above 0, and at most 1")
+        self.threshold = threshold
+        self.by = by
+        self.pictures = Pictures(max_distance)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self.pictures.reset()
+        self._same: dict[bytes, str] = {}
+        self._near = None if self.threshold == 1 else _near_index(self.threshold)
+
+    def __call__(self, comparison: Comparison) -> Comparison | DataError:
+        """Drop or keep."""
+        try:
+            pictures = [self.pictures.name_of(image) for image in comparison.images]
+            pictures += [video.digest for video in comparison.videos]
+        except DataError as error:
+            return unopened(error)
+        texts = [f"{message.role} {collapsed(message.text)}" for message in comparison.prompt]
+        if self.by == "row":
+            texts += sorted(f"{place} {collapsed(text)}" for place, text in _placed(comparison))
+        key = key_of([*pictures, *texts])
+        if key in self._same:
+            return DataError(f"same row: as {self._same[key]}")
+        name = place_text(comparison)
+        if self._near is not None:
+            hashes = _min_hash(self._tokens(comparison, pictures))
+            near = self._near.get_duplicates(hashes)
+            if near:
+                return DataError(f"nearly the same row: as {min(near)[_DIGITS:]}")
+            self._near.add(f"{len(self._same):0{_DIGITS}d}{name}", hashes)
+        self._same[key] = name
+        return comparison
+
+    def _tokens(self, comparison: Comparison, pictures: list[str]) -> list[str]:
+        """Return what two rows have to share most of; tokens of rows with other pictures are all others."""
+        if self.by == "prompt":
+            group = key_of(pictures).hex()
+            texts = [(message.role, message.text) for message in comparison.prompt]
+        else:
+            group = key_of([*pictures, question_of(comparison)]).hex()
+            texts = [(str(place), text) for place, text in _placed(comparison)]
+        return [f"{group} {kind} {shingle}" for kind, text in texts for shingle in shingles(text)]
+
+
+class MaxPerImage(Step):
+    """Keep at most some rows of each picture; rows without pictures stay.
+
+    Args:
+        num_rows: How many.
+        max_distance: Bits of 192 by which perceptual hashes of the same picture may differ; None to take
+            pictures for the same if their files are.
+    """
+
+    name = "max-per-image"
+    is_rowwise = False
+
+    def __init__(self, *, num_rows: int = 1, max_distance: int | None = None) -> None:
+        if num_rows < 1:
+            raise ConfigError(f"num_rows is {num_rows}; it is at least 1")
+        self.num_rows = num_rows
+        self.pictures = Pictures(max_distance)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self.pictures.reset()
+        self._counts: Counter[str] = Counter()
+
+    def __call__(self, comparison: Comparison) -> Comparison | DataError:
+        """Drop or keep."""
+        try:
+            pictures = {self.pictures.name_of(image) for image in comparison.images}
+        except DataError as error:
+            return unopened(error)
+        if any(self._counts[picture] >= self.num_rows for picture in pictures):
+            return DataError(f"picture in {self.num_rows} earlier rows", field="images")
+        self._counts.update(pictures)
+        return comparison
+
+
+class Pictures:
+    """Names of pictures: one name for all that count as the same picture.
+
+    Args:
+        max_distance: Bits by which perceptual hashes of the same picture may differ; None for same files.
+    """
+
+    def __init__(self, max_distance: int | None) -> None:
+        self.max_distance = max_distance
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pictures."""
+        self._index = PerceptualIndex(self.max_distance or 0)
+        self._names: dict[str, str] = {}
+
+    def name_of(self, image: Image) -> str:
+        """Return the digest of the first picture that counts as the same.
+
+        Raises:
+            DataError: When the picture can't be read, or opened where that is needed.
+        """
+        digest = image.digest
+        if self.max_distance is None:
+            return digest
+        if digest not in self._names:
+            hash_ = perceptual_hash(image)
+            near = self._index.find(hash_)
+            if not near:
+                self._index.add(hash_, digest)
+            self._names[digest] = near[0] if near else digest
+        return self._names[digest]
+
+
+def unopened(error: DataError) -> DataError:
+    """Return the reason to drop a row whose picture can't be compared."""
+    return DataError(f"picture can't be opened: {error.reason}", field="images")
+
+
+def place_text(comparison: Comparison) -> str:
+    """Return where a comparison was read, or its id."""
+    place = place_of(comparison)
+    return f"{place['file']}:{place['line']}" if place["file"] else comparison.id or "a row without id"
+
+
+def _placed(comparison: Comparison) -> list[tuple[int, str]]:
+    """Return each response with its place among the ranks, 0 for the best."""
+    ranks = comparison.ranks or (0.0,) * len(comparison.responses)
+    places = {rank: place for place, rank in enumerate(sorted(set(ranks)))}
+    return [(places[rank], response) for rank, response in zip(ranks, comparison.responses, strict=True)]
+
+
+_DIGITS = 12
+"""Of the number before a row's place in the index, by which the earliest of several is found."""
+
+
+def num_bands(threshold: float) -> int:
+    """Return into how few bands hashes can be cut so that 99 % of the pairs at the threshold meet in one."""
+    bands = 1
+    while bands < NUM_HASHES and (1 - threshold ** (NUM_HASHES / bands)) ** bands > 0.01:
+        bands *= 2
+    return bands
+
+
+def _near_index(threshold: float) -> Any:
+    # Its own choice of bands misses one pair in eighty that has 98 % in common.
+    return _rensa().RMinHashDeduplicator(
+        threshold=threshold,
+        num_perm=NUM_HASHES,
+        use_lsh=True,
+        num_bands=num_bands(threshold),
+        seed=SEED,
+    )
+
+
+def _min_hash(tokens: list[str]) -> Any:
+    hashes = _rensa().RMinHash(num_perm=NUM_HASHES, seed=SEED)
+    hashes.update(tokens)
+    return hashes
+
+
+def _rensa() -> Any:
+    try:
+        import rensa
+    except ImportError as error:
+        raise ConfigError(
+            "finding near duplicates needs rensa; run pip install 'basereward[data]', or set threshold = 1 "
+            "for rows that are the same"
+        ) from error
+    return rensa

@@ -1,0 +1,114 @@
+"""Pictures behind URLs: fetched from allowed hosts only, once, into a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from basereward.errors import DataError
+from basereward.media.image import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+TIMEOUT_SECONDS = 10
+"""How long a host may be silent."""
+MAX_SECONDS = 60
+"""How long a picture may take in all."""
+BLOCK = 1 << 16
+
+
+def fetched(url: str, hosts: Collection[str], field: str) -> Path:
+    """Return a file with what is behind a URL, fetching it if that has not happened before.
+
+    Args:
+        url: The URL, http or https.
+        hosts: Hosts that it and all redirects must be of; a port counts where one is written.
+        field: The row's field, for the error.
+
+    Raises:
+        DataError: When the host is not allowed, does not answer in time, or gives more than `MAX_BYTES`.
+    """
+    check_host(url, hosts, field)
+    path = cache_directory() / hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
+    if path.exists():
+        return path
+    content = _download(url, hosts, field)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    os.replace(aside, path)
+    return path
+
+
+def check_host(url: str, hosts: Collection[str], field: str) -> None:
+    """Refuse a URL whose host is not allowed.
+
+    Raises:
+        DataError: Saying which option allows it.
+    """
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, (parts.hostname or "").lower()
+    except ValueError as error:
+        raise DataError(f"is no URL: {url:.60}", field=field) from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise DataError(f"must be a file, or a URL of http or https, not {url:.60}", field=field)
+    if not {host, f"{host}:{port}"} & set(hosts):
+        raise DataError(
+            f"is a URL ({url:.60}), and nothing is fetched from {host}; allow it by the option "
+            f"media_hosts = [{host!r}], or download the file",
+            field=field,
+        )
+
+
+def cache_directory() -> Path:
+    """Return where fetched files are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "basereward" / "media"
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to allowed hosts only."""
+
+    def __init__(self, hosts: Collection[str], field: str) -> None:
+        self.hosts = hosts
+        self.field = field
+
+    def redirect_request(
+        self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        try:
+            check_host(newurl, self.hosts, self.field)
+        except DataError:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(url: str, hosts: Collection[str], field: str) -> bytes:
+    opener = urllib.request.build_opener(_Redirects(hosts, field))
+    request = urllib.request.Request(url, headers={"User-Agent": "basereward"})
+    end = time.monotonic() + MAX_SECONDS
+    content = bytearray()
+    try:
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            while block := answer.read1(BLOCK):
+                content += block
+                if len(content) > MAX_BYTES:
+                    raise DataError(f"{url:.60} has more than the {MAX_BYTES:,} bytes allowed", field=field)
+                if time.monotonic() > end:
+                    raise DataError(f"{url:.60} took more than {MAX_SECONDS} seconds", field=field)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DataError(f"{url:.60} can't be fetched: the host answers {error.code}", field=field) from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise DataError(f"{url:.60} can't be fetched", field=field) from error
+    return bytes(content)

@@ -1,0 +1,1 @@
+"""Readers of the preference data sets as they are published."""

@@ -1,0 +1,76 @@
+"""MMPR: a file that lists many files, each with its own directory of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from basereward.data.published.pairs import QuestionDataset
+from basereward.data.reading.paths import files_of
+from basereward.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from basereward.comparison import Comparison
+    from basereward.data.reading.rows import Row
+
+META = "meta.json"
+
+
+class MMPR(QuestionDataset):
+    """MMPR v1.2 (arXiv 2411.10442): `OpenGVLab/MMPR-v1.2`, unpacked; its `meta.json` or the directory of it.
+
+    `meta.json` names for each part the JSONL file and the directory that its pictures' paths start from. Rows
+    have `image` (a path, a list of paths, or none), `question`, `chosen`, `rejected`. The part's name becomes
+    `meta.part`; `repeat_time` is a mixture's matter and passed over. A single JSONL file is read too.
+    """
+
+    name = "mmpr"
+
+    def found_files(self, split: str | None, config: str | None) -> list[Path]:
+        """Return the files that `meta.json` lists, in its order."""
+        path = self.path if config is None else self.path / config
+        meta = path / META if path.is_dir() else path
+        self.parts: dict[Path, tuple[str, str]] = {}
+        if meta.suffix != ".json" or not meta.is_file():
+            return files_of(path, split=split)
+        for part, entry in _entries(meta).items():
+            file = _near(meta.parent, entry["annotation"])
+            self.parts[file] = (part, str(_near(meta.parent, entry["root"])))
+        return list(self.parts)
+
+    def finished(self, own: Row, file: Path, line: int) -> Comparison | DataError:
+        """Return a row as a comparison, its pictures' paths starting from the root of its part."""
+        if file in self.parts:
+            part, root = self.parts[file]
+            images = [f"{root}/{image}" if isinstance(image, str) else image for image in own["images"]]
+            own = own | {"images": images, "meta": {"part": part}}
+        return super().finished(own, file, line)
+
+
+def _entries(meta: Path) -> dict[str, dict[str, str]]:
+    try:
+        entries = json.loads(meta.read_bytes())
+        return {
+            part: {key: _inside(entry[key]) for key in ("annotation", "root")}
+            for part, entry in entries.items()
+        }
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            'must be an object of parts, each with "annotation" and "root" within the directory',
+            file=str(meta),
+        ) from error
+
+
+def _inside(name: str) -> str:
+    if os.path.isabs(name) or ".." in name.split("/"):
+        raise ValueError(name)
+    return name
+
+
+def _near(directory: Path, name: str) -> Path:
+    """Return where a path of `meta.json` is, which begins with the name of the directory that it is in."""
+    inside = directory / name.partition("/")[2]
+    return inside if "/" in name and inside.exists() else directory / name

@@ -1,0 +1,130 @@
+"""Data sets of pairs in which a question, a better and a worse answer are columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from basereward.data.dataset import FileDataset
+from basereward.data.fields import as_list, asked, name_of, number_of, object_of, plain, text_of
+from basereward.data.trl import TRLDataset
+from basereward.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from basereward.data.reading.rows import Row
+
+
+class QuestionDataset(FileDataset):
+    """Rows of `question`, `chosen` and `rejected`, with `image`, `images` or neither."""
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Fields that become `meta`."""
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        return question_row(row) | {"meta": plain(row, *self.kept)}
+
+
+def question_row(row: Row) -> Row:
+    """Return a row of `question`, `chosen`, `rejected` and pictures in our own format.
+
+    Raises:
+        DataError: Naming the field that is missing or wrong.
+    """
+    images = as_list(row.get("images") if row.get("image") is None else row["image"])
+    return {
+        "id": name_of(row, "id", "idx"),
+        **asked(text_of(row, "question"), images),
+        "responses": [text_of(row, "chosen"), text_of(row, "rejected")],
+        "ranks": [0, 1],
+    }
+
+
+class RLAIFV(QuestionDataset):
+    """RLAIF-V (arXiv 2405.17220): `openbmb/RLAIF-V-Dataset`, Parquet with the pictures inside."""
+
+    name = "rlaif-v"
+    kept = ("ds_name", "origin_dataset", "origin_split", "image_path")
+
+
+class RLHFV(FileDataset):
+    """RLHF-V (arXiv 2312.00849): `openbmb/RLHF-V-Dataset`, question and answers as JSON in `text`."""
+
+    name = "rlhf-v"
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        inner = object_of(row, "text") if row.get("text") is not None else row
+        own = question_row({**inner, "image": row.get("image"), "images": row.get("images")})
+        return own | {
+            "id": name_of(row, "idx", "id"),
+            "meta": plain(row, "ds_name", "origin_dataset", "image_path"),
+        }
+
+
+class OmniAlignVDPO(QuestionDataset):
+    """OmniAlign-V-DPO (arXiv 2502.18411): JSONL of `question`, `chosen`, `rejected`, `image`.
+
+    The card does not document the rows; this is the format of InternVL's trainer, for which they were made.
+    The pictures come as a tar archive: unpack it beside the JSONL.
+    """
+
+    name = "omnialign-v-dpo"
+
+
+class SHP(FileDataset):
+    """Stanford Human Preferences (arXiv 2110.08420): JSONL of `history` and two comments to it.
+
+    `labels` is 1 where `human_ref_A` is preferred, 0 where it is `human_ref_B`.
+    """
+
+    name = "shp"
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        label = row.get("labels")
+        if label not in (0, 1) or isinstance(label, bool):
+            raise DataError(f"1 where A is preferred or 0 where B is, not {label!r:.40}", field="labels")
+        return {
+            "id": "/".join(map(str, plain(row, "post_id", "c_root_id_A", "c_root_id_B").values())),
+            "prompt": text_of(row, "history"),
+            "responses": [text_of(row, "human_ref_A"), text_of(row, "human_ref_B")],
+            "ranks": [1 - label, label],
+            "meta": plain(row, "domain", "score_A", "score_B", "score_ratio"),
+        }
+
+
+class Tulu3IF(TRLDataset):
+    """Tulu 3 instruction following: `allenai/tulu-3-IF-augmented-on-policy-70b`."""
+
+    name = "tulu3-if"
+
+
+class WildChat(TRLDataset):
+    """Tulu 3 WildChat: `allenai/tulu-3-wildchat-ultrafeedback`; `split` names one of its five splits."""
+
+    name = "wildchat"
+
+
+class Olmo2(TRLDataset):
+    """The preference mix of OLMo 2: `allenai/olmo-2-0425-1b-preference-mix`.
+
+    `chosen_rating` and `rejected_rating` become ratings where they agree with the choice.
+    """
+
+    name = "olmo2"
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        own = super().own_row(row, directory)
+        better, worse = number_of(row.get("chosen_rating")), number_of(row.get("rejected_rating"))
+        if better is not None and worse is not None and better > worse:
+            own["ratings"] = [better, worse]
+        return own
+
+
+class SkyworkReward(TRLDataset):
+    """Skywork-Reward-Preference-80K: `Skywork/Skywork-Reward-Preference-80K-v0.2`, whole conversations."""
+
+    name = "skywork-reward"

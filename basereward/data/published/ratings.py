@@ -1,0 +1,234 @@
+"""Data sets whose responses have ratings; all responses to a prompt stay together."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from basereward.data.dataset import FileDataset
+from basereward.data.fields import (
+    as_list,
+    asked,
+    name_of,
+    number_of,
+    plain,
+    rated,
+    records,
+    text_of,
+    turns_of,
+)
+from basereward.data.published.grouped import GroupedDataset
+from basereward.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from basereward.data.reading.rows import Row
+
+VLFEEDBACK_ASPECTS = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
+
+
+class VLFeedback(FileDataset):
+    """VLFeedback (arXiv 2410.09421): `MMInstruction/VLFeedback`, four responses a prompt.
+
+    A response's rating is the mean of the three aspects that are rated; "N/A" counts as not rated.
+    """
+
+    name = "vlfeedback"
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        completions = records(row.get("completions"), "completions")
+        images = as_list(next((row[key] for key in ("image", "images", "img_path") if row.get(key)), None))
+        return {
+            "id": name_of(row, "id"),
+            **asked(text_of(row, "prompt"), images),
+            **rated(
+                [text_of(completion, "response") for completion in completions],
+                [_mean(completion.get("annotations"), VLFEEDBACK_ASPECTS) for completion in completions],
+            ),
+        }
+
+
+ULTRAFEEDBACK_ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+
+
+class UltraFeedback(FileDataset):
+    """UltraFeedback (arXiv 2310.01377): `openbmb/UltraFeedback`, four completions an instruction.
+
+    Args:
+        path: As of every data set of files.
+        subset: `all` completions, the paper's Ultra-All; or `hard`, its Ultra-Hard: of each instruction the
+            best and the worst completion only (arXiv 2509.16127, table 4).
+        score: `overall` is the judge's own score, `fine-grained` the mean of its four aspects. The paper
+            doesn't say which it took.
+        source: As of every data set of files, and so on.
+        split: Likewise.
+        config: Likewise.
+        media_roots: Likewise.
+        media_hosts: Likewise.
+    """
+
+    name = "ultrafeedback"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        subset: Literal["all", "hard"] = "all",
+        score: Literal["overall", "fine-grained"] = "overall",
+        source: str | None = None,
+        split: str | None = None,
+        config: str | None = None,
+        media_roots: tuple[str, ...] = (),
+        media_hosts: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            path, source=source, split=split, config=config, media_roots=media_roots, media_hosts=media_hosts
+        )
+        self.subset = subset
+        self.score = score
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        completions = records(row.get("completions"), "completions")
+        own = rated(
+            [text_of(completion, "response") for completion in completions],
+            [self._score(completion) for completion in completions],
+        )
+        if self.subset == "hard":
+            own = hardest(own)
+        return {
+            "id": name_of(row, "id"),
+            "prompt": text_of(row, "instruction"),
+            **own,
+            "meta": plain(row, "source"),
+        }
+
+    def _score(self, completion: Mapping[str, Any]) -> float | None:
+        if self.score == "overall":
+            return number_of(completion.get("overall_score"))
+        fine = number_of(completion.get("fine-grained_score"))
+        return fine if fine is not None else _mean(completion.get("annotations"), ULTRAFEEDBACK_ASPECTS)
+
+
+def hardest(own: Row) -> Row:
+    """Return best and worst response of those that have ratings.
+
+    Raises:
+        DataError: When all have the same.
+    """
+    ratings = own["ratings"]
+    best, worst = ratings.index(max(ratings)), ratings.index(min(ratings))
+    if ratings[best] == ratings[worst]:
+        raise DataError("all responses have the same rating, so no pair is the one that differs most")
+    chosen = sorted((best, worst))
+    return {name: [own[name][at] for at in chosen] for name in ("responses", "ratings")}
+
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+"""What HelpSteer and HelpSteer2 rate."""
+
+TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
+
+
+class HelpSteer(GroupedDataset):
+    """HelpSteer, HelpSteer2 and HelpSteer3 (arXiv 2311.09528, 2406.08673, 2503.04378), and rows like theirs.
+
+    Rows with `prompt`, `response` and ratings, of which those of one prompt stand together; all ratings of
+    each response are in the comparison's `meta` as `attributes`. Or rows with two responses and a preference
+    from -3 (the first is better) to 3: `response_1`, `response_2` and `preference_strength`, or `response1`,
+    `response2` and `overall_preference`.
+
+    Args:
+        path: As of every data set of files.
+        rating: The column of the rating that counts.
+        source: As of every data set of files, and so on.
+        split: Likewise.
+        config: Likewise.
+        media_roots: Likewise.
+        media_hosts: Likewise.
+    """
+
+    name = "helpsteer"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        rating: str = "helpfulness",
+        source: str | None = None,
+        split: str | None = None,
+        config: str | None = None,
+        media_roots: tuple[str, ...] = (),
+        media_hosts: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            path, source=source, split=split, config=config, media_roots=media_roots, media_hosts=media_hosts
+        )
+        if not rating:
+            raise ConfigError("rating is the name of a column, such as 'helpfulness'")
+        self.rating = rating
+
+    def key(self, row: Row) -> Any:
+        """Return the prompt; a row with two responses stands alone."""
+        return row.get("prompt") if "response" in row else None
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return a row's own response with its rating, or its two with theirs."""
+        prompt = _prompt(row)
+        if "response" in row:
+            rating = number_of(row.get(self.rating))
+            if rating is None:
+                raise DataError("is no number", field=self.rating)
+            own = {name: number for name in ATTRIBUTES if (number := number_of(row.get(name))) is not None}
+            response = text_of(row, "response")
+            meta = {"meta": {"attributes": [own]}} if own else {}
+            return {"prompt": prompt, "responses": [response], "ratings": [rating], **meta}
+        names = ("response_1", "response_2") if "response_1" in row else ("response1", "response2")
+        field = "preference_strength" if "preference_strength" in row else "overall_preference"
+        preference = number_of(row.get(field))
+        if preference is None:
+            raise DataError("is no number", field=field)
+        responses = [text_of(row, name) for name in names]
+        return {"prompt": prompt, "responses": responses, "ratings": [0.0, preference]}
+
+    def joined(self, rows: list[Row]) -> list[Row]:
+        """Return one comparison of all responses to a prompt."""
+        responses = [response for row in rows for response in row["responses"]]
+        ratings = [rating for row in rows for rating in row["ratings"]]
+        known = {
+            row["responses"][0]: row["meta"]["attributes"][0] for row in reversed(rows) if row.get("meta")
+        }
+        joint = rated(responses, ratings)
+        attributes = [known.get(response) for response in joint["responses"]]
+        meta = {"meta": {"attributes": attributes}} if known else {}
+        return [{**rows[0], **joint, **meta}]
+
+
+def _prompt(row: Row) -> Any:
+    if row.get("context") is not None:
+        return turns_of(row["context"], "context")
+    text = text_of(row, "prompt")
+    pieces = TURN.split(text)
+    if len(pieces) == 1:
+        return text
+    # HelpSteer2 writes the earlier turns of a conversation into the prompt, with Nemotron's marks between.
+    turns = [{"role": "user", "content": pieces[0].strip()}]
+    for speaker, content in zip(pieces[1::2], pieces[2::2], strict=True):
+        turns.append({"role": speaker.lower(), "content": content.strip()})
+    return turns
+
+
+def _mean(annotations: Any, aspects: tuple[str, ...]) -> float | None:
+    """Return the mean of the ratings of some aspects, of those that have one."""
+    if not isinstance(annotations, dict):
+        return None
+    found = []
+    for aspect in aspects:
+        annotation = annotations.get(aspect)
+        rating = number_of(annotation.get("Rating")) if isinstance(annotation, dict) else None
+        if rating is not None:
+            found.append(rating)
+    return sum(found) / len(found) if found else None

@@ -1,0 +1,1 @@
+"""Rows of files: JSON, JSONL, Parquet and Arrow, from paths, archives and hub ids."""

@@ -1,0 +1,112 @@
+"""Rows of files of any kind, each with its number, and with a reason where it can't be read."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from basereward.data.reading.arrow_rows import count_table, is_table, read_table
+from basereward.data.reading.json_rows import parsed, read_list
+from basereward.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+Row: TypeAlias = "dict[str, Any]"
+
+GZIP_MAGIC = b"\x1f\x8b"
+BOM = b"\xef\xbb\xbf"
+START = 1 << 10
+"""Bytes that tell what a file is."""
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
+    """Yield each row of a file with its number, counted from 1: the line in JSONL, the row in all else.
+
+    The file's content, not its name, tells whether it is JSONL, a JSON list, either of them gzipped, Parquet
+    or Arrow. A row that can't be read comes as the error that says why. Memory stays flat.
+
+    Raises:
+        DataError: When the file as a whole can't be read, or not to its end.
+        ConfigError: When reading it needs a package that is not installed.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            start = file.read(START)
+            file.seek(0)
+            if is_table(start):
+                yield from read_table(path, start)
+            elif start.startswith(GZIP_MAGIC):
+                with gzip.open(file) as text:
+                    for number, row in read_text(text, text.read(START)):
+                        yield number, row
+            else:
+                yield from read_text(file, start)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"the gzip file is cut short or damaged after row {number}", file=str(path)
+        ) from error
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}", file=str(path)) from error
+    except DataError as error:
+        raise error.at(file=str(path)) from error
+
+
+def read_text(file: BinaryIO | gzip.GzipFile, start: bytes) -> Iterator[tuple[int, Row | DataError]]:
+    """Yield each row of JSONL or of a JSON list.
+
+    Args:
+        file: The text.
+        start: What it begins with.
+
+    Raises:
+        DataError: When a list is cut short or damaged.
+    """
+    file.seek(0)
+    return read_list(file) if is_list(start) else read_lines(file)
+
+
+def is_list(start: bytes) -> bool:
+    """Tell by its first bytes whether a text is a JSON list."""
+    return start.removeprefix(BOM).lstrip().startswith(b"[")
+
+
+def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Row | DataError]]:
+    """Yield the row of each line that is not blank, with the line's number.
+
+    Raises:
+        DataError: When the text is one JSON list rather than a row a line.
+    """
+    is_first = True
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = line.removeprefix(BOM)
+        line = line.strip()
+        if not line:
+            continue
+        if is_first and line.startswith(b"["):
+            raise DataError("is one JSON list; write one row a line, as by jq -c '.[]' IN.json > OUT.jsonl")
+        is_first = False
+        try:
+            yield number, parsed(line)
+        except DataError as error:
+            yield number, error.at(line=number)
+
+
+def count_rows(path: Path) -> int | None:
+    """Return about how many rows a file has, or None where finding out costs as much as reading it."""
+    with path.open("rb") as file:
+        start = file.read(START)
+        if is_table(start):
+            return count_table(path, start)
+        if start.startswith(GZIP_MAGIC) or is_list(start):
+            return None
+        file.seek(0)
+        num_lines, last = 0, b"\n"
+        while block := file.read(1 << 20):
+            num_lines += block.count(b"\n")
+            last = block[-1:]
+        return num_lines + (last != b"\n")

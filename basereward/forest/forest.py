@@ -1,0 +1,237 @@
+"""Forests: batches of comparisons in which every prompt is encoded once and its responses branch off it.
+
+Letters: B rows, L tokens in a row, N responses, P prompt tokens, R response tokens, A position axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from basereward import ops
+
+if TYPE_CHECKING:
+    from basereward.forest.kv_cache import Memory
+
+IGNORED = -1
+"""Branch and response number of a padding token."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One comparison in tokens: a prompt and the responses that continue it.
+
+    Args:
+        prompt: Token ids of the prompt, image tokens included.
+        responses: Token ids of each response, its end token last.
+        positions: Positions of the prompt's tokens on each axis; one axis for text models, three for M-RoPE.
+        start: The position, the same on every axis, at which each response begins.
+        media: Tensors of the prompt's images, joined over the images along the first dimension.
+        patches: Patches of the pictures; None for as many as the largest of the media has rows.
+    """
+
+    prompt: list[int]
+    responses: list[list[int]]
+    positions: Tensor  # [A, P]
+    start: int
+    media: Mapping[str, Tensor] = field(default_factory=dict)
+    patches: int | None = None
+
+    @classmethod
+    def of_text(cls, prompt: list[int], responses: list[list[int]]) -> Tree:
+        """Make a tree whose positions simply count the tokens."""
+        return cls(prompt, responses, torch.arange(len(prompt))[None], len(prompt))
+
+    @classmethod
+    def of_sequences(cls, sequences: Sequence[Sequence[int]]) -> Tree:
+        """Make a text tree of whole token sequences, whose prompt is what all of them begin with.
+
+        Args:
+            sequences: Token ids of prompt and response together, of each response; none may be empty.
+
+        Raises:
+            ValueError: When there is no sequence, or an empty one.
+        """
+        if not sequences or not all(len(ids) for ids in sequences):
+            raise ValueError(f"needs sequences of 1 token or more, not {[len(ids) for ids in sequences]}")
+        # Every response keeps a token of its own, of which its reward is read.
+        shared = min(ops.common_prefix(sequences), min(map(len, sequences)) - 1)
+        return cls.of_text(list(sequences[0][:shared]), [list(ids[shared:]) for ids in sequences])
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of the prompt's pictures, or what stands for them: rows of the largest of the media."""
+        if self.patches is not None:
+            return self.patches
+        return max((len(value) for value in self.media.values()), default=0)
+
+    def branches(self) -> list[Tree]:
+        """Return each response as a tree of its own: the form in which nothing is shared."""
+        return [replace(self, responses=[response]) for response in self.responses]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(len(response) for response in self.responses)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a tree lies: its row, its first column, and the lengths of its prompt and responses."""
+
+    row: int
+    start: int
+    prompt: int
+    responses: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        """The column after the tree's last token."""
+        return self.start + self.prompt + sum(self.responses)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A packed batch of trees, padded on the right.
+
+    Attention in a forest follows one rule (`visible`): token j is visible to token i when both are in the
+    same tree, j is not after i, and j is in the prompt or in i's own branch. So a response sees what it would
+    see alone.
+    """
+
+    input_ids: Tensor  # [B, L]
+    tree: Tensor  # [B, L] number of the tree, -1 in padding
+    branch: Tensor  # [B, L] 0 in the prompt, i + 1 in response i, -1 in padding
+    response: Tensor  # [B, L] number of the response in the batch, -1 in prompts and padding
+    positions: Tensor  # [A, B, L]
+    ends: Tensor  # [N] flat index into B * L of each response's last token
+    lengths: Tensor  # [N] tokens of each response
+    num_responses: tuple[int, ...]  # of each comparison
+    spans: tuple[Span, ...]  # of each tree, in the order of the rows
+    media: Mapping[str, Tensor]
+    reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
+    memory: Memory | None = None  # keeps keys and values of one tree, whose responses are to go on
+
+    @classmethod
+    def of_ends(cls, lengths: Tensor, num_responses: Sequence[int]) -> Forest:
+        """Return what stands for a forest of which the hidden states [1, N, D] of the ends alone are left.
+
+        Args:
+            lengths: [N] tokens of each response.
+            num_responses: Of each comparison.
+        """
+        numbers = torch.arange(len(lengths), device=lengths.device)
+        group = torch.arange(len(num_responses), device=lengths.device)
+        tree = group.repeat_interleave(torch.tensor(num_responses, device=lengths.device))
+        starts = [0, *accumulate(num_responses)]
+        return cls(
+            input_ids=torch.zeros_like(numbers)[None],
+            tree=tree[None],
+            branch=(numbers - torch.tensor(starts, device=lengths.device)[tree] + 1)[None],
+            response=numbers[None],
+            positions=torch.zeros_like(numbers)[None, None],
+            ends=numbers,
+            lengths=lengths,
+            num_responses=tuple(num_responses),
+            spans=tuple(
+                Span(0, start, 0, (1,) * count) for start, count in zip(starts, num_responses, strict=False)
+            ),
+            media={},
+            reads="ends",
+        )
+
+    @property
+    def fill(self) -> float:
+        """The share of the B * L places that hold a token."""
+        return float((self.branch != IGNORED).float().mean())
+
+    def to(self, device: torch.device | str) -> Forest:
+        """Return the forest on another device."""
+        names = ("input_ids", "tree", "branch", "response", "positions", "ends", "lengths")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        media = {name: value.to(device, non_blocking=True) for name, value in self.media.items()}
+        return replace(self, **moved, media=media)
+
+    def visible(self) -> Tensor:
+        """Return the dense attention mask [B, 1, L, L], True where seen: the reference for faster forms.
+
+        A padding token sees itself, so that no row of a softmax is empty.
+        """
+        tree_i, tree_j = self.tree[:, :, None], self.tree[:, None, :]
+        branch_i, branch_j = self.branch[:, :, None], self.branch[:, None, :]
+        place = torch.arange(self.tree.shape[1], device=self.tree.device)
+        causal = place[:, None] >= place
+        same = (tree_i == tree_j) & (tree_j != IGNORED)
+        seen = same & causal & ((branch_j == 0) | (branch_i == branch_j))
+        padding = torch.diag_embed(self.tree == IGNORED)
+        return (seen | padding)[:, None]
+
+
+def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: int | None = None) -> Forest:
+    """Pack trees into rows.
+
+    Args:
+        trees: The comparisons, in the order in which rewards come out.
+        pad: The token id written into padding.
+        shared: Whether a comparison's responses share one copy of the prompt. False gives one tree to a
+            response: more work, the same rewards.
+        row_tokens: Tokens up to which trees are put into a row together; None puts one tree into a row.
+    """
+    if not trees:
+        raise ValueError("a forest needs at least one tree")
+    num_responses = tuple(len(tree.responses) for tree in trees)
+    if not shared:
+        trees = [branch for tree in trees for branch in tree.branches()]
+    first_response = [0]
+    for tree in trees:
+        first_response.append(first_response[-1] + len(tree.responses))
+    rows = [[number] for number in range(len(trees))]
+    if row_tokens is not None:
+        rows = ops.first_fit([len(tree) for tree in trees], row_tokens)
+    width = max(sum(len(trees[number]) for number in row) for row in rows)
+    num_axes = trees[0].positions.shape[0]
+
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    tree_of = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    branch = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    response_of = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    positions = torch.zeros((num_axes, len(rows), width), dtype=torch.long)
+    ends = torch.empty(first_response[-1], dtype=torch.long)
+    lengths = torch.empty(first_response[-1], dtype=torch.long)
+    spans = []
+    for row_number, row in enumerate(rows):
+        column = 0
+        for number in row:
+            tree = trees[number]
+            span = Span(
+                row_number, column, len(tree.prompt), tuple(len(response) for response in tree.responses)
+            )
+            spans.append(span)
+            tree_of[row_number, column : span.stop] = number
+            place = slice(column, column + len(tree.prompt))
+            ids[row_number, place] = torch.tensor(tree.prompt, dtype=torch.long)
+            branch[row_number, place] = 0
+            positions[:, row_number, place] = tree.positions
+            column = place.stop
+            for offset, response in enumerate(tree.responses):
+                place = slice(column, column + len(response))
+                column = place.stop
+                flat = first_response[number] + offset
+                ids[row_number, place] = torch.tensor(response, dtype=torch.long)
+                branch[row_number, place] = offset + 1
+                response_of[row_number, place] = flat
+                positions[:, row_number, place] = tree.start + torch.arange(len(response))
+                ends[flat] = row_number * width + place.stop - 1
+                lengths[flat] = len(response)
+    # Image features fill their tokens in the order of the rows, which is not always that of the trees.
+    in_row_order = [trees[number] for row in rows for number in row]
+    names = dict.fromkeys(name for tree in in_row_order for name in tree.media)
+    media = {
+        name: torch.cat([tree.media[name] for tree in in_row_order if name in tree.media]) for name in names
+    }
+    return Forest(
+        ids, tree_of, branch, response_of, positions, ends, lengths, num_responses, tuple(spans), media
+    )

@@ -1,0 +1,193 @@
+"""A reward model as a checkpoint that transformers, TRL and vLLM read: a linear head on a plain model.
+
+Letters: D width.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from basereward.backbones.chat_template import KEEPS_TAIL
+from basereward.errors import ConfigError
+from basereward.heads import MLP
+from basereward.paradigms.scalar import Scalar
+from basereward.scoring.reward_model import RewardModel
+from basereward.storage.model_directory import replacing
+
+Format = Literal["hf", "vllm"]
+
+LABELS: dict[str, Any] = {
+    "id2label": {"0": "LABEL_0"},
+    "label2id": {"LABEL_0": 0},
+    "problem_type": "regression",
+}
+
+STRIPPED = (
+    "{% set basereward_text %}TEMPLATE{% endset %}"
+    "{{ basereward_text if add_generation_prompt else basereward_text.rstrip() }}"
+)
+"""Leaves out what a template writes after the end of the last turn, where rewards are not read."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of a model.
+
+    Args:
+        architecture: The class that reads the checkpoint.
+        offset: What is to be added to its logit to get the reward, since its head has no bias.
+    """
+
+    architecture: str
+    offset: float
+
+
+def export_model(model: RewardModel, directory: str | Path, format: Format = "hf") -> Exported:
+    """Write a reward model as `XForSequenceClassification`, whose only logit is the reward.
+
+    The chat template is written such that its text ends where the reward is read. The padding token is one
+    that no response ends with, since transformers reads the last token that is no padding.
+
+    Args:
+        model: Of the paradigm scalar, with a head that is linear, or linear layers without activation.
+        directory: Where to; an older one there is replaced.
+        format: `hf` has the head where transformers looks for it, `vllm` where vLLM does; they differ for
+            vision-language models alone.
+
+    Raises:
+        ConfigError: When such a checkpoint can't hold the model.
+    """
+    if format not in get_args(Format):
+        raise ConfigError(f"format is one of {', '.join(get_args(Format))}, not {format!r}")
+    if type(model.paradigm) is not Scalar:
+        raise ConfigError(
+            f"a checkpoint of other tools scores a response by itself; the paradigm "
+            f"{model.components['paradigm']['name']!r} doesn't"
+        )
+    weight, bias = linear_of(model.head)
+    backbone: Any = model.backbone
+    inner = getattr(backbone, "model", None)
+    if inner is None or not hasattr(inner, "config"):
+        raise ConfigError(f"the backbone {model.components['backbone']['name']!r} is no transformers model")
+    name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
+    with replacing(Path(directory)) as place:
+        backbone.save(place)
+        _finish(place, backbone, name)
+        has_vision = "text_config" in getattr(inner.config, "sub_configs", {})
+        prefix = "language_model." if format == "vllm" and has_vision else ""
+        _add_head(place, f"{prefix}score.weight", weight.to(next(inner.parameters()).dtype))
+        if not has_vision:
+            _prefix_backbone(place, inner.base_model_prefix)
+        (place / "README.md").write_text(_card(name, bias, format), encoding="utf-8")
+    return Exported(name, bias)
+
+
+def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
+    """Return the weight and bias of a head that is linear in the state at a response's end.
+
+    Raises:
+        ConfigError: When it isn't.
+    """
+    if not isinstance(head, MLP) or head.pooling != "last" or head.layer is not None:
+        raise ConfigError(
+            "a checkpoint of other tools reads the last layer at a response's last token; the head is "
+            f"{type(head).__name__} with other settings"
+        )
+    if len(head.layers) > 1 and head.activation_name != "none":
+        raise ConfigError(
+            f"a checkpoint of other tools has one linear layer; the head has {len(head.layers)} with "
+            f'{head.activation_name} between them. Train with head = {{ name = "linear" }}, or serve it by '
+            "`basereward serve`"
+        )
+    layers: list[Any] = list(head.layers)
+    weight, bias = layers[0].weight.detach().double(), layers[0].bias.detach().double()
+    for layer in layers[1:]:
+        weight = layer.weight.detach().double() @ weight
+        bias = layer.weight.detach().double() @ bias + layer.bias.detach().double()
+    return weight.float(), float(bias)
+
+
+def _finish(place: Path, backbone: Any, architecture: str) -> None:
+    """Write config and tokenizer as readers of the checkpoint take them."""
+    tokenizer = backbone.tokenizer
+    end = backbone.chat.end_ids[-1]
+    pad = tokenizer.pad_token_id
+    if pad == end:
+        others = [number for number in sorted(backbone.control_ids()) if number != end]
+        if not others:
+            raise ConfigError("the tokenizer has no token for padding that no response ends with")
+        pad = others[0]
+    path = place / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    own = {"architectures": [architecture], "pad_token_id": pad, **LABELS}
+    config |= own
+    if "text_config" in config:
+        config["text_config"] |= {"pad_token_id": pad, **LABELS}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    template, token = tokenizer.chat_template, tokenizer.pad_token
+    try:
+        if KEEPS_TAIL not in backbone.chat.template:
+            tokenizer.chat_template = STRIPPED.replace("TEMPLATE", backbone.chat.template)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+        tokenizer.save_pretrained(place)
+    finally:
+        tokenizer.chat_template, tokenizer.pad_token = template, token
+
+
+def _add_head(place: Path, name: str, weight: Tensor) -> None:
+    """Write the head's weight beside the others, into a file of its own where they are in several."""
+    index = place / "model.safetensors.index.json"
+    if not index.is_file():
+        path = place / "model.safetensors"
+        save_file({**load_file(path), name: weight.contiguous()}, path, metadata={"format": "pt"})
+        return
+    save_file({name: weight.contiguous()}, place / "model-score.safetensors", metadata={"format": "pt"})
+    table = json.loads(index.read_text(encoding="utf-8"))
+    table["weight_map"][name] = "model-score.safetensors"
+    table["metadata"]["total_size"] = table["metadata"].get("total_size", 0) + weight.nbytes
+    index.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def _prefix_backbone(place: Path, prefix: str) -> None:
+    """Put the names of a text model's tensors below its own, as its class with a head has them."""
+
+    def renamed(name: str) -> str:
+        return name if name.startswith(("score.", f"{prefix}.")) else f"{prefix}.{name}"
+
+    for path in place.glob("*.safetensors"):
+        tensors = {renamed(name): value for name, value in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+    index = place / "model.safetensors.index.json"
+    if index.is_file():
+        table = json.loads(index.read_text(encoding="utf-8"))
+        table["weight_map"] = {renamed(name): file for name, file in table["weight_map"].items()}
+        index.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(architecture: str, offset: float, format: Format) -> str:
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-classification",
+        "tags: [reward-model, basereward]",
+        "---",
+        "",
+        f"A reward model, exported by BaseReward as `{architecture}`: its only logit is the reward"
+        + (f", less {offset:.9g}." if offset else "."),
+        "Read it at the end of the text that the chat template makes of the conversation.",
+    ]
+    if format == "vllm":
+        pooler = json.dumps({"pooling_type": "LAST", "use_activation": False, "logit_mean": -offset})
+        lines += [
+            "",
+            "```bash",
+            f"vllm serve . --runner pooling --convert classify --pooler-config '{pooler}'",
+            "```",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,167 @@
+"""Checkpoints of other tools as model directories: a model with a scalar head under one of its known names.
+
+Letters: D width, H width of a hidden layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from basereward.backbones.chat_template import KEEPS_TAIL
+from basereward.config.run import Component
+from basereward.errors import ConfigError, ModelError
+from basereward.scoring.reward_model import RewardModel
+
+BACKBONES = {
+    "qwen2_vl": "qwen-vl",
+    "qwen2_5_vl": "qwen-vl",
+    "qwen3_vl": "qwen-vl",
+    "internvl": "internvl",
+}
+"""Which backbone reads a model type; text models are `causal-lm`."""
+
+BIN = ("value_head.bin", "pytorch_model.bin")
+"""Pickled files that may hold a head, which run code when they are loaded without care."""
+
+
+class Layout(NamedTuple):
+    """The names of a head's tensors, and what stands between its layers.
+
+    Args:
+        title: Who writes it.
+        layers: (weight, bias) of each layer, first to last; a bias may be missing.
+        activation: Between the layers.
+    """
+
+    title: str
+    layers: tuple[tuple[str, str], ...]
+    activation: str = "none"
+
+
+LAYOUTS = (
+    Layout(
+        "TRL's value head, as LLaMA-Factory and Skywork-VL-Reward have it",
+        (("v_head.summary.weight", "v_head.summary.bias"),),
+    ),
+    Layout("transformers, TRL's RewardTrainer and ms-swift", (("score.weight", "score.bias"),)),
+    Layout("vLLM's vision-language models", (("language_model.score.weight", "language_model.score.bias"),)),
+    Layout("InternLM2-Reward", (("v_head.weight", "v_head.bias"),)),
+    Layout(
+        "MM-RLHF",
+        (
+            ("rm_head.dense.weight", "rm_head.dense.bias"),
+            ("rm_head.out_proj.weight", "rm_head.out_proj.bias"),
+        ),
+        "tanh",
+    ),
+)
+
+
+def import_model(
+    source: str | Path,
+    directory: str | Path,
+    *,
+    backbone: str | None = None,
+    read_bin: bool = False,
+    **options: Any,
+) -> tuple[RewardModel, Layout]:
+    """Write a checkpoint of another tool as a model directory, and return the model and what it was.
+
+    Rewards are read where these tools read them: at the last token that the chat template writes.
+
+    Args:
+        source: A directory with a transformers model and its head.
+        directory: Where to.
+        backbone: The name of the backbone; None to tell by the model's type.
+        read_bin: Whether heads in pickled files are read, tensors only.
+        options: Further options of the backbone.
+
+    Raises:
+        ConfigError: When there is no head of a known layout, or several.
+        ModelError: When a tensor is missing, misshapen or not finite.
+    """
+    source = Path(source)
+    if not (source / "config.json").is_file():
+        raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
+    layout, tensors = _head_of(source, read_bin)
+    name = backbone or _backbone_of(source)
+    weights = [tensors[weight] for weight, _ in layout.layers]
+    if weights[-1].shape[0] != 1 or any(weight.ndim != 2 for weight in weights):
+        shapes = ", ".join(str(list(weight.shape)) for weight in weights)
+        raise ModelError(f"{source}: a head gives one number; the shapes of its layers are {shapes}")
+    width = weights[0].shape[0] if len(weights) > 1 else None
+    head = {"num_layers": len(weights), "activation": layout.activation, "width": width}
+    model = RewardModel.build(
+        backbone=Component(name, {"model": str(source), **options}),
+        head=Component("linear", {}) if len(weights) == 1 else Component("mlp", head),
+    )
+    _fill(model.head, layout, tensors, source)
+    chat = model.backbone.chat
+    if KEEPS_TAIL not in chat.template:
+        chat.template = model.backbone.tokenizer.chat_template = KEEPS_TAIL + chat.template
+        model.backbone.template_digest = chat.digest
+    model.record |= {"base_model": str(source), "imported_from": layout.title}
+    model.save(directory)
+    return RewardModel.load(directory), layout
+
+
+def _head_of(source: Path, read_bin: bool) -> tuple[Layout, dict[str, Tensor]]:
+    names = {name for layout in LAYOUTS for pair in layout.layers for name in pair}
+    tensors = dict(_tensors(source, names, read_bin))
+    found = [layout for layout in LAYOUTS if all(weight in tensors for weight, _ in layout.layers)]
+    if len(found) > 1:
+        raise ConfigError(f"{source} has heads of {' and of '.join(layout.title for layout in found)}")
+    if not found:
+        pickled = [name for name in BIN if (source / name).is_file()]
+        hint = f"; {pickled[0]} may hold one, which --read-bin reads" if pickled and not read_bin else ""
+        wanted = ", ".join(layout.layers[0][0] for layout in LAYOUTS)
+        raise ConfigError(f"{source} has no head of a known layout ({wanted}){hint}")
+    return found[0], tensors
+
+
+def _tensors(source: Path, names: set[str], read_bin: bool) -> Iterator[tuple[str, Tensor]]:
+    opened: Any
+    for path in sorted(source.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as opened:
+            for name in names.intersection(opened.keys()):
+                yield name, opened.get_tensor(name)
+    for path in [source / name for name in BIN] if read_bin else []:
+        if path.is_file():
+            loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            yield from ((name, loaded[name]) for name in names.intersection(loaded))
+
+
+def _backbone_of(source: Path) -> str:
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    kind = str(config.get("model_type", ""))
+    if kind in BACKBONES:
+        return BACKBONES[kind]
+    if "vision_config" in config:
+        raise ConfigError(
+            f"{source} is a {kind!r} model, which no backbone here reads; name one by --backbone"
+        )
+    return "causal-lm"
+
+
+def _fill(head: Any, layout: Layout, tensors: Mapping[str, Tensor], source: Path) -> None:
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(head.layers, layout.layers, strict=True):
+            values = {weight: layer.weight, bias: layer.bias}
+            for name, target in values.items():
+                found = tensors.get(name)
+                if found is None:
+                    target.zero_()  # these tools have heads without bias
+                    continue
+                if found.shape != target.shape or not bool(found.isfinite().all()):
+                    raise ModelError(
+                        f"{source}: {name} has the shape {list(found.shape)}, not {list(target.shape)}, or "
+                        "values that are not finite"
+                    )
+                target.copy_(found)

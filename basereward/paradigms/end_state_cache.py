@@ -1,0 +1,82 @@
+"""Hidden states of a frozen backbone at the responses' ends, kept for later epochs and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from basereward.backbones.base import Backbone
+from basereward.backbones.feature_cache import FeatureCache, WeightsDigest, key_of, precision_of
+from basereward.comparison import Comparison
+from basereward.forest.forest import Forest
+from basereward.media.image import Image
+
+
+class Ends(NamedTuple):
+    """What a head reads of a comparison."""
+
+    states: Tensor  # [N, D]
+    lengths: Tensor  # [N] tokens of each response
+
+
+class KeptEnds:
+    """The hidden states of a backbone of which nothing is trained.
+
+    Args:
+        cache: Where they are.
+        backbone: Whose; it must have a fingerprint, and its settings stay as they are from now on.
+        precision: What it runs in, as `precision_of` has it.
+    """
+
+    def __init__(self, cache: FeatureCache, backbone: Backbone, precision: str) -> None:
+        self.cache = cache
+        self.backbone = backbone
+        self.precision = precision
+        self._fingerprint = backbone.fingerprint()
+        self._digest = WeightsDigest(backbone)
+
+    def key(self, comparison: Comparison) -> str:
+        """Return the key of a comparison's hidden states, of its content and all that reads it."""
+        device = next(self.backbone.parameters()).device.type
+        decides = [self._fingerprint, self._digest(), self.precision, device]
+        return key_of("ends", *decides, _content_of(comparison))
+
+    def find(self, key: str) -> Ends | None:
+        """Return what is kept under a key."""
+        found = self.cache.get(key)
+        return None if found is None else Ends(found["states"], found["lengths"])
+
+    def keep(self, key: str, hidden: Tensor, forest: Forest) -> Ends:
+        """Return what a head reads of a comparison, and keep it.
+
+        Args:
+            key: Of the comparison.
+            hidden: [B, L, D].
+            forest: The comparison alone.
+        """
+        ends = Ends(hidden.flatten(0, 1).index_select(0, forest.ends), forest.lengths)
+        if precision_of(hidden.device) == self.precision and not self.backbone.training:
+            self.cache.put(key, ends._asdict())
+        return ends
+
+
+def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
+    """Return hidden states [1, N, D], and the forest that a head is given with them."""
+    states = torch.cat([one.states.to(device, non_blocking=True) for one in ends])
+    lengths = torch.cat([one.lengths.to(device, non_blocking=True) for one in ends])
+    return states[None], Forest.of_ends(lengths, [len(one.lengths) for one in ends])
+
+
+def _content_of(comparison: Comparison) -> list[Any]:
+    """Return all of a comparison that its hidden states hang on."""
+    turns = [[turn.role, *map(_part, turn.content)] for turn in comparison.prompt]
+    return [turns, list(comparison.responses)]
+
+
+def _part(part: Any) -> list[Any]:
+    if isinstance(part, str):
+        return ["text", part]
+    return ["image", part.digest] if isinstance(part, Image) else ["video", part.digest, part.fps]

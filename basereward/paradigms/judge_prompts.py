@@ -1,0 +1,74 @@
+"""Asking a model about responses, with the question and its pictures read once for all that is asked.
+
+Letters: A position axes, P prompt tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from basereward.backbones.base import Backbone
+from basereward.comparison import Comparison, Message
+from basereward.errors import DataError, TooLongError
+from basereward.forest.forest import Tree
+from basereward.ops import common_prefix
+
+STAND_IN = "-"
+"""Stands for an answer where only what comes before it is wanted."""
+
+
+def asked(backbone: Backbone, questions: Sequence[Sequence[Message]], *, room: int) -> Tree:
+    """Return a tree that branches where questions begin to differ; each branch ends where its answer begins.
+
+    Pictures are opened once: what follows them is encoded without.
+
+    Args:
+        backbone: Encodes.
+        questions: What is asked; all begin alike, and pictures stand in what is alike.
+        room: Tokens left for an answer.
+
+    Raises:
+        DataError: When one can't be encoded, or is longer than the backbone's `max_tokens` allows.
+    """
+    whole = backbone.encode(Comparison(questions[0], [STAND_IN]))
+    without = [backbone.encode(Comparison(_without_pictures(each), [STAND_IN])).prompt for each in questions]
+    shared = min(common_prefix(without), min(map(len, without)) - 1)
+    tails = [ids[shared:] for ids in without]
+    place = len(whole.prompt) - len(tails[0])
+    rest = whole.positions[:, place:]
+    start = int(rest[0, 0])
+    if whole.prompt[place:] != tails[0] or not bool((rest == start + torch.arange(len(tails[0]))).all()):
+        raise DataError("the pictures of what is asked don't stand before the responses", field="prompt")
+    limit = getattr(getattr(backbone, "limit", None), "max_tokens", None)
+    longest = max(map(len, tails))
+    if limit is not None and place + longest + room > limit:
+        raise TooLongError(
+            f"the question and an answer are {place + longest} + {room} tokens; max_tokens is {limit}",
+            field="responses",
+        )
+    return Tree(whole.prompt[:place], tails, whole.positions[:, :place], start, whole.media, whole.patches)
+
+
+def answer_ids(backbone: Backbone, answers: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+    """Return the tokens of answers, and those that end one.
+
+    Args:
+        backbone: Encodes.
+        answers: Texts; an empty one has no tokens.
+    """
+    first, second = backbone.encode(Comparison("-", ["a", "b"])).responses
+    num_end = common_prefix([first[::-1], second[::-1]])
+    texts = [answer for answer in answers if answer.strip()]
+    encoded = iter(backbone.encode(Comparison("-", texts)).responses if texts else ())
+    end = first[len(first) - num_end :]
+    ids = [next(encoded)[: -len(end)] if answer.strip() else [] for answer in answers]
+    return ids, end
+
+
+def _without_pictures(question: Sequence[Message]) -> list[Message]:
+    return [
+        Message(message.role, tuple(part for part in message.content if isinstance(part, str)))
+        for message in question
+    ]

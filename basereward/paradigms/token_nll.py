@@ -1,0 +1,44 @@
+"""How likely a model finds what the branches of a forest end with.
+
+Letters: N branches, D width, T tokens, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from basereward.forest.forest import Forest
+
+
+def mean_costs(
+    hidden: Tensor,  # [B, L, D]
+    forest: Forest,
+    head: nn.Module,
+    continuations: Sequence[Sequence[int]],
+) -> Tensor:  # [N] fp32
+    """Return the mean negative log-likelihood a token of what each branch ends with.
+
+    Args:
+        hidden: All states of the forest.
+        forest: Where they are.
+        head: Makes logits [..., V] of hidden states.
+        continuations: The last tokens of each branch, of which there are fewer than its tokens; where there
+            are none, the cost is 0.
+    """
+    lengths = torch.tensor(list(map(len, continuations)), device=hidden.device)  # [N]
+    costs = hidden.new_zeros(len(continuations), dtype=torch.float32)
+    tokens = torch.tensor([token for ids in continuations for token in ids], device=hidden.device)
+    if not len(tokens):
+        return costs
+    owner = torch.arange(len(continuations), device=hidden.device).repeat_interleave(lengths)  # [T]
+    first = lengths.cumsum(0) - lengths
+    within = torch.arange(len(tokens), device=hidden.device) - first[owner]
+    # A token is foretold where the one before it is read.
+    places = forest.ends[owner] - lengths[owner] + within
+    logits = head(hidden.flatten(0, 1).index_select(0, places))  # [T, V]
+    cost = functional.cross_entropy(logits, tokens, reduction="none")
+    return costs.index_add(0, owner, cost) / lengths.clamp(min=1)

@@ -1,0 +1,163 @@
+"""A reward model without weights: every tensor has its shape, and none has memory."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basereward.backbones.base import Backbone
+from basereward.backbones.transformers_model import Decoder
+from basereward.comparison import Comparison
+from basereward.config.run import RunConfig
+from basereward.costs.architecture import Architecture
+from basereward.errors import ConfigError
+from basereward.forest.forest import Forest, Tree
+from basereward.plugins.plugin_manager import PluginManager
+from basereward.scoring.reward_model import RewardModel
+
+
+class Skeleton(Backbone):
+    """A backbone's modules, to be counted and not to be run.
+
+    Args:
+        kind: The backbone's class.
+        model: A bare model of transformers.
+        quantized: Whether the frozen linear layers of the language model are in 4 bits.
+    """
+
+    def __init__(self, kind: type[Backbone], model: Any, *, quantized: bool = False) -> None:
+        super().__init__()
+        self.quantized = quantized
+        self.kind = kind
+        self.model = model
+        self.decoder = Decoder(model, getattr(model, "language_model", model), "forest")
+        self.shares = self.decoder.shares
+        self.dim = model.config.get_text_config().hidden_size
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the parts as the backbone names them."""
+        return self.kind.parts(self)
+
+    def in_4_bits(self) -> set[Tensor]:
+        """Return the weights that are quantized."""
+        if not self.quantized:
+            return set()
+        linear = (item for item in self.parts()["language"].modules() if isinstance(item, nn.Linear))
+        return {item.weight for item in linear if not item.weight.requires_grad}
+
+    def truncate(self, num_layers: int) -> None:
+        """Keep the first decoder layers only."""
+        self.decoder.truncate(num_layers)
+
+    def encode(self, comparison: Comparison) -> Tree:
+        """Refuse."""
+        raise NotImplementedError
+
+    def forward(self, forest: Forest) -> Tensor:
+        """Refuse."""
+        raise NotImplementedError
+
+    def save(self, directory: Path) -> None:
+        """Refuse."""
+        raise NotImplementedError
+
+
+def skeleton(
+    run: RunConfig, plugins: PluginManager, config_file: Path | None = None
+) -> tuple[RewardModel, str]:
+    """Return a run's model without weights, and where its sizes are from.
+
+    Args:
+        run: Its components' options filled in.
+        plugins: Where components are looked up.
+        config_file: The `config.json` of the backbone's model, where neither its files are here nor its sizes
+            are known.
+
+    Raises:
+        ConfigError: When the sizes aren't known, or the backbone is of a make whose cost isn't.
+    """
+    options = run.backbone.options
+    config, source = _config(str(options.get("model", "")), config_file)
+    kind: Any = plugins.load("backbone", run.backbone.name)
+    with torch.device("meta"):
+        from transformers import AutoModel
+
+        bare = AutoModel.from_config(config, dtype=getattr(torch, options.get("dtype", "float32")))
+        if not hasattr(getattr(bare, "language_model", bare), "layers"):
+            raise _unknown_make(run.backbone.name, config.model_type)
+        backbone = Skeleton(kind, bare, quantized=options.get("quantize") is not None)
+        if not _has_parts(backbone):
+            raise _unknown_make(run.backbone.name, config.model_type)
+        head = plugins.build("head", run.head, backbone.dim)
+        if (layer := getattr(head, "layer", None)) is not None:
+            backbone.truncate(layer)
+        loss = plugins.build("loss", run.loss)
+        model = RewardModel(plugins.build("paradigm", run.paradigm, backbone, head, loss), {})
+    if Architecture.of(model) is None:
+        raise _unknown_make(run.backbone.name, config.model_type)
+    return model, source
+
+
+def _has_parts(backbone: Skeleton) -> bool:
+    try:
+        return bool(backbone.parts())
+    except AttributeError:  # the backbone keeps its modules elsewhere
+        return False
+
+
+def _unknown_make(name: str, model_type: str) -> ConfigError:
+    return ConfigError(
+        f"what backbone {name!r} on a {model_type!r} model costs isn't known; known are 'causal-lm' on "
+        "decoders, 'qwen-vl' on Qwen-VL models and 'internvl' on InternVL's"
+    )
+
+
+def _config(model: str, config_file: Path | None) -> tuple[Any, str]:
+    """Return the configuration of a model of transformers, and where it is from."""
+    from transformers import AutoConfig
+
+    if config_file is not None:
+        if not config_file.is_file():
+            raise ConfigError(f"--config {config_file}: there is no such file; give a model's config.json")
+        return _read(str(config_file)), str(config_file)
+    if Path(model).is_dir():
+        return _read(model), str(Path(model) / "config.json")
+    if model in published():
+        facts = dict(published()[model])
+        return AutoConfig.for_model(facts.pop("model_type"), **facts), "as published"
+    try:
+        return _read(model), f"the config.json of {model} in the hub's cache"
+    except ConfigError:
+        raise ConfigError(
+            f"the sizes of model {model!r} aren't known here; give its config.json by --config FILE. "
+            f"Known without it: {', '.join(sorted(published()))}"
+        ) from None
+
+
+def _read(path: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{path}: is no configuration of transformers: {str(error).splitlines()[0]}"
+        ) from error
+
+
+@cache
+def published() -> dict[str, dict[str, Any]]:
+    """Return what is known of published models by their hub ids."""
+    text = resources.files("basereward.planning").joinpath("published.toml").read_text(encoding="utf-8")
+    found = {}
+    for facts in tomllib.loads(text)["architecture"]:
+        for name in facts.pop("names"):
+            found[name] = facts
+    return found

@@ -1,0 +1,1 @@
+"""Primitives of reports: tables, figures, progress bars, and a comparison as a card."""

@@ -1,0 +1,406 @@
+"""An ensemble: several reward models as one, in a directory of its own, that scores like one.
+
+Letters: M members, N responses, n responses of one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from basereward.comparison import Comparison
+from basereward.config.run import Component
+from basereward.errors import ConfigError, DataError, ModelError
+from basereward.plugins.plugin_manager import manager
+from basereward.scoring.ensemble_members import Members
+from basereward.scoring.member_scales import Measured, ScaleWatch
+from basereward.scoring.reward_model import RewardModel, describe, saved_component
+from basereward.scoring.scorer import StreamScorer
+from basereward.storage import model_directory
+
+if TYPE_CHECKING:
+    from basereward.plugins.plugin_manager import PluginManager
+
+FOLDER = "members"
+"""The directory within an ensemble's that has its members'."""
+
+
+class EnsembleRewards(list[float]):
+    """The rewards [n] of a comparison's responses, and what they were made of.
+
+    Args:
+        rewards: [n].
+        members: The rewards [n] of each member that was asked.
+        disagreement: [n] how far these members are apart: the standard deviation over them, each less its
+            mean and over its scale where the ensemble has measured them, else as they are; empty for one
+            member.
+    """
+
+    def __init__(
+        self, rewards: Iterable[float], members: Mapping[str, list[float]], disagreement: list[float]
+    ) -> None:
+        super().__init__(rewards)
+        self.members = dict(members)
+        self.disagreement = disagreement
+
+
+class Ensemble(StreamScorer[EnsembleRewards]):
+    """Several reward models as one. Make one with `of` or `load`.
+
+    Args:
+        members: The models.
+        ensembler: Joins their rewards.
+        component: What a directory says of the ensembler.
+        directories: The members' model directories.
+        measured: What each member is like, where that is known.
+        record: Further facts for the directory.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        ensembler: Any,
+        component: Mapping[str, Any],
+        directories: Mapping[str, Path],
+        measured: Mapping[str, Measured] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.members = members
+        self.ensembler = ensembler
+        self.component = dict(component)
+        self.directories = dict(directories)
+        self.measured = dict(measured or {})
+        self.record = dict(record or {})
+        self.is_fitted = not hasattr(ensembler, "fit")
+        is_watched = len(members.names) > 1 and not getattr(ensembler, "is_scale_free", False)
+        self._watch = ScaleWatch(members.names, self.component["name"]) if is_watched else None
+
+    @classmethod
+    def of(
+        cls,
+        directories: Iterable[str | Path] | Mapping[str, str | Path],
+        ensembler: Component | None = None,
+        *,
+        device: str = "cpu",
+        plugins: PluginManager | None = None,
+        **options: Any,
+    ) -> Ensemble:
+        """Make an ensemble of model directories; one whose ensembler learns has to be fitted then.
+
+        Args:
+            directories: Of the members, by name, or named by what tells them apart.
+            ensembler: What joins their rewards; the mean, if it isn't given.
+            device: Where the weights go.
+            plugins: Where components are looked up; None for the installed ones.
+            options: Options of the backbones that replace the saved ones, such as `dtype="bfloat16"`.
+
+        Raises:
+            ConfigError: When there is no member, or one is named twice.
+            ModelError: Naming the member, and the file or tensor that is at fault.
+        """
+        plugins = plugins or manager()
+        named = _named(directories)
+        component = ensembler or Component("mean", {})
+        joins = plugins.build("ensembler", component)
+        members = Members.load(
+            named, asks=_asks(joins), device=device, plugins=plugins, verify=True, **options
+        )
+        return cls(members, joins, describe(plugins, "ensembler", component), named)
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        device: str = "cpu",
+        plugins: PluginManager | None = None,
+        verify: bool = True,
+        **options: Any,
+    ) -> Ensemble:
+        """Load an ensemble's directory, as strictly as a model's.
+
+        Args:
+            directory: What `save` wrote.
+            device: Where the weights go.
+            plugins: Where components are looked up; None for the installed ones.
+            verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
+            options: Options of the backbones that replace the saved ones.
+
+        Raises:
+            ModelError: Naming the file, member or tensor that is at fault.
+        """
+        directory = Path(directory)
+        config = model_directory.read(directory, verify=verify)
+        if "members" not in config:
+            raise ModelError(f"{directory} is a model, no ensemble; basereward.load_model(DIR) loads both")
+        plugins = plugins or manager()
+        component = config["components"]["ensembler"]
+        ensembler = plugins.build("ensembler", saved_component(plugins, "ensembler", component))
+        named, measured = _saved_members(directory, config)
+        if hasattr(ensembler, "fit"):
+            try:
+                ensembler.load_state(config["state"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ModelError(
+                    f"{directory / model_directory.CONFIG_FILE} is damaged: state: {error!r}"
+                ) from error
+        members = Members.load(
+            named, asks=_asks(ensembler), device=device, plugins=plugins, verify=False, **options
+        )
+        found = cls(members, ensembler, component, named, measured, config["record"])
+        found.is_fitted = True
+        return found
+
+    def fit(
+        self,
+        comparisons: Iterable[Comparison],
+        *,
+        batch_size: int = 8,
+        advance: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Measure the members on comparisons whose order is known, and learn what the ensembler learns.
+
+        A comparison without ranks, or one that a member can't score, is left out; `record` counts them.
+
+        Args:
+            comparisons: Some that no member was trained on; arXiv 2509.16127 takes 1,000.
+            batch_size: Comparisons a forward pass.
+            advance: Called as each comparison is done.
+
+        Raises:
+            DataError: When nothing can be learned of them.
+        """
+        rows: list[Comparison] = []
+        columns: list[Tensor] = []
+        errors: list[DataError] = []
+        for comparison, result in self.members.score_stream(comparisons, batch_size=batch_size):
+            advance()
+            if comparison.ranks is None:
+                result = DataError("the comparison has no ranks, so no response is known to be better")
+            if isinstance(result, DataError):
+                errors.append(result)
+                continue
+            rows.append(comparison)
+            columns.append(result)
+        if not rows:
+            first = f", the first: {errors[0]}" if errors else ""
+            raise DataError(f"none of {len(errors)} comparisons can be learned of{first}")
+        rewards = torch.cat(columns, 1)  # [M, N]
+        if hasattr(self.ensembler, "fit"):
+            self.ensembler.fit(rewards, rows)
+            self.is_fitted = True
+        self._look_at(rewards, rows)
+        each = zip(self.members.names, rewards, strict=True)
+        self.measured = {name: own for name, row in each if (own := Measured.of(row[None], rows)) is not None}
+        self.record["fit"] = {"num_comparisons": len(rows), "num_left_out": len(errors)}
+
+    def save(self, directory: str | Path, **record: Any) -> None:
+        """Write the ensemble's directory aside and put it in place at once; an older one there is replaced.
+
+        The members' files are linked where the file system can do it, else copied.
+
+        Args:
+            directory: Where to.
+            record: Facts to add to the directory's record.
+
+        Raises:
+            ConfigError: When the ensembler has to learn something first.
+            ModelError: When a member's directory isn't any more what was loaded.
+        """
+        if not self.is_fitted:
+            raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
+        with model_directory.replacing(Path(directory)) as place:
+            known: dict[str, Path] = {}
+            for name, source in self.directories.items():
+                if model_directory.digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:
+                    raise ModelError(f"{source} has changed since it was loaded; load it again")
+                _place(source, place / FOLDER / name, known)
+            facts = {
+                "components": {"ensembler": self.component},
+                "members": [
+                    {"name": name, "measured": asdict(self.measured[name]) if name in self.measured else None}
+                    for name in self.members.names
+                ],
+                "state": self.state,
+                "record": {**self.record, **record},
+            }
+            model_directory.write_config(place, facts)
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What each member's paradigm counted while it scored, after the member's name."""
+        return self.members.statistics
+
+    @property
+    def num_truncated(self) -> int:
+        """Responses cut short so far, each time a backbone read them."""
+        return self.members.num_truncated
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What the ensembler has learned; None for one that learns nothing."""
+        return dict(self.ensembler.state()) if hasattr(self.ensembler, "fit") else None
+
+    def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
+        """Do what the CPU can do ahead, once for members that share a backbone."""
+        return self.members.prepare_batch(batch)
+
+    def concatenated(self, prepared: Sequence[Any]) -> Any:
+        """Return several prepared batches as one."""
+        return self.members.concatenated(prepared)
+
+    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
+        """Return the paradigms that run, one for members that share a backbone, and what each is given."""
+        return self.members.passes_of(prepared)
+
+    def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[EnsembleRewards | DataError]:
+        """Return each comparison's rewards, or the error of the member that can't score it."""
+        if not self.is_fitted:
+            raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
+        found = self.members.score_prepared(batch, prepared)
+        scored = [
+            (comparison, own)
+            for comparison, own in zip(batch, found, strict=True)
+            if not isinstance(own, DataError)
+        ]
+        if not scored:
+            return [own for own in found if isinstance(own, DataError)]
+        rows = [comparison for comparison, _ in scored]
+        members = torch.cat([own for _, own in scored], 1)  # [M, N]
+        self._look_at(members, rows)
+        sizes = [len(row.responses) for row in rows]
+        joined = iter(torch.split(self.ensembler(members, rows), sizes))
+        return [own if isinstance(own, DataError) else self._rewards(next(joined), own) for own in found]
+
+    def _rewards(self, joined: Tensor, members: Tensor) -> EnsembleRewards | DataError:
+        if not bool(joined.isfinite().all()):
+            name = self.component["name"]
+            default = f"ensembler {name!r} gives a reward that is not finite"
+            return DataError(getattr(self.ensembler, "reason_for_nan", default), field="responses")
+        of_each = {
+            name: own.tolist()
+            for name, own in zip(self.members.names, members, strict=True)
+            if not bool(own.isnan().any())
+        }
+        return EnsembleRewards(joined.tolist(), of_each, self._disagreement(members))
+
+    def _disagreement(self, members: Tensor) -> list[float]:  # [M, n] -> [n]
+        values = members.double()
+        if len(self.measured) == len(members):
+            measured = [self.measured[name] for name in self.members.names]
+            mean = torch.tensor([own.mean for own in measured], dtype=torch.float64)[:, None]
+            scale = torch.tensor([own.scale or 1.0 for own in measured], dtype=torch.float64)[:, None]
+            values = (values - mean) / scale
+        asked = values[~values.isnan().any(1)]
+        return asked.std(0, correction=0).tolist() if len(asked) > 1 else []
+
+    def _look_at(self, members: Tensor, comparisons: Sequence[Comparison]) -> None:
+        if self._watch is not None and self._watch.add(members, comparisons):
+            self._watch = None
+
+
+def load_model(
+    directory: str | Path,
+    *,
+    device: str = "cpu",
+    plugins: PluginManager | None = None,
+    verify: bool = True,
+    **options: Any,
+) -> RewardModel | Ensemble:
+    """Load the directory of a model or of an ensemble, strictly; both score alike.
+
+    Args:
+        directory: What `RewardModel.save` or `Ensemble.save` wrote.
+        device: Where the weights go.
+        plugins: Where components are looked up; None for the installed ones.
+        verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
+        options: Options of the backbone, of each member's in an ensemble, that replace the saved ones.
+
+    Raises:
+        ModelError: Naming the file or tensor that is at fault.
+    """
+    kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
+    return kind.load(directory, device=device, plugins=plugins, verify=verify, **options)
+
+
+def _asks(ensembler: Any) -> Any:
+    return getattr(ensembler, "asks", None)
+
+
+def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return the members' directories by names; those that have none are called by what tells them apart.
+
+    `runs/a/model` and `runs/b/model` are a and b.
+    """
+    if isinstance(directories, Mapping):
+        named = {name: Path(path) for name, path in directories.items()}
+        for name in named:
+            if not _is_name(name):
+                raise ConfigError(f"a member's name is that of a directory, not {name!r}")
+    else:
+        paths = [Path(path) for path in directories]
+        parts = [path.resolve().parts for path in paths]
+        if len(set(parts)) < len(parts):
+            twice = next(str(path) for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1)
+            raise ConfigError(f"{twice} is a member twice; once is enough")
+        while len(parts) > 1 and len({own[-1] for own in parts}) == 1:
+            parts = [own[:-1] for own in parts]
+        depth = 1
+        while len({own[-depth:] for own in parts}) < len(parts):
+            depth += 1
+        named = {"-".join(own[-depth:]): path for own, path in zip(parts, paths, strict=True)}
+    if not named:
+        raise ConfigError("an ensemble needs at least one member; give model directories")
+    return named
+
+
+def _is_name(name: str) -> bool:
+    """Tell whether a member can be called so: its directory must lie in that of the ensemble."""
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\")
+
+
+def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, Measured]]:
+    """Return the members' directories and what they are like, as an ensemble's directory has them.
+
+    Raises:
+        ModelError: When it has them in another form.
+    """
+    try:
+        entries = {entry["name"]: entry["measured"] for entry in config["members"]}
+        if not entries or len(entries) < len(config["members"]) or not all(map(_is_name, entries)):
+            raise ValueError([entry["name"] for entry in config["members"]])
+        measured = {name: Measured(**own) for name, own in entries.items() if own is not None}
+        return {name: directory / FOLDER / name for name in entries}, measured
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        path = directory / model_directory.CONFIG_FILE
+        raise ModelError(f"{path} is damaged: members: {error!r}") from error
+
+
+def _place(source: Path, target: Path, known: dict[str, Path]) -> None:
+    """Put a member's files into an ensemble.
+
+    Args:
+        source: The member's own directory.
+        target: Its directory in the ensemble.
+        known: A file of each SHA-256 that the ensemble has already.
+
+    Raises:
+        ModelError: When the member's own directory isn't any more what it was.
+    """
+    files = model_directory.read(source, verify=True)["files"]
+    config = model_directory.CONFIG_FILE
+    for name, digest in {**files, config: model_directory.digest(source / config)}.items():
+        origin = known.setdefault(digest, source / name)
+        there = target / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(origin, there)
+        except OSError:
+            shutil.copyfile(origin, there)

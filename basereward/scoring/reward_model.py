@@ -1,0 +1,350 @@
+"""A reward model: built from components, saved so that it says everything about itself, loaded strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from basereward.comparison import Comparison
+from basereward.config.run import Component
+from basereward.errors import ConfigError, DataError, ModelError, PluginError
+from basereward.plugins.plugin_manager import manager, resolved_options
+from basereward.scoring.scorer import StreamScorer
+from basereward.storage import model_directory
+
+if TYPE_CHECKING:
+    from basereward.plugins.plugin_manager import PluginManager
+
+
+class RewardModel(StreamScorer["list[float]"]):
+    """Scores responses; what the trainer trains, the evaluator evaluates and the server serves.
+
+    Make one with `build` or `load`.
+
+    Args:
+        paradigm: The module that holds backbone, head and loss.
+        components: For each kind its name, plugin, plugin version and all options.
+        record: Further facts for the model directory, such as digests of the training data.
+    """
+
+    def __init__(
+        self, paradigm: Any, components: Mapping[str, Any], record: Mapping[str, Any] | None = None
+    ) -> None:
+        self.paradigm = paradigm
+        self.components = dict(components)
+        self.record = dict(record or {})
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        backbone: Component,
+        head: Component | None = None,
+        loss: Component | None = None,
+        paradigm: Component | None = None,
+        plugins: PluginManager | None = None,
+    ) -> RewardModel:
+        """Make a model of named components; what is left out is the paper's choice.
+
+        Raises:
+            PluginError: When a component is unknown, ambiguous or fails to load.
+            ConfigError: When an option is unknown or wrong.
+        """
+        return cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
+
+    @classmethod
+    def _built(
+        cls, chosen: Mapping[str, Component], plugins: PluginManager, trunk: Any = None
+    ) -> RewardModel:
+        """Make a model of the component of each kind, on a backbone that is there already or on its own."""
+        is_own = trunk is None
+        trunk = plugins.build("backbone", chosen["backbone"]) if is_own else trunk
+        top = plugins.build("head", chosen["head"], trunk.dim)
+        criterion = plugins.build("loss", chosen["loss"])
+        if (layer := getattr(top, "layer", None)) is not None and is_own:
+            trunk.truncate(layer)
+        module = plugins.build("paradigm", chosen["paradigm"], trunk, top, criterion)
+        described = {kind: describe(plugins, kind, component) for kind, component in chosen.items()}
+        return cls(module, described, {"base_model": str(chosen["backbone"].options.get("model", ""))})
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        device: str = "cpu",
+        plugins: PluginManager | None = None,
+        verify: bool = True,
+        shared: RewardModel | None = None,
+        **options: Any,
+    ) -> RewardModel:
+        """Load a model directory, strictly: nothing missing, nothing extra, nothing altered, nothing random.
+
+        Args:
+            directory: What `save` wrote.
+            device: Where the weights go.
+            plugins: Where components are looked up; None for the installed ones.
+            verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
+            shared: A model whose backbone is this one's too, so that it needn't be loaded again.
+            options: Options of the backbone that replace the saved ones, such as `dtype="bfloat16"`.
+
+        Raises:
+            ModelError: Naming the file or tensor that is at fault.
+        """
+        directory = Path(directory)
+        config = _read(directory, verify=verify)
+        plugins = plugins or manager()
+        saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
+        components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
+        model = cls._from(directory, config, components, plugins, options, shared)
+        model.record = dict(config["record"])
+        model.paradigm.to(device).eval()
+        return model
+
+    @classmethod
+    def start(
+        cls,
+        directory: str | Path,
+        *,
+        backbone: Component,
+        head: Component | None = None,
+        loss: Component | None = None,
+        paradigm: Component | None = None,
+        plugins: PluginManager | None = None,
+    ) -> RewardModel:
+        """Make a model of named components, as `build` does, with the weights of a saved one to go on from.
+
+        The loss, and the backbone's options besides `model`, may be others than it was trained with.
+
+        Raises:
+            ConfigError: When backbone, head or paradigm is another, or the head has another option.
+            ModelError: Naming the file or tensor that is at fault.
+        """
+        directory = Path(directory)
+        config = _read(directory, verify=True)
+        plugins = plugins or manager()
+        components = _chosen(backbone, head, loss, paradigm)
+        for kind in ("backbone", "head", "paradigm"):
+            # As JSON has it, which knows no tuples.
+            own = json.loads(json.dumps(describe(plugins, kind, components[kind])))
+            saved = config["components"][kind]
+            if (saved["plugin"], saved["name"]) != (own["plugin"], own["name"]):
+                raise ConfigError(
+                    f"the {kind} of {directory} is {saved['name']!r}, not {own['name']!r}; a training starts "
+                    f"from a model with the same {kind}"
+                )
+            for name, value in own["options"].items() if kind == "head" else ():
+                if (was := saved["options"].get(name)) != value:
+                    raise ConfigError(
+                        f"the head of {directory} has {name} = {was!r}, not {value!r}; a training starts "
+                        "from a model with the same head"
+                    )
+        model = cls._from(directory, config, components, plugins, {})
+        model.record = {"base_model": config["record"].get("base_model", ""), "started_from": str(directory)}
+        return model
+
+    @classmethod
+    def _from(
+        cls,
+        directory: Path,
+        config: Mapping[str, Any],
+        components: Mapping[str, Component],
+        plugins: PluginManager,
+        options: Mapping[str, Any],
+        shared: RewardModel | None = None,
+    ) -> RewardModel:
+        """Make a model of components whose backbone and head have the weights of a directory."""
+        trunk = components["backbone"]
+        trunk = Component(trunk.name, {**trunk.options, **options, "model": str(directory)})
+        there = None if shared is None else shared.backbone
+        model = cls._built({**components, "backbone": trunk}, plugins, there)
+        model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
+        if model.template_digest != config["template_digest"]:
+            raise ModelError(
+                f"{directory}: a template, of its chat or of its judge, is not the one the model was saved "
+                "with"
+            )
+        return model
+
+    def save(self, directory: str | Path, **record: Any) -> None:
+        """Write the model directory aside and put it in place at once; an older one there is replaced.
+
+        Args:
+            directory: Where to.
+            record: Facts to add to the directory's record.
+        """
+        trunk = self.components["backbone"]
+        unsaved = getattr(self.backbone, "unsaved_options", ())
+        kept = {name: value for name, value in trunk["options"].items() if name not in unsaved}
+        with model_directory.replacing(Path(directory)) as place:
+            self.backbone.save(place)
+            model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
+            model_directory.write_config(
+                place,
+                {
+                    "paradigm": self.components["paradigm"]["name"],
+                    "components": {**self.components, "backbone": {**trunk, "options": kept}},
+                    "template_digest": self.template_digest,
+                    "image_backend": "pil",
+                    "record": {**self.record, **record},
+                },
+            )
+
+    @property
+    def backbone(self) -> Any:
+        """The part that makes hidden states."""
+        return self.paradigm.backbone
+
+    @property
+    def head(self) -> Any:
+        """The part that makes rewards of hidden states."""
+        return self.paradigm.head
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 of the templates that scores depend on as much as on weights."""
+        return str(getattr(self.paradigm, "template_digest", self.backbone.template_digest))
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What the paradigm counted while it scored, such as verdicts that could not be read."""
+        return dict(getattr(self.paradigm, "statistics", {}))
+
+    @property
+    def num_truncated(self) -> int:
+        """Responses cut short so far to fit the backbone's `max_tokens`, each time they were read."""
+        return int(getattr(self.backbone, "num_truncated", 0))
+
+    def part_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of each part: those the backbone names, and `head` for all outside it."""
+        parts = {name: list(module.parameters()) for name, module in self.backbone.parts().items()}
+        named = {id(parameter) for parameters in parts.values() for parameter in parameters}
+        unnamed = [parameter for parameter in self.backbone.parameters() if id(parameter) not in named]
+        if unnamed:
+            parts["backbone"] = unnamed
+        parts["head"] = [
+            parameter for module in _own_parts(self.paradigm).values() for parameter in module.parameters()
+        ]
+        return {name: parameters for name, parameters in parts.items() if parameters}
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the model is being trained."""
+        return bool(self.paradigm.training)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Switch the model to evaluation, and back."""
+        was_training = self.paradigm.training
+        self.paradigm.eval()
+        try:
+            yield
+        finally:
+            self.paradigm.train(was_training)
+
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Any]:
+        """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""
+        found = []
+        for comparison in batch:
+            try:
+                found.append(self.paradigm.prepare(comparison))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def concatenated(self, prepared: Sequence[list[Any]]) -> list[Any]:
+        """Return several prepared batches as one."""
+        return [item for batch in prepared for item in batch]
+
+    def passes_of(self, prepared: list[Any]) -> list[tuple[Any, list[Any]]]:
+        """Return the paradigm, and the prepared comparisons."""
+        return [(self.paradigm, prepared)]
+
+    def score_prepared(
+        self, batch: Sequence[Comparison], prepared: Sequence[Any]
+    ) -> list[list[float] | DataError]:
+        """Return each comparison's rewards, or the error that kept it from being scored."""
+        usable = [item for item in prepared if not isinstance(item, DataError)]
+        rewards = self.paradigm.score_of(usable).tolist() if usable else []
+        return self.results_of(batch, prepared, rewards)
+
+    def results_of(
+        self, batch: Sequence[Comparison], prepared: Sequence[Any], rewards: Sequence[float]
+    ) -> list[list[float] | DataError]:
+        """Return each comparison's rewards, of those [N] of all that could be prepared."""
+        results: list[list[float] | DataError] = []
+        start = 0
+        for comparison, item in zip(batch, prepared, strict=True):
+            if isinstance(item, DataError):
+                results.append(item)
+                continue
+            stop = start + len(comparison.responses)
+            results.append(self._finite(list(rewards[start:stop])))
+            start = stop
+        return results
+
+    def _finite(self, rewards: list[float]) -> list[float] | DataError:
+        if all(abs(reward) < float("inf") for reward in rewards):
+            return rewards
+        reason = getattr(self.paradigm, "reason_for_nan", "the model gives a reward that is not finite")
+        return DataError(reason, field="responses")
+
+
+def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
+    config = model_directory.read(directory, verify=verify)
+    if "members" in config:
+        raise ModelError(f"{directory} is an ensemble; basereward.load_model(DIR) loads models and ensembles")
+    return config
+
+
+def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
+    """Return the paradigm's modules besides the backbone, which transformers does not save."""
+    return {name: module for name, module in paradigm.named_children() if name != "backbone"}
+
+
+def _chosen(
+    backbone: Component, head: Component | None, loss: Component | None, paradigm: Component | None
+) -> dict[str, Component]:
+    """Return the component of each kind; what is left out is the paper's choice."""
+    return {
+        "backbone": backbone,
+        "head": head or Component("mlp", {}),
+        "loss": loss or Component("bradley-terry", {}),
+        "paradigm": paradigm or Component("scalar", {}),
+    }
+
+
+def describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
+    """Return what a model directory says of a component: its name, its plugin, and all options."""
+    found = plugins.find(kind, component.name)
+    return {
+        "name": found.name,
+        "plugin": found.plugin,
+        "version": found.version,
+        "distribution": found.distribution,
+        "options": resolved_options(plugins.load(kind, component.name), component.options),
+    }
+
+
+def saved_component(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> Component:
+    """Return a saved component under its plugin's name too, since another plugin may have taken its own.
+
+    Raises:
+        ModelError: Saying which package to install, where the component's plugin is missing.
+    """
+    name = f"{entry['plugin']}/{entry['name']}"
+    try:
+        plugins.find(kind, name)
+    except PluginError as error:
+        package = entry.get("distribution")
+        remedy = f"install {package}=={entry['version']}" if package else f"load it with -p; {error}"
+        raise ModelError(
+            f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, "
+            f"which is not there; {remedy}"
+        ) from error
+    return Component(name, dict(entry["options"]))

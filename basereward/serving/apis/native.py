@@ -1,0 +1,116 @@
+"""Our own API: prompts with N responses each, whose prompt and pictures are computed once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from basereward.comparison import Comparison
+from basereward.serving.apis.base import Answer, Dialect, ErrorBody, body_of
+from basereward.serving.apis.chat import ChatMessage, last_turn, prompt_of
+from basereward.serving.problems import Problem
+from basereward.serving.request_reader import Call, Reader
+
+
+class RewardItem(msgspec.Struct, forbid_unknown_fields=True):
+    """Either `prompt` and `responses`, or `messages` whose last is the assistant's.
+
+    `images`, as base64 or `data:` URLs, are for the `<image>` placeholders of the prompt in their order;
+    without placeholders they come before the first user message's text. Pictures may stand in the messages
+    instead.
+    """
+
+    prompt: str | list[ChatMessage] | None = None
+    responses: list[str] | None = None
+    messages: list[ChatMessage] | None = None
+    images: list[str] = []
+    id: str | None = None
+
+
+class RewardsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What to score; with `on_error` as `null`, an item that can't be doesn't fail the others."""
+
+    items: list[RewardItem]
+    model: str | None = None
+    on_error: Literal["fail", "null"] = "fail"
+
+
+class ItemRewards(msgspec.Struct):
+    """The rewards of an item's responses, in their order; null where there is an `error`."""
+
+    index: int
+    id: str | None
+    rewards: list[float] | None
+    error: ErrorBody | None
+    tokens: int
+    members: dict[str, list[float]] | None = None
+    disagreement: list[float] | None = None
+
+
+class RewardsResponse(msgspec.Struct):
+    """The rewards of all items; `seconds` says what reading and scoring took."""
+
+    id: str
+    created: int
+    model: str
+    model_digest: str
+    template_digest: str
+    data: list[ItemRewards]
+    tokens: int
+    seconds: dict[str, float]
+
+
+class Native(Dialect):
+    """`POST /v1/rewards`."""
+
+    paths = ("/v1/rewards",)
+    summary = "Rewards of each prompt's responses"
+    request = RewardsRequest
+    responses = (RewardsResponse,)
+
+    def read(self, body: RewardsRequest, reader: Reader) -> Call:
+        """Read each item."""
+        items = reader.each(body.items, lambda item: self._comparison(item, reader), "items")
+        return Call(items, body.model, keeps_going=body.on_error == "null")
+
+    def _comparison(self, item: RewardItem, reader: Reader) -> Comparison:
+        if (item.messages is None) == (item.prompt is None) or (
+            (item.responses is None) != (item.prompt is None)
+        ):
+            raise Problem("body_not_valid")
+        if item.messages is not None:
+            messages, response = last_turn(item.messages)
+            return reader.comparison(prompt_of(messages, reader), [response], item.images)
+        assert item.prompt is not None
+        return reader.comparison(prompt_of(item.prompt, reader), item.responses or [], item.images)
+
+    def write(self, body: RewardsRequest, answer: Answer) -> RewardsResponse:
+        """Write rewards and problems, item by item."""
+        data = []
+        for index, (item, result) in enumerate(zip(body.items, answer.results, strict=True)):
+            if isinstance(result, Problem):
+                data.append(ItemRewards(index, item.id, None, body_of(result), 0))
+                continue
+            rewards = result.rewards
+            data.append(
+                ItemRewards(
+                    index,
+                    item.id,
+                    rewards.values,
+                    None,
+                    result.num_tokens,
+                    rewards.members or None,
+                    rewards.disagreement or None,
+                )
+            )
+        return RewardsResponse(
+            answer.id,
+            answer.created,
+            answer.engine.name,
+            answer.engine.model_digest,
+            answer.engine.template_digest,
+            data,
+            answer.num_tokens,
+            answer.seconds,
+        )

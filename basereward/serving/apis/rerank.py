@@ -1,0 +1,111 @@
+"""`POST /rerank`: vLLM's (0.33), which is Cohere's, for `documents`, and TEI's (2026-07) for `texts`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from basereward.serving.apis.base import Answer, Dialect, activated, refuse_given
+from basereward.serving.apis.chat import ContentPart
+from basereward.serving.apis.openai import Side, Usage, document_of, query_of, usage_of
+from basereward.serving.problems import Problem
+from basereward.serving.request_reader import Call, Reader
+
+
+class RerankRequest(msgspec.Struct):
+    """A query and its documents, or in TEI's form its texts.
+
+    TEI's scores are sigmoids of rewards unless it asks for `raw_scores`; vLLM's are rewards.
+    """
+
+    query: Side
+    documents: list[Side] | None = None
+    model: str | None = None
+    top_n: int = 0
+    texts: list[str] | None = None
+    raw_scores: bool = False
+    return_text: bool = False
+    instruction: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
+
+
+class Document(msgspec.Struct):
+    """A document as it was sent."""
+
+    text: str | None
+    multi_modal: list[ContentPart] | None
+
+
+class Ranked(msgspec.Struct):
+    """A document's place among those sent, and its reward."""
+
+    index: int
+    document: Document
+    relevance_score: float
+
+
+class RerankResponse(msgspec.Struct):
+    """vLLM's answer, best first."""
+
+    id: str
+    model: str
+    usage: Usage
+    results: list[Ranked]
+
+
+class RankedText(msgspec.Struct, omit_defaults=True):
+    """One of TEI's answer, best first."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class Rerank(Dialect):
+    """`POST /rerank`."""
+
+    paths = ("/rerank", "/v1/rerank", "/v2/rerank")
+    summary = "vLLM and TEI: documents, taken for responses to the query, best first"
+    request = RerankRequest
+    responses = (RerankResponse, list[RankedText])
+
+    def read(self, body: RerankRequest, reader: Reader) -> Call:
+        """Read the query as a prompt and the documents as its responses."""
+        refuse_given(
+            instruction=body.instruction,
+            chat_template_kwargs=body.chat_template_kwargs,
+            mm_processor_kwargs=body.mm_processor_kwargs,
+        )
+        if (body.documents is None) == (body.texts is None):
+            raise Problem("body_not_valid")
+        documents = [document_of(own) for own in body.documents or body.texts or []]
+        items = reader.each(
+            [body.query], lambda query: reader.comparison(query_of(query, reader), documents), "query"
+        )
+        return Call(items, body.model)
+
+    def write(self, body: RerankRequest, answer: Answer) -> Any:
+        """Write the documents, best first; those with like rewards in the order they came."""
+        rewards = answer.rewards
+        order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
+        if body.texts is not None:
+            return [
+                RankedText(
+                    index,
+                    activated(rewards[index], is_asked=not body.raw_scores),
+                    body.texts[index] if body.return_text else None,
+                )
+                for index in order
+            ]
+        documents = body.documents or []
+        results = [
+            Ranked(index, _document(documents[index]), rewards[index])
+            for index in order[: body.top_n if body.top_n > 0 else None]
+        ]
+        return RerankResponse(answer.id, answer.engine.name, usage_of(answer), results)
+
+
+def _document(side: Side) -> Document:
+    return Document(side, None) if isinstance(side, str) else Document(None, side.content)

@@ -1,0 +1,1 @@
+"""Confidence intervals and paired tests over comparisons and over seeds."""

@@ -1,0 +1,204 @@
+"""Means over seeds, paired differences over seeds and held-out units, and Holm's correction.
+
+Letters: S seeds, U units, G groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from basereward.stats.measure import Measure
+
+LEVEL = 0.05
+"""The chance that a difference is called significant where there is none."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a metric is the weighted mean of: pairs mostly, which all runs have in common.
+
+    Attributes:
+        unit: What one is.
+        weight: [U] what a unit's credit is multiplied by in the sum that is the metric.
+        part: [U] which of the metric's means a unit belongs to; an average has several.
+        group: [U] units of one group are not independent of each other.
+    """
+
+    unit: str
+    weight: NDArray[np.float64]
+    part: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, measure: Measure) -> Units:
+        """Return the units of a measure."""
+        sizes = [len(part.credit) for part in measure.parts]
+        weights = [part.weight / size for part, size in zip(measure.parts, sizes, strict=True)]
+        groups = np.concatenate([part.group for part in measure.parts])
+        return cls(
+            measure.unit,
+            np.repeat(weights, sizes),
+            np.repeat(np.arange(len(sizes)), sizes),
+            np.unique(groups, return_inverse=True)[1],
+        )
+
+    @classmethod
+    def average(cls, columns: Sequence[Units]) -> Units:
+        """Return the units of the mean of several metrics, whose groups are not each other's."""
+        parts: list[NDArray[np.int64]] = []
+        groups: list[NDArray[np.int64]] = []
+        for column in columns:
+            parts.append(column.part + (parts[-1].max() + 1 if parts else 0))
+            groups.append(column.group + (groups[-1].max() + 1 if groups else 0))
+        return cls(
+            columns[0].unit,
+            np.concatenate([column.weight / len(columns) for column in columns]),
+            np.concatenate(parts),
+            np.concatenate(groups),
+        )
+
+    def value(self, credit: NDArray[np.float64]) -> float:  # [U]
+        """Return the metric."""
+        return math.fsum((self.weight * credit).tolist())
+
+    def variance(self, credit: NDArray[np.float64]) -> float:  # [U]
+        """Return the variance of the metric over draws of groups, by linearisation."""
+        num_groups = int(self.group.max()) + 1
+        if num_groups < 2:
+            return math.nan
+        sizes = np.bincount(self.part, weights=self.weight)
+        means = np.bincount(self.part, weights=self.weight * credit) / sizes
+        pulls = np.bincount(self.group, weights=self.weight * (credit - means[self.part]))  # [G]
+        return num_groups / (num_groups - 1) * float((pulls**2).sum())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, with the 95 % interval of what it would be over endlessly many.
+
+    Attributes:
+        value: The mean.
+        half: Half the interval's width; not-a-number for a single seed.
+        num: Seeds.
+    """
+
+    value: float
+    half: float
+    num: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Return the mean of the seeds' values with its t interval."""
+        num = len(values)
+        mean = math.fsum(values) / num
+        if num < 2:
+            return cls(mean, math.nan, num)
+        variance = math.fsum((value - mean) ** 2 for value in values) / (num - 1)
+        return cls(mean, t_quantile(num - 1) * math.sqrt(variance / num), num)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more a cell scores than the baseline, on the same seeds and held-out units.
+
+    Attributes:
+        value: The mean difference.
+        low: Lower end of its 95 % interval, over seeds and units.
+        high: Upper end.
+        p: The two-sided p-value of no difference.
+        num_seeds: Seeds that both have.
+        adjusted: The p-value after Holm's correction; the same as `p` before it.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    num_seeds: int
+    adjusted: float
+
+    def corrected(self, adjusted: float) -> Difference:
+        """Return the same difference with its p-value corrected."""
+        return replace(self, adjusted=adjusted)
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether chance is unlikely to have made it, all comparisons of the column considered."""
+        return self.adjusted < LEVEL
+
+
+def difference(
+    units: Units,
+    first: NDArray[np.float64],  # [S, U]
+    second: NDArray[np.float64],  # [S, U]
+) -> Difference:
+    """Return the paired difference of two cells' credit.
+
+    Other seeds would have given another difference, and so would other held-out groups. With d the
+    difference, its variance is taken as that over seeds, of which there are S, plus that over groups of the
+    seeds' mean; t has the degrees of freedom of Welch and Satterthwaite. What both vary together is counted
+    twice, which makes the test a little too careful.
+    """
+    between = first - second
+    num = len(between)
+    by_seed = between @ units.weight  # [S]
+    value = float(by_seed.mean())
+    parts: list[tuple[float, int]] = []
+    if num > 1:
+        parts.append((float(by_seed.var(ddof=1)) / num, num - 1))
+    of_units = units.variance(between.mean(0))
+    if not math.isnan(of_units):
+        parts.append((of_units, int(units.group.max())))
+    variance = math.fsum(own for own, _ in parts)
+    if not parts:
+        return Difference(value, math.nan, math.nan, 1.0, num, 1.0)
+    if variance == 0:
+        p = 1.0 if value == 0 else 0.0
+        return Difference(value, value, value, p, num, p)
+    freedom = variance**2 / math.fsum(own**2 / degrees for own, degrees in parts)
+    error = math.sqrt(variance)
+    half = t_quantile(freedom) * error
+    p = t_tail(value / error, freedom)
+    return Difference(value, value - half, value + half, p, num, p)
+
+
+def holm(found: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm, 1979): the chance of any mistake among them."""
+    order = sorted(range(len(found)), key=found.__getitem__)
+    adjusted = [0.0] * len(found)
+    largest = 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(found) - rank) * found[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def t_tail(t: float, freedom: float) -> float:
+    """Return the two-sided p-value of Student's t."""
+    mpmath = _mpmath()
+    return float(mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True))
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(freedom: float) -> float:
+    """Return the t that is exceeded with a chance of 5 %, to either side."""
+    low, high = 0.0, 20.0  # 12.7 for one degree of freedom, the least there is
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_tail(middle, freedom) > LEVEL else (low, middle)
+    return high
+
+
+def _mpmath() -> Any:
+    import mpmath
+
+    return mpmath

@@ -1,0 +1,256 @@
+"""From run directories to results: the rewards of all runs, on what all of them have scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from basereward.config.run import Component, RunConfig
+from basereward.errors import BaseRewardError, ConfigError
+from basereward.evaluation.benchmarks import Benchmark
+from basereward.evaluation.benchmarks.benchmark import Scored
+from basereward.evaluation.benchmarks.comparisons import order_measures
+from basereward.evaluation.model_comparison import read_results, rewards_of, scored_of
+from basereward.plugins.options import did_you_mean
+from basereward.study.offline_ensemble import Members
+from basereward.study.results import Columns, Results, RunResult
+from basereward.study.run import benchmarks_of
+from basereward.study.spec import HELD_OUT, EnsembleRow, PlannedRun, Study
+from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done
+from basereward.training.data_loader import Reader
+from basereward.training.rejected_rows import RejectedRows
+from basereward.training.validation import why_not_judged
+
+if TYPE_CHECKING:
+    from basereward.comparison import Comparison
+    from basereward.evaluation.evaluator import Result
+    from basereward.plugins.plugin_manager import PluginManager
+    from basereward.stats.measure import Measure
+
+Key = tuple[str, int]
+"""A row's name, and a seed."""
+
+
+@dataclass
+class Source:
+    """Where columns come from, and what each run has scored of it.
+
+    Attributes:
+        name: `held-out`, or what the study calls the benchmark.
+        columns: Its metrics by their titles.
+        component: The benchmark; None for the held-out data.
+        benchmark: The same, built; None for the held-out data.
+        results: The rewards, of ensembles too.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    component: Component | None = None
+    benchmark: Any = None
+    results: dict[Key, list[Result]] = field(default_factory=dict)
+    _comparisons: list[Comparison] = field(default_factory=list)
+
+    def read(self, config: RunConfig) -> list[Result]:
+        """Return the rewards of a run."""
+        return read_results(str(Path(config.output, folder_of(self.component))))
+
+    def statistics(self, config: RunConfig) -> dict[str, float]:
+        """Return what a run's paradigm has counted, such as verdicts that could not be read."""
+        path = Path(config.output, folder_of(self.component), REPORT_FILE)
+        return dict(json.loads(path.read_text(encoding="utf-8")).get("statistics", {}))
+
+    def comparisons(self, config: RunConfig, plugins: PluginManager) -> list[Comparison]:
+        """Return what a run has scored, which is the same for all."""
+        if not self._comparisons:
+            self._comparisons = self._read(config, plugins)
+        return self._comparisons
+
+    def _read(self, config: RunConfig, plugins: PluginManager) -> list[Comparison]:
+        if self.benchmark is not None:
+            return list(self.benchmark.comparisons())
+        with closing(RejectedRows(None, fail=False)) as rejected:
+            reader = Reader(
+                config.data.eval,
+                split="eval",
+                why_not=why_not_judged,
+                plugins=plugins,
+                rejected=rejected,
+                progress=lambda dataset, split: dataset,
+            )
+            reader.turn_to(0)
+            return [comparison for comparisons in reader.read() for comparison in comparisons]
+
+    def shared(self, rows: set[str]) -> tuple[set[int], int]:
+        """Return the comparisons that all runs of some rows have scored, and how many any has.
+
+        Raises:
+            ConfigError: When they are not of the same comparisons.
+        """
+        seen: dict[int, tuple[str, tuple[float, ...]]] = {}
+        numbers = []
+        for (name, _), results in self.results.items():
+            for result in results:
+                facts = (result.id, result.ranks)
+                if seen.setdefault(result.number, facts) != facts:
+                    raise ConfigError(
+                        f"cell {name!r} has scored other {self.name} data than the cells before it: its "
+                        f"comparison {result.number} is {result.id!r}, theirs {seen[result.number][0]!r}; "
+                        "every cell needs the same, with the same ids and ranks"
+                    )
+            if name in rows:
+                numbers.append({result.number for result in results})
+        return (set.intersection(*numbers), len(set.union(*numbers))) if numbers else (set(), 0)
+
+    def measures(self, results: Sequence[Result]) -> Mapping[str, Measure]:
+        """Return all that is measured of a run's rewards."""
+        if self.benchmark is not None:
+            rewards = rewards_of(results, self.benchmark.items)
+            found: Mapping[str, Measure] = self.benchmark.measures(Scored.of(self.benchmark.items, rewards))
+            return found
+        scored = scored_of(results)
+        # Data sets that are held out together are measured one by one too.
+        items = [
+            replace(item, category=result.source) for item, result in zip(scored.items, results, strict=True)
+        ]
+        return order_measures(Scored(items, scored.rewards, scored.ranks))
+
+    def metric(self, title: str, measures: Mapping[str, Measure]) -> Measure:
+        """Return what a column shows.
+
+        Raises:
+            ConfigError: When that is not measured.
+        """
+        metric = self.columns[title]
+        if metric not in measures:
+            hint = did_you_mean(metric, measures) or ";"
+            raise ConfigError(
+                f"column {title!r}: {self.name} has no metric {metric!r}{hint} metrics: {', '.join(measures)}"
+            )
+        return measures[metric]
+
+
+def gather(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) -> Results:
+    """Return what the runs that are done have found; those that are not say why.
+
+    Numbers are of the comparisons that every run with a row of its own has scored, so that all are of the
+    same.
+
+    Raises:
+        ConfigError: When a column's metric is not measured, or runs were not held against the same data.
+    """
+    sources = _sources(study, plugins)
+    components = tuple(source.component for source in sources if source.component is not None)
+    configs = {(run.cell.name, run.seed): run.config for run in runs}
+    for source in sources:
+        for key, config in configs.items():
+            if is_done(config, components):
+                source.results[key] = source.read(config)
+    errors: dict[Key, str] = {}
+    for row in study.ensembles:
+        for seed in study.seeds:
+            try:
+                _join(study, row, seed, configs, sources, plugins)
+            except BaseRewardError as error:
+                errors[row.label, seed] = str(error)
+
+    columns, values = Columns(), dict[Key, dict[str, float]]()
+    rows = {cell.name for cell in study.rows} | {row.label for row in study.ensembles}
+    num_left_out = {}
+    for source in sources:
+        shared, num = source.shared(rows)
+        num_left_out[source.name] = num - len(shared)
+        for key, results in source.results.items():
+            if key[0] in rows:
+                measures = source.measures([own for own in results if own.number in shared])
+                for title in source.columns:
+                    measure = source.metric(title, measures)
+                    values.setdefault(key, {})[title] = columns.add(title, *key, measure)
+    for key, own_values in values.items():
+        for title, parts in study.averages.items():
+            if all(part in own_values for part in parts):
+                own_values[title] = columns.average(title, parts, *key)
+    return Results(
+        _rows(study, configs, sources, values, errors), columns.units, columns.credit, num_left_out
+    )
+
+
+def _sources(study: Study, plugins: PluginManager) -> list[Source]:
+    is_fitted_on = any(row.fit == HELD_OUT for row in study.ensembles)
+    found = [Source(HELD_OUT, study.held_out)] if study.held_out or is_fitted_on else []
+    for item, component in zip(study.benchmarks, benchmarks_of(study, plugins), strict=True):
+        benchmark: Any = plugins.build("benchmark", component)
+        if not isinstance(benchmark, Benchmark):
+            raise ConfigError(
+                f"benchmark {item.name!r} gives a report alone; a study needs the credit of each unit, which "
+                "a basereward.evaluation.benchmarks.Benchmark has"
+            )
+        found.append(Source(item.source, item.columns, component, benchmark))
+    return found
+
+
+def _join(
+    study: Study,
+    row: EnsembleRow,
+    seed: int,
+    configs: Mapping[Key, RunConfig],
+    sources: Sequence[Source],
+    plugins: PluginManager,
+) -> None:
+    """Add an ensemble's rewards of all sources but the one it learns from."""
+    keys = [(study.cell(labels).name, seed) for labels in row.members]
+    for name, _ in keys:
+        if any((name, seed) not in source.results for source in sources):
+            raise ConfigError(f"its member {name!r} has no results")
+    members = {
+        source.name: Members(
+            [source.results[key] for key in keys], source.comparisons(configs[keys[0]], plugins)
+        )
+        for source in sources
+    }
+    ensembler = plugins.build("ensembler", row.ensembler)
+    if hasattr(ensembler, "fit"):
+        assert row.fit is not None  # which is checked before anything is run
+        members[row.fit].fit(ensembler)
+    joined = {name: own.joined(ensembler) for name, own in members.items() if name != row.fit}
+    for source in sources:
+        if source.name in joined:
+            source.results[row.label, seed] = joined[source.name]
+
+
+def _rows(
+    study: Study,
+    configs: Mapping[Key, RunConfig],
+    sources: Sequence[Source],
+    values: Mapping[Key, Mapping[str, float]],
+    errors: Mapping[Key, str],
+) -> list[RunResult]:
+    found = []
+    for cell in study.rows:
+        for seed in study.seeds:
+            key, directory = (cell.name, seed), Path(configs[cell.name, seed].output)
+            facts: dict[str, Any] = {}
+            error = ""
+            if key in values:
+                facts = json.loads((directory / DONE_FILE).read_text(encoding="utf-8"))
+                counted = {source.name: source.statistics(configs[key]) for source in sources}
+                facts["statistics"] = {name: found for name, found in counted.items() if found}
+            else:
+                error = _why_not(directory)
+            found.append(RunResult(cell.name, cell.labels, seed, values.get(key, {}), facts, error))
+    for row in study.ensembles:
+        for seed in study.seeds:
+            key = (row.label, seed)
+            found.append(RunResult(row.label, {}, seed, values.get(key, {}), {}, errors.get(key, "")))
+    return found
+
+
+def _why_not(directory: Path) -> str:
+    """Return the last line of what went wrong in a run."""
+    if not (directory / ERROR_FILE).is_file():
+        return "has not been run to its end"
+    lines = (directory / ERROR_FILE).read_text(encoding="utf-8").strip().splitlines()
+    return lines[-1] if lines else "failed"

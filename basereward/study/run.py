@@ -1,0 +1,91 @@
+"""A study from its file to its results: which runs are left, doing them, and what all of them found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from basereward.config.run import Component
+from basereward.reporting.progress import progress_bar
+from basereward.study.pool import outcomes
+from basereward.study.spec import PlannedRun, Study
+from basereward.study.worker import DONE_FILE, Task, is_done
+from basereward.training.run_directory import clear
+
+if TYPE_CHECKING:
+    from basereward.plugins.plugin_manager import PluginManager
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """What became of the runs of a study.
+
+    Attributes:
+        num_before: Runs that were done before.
+        num_done: Runs that were done now.
+        failed: Why runs failed, by their names.
+    """
+
+    num_before: int
+    num_done: int
+    failed: dict[str, str]
+
+
+def conduct(
+    study: Study,
+    runs: Sequence[PlannedRun],
+    plugins: PluginManager,
+    *,
+    num_jobs: int,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Conducted:
+    """Do the runs that are left; one that fails is told of, and the others go on.
+
+    Args:
+        study: The study.
+        runs: All its runs.
+        plugins: Where components are looked up.
+        num_jobs: Runs at the same time.
+        overwrite: Whether to do runs again that are done.
+        progress: Whether to show a bar with the runs that are left, and the time.
+    """
+    benchmarks = benchmarks_of(study, plugins)
+    # Cells that come out as the same run share it.
+    by_output = {run.config.output: run for run in runs}
+    if overwrite:
+        for run in by_output.values():
+            clear(Path(run.config.output))
+            Path(run.config.output, DONE_FILE).unlink(missing_ok=True)
+    left = [run for run in by_output.values() if not is_done(run.config, benchmarks)]
+    tasks = [Task(run.config, benchmarks, study.keep, study.launch, _inputs_of(run)) for run in left]
+    num_before = len(by_output) - len(left)
+    failed: dict[str, str] = {}
+    with progress_bar("runs", len(by_output), is_shown=progress and bool(left)) as advance:
+        advance(num_before)
+        for task, outcome in outcomes(tasks, num_jobs):
+            name = by_output[task.config.output].name
+            if outcome.error or outcome.is_stopped:
+                failed[name] = outcome.error or "was stopped; the same command goes on with it"
+            advance(1, f"{len(failed)} failed" if failed else None)
+    return Conducted(num_before, len(left) - len(failed), failed)
+
+
+def benchmarks_of(study: Study, plugins: PluginManager) -> tuple[Component, ...]:
+    """Return the study's benchmarks, their options checked and filled in."""
+    return tuple(
+        plugins.resolve("benchmark", Component(item.name, item.options)) for item in study.benchmarks
+    )
+
+
+def _inputs_of(run: PlannedRun) -> str:
+    """Return what decides what a run keeps in its cache, or nothing where it has none."""
+    config = run.config
+    if config.cache is None:
+        return ""
+    layer = config.head.options.get("layer")
+    facts = [config.cache, config.init, config.backbone, layer, config.data, config.train.freeze]
+    return json.dumps(facts, default=str)

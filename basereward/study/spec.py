@@ -1,0 +1,331 @@
+"""Study files: a base run, axes of changes, seeds, and what is measured; TOML to dataclasses.
+
+A cell is one choice from each axis. Its runs, one a seed, are ordinary runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from basereward.config.overrides import merged, put
+from basereward.config.run import Component, RunConfig, read_toml, run_table
+from basereward.errors import ConfigError
+from basereward.plugins.options import Mismatch, did_you_mean, from_table
+
+if TYPE_CHECKING:
+    from basereward.plugins.plugin_manager import PluginManager
+
+HELD_OUT = "held-out"
+"""What a study file calls the held-out data of its runs."""
+
+HELD_OUT_COLUMNS = {"held-out pairs": "pair accuracy"}
+RUNS = "runs"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkColumns(Component):
+    """A benchmark that every run is held against: its name, path and options, and what is shown of it.
+
+    Args:
+        columns: The benchmark's metrics by the titles of their columns.
+        label: What the study calls it; its name, if it isn't given.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise Mismatch(("columns",), 'must name a metric, such as { "VL-RewardBench" = "overall" }')
+
+    @property
+    def source(self) -> str:
+        """What the study calls it."""
+        return self.label or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleRow:
+    """A row of the table whose rewards are those of several cells, joined; seed by seed.
+
+    Args:
+        label: What the row is called.
+        members: Cells, by the labels of their axes.
+        ensembler: How their rewards are joined.
+        fit: What an ensembler that learns learns from: `held-out`, or what one of the benchmarks is called.
+            The row has no numbers of these.
+    """
+
+    label: str
+    members: tuple[Mapping[str, str], ...]
+    ensembler: Component = Component("mean")  # noqa: RUF009
+    fit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Numbers in print, to stand beside the study's own.
+
+    Args:
+        cell: Whose: a label of each axis, or the label of an ensemble as `ensemble`.
+        values: By the titles of columns of their own, in the unit in which they were printed.
+    """
+
+    cell: Mapping[str, str]
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One choice from each axis, by the axis's name."""
+
+    labels: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return ", ".join(self.labels.values())
+
+    def is_one_of(self, where: Mapping[str, Any]) -> bool:
+        """Tell whether it has one of the labels given for each of some axes."""
+        return all(
+            self.labels[axis] in ([allowed] if isinstance(allowed, str) else allowed)
+            for axis, allowed in where.items()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A grid of runs, and the table that is made of it.
+
+    Args:
+        title: Of the table.
+        output: Directory of the results.
+        runs: Directory of the runs; None for one in `output`. Studies that share it share the runs that they
+            have in common.
+        run: What all cells have in common: the tables of a run file. Its key `base` may name a run file that
+            it changes, relative to the study file.
+        axes: For each axis its changes by their labels: tables of a run file too, with a `base` of their own
+            if they like.
+        exclude: Cells to leave out: labels, or lists of labels, of some axes; all have to match.
+        baseline: The cell that all others are tested against.
+        seeds: Each cell is run once with each.
+        held_out: Metrics of the runs' held-out data, `data.eval`, by the titles of their columns.
+        benchmarks: What else the runs' models are held against.
+        averages: Columns that are the mean of others, by their titles.
+        ensembles: Rows that join cells.
+        only_members: Cells that are run for ensembles alone and have no row; as in `exclude`.
+        keep: Whether a run's model is kept when it is done, or its log and rewards alone.
+        launch: The command that starts `basereward` for one training, such as
+            `["torchrun", "--nproc-per-node", "8", "-m", "basereward"]`; empty to train within the study's own
+            processes.
+        published: Numbers in print.
+        source: Where they are printed.
+        notes: What a reader of the table has to know.
+    """
+
+    title: str
+    output: str
+    runs: str | None = None
+    run: Mapping[str, Any]
+    axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    exclude: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
+    baseline: Mapping[str, str]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    held_out: Mapping[str, str] = field(default_factory=lambda: HELD_OUT_COLUMNS)
+    benchmarks: tuple[BenchmarkColumns, ...] = ()
+    averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ensembles: tuple[EnsembleRow, ...] = ()
+    only_members: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
+    keep: Literal["model", "rewards"] = "model"
+    launch: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for axis, changes in self.axes.items():
+            if not changes:
+                raise Mismatch(("axes", axis), "must have at least one change")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise Mismatch(("seeds",), f"must be different numbers, at least one, not {list(self.seeds)}")
+        for name in ("exclude", "only_members"):
+            for number, where in enumerate(getattr(self, name)):
+                self._check_labels(where, (name, str(number)))
+        self.cell(self.baseline, ("baseline",))
+        sources = [HELD_OUT, *(benchmark.source for benchmark in self.benchmarks)]
+        for number, benchmark in enumerate(self.benchmarks):
+            if benchmark.source in sources[: number + 1]:
+                reason = f"is called {benchmark.source!r}, as another is; give it a label of its own"
+                raise Mismatch(("benchmarks", str(number)), reason)
+        for number, row in enumerate(self.ensembles):
+            if not row.members:
+                raise Mismatch(("ensembles", str(number), "members"), "must name at least one cell")
+            for place, labels in enumerate(row.members):
+                self.cell(labels, ("ensembles", str(number), "members", str(place)))
+            if row.fit is not None and row.fit not in sources:
+                reason = f"must be one of {', '.join(map(repr, sources))}, not {row.fit!r}"
+                raise Mismatch(("ensembles", str(number), "fit"), reason)
+        for number, item in enumerate(self.published):
+            self._check_labels(
+                {axis: label for axis, label in item.cell.items() if axis != "ensemble"},
+                ("published", str(number), "cell"),
+            )
+        self._check_columns()
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """All cells, the last axis changing fastest."""
+        found = [
+            Cell(dict(zip(self.axes, labels, strict=True)))
+            for labels in product(*(changes for changes in self.axes.values()))
+        ]
+        return [cell for cell in found if not any(map(cell.is_one_of, self.exclude))]
+
+    @property
+    def rows(self) -> list[Cell]:
+        """The cells that have a row."""
+        return [cell for cell in self.cells if not any(map(cell.is_one_of, self.only_members))]
+
+    @property
+    def columns(self) -> list[str]:
+        """Titles of all columns but those of published numbers."""
+        found = [*self.held_out, *(title for item in self.benchmarks for title in item.columns)]
+        return [*found, *self.averages]
+
+    def cell(self, labels: Mapping[str, str], path: tuple[str, ...] = ()) -> Cell:
+        """Return the cell with these labels.
+
+        Raises:
+            Mismatch: When there is none.
+        """
+        self._check_labels(labels, path)
+        if missing := [axis for axis in self.axes if axis not in labels]:
+            raise Mismatch(path, f"needs a label of {' and '.join(map(repr, missing))}")
+        for cell in self.cells:
+            if cell.labels == labels:
+                return cell
+        raise Mismatch(path, f"is a cell that is excluded: {', '.join(labels.values())}")
+
+    def _check_labels(self, where: Mapping[str, Any], path: tuple[str, ...]) -> None:
+        for axis, labels in where.items():
+            if axis not in self.axes:
+                hint = did_you_mean(axis, self.axes) or ";"
+                raise Mismatch((*path, axis), f"is no axis{hint} axes: {', '.join(self.axes)}")
+            for label in [labels] if isinstance(labels, str) else labels:
+                if label not in self.axes[axis]:
+                    known = self.axes[axis]
+                    hint = did_you_mean(label, known) or ";"
+                    reason = f"is {label!r}, which is no label of it{hint} labels: {', '.join(known)}"
+                    raise Mismatch((*path, axis), reason)
+
+    def _check_columns(self) -> None:
+        titles = self.columns
+        for title in titles:
+            if titles.count(title) > 1:
+                reason = f"must have titles of their own, and two are called {title!r}"
+                raise Mismatch(("columns",), reason)
+        for title, parts in self.averages.items():
+            for part in parts:
+                if part not in titles or part in self.averages:
+                    known = [known for known in titles if known not in self.averages]
+                    hint = did_you_mean(part, known) or ";"
+                    reason = f"is of {part!r}, which is no column{hint} columns: {', '.join(known)}"
+                    raise Mismatch(("averages", title), reason)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        cell: Whose.
+        seed: Which of them.
+        config: The run, every option filled in; its output is a directory of its own.
+    """
+
+    cell: Cell
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.cell.name}, seed {self.seed}"
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file, and the run file it names.
+
+    Args:
+        path: The TOML file.
+        overrides: Settings `KEY=VALUE` that replace the file's, such as `seeds=[0, 1]`.
+
+    Raises:
+        ConfigError: Naming file, table and key.
+    """
+    table = read_toml(path)
+    for override in overrides:
+        put(table, override)
+    try:
+        study: Study = from_table(Study, table)
+    except Mismatch as error:
+        raise ConfigError(f"{path}: {error}") from error
+    axes = {
+        axis: {label: _whole(change, Path(path).parent) for label, change in changes.items()}
+        for axis, changes in study.axes.items()
+    }
+    return replace(study, run=_whole(study.run, Path(path).parent), axes=axes)
+
+
+def _whole(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """Return a change with the run file that it names as its `base`."""
+    if "base" not in change:
+        return change
+    own = {key: value for key, value in change.items() if key != "base"}
+    return merged(run_table(directory / str(change["base"])), own)
+
+
+def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> list[PlannedRun]:
+    """Return all runs of a study, those of one seed together, so that an unfinished study has whole columns.
+
+    Each has a directory that is named by a digest of all that decides its course: a run that is defined
+    otherwise than before is another run.
+
+    Args:
+        study: The study.
+        plugins: Where components are looked up.
+        path: The study file, for messages.
+
+    Raises:
+        ConfigError: Naming the cell whose run is wrong.
+        PluginError: When a component is not found.
+    """
+    from basereward.training.run_directory import identity, resolved
+
+    for row in study.ensembles:
+        plugins.resolve("ensembler", row.ensembler)
+        learns = hasattr(plugins.load("ensembler", row.ensembler.name), "fit")
+        if learns != (row.fit is not None):
+            text = 'learns from comparisons: say which by fit = "held-out", or by a benchmark\'s name'
+            text = text if learns else "learns nothing; leave out fit"
+            raise ConfigError(f"{path}: ensemble {row.label!r}: ensembler {row.ensembler.name!r} {text}")
+    found = []
+    for seed in study.seeds:
+        for cell in study.cells:
+            table = dict(study.run)
+            for axis, label in cell.labels.items():
+                table = merged(table, study.axes[axis][label])
+            table = {**table, "seed": seed, "output": study.output}
+            try:
+                config = resolved(from_table(RunConfig, table), plugins)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: cell {cell.name!r}: {error}") from error
+            place = Path(study.runs or Path(study.output, RUNS), identity(config)[:12])
+            found.append(PlannedRun(cell, seed, replace(config, output=str(place))))
+    return found

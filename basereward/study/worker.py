@@ -1,0 +1,167 @@
+"""One run of a study: trained, held against the benchmarks, and marked as done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from basereward.backbones.feature_cache import FeatureCache
+from basereward.config.run import Component, RunConfig, stage_runs, to_toml
+from basereward.errors import BaseRewardError
+from basereward.evaluation import evaluate
+from basereward.plugins.plugin_manager import manager
+from basereward.scoring.reward_model import RewardModel
+from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
+from basereward.training.shutdown import TrainingStopped
+from basereward.training.train import train
+
+DONE_FILE = "study.json"
+"""Written last: a run directory with it is not run again."""
+
+ERROR_FILE = "error.txt"
+REPORT_FILE = "report.json"
+BENCHMARKS = "benchmarks"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given.
+
+    Attributes:
+        config: The run.
+        benchmarks: What its model is held against.
+        keep: Whether its model is kept.
+        launch: What starts `basereward` for the training; empty to train here.
+        waits_for: Tasks with the same text read the same inputs through the same frozen weights: one of them
+            computes what the others find. "" if there are none.
+    """
+
+    config: RunConfig
+    benchmarks: tuple[Component, ...] = ()
+    keep: Literal["model", "rewards"] = "model"
+    launch: tuple[str, ...] = ()
+    waits_for: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        error: Why it failed; empty if it did not.
+        is_stopped: Whether a signal ended it, so that it can be resumed.
+    """
+
+    error: str = ""
+    is_stopped: bool = False
+
+
+def is_done(config: RunConfig, benchmarks: tuple[Component, ...]) -> bool:
+    """Tell whether a run has all its results."""
+    places = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
+    return all(Path(config.output, place).is_file() for place in places)
+
+
+def folder_of(benchmark: Component | None) -> str:
+    """Return where in a run's directory the rewards of a benchmark are; of the held-out data for None.
+
+    The same benchmark on other data has another place.
+    """
+    if benchmark is None:
+        return EVALUATION
+    options = sorted((key, str(value)) for key, value in benchmark.options.items())
+    digest = hashlib.sha256(json.dumps([benchmark.name, options]).encode()).hexdigest()
+    return f"{BENCHMARKS}/{benchmark.name}-{digest[:8]}"
+
+
+def execute(task: Task) -> Outcome:
+    """Do all that is left of a run; whatever goes wrong is told, and kept in `error.txt`."""
+    directory = Path(task.config.output)
+    (directory / ERROR_FILE).unlink(missing_ok=True)
+    try:
+        _execute(task, directory)
+    except TrainingStopped:
+        return Outcome(is_stopped=True)
+    except Exception as error:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+        is_ours = isinstance(error, BaseRewardError)
+        return Outcome(str(error) if is_ours else f"{type(error).__name__}: {error}")
+    return Outcome()
+
+
+def _execute(task: Task, directory: Path) -> None:
+    began = time.monotonic()
+    last = Path(stage_runs(task.config)[-1].output)
+    if not (directory / DONE_FILE).is_file():
+        _train(task)
+    if task.benchmarks:
+        _benchmark(task, last / MODEL, directory)
+    if last != directory and task.config.data.eval:  # the results of several stages are those of the last
+        shutil.copytree(last / EVALUATION, directory / EVALUATION, dirs_exist_ok=True)
+    facts = {"seconds": round(time.monotonic() - began, 3)}
+    aside = directory / f".{DONE_FILE}.new"
+    aside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    os.replace(aside, directory / DONE_FILE)
+    _clear(task, directory, last)
+
+
+def _train(task: Task) -> None:
+    if not task.launch:
+        train(task.config, resume=True, progress=False, pictures=False)
+        return
+    run_file = Path(f"{task.config.output}.toml")
+    run_file.parent.mkdir(parents=True, exist_ok=True)
+    run_file.write_text(to_toml(task.config), encoding="utf-8")
+    subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
+
+
+def _benchmark(task: Task, model_dir: Path, directory: Path) -> None:
+    """Hold the model against the benchmarks, and leave its rewards."""
+    config = task.config
+    plugins = manager(config.plugins)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = RewardModel.load(model_dir, device=device, plugins=plugins, verify=False)
+    cache: FeatureCache | None = None
+    if config.cache is not None and is_frozen(config, set(model.backbone.parts())):
+        model.backbone.requires_grad_(False)
+        cache = FeatureCache(config.cache)
+        model.paradigm.use_cache(cache)
+    size = config.train.micro_batch_size or config.train.batch_size
+    for component in task.benchmarks:
+        folder = directory / folder_of(component)
+        if (folder / REPORT_FILE).is_file():
+            continue  # of another study with the same run
+        benchmark: Any = plugins.build("benchmark", component)
+        evaluation = evaluate(model, benchmark.comparisons(), size, progress=False)
+        evaluation.save_numbers(folder, {"benchmark": component.name})
+    if cache is not None:
+        cache.flush()
+
+
+def is_frozen(config: RunConfig, parts: set[str]) -> bool:
+    """Tell whether nothing of a run's backbone is trained.
+
+    Args:
+        config: The run.
+        parts: The names of the backbone's parts.
+    """
+    return config.train.lora is None and parts <= set(config.train.freeze)
+
+
+def _clear(task: Task, directory: Path, last: Path) -> None:
+    """Remove what only a run that goes on needs, and the model if it isn't kept."""
+    names = [CHECKPOINT, LAST, *([MODEL, ADAPTER] if task.keep == "rewards" else [])]
+    for place in {directory, last}:
+        for name in names:
+            shutil.rmtree(place / name, ignore_errors=True)

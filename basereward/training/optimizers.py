@@ -1,0 +1,83 @@
+"""The optimisers by name, each with a rate for each part, and their state as tensors that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basereward.config.run import TrainConfig
+from basereward.errors import ConfigError
+
+
+def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a run, with no decay on biases and norms (one axis).
+
+    Args:
+        trainable: The parameters of each part.
+        config: Says which optimiser, and each part's rate.
+
+    Raises:
+        ConfigError: When it is of a library that isn't installed.
+    """
+    groups = []
+    for name, parameters in trainable.items():
+        peak = config.lr_parts.get(name, config.lr)
+        for decays in (True, False):
+            chosen = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
+            if chosen:
+                decay = config.weight_decay if decays else 0.0
+                rates = {"lr": peak, "peak": peak, "weight_decay": decay}
+                groups.append({"params": chosen, "part": name, **rates})
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups)
+    if config.optimizer == "adamw-8bit":
+        eight_bit: torch.optim.Optimizer = _adamw_8bit()(groups, betas=config.betas)
+        return eight_bit
+    return torch.optim.AdamW(groups, betas=config.betas, fused=True)
+
+
+def _adamw_8bit() -> Any:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            f"train.optimizer is 'adamw-8bit', which needs bitsandbytes ({error}); "
+            "pip install 'basereward[quantized]'"
+        ) from error
+    return AdamW8bit
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of each parameter as tensors named `NUMBER.KEY`, in the order of the groups."""
+    found: dict[str, Tensor] = {}
+    tables: set[int] = set()
+    for number, parameter in enumerate(_parameters(optimizer)):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+            # The 8-bit optimiser's parameters share one table of values, which safetensors would refuse.
+            if key.startswith("qmap"):
+                tensor = tensor.clone() if id(value) in tables else tensor
+                tables.add(id(value))
+            found[f"{number}.{key}"] = tensor
+    return found
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the state that `state_of` returned, its rates left as they are."""
+    numbered: dict[int, dict[str, Any]] = {}
+    for name, tensor in state.items():
+        number, _, key = name.partition(".")
+        is_plain = key == "step" and not tensor.is_floating_point()
+        numbered.setdefault(int(number), {})[key] = int(tensor) if is_plain else tensor
+    for values in numbered.values():
+        if "absmax1" in values:  # its moments are bytes, in whatever type they were read
+            values |= {key: values[key].to(torch.uint8) for key in ("state1", "state2")}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

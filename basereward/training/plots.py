@@ -1,0 +1,138 @@
+"""The course of a training as a picture, and those of several in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from basereward.errors import ConfigError
+from basereward.training.log_history import HELD_OUT, Axis, Course, read_records, smoothed
+from basereward.training.run_directory import LOG_FILE, PLOTS
+
+COURSE = "training.png"
+
+METRICS = ("loss", "accuracy", f"{HELD_OUT}accuracy", "lr", "pairs_per_second")
+"""What is drawn of several runs if nothing else is asked for."""
+
+TITLES = {
+    "loss": "loss",
+    "accuracy": "accuracy in training",
+    f"{HELD_OUT}accuracy": "held-out accuracy",
+    "lr": "learning rate",
+    "pairs_per_second": "pairs a second",
+    "tokens_per_second": "tokens a second",
+    "mfu": "share of the peak (MFU)",
+}
+AXES = {"steps": "optimiser step", "pairs": "pairs", "seconds": "seconds"}
+
+COLUMNS = 2
+
+
+def draw_course(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) -> Path | None:
+    """Draw loss, accuracy and learning rates over the steps of `log.jsonl` into `plots/training.png`.
+
+    Args:
+        run_dir: The run directory.
+        warn: Takes the line that says that matplotlib is not installed; nothing is drawn then.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        warn("matplotlib is not installed: no plots; pip install 'basereward[plot]' brings it")
+        return None
+    records = read_records(run_dir / LOG_FILE)
+    steps = [record for record in records if record["kind"] == "step"]
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+
+    # A figure of its own, not pyplot's: nothing global, no window system.
+    figure = Figure(figsize=(7.0, 8.0), layout="constrained")
+    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
+    _line(loss, steps, "loss", "training")
+    _line(accuracy, steps, "accuracy", "training")
+    if evaluations:
+        _line(loss, evaluations, "log_loss", "held out (log loss)", marker="o")
+        _line(accuracy, evaluations, "accuracy", "held out", marker="o", color="tab:orange")
+        steps_of = [record["step"] for record in evaluations]
+        low, high = ([record[name] for record in evaluations] for name in ("low", "high"))
+        accuracy.fill_between(steps_of, low, high, alpha=0.15, color="tab:orange", label="95 % interval")
+        best = max(evaluations, key=lambda record: (record["accuracy"], -record["log_loss"]))
+        accuracy.plot(best["step"], best["accuracy"], "k*", label=f"best: {best['accuracy']:.3f}")
+    loss.set_ylabel("loss")
+    accuracy.set_ylabel("pair accuracy")
+    accuracy.axhline(0.5, color="0.7", linewidth=0.8, linestyle="--", zorder=0)
+    for part in steps[0]["lr"] if steps else ():
+        rate.plot([record["step"] for record in steps], [record["lr"][part] for record in steps], label=part)
+    rate.set_ylabel("learning rate")
+    rate.set_xlabel("optimiser step")
+    for axes in (loss, accuracy, rate):
+        axes.grid(visible=True, alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+    figure.suptitle(run_dir.name)
+    path = run_dir / PLOTS / COURSE
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _line(axes: Any, records: list[dict[str, Any]], name: str, label: str, **style: Any) -> None:
+    """Draw what is known of a value over the steps."""
+    known = [record for record in records if record.get(name) is not None]
+    if known:
+        steps = [record["step"] for record in known]
+        axes.plot(steps, [record[name] for record in known], label=label, **style)
+
+
+def draw_runs(
+    courses: Sequence[Course], output: Path, *, metrics: Sequence[str], axis: Axis, smoothing: float
+) -> None:
+    """Draw the same metrics of several runs into one picture, a line to each run.
+
+    Args:
+        courses: The runs.
+        output: Where to; the ending decides on the format.
+        metrics: What to draw, a plot to each.
+        axis: What lies on the axis that the plots share.
+        smoothing: Share of the mean so far that each value leaves of it; the values themselves are drawn
+            faintly then.
+
+    Raises:
+        ConfigError: When matplotlib isn't installed, or knows no such format.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("matplotlib is not installed; pip install 'basereward[plot]' brings it") from error
+    num_rows = -(-len(metrics) // COLUMNS)
+    num_columns = min(COLUMNS, len(metrics))
+    # A line of names for each run, in as many columns as there are of plots.
+    height = 2.6 * num_rows + 0.25 * -(-len(courses) // num_columns) + 0.4
+    figure = Figure(figsize=(5.0 * num_columns, height), layout="constrained")
+    plots = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True).flatten()
+    for axes, metric in zip(plots, metrics, strict=False):
+        for number, course in enumerate(courses):
+            places, values = course.series(metric, axis)
+            style: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1.4}
+            if metric.startswith(HELD_OUT):
+                style |= {"marker": "o", "markersize": 3.5}
+            elif smoothing and not metric.startswith("lr"):  # a schedule has no noise
+                axes.plot(places, values, color=style["color"], linewidth=0.8, alpha=0.25)
+                values = smoothed(values, smoothing)
+            axes.plot(places, values, label=course.name, **style)
+        axes.set_title(TITLES.get(metric, metric), fontsize="medium", loc="left")
+        axes.grid(visible=True, alpha=0.3)
+        if metric.startswith("lr"):
+            axes.yaxis.set_major_formatter("{x:.3g}")
+    for axes in plots[len(metrics) :]:
+        axes.set_visible(False)
+    for number, axes in enumerate(plots[: len(metrics)]):
+        if number + num_columns >= len(metrics):
+            axes.set_xlabel(AXES[axis])
+            axes.tick_params(labelbottom=True)
+    lines, names = plots[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper left", ncols=num_columns, frameon=False)
+    try:
+        figure.savefig(output, dpi=120)
+    except ValueError as error:
+        raise ConfigError(f"--output {output}: {error}") from error

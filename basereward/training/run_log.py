@@ -1,0 +1,95 @@
+"""What a training says of itself while it runs: `log.jsonl`, TensorBoard, and other people's loggers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from basereward.plugins.plugin_manager import PluginManager
+
+
+class RunLog:
+    """Writes each record of a training to all places that want it.
+
+    A record says its `kind`: "step", "evaluation" or "checkpoint". `log.jsonl` has one JSON object a line.
+
+    Args:
+        run_dir: Where `log.jsonl` and `tensorboard/` are.
+        plugins: Whose `basereward_log` is called.
+        offset: Bytes of `log.jsonl` that belong to the run so far; what a killed run wrote after them goes.
+        step: The last step of the run so far; TensorBoard forgets what lies after it.
+        warn: Takes the line that says that TensorBoard is not installed.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        plugins: PluginManager,
+        *,
+        offset: int = 0,
+        step: int = 0,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.run_dir = run_dir
+        self.plugins = plugins
+        self._file = (run_dir / "log.jsonl").open("ab")
+        self._file.truncate(min(offset, os.fstat(self._file.fileno()).st_size))
+        self._events = _event_writer(run_dir / "tensorboard", step, warn)
+
+    def write(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Write one record, and return it."""
+        record = {"kind": kind, **{name: _plain(value) for name, value in values.items()}}
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        if self._events is not None and kind != "checkpoint":
+            for name, value in _flat(record).items():
+                self._events.add_scalar(f"{kind}/{name}", value, record["step"])
+        self.plugins.emit("basereward_log", record=record, run_dir=self.run_dir)
+        return record
+
+    def sync(self) -> int:
+        """Put `log.jsonl` on disk, and return its length in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _event_writer(directory: Path, step: int, warn: Callable[[str], None]) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        warn("TensorBoard is not installed: no events; pip install 'basereward[train]' brings it")
+        return None
+    return SummaryWriter(str(directory), purge_step=step + 1)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold: numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers of a record by their path."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
+            found[prefix + name] = value
+    return found

@@ -1,0 +1,56 @@
+"""What docs/paradigms.md shows is what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import tiny
+
+from basereward.comparison import Comparison
+from basereward.config import Component
+from basereward.hookspecs import KINDS
+from basereward.plugins import PluginManager
+from basereward.scoring.reward_model import RewardModel
+
+TEXT = (Path(__file__).parents[2] / "docs" / "paradigms.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.add_language_head(tiny.save_causal_lm(tmp_path_factory.mktemp("docs") / "model"))
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_a_run_file_may_say_so(block: str, model: Path) -> None:
+    table = tomllib.loads(block)["paradigm"]
+    paradigm = Component(table.pop("name"), table)
+    RewardModel.build(backbone=Component("causal-lm", {"model": str(model)}), paradigm=paradigm)
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_a_row_may_say_so(block: str, model: Path) -> None:
+    row = Comparison.from_dict(json.loads(block))
+    reasoned = "judgements" in row.meta
+    paradigm = Component("generative", {"template": "reasoned"}) if reasoned else Component("critic", {})
+    built = RewardModel.build(backbone=Component("causal-lm", {"model": str(model)}), paradigm=paradigm)
+    assert built.paradigm.train().loss([row]).loss.isfinite()
+
+
+def test_every_paradigm_and_every_statistic_is_described(model: Path) -> None:
+    assert "paradigm" in KINDS
+    names = {item.name for item in PluginManager().provided("paradigm")}
+    assert names == {"scalar", "critic", "generative"}
+    assert not [name for name in names if f"`{name}`" not in TEXT]
+    judge = RewardModel.build(
+        backbone=Component("causal-lm", {"model": str(model)}), paradigm=Component("generative", {})
+    )
+    judge.score([Comparison("p", ["a", "b"])])
+    assert not [name for name in judge.statistics if f"`{name}`" not in TEXT]

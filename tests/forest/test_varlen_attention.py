@@ -1,0 +1,114 @@
+"""Attention in pieces: what a mask over all queries and keys gives, and its gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from basereward.forest.varlen_attention import BLOCK, Piece, Pieces, attend
+
+PROMPT, RESPONSES = 7, (5, 1, 4)
+LENGTH = PROMPT + sum(RESPONSES)
+
+
+def tree(prompt: int = PROMPT, responses: tuple[int, ...] = RESPONSES) -> Pieces:
+    """Return what the tokens of a tree see."""
+    own, start = [Piece(slice(0, prompt), slice(0, prompt), True)], prompt
+    for length in responses:
+        place = slice(start, start + length)
+        own.append(Piece(place, place, True))
+        start += length
+    return Pieces(own, [Piece(slice(prompt, start), slice(0, prompt))])
+
+
+def mask_of(pieces: Pieces, num_queries: int, num_keys: int) -> Tensor:
+    seen = torch.zeros(num_queries, num_keys, dtype=torch.bool)
+    for queries, keys, is_causal in (*pieces.own, *pieces.shared):
+        block = torch.ones_like(seen[queries, keys])
+        seen[queries, keys] = block.tril(block.shape[1] - block.shape[0]) if is_causal else block
+    return seen
+
+
+def masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attend with a mask over everything, in fp64."""
+    states = [state.double().transpose(0, 1)[None] for state in (query, key, value)]
+    found = scaled_dot_product_attention(*states, attn_mask=mask, scale=scale, enable_gqa=True)
+    return found[0].transpose(0, 1)
+
+
+def states(num_queries: int, num_keys: int, dtype: torch.dtype, heads: int = 4) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = [(num_queries, heads, 8), (num_keys, 2, 8), (num_keys, 2, 8)]
+    return [torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
+
+
+def assert_alike(pieces: Pieces, given: list[Tensor], atol: float) -> None:
+    """Compare results and gradients with those of a mask."""
+    mask = mask_of(pieces, len(given[0]), len(given[1]))
+    found, expected = attend(*given, pieces, scale=0.3), masked(*given, mask, 0.3)
+    torch.testing.assert_close(found.double(), expected, atol=atol, rtol=0)
+    above = torch.randn_like(expected)
+    gradients = torch.autograd.grad(found, given, above.to(found.dtype))
+    wanted = torch.autograd.grad(expected, given, above)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient.double(), other.double(), atol=atol, rtol=0)
+
+
+# Eight bits of mantissa: 2 ** -8 of values and gradients of up to about 8.
+DTYPES = [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.04)]
+
+
+@pytest.mark.parametrize(("dtype", "atol"), DTYPES)
+@pytest.mark.parametrize("heads", [2, 4, 6])
+def test_a_tree_equals_its_mask(dtype: torch.dtype, atol: float, heads: int) -> None:
+    assert_alike(tree(), states(LENGTH, LENGTH, dtype, heads), atol)
+
+
+@given(st.integers(1, 20), st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_any_tree_equals_its_mask(prompt: int, responses: list[int]) -> None:
+    length = prompt + sum(responses)
+    assert_alike(tree(prompt, tuple(responses)), states(length, length, torch.float64), 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), DTYPES)
+def test_the_last_tokens_alone_see_what_they_see_in_the_whole(dtype: torch.dtype, atol: float) -> None:
+    # The responses' last tokens are queries 0, 1 and 2; their own tokens begin at 7, 12 and 13.
+    own = [
+        Piece(slice(0, 1), slice(7, 12)),
+        Piece(slice(1, 2), slice(12, 13)),
+        Piece(slice(2, 3), slice(13, 17)),
+    ]
+    pieces = Pieces(own, [Piece(slice(0, 3), slice(0, 7))])
+    query, key, value = states(LENGTH, LENGTH, dtype)
+    ends = query.detach()[[11, 12, 16]].requires_grad_()
+    assert_alike(pieces, [ends, key, value], atol)
+    whole = attend(query, key, value, tree(), scale=0.3)
+    torch.testing.assert_close(
+        attend(ends, key, value, pieces, scale=0.3), whole[[11, 12, 16]], atol=atol, rtol=0
+    )
+
+
+def test_more_queries_than_a_block_holds_are_computed_block_by_block() -> None:
+    length = 2 * BLOCK + 3
+    assert_alike(tree(length, (3,)), states(length + 3, length + 3, torch.bfloat16), 0.04)
+
+
+def test_queries_in_no_piece_get_zeros_and_give_no_gradient() -> None:
+    query, key, value = states(LENGTH + 2, LENGTH, torch.float32)
+    found = attend(query, key, value, tree(), scale=0.3)
+    assert not found[LENGTH:].any()
+    found.sum().backward()
+    assert query.grad is not None
+    assert not query.grad[LENGTH:].any()
+
+
+def test_states_that_do_not_lie_in_one_run_are_read_where_they_lie() -> None:
+    given = [
+        state.detach().transpose(0, 1).contiguous().transpose(0, 1) for state in states(17, 17, torch.float32)
+    ]
+    assert not given[0].is_contiguous()
+    assert_alike(tree(), [state.requires_grad_() for state in given], 1e-5)

@@ -1,0 +1,106 @@
+"""The tasks, run files and tables of recipes/rl, and what docs/rl.md imports."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from basereward.config import load_run
+from basereward.paradigms.judge_rationales import given_judgements
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "recipes/rl"
+TEXT = (ROOT / "docs/rl.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return what imports a recipe's module, which is gone after the test."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    before = set(sys.modules)
+    yield import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) == str(RECIPES / f"{name}.py"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["reward", "judge", "judge_sft"])
+def test_run_files_can_be_read(name: str) -> None:
+    assert load_run(RECIPES / f"{name}.toml").data.train
+
+
+@pytest.mark.parametrize(
+    ("completion", "keeps"),
+    [
+        ("What a lovely window.", True),
+        (" The Window is lovely! ", True),
+        ("What a lovely window", False),  # has no end
+        ("What a window. So lovely.", False),  # two sentences
+        ("What a lovely view.", False),
+        ("What lovely windows.", False),
+        ("A window.", False),  # two words
+        ("", False),
+    ],
+)
+def test_the_rule_wants_one_whole_sentence_with_the_word(recipe: Any, completion: str, keeps: bool) -> None:
+    assert recipe("policy_task").keeps_rule(completion, "window") is keeps
+
+
+def test_no_word_or_subject_of_the_unseen_prompts_is_in_the_training(recipe: Any) -> None:
+    task = recipe("policy_task")
+    seen, unseen = task.tasks(500, 1), task.tasks(500, 2, are_unseen=True)
+    assert {each.word for each in seen}.isdisjoint({each.word for each in unseen})
+    subject = re.compile(r"about (.*) in one")
+    subjects = [{subject.findall(each.prompt)[0] for each in tasks} for tasks in (seen, unseen)]
+    assert subjects[0].isdisjoint(subjects[1])
+
+
+def test_the_judges_better_answer_is_the_one_in_capital_letters(recipe: Any) -> None:
+    for comparison in recipe("judge_task").comparisons(20, 0):
+        [pair] = comparison.pairs()
+        assert comparison.responses[pair.chosen].isupper()
+        assert comparison.responses[pair.rejected].islower()
+        # Reading them fails where a verdict is not what the ranks say.
+        assert set(given_judgements(comparison, is_needed=True)) == {(0, 1), (1, 0)}
+
+
+def test_the_table_gives_means_over_seeds_with_the_least_and_the_largest(recipe: Any) -> None:
+    pytest.importorskip("basereward_mini")
+    made = recipe("table")
+    before = dict.fromkeys(made.COLUMNS, 0.25)
+    results = [
+        {"reward": reward, "before": before, "after": dict.fromkeys(made.COLUMNS, value)}
+        for reward in ("rule", "model", "hybrid")
+        for value in (0.5, 20.0)
+    ]
+    lines = made.table(results).splitlines()
+    assert lines[2].startswith("| nothing | 0.25 |")
+    # (0.5 + 20) / 2 = 10.25
+    assert lines[3].startswith("| rule | 10.2 (0.50 to 20.0) |")
+
+
+def test_the_docs_show_the_table_of_the_kept_results(recipe: Any) -> None:
+    pytest.importorskip("basereward_mini")
+    kept = json.loads((ROOT / "benchmarks/results/rl.json").read_text(encoding="utf-8"))
+    assert recipe("table").table(kept["runs"]) in TEXT
+
+
+def test_what_the_docs_import_is_there() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("basereward."):
+                if node.module == "basereward.integrations.filtered_grpo":
+                    pytest.importorskip("trl")
+                module = import_module(node.module or "")
+                for name in node.names:
+                    assert hasattr(module, name.name) or import_module(f"{node.module}.{name.name}")

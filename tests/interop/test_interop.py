@@ -1,0 +1,254 @@
+"""What is exported scores in transformers as it does here; what other tools wrote scores here as there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from basereward import Comparison, RewardModel
+from basereward.cli import main
+from basereward.config import Component
+from basereward.errors import ConfigError, ModelError
+from basereward.interop.exporting import export_model
+from basereward.interop.importing import import_model
+
+TEXTS = tiny.comparisons(images=False)
+
+
+def build(backbone: Component, **head: Any) -> RewardModel:
+    torch.manual_seed(0)
+    model = RewardModel.build(backbone=backbone, head=Component(head.pop("name", "linear"), head))
+    model.paradigm.eval()
+    return model
+
+
+def text_model(directory: Path, kind: str = "llama", **head: Any) -> RewardModel:
+    return build(Component("causal-lm", {"model": str(tiny.save_causal_lm(directory, kind))}), **head)
+
+
+def scores_in_transformers(directory: Path, row: Comparison, model: Any = None) -> list[float]:
+    """Return what a user of transformers gets: the template, one batch padded on the right, one logit."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    if model is None:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            directory, num_labels=1, output_loading_info=True
+        )
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    texts = [
+        tokenizer.apply_chat_template(
+            [
+                {"role": "user", "content": row.prompt[0].text},
+                {"role": "assistant", "content": response},
+            ],
+            tokenize=False,
+        )
+        for response in row.responses
+    ]
+    batch = tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
+    )
+    with torch.no_grad():
+        return model.eval()(**batch).logits[:, 0].tolist()
+
+
+@pytest.mark.parametrize("kind", tiny.LM_KINDS)
+def test_transformers_gives_an_exported_model_the_same_scores(kind: str, tmp_path: Path) -> None:
+    model = text_model(tmp_path / "base", kind, bias=False)
+    exported = export_model(model, tmp_path / "out")
+    assert (exported.architecture, exported.offset) == (f"{kind.title()}ForSequenceClassification", 0.0)
+    for row in TEXTS:
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+def test_a_bias_is_told_since_the_checkpoint_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = text_model(tmp_path / "base", name="mlp", num_layers=3, activation="none")
+    model.save(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--output", str(tmp_path / "out")]) == 0
+    layers = [(layer.weight.detach(), layer.bias.detach()) for layer in model.head.layers]
+    (_, b1), (w2, b2), (w3, b3) = layers
+    offset = (w3 @ (w2 @ b1 + b2) + b3).item()
+    assert f"its logits are the rewards less {offset:.4f}" in capsys.readouterr().err
+    for row in TEXTS:
+        expected = [reward - offset for reward in model.score([row])[0]]
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(expected, abs=1e-5)
+
+
+def test_where_padding_is_the_end_of_a_turn_another_token_pads(tmp_path: Path) -> None:
+    # As in SmolLM2: transformers reads the last token that is no padding, and would look before the end.
+    model = text_model(tmp_path / "base", bias=False)
+    tokenizer = model.backbone.tokenizer
+    tokenizer.pad_token = "<|im_end|>"
+    export_model(model, tmp_path / "out")
+    assert tokenizer.pad_token == "<|im_end|>"
+    for row in TEXTS:
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+def test_weights_in_several_files_get_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from basereward.backbones import causal_lm
+
+    def save_in_pieces(model: Any, directory: Path) -> None:
+        model.save_pretrained(directory, max_shard_size="20KB")
+
+    monkeypatch.setattr(causal_lm, "save_model", save_in_pieces)
+    model = text_model(tmp_path / "base", bias=False)
+    export_model(model, tmp_path / "out")
+    assert (tmp_path / "out" / "model-score.safetensors").is_file()
+    [row, *_] = TEXTS
+    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+def test_the_template_for_generation_is_as_it_was(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model = text_model(tmp_path / "base")
+    export_model(model, tmp_path / "out")
+    messages = [{"role": "user", "content": "hi"}]
+    mine, theirs = (
+        AutoTokenizer.from_pretrained(tmp_path / name).apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        for name in ("out", "base")
+    )
+    assert mine == theirs
+
+
+@pytest.mark.parametrize(("format", "key"), [("hf", "score.weight"), ("vllm", "language_model.score.weight")])
+def test_a_vision_language_model_has_its_head_where_the_reader_looks(
+    format: Any, key: str, tmp_path: Path
+) -> None:
+    model = build(Component("qwen-vl", {"model": str(tiny.save_qwen_vl(tmp_path / "base"))}), bias=False)
+    assert export_model(model, tmp_path / "out", format).architecture == (
+        "Qwen2_5_VLForSequenceClassification"
+    )
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(tensors[key], model.head.layers[0].weight)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == config["text_config"]["id2label"] == {"0": "LABEL_0"}
+    # What was exported can be imported, with the same scores.
+    imported, _ = import_model(tmp_path / "out", tmp_path / "back")
+    rows = tiny.comparisons()
+    for mine, theirs in zip(model.score(rows), imported.score(rows), strict=True):
+        assert theirs == pytest.approx(mine, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            {"name": "mlp"},
+            "a checkpoint of other tools has one linear layer; the head has 2 with silu between them. Train "
+            'with head = { name = "linear" }, or serve it by `basereward serve`',
+        ),
+        (
+            {"pooling": "mean"},
+            "a checkpoint of other tools reads the last layer at a response's last token; the head is Linear "
+            "with other settings",
+        ),
+    ],
+)
+def test_a_model_that_no_checkpoint_can_hold_is_refused(
+    head: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        export_model(text_model(tmp_path / "base", **head), tmp_path / "out")
+    assert str(error.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_transformers_keeps_its_scores(tmp_path: Path) -> None:
+    # As TRL's RewardTrainer saves them: its template ends in a newline, where the reward is read.
+    from transformers import LlamaForSequenceClassification
+
+    tiny.save_causal_lm(tmp_path / "base")
+    torch.manual_seed(0)
+    theirs = LlamaForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+    theirs.config.pad_token_id = tiny.tokenizer().pad_token_id
+    theirs.save_pretrained(tmp_path / "theirs")
+    tiny.tokenizer().save_pretrained(tmp_path / "theirs")
+    assert main(["import", str(tmp_path / "theirs"), "--output", str(tmp_path / "mine")]) == 0
+    mine = RewardModel.load(tmp_path / "mine")
+    for row in TEXTS:
+        expected = scores_in_transformers(tmp_path / "theirs", row, theirs)
+        assert mine.score([row])[0] == pytest.approx(expected, abs=1e-5)
+    assert mine.record["imported_from"] == "transformers, TRL's RewardTrainer and ms-swift"
+
+
+def value_head(bias: bool = True) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    found = {"v_head.summary.weight": torch.randn(1, 32, generator=generator)}
+    return found | ({"v_head.summary.bias": torch.tensor([0.25])} if bias else {})
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_value_head_beside_a_vision_language_model(suffix: str, tmp_path: Path) -> None:
+    # As Skywork-VL-Reward is published.
+    source = tiny.save_qwen_vl(tmp_path / "source")
+    head = value_head()
+    if suffix == "safetensors":
+        save_file(head, source / "value_head.safetensors")
+    else:
+        torch.save(head, source / "value_head.bin")
+        with pytest.raises(ConfigError) as error:
+            import_model(source, tmp_path / "mine")
+        assert str(error.value).endswith("; value_head.bin may hold one, which --read-bin reads")
+    model, _ = import_model(source, tmp_path / "mine", read_bin=suffix == "bin")
+    row = tiny.comparisons()[1]
+    tree = model.backbone.encode(row)
+    newline = model.backbone.tokenizer("\n")["input_ids"]
+    assert all(response[-len(newline) :] == newline for response in tree.responses)
+    forest = model.backbone.pack([tree])
+    with torch.no_grad():
+        ends = model.backbone(forest).flatten(0, 1)[forest.ends]
+    expected = ends @ head["v_head.summary.weight"][0] + 0.25
+    assert model.score([row])[0] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_head_of_two_layers_keeps_its_tanh(tmp_path: Path) -> None:
+    source = tiny.save_causal_lm(tmp_path / "source")
+    torch.manual_seed(3)
+    dense, out = nn.Linear(32, 32), nn.Linear(32, 1)
+    parts = {"rm_head.dense": dense, "rm_head.out_proj": out}
+    head = {
+        f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()
+    }
+    path = source / "model.safetensors"
+    save_file({**load_file(path), **head}, path, metadata={"format": "pt"})
+    model, layout = import_model(source, tmp_path / "mine")
+    assert layout.title == "MM-RLHF"
+    tree = model.backbone.encode(TEXTS[0])
+    forest = model.backbone.pack([tree])
+    with torch.no_grad():
+        ends = model.backbone(forest).flatten(0, 1)[forest.ends]
+        expected = out(dense(ends).tanh())[:, 0]
+    assert model.score([TEXTS[0]])[0] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_directory_without_a_head_lists_what_is_known(tmp_path: Path) -> None:
+    source = tiny.save_causal_lm(tmp_path / "source")
+    with pytest.raises(ConfigError) as error:
+        import_model(source, tmp_path / "mine")
+    assert str(error.value) == (
+        f"{source} has no head of a known layout (v_head.summary.weight, score.weight, "
+        "language_model.score.weight, v_head.weight, rm_head.dense.weight)"
+    )
+
+
+def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
+    source = tiny.save_causal_lm(tmp_path / "source")
+    save_file({"v_head.summary.weight": torch.zeros(2, 32)}, source / "value_head.safetensors")
+    with pytest.raises(ModelError) as error:
+        import_model(source, tmp_path / "mine")
+    assert str(error.value) == f"{source}: a head gives one number; the shapes of its layers are [2, 32]"

@@ -1,0 +1,133 @@
+"""Whole studies on the tiny backbone: done, killed, failed, resumed, gathered, joined."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import troubled
+
+from basereward.plugins import PluginManager
+from basereward.study import PlannedRun, Study, load_study, planned_runs
+from basereward.study.collect import gather
+from basereward.study.results import Results
+from basereward.study.run import Conducted, conduct
+
+MORE = """
+[[ensembles]]
+label = "mean of both"
+members = [{ layers = "1" }, { layers = "2" }]
+"""
+
+
+@dataclass
+class Place:
+    """A study, and what is done with it."""
+
+    study: Study
+    runs: list[PlannedRun]
+    plugins: PluginManager
+
+    def conduct(self) -> Conducted:
+        """Run what is left."""
+        return conduct(self.study, self.runs, self.plugins, num_jobs=2, progress=False)
+
+    def gather(self) -> Results:
+        """Return what was found."""
+        return gather(self.study, self.runs, self.plugins)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, write_study: Callable[..., Path]) -> dict[str, Place]:
+    """Return two studies that differ in their directory alone."""
+    directory = tmp_path_factory.mktemp("studies")
+    (directory / "trouble").mkdir()
+    found = {}
+    for name in ("troubled", "smooth"):
+        path = write_study(directory, MORE, name)
+        study, plugins = load_study(path, ["keep=rewards"]), PluginManager([troubled])
+        found[name] = Place(study, planned_runs(study, plugins, path=path), plugins)
+    return found
+
+
+@pytest.fixture(scope="module")
+def course(places: dict[str, Place]) -> list[tuple[Conducted, Results]]:
+    """Return what three calls of the same study found, the first of them with trouble."""
+    place = places["troubled"]
+    trouble = Path(place.study.output).parent / "trouble"
+    for name in (troubled.KILL, troubled.FAIL):
+        (trouble / name).touch()
+    return [(place.conduct(), place.gather()) for _ in range(3)]
+
+
+def test_what_fails_fails_alone(course: list[tuple[Conducted, Results]]) -> None:
+    conducted, results = course[0]
+    assert (conducted.num_before, conducted.num_done) == (0, 2)
+    assert sorted(conducted.failed.values()) == [
+        "RuntimeError: out of paper",
+        "its process was killed by SIGKILL",
+    ]
+    errors = [run.error for run in results.runs if run.error and run.labels]
+    assert sorted(errors) == ["RuntimeError: out of paper", "has not been run to its end"]
+    assert sum(bool(run.values) for run in results.runs if run.labels) == 2
+
+
+def test_the_same_command_goes_on_with_what_is_left(course: list[tuple[Conducted, Results]]) -> None:
+    assert [(found.num_before, found.num_done, found.failed) for found, _ in course[1:]] == [
+        (2, 2, {}),
+        (4, 0, {}),
+    ]
+
+
+def test_killed_and_resumed_is_never_killed(
+    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+) -> None:
+    smooth = places["smooth"]
+    assert smooth.conduct().failed == {}
+    results = smooth.gather()
+    assert len(results.credit) == 6  # two cells and an ensemble, two seeds each
+    for (column, row, seed), credit in results.credit.items():
+        assert course[-1][1].credit[column, row, seed].tolist() == credit.tolist()
+
+
+def test_values_are_those_of_the_runs(
+    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+) -> None:
+    results = course[-1][1]
+    by_key = {(run.row, run.seed): run for run in results.runs}
+    for planned in places["troubled"].runs:
+        report = Path(planned.config.output, "evaluation", "report.json").read_text(encoding="utf-8")
+        value = by_key[planned.cell.name, planned.seed].values["held-out pairs"]
+        assert value == pytest.approx(json.loads(report)["accuracy"])
+
+
+def test_an_ensembles_rewards_are_its_members_joined(
+    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+) -> None:
+    def rewards(layers: str) -> list[list[float]]:
+        [output] = [
+            run.config.output
+            for run in places["troubled"].runs
+            if run.cell.labels == {"layers": layers} and run.seed == 1
+        ]
+        lines = Path(output, "evaluation", "rewards.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["rewards"] for line in lines]
+
+    right = [
+        [(first[0] + second[0]) > (first[other] + second[other]) for other in (1, 2)]
+        for first, second in zip(rewards("1"), rewards("2"), strict=True)
+    ]
+    found = course[-1][1].credit["held-out pairs", "mean of both", 1]
+    assert found.tolist() == [float(one) for group in right for one in group]
+
+
+def test_only_logs_and_rewards_are_kept_where_that_is_asked(
+    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+) -> None:
+    for planned in places["troubled"].runs:
+        names = {path.name for path in Path(planned.config.output).iterdir()}
+        assert {"run.toml", "log.jsonl", "evaluation", "study.json"} <= names
+        assert not {"model", "last", "checkpoint", "error.txt"} & names

@@ -1,0 +1,110 @@
+"""The log of a run, its sums, and its picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from basereward.losses import STATISTICS
+from basereward.plugins import PluginManager
+from basereward.training.plots import draw_course
+from basereward.training.run_log import RunLog
+from basereward.training.step_metrics import Window
+
+
+def lines(run_dir: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def test_what_a_killed_run_wrote_after_its_checkpoint_is_cut_off(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, PluginManager())
+    log.write("step", step=1, loss=0.5)
+    offset = log.sync()
+    log.write("step", step=2, loss=0.4)
+    log.close()
+    log = RunLog(tmp_path, PluginManager(), offset=offset, step=1)
+    log.write("step", step=2, loss=0.3)
+    log.close()
+    assert [record["loss"] for record in lines(tmp_path)] == [0.5, 0.3]
+
+
+def test_the_log_is_json_that_anything_can_read(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, PluginManager())
+    log.write("evaluation", step=1, accuracy=float("nan"), lr={"head": float("inf")}, rest=(1, 2.5))
+    log.close()
+    assert lines(tmp_path) == [
+        {"kind": "evaluation", "step": 1, "accuracy": None, "lr": {"head": None}, "rest": [1, 2.5]}
+    ]
+
+
+def test_tensorboard_has_every_number_by_its_step(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = RunLog(tmp_path, PluginManager())
+    for step in (1, 2):
+        log.write("step", step=step, loss=1.0 / step, lr={"head": 0.1})
+    log.write("checkpoint", step=2, directory="checkpoint/step-2")
+    log.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["step/loss", "step/lr/head"]
+    assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_without_tensorboard_and_matplotlib_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("torch.utils.tensorboard", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said: list[str] = []
+    log = RunLog(tmp_path, PluginManager(), warn=said.append)
+    log.write("step", step=1, loss=0.5)
+    log.close()
+    assert draw_course(tmp_path, warn=said.append) is None
+    assert said == [
+        "TensorBoard is not installed: no events; pip install 'basereward[train]' brings it",
+        "matplotlib is not installed: no plots; pip install 'basereward[plot]' brings it",
+    ]
+    assert len(lines(tmp_path)) == 1
+
+
+def test_a_picture_is_drawn_of_any_log(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
+    assert draw_course(tmp_path) == tmp_path / "plots" / "training.png"
+    log = RunLog(tmp_path, PluginManager())
+    log.write("step", step=1, loss=float("nan"), accuracy=float("nan"), lr={"head": 0.1})
+    log.close()
+    assert draw_course(tmp_path) is not None
+
+
+@given(st.lists(st.lists(st.floats(-10, 10), min_size=11, max_size=11), min_size=1, max_size=5))
+def test_sums_add_up_in_whichever_order_they_come_but_for_the_extremes(rows: list[list[float]]) -> None:
+    window = Window()
+    for row in rows:
+        window.add(row)
+    columns = list(zip(*rows, strict=True))
+    low, high = 2 + STATISTICS.index("min"), 2 + STATISTICS.index("max")
+    for place, column in enumerate(columns):
+        expected = min(column) if place == low else max(column) if place == high else sum(column)
+        assert window.sums[place] == pytest.approx(expected)
+
+
+def test_metrics_are_means_over_pairs() -> None:
+    window = Window()
+    # loss * weight, weight, then weight, correct, margin, margin_squared, chosen, rejected, min, max, pairs
+    window.add([2.0, 4.0, 4.0, 1.5, 3.0, 9.0, 5.0, 2.0, -1.0, 4.0, 2.0])
+    window.add([4.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 5.0, 2.0])
+    assert window.metrics() == {
+        "loss": 6 / 6,
+        "accuracy": 2.5 / 4,
+        "margin": 4 / 4,
+        "reward_chosen": 6 / 4,
+        "reward_rejected": 2 / 4,
+        "reward_min": -1.0,
+        "reward_max": 5.0,
+        "num_pairs": 4.0,
+    }
