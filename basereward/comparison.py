@@ -1,4 +1,4 @@
-"""A comparison: one prompt, its pictures and videos, and the responses to it with their ranks."""
+"""A comparison: one prompt, its images and videos, and the responses to it with their ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KNOWN = frozenset(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: who speaks, and texts, pictures and videos in the order they are seen."""
+    """One turn: who speaks, and texts, images and videos in the order they are seen."""
 
     role: str
     content: tuple[Part, ...]
@@ -47,7 +47,7 @@ class Message:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The pictures alone."""
+        """The images alone."""
         return tuple(part for part in self.content if isinstance(part, Image))
 
     @property
@@ -68,12 +68,12 @@ class Pair:
 
 @dataclass(frozen=True, init=False)
 class Comparison:
-    """One prompt with its pictures and N responses; N >= 2 with ranks to train on, N >= 1 to score.
+    """One prompt with its images and N responses; N >= 2 with ranks to train on, N >= 1 to score.
 
     Args:
         prompt: A text, or messages as `Message` or `{"role", "content"}` mappings.
         responses: The N texts to compare.
-        images: Pictures for the `<image>` placeholders of the prompt in their order; without placeholders
+        images: Images for the `<image>` placeholders of the prompt in their order; without placeholders
             they are put before the first user message's text.
         videos: Videos, likewise for the `<video>` placeholders.
         ranks: [N], smaller is better, equal is a tie. Follows from `ratings` where those are given.
@@ -162,7 +162,7 @@ class Comparison:
         return found
 
     def without_images(self) -> Comparison:
-        """Return the same comparison without pictures and videos: the control that shows their worth."""
+        """Return the same comparison without images and videos: the control that shows their worth."""
         return self._again([Message(message.role, (message.text,)) for message in self.prompt], self.meta)
 
     def with_meta(self, **entries: Any) -> Comparison:
@@ -202,7 +202,7 @@ class Comparison:
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row of our own format; pictures and videos must be files.
+        """Return the row of our own format; images and videos must be files.
 
         Raises:
             DataError: When one is in memory only, since JSON can't hold it.
@@ -240,7 +240,7 @@ class Comparison:
 
 
 def _part(part: object) -> Part:
-    """Read one piece of content: a text, a picture, or the typed mapping of chat formats."""
+    """Read one piece of content: a text, an image, or the typed mapping of chat formats."""
     if isinstance(part, str | Image | Video):
         return part
     if isinstance(part, Mapping):
@@ -364,7 +364,7 @@ def _place(
 
 def _written(image: Image, field: str) -> str:
     if isinstance(image.source, bytes) or not hasattr(image.source, "as_posix"):
-        raise DataError("a picture in memory has no path to write; save it first", field=field)
+        raise DataError("an image in memory has no path to write; save it first", field=field)
     return str(image.source)
 
 

@@ -3,7 +3,7 @@
 arXiv 2509.16127, section 4.7 and Table 7, compares `mean`, `accuracy-weighted` and `confidence-weighted`; the
 plain mean won.
 
-Letters: M members, N responses, n responses of one comparison, C comparisons, P pairs.
+Shapes: M members, N responses, n responses of one comparison, C comparisons, P pairs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Median:
 class Min:
     """The lowest of the members' rewards: what all of them grant.
 
-    Worst-case optimisation of arXiv 2310.02743. It supposes rewards with one zero: a member that gives all
+    Worst-case optimization of arXiv 2310.02743. It supposes rewards with one zero: a member that gives all
     responses less than the others do decides alone.
     """
 
@@ -58,7 +58,7 @@ class Min:
 class MeanMinusStd:
     """The mean of the members' rewards less a penalty on how far they are apart.
 
-    As uncertainty-weighted optimisation of arXiv 2310.02743, with the standard deviation for the variance, so
+    As uncertainty-weighted optimization of arXiv 2310.02743, with the standard deviation for the variance, so
     that the penalty is of the rewards' own unit.
 
     Args:
@@ -71,7 +71,7 @@ class MeanMinusStd:
         self.coefficient = coefficient
 
     def __call__(self, members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [N]
-        """Return the penalised mean [N] in the members' type."""
+        """Return the penalized mean [N] in the members' type."""
         values = checked(members)
         penalty = self.coefficient * values.std(0, correction=0)
         return (values.mean(0) - penalty).to(members.dtype)
@@ -94,24 +94,24 @@ class RankMean:
 
 
 class Routed:
-    """Comparisons without pictures to the members that read text alone, all others to those that see.
+    """Comparisons without images to the members that read text alone, all others to those that see.
 
     Of the members that are asked, the mean. Where there are none of the wanted kind, all are asked.
 
     Args:
-        on_text: Who is asked about comparisons without pictures: `text` for the members that read text
+        on_text: Who is asked about comparisons without images: `text` for the members that read text
             alone, as arXiv 2509.16127 adds a text reward model to those that see; `all` for all members.
     """
 
     def __init__(self, *, on_text: Literal["text", "all"] = "text") -> None:
         self.on_text = on_text
 
-    def asks(self, comparison: Comparison, reads_pictures: Sequence[bool]) -> list[bool]:
+    def asks(self, comparison: Comparison, reads_images: Sequence[bool]) -> list[bool]:
         """Return which members [M] are asked about a comparison."""
-        has_pictures = bool(comparison.images or comparison.videos)
-        if not has_pictures and self.on_text == "all":
-            return [True] * len(reads_pictures)
-        wanted = [reads == has_pictures for reads in reads_pictures]
+        has_images = bool(comparison.images or comparison.videos)
+        if not has_images and self.on_text == "all":
+            return [True] * len(reads_images)
+        wanted = [reads == has_images for reads in reads_images]
         return wanted if any(wanted) else [True] * len(wanted)
 
     def __call__(self, members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [N]
@@ -300,7 +300,7 @@ def scales(members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M,
 
 
 def logistic(margin: Tensor, l2: float) -> Tensor:  # [P, M] -> [M]
-    """Return the weights w that minimise sum(log(1 + exp(-margin @ w))) + l2 / 2 * |w|^2."""
+    """Return the weights w that minimize sum(log(1 + exp(-margin @ w))) + l2 / 2 * |w|^2."""
 
     def cost(weights: Tensor) -> Tensor:
         return functional.softplus(-margin @ weights).sum() + l2 / 2 * weights.square().sum()

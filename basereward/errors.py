@@ -54,4 +54,4 @@ class DataError(BaseRewardError):
 
 
 class TooLongError(DataError):
-    """A row whose texts and pictures are more tokens than the model may read."""
+    """A row whose texts and images are more tokens than the model may read."""

@@ -17,7 +17,7 @@ Environment, all optional:
     TORCH_CUDA_ARCH_LIST   architectures, such as "8.0;9.0+PTX"; by default those of the GPUs found, or
                            all that nvcc knows from 8.0 on
     MAX_JOBS               parallel compilers; by default as many as processors and free memory allow
-    DEBUG                  1: no optimisation, debug symbols, assertions on
+    DEBUG                  1: no optimization, debug symbols, assertions on
 
 Where an extension can't be built it is left out, and the build prints why, and what to do. Nothing but the
 standard library is imported here, since reading metadata needs no more.

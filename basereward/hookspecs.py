@@ -20,7 +20,7 @@ component raises when an option's value is out of range is `ConfigError` or `Val
 
 `basereward.testing` turns all that is promised here into tests of your own.
 
-Letters: B rows, L tokens a row, N responses, P pairs, M members, D width.
+Shapes: B rows, L tokens a row, N responses, P pairs, M members, D width.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def basereward_backbones() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     `model` is a local directory or a hub id, with
 
     - `dim`: the width D of its hidden states.
-    - `encode(comparison) -> Tree`: token ids of prompt and responses, positions, pictures; on the CPU, no
-      weights. Raises `DataError` for a picture that can't be opened and for a comparison that is too long.
+    - `encode(comparison) -> Tree`: token ids of prompt and responses, positions, images; on the CPU, no
+      weights. Raises `DataError` for an image that can't be opened and for a comparison that is too long.
     - `pack(trees, shared=True) -> Forest` and `forest(comparisons, shared=True) -> Forest`: a batch, each
       prompt once; with `shared=False` each response has a row with its own copy of the prompt.
     - `forward(forest) -> hidden`: [B, L, D], the last hidden states; it never runs a language-model head.
       Where `forest.reads` is "ends", only the states at `forest.ends` need be right.
     - `parts()`: modules by name, of "vision", "projector" and "language", to freeze or to give a learning
-      rate; each parameter is of one part. A backbone without "vision" refuses pictures by `DataError`.
+      rate; each parameter is of one part. A backbone without "vision" refuses images by `DataError`.
     - `blocks()`: the repeated blocks in the order of the forward pass, to be sharded and recomputed one by
       one.
     - `save(directory)`: safetensors and processor files in the hub's own layout; the same class with
@@ -118,8 +118,8 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
       together. A member's rewards are finite wherever it was asked.
     - `fit(members, comparisons)`, if it learns anything: [M, N] rewards of comparisons whose ranks are known;
       with it `state()`, what was learned as JSON has it, and `load_state(state)`.
-    - `asks(comparison, reads_pictures) -> asked`, if it doesn't ask all members: from whether each member
-      sees pictures, [M], whether it is asked, [M]; the rewards of those that aren't are not-a-number.
+    - `asks(comparison, reads_images) -> asked`, if it doesn't ask all members: from whether each member
+      sees images, [M], whether it is asked, [M]; the rewards of those that aren't are not-a-number.
     - `is_scale_free = True`, if a member with larger rewards counts for no more than others.
     - `unit`, if its rewards are on none of the members' scales: what they are, such as "rank".
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
@@ -172,7 +172,7 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
 
     A benchmark is a `basereward.evaluation.benchmarks.Benchmark`, or anything made by `(path, *, ...)` with
 
-    - `comparisons()`: an iterable of `Comparison`, best a `Dataset`, in the same order every time. Pictures
+    - `comparisons()`: an iterable of `Comparison`, best a `Dataset`, in the same order every time. Images
       are not opened, so that the annotation alone is enough for a judge that needs none. In `meta`, `group`
       names comparisons that are not independent of each other, `category` a part to report by itself.
     - `report(rewards)`: a `basereward.evaluation.Score` by each metric's name, from a list of rewards for

@@ -1,6 +1,6 @@
 """Losses: rewards against what is known about which response is better.
 
-Letters: N responses, P pairs, C comparisons. Every loss computes in fp32 (fp64 for fp64 rewards), under
+Shapes: N responses, P pairs, C comparisons. Every loss computes in fp32 (fp64 for fp64 rewards), under
 autocast too.
 """
 
@@ -52,7 +52,7 @@ class Targets:
 
         Args:
             comparisons: The comparisons of a batch, in the order of the rewards.
-            lengths: Tokens of each response [N], for losses that normalise by length.
+            lengths: Tokens of each response [N], for losses that normalize by length.
             device: Where the rewards are.
 
         Raises:
@@ -118,7 +118,7 @@ class BradleyTerry(nn.Module):
         m = s_c - s_r - margin
         (1 - e) softplus(-m) + e softplus(m) + z (s_c + s_r)^2
 
-    averaged over pairs by their weights. The normalised rewards go into both terms (section 4.3, algorithm 1;
+    averaged over pairs by their weights. The normalized rewards go into both terms (section 4.3, algorithm 1;
     the logarithm is taken as the natural one). The paper's best run uses none of the options.
 
     Args:

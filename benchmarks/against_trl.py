@@ -2,7 +2,7 @@
 
 Run as `python benchmarks/against_trl.py`. TRL is installed into an environment of its own (`--venv`), with
 the same torch. Both train the same random Llama of 26M parameters on the same texts, in fp32, with AdamW,
-through their own public trainers: tokenising, collating, statistics and all. The two take turns of a few
+through their own public trainers: tokenizing, collating, statistics and all. The two take turns of a few
 steps, so that a noisy machine disturbs both alike.
 
 The token ratio 2(p + r) / (p + 2r) is what sharing the prompt saves if time goes with tokens. Where texts

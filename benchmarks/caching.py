@@ -3,7 +3,7 @@
 Run as `python benchmarks/caching.py`; it needs `basereward-mini` and the demo's packages. The head of the
 demo's model is trained on its captions, everything else frozen, for two epochs: without a cache, with an
 empty one, and in another process with the one that the run before left. A second set of runs trains the
-projector and the decoder, too, so that the pictures' features alone are kept.
+projector and the decoder, too, so that the images' features alone are kept.
 """
 
 from __future__ import annotations

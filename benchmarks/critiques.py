@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each way (default 5)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
-    print(f"fp32, {torch.get_num_threads()} threads, torch {torch.__version__}; 4 responses, 1 picture")
+    print(f"fp32, {torch.get_num_threads()} threads, torch {torch.__version__}; 4 responses, 1 image")
     print(
         f"{'case':14}{'tokens':>7}{'shared':>11}{'apart':>11}{'transformers':>14}{'over apart':>12}{'t.':>9}"
     )

@@ -39,8 +39,8 @@ def write_jsonl(path: Path, num_rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def write_parquet(path: Path, num_rows: int, picture_bytes: int) -> None:
-    """Write rows with a picture's worth of bytes that don't compress; nothing here opens them."""
+def write_parquet(path: Path, num_rows: int, image_bytes: int) -> None:
+    """Write rows with an image's worth of bytes that don't compress; nothing here opens them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -57,8 +57,8 @@ def write_parquet(path: Path, num_rows: int, picture_bytes: int) -> None:
         for start in range(0, num_rows, 64):
             rows = [
                 {
-                    "prompt": f"what is in picture {number}",
-                    "images": [{"bytes": chance.randbytes(picture_bytes), "path": None}],
+                    "prompt": f"what is in image {number}",
+                    "images": [{"bytes": chance.randbytes(image_bytes), "path": None}],
                     "responses": [f"a {chance.choice(WORDS)}", "something else"],
                     "ranks": [0.0, 1.0],
                 }
@@ -176,7 +176,7 @@ def main() -> None:
             if share > 1:
                 _print("JSONL, held in memory", path, streaming=False)
             path.unlink()
-        path = Path(directory) / "pictures.parquet"
+        path = Path(directory) / "images.parquet"
         size = 100_000
         write_parquet(path, args.parquet_mb * MEGABYTE // size, size)
         limited = {"window": 256, "limit_mb": args.limit_mb}

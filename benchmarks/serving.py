@@ -1,14 +1,14 @@
 """What serving costs and brings: concurrent clients, one client, and one request for many responses.
 
 Run as `python benchmarks/serving.py`. The models are the first layers of SmolLM2-135M for texts, and for
-pictures that of the demo; both need `basereward-mini` and the demo's packages. Heads have random weights,
+images that of the demo; both need `basereward-mini` and the demo's packages. Heads have random weights,
 which costs what trained ones do.
 
 1. **Clients as OpenRLHF's**: 64 at once, each sending a sample a request, beside one client that sends
    samples one after the other, both to one server process, in turns. Of a policy's rollouts several are
    responses to one prompt, each a request of its own; in the last two cases no two have anything in common.
 2. **One client**: a request beside the forward pass of the same sample in the same process, in turns.
-3. **8 responses to a prompt with a picture** in one request, beside 8 requests.
+3. **8 responses to a prompt with an image** in one request, beside 8 requests.
 
 Rewards of the server are compared with offline ones before anything is timed.
 """
@@ -223,17 +223,17 @@ def one_client(directory: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def with_picture(directory: Path, repeats: int) -> dict[str, Any]:
+def with_image(directory: Path, repeats: int) -> dict[str, Any]:
     """Measure N responses in one request beside N requests of one."""
     chance = random.Random(2)
     buffer = io.BytesIO()
     Image.frombytes("RGB", (320, 240), chance.randbytes(320 * 240 * 3)).save(buffer, "PNG")
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    image = base64.b64encode(buffer.getvalue()).decode()
     prompt = text(chance, 160)
     responses = [text(chance, 40) for _ in range(NUM_RESPONSES)]
 
     def body(own: Sequence[str]) -> bytes:
-        return json.dumps({"items": [{"prompt": prompt, "responses": own, "images": [picture]}]}).encode()
+        return json.dumps({"items": [{"prompt": prompt, "responses": own, "images": [image]}]}).encode()
 
     async def turns(port: int) -> tuple[list[float], list[float], list[float], list[float]]:
         connection = Connection(port)
@@ -279,10 +279,10 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     print(f"fp32, {torch.get_num_threads()} threads, torch {torch.__version__}, load {load_before:.1f}")
     with tempfile.TemporaryDirectory() as directory:
-        texts, pictures = Path(directory) / "texts", Path(directory) / "pictures"
+        texts, images = Path(directory) / "texts", Path(directory) / "images"
         source = str(smollm2.directory(arguments.layers))
         RewardModel.build(backbone=Component("causal-lm", {"model": source})).save(texts)
-        RewardModel.build(backbone=Component("mini-vlm", {"num_layers": arguments.layers})).save(pictures)
+        RewardModel.build(backbone=Component("mini-vlm", {"num_layers": arguments.layers})).save(images)
         many = concurrent(texts, arguments.repeats)
         for row in many:
             print(
@@ -298,9 +298,9 @@ def main() -> None:
             f"{one['overhead_ms']:+.2f} ms",
             flush=True,
         )
-        group = with_picture(pictures, 2 * arguments.repeats)
+        group = with_image(images, 2 * arguments.repeats)
         print(
-            f"{group['responses']} responses to a picture: {group['one_request_ms']:.0f} ms in one request, "
+            f"{group['responses']} responses to an image: {group['one_request_ms']:.0f} ms in one request, "
             f"{group['requests_of_one_ms']:.0f} ms in {group['responses']}: {group['ratio']:.2f}x"
         )
     if arguments.output:

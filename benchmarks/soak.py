@@ -1,7 +1,7 @@
 """Good, bad, slow and cancelled requests together, for minutes: none lost, none wrong, memory flat.
 
 Run as `make soak` or `python benchmarks/soak.py --seconds 600`. The server runs in a process of its own, with
-a model of random weights that reads pictures; each reward is compared with the offline one. At the end the
+a model of random weights that reads images; each reward is compared with the offline one. At the end the
 server is told to stop while requests come in, and must answer all that it accepted.
 """
 
@@ -83,9 +83,9 @@ def good_requests(model: RewardModel) -> list[Good]:
     found = []
     for number in range(24):
         prompt, responses = text(chance.randint(5, 300)), [text(chance.randint(2, 80)) for _ in range(4)]
-        picture = Image.frombytes("RGB", (32, 24), chance.randbytes(32 * 24 * 3))
+        noise = Image.frombytes("RGB", (32, 24), chance.randbytes(32 * 24 * 3))
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        noise.save(buffer, "PNG")
         images = [buffer.getvalue()] if number % 2 else []
         [rewards] = model.score([Comparison(prompt, responses, images=images)])
         encoded = [base64.b64encode(image).decode() for image in images]

@@ -1,7 +1,7 @@
-"""Write the tables and pictures of docs/study.md from the results of the small studies that are kept here.
+"""Write the tables and images of docs/study.md from the results of the small studies that are kept here.
 
 Run as `python benchmarks/studies.py`; `--take` first takes over what `basereward study` left in runs/studies.
-Results lie in benchmarks/results/studies, pictures in docs/images/study.
+Results lie in benchmarks/results/studies, images in docs/images/study.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def take() -> None:
 
 
 def main() -> None:
-    """Write tables and pictures."""
+    """Write tables and images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--take", action="store_true", help="take over what has been run first")
     if parser.parse_args().take:
@@ -81,8 +81,8 @@ def main() -> None:
         report.mkdir(parents=True, exist_ok=True)
         write_report(study, results, report)
         IMAGES.mkdir(parents=True, exist_ok=True)
-        for picture in sorted((report / "plots").glob("*.png")):
-            shutil.copy(picture, IMAGES / f"{name}-{picture.name}")
+        for image in sorted((report / "plots").glob("*.png")):
+            shutil.copy(image, IMAGES / f"{name}-{image.name}")
     DOCUMENT.write_text(text, encoding="utf-8")
 
 

@@ -157,7 +157,7 @@ def test_stacked_is_in_log_odds_whatever_the_members_scales() -> None:
     assert float(one[0] - one[1]) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_routed_asks_by_pictures() -> None:
+def test_routed_asks_by_images() -> None:
     reads = [True, False, True]
     text, seen = ranked(2)[0], Comparison("p", ["a", "b"], images=[b"never opened"])
     assert Routed().asks(text, reads) == [False, True, False]

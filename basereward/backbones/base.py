@@ -30,8 +30,8 @@ class Backbone(nn.Module, abc.ABC):
         unsaved_options: Options of the model in memory alone, such as a quantization: what `save` writes is
             to be read without them.
         num_truncated: Responses cut short so far, each time they were encoded; for whoever runs it to report.
-        always_runs_vision: Whether a batch without pictures sends a picture of nothing through what reads
-            pictures, so that processes that train together compute the same in the same order.
+        always_runs_vision: Whether a batch without images sends an image of nothing through what reads
+            images, so that processes that train together compute the same in the same order.
     """
 
     dim: int
@@ -47,7 +47,7 @@ class Backbone(nn.Module, abc.ABC):
         """Turn a comparison into tokens; work for a CPU thread, no weights are touched.
 
         Raises:
-            DataError: When a picture can't be opened, or a response is too long or can't be encoded.
+            DataError: When an image can't be opened, or a response is too long or can't be encoded.
         """
 
     @abc.abstractmethod
@@ -60,12 +60,12 @@ class Backbone(nn.Module, abc.ABC):
 
     def fingerprint(self) -> str:
         """Return a digest of all besides weights that decides a comparison's hidden states, such as the
-        tokenizer and the bounds of pictures; empty where it isn't known, and then none are kept in caches.
+        tokenizer and the bounds of images; empty where it isn't known, and then none are kept in caches.
         """
         return ""
 
     def use_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep what frozen weights make of a picture alone.
+        """Keep what frozen weights make of an image alone.
 
         Args:
             cache: Where.
@@ -122,7 +122,7 @@ class Backbone(nn.Module, abc.ABC):
         )
 
     def control_ids(self) -> list[int]:
-        """Return the tokens that are no text, such as the ends of turns and what stands for pictures."""
+        """Return the tokens that are no text, such as the ends of turns and what stands for images."""
         tokenizer = getattr(self, "tokenizer", None)
         known = {} if tokenizer is None else tokenizer.added_tokens_decoder
         return sorted(number for number, token in known.items() if token.special)

@@ -40,8 +40,8 @@ class Chat:
     Args:
         tokenizer: A transformers tokenizer.
         marks: What the template writes where an `Image` or a `Video` goes. It is then given messages in
-            parts, and it says where among the texts of a message pictures stand. None gives it texts alone,
-            and pictures stand where the message has them.
+            parts, and it says where among the texts of a message images stand. None gives it texts alone,
+            and images stand where the message has them.
     """
 
     def __init__(self, tokenizer: Any, marks: Mapping[type, str] | None = None) -> None:
@@ -189,12 +189,12 @@ class Chat:
         parts = self._places.split(text)
         order = self._order(parts[1::2], kinds)
         texts = [number for number in order if number == len(kinds) or not self._is_marked(kinds[number])]
-        pictures = [number for number in order if number not in texts]
+        images = [number for number in order if number not in texts]
         if (
             sorted(order) != list(range(len(kinds) + 1))
             or order[-1] != len(kinds)
             or texts != sorted(texts)
-            or pictures != sorted(pictures)
+            or images != sorted(images)
         ):
             raise DataError(
                 f"the chat template leaves out or repeats a message; roles: "

@@ -1,6 +1,6 @@
 """Writing on from the ends of a forest's responses, with the prompt encoded once for all of them.
 
-Letters: N texts, D width, A position axes, V tokens of the vocabulary.
+Shapes: N texts, D width, A position axes, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def write(
 ) -> list[Written]:
     """Write on from each response of a tree, whose prompt is read once.
 
-    Of the control tokens only those that end a text are written: one that stands for a picture, say, would be
-    taken for a picture where the text is read again.
+    Of the control tokens only those that end a text are written: one that stands for an image, say, would be
+    taken for an image where the text is read again.
 
     Args:
         backbone: Reads; in evaluation.

@@ -107,7 +107,7 @@ class KeptFeatures:
 
 
 def keys_as_tensor(keys: Sequence[str]) -> Tensor:  # [images, 32]
-    """Return keys as bytes, so that they can go the way of pictures."""
+    """Return keys as bytes, so that they can go the way of images."""
     return torch.tensor([list(bytes.fromhex(key)) for key in keys], dtype=torch.uint8).reshape(-1, 32)
 
 

@@ -29,14 +29,14 @@ from basereward.forest.forest import Forest, Tree
 from basereward.media.image import Image, Video
 
 BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
-"""What stands around the tokens of a picture, and what the chat template writes for a video."""
+"""What stands around the tokens of an image, and what the chat template writes for a video."""
 
 
 class InternVL(Backbone):
     """An InternVL model without its language-model head.
 
-    A picture is cut into square tiles of one size, as many as fit its shape best, beside which stands the
-    whole picture in small. A frame of a video is one tile (arXiv 2404.16821, section 3.3).
+    An image is cut into square tiles of one size, as many as fit its shape best, beside which stands the
+    whole image in small. A frame of a video is one tile (arXiv 2404.16821, section 3.3).
 
     Args:
         model: A directory with model, tokenizer and image processor, or a hub id such as
@@ -44,7 +44,7 @@ class InternVL(Backbone):
         dtype: Type of the weights.
         quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
             with adapters in little memory; None for none. Models are saved with plain weights.
-        max_tiles: Tiles that a picture may be cut into, the small whole one aside; None keeps the processor's
+        max_tiles: Tiles that an image may be cut into, the small whole one aside; None keeps the processor's
             own bound, which is 12 of the published models.
         max_frames: Frames that are read of a video, evenly from its first to its last.
         max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
@@ -105,18 +105,18 @@ class InternVL(Backbone):
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and tiles."""
         # In the order of the prompt, in which features fill the places of the one token that all have.
-        seen: list[tuple[type, list[Picture]]] = []
+        seen: list[tuple[type, list[TiledImage]]] = []
         for part in (part for message in comparison.prompt for part in message.content):
             if isinstance(part, Image):
-                seen.append((Image, [Picture(part, self.image_processor.max_patches)]))
+                seen.append((Image, [TiledImage(part, self.image_processor.max_patches)]))
             elif isinstance(part, Video):
                 frames = part.sampled(self.max_frames).frames
-                seen.append((Video, [Picture(frame, 1) for frame in frames]))
-        media = self._media([picture for _, pictures in seen for picture in pictures])
+                seen.append((Video, [TiledImage(frame, 1) for frame in frames]))
+        media = self._media([image for _, images in seen for image in images])
         grids = iter(media.get("image_grid_thw", ()))
         ids: dict[type, list[list[int]]] = {Image: [], Video: []}
-        for kind, pictures in seen:
-            sizes = [int(next(grids).prod()) // self._merge for _ in pictures]
+        for kind, images in seen:
+            sizes = [int(next(grids).prod()) // self._merge for _ in images]
             runs = [[self._begin, *[self._token] * size, self._end] for size in sizes]
             ids[kind].append(runs[0] if kind is Image else self._numbered(runs))
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
@@ -160,7 +160,7 @@ class InternVL(Backbone):
         return self.decoder.fingerprint(self.chat, self.limit, images=images, frames=self.max_frames)
 
     def use_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep the features of pictures and frames, if the vision tower and the projector are frozen."""
+        """Keep the features of images and frames, if the vision tower and the projector are frozen."""
         seeing = nn.ModuleList([self.model.vision_tower, self.model.multi_modal_projector])
         if not any(parameter.requires_grad for parameter in seeing.parameters()):
             self._kept = KeptFeatures(cache, seeing, precision, self._vision_settings)
@@ -190,23 +190,23 @@ class InternVL(Backbone):
             ids += self.chat.text_ids(f"{chr(10) * (number > 1)}Frame{number}: ", "videos") + run
         return ids
 
-    def _media(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        """Return `pixel_values` [tiles, 3, H, W] and `image_grid_thw` [pictures, 3], if there are pictures;
+    def _media(self, images: Sequence[TiledImage]) -> dict[str, Tensor]:
+        """Return `pixel_values` [tiles, 3, H, W] and `image_grid_thw` [images, 3], if there are images;
         with a cache, what `KeptFeatures.media` has. A grid is tiles, and rows and columns of one's patches.
         """
-        if self._kept is None or not pictures:
-            return self._pixels(pictures)
-        keys = [self._kept.key(image, max_tiles) for image, max_tiles in pictures]
-        return self._kept.media(keys, lambda numbers: self._pixels([pictures[number] for number in numbers]))
+        if self._kept is None or not images:
+            return self._pixels(images)
+        keys = [self._kept.key(image, max_tiles) for image, max_tiles in images]
+        return self._kept.media(keys, lambda numbers: self._pixels([images[number] for number in numbers]))
 
-    def _pixels(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        if not pictures:
+    def _pixels(self, images: Sequence[TiledImage]) -> dict[str, Tensor]:
+        if not images:
             return {}
         tiles = [
             self.image_processor(
                 images=[image.open()], crop_to_patches=True, max_patches=max_tiles, return_tensors="pt"
             )["pixel_values"]
-            for image, max_tiles in pictures
+            for image, max_tiles in images
         ]
         grids = [(len(own), *self._grid) for own in tiles]
         return {"pixel_values": torch.cat(tiles), "image_grid_thw": torch.tensor(grids)}
@@ -229,12 +229,12 @@ class InternVL(Backbone):
 
 
 def marks(tokenizer: Any, config: Any) -> dict[type, str]:
-    """Return what chat templates of InternVL write for a picture and for a video."""
+    """Return what chat templates of InternVL write for an image and for a video."""
     return {Image: tokenizer.convert_ids_to_tokens(config.image_token_id), Video: VIDEO}
 
 
-class Picture(NamedTuple):
-    """A picture or a frame, and how many tiles it may be cut into."""
+class TiledImage(NamedTuple):
+    """An image or a frame, and how many tiles it may be cut into."""
 
     image: Image
     max_tiles: int

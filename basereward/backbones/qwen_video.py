@@ -20,7 +20,7 @@ def frame_bounds(min_pixels: int | None, max_pixels: int | None) -> Mapping[str,
     """Return the bounds of a frame's pixels, as an image processor takes them.
 
     Args:
-        min_pixels: What the user sets for pictures; None for the video processor's own.
+        min_pixels: What the user sets for images; None for the video processor's own.
         max_pixels: Likewise; frames are never larger than the video processor has them.
     """
     largest = MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS)

@@ -42,8 +42,8 @@ class QwenVL(Backbone):
         dtype: Type of the weights.
         quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
             with adapters in little memory; None for none. Models are saved with plain weights.
-        min_pixels: Pixels that a smaller picture is enlarged to; None keeps the processor's own bound.
-        max_pixels: Pixels that a larger picture is reduced to; None keeps the processor's own bound.
+        min_pixels: Pixels that a smaller image is enlarged to; None keeps the processor's own bound.
+        max_pixels: Pixels that a larger image is reduced to; None keeps the processor's own bound.
         max_frames: Frames that are read of a video, evenly from its first to its last. Qwen2-VL and
             Qwen2.5-VL read videos; Qwen3-VL's time stamps are not supported.
         max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
@@ -119,7 +119,7 @@ class QwenVL(Backbone):
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""
-        embedded, deepstack = self._with_pictures(forest)
+        embedded, deepstack = self._with_images(forest)
         arguments = self.decoder.arguments(forest)
         return self.decoder.hidden(
             lambda: self.model.language_model(
@@ -127,8 +127,8 @@ class QwenVL(Backbone):
             )
         )
 
-    def _with_pictures(self, forest: Forest) -> tuple[Tensor, dict[str, Any]]:
-        """Return the embeddings [B, L, D] with features in the pictures' places, and what Qwen3-VL adds to
+    def _with_images(self, forest: Forest) -> tuple[Tensor, dict[str, Any]]:
+        """Return the embeddings [B, L, D] with features in the images' places, and what Qwen3-VL adds to
         its first layers.
         """
         config = self.model.config
@@ -136,8 +136,8 @@ class QwenVL(Backbone):
         images, videos = self._features(forest.media)
         if not images and not videos:
             if self.always_runs_vision:
-                # Joined before the decoder, as pictures are: so the backward pass meets all in one order.
-                embedded = embedded + 0.0 * self._tower(*self._no_picture(embedded.device))[0].sum()
+                # Joined before the decoder, as images are: so the backward pass meets all in one order.
+                embedded = embedded + 0.0 * self._tower(*self._no_image(embedded.device))[0].sum()
             return embedded, {}
         deep: list[Tensor] = []
         for token, found in ((config.image_token_id, images), (config.video_token_id, videos)):
@@ -174,13 +174,13 @@ class QwenVL(Backbone):
         return seen[:num_images], seen[num_images:]
 
     def _tower(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
-        """Return the features of each picture [merged patches, D], those for deeper layers beside them."""
+        """Return the features of each image [merged patches, D], those for deeper layers beside them."""
         seen = self.model.get_image_features(patches, grids, return_dict=True)
         layers = [seen.pooler_output, *getattr(seen, "deepstack_features", ())]
         return [torch.cat(own, dim=-1) for own in zip(*layers, strict=True)]
 
-    def _no_picture(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the patches [patches, features] and the grid [1, 3] of the smallest picture, all zero."""
+    def _no_image(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the patches [patches, features] and the grid [1, 3] of the smallest image, all zero."""
         convolution = self.model.visual.patch_embed.proj
         width = convolution.in_channels * math.prod(convolution.kernel_size)
         patches = torch.zeros(self.merge**2, width, device=device)
@@ -261,8 +261,8 @@ class QwenVL(Backbone):
         try:
             found = self.image_processor(images=[image.open() for image in images], return_tensors="pt")
         except ValueError as error:
-            # The processor refuses what it can't resize, such as a picture 200 times as wide as high.
-            raise DataError(f"the image processor refuses a picture: {error}", field="images") from error
+            # The processor refuses what it can't resize, such as an image 200 times as wide as high.
+            raise DataError(f"the image processor refuses an image: {error}", field="images") from error
         return {"pixel_values": found["pixel_values"], "image_grid_thw": found["image_grid_thw"]}
 
     def _video_patches(self, comparison: Comparison) -> dict[str, Tensor]:

@@ -23,11 +23,11 @@ from basereward.forest.forest import Forest, Tree
 from basereward.media.image import Image, Video
 
 FILE = "model.safetensors"
-PAD, PICTURE, END = 256, 257, 258
+PAD, IMAGE, END = 256, 257, 258
 """Token ids after those of the 256 bytes; the roles' follow."""
 ROLE = {role: END + 1 + number for number, role in enumerate(ROLES)}
 GRID, PATCH = 3, 8
-"""A picture becomes GRID x GRID patches of PATCH x PATCH pixels."""
+"""An image becomes GRID x GRID patches of PATCH x PATCH pixels."""
 
 
 class Tiny(Backbone):
@@ -60,7 +60,7 @@ class Tiny(Backbone):
                 raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
 
     def encode(self, comparison: Comparison) -> Tree:
-        """Turn texts into bytes and pictures into patches."""
+        """Turn texts into bytes and images into patches."""
         prompt: list[int] = []
         patches = []
         for message in comparison.prompt:
@@ -69,7 +69,7 @@ class Tiny(Backbone):
                 if isinstance(part, Video):
                     raise DataError("the model reads no videos; take them out of the row", field="videos")
                 if isinstance(part, Image):
-                    prompt += [PICTURE] * GRID**2
+                    prompt += [IMAGE] * GRID**2
                     patches.append(_patches(part))
                 else:
                     prompt += _bytes(part, "prompt")
@@ -88,7 +88,7 @@ class Tiny(Backbone):
         if "patches" in forest.media:
             soft = self.projector(functional.silu(self.vision(forest.media["patches"])))
             embedded = embedded.masked_scatter(
-                (forest.input_ids == PICTURE)[..., None], soft.to(embedded.dtype)
+                (forest.input_ids == IMAGE)[..., None], soft.to(embedded.dtype)
             )
         elif self.always_runs_vision:
             nothing = embedded.new_zeros(1, 3 * PATCH**2)

@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     inspect = _command(commands, "inspect", "show sources, lengths, ranks, ties and length bias", _inspect)
-    inspect.add_argument("--output", metavar="PAGE.html", help="write a page with pictures of some rows too")
+    inspect.add_argument("--output", metavar="PAGE.html", help="write a page with images of some rows too")
     inspect.add_argument(
         "--examples", metavar="N", type=int, default=6, help="rows of each source on the page (default: 6)"
     )
@@ -133,16 +133,16 @@ def _add_output(parser: argparse.ArgumentParser, *, is_required: bool = False) -
         "--output",
         metavar="FILE",
         required=is_required,
-        help="where to write the rows: NAME.jsonl or NAME.parquet; pictures and reports go to NAME-files",
+        help="where to write the rows: NAME.jsonl or NAME.parquet; images and reports go to NAME-files",
     )
     if not is_required:
         parser.add_argument("--report", metavar="DIR", help="where to leave reports without writing the rows")
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
-        "--pictures",
+        "--images",
         choices=("copy", "keep"),
         default="copy",
-        help="copy pictures beside the JSONL (default), or keep files where they are",
+        help="copy images beside the JSONL (default), or keep files where they are",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run has written")
 
@@ -151,7 +151,7 @@ def _add_distance(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--max-distance",
         metavar="BITS",
-        help=f"bits of 192 by which perceptual hashes of the same picture may differ ({default})",
+        help=f"bits of 192 by which perceptual hashes of the same image may differ ({default})",
     )
 
 
@@ -256,7 +256,7 @@ def _with_steps(args: argparse.Namespace, steps: Sequence[Component]) -> int:
         Path(args.report).mkdir(parents=True, exist_ok=True)
     opened: AbstractContextManager[Writer | None] = nullcontext()
     if args.output is not None:
-        opened = open_writer(Path(args.output), pictures=args.pictures, overwrite=args.overwrite)
+        opened = open_writer(Path(args.output), images=args.images, overwrite=args.overwrite)
     with opened as writer, _progress(args, datasets) as advance:
         report = None if args.report is None else Path(args.report)
         outcome = convert(_rows(args, datasets, advance), curation, writer, directory=report)

@@ -65,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--gaps", metavar="A,B,...", help="rating gaps to tell accuracy by (default: 0.5,1.5,3)"
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="where to leave report, plots, rewards and picture sheet"
+        "--output", metavar="DIR", help="where to leave report, plots, rewards and image sheet"
     )
     parser.add_argument(
         "--json",

@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for name, text in (
         ("prompt-tokens", "tokens of a prompt's text"),
         ("response-tokens", "tokens of a response"),
-        ("image-tokens", "tokens of the pictures of a row that has some"),
+        ("image-tokens", "tokens of the images of a row that has some"),
         ("num-responses", "responses of a row"),
         ("num-rows", "rows of an epoch"),
     ):
@@ -162,11 +162,11 @@ def _parts(found: Plan) -> list[str]:
 
 
 def _rows(found: Plan) -> list[str]:
-    from basereward.planning.lengths import ASSUMED, ASSUMED_PICTURE
+    from basereward.planning.lengths import ASSUMED, ASSUMED_IMAGE
 
     rows = found.rows
-    height, width = ASSUMED_PICTURE
-    patches = f", {rows.mean.patches:,.0f} patches of pictures" if rows.mean.patches else ""
+    height, width = ASSUMED_IMAGE
+    patches = f", {rows.mean.patches:,.0f} patches of images" if rows.mean.patches else ""
     pairs = "1 pair" if rows.pairs == 1 else f"{rows.pairs:.3g} pairs"
     lines = [
         f"data: {rows.num_rows:,} rows an epoch with {pairs} each",
@@ -180,7 +180,7 @@ def _rows(found: Plan) -> list[str]:
         lines += [
             f"  not on this machine: {', '.join(_short_names(rows.assumed))}",
             f"  so assumed: prompts of {ASSUMED.text_tokens} tokens, {len(ASSUMED.responses)} responses of "
-            f"{ASSUMED.responses[0]}, pictures of {width} x {height} pixels",
+            f"{ASSUMED.responses[0]}, images of {width} x {height} pixels",
         ]
     return lines
 
@@ -188,7 +188,7 @@ def _rows(found: Plan) -> list[str]:
 MEMORY = {
     "weights": "weights",
     "gradients": "gradients, fp32",
-    "optimizer": "optimiser",
+    "optimizer": "optimizer",
     "averages": "averages of the weights",
     "working_weights": "weights in use",
     "activations": "activations",

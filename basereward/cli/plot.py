@@ -1,4 +1,4 @@
-"""`basereward plot`: the courses of several trainings in one picture."""
+"""`basereward plot`: the courses of several trainings in one image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "plot",
-        help="draw the courses of trainings into one picture",
+        help="draw the courses of trainings into one image",
         description="Draw loss, accuracy, held-out accuracy, learning rate and speed of trainings into one "
-        "picture, a line to each. They may still be running.",
+        "image, a line to each. They may still be running.",
     )
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="directory of a run, or its log.jsonl"
@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         default=Path("runs.png"),
         metavar="FILE",
-        help="the picture: .png, .svg or .pdf (default: runs.png)",
+        help="the image: .png, .svg or .pdf (default: runs.png)",
     )
     parser.add_argument(
         "--metric",
@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw, and print where the picture is."""
+    """Draw, and print where the image is."""
     from basereward.errors import ConfigError
 
     if not 0 <= args.smoothing < 1:

@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     one = parser.add_argument_group("one prompt")
     one.add_argument(
-        "--prompt", metavar="TEXT", help="<image> marks a picture's place; without, pictures come first"
+        "--prompt", metavar="TEXT", help="<image> marks an image's place; without, images come first"
     )
     one.add_argument("--image", metavar="FILE", action="append", default=[], help="may be repeated")
     one.add_argument("--response", metavar="TEXT", action="append", default=[], help="may be repeated")

@@ -39,7 +39,7 @@ class Source(Component):
         weight: How often an epoch shows each of its rows: 0.5 is every other row, 2 is each twice.
         max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
             before `weight`.
-        multimodal: Whether `data.mixture.multimodal_share` counts it among the data with pictures; None to
+        multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
             tell by its first row.
     """
 
@@ -59,7 +59,7 @@ class MixtureConfig:
     Args:
         temperature: 1 leaves the data sets in proportion to their sizes, larger values make them more alike.
             Rows of a data set go with the power 1 / temperature of its size.
-        multimodal_share: Share of the rows that are to be of data sets with pictures; None for as it comes.
+        multimodal_share: Share of the rows that are to be of data sets with images; None for as it comes.
         shuffle_buffer: Rows in memory at once where the data is streamed; they are shuffled among each other.
     """
 
@@ -144,14 +144,14 @@ class TrainConfig:
 
     Args:
         epochs: Passes over the training data; a fraction ends within a pass.
-        max_steps: Optimiser steps after which training ends, if that comes first.
-        batch_size: Comparisons an optimiser step.
+        max_steps: Optimizer steps after which training ends, if that comes first.
+        batch_size: Comparisons an optimizer step.
         micro_batch_size: Comparisons a forward pass; None for the whole batch. Changes memory, not results.
         micro_batch_tokens: Places for tokens in a forward pass, a comparison's prompt counted once; None for
             no limit. Changes memory, not results.
-        micro_batch_patches: Patches of pictures in a forward pass; None for no limit. Changes memory, not
+        micro_batch_patches: Patches of images in a forward pass; None for no limit. Changes memory, not
             results.
-        num_workers: Threads of each process that open pictures and tokenise ahead.
+        num_workers: Threads of each process that open images and tokenize ahead.
         parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
             part of it.
         shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all.
@@ -283,7 +283,7 @@ class RunConfig:
         data: What is trained on and what is held out.
         train: How.
         cache: Directory of what frozen weights made of inputs, which epochs and runs share: features of
-            pictures where the vision tower is frozen, hidden states where the whole backbone is; None to
+            images where the vision tower is frozen, hidden states where the whole backbone is; None to
             keep nothing. It changes no result.
         init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
         stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`

@@ -1,6 +1,6 @@
 """What a model is made of, as far as its cost depends on it: matrices of each part, widths of its layers.
 
-Letters: D width of the hidden states, I width within the MLP.
+Shapes: D width of the hidden states, I width within the MLP.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Layers:
         has_plain_norm: Whether norms are made of single operations, each of which keeps what it needs.
         norms_heads: Whether queries and keys are normed too.
         window: Patches along the side of a window that attention stays in; None for no windows.
-        num_full: Blocks that attend over whole pictures all the same.
-        has_class_token: Whether a picture, or a tile of it, has one more position than patches.
+        num_full: Blocks that attend over whole images all the same.
+        has_class_token: Whether an image, or a tile of it, has one more position than patches.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Architecture:
         parts: The matrices of each part.
         language: The decoder's layers.
         vision: The tower's blocks; None for a model of texts.
-        patches_per_token: Patches of a picture that are merged into one token.
+        patches_per_token: Patches of an image that are merged into one token.
         vocabulary: Tokens that a language-model head would have to tell apart.
     """
 
@@ -152,7 +152,7 @@ def _vision_layers(config: Any, tower: Any) -> Layers:
 
 
 def _tile_layers(config: Any) -> Layers:
-    """Return the blocks of InternVL's tower, which sees a picture in tiles that all are of one size."""
+    """Return the blocks of InternVL's tower, which sees an image in tiles that all are of one size."""
     return Layers(
         number=config.num_hidden_layers,
         width=config.hidden_size,
@@ -193,6 +193,6 @@ def _weights(modules: list[nn.Module]) -> Iterator[tuple[int, Tensor]]:
                 yield module.in_features * module.out_features, module.weight
             elif not isinstance(module, nn.Embedding):
                 for parameter in module.parameters(recurse=False):
-                    # [1, positions, D] is added to every picture: positions, a class token.
+                    # [1, positions, D] is added to every image: positions, a class token.
                     if parameter.ndim >= 2 and not (parameter.ndim == 3 and parameter.shape[0] == 1):
                         yield parameter.numel(), parameter

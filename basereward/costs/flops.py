@@ -1,6 +1,6 @@
 """What a training step computes: multiplications and additions of matrix products, 2mnk for [m, n] x [n, k].
 
-What else there is (norms, activations, softmax, the optimiser) is below a hundredth of it in any large model.
+What else there is (norms, activations, softmax, the optimizer) is below a hundredth of it in any large model.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Counts:
     """How much of everything there is to compute.
 
     Args:
-        tokens: Tokens, those of pictures included.
+        tokens: Tokens, those of images included.
         pairs: Pairs of tokens of which one sees the other, itself included.
-        patches: Patches of pictures.
-        patch_pairs: Pairs of patches of the same picture.
+        patches: Patches of images.
+        patch_pairs: Pairs of patches of the same image.
         window_pairs: Pairs of patches of the same window.
         responses: Rewards.
         keys: Tokens whose keys attention lays out: a prompt once for itself, and once for each branch.
-        frames: Pictures, frames of videos, or tiles of them, each of which attends to itself alone.
+        frames: Images, frames of videos, or tiles of them, each of which attends to itself alone.
     """
 
     tokens: float = 0
@@ -59,9 +59,9 @@ class Counts:
         """Count one comparison.
 
         Args:
-            prompt: Tokens of the prompt, those of pictures included.
+            prompt: Tokens of the prompt, those of images included.
             responses: Tokens of each response.
-            grids: For each picture the patches along time, height and width.
+            grids: For each image the patches along time, height and width.
             window: Patches along the side of a window.
             shared: Whether the responses share one copy of the prompt.
         """
@@ -87,7 +87,7 @@ class Counts:
 
     @classmethod
     def of_tree(cls, tree: Tree, *, window: int | None = None, shared: bool = True) -> Counts:
-        """Count a comparison in tokens. Pictures whose patches aren't there, but cached, cost nothing."""
+        """Count a comparison in tokens. Images whose patches aren't there, but cached, cost nothing."""
         grids = [
             grid
             for patches, name in _MEDIA.items()

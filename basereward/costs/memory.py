@@ -1,6 +1,6 @@
 """The memory of a training in one of its processes.
 
-Letters: D width of the hidden states, A of all heads' queries, K of all heads' keys, I within the MLP.
+Shapes: D width of the hidden states, A of all heads' queries, K of all heads' keys, I within the MLP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Memory:
     Args:
         weights: Trained ones in fp32, frozen ones in the backbone's `dtype`.
         gradients: Of the trained ones, fp32.
-        optimizer: The optimiser's moments.
+        optimizer: The optimizer's moments.
         averages: Of the weights, if there are some.
         working_weights: Copies in which products are computed: in bf16 of all weights that a gradient passes,
             and under FSDP2 the blocks that are brought together at a time, with their gradients.
@@ -64,7 +64,7 @@ def memory(
 
     Args:
         model: The reward model without weights.
-        trainable: What is trained, as `optimisation.trainable_parts` returns it.
+        trainable: What is trained, as `optimization.trainable_parts` returns it.
         architecture: Of the model.
         config: The training's settings.
         counts: The comparisons of the largest forward pass.
@@ -102,7 +102,7 @@ def memory(
 
 
 def optimizer_bytes(trained: Iterable[tuple[Tensor, int]], optimizer: str) -> int:
-    """Return what an optimiser keeps between steps.
+    """Return what an optimizer keeps between steps.
 
     Args:
         trained: The tensors, each with the elements of it that this process holds.

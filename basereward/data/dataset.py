@@ -89,8 +89,8 @@ class FileDataset(Dataset):
         split: Which files to read where their names tell splits apart; if not given, the only split there is,
             or `train`.
         config: The directory below `path` to read, of data sets that have several.
-        media_roots: Directories besides the data set's own that pictures and videos may lie in.
-        media_hosts: Hosts that pictures may be fetched from.
+        media_roots: Directories besides the data set's own that images and videos may lie in.
+        media_hosts: Hosts that images may be fetched from.
 
     Raises:
         DataError: When there is no such file.
@@ -123,7 +123,7 @@ class FileDataset(Dataset):
 
     @abc.abstractmethod
     def own_row(self, row: Row, directory: Path) -> Row:
-        """Return the row in our own format; a relative path of a picture starts from the directory."""
+        """Return the row in our own format; a relative path of an image starts from the directory."""
 
     def read(self) -> Iterator[Comparison | DataError]:
         """Yield each row of each file as a comparison or an error with its place."""
@@ -154,7 +154,7 @@ class FileDataset(Dataset):
             raise DataError("is nested too deeply") from error
 
     def finished(self, own: Row, file: Path, line: int) -> Comparison | DataError:
-        """Return a row of our own format as a comparison, its pictures found, or as an error."""
+        """Return a row of our own format as a comparison, its images found, or as an error."""
         try:
             located = self.media.located(own, file.parent)
             return comparison_of(located, file=str(file), line=line, source=self.source)
@@ -179,7 +179,7 @@ def comparison_of(row: Row, *, file: str, line: int, source: str = "") -> Compar
     """Make the comparison of a row of our own format, and remember where it was read.
 
     Args:
-        row: The row, its pictures found; `meta` may be JSON, as Parquet files hold it.
+        row: The row, its images found; `meta` may be JSON, as Parquet files hold it.
         file: Where it was read.
         line: Its number there.
         source: Name of the data set, if the row has none.

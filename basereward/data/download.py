@@ -1,4 +1,4 @@
-"""Pictures behind URLs: fetched from allowed hosts only, once, into a cache."""
+"""Images behind URLs: fetched from allowed hosts only, once, into a cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10
 """How long a host may be silent."""
 MAX_SECONDS = 60
-"""How long a picture may take in all."""
+"""How long an image may take in all."""
 BLOCK = 1 << 16
 
 

@@ -1,4 +1,4 @@
-"""Fields of rows that many formats have: texts, turns of conversations, ratings, pictures."""
+"""Fields of rows that many formats have: texts, turns of conversations, ratings, images."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ def as_list(value: Any) -> list[Any]:
 
 
 def without_marks(text: str, count: int, mark: str = PLACEHOLDER) -> str:
-    """Return a prompt without the marks of pictures, unless there are as many as pictures to put there.
+    """Return a prompt without the marks of images, unless there are as many as images to put there.
 
-    Where there is no picture at all the marks stay, for the row to be refused.
+    Where there is no image at all the marks stay, for the row to be refused.
     """
     if count == 0 or text.count(mark) == count:
         return text

@@ -39,7 +39,7 @@ def format_of(row: Row) -> str | None:
 
 
 def own_row(row: Row) -> Row:
-    """Return a row of our own format or TRL's in our own, pictures still to be found.
+    """Return a row of our own format or TRL's in our own, images still to be found.
 
     Raises:
         DataError: When it has the fields of neither, or a field is wrong.
@@ -70,7 +70,7 @@ def read_comparisons(
         path: A file or directory, as of `FileDataset`.
         format: One of `FORMATS`; told by the fields of the first readable row if not given.
         source: Name of the data set in reports, for rows that bring none; the path's stem if not given.
-        media_roots: Directories besides the data's own that pictures and videos may lie in.
+        media_roots: Directories besides the data's own that images and videos may lie in.
 
     Raises:
         DataError: When there is no such file, or its format can't be told.

@@ -1,4 +1,4 @@
-"""Pictures and videos as rows name them: found within the data set's own directory while a row is read."""
+"""Images and videos as rows name them: found within the data set's own directory while a row is read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from basereward.data.reading.rows import Row
 
 SOURCE_KEYS = ("image", "path", "bytes")
-"""Keys under which a content part of type "image" may hold its picture."""
+"""Keys under which a content part of type "image" may hold its image."""
 
 MAX_CACHED = 10_000
 
 
 class Media:
-    """Where the pictures and videos of a data set may come from.
+    """Where the images and videos of a data set may come from.
 
     Args:
         root: The data set's directory, which they must lie in, links resolved.
@@ -42,7 +42,7 @@ class Media:
         self._archives: dict[Path, list[Path]] = {}
 
     def located(self, row: Row, directory: Path) -> Row:
-        """Return a row of our own format with its pictures and videos found, unopened.
+        """Return a row of our own format with its images and videos found, unopened.
 
         Args:
             row: The row.

@@ -30,7 +30,7 @@ def quotas(
 
     Args:
         sizes: Rows of each data set.
-        multimodal: Whether each counts as data with pictures.
+        multimodal: Whether each counts as data with images.
         sources: The data sets' own settings.
         mixture: The settings of all.
 
@@ -56,13 +56,13 @@ def quotas(
 
 
 def _shared(parts: Sequence[float], multimodal: Sequence[bool], share: float) -> list[float]:
-    """Scale the parts with and without pictures so that they have the share they should."""
+    """Scale the parts with and without images so that they have the share they should."""
     sums = {
         kind: sum(part for part, is_kind in zip(parts, multimodal, strict=True) if is_kind is kind)
         for kind in (True, False)
     }
     shares = {True: share, False: 1 - share}
-    for kind, name in ((True, "with pictures"), (False, "without pictures")):
+    for kind, name in ((True, "with images"), (False, "without images")):
         if shares[kind] and not sums[kind]:
             raise ConfigError(
                 f"data.mixture.multimodal_share is {share:g}, but no data set {name} is in data.train; "

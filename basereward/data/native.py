@@ -19,7 +19,7 @@ class NativeDataset(FileDataset):
     - `responses`, needed: texts; one is enough to be scored, two are to be compared.
     - `images`: paths relative to the file, `{"path"}` or `{"bytes"}`; for the prompt's `<image>` marks, or
       to stand before its first user message.
-    - `videos`: folders of frames, lists of pictures, video files, or `{"video", "fps"}`; for the prompt's
+    - `videos`: folders of frames, lists of images, video files, or `{"video", "fps"}`; for the prompt's
       `<video>` marks, or to stand before its first user message.
     - `ranks`, smaller is better; `ratings`, larger is better; one number a response, equal ones are ties.
     - `id`, `source`, `weight`, and an object `meta`, or its JSON text, for anything else.

@@ -49,13 +49,13 @@ ENDS = (
 )
 """What ends a response and fills the row behind it."""
 
-PICTURE = re.compile(
+IMAGE = re.compile(
     r"(?:<\|vision_start\|>)?(?:<\|image_pad\|>)+(?:<\|vision_end\|>)?"
     r"|(?:<img>)?(?:<IMG_CONTEXT>)+(?:</img>)?"
     r"|(?:<start_of_image>)?(?:<image_soft_token>)+(?:<end_of_image>)?|<start_of_image>"
     r"|<\|image\|>|\[IMG\]"
 )
-"""What stands for a picture in rendered texts, as one token or as many."""
+"""What stands for an image in rendered texts, as one token or as many."""
 
 
 def turns(text: str) -> list[Turn] | None:

@@ -1,4 +1,4 @@
-"""A data set on one HTML page: a table of its sources, lengths of texts, rows with their pictures."""
+"""A data set on one HTML page: a table of its sources, lengths of texts, rows with their images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Sample:
 COLUMNS = (
     "source",
     "rows",
-    "pictures",
+    "images",
     "N",
     "pairs",
     "ties",
@@ -108,7 +108,7 @@ def save_page(path: Path, title: str, statistics: Statistics, sample: Sample) ->
         f"<h1>{escaped(title)}</h1>",
         f"<p>{total.num_rows:,} rows, {statistics.rejected.total():,} more that can't be used.</p>",
         _table(statistics),
-        '<p class="place">Pictures: rows that have some. N: responses a row. Prompt, response: characters, '
+        '<p class="place">Images: rows that have some. N: responses a row. Prompt, response: characters, '
         "median and 95th percentile. Longer wins: how often the longer response of a pair is preferred, with "
         "the 95 % interval; the line marks one half, where length says nothing.</p>",
         "<h2>Lengths</h2><div class=charts>",

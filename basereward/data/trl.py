@@ -29,7 +29,7 @@ class TRLDataset(FileDataset):
       conversations the prompt is the messages that both begin with. Of texts it is the longest beginning that
       both share, cut back to the end of a word, so that no response begins within a word; white space stays
       with the responses.
-    - Pictures: `images`, a list, or `image`; paths start from the file, `{"bytes", "path"}` is read too. They
+    - Images: `images`, a list, or `image`; paths start from the file, `{"bytes", "path"}` is read too. They
       fill the prompt's `{"type": "image"}` parts or `<image>` marks, or go before the first user message.
     - `margin`: by how much the chosen response is better, >= 0; it becomes the ratings (margin, 0).
     - `id`, `source` and `weight` as in our own format; other columns of text, numbers or truth values become

@@ -1,4 +1,4 @@
-"""Comparisons written in our own format: JSONL with its pictures beside it, or Parquet with them inside."""
+"""Comparisons written in our own format: JSONL with its images beside it, or Parquet with them inside."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20
-"""Rows and picture bytes that a Parquet writer holds before it writes them."""
+"""Rows and image bytes that a Parquet writer holds before it writes them."""
 
 SUFFIX_OF = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
-Pictures = Literal["copy", "keep"]
+Images = Literal["copy", "keep"]
 
 
 class Writer(abc.ABC):
@@ -77,7 +77,7 @@ class Writer(abc.ABC):
         """Write one comparison.
 
         Raises:
-            DataError: When one of its pictures can't be read; nothing of the row is written.
+            DataError: When one of its images can't be read; nothing of the row is written.
         """
         row: dict[str, Any] = {
             "id": comparison.id,
@@ -85,7 +85,7 @@ class Writer(abc.ABC):
                 {"role": message.role, "content": "".join(map(_marked, message.content))}
                 for message in comparison.prompt
             ],
-            "images": [self._picture(image) for image in comparison.images],
+            "images": [self._image(image) for image in comparison.images],
             "videos": [self._video(video) for video in comparison.videos] or None,
             "responses": list(comparison.responses),
             "ranks": None if comparison.ranks is None else list(comparison.ranks),
@@ -98,7 +98,7 @@ class Writer(abc.ABC):
         self.num_rows += 1
 
     @abc.abstractmethod
-    def _picture(self, image: Image) -> Any: ...
+    def _image(self, image: Image) -> Any: ...
 
     @abc.abstractmethod
     def _video(self, video: Video) -> Any: ...
@@ -111,21 +111,21 @@ class Writer(abc.ABC):
 
 
 class JSONLWriter(Writer):
-    """Rows as JSON, a line each; pictures are files named by their digests, each of them once.
+    """Rows as JSON, a line each; images are files named by their digests, each of them once.
 
     Args:
         path: The file.
-        pictures: "copy" pictures into `NAME-files/images`, or "keep" those that are files where they are.
+        images: "copy" images into `NAME-files/images`, or "keep" those that are files where they are.
         overwrite: Whether an existing file and its directory are replaced.
     """
 
-    def __init__(self, path: Path, *, pictures: Pictures = "copy", overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, images: Images = "copy", overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
-        self.pictures = pictures
+        self.images = images
         self._file = self._aside.open("w", encoding="utf-8")
 
-    def _picture(self, image: Image) -> str:
-        if self.pictures == "keep" and isinstance(image.source, Path):
+    def _image(self, image: Image) -> str:
+        if self.images == "keep" and isinstance(image.source, Path):
             return Path(os.path.relpath(image.source, self.path.parent)).as_posix()
         encoded = encoded_of(image)
         return self._copied(f"images/{image.digest[:32]}{suffix_of(encoded)}", encoded)
@@ -133,8 +133,8 @@ class JSONLWriter(Writer):
     def _video(self, video: Video) -> dict[str, Any]:
         source: Any
         if not video.is_file:
-            source = [self._picture(frame) for frame in video.frames]
-        elif self.pictures == "keep" and isinstance(video.source, Path):
+            source = [self._image(frame) for frame in video.frames]
+        elif self.images == "keep" and isinstance(video.source, Path):
             source = Path(os.path.relpath(video.source, self.path.parent)).as_posix()
         else:
             suffix = video.source.suffix if isinstance(video.source, Path) else ""
@@ -159,7 +159,7 @@ class JSONLWriter(Writer):
 
 
 class ParquetWriter(Writer):
-    """Rows as Parquet, pictures inside as bytes, `meta` as JSON text.
+    """Rows as Parquet, images inside as bytes, `meta` as JSON text.
 
     Raises:
         ConfigError: When pyarrow is not installed.
@@ -173,14 +173,14 @@ class ParquetWriter(Writer):
             raise ConfigError("writing Parquet needs pyarrow; run pip install 'basereward[data]'") from error
         super().__init__(path, overwrite=overwrite)
         text, numbers = pa.string(), pa.list_(pa.float64())
-        pictures = pa.list_(pa.struct([("bytes", pa.binary()), ("path", text)]))
+        images = pa.list_(pa.struct([("bytes", pa.binary()), ("path", text)]))
         self._arrow = pa
         self._schema = pa.schema(
             [
                 ("id", text),
                 ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
-                ("images", pictures),
-                ("videos", pa.list_(pa.struct([("video", pictures), ("fps", pa.float64())]))),
+                ("images", images),
+                ("videos", pa.list_(pa.struct([("video", images), ("fps", pa.float64())]))),
                 ("responses", pa.list_(text)),
                 ("ranks", numbers),
                 ("ratings", numbers),
@@ -193,7 +193,7 @@ class ParquetWriter(Writer):
         self._rows: list[dict[str, Any]] = []
         self._num_bytes = 0
 
-    def _picture(self, image: Image) -> dict[str, Any]:
+    def _image(self, image: Image) -> dict[str, Any]:
         encoded = encoded_of(image)
         self._num_bytes += len(encoded)
         return {"bytes": encoded, "path": None}
@@ -203,7 +203,7 @@ class ParquetWriter(Writer):
             raise DataError(
                 f"{video.name} is a video file, which no Parquet file takes in; write .jsonl", field="videos"
             )
-        return {"video": [self._picture(frame) for frame in video.frames], "fps": video.fps}
+        return {"video": [self._image(frame) for frame in video.frames], "fps": video.fps}
 
     def _write(self, row: dict[str, Any]) -> None:
         self._rows.append({**row, "meta": json.dumps(row["meta"], ensure_ascii=False, default=str)})
@@ -220,17 +220,17 @@ class ParquetWriter(Writer):
         self._table.close()
 
 
-def open_writer(path: Path, *, pictures: Pictures = "copy", overwrite: bool = False) -> Writer:
+def open_writer(path: Path, *, images: Images = "copy", overwrite: bool = False) -> Writer:
     """Open a file to write comparisons to, in the format that its name ends in.
 
     Raises:
         ConfigError: When the name ends in neither .jsonl nor .parquet, or the file exists.
     """
     if path.name.endswith(".jsonl"):
-        return JSONLWriter(path, pictures=pictures, overwrite=overwrite)
+        return JSONLWriter(path, images=images, overwrite=overwrite)
     if path.name.endswith(".parquet"):
-        if pictures == "keep":
-            raise ConfigError("pictures stand inside a Parquet file and can't be kept apart; write .jsonl")
+        if images == "keep":
+            raise ConfigError("images stand inside a Parquet file and can't be kept apart; write .jsonl")
         return ParquetWriter(path, overwrite=overwrite)
     raise ConfigError(f"{path}: the name must end in .jsonl or .parquet")
 
@@ -247,7 +247,7 @@ def _marked(part: str | Image | Video) -> str:
 
 
 def encoded_of(image: Image | Video) -> bytes:
-    """Return a picture or video as the bytes of a file: its own, or PNG of a picture in memory.
+    """Return an image or video as the bytes of a file: its own, or PNG of an image in memory.
 
     Raises:
         DataError: When the file can't be read.
@@ -265,5 +265,5 @@ def encoded_of(image: Image | Video) -> bytes:
 
 
 def suffix_of(encoded: bytes) -> str:
-    """Return how the name of a picture's file ends, or nothing where its format is another."""
+    """Return how the name of an image's file ends, or nothing where its format is another."""
     return next((suffix for magic, suffix in SUFFIX_OF.items() if encoded.startswith(magic)), "")

@@ -1,4 +1,4 @@
-"""The picture sheet: what the model orders most wrongly, with pictures, responses and rewards."""
+"""The image sheet: what the model orders most wrongly, with images, responses and rewards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from basereward.evaluation.evaluator import Wrong
 
 NUM_CARDS, NUM_COLUMNS, MAX_LINES = 12, 4, 4
-CARD_WIDTH, CARD_PICTURE, MAX_CARD_HEIGHT, GAP = 260, 160, 600, 12  # pixels
+CARD_WIDTH, CARD_IMAGE, MAX_CARD_HEIGHT, GAP = 260, 160, 600, 12  # pixels
 INK, GREEN, RED, GREY = "#222222", "#1b7f4b", "#c8553d", "#777777"
 
 
 def save_html(wrong: Sequence[Wrong], path: Path) -> None:
-    """Write one HTML page that needs no other file: the pictures are inlined as small JPEGs."""
+    """Write one HTML page that needs no other file: the images are inlined as small JPEGs."""
     items = "\n".join(_article(item) for item in wrong) or "<p>No pair is ordered wrongly.</p>"
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Most wrong</title>'
@@ -33,8 +33,8 @@ def save_html(wrong: Sequence[Wrong], path: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def save_picture(wrong: Sequence[Wrong], path: Path) -> None:
-    """Write a contact sheet as PNG, for where no browser is: first pictures and worst pairs."""
+def save_image(wrong: Sequence[Wrong], path: Path) -> None:
+    """Write a contact sheet as PNG, for where no browser is: first images and worst pairs."""
     import PIL.Image
     import PIL.ImageDraw
 
@@ -77,7 +77,7 @@ def _by_rank(item: Wrong) -> list[tuple[float, float, str]]:
 
 
 def _card(item: Wrong) -> PIL.Image.Image:
-    """Draw a comparison: its picture, its prompt, and the pair that is most wrong."""
+    """Draw a comparison: its small, its prompt, and the pair that is most wrong."""
     import PIL.Image
     import PIL.ImageDraw
 
@@ -86,12 +86,10 @@ def _card(item: Wrong) -> PIL.Image.Image:
     draw = PIL.ImageDraw.Draw(drawn)
     at = 8
     for image in comparison.images[:1]:
-        picture = thumbnail(image, CARD_PICTURE)
-        if not isinstance(picture, DataError):
-            drawn.paste(
-                picture, ((CARD_WIDTH - picture.width) // 2, at + (CARD_PICTURE - picture.height) // 2)
-            )
-            at += CARD_PICTURE + 6
+        small = thumbnail(image, CARD_IMAGE)
+        if not isinstance(small, DataError):
+            drawn.paste(small, ((CARD_WIDTH - small.width) // 2, at + (CARD_IMAGE - small.height) // 2))
+            at += CARD_IMAGE + 6
     pairs = [pair for pair in comparison.pairs() if not pair.tie]
     pair = min(pairs, key=lambda pair: result.rewards[pair.chosen] - result.rewards[pair.rejected])
     texts = (

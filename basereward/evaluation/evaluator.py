@@ -144,7 +144,7 @@ class Evaluation:
         directory.mkdir(parents=True, exist_ok=True)
         drawn = plots.save(self.metrics, self.pairs, directory / "plots") if plots.is_available() else []
         error_gallery.save_html(self.wrong, directory / "wrong.html")
-        error_gallery.save_picture(self.wrong, directory / "wrong.png")
+        error_gallery.save_image(self.wrong, directory / "wrong.png")
         text = report.markdown(
             report.lines_of(self),
             self.rejected,

@@ -1,6 +1,6 @@
 """What rewards are worth: accuracy, calibration, and the part of it that length explains.
 
-Letters: P pairs.
+Shapes: P pairs.
 """
 
 from __future__ import annotations

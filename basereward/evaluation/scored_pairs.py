@@ -1,6 +1,6 @@
 """The pairs of scored comparisons as columns of numbers, collected one comparison at a time.
 
-Letters: P pairs, N responses of one comparison.
+Shapes: P pairs, N responses of one comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GROUP, CATEGORY = "group", "category"
 """Keys of a comparison's `meta` that evaluations read. Comparisons of one group are not independent of each
-other, as they share a picture or a ranking.
+other, as they share an image or a ranking.
 """
 
 

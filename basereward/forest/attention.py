@@ -6,7 +6,7 @@ piece, elsewhere all prompts of a batch in one causal call, and all responses as
 whose keys are their prompt and their own tokens. transformers reaches it by its name, through
 `AttentionInterface`.
 
-Letters: B rows, L tokens in a row, N responses, T trees, P tokens of the longest trunk, M branches, R of the
+Shapes: B rows, L tokens in a row, N responses, T trees, P tokens of the longest trunk, M branches, R of the
 longest.
 """
 

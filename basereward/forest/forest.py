@@ -1,6 +1,6 @@
 """Forests: batches of comparisons in which every prompt is encoded once and its responses branch off it.
 
-Letters: B rows, L tokens in a row, N responses, P prompt tokens, R response tokens, A position axes.
+Shapes: B rows, L tokens in a row, N responses, P prompt tokens, R response tokens, A position axes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tree:
         positions: Positions of the prompt's tokens on each axis; one axis for text models, three for M-RoPE.
         start: The position, the same on every axis, at which each response begins.
         media: Tensors of the prompt's images, joined over the images along the first dimension.
-        patches: Patches of the pictures; None for as many as the largest of the media has rows.
+        patches: Patches of the images; None for as many as the largest of the media has rows.
     """
 
     prompt: list[int]
@@ -65,7 +65,7 @@ class Tree:
 
     @property
     def num_patches(self) -> int:
-        """Patches of the prompt's pictures, or what stands for them: rows of the largest of the media."""
+        """Patches of the prompt's images, or what stands for them: rows of the largest of the media."""
         if self.patches is not None:
             return self.patches
         return max((len(value) for value in self.media.values()), default=0)

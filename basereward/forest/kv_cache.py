@@ -2,7 +2,7 @@
 
 The prompt's are there once, whatever number of responses reads them, as in the forest itself.
 
-Letters: N responses, P tokens of the trunk, S of the longest branch, w width of a head.
+Shapes: N responses, P tokens of the trunk, S of the longest branch, w width of a head.
 """
 
 from __future__ import annotations

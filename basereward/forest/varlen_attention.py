@@ -4,7 +4,7 @@ For CPUs, where copying keys costs about as much as reading them. A query may ha
 found in each is joined by the logarithms of the sums of its weights (as in arXiv 2205.14135, section 3.1),
 and the backward pass needs no more than those of both pieces together.
 
-Letters: Q queries, K keys, n and m those of a piece, w width of a head.
+Shapes: Q queries, K keys, n and m those of a piece, w width of a head.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What policies wrote, as comparisons, and what they get for it; every stack's adapter goes through here.
 
-Letters: N completions of a call.
+Shapes: N completions of a call.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basereward.comparison import PLACEHOLDER, Comparison
-from basereward.data.rendered_chat import PICTURE, continued
+from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource
 from basereward.integrations.shaping import Rollouts, Shape, apply
@@ -22,7 +22,7 @@ def shaped_rewards(
     prompts: Sequence[Any],
     texts: Sequence[str],
     *,
-    pictures: Sequence[Sequence[object]],
+    images: Sequence[Sequence[object]],
     lengths: Sequence[int],
     columns: Mapping[str, Any],
 ) -> tuple[list[float | None], list[float | None]]:
@@ -35,7 +35,7 @@ def shaped_rewards(
         shapes: What is done to them, one after the other.
         prompts: [N] texts or messages.
         texts: [N] completions.
-        pictures: [N] of each prompt, for its `<image>` places; not looked at where the prompt has its own.
+        images: [N] of each prompt, for its `<image>` places; not looked at where the prompt has its own.
         lengths: [N] of the completions in tokens of the policy.
         columns: Other columns of the data set by name, each [N].
 
@@ -43,7 +43,7 @@ def shaped_rewards(
         DataError: When no completion at all could be scored, which is no matter of a single one.
     """
     groups = _groups(prompts)
-    raw = _raw(source, prompts, texts, pictures, groups)
+    raw = _raw(source, prompts, texts, images, groups)
     return raw, apply(shapes, raw, Rollouts(texts, groups, lengths, columns))
 
 
@@ -53,7 +53,7 @@ def single_reward(
     prompt: Any,
     text: str,
     *,
-    pictures: Sequence[object] = (),
+    images: Sequence[object] = (),
     num_tokens: int = 0,
     row: Mapping[str, Any],
     unscored: float | None = None,
@@ -65,7 +65,7 @@ def single_reward(
         shapes: What is done to it.
         prompt: A text or messages.
         text: The completion.
-        pictures: As for `shaped_rewards`.
+        images: As for `shaped_rewards`.
         num_tokens: Of the completion.
         row: What else belongs to it, which shapes may read.
         unscored: What a completion gets that can't be scored; None raises the error.
@@ -78,7 +78,7 @@ def single_reward(
         if not text.strip():
             raise DataError("the completion is empty, so it can't be scored; `unscored` says what it gets")
         [raw], [reward] = shaped_rewards(
-            source, shapes, [prompt], [text], pictures=[pictures], lengths=[num_tokens], columns=columns
+            source, shapes, [prompt], [text], images=[images], lengths=[num_tokens], columns=columns
         )
     except DataError:
         if unscored is None:
@@ -99,8 +99,8 @@ def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
     return "".join(part.get("text") or "" for part in content or ())
 
 
-def pictures_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
-    """Return the pictures of each of N rows, from the columns `images` or `image`."""
+def images_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
+    """Return the images of each of N rows, from the columns `images` or `image`."""
     if (several := columns.get("images")) is not None:
         return [images or () for images in several]
     if (single := columns.get("image")) is not None:
@@ -108,28 +108,28 @@ def pictures_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
     return [()] * num
 
 
-def unrendered(prompt: str, response: str, *, has_pictures: bool) -> tuple[Any, str]:
+def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, str]:
     """Return messages and response of a prompt that a chat template has rendered, or of a plain one.
 
-    What stands for pictures in the template's text becomes `<image>`.
+    What stands for images in the template's text becomes `<image>`.
 
     Raises:
-        DataError: When it can't be told where the response begins, or a picture is missing.
+        DataError: When it can't be told where the response begins, or an image is missing.
     """
     try:
         turns, answer = continued(prompt, response)
     except Problem as problem:
         raise DataError(str(problem), field="prompt") from None
-    if not has_pictures and any(PICTURE.search(turn.text) for turn in turns):
+    if not has_images and any(IMAGE.search(turn.text) for turn in turns):
         raise DataError("the prompt has a place for an image, and no image came with it", field="images")
-    return [{"role": turn.role, "content": PICTURE.sub(PLACEHOLDER, turn.text)} for turn in turns], answer
+    return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], answer
 
 
 def _raw(
     source: RewardSource,
     prompts: Sequence[Any],
     texts: Sequence[str],
-    pictures: Sequence[Sequence[object]],
+    images: Sequence[Sequence[object]],
     groups: Sequence[int],
 ) -> list[float | None]:
     members: dict[int, list[int]] = {}
@@ -141,9 +141,9 @@ def _raw(
     errors: list[DataError] = []
     for own in members.values():
         prompt = prompts[own[0]]
-        images = () if _has_pictures(prompt) else pictures[own[0]]
+        beside = () if _has_images(prompt) else images[own[0]]
         try:
-            comparisons.append(Comparison(prompt, [texts[number] for number in own], images=images))
+            comparisons.append(Comparison(prompt, [texts[number] for number in own], images=beside))
             numbers.append(own)
         except DataError as error:
             errors.append(error)
@@ -168,7 +168,7 @@ def _groups(prompts: Sequence[Any]) -> list[int]:
     return groups
 
 
-def _has_pictures(prompt: Any) -> bool:
+def _has_images(prompt: Any) -> bool:
     return not isinstance(prompt, str) and any(
         part.get("type") == "image" and part.get("image") is not None
         for message in prompt

@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer with R1-Reward's advantage filter (arXiv 2505.02835, section 4).
 
 Its other change, ratios clipped to [0.001, 1000] before their clipping to 1 ± 0.2, is left out: GRPO's own
-clipping bounds what is multiplied by the advantage, and with one optimiser step a batch the ratios are 1.
+clipping bounds what is multiplied by the advantage, and with one optimizer step a batch the ratios are 1.
 """
 
 from __future__ import annotations

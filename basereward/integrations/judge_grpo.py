@@ -53,7 +53,7 @@ def judge_prompts(
     """Return TRL's prompts for a judge: each pair that is no tie, in both orders.
 
     Columns are `prompt`, the judge template's message; `verdict`, 1 or 2, the number of the better response;
-    and, where the comparisons have pictures, `images`, which stand in the prompt where the template has them.
+    and, where the comparisons have images, `images`, which stand in the prompt where the template has them.
 
     Args:
         comparisons: With ranks.
@@ -65,8 +65,7 @@ def judge_prompts(
             the policy answers, or every pair is a tie.
         DataError: When a comparison has no ranks, a video, or a text with a control token of the policy.
     """
-    from datasets import Dataset
-    from datasets import Image as Picture
+    from datasets import Dataset, Image
 
     from basereward.paradigms.judge_template import JudgeTemplate
 
@@ -92,7 +91,7 @@ def judge_prompts(
     if not rows:
         raise ConfigError("there is no pair with a better response to ask about")
     if not any(row["images"] for row in rows):
-        # Plain texts, so that policies without pictures can take them.
+        # Plain texts, so that policies without images can take them.
         prompts = [[{"role": "user", "content": _joined(row["parts"])}] for row in rows]
         return Dataset.from_dict({"prompt": prompts, "verdict": [row["verdict"] for row in rows]})
     columns = {
@@ -100,7 +99,7 @@ def judge_prompts(
         "images": [[{"bytes": image.encoded(), "path": None} for image in row["images"]] for row in rows],
         "verdict": [row["verdict"] for row in rows],
     }
-    return Dataset.from_dict(columns).cast_column("images", [Picture()])
+    return Dataset.from_dict(columns).cast_column("images", [Image()])
 
 
 def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -223,7 +222,7 @@ def _read(completion: Any) -> tuple[str, int | None]:
 
 
 def _question(message: Message, control: re.Pattern[str] | None) -> dict[str, Any]:
-    """Return a message's parts in TRL's form, and its pictures."""
+    """Return a message's parts in TRL's form, and its images."""
     parts: list[dict[str, str]] = []
     for part in message.content:
         if isinstance(part, Image):

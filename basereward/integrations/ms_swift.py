@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.integrations.completions import completion_text, pictures_of, shaped_rewards
+from basereward.integrations.completions import completion_text, images_of, shaped_rewards
 from basereward.integrations.reward_source import RewardSource, reward_source
 from basereward.integrations.shaping import Shape
 
@@ -105,7 +105,7 @@ def _rewards(source: RewardSource, shapes: Sequence[Shape], columns: Mapping[str
         shapes,
         [list(messages[:-1]) for messages in rows],
         [completion_text(messages) for messages in rows],
-        pictures=pictures_of(columns, len(rows)),
+        images=images_of(columns, len(rows)),
         lengths=[_length(ids) for ids in columns.get("response_token_ids") or [()] * len(rows)],
         columns=columns,
     )

@@ -1,11 +1,11 @@
 """Rewards for OpenRLHF, of a model in the process or of a server.
 
-A file for `--reward.remote_url`, where there are no pictures:
+A file for `--reward.remote_url`, where there are no images:
 
     from basereward.integrations.openrlhf import reward_func as made
     reward_func = made("MODEL_DIR")
 
-A file for `--train.agent_func_path`, which pictures reach:
+A file for `--train.agent_func_path`, which images reach:
 
     from basereward.integrations.openrlhf import agent_executor
     AgentExecutor = agent_executor("http://127.0.0.1:8000")
@@ -70,7 +70,7 @@ def agent_executor(
     unscored: float | None = None,
     **options: Any,
 ) -> type:
-    """Return an `AgentExecutor` that has the policy answer once, and scores the answer with its pictures.
+    """Return an `AgentExecutor` that has the policy answer once, and scores the answer with its images.
 
     Args:
         model: As for `reward_func`.
@@ -83,7 +83,7 @@ def agent_executor(
     source = reward_source(model, **options)
 
     class AgentExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # OpenRLHF has no types
-        """One answer, scored with the prompt's pictures."""
+        """One answer, scored with the prompt's images."""
 
         async def execute(
             self,
@@ -102,10 +102,9 @@ def agent_executor(
             [(start, end)] = output["action_ranges"]
             tokens = output["observation_tokens"][start:end]
             answer = hf_tokenizer.decode(tokens, skip_special_tokens=False)
-            pictures = _pictures(images)
             # In a thread: other answers are being written meanwhile.
             raw, reward = await asyncio.to_thread(
-                _reward, source, shapes, prompt, answer, pictures, label, unscored, len(tokens)
+                _reward, source, shapes, prompt, answer, _images(images), label, unscored, len(tokens)
             )
             logs = {name: values[0] for name, values in _logs([(raw, reward)]).items()}
             output.update(reward=reward, scores=reward, extra_logs=logs)
@@ -119,18 +118,18 @@ def _reward(
     shapes: Sequence[Shape],
     prompt: str,
     continuation: str,
-    pictures: Sequence[object],
+    images: Sequence[object],
     label: Any,
     unscored: float | None,
     num_tokens: int = 0,
 ) -> tuple[float | None, float]:
-    messages, answer = unrendered(prompt, continuation, has_pictures=bool(pictures))
+    messages, answer = unrendered(prompt, continuation, has_images=bool(images))
     return single_reward(
         source,
         shapes,
         messages,
         answer,
-        pictures=pictures,
+        images=images,
         num_tokens=num_tokens,
         row={"label": label},
         unscored=unscored,
@@ -140,14 +139,14 @@ def _reward(
 def _continuation(query: str, prompt: str) -> str:
     if not query.startswith(prompt):
         raise DataError(
-            "the query doesn't begin with its prompt, as where pictures were put into it; pictures reach an "
+            "the query doesn't begin with its prompt, as where images were put into it; images reach an "
             "`agent_executor` only",
             field="prompt",
         )
     return query[len(prompt) :]
 
 
-def _pictures(images: Any) -> list[object]:
+def _images(images: Any) -> list[object]:
     if images is None:
         return []
     return list(images) if isinstance(images, list | tuple) else [images]

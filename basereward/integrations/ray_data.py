@@ -28,7 +28,7 @@ class RewardStage:
         model: The directory of a model or an ensemble, which every node sees.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         device: `auto` for a GPU where the actor has one.
-        root: Directory of pictures that rows name by relative paths.
+        root: Directory of images that rows name by relative paths.
     """
 
     def __init__(self, model: str, *, batch_size: int = 8, device: str = "auto", root: str = ".") -> None:

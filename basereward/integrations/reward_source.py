@@ -112,7 +112,7 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 
 def _item(comparison: Comparison) -> dict[str, Any]:
-    """Return an item of the server's own API, its pictures inline."""
+    """Return an item of the server's own API, its images inline."""
     prompt = [
         {"role": message.role, "content": [_part(part) for part in message.content]}
         for message in comparison.prompt

@@ -3,7 +3,7 @@
 Each function returns a shape; shapes are applied one after the other. A reward of None, a completion that
 could not be scored, stays None, which TRL leaves out of its group.
 
-Letters: N completions of a call.
+Shapes: N completions of a call.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A module for `--custom-rm-path my_rewards.custom_rm`, with or without `--group-r
     from basereward.integrations.slime import custom_rm as made
     custom_rm = made("http://127.0.0.1:8000")
 
-Samples are read as `slime/utils/types.py` (2026-08) has them; pictures come out of `multimodal_inputs`. slime
+Samples are read as `slime/utils/types.py` (2026-08) has them; images come out of `multimodal_inputs`. slime
 has no way to leave a sample out: one that can't be scored is an error, unless `unscored` says what it gets.
 """
 
@@ -53,12 +53,12 @@ def custom_rm(
 def _rewards(
     source: RewardSource, shapes: Sequence[Shape], samples: Sequence[Any], unscored: float | None
 ) -> list[float]:
-    pictures = [_pictures(sample) for sample in samples]
+    images = [_images(sample) for sample in samples]
     asked = [
-        unrendered(sample.prompt, sample.response, has_pictures=bool(own))
+        unrendered(sample.prompt, sample.response, has_images=bool(own))
         if isinstance(sample.prompt, str)
         else (sample.prompt, sample.response)
-        for sample, own in zip(samples, pictures, strict=True)
+        for sample, own in zip(samples, images, strict=True)
     ]
     names = {name for sample in samples for name in sample.metadata or ()}
     columns = {name: [(sample.metadata or {}).get(name) for sample in samples] for name in names}
@@ -68,7 +68,7 @@ def _rewards(
             shapes,
             [prompt for prompt, _ in asked],
             [text for _, text in asked],
-            pictures=pictures,
+            images=images,
             lengths=[sample.response_length for sample in samples],
             columns={**columns, "label": [sample.label for sample in samples]},
         )
@@ -83,5 +83,5 @@ def _rewards(
     return [unscored if reward is None else reward for reward in shaped]  # type: ignore[misc]  # not both
 
 
-def _pictures(sample: Any) -> list[object]:
+def _images(sample: Any) -> list[object]:
     return list((sample.multimodal_inputs or {}).get("images") or ())

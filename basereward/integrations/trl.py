@@ -8,10 +8,10 @@ from basereward.integrations.trl import reward_func
 reward = reward_func("MODEL_DIR", shapes=[hybrid(exact_match, column="answer")])
 trainer = GRPOTrainer("Qwen/Qwen2.5-VL-3B-Instruct", reward, ...)
 
-Pictures reach the reward model, from the prompt's parts or from the columns `image` and `images`, and all
+Images reach the reward model, from the prompt's parts or from the columns `image` and `images`, and all
 completions of a prompt are scored together, the prompt read once.
 
-Letters: N completions of a call.
+Shapes: N completions of a call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.integrations.completions import completion_text, pictures_of, shaped_rewards
+from basereward.integrations.completions import completion_text, images_of, shaped_rewards
 from basereward.integrations.reward_source import RewardSource, reward_source
 from basereward.integrations.rules import Rule
 from basereward.integrations.shaping import Shape, column_of
@@ -121,7 +121,7 @@ def _rewards(
         shapes,
         asked,
         texts,
-        pictures=pictures_of(columns, len(texts)),
+        images=images_of(columns, len(texts)),
         lengths=[len(ids) for ids in columns["completion_ids"]],
         columns=columns,
     )

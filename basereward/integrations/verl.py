@@ -1,13 +1,13 @@
 """Rewards for verl, of a model in the process or of a server.
 
-A file with a manager, which pictures reach:
+A file with a manager, which images reach:
 
     from basereward.integrations.verl import reward_manager
     BaseReward = reward_manager("http://127.0.0.1:8000")
 
 for `reward.reward_manager.source=importlib reward.reward_manager.module.path=FILE
 reward.reward_manager.name=BaseReward`; or one with a function, to which verl gives neither prompt nor
-pictures, so that both must stand in the data set's `extra_info`:
+images, so that both must stand in the data set's `extra_info`:
 
     from basereward.integrations.verl import compute_score as made
     compute_score = made("http://127.0.0.1:8000")
@@ -45,7 +45,7 @@ def compute_score(
     Args:
         model: A directory, a server's address, or a function of comparisons.
         shapes: What is done to the raw rewards, one after the other; see `basereward.integrations.shaping`.
-        prompt_key: What `extra_info` has the prompt under; its pictures, if any, are its `images`.
+        prompt_key: What `extra_info` has the prompt under; its images, if any, are its `images`.
         unscored: What a completion gets that can't be scored; None raises the error.
         options: Of `reward_source`, such as `device`, `key`.
     """
@@ -67,7 +67,7 @@ def compute_score(
             shapes,
             info[prompt_key],
             solution_str,
-            pictures=info.get("images") or (),
+            images=info.get("images") or (),
             row=row,
             unscored=unscored,
         )
@@ -83,7 +83,7 @@ def reward_manager(
     unscored: float | None = None,
     **options: Any,
 ) -> type:
-    """Return a class for `reward.reward_manager`, which sends the prompt's messages with their pictures.
+    """Return a class for `reward.reward_manager`, which sends the prompt's messages with their images.
 
     Shapes find the right answer as the column `ground_truth`, and `extra_info` under its own names.
 

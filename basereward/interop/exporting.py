@@ -1,6 +1,6 @@
 """A reward model as a checkpoint that transformers, TRL and vLLM read: a linear head on a plain model.
 
-Letters: D width.
+Shapes: D width.
 """
 
 from __future__ import annotations

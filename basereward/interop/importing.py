@@ -1,6 +1,6 @@
 """Checkpoints of other tools as model directories: a model with a scalar head under one of its known names.
 
-Letters: D width, H width of a hidden layer.
+Shapes: D width, H width of a hidden layer.
 """
 
 from __future__ import annotations

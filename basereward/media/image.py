@@ -1,4 +1,4 @@
-"""Pictures and videos: where they come from, and how they are opened without trusting them."""
+"""Images and videos: where they come from, and how they are opened without trusting them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 MAX_BYTES = 128 * 2**20
-"""Bytes that a picture's file may have; the largest that passes `MAX_PIXELS` uncompressed fits."""
+"""Bytes that an image's file may have; the largest that passes `MAX_PIXELS` uncompressed fits."""
 
 MAX_VIDEO_BYTES = 4 * 2**30
 """Bytes that a video file may have; it is read in pieces."""
@@ -40,7 +40,7 @@ FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".ti
 
 
 class Image:
-    """One picture, opened only when it is needed.
+    """One image, opened only when it is needed.
 
     Args:
         source: A path, which may lead into an archive (`images.zip/cat.png`); the bytes of an encoded file; a
@@ -78,14 +78,14 @@ class Image:
 
     @property
     def name(self) -> str:
-        """The path, or what else tells this picture from others in a message."""
+        """The path, or what else tells this image from others in a message."""
         if isinstance(self.source, Path):
             return str(self.source)
         return f"{len(self.source)} bytes" if isinstance(self.source, bytes) else f"{self.source.size} pixels"
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the encoded file, or of mode, size and pixels of a picture in memory."""
+        """SHA-256 of the encoded file, or of mode, size and pixels of an image in memory."""
         if isinstance(self.source, Path | bytes):
             return hashlib.sha256(self.encoded()).hexdigest()
         header = f"{self.source.mode} {self.source.size} ".encode()
@@ -95,7 +95,7 @@ class Image:
         """Decode to RGB, upright by its EXIF note, transparent parts on white.
 
         Raises:
-            DataError: When the file is missing, no picture, cut short, or has more than `max_pixels` pixels.
+            DataError: When the file is missing, no image, cut short, or has more than `max_pixels` pixels.
         """
         import PIL.Image
         import PIL.ImageOps
@@ -105,10 +105,10 @@ class Image:
                 return _to_rgb(self.source)
             except Exception as error:
                 raise DataError(f"{self.name} can't be shown as RGB", field="images") from error
-        picture = self._header(max_pixels)
+        image = self._header(max_pixels)
         try:
-            picture.load()
-            return _to_rgb(PIL.ImageOps.exif_transpose(picture))
+            image.load()
+            return _to_rgb(PIL.ImageOps.exif_transpose(image))
         except Exception as error:
             raise DataError(f"{self.name} is cut short or damaged", field="images") from error
 
@@ -116,34 +116,34 @@ class Image:
         """Return width and height as they are stored, without decoding a pixel.
 
         Raises:
-            DataError: When the file is missing, no picture, or has more than `max_pixels` pixels.
+            DataError: When the file is missing, no image, or has more than `max_pixels` pixels.
         """
         source: Any = self.source
         width, height = source.size if _is_pil(source) else self._header(max_pixels).size
         return int(width), int(height)
 
     def _header(self, max_pixels: int) -> PIL.Image.Image:
-        """Return an encoded picture of which no pixel is decoded yet."""
+        """Return an encoded image of which no pixel is decoded yet."""
         import PIL.Image
 
         encoded = self.encoded()
         try:
             # The size is checked before a pixel is decoded, so Pillow's own later check never sees a bomb.
-            picture = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
+            image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
         except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
             raise DataError(f"{self.name} has more than {max_pixels:,} pixels", field="images") from None
         except Exception as error:
-            raise DataError(f"{self.name} is no picture in {', '.join(FORMATS)}", field="images") from error
-        width, height = picture.size
+            raise DataError(f"{self.name} is no image in {', '.join(FORMATS)}", field="images") from error
+        width, height = image.size
         if width * height > max_pixels:
             raise DataError(
                 f"{self.name} has {width} x {height} pixels; at most {max_pixels:,} are allowed",
                 field="images",
             )
-        return picture
+        return image
 
     def encoded(self) -> bytes:
-        """Return the bytes of the encoded file; of a picture in memory, as PNG.
+        """Return the bytes of the encoded file; of an image in memory, as PNG.
 
         Raises:
             DataError: When the file is missing, no regular file, or larger than `MAX_BYTES`.
@@ -173,7 +173,7 @@ class Video:
 
     Args:
         source: A folder of frames, in natural order of their names (`frame2` before `frame10`); a sequence of
-            pictures, in its own order; a video file or its bytes, read by PyAV (`pip install
+            images, in its own order; a video file or its bytes, read by PyAV (`pip install
             'basereward[video]'`); or a mapping with `video`, any of these, and perhaps `fps`.
         fps: Frames a second of the source, where that is known.
 
@@ -197,7 +197,7 @@ class Video:
             source = tuple(Image(frame) for frame in source)
         if not isinstance(source, Path | bytes | tuple):
             raise DataError(
-                "a video is a folder of frames, a list of pictures, a video file, or a mapping with 'video', "
+                "a video is a folder of frames, a list of images, a video file, or a mapping with 'video', "
                 f"not {type(source).__name__}",
                 field="videos",
             )
@@ -281,8 +281,8 @@ class Video:
         if isinstance(self.source, Path):
             check_file(self.source, MAX_VIDEO_BYTES, "videos")
         assert not isinstance(self.source, tuple)
-        pictures, total, fps = decoded(self.source, choose, self.name)
-        return Video(pictures, _slowed(self.fps or fps, total, len(pictures)))
+        images, total, fps = decoded(self.source, choose, self.name)
+        return Video(images, _slowed(self.fps or fps, total, len(images)))
 
 
 def evenly(total: int, count: int) -> list[int]:
@@ -371,26 +371,26 @@ def _is_pil(source: object) -> bool:
     return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(source).__mro__)
 
 
-def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     import PIL.Image
 
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode.startswith("I"):
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
         # Sixteen-bit greys: Pillow's own conversion clips at 255 and leaves a white sheet.
-        return picture.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    if picture.mode == "F":
+        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode == "F":
         # Greys from 0 to 1 or from 0 to 255; which of them is not written anywhere.
-        extrema: Any = picture.getextrema()
+        extrema: Any = image.getextrema()
         scale = 255 if extrema[1] <= 1 else 1
-        return picture.point(lambda value: value * scale + 0).convert("L").convert("RGB")
-    if picture.mode == "LAB":
+        return image.point(lambda value: value * scale + 0).convert("L").convert("RGB")
+    if image.mode == "LAB":
         import PIL.ImageCms
 
         lab, srgb = PIL.ImageCms.createProfile("LAB"), PIL.ImageCms.createProfile("sRGB")
-        return PIL.ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB") or picture
-    if picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info:
-        rgba = picture.convert("LA").convert("RGBA") if picture.mode == "La" else picture.convert("RGBA")
+        return PIL.ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
+    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         canvas = PIL.Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return PIL.Image.alpha_composite(canvas, rgba).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")

@@ -42,18 +42,18 @@ def decoded(
         raise ConfigError("reading video files needs PyAV; run pip install 'basereward[video]'") from error
     try:
         total = _count(av, source)
-        pictures, seen, fps = _decode(av, source, set(choose(total)), name)
+        images, seen, fps = _decode(av, source, set(choose(total)), name)
         if seen != total:
             # Cut short, or with packets that hold no frame of their own.
             total = seen
-            pictures, seen, fps = _decode(av, source, set(choose(total)), name)
+            images, seen, fps = _decode(av, source, set(choose(total)), name)
     except DataError:
         raise
     except Exception as error:
         raise DataError(f"{name} is no video that can be read", field="videos") from error
-    if not pictures:
+    if not images:
         raise DataError(f"{name} has no frame", field="videos")
-    return pictures, total, fps
+    return images, total, fps
 
 
 def _count(av: Any, source: Path | bytes) -> int:
@@ -65,7 +65,7 @@ def _count(av: Any, source: Path | bytes) -> int:
 def _decode(
     av: Any, source: Path | bytes, wanted: set[int], name: str
 ) -> tuple[list[PIL.Image.Image], int, float | None]:
-    pictures = []
+    images = []
     seen = 0
     with _open(av, source) as container:
         stream = container.streams.video[0]
@@ -80,13 +80,13 @@ def _decode(
         try:
             for frame in container.decode(stream):
                 if seen in wanted:
-                    pictures.append(frame.to_image())
+                    images.append(frame.to_image())
                 seen += 1
         except av.FFmpegError:
             if not seen:
                 raise
         rate = stream.average_rate
-    return pictures, seen, float(rate) if rate else None
+    return images, seen, float(rate) if rate else None
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def batched_bt_loss(
         m = s_c - s_r - margin,   (1 - e) softplus(-m) + e softplus(m) + z (s_c + s_r)^2
 
     where s is the reward, or reward / log(length + 1) if `lengths` are given (arXiv 2509.16127, section 4.3:
-    the normalised rewards go into both terms). It is computed in fp32, or in fp64 for fp64 rewards. The sum
+    the normalized rewards go into both terms). It is computed in fp32, or in fp64 for fp64 rewards. The sum
     of the weights is the denominator; where all are zero the loss is zero. A NaN reward makes the loss NaN.
 
     Args:

@@ -31,7 +31,7 @@ class Paradigm(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, comparison: Comparison) -> Any:
-        """Do what the CPU can do ahead: open pictures, tokenise.
+        """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
             DataError: When the comparison can't be encoded.
@@ -47,7 +47,7 @@ class Paradigm(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def size_of(self, prepared: Any) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
 
     def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
         """Return the loss of comparisons."""
@@ -68,7 +68,7 @@ class Paradigm(nn.Module, abc.ABC):
         return next(self.backbone.parameters()).device
 
     def size_of_tree(self, tree: Tree, *, shared: bool = True) -> tuple[int, int]:
-        """Return the tokens that a tree takes in a forest, and the patches of its pictures."""
+        """Return the tokens that a tree takes in a forest, and the patches of its images."""
         num_prompts = 1 if shared and self.backbone.shares else len(tree.responses)
         return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
 

@@ -2,7 +2,7 @@
 
 As MM-RLHF has it (arXiv 2502.10391, section 4; arXiv 2509.16127, section 4.1, "critic-based").
 
-Letters: N responses, D width.
+Shapes: N responses, D width.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Critic(Paradigm):
         return {name: self.counts[name] for name in names} if self.counts["critiques_written"] else {}
 
     def prepare(self, comparison: Comparison) -> Prepared:
-        """Do what the CPU can do ahead: open pictures, tokenise.
+        """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
             DataError: When the comparison can't be encoded, or its critiques are no texts for its responses.
@@ -131,7 +131,7 @@ class Critic(Paradigm):
         return Prepared(comparison, tree, tuple(known), end)
 
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
         more = sum(len(ids or ()) + len(prepared.end) for ids in prepared.critiques)
         num_tokens, num_patches = self.size_of_tree(prepared.tree)
         return num_tokens + more, num_patches

@@ -3,7 +3,7 @@
 arXiv 2509.16127, section 4.1: with a verdict of one token, as Seed-1.5-VL's reward model gives it, or after
 reasoning, as R1-Reward (arXiv 2505.02835) does.
 
-Letters: N responses, P pairs, E pairs that are asked about.
+Shapes: N responses, P pairs, E pairs that are asked about.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Generative(Paradigm):
     verdict: it is counted and left out, and where that leaves a response compared with no other, the
     comparison has no rewards.
 
-    Training maximises the likelihood of verdicts, or of the texts in `meta`'s `judgements`, a list of
+    Training maximizes the likelihood of verdicts, or of the texts in `meta`'s `judgements`, a list of
     {"first": i, "second": j, "text": t}; a reasoned judge needs these. Reinforcement learning is in
     `basereward.integrations.judge_grpo`.
 
@@ -152,7 +152,7 @@ class Generative(Paradigm):
         return found
 
     def prepare(self, comparison: Comparison) -> Prepared:
-        """Do what the CPU can do ahead: open pictures, tokenise.
+        """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
             DataError: When the comparison has one response, can't be encoded, or its judgements are wrong.
@@ -180,7 +180,7 @@ class Generative(Paradigm):
         return Prepared(comparison, tuple(pairs), tree, tuple(judgements))
 
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures."""
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
         more = sum(len(ids or ()) + len(self.end) for ids in prepared.judgements)
         num_tokens, num_patches = self.size_of_tree(prepared.tree)
         return num_tokens + more, num_patches

@@ -1,6 +1,6 @@
-"""Asking a model about responses, with the question and its pictures read once for all that is asked.
+"""Asking a model about responses, with the question and its images read once for all that is asked.
 
-Letters: A position axes, P prompt tokens.
+Shapes: A position axes, P prompt tokens.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ STAND_IN = "-"
 def asked(backbone: Backbone, questions: Sequence[Sequence[Message]], *, room: int) -> Tree:
     """Return a tree that branches where questions begin to differ; each branch ends where its answer begins.
 
-    Pictures are opened once: what follows them is encoded without.
+    Images are opened once: what follows them is encoded without.
 
     Args:
         backbone: Encodes.
-        questions: What is asked; all begin alike, and pictures stand in what is alike.
+        questions: What is asked; all begin alike, and images stand in what is alike.
         room: Tokens left for an answer.
 
     Raises:
         DataError: When one can't be encoded, or is longer than the backbone's `max_tokens` allows.
     """
     whole = backbone.encode(Comparison(questions[0], [STAND_IN]))
-    without = [backbone.encode(Comparison(_without_pictures(each), [STAND_IN])).prompt for each in questions]
+    without = [backbone.encode(Comparison(_without_images(each), [STAND_IN])).prompt for each in questions]
     shared = min(common_prefix(without), min(map(len, without)) - 1)
     tails = [ids[shared:] for ids in without]
     place = len(whole.prompt) - len(tails[0])
     rest = whole.positions[:, place:]
     start = int(rest[0, 0])
     if whole.prompt[place:] != tails[0] or not bool((rest == start + torch.arange(len(tails[0]))).all()):
-        raise DataError("the pictures of what is asked don't stand before the responses", field="prompt")
+        raise DataError("the images of what is asked don't stand before the responses", field="prompt")
     limit = getattr(getattr(backbone, "limit", None), "max_tokens", None)
     longest = max(map(len, tails))
     if limit is not None and place + longest + room > limit:
@@ -67,7 +67,7 @@ def answer_ids(backbone: Backbone, answers: Sequence[str]) -> tuple[list[list[in
     return ids, end
 
 
-def _without_pictures(question: Sequence[Message]) -> list[Message]:
+def _without_images(question: Sequence[Message]) -> list[Message]:
     return [
         Message(message.role, tuple(part for part in message.content if isinstance(part, str)))
         for message in question

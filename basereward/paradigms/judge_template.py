@@ -77,7 +77,7 @@ class JudgeTemplate:
         if slots != SLOTS[answer]:
             needed = ", ".join(f"{{{slot}}}" for slot in SLOTS[answer])
             given = ", ".join(f"{{{slot}}}" for slot in slots) or "none"
-            # The question first, or its pictures could not be read once for all responses.
+            # The question first, or its images could not be read once for all responses.
             raise ConfigError(
                 f"judge template {name!r}: its text needs {needed} in this order; it has {given}"
             )
@@ -89,7 +89,7 @@ class JudgeTemplate:
         return hashlib.sha256(f"{self.answer}\n{self.text}".encode()).hexdigest()
 
     def messages(self, prompt: Sequence[Message], responses: Sequence[str]) -> list[Message]:
-        """Return what a model is asked: one message, with the prompt's pictures where the prompt has them.
+        """Return what a model is asked: one message, with the prompt's images where the prompt has them.
 
         Args:
             prompt: The conversation that is answered.
@@ -136,7 +136,7 @@ def _question(prompt: Sequence[Message]) -> list[Part]:
 
 
 def _cut(part: Part) -> list[Part]:
-    """Cut texts within what would stand for a picture in a prompt, so that there it is text."""
+    """Cut texts within what would stand for an image in a prompt, so that there it is text."""
     if not isinstance(part, str):
         return [part]
     pieces = re.split(f"(?<=<)(?={PLACEHOLDER[1:]}|{VIDEO_PLACEHOLDER[1:]})", part)

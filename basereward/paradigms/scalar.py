@@ -59,7 +59,7 @@ class Scalar(Paradigm):
 
     def use_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the
-        head reads the responses' ends, else what the backbone makes of pictures.
+        head reads the responses' ends, else what the backbone makes of images.
 
         To be called when it is settled what is frozen. It changes no reward.
 
@@ -87,7 +87,7 @@ class Scalar(Paradigm):
         return not any(parameter.requires_grad for parameter in self.backbone.parameters())
 
     def prepare(self, comparison: Comparison) -> Prepared:
-        """Do what the CPU can do ahead: open pictures, tokenise.
+        """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
             DataError: When the comparison can't be encoded.
@@ -100,7 +100,7 @@ class Scalar(Paradigm):
         return Prepared(comparison, tree, key, ends)
 
     def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its pictures.
+        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images.
 
         Where hidden states are kept, it's the head's rows, known already or not: what isn't known is computed
         alone, and how a batch is divided must not depend on how far ahead it was prepared.

@@ -1,6 +1,6 @@
 """How likely a model finds what the branches of a forest end with.
 
-Letters: N branches, D width, T tokens, V tokens of the vocabulary.
+Shapes: N branches, D width, T tokens, V tokens of the vocabulary.
 """
 
 from __future__ import annotations

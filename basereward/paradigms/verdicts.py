@@ -1,6 +1,6 @@
 """Verdicts on pairs: which pairs are asked about, how answers are read, and what rewards follow.
 
-Letters: N responses, E pairs that were asked about.
+Shapes: N responses, E pairs that were asked about.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _connects(pairs: Sequence[tuple[int, int]] | Mapping[tuple[int, int], float]
 
 
 def _fitted(preferences: Mapping[tuple[int, int], float], num_responses: int) -> list[float]:
-    """Return the rewards r that minimise, by Newton's method,
+    """Return the rewards r that minimize, by Newton's method,
 
     sum over pairs of [ -p log s(r_i - r_j) - (1 - p) log s(r_j - r_i) ] + PRIOR / 2 |r|^2.
     """

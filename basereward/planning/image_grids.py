@@ -1,4 +1,4 @@
-"""How many patches a picture becomes, by the rules of the published image processors."""
+"""How many patches an image becomes, by the rules of the published image processors."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Grid = tuple[int, int, int]
 """Patches along time, height and width."""
 
 
-class Pictures(abc.ABC):
-    """The pictures of one model.
+class Images(abc.ABC):
+    """The images of one model.
 
     Args:
         patches_per_token: Patches that are merged into one token.
     """
 
     num_markers: int
-    """Tokens around each picture's own."""
+    """Tokens around each image's own."""
 
     def __init__(self, patches_per_token: int) -> None:
         self.merge = math.isqrt(patches_per_token)
 
     def chat(self, tokenizer: Any) -> Chat:
-        """Return the chat template of a model with such pictures."""
+        """Return the chat template of a model with such images."""
         return Chat(tokenizer)
 
     @abc.abstractmethod
     def grid(self, height: int, width: int) -> Grid:
-        """Return the patches of a picture of so many pixels.
+        """Return the patches of an image of so many pixels.
 
         Raises:
             DataError: When the image processor refuses it.
@@ -50,13 +50,13 @@ class Pictures(abc.ABC):
         """Return the tokens around those of a video's frames."""
 
     def of_tokens(self, number: int) -> Grid:
-        """Return the patches of a picture of about so many tokens: a square, as near as can be."""
+        """Return the patches of an image of about so many tokens: a square, as near as can be."""
         side = math.isqrt(number)
         return 1, side * self.merge, number // side * self.merge
 
 
-class Resized(Pictures):
-    """Qwen-VL's: a picture keeps its shape and is resized to whole tokens."""
+class Resized(Images):
+    """Qwen-VL's: an image keeps its shape and is resized to whole tokens."""
 
     num_markers = 2
 
@@ -64,14 +64,14 @@ class Resized(Pictures):
         super().__init__(patches_per_token)
         self.patch = config.vision_config.patch_size
         factor = self.patch * self.merge
-        # The bounds of the published image processors, tokens a picture: 4, of Qwen3-VL 64, to 16384.
+        # The bounds of the published image processors, tokens an image: 4, of Qwen3-VL 64, to 16384.
         least = 64 if "qwen3" in config.model_type else 4
         smallest, largest = options.get("min_pixels"), options.get("max_pixels")
         self.frame_bounds = tuple(frame_bounds(smallest, largest).values())
         self.bounds = (smallest or least * factor**2, largest or 16384 * factor**2)
 
     def grid(self, height: int, width: int) -> Grid:
-        """Return the patches of a picture."""
+        """Return the patches of an image."""
         return self._resized(height, width, self.bounds)
 
     def of_video(self, num_frames: int, height: int, width: int) -> Grid:
@@ -80,7 +80,7 @@ class Resized(Pictures):
         return math.ceil(num_frames / 2), rows, columns
 
     def markers_of_video(self, num_frames: int) -> int:
-        """Return those of one picture."""
+        """Return those of one image."""
         return self.num_markers
 
     def _resized(self, height: int, width: int, bounds: tuple[int, ...]) -> Grid:
@@ -89,12 +89,12 @@ class Resized(Pictures):
         try:
             size = smart_resize(height, width, self.patch * self.merge, *bounds)
         except ValueError as error:
-            raise DataError(f"the image processor refuses a picture: {error}", field="images") from error
+            raise DataError(f"the image processor refuses an image: {error}", field="images") from error
         return 1, size[0] // self.patch, size[1] // self.patch
 
 
-class Tiled(Pictures):
-    """InternVL's: a picture is cut into tiles of one size, and is seen whole too where there are several."""
+class Tiled(Images):
+    """InternVL's: an image is cut into tiles of one size, and is seen whole too where there are several."""
 
     num_markers = 2
 
@@ -108,11 +108,11 @@ class Tiled(Pictures):
         self.max_tiles = options.get("max_tiles") or 12
 
     def chat(self, tokenizer: Any) -> Chat:
-        """Return the chat template, which writes marks of its own for pictures."""
+        """Return the chat template, which writes marks of its own for images."""
         return Chat(tokenizer, marks(tokenizer, self.config))
 
     def grid(self, height: int, width: int) -> Grid:
-        """Return the patches of a picture, its tiles as if one after the other in time."""
+        """Return the patches of an image, its tiles as if one after the other in time."""
         from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
         columns, rows = get_optimal_tiled_canvas((height, width), self.tile, 1, self.max_tiles)
@@ -132,7 +132,7 @@ FRAME_NUMBER = 4
 """Tokens of `Frame1: ` and the end of the line, about."""
 
 
-def pictures_of(config: Any, options: Mapping[str, Any], patches_per_token: int) -> Pictures:
+def images_of(config: Any, options: Mapping[str, Any], patches_per_token: int) -> Images:
     """Return the rules of a model's image processor.
 
     Args:

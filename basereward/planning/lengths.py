@@ -17,7 +17,7 @@ from basereward.costs.flops import Counts
 from basereward.data import Dataset
 from basereward.data.mixture import quotas
 from basereward.errors import ConfigError, DataError
-from basereward.planning.image_grids import Grid, pictures_of
+from basereward.planning.image_grids import Grid, images_of
 from basereward.plugins.plugin_manager import PluginManager
 
 SAMPLE = 256
@@ -33,9 +33,9 @@ class Row:
     """One comparison.
 
     Args:
-        text_tokens: Of the prompt, without its pictures.
+        text_tokens: Of the prompt, without its images.
         responses: Tokens of each response.
-        grids: For each picture the patches along time, height and width.
+        grids: For each image the patches along time, height and width.
     """
 
     text_tokens: int
@@ -44,7 +44,7 @@ class Row:
 
 
 ASSUMED = Row(text_tokens=100, responses=(200, 200))
-ASSUMED_PICTURE = (480, 640)
+ASSUMED_IMAGE = (480, 640)
 """What rows are taken to be like where nothing is known: height and width in pixels."""
 
 
@@ -55,7 +55,7 @@ class Overrides:
     Args:
         prompt_tokens: Tokens of a prompt's text.
         response_tokens: Tokens of a response.
-        image_tokens: Tokens of the pictures of a row that has some.
+        image_tokens: Tokens of the images of a row that has some.
         num_responses: Responses of a row.
         num_rows: Rows of an epoch.
     """
@@ -115,14 +115,14 @@ class Measure:
     ) -> None:
         self.architecture = architecture
         self.max_frames = int(options.get("max_frames", 16))
-        self.pictures = (
-            pictures_of(model.backbone.model.config, options, architecture.patches_per_token)
+        self.images = (
+            images_of(model.backbone.model.config, options, architecture.patches_per_token)
             if architecture.vision is not None
             else None
         )
         self.chat: Chat | None = None
         if tokenizer is not None:
-            self.chat = self.pictures.chat(tokenizer) if self.pictures else Chat(tokenizer)
+            self.chat = self.images.chat(tokenizer) if self.images else Chat(tokenizer)
 
     def row(self, comparison: Comparison) -> Row:
         """Return the numbers of a comparison.
@@ -131,18 +131,18 @@ class Measure:
             DataError: When it can't be encoded.
         """
         for field in ("images", "videos"):
-            if getattr(comparison, field) and self.pictures is None:
+            if getattr(comparison, field) and self.images is None:
                 raise DataError(f"the model reads text only; take the {field} out of the row", field=field)
         grids: list[Grid] = []
-        markers: list[list[int]] = []  # around the tokens of each picture, and of each video
+        markers: list[list[int]] = []  # around the tokens of each image, and of each video
         of_videos: list[list[int]] = []
-        if self.pictures is not None:
-            grids = [self.pictures.grid(*_size(image)) for image in comparison.images]
-            markers = [[0] * self.pictures.num_markers for _ in comparison.images]
+        if self.images is not None:
+            grids = [self.images.grid(*_size(image)) for image in comparison.images]
+            markers = [[0] * self.images.num_markers for _ in comparison.images]
             for video in comparison.videos:
                 frames = video.sampled(self.max_frames).frames
-                grids.append(self.pictures.of_video(len(frames), *_size(frames[0])))
-                of_videos.append([0] * self.pictures.markers_of_video(len(frames)))
+                grids.append(self.images.of_video(len(frames), *_size(frames[0])))
+                of_videos.append([0] * self.images.markers_of_video(len(frames)))
         if self.chat is None:
             prompt = sum(len(message.text) for message in comparison.prompt)
             responses = [len(text) for text in comparison.responses]
@@ -174,21 +174,21 @@ class Measure:
             responses = (overrides.response_tokens,) * len(responses)
         grids = row.grids
         if grids and (number := overrides.image_tokens) is not None:
-            assert self.pictures is not None
-            grids = (self.pictures.of_tokens(number),) if number else ()
+            assert self.images is not None
+            grids = (self.images.of_tokens(number),) if number else ()
         text = row.text_tokens if overrides.prompt_tokens is None else overrides.prompt_tokens
         return Row(text, responses, grids)
 
 
 def _size(image: Any) -> tuple[int, int]:
-    """Return a picture's height and width."""
+    """Return an image's height and width."""
     width, height = image.open().size
     return height, width
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A data set: its number of rows, some of them in numbers, and whether they show pictures."""
+    """A data set: its number of rows, some of them in numbers, and whether they show images."""
 
     name: str
     num_rows: int
@@ -301,7 +301,7 @@ def _assumed(source: Source, name: str, measure: Measure, overrides: Overrides, 
     num_rows = source.max_rows or overrides.num_rows
     if num_rows is None:
         raise ConfigError(f"{error}; to plan without the data, say how much there is by --num-rows") from None
-    shows = measure.pictures is not None if source.multimodal is None else source.multimodal
-    grids = (measure.pictures.grid(*ASSUMED_PICTURE),) if shows and measure.pictures else ()
+    shows = measure.images is not None if source.multimodal is None else source.multimodal
+    grids = (measure.images.grid(*ASSUMED_IMAGE),) if shows and measure.images else ()
     row = Row(ASSUMED.text_tokens, ASSUMED.responses, grids)
     return _Found(name, num_rows, [row], shows, is_assumed=True)

@@ -53,7 +53,7 @@ class Plan:
         sizes_from: Where the model's sizes are from.
         parts: Parameters of each part.
         rows: What the data is like.
-        num_steps: Optimiser steps.
+        num_steps: Optimizer steps.
         num_comparisons: Comparisons, those seen again counted again.
         rows_in_pass: Comparisons of a forward pass, of mean length and of the longest.
         on_average: Memory with rows of mean length.

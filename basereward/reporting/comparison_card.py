@@ -1,4 +1,4 @@
-"""A comparison as a piece of HTML that needs no other file: its pictures are inlined as small JPEGs."""
+"""A comparison as a piece of HTML that needs no other file: its images are inlined as small JPEGs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 def card(comparison: Comparison, titles: Sequence[str], lines: Sequence[Line], footer: str) -> str:
-    """Return an article with a comparison's pictures, its prompt, and a table of its responses.
+    """Return an article with a comparison's images, its prompt, and a table of its responses.
 
     Args:
         comparison: The comparison.
@@ -56,9 +56,9 @@ def card(comparison: Comparison, titles: Sequence[str], lines: Sequence[Line], f
         lines: The responses as they are to stand there.
         footer: A line below.
     """
-    pictures = "".join(_inline(image) for image in comparison.images[:MAX_IMAGES])
+    images = "".join(_inline(image) for image in comparison.images[:MAX_IMAGES])
     if len(comparison.images) > MAX_IMAGES:
-        pictures += f'<p class="place">and {len(comparison.images) - MAX_IMAGES} more</p>'
+        images += f'<p class="place">and {len(comparison.images) - MAX_IMAGES} more</p>'
     head = "".join(f"<th>{escaped(title)}</th>" for title in (*titles, "response"))
     rows = "".join(
         f'<tr class="{line.look}">'
@@ -66,9 +66,9 @@ def card(comparison: Comparison, titles: Sequence[str], lines: Sequence[Line], f
         + f'<td class="response">{escaped(line.response)}</td></tr>'
         for line in lines
     )
-    column = f"<div>{pictures}</div>" if pictures else ""
+    column = f"<div>{images}</div>" if images else ""
     return (
-        f"<article{'' if pictures else ' class=text'}>{column}<div>"
+        f"<article{'' if images else ' class=text'}>{column}<div>"
         f'<p class="prompt">{escaped(prompt_text(comparison))}</p>'
         f"<table><tr>{head}</tr>{rows}</table>"
         f'<p class="place">{escaped(footer)}</p></div></article>'
@@ -90,21 +90,21 @@ def escaped(text: str) -> str:
 
 
 def thumbnail(image: Image, size: int) -> PIL.Image.Image | DataError:
-    """Return a picture whose longer side is `size` pixels, or why it can't be opened."""
+    """Return an image whose longer side is `size` pixels, or why it can't be opened."""
     try:
-        picture = image.open()
+        small = image.open()
     except DataError as error:
         return error
-    picture = picture.copy()
-    picture.thumbnail((size, size))
-    return picture
+    small = small.copy()
+    small.thumbnail((size, size))
+    return small
 
 
 def _inline(image: Image) -> str:
-    picture = thumbnail(image, THUMBNAIL)
-    if isinstance(picture, DataError):
-        return f'<p class="missing">{escaped(picture.reason)}</p>'
+    small = thumbnail(image, THUMBNAIL)
+    if isinstance(small, DataError):
+        return f'<p class="missing">{escaped(small.reason)}</p>'
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    small.save(buffer, "JPEG", quality=80)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img alt="{html.escape(Path(image.name).name)}" src="data:image/jpeg;base64,{encoded}">'

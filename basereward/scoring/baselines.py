@@ -17,7 +17,7 @@ JUDGES = ("longest", "shortest", "random")
 
 
 class Judge:
-    """Gives each response a reward by a rule; opens no picture.
+    """Gives each response a reward by a rule; opens no image.
 
     Args:
         rule: From a comparison and the number of a response, its reward.

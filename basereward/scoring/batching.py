@@ -13,7 +13,7 @@ from basereward.config.run import TrainConfig
 
 
 class Size(NamedTuple):
-    """What a prepared comparison costs: its tokens, each once, and patches of its pictures."""
+    """What a prepared comparison costs: its tokens, each once, and patches of its images."""
 
     tokens: int
     patches: int = 0
@@ -26,7 +26,7 @@ class Budget:
     Args:
         comparisons: At most this many.
         tokens: At most this many places for tokens.
-        patches: At most this many patches of pictures.
+        patches: At most this many patches of images.
         pads: Whether each comparison has a row of its own, as long as the longest.
     """
 

@@ -1,6 +1,6 @@
 """An ensemble: several reward models as one, in a directory of its own, that scores like one.
 
-Letters: M members, N responses, n responses of one comparison.
+Shapes: M members, N responses, n responses of one comparison.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The members of an ensemble; a backbone that several have is there once, and runs once.
 
-Letters: M members, N responses, n responses of one comparison.
+Shapes: M members, N responses, n responses of one comparison.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Members(StreamScorer[Tensor]):
 
     Args:
         models: By name.
-        asks: From a comparison and whether each member sees pictures, [M], which are asked, [M]; the others'
+        asks: From a comparison and whether each member sees images, [M], which are asked, [M]; the others'
             rewards are not-a-number. None to ask all.
         digests: SHA-256 of the file that names every file of a member's directory with its own.
     """
@@ -46,7 +46,7 @@ class Members(StreamScorer[Tensor]):
         self.models = dict(models)
         self.digests = dict(digests or {})
         self.asks = asks
-        self.reads_pictures = [_reads_pictures(model) for model in self.models.values()]
+        self.reads_images = [_reads_images(model) for model in self.models.values()]
         units: dict[tuple[str, int], list[int]] = {}
         for number, model in enumerate(self.models.values()):
             # A member of another paradigm makes its own use of its backbone.
@@ -195,7 +195,7 @@ class Members(StreamScorer[Tensor]):
     def _asked(self, comparison: Comparison) -> Sequence[bool]:
         if self.asks is None:
             return [True] * len(self.models)
-        return self.asks(comparison, self.reads_pictures)
+        return self.asks(comparison, self.reads_images)
 
     def _model(self, number: int) -> RewardModel:
         return list(self.models.values())[number]
@@ -205,7 +205,7 @@ class Members(StreamScorer[Tensor]):
         return sorted(unit, key=lambda number: getattr(self._model(number).head, "reads", "all") != "all")
 
 
-def _reads_pictures(model: RewardModel) -> bool:
+def _reads_images(model: RewardModel) -> bool:
     return "vision" in model.backbone.parts()
 
 

@@ -150,7 +150,7 @@ class InputRows:
 
     def _items(self) -> Iterator[Comparison | DataError]:
         directory = Path() if self.source == STANDARD else Path(self.source).parent
-        # Whoever runs this wrote the input, so its pictures may lie anywhere.
+        # Whoever runs this wrote the input, so its images may lie anywhere.
         media = Media(directory, roots=("/",))
         name = "standard input" if self.source == STANDARD else self.source
         for line, row in self._remaining():

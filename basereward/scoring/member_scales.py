@@ -1,6 +1,6 @@
 """The scales of an ensemble's members: measured, and watched, since a mean of other scales is no mean.
 
-Letters: M members, N responses.
+Shapes: M members, N responses.
 """
 
 from __future__ import annotations

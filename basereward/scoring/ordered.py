@@ -20,10 +20,10 @@ CHUNK_BATCHES = 16
 """Batches that are put in order of length at once, and come out at once."""
 
 IMAGE_CHARACTERS = 1500
-"""About how many characters of text cost as much as a picture, some hundreds of tokens."""
+"""About how many characters of text cost as much as an image, some hundreds of tokens."""
 
-VIDEO_PICTURES = 8
-"""About how many pictures cost as much as a video, whose frames are read in pairs."""
+VIDEO_IMAGES = 8
+"""About how many images cost as much as a video, whose frames are read in pairs."""
 
 
 class Scorer(Protocol):
@@ -93,7 +93,7 @@ def placed(error: DataError, comparison: Comparison) -> DataError:
 
 
 def estimated_size(comparison: Comparison) -> int:
-    """Return about how much work a comparison is, in characters of text, without opening its pictures."""
+    """Return about how much work a comparison is, in characters of text, without opening its images."""
     prompt = sum(len(message.text) for message in comparison.prompt)
-    pictures = len(comparison.images) + VIDEO_PICTURES * len(comparison.videos)
-    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * pictures
+    images = len(comparison.images) + VIDEO_IMAGES * len(comparison.videos)
+    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * images

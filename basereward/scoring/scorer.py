@@ -85,7 +85,7 @@ class StreamScorer(abc.ABC, Generic[Result]):
         """Yield each comparison with its rewards, or with the error that kept it from being scored.
 
         The order is kept and memory stays flat, so the input may be endless. Of a list, a thread opens the
-        pictures of the next batch and tokenises it while one is scored.
+        images of the next batch and tokenizes it while one is scored.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")

@@ -226,7 +226,7 @@ class Server:
         return b"".join(pieces)
 
     def _read(self, dialect: Dialect, body: bytes) -> tuple[Call, Engine, list[Prepared | Problem]]:
-        """Decode, check and tokenise a request; runs in a thread."""
+        """Decode, check and tokenize a request; runs in a thread."""
         decoded = _decoded(body, dialect.request)
         call = dialect.read(decoded, Reader(self.limits))
         call.body = decoded

@@ -65,7 +65,7 @@ class Engine(Protocol):
     """Whether each comparison of a batch takes as many places as the longest."""
 
     def prepare(self, comparison: Comparison) -> Prepared:
-        """Do what the CPU can do: open pictures, tokenise.
+        """Do what the CPU can do: open images, tokenize.
 
         Raises:
             Problem: When the comparison can't be scored.
@@ -113,7 +113,7 @@ class ModelEngine:
         return cls(name, model, digest(directory / CONFIG_FILE))
 
     def prepare(self, comparison: Comparison) -> Prepared:
-        """Open pictures, and tokenise.
+        """Open images, and tokenize.
 
         Raises:
             Problem: When the comparison can't be encoded.
@@ -129,7 +129,7 @@ class ModelEngine:
                 sizes.append(size_of(paradigm, item))
         size = Size(max(own.tokens for own in sizes), max(own.patches for own in sizes)) if sizes else Size(0)
         prompt = comparison.prompt if self.joins else None
-        hash(prompt)  # digests of pictures are computed here, in a thread, and kept
+        hash(prompt)  # digests of images are computed here, in a thread, and kept
         return Prepared(comparison, content, size, prompt)
 
     def join(self, batch: Sequence[Prepared]) -> Prepared:

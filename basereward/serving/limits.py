@@ -35,7 +35,7 @@ class Limits:
     seconds: int = _bound(120, "seconds from a request's first byte to its answer; later ones get 504")
     batch_items: int = _bound(256, "prompts of a forward pass")
     batch_tokens: int = _bound(16_384, "places for tokens of a forward pass; a larger prompt has its own")
-    batch_patches: int = _bound(65_536, "patches of pictures of a forward pass")
+    batch_patches: int = _bound(65_536, "patches of images of a forward pass")
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

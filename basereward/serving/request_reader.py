@@ -1,6 +1,6 @@
 """From what a request says to comparisons, within limits; every dialect reads through this and nothing else.
 
-No string of a request is ever taken for a path or an address: pictures come out of base64 alone, and texts go
+No string of a request is ever taken for a path or an address: images come out of base64 alone, and texts go
 into `Message`s as texts.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part
-from basereward.data.rendered_chat import PICTURE, Turn
+from basereward.data.rendered_chat import IMAGE, Turn
 from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.serving.limits import Limits
@@ -74,8 +74,8 @@ class Reader:
                 found.append(problem.at(f"{param}[{number}]"))
         return found
 
-    def picture(self, encoded: str) -> Image:
-        """Return the picture of a data URL, or of bare base64.
+    def image(self, encoded: str) -> Image:
+        """Return the image of a data URL, or of bare base64.
 
         Raises:
             Problem: When it is something else, or too large.
@@ -103,9 +103,9 @@ class Reader:
         """Return a prompt with responses to it.
 
         Args:
-            prompt: Texts and pictures.
+            prompt: Texts and images.
             responses: Texts.
-            images: Encoded pictures for the `<image>` placeholders of the prompt in their order; without
+            images: Encoded images for the `<image>` placeholders of the prompt in their order; without
                 placeholders they are put before the first user message's text.
 
         Raises:
@@ -129,7 +129,7 @@ class Reader:
         if len(images) + len(shown) > limits.images:
             raise Problem("too_many_images")
         num_places = sum(text.count(PLACEHOLDER) for text in texts)
-        if any(PICTURE.search(text) or VIDEO_PLACEHOLDER in text for text in texts):
+        if any(IMAGE.search(text) or VIDEO_PLACEHOLDER in text for text in texts):
             raise Problem("image_placeholder_without_image")
         if num_places > len(images):
             raise Problem("image_placeholder_without_image")
@@ -137,17 +137,17 @@ class Reader:
             raise Problem("image_without_placeholder")
         if images and not num_places and not any(message.role == "user" for message in messages):
             raise Problem("image_without_placeholder")
-        return Comparison(messages, responses, images=[self.picture(image) for image in images])
+        return Comparison(messages, responses, images=[self.image(image) for image in images])
 
     def of_turns(self, split: tuple[list[Turn], str], images: Sequence[str] = ()) -> Comparison:
-        """Return the comparison of a rendered conversation; what stands for pictures there takes the images.
+        """Return the comparison of a rendered conversation; what stands for images there takes the images.
 
         Raises:
             Problem: Saying what is wrong, or over a limit.
         """
         turns, response = split
         # Without images no text of theirs is a place for one, and `comparison` refuses what looks like it.
-        texts = [PICTURE.sub(PLACEHOLDER, turn.text) if images else turn.text for turn in turns]
+        texts = [IMAGE.sub(PLACEHOLDER, turn.text) if images else turn.text for turn in turns]
         prompt = [message(turn.role, text) for turn, text in zip(turns, texts, strict=True)]
         return self.comparison(prompt, [response], images)
 

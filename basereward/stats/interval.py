@@ -1,6 +1,6 @@
 """An accuracy with its 95 % interval, honest about pairs that share a comparison.
 
-Letters: P pairs, K comparisons.
+Shapes: P pairs, K comparisons.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def interval_of(
     """Return the mean credit with its Wilson interval.
 
     The n of Wilson's formula is the effective number of pairs, P / deff. Pairs of one comparison share a
-    prompt, a picture and responses, so that N of them say less than N pairs of N comparisons. With m_k pairs
+    prompt, an image and responses, so that N of them say less than N pairs of N comparisons. With m_k pairs
     of comparison k, c_k their credit and p = sum c / P, the design effect is the variance with comparisons as
     the independent units, over the variance with pairs as such:
 

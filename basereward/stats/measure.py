@@ -3,7 +3,7 @@
 Every official metric is of this form. The accuracy of a category is the mean credit of its pairs, a macro
 average is the mean of several such means, and Acc+ is the mean credit of groups.
 
-Letters: U units, G groups, R resamples.
+Shapes: U units, G groups, R resamples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Part:
     Attributes:
         credit: [U] 1 for a right unit, 0 for a wrong one; the difference of two such in a comparison.
         group: [U] which group a unit is of. Units of one group are not independent of each other: they share
-            a prompt and a picture.
+            a prompt and an image.
         chance: [U] the credit that a blind judge is expected to get.
         weight: What the mean is multiplied by; in an average, the weights of all parts add up to 1.
     """

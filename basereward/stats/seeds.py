@@ -1,6 +1,6 @@
 """Means over seeds, paired differences over seeds and held-out units, and Holm's correction.
 
-Letters: S seeds, U units, G groups.
+Shapes: S seeds, U units, G groups.
 """
 
 from __future__ import annotations

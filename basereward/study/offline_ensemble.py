@@ -1,6 +1,6 @@
 """Ensembles of runs: the rewards that their members have given, joined without running any model again.
 
-Letters: M members, N responses.
+Shapes: M members, N responses.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Members:
         return [{result.number: result for result in own} for own in self.results]
 
     @cached_property
-    def reads_pictures(self) -> list[bool]:
-        """Whether each member has scored comparisons with pictures."""
+    def reads_images(self) -> list[bool]:
+        """Whether each member has scored comparisons with images."""
         return [
             any(self.comparisons[number].images or self.comparisons[number].videos for number in own)
             for own in self.by_number
@@ -51,7 +51,7 @@ class Members:
         for number, comparison in enumerate(self.comparisons):
             asked = [True] * len(self.results)
             if hasattr(ensembler, "asks"):
-                asked = ensembler.asks(comparison, self.reads_pictures)
+                asked = ensembler.asks(comparison, self.reads_images)
             if all(number in own for own, is_asked in zip(self.by_number, asked, strict=True) if is_asked):
                 nothing = [math.nan] * len(comparison.responses)
                 rewards = [

@@ -1,4 +1,4 @@
-"""A study in pictures: for each column the mean of every row, its interval over seeds, and the seeds."""
+"""A study in images: for each column the mean of every row, its interval over seeds, and the seeds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save(study: Study, results: Results, findings: Findings, directory: Path) ->
 
 
 def _draw_grid(study: Study, results: Results, findings: Findings, column: str) -> Any:
-    """Draw the first axis along the picture, and the labels of the second as lines."""
+    """Draw the first axis along the image, and the labels of the second as lines."""
     along, across = study.axes.values()
     names = list(study.axes)
     figure, axes = figure_of(study.title, _subtitle(study, column), width=7.6, height=4.6)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basereward.evaluation.benchmarks.report import STYLE, picture
+from basereward.evaluation.benchmarks.report import STYLE, image
 from basereward.study import plots
 from basereward.study.tables import Findings, Table
 
@@ -51,7 +51,7 @@ def _markdown(findings: Findings, tables: Mapping[str, Table], drawn: Sequence[P
 def _page(findings: Findings, tables: Mapping[str, Table], drawn: Sequence[Path]) -> str:
     title = escaping.escape(findings.study.title)
     body = [f"<h1>{title}</h1>", _wide(findings.table()), *_list(findings.notes())]
-    body += ['<div class="plots">', *map(picture, drawn), "</div>"]
+    body += ['<div class="plots">', *map(image, drawn), "</div>"]
     for column, table in tables.items():
         body += [f"<h2>{escaping.escape(f'Differences from the baseline: {column}')}</h2>", _wide(table)]
     if failed := _failed(findings):

@@ -118,7 +118,7 @@ def _execute(task: Task, directory: Path) -> None:
 
 def _train(task: Task) -> None:
     if not task.launch:
-        train(task.config, resume=True, progress=False, pictures=False)
+        train(task.config, resume=True, progress=False, plots=False)
         return
     run_file = Path(f"{task.config.output}.toml")
     run_file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.forest.forest import Forest
 from basereward.storage.model_directory import CODE_SUFFIXES
-from basereward.testing.material import at_ends, comparisons, forest_padding, picture, sentence, widened
+from basereward.testing.material import at_ends, comparisons, forest_padding, image, sentence, widened
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike
 
 TOLERANCE = 1e-5
@@ -69,7 +69,7 @@ def gives_every_response_its_end(subject: Subject) -> None:
 
 
 def encodes_alike_twice(subject: Subject) -> None:
-    """A comparison's tokens, and what is made of its pictures, are the same every time in evaluation."""
+    """A comparison's tokens, and what is made of its images, are the same every time in evaluation."""
     backbone = _backbone(subject)
     for row in _rows(backbone):
         first, second = backbone.encode(row), backbone.encode(row)
@@ -187,8 +187,8 @@ def computes_what_is_read(subject: Subject) -> None:
     _require_states(found, expected, 'where only the ends are read (forest.reads = "ends")')
 
 
-def takes_part_in_reading_pictures(subject: Subject) -> None:
-    """With `always_runs_vision`, rows without pictures have the same states and reach what reads pictures."""
+def takes_part_in_reading_images(subject: Subject) -> None:
+    """With `always_runs_vision`, rows without images have the same states and reach what reads images."""
     backbone = _backbone(subject)
     if not _sees(backbone):
         does_not_apply("it has no part that sees")
@@ -200,10 +200,10 @@ def takes_part_in_reading_pictures(subject: Subject) -> None:
     _require_all_reached(backbone, gradients, " of texts with always_runs_vision")
 
 
-def sees_or_refuses_pictures(subject: Subject) -> None:
-    """A picture changes the states, and so does the order of pictures; or it is refused, not passed over."""
+def sees_or_refuses_images(subject: Subject) -> None:
+    """An image changes the states, and so does the order of images; or it is refused, not passed over."""
     backbone = _backbone(subject)
-    first, second = picture(56, 56, 1), picture(84, 56, 2)
+    first, second = image(56, 56, 1), image(84, 56, 2)
 
     def asked(*images: Any) -> Comparison:
         return Comparison("what is shown", ["a cat", "a red dog"], images=images)
@@ -213,12 +213,12 @@ def sees_or_refuses_pictures(subject: Subject) -> None:
             backbone.encode(asked(first))
         except DataError:
             return
-        require(False, "it has no part that sees, but passes over a picture; raise DataError in encode")
+        require(False, "it has no part that sees, but passes over an image; raise DataError in encode")
     pairs = {
-        "a picture": (asked(first), asked()),
-        "another picture": (asked(first), asked(second)),
-        "a second picture": (asked(first), asked(first, second)),
-        "the order of two pictures": (asked(first, second), asked(second, first)),
+        "an image": (asked(first), asked()),
+        "another image": (asked(first), asked(second)),
+        "a second image": (asked(first), asked(first, second)),
+        "the order of two images": (asked(first, second), asked(second, first)),
     }
     for what, (one, other) in pairs.items():
         difference = float((_states(backbone, [one]) - _states(backbone, [other])).abs().max())
@@ -354,7 +354,7 @@ def _sees(backbone: Backbone) -> bool:
 
 
 def _rows(backbone: Backbone) -> list[Comparison]:
-    """Return comparisons without, with one and with two pictures where it sees; of texts alone elsewhere."""
+    """Return comparisons without, with one and with two images where it sees; of texts alone elsewhere."""
     sees = _sees(backbone)
     return list(comparisons((0, 1, 2, 0) if sees else (0, 0, 0, 0)))
 
@@ -416,8 +416,8 @@ CHECKS = (
     shares_prompts_exactly,
     packs_exactly,
     computes_what_is_read,
-    sees_or_refuses_pictures,
-    takes_part_in_reading_pictures,
+    sees_or_refuses_images,
+    takes_part_in_reading_images,
     gives_the_same_with_a_cache,
     is_deterministic_in_eval,
     saves_and_loads,

@@ -34,11 +34,11 @@ def has_a_fixed_order(subject: Subject) -> None:
     )
 
 
-def opens_no_picture(subject: Subject) -> None:
+def opens_no_image(subject: Subject) -> None:
     """Its comparisons, and a report on them, need the annotation alone."""
 
     def refuse(self: Image, *arguments: Any, **options: Any) -> Any:
-        raise AssertionError("a picture was opened")
+        raise AssertionError("an image was opened")
 
     with patch.object(Image, "open", refuse):
         try:
@@ -204,7 +204,7 @@ def _official(benchmark: Any, rewards: Rewards) -> float:
 
 CHECKS = (
     has_a_fixed_order,
-    opens_no_picture,
+    opens_no_image,
     reports_scores,
     reports_alike_twice,
     gives_perfect_rewards_the_maximum,

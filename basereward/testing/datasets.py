@@ -20,7 +20,7 @@ def is_a_dataset(subject: Subject) -> None:
 
 
 def yields_comparisons(subject: Subject) -> None:
-    """Its files have at least one comparison, no bad row, and pictures that open."""
+    """Its files have at least one comparison, no bad row, and images that open."""
     dataset = subject.build()
     rows = list(dataset)
     require(rows, f"it yields nothing; rejected: {_errors(dataset) or 'nothing'}")
@@ -32,7 +32,7 @@ def yields_comparisons(subject: Subject) -> None:
             try:
                 image.open()
             except DataError as error:
-                require(False, f"a picture of row {number} does not open: {error}")
+                require(False, f"an image of row {number} does not open: {error}")
 
 
 def has_a_fixed_order(subject: Subject) -> None:

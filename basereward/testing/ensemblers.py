@@ -13,13 +13,13 @@ from basereward.comparison import Comparison
 from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike, shape_of
 
-READS_PICTURES = (True, False, True, False)
+READS_IMAGES = (True, False, True, False)
 """Which of the members see."""
 
-NUM_MEMBERS = len(READS_PICTURES)
+NUM_MEMBERS = len(READS_IMAGES)
 TOLERANCE = 1e-5
 SEEN = (0, 1, 0)
-"""Pictures of each comparison."""
+"""Images of each comparison."""
 
 
 def gives_one_reward_a_response(subject: Subject) -> None:
@@ -98,7 +98,7 @@ def asks_somebody(subject: Subject) -> None:
         does_not_apply("it asks all members")
     ensembler = _fitted(subject, _members())
     for row in comparisons(SEEN):
-        for readers in (READS_PICTURES, (True,) * NUM_MEMBERS, (False,) * NUM_MEMBERS):
+        for readers in (READS_IMAGES, (True,) * NUM_MEMBERS, (False,) * NUM_MEMBERS):
             asked = ensembler.asks(row, readers)
             require(
                 len(asked) == NUM_MEMBERS and any(asked),
@@ -170,12 +170,12 @@ def _joined(subject: Subject, members: Tensor, order: Sequence[int] | None = Non
     Args:
         subject: The ensembler.
         members: [M, N].
-        order: The place in `READS_PICTURES` of each member; None for their own.
+        order: The place in `READS_IMAGES` of each member; None for their own.
     """
     ensembler = _fitted(subject, members)
     rows = _rows()
     if hasattr(ensembler, "asks"):
-        readers = [READS_PICTURES[place] for place in order or range(len(members))]
+        readers = [READS_IMAGES[place] for place in order or range(len(members))]
         asked = [ensembler.asks(row, readers) for row in rows for _ in row.responses]  # [N, M]
         members = members.masked_fill(~torch.tensor(asked).T, float("nan"))
     rewards: Tensor = ensembler(members, rows)

@@ -1,4 +1,4 @@
-"""What components are tried on: comparisons with and without pictures, forests, hidden states, targets."""
+"""What components are tried on: comparisons with and without images, forests, hidden states, targets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WORDS = ("a", "red", "blue", "cat", "dog", "bird", "sits", "runs", "on", "under"
 VOCABULARY = 50
 
 
-def picture(width: int, height: int, seed: int) -> PIL.Image.Image:
-    """Return a picture of coloured noise."""
+def image(width: int, height: int, seed: int) -> PIL.Image.Image:
+    """Return an image of coloured noise."""
     chance = random.Random(seed)
     return PIL.Image.frombytes("RGB", (width, height), chance.randbytes(width * height * 3))
 
@@ -34,7 +34,7 @@ def sentence(seed: int, num_words: int) -> str:
 
 @cache
 def comparisons(num_images: tuple[int, ...] = (0, 0, 0)) -> tuple[Comparison, ...]:
-    """Return comparisons of 2, 3, 2, ... responses, short and long, with so many pictures each."""
+    """Return comparisons of 2, 3, 2, ... responses, short and long, with so many images each."""
     rows = []
     for number, num in enumerate(num_images):
         num_responses = 2 + number % 2
@@ -42,7 +42,7 @@ def comparisons(num_images: tuple[int, ...] = (0, 0, 0)) -> tuple[Comparison, ..
             Comparison(
                 sentence(number, 3 + 4 * number),
                 [sentence(10 * number + at, 1 + 3 * at + number) for at in range(num_responses)],
-                images=[picture(56 + 28 * at, 56, 7 * number + at) for at in range(num)],
+                images=[image(56 + 28 * at, 56, 7 * number + at) for at in range(num)],
                 ratings=[float(num_responses - at) for at in range(num_responses)],
                 id=f"row-{number}",
             )

@@ -1,4 +1,4 @@
-"""All that decides how a training goes on: weights and moments of the optimiser.
+"""All that decides how a training goes on: weights and moments of the optimizer.
 
 Random states are none of it: the generators are seeded anew for each step.
 """
@@ -57,7 +57,7 @@ def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[st
 def capture(
     weights: Mapping[str, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
 ) -> dict[str, Mapping[str, Tensor]]:
-    """Return the tensors of a checkpoint by group: those of the model, and the optimiser's."""
+    """Return the tensors of a checkpoint by group: those of the model, and the optimizer's."""
     return {**weights, OPTIMIZER: optimizers.state_of(optimizer)}
 
 

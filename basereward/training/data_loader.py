@@ -245,13 +245,13 @@ def _bytes_of(dataset: Any) -> list[int]:
 
 def _quotas(data: DataConfig, sizes: Sequence[int], heads: Sequence[Sequence[Comparison]]) -> list[int]:
     multimodal = [
-        _shows_pictures(head[:1]) if source.multimodal is None else source.multimodal
+        _shows_images(head[:1]) if source.multimodal is None else source.multimodal
         for source, head in zip(data.train, heads, strict=True)
     ]
     return quotas(sizes, multimodal, data.train, data.mixture)
 
 
-def _shows_pictures(comparisons: Iterable[Comparison]) -> bool:
+def _shows_images(comparisons: Iterable[Comparison]) -> bool:
     return any(comparison.images or comparison.videos for comparison in comparisons)
 
 

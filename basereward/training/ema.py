@@ -37,7 +37,7 @@ class WeightAverage:
         (1 + step) / (10 + step) of them.
 
         Args:
-            step: Optimiser steps that are done, 1 after the first.
+            step: Optimizer steps that are done, 1 after the first.
         """
         if self._weights:
             kept = min(self.decay, (1 + step) / (10 + step))

@@ -45,7 +45,7 @@ class State:
     """Where a training is.
 
     Args:
-        step: Optimiser steps that are done.
+        step: Optimizer steps that are done.
         epoch: The epoch of the next step, counted from 0.
         position: Rows of that epoch that are done.
         num_used: Comparisons trained on so far.
@@ -281,7 +281,7 @@ class Training:
         return found[0].error
 
     def _update(self, batch: Batch, groups: Sequence[Sequence[int]], num_passes: int) -> float:
-        """Take one optimiser step, and return the norm of its gradient."""
+        """Take one optimizer step, and return the norm of its gradient."""
         prepared = [[batch.prepared[number] for number in group] for group in groups]
         rows, norm = self.learner.add_up(prepared, num_passes, batch.spare)
         losses = [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""What learns: a model over processes, its optimiser, and the averages of its weights."""
+"""What learns: a model over processes, its optimizer, and the averages of its weights."""
 
 from __future__ import annotations
 

@@ -81,5 +81,5 @@ def _write(rows: Sequence[Comparison], path: Path) -> None:
         for row in rows:
             try:
                 writer.write(row)
-            except DataError:  # a picture that has gone since; the row is named all the same
+            except DataError:  # an image that has gone since; the row is named all the same
                 continue

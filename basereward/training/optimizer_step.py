@@ -1,4 +1,4 @@
-"""One optimiser step: gradients of the summed loss, over forward passes and processes, divided once."""
+"""One optimizer step: gradients of the summed loss, over forward passes and processes, divided once."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Updater:
     def _settle_gradients(self) -> None:
         """Let each parameter take part from the first step that has a gradient for it, in all of them.
 
-        What a step doesn't use, such as the vision tower where no row has a picture, has no gradient in one
-        process, and zeros where another process might have used it. The optimiser would skip the one, and
+        What a step doesn't use, such as the vision tower where no row has an image, has no gradient in one
+        process, and zeros where another process might have used it. The optimizer would skip the one, and
         not the other.
         """
         fresh = [parameter for parameter in self.parameters if not self.optimizer.state.get(parameter)]

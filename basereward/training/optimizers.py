@@ -13,11 +13,11 @@ from basereward.errors import ConfigError
 
 
 def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of a run, with no decay on biases and norms (one axis).
+    """Return the optimizer of a run, with no decay on biases and norms (one axis).
 
     Args:
         trainable: The parameters of each part.
-        config: Says which optimiser, and each part's rate.
+        config: Says which optimizer, and each part's rate.
 
     Raises:
         ConfigError: When it is of a library that isn't installed.
@@ -57,7 +57,7 @@ def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     for number, parameter in enumerate(_parameters(optimizer)):
         for key, value in optimizer.state.get(parameter, {}).items():
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-            # The 8-bit optimiser's parameters share one table of values, which safetensors would refuse.
+            # The 8-bit optimizer's parameters share one table of values, which safetensors would refuse.
             if key.startswith("qmap"):
                 tensor = tensor.clone() if id(value) in tables else tensor
                 tables.add(id(value))
@@ -66,7 +66,7 @@ def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the state that `state_of` returned, its rates left as they are."""
+    """Give an optimizer the state that `state_of` returned, its rates left as they are."""
     numbered: dict[int, dict[str, Any]] = {}
     for name, tensor in state.items():
         number, _, key = name.partition(".")

@@ -89,7 +89,7 @@ def over_ranks(passing: Pass, ranks: Ranks, config: TrainConfig, *, bf16: bool) 
     if ranks.size == 1:
         return passing
     backbone = passing.paradigm.backbone
-    # A process whose comparisons have no picture must still take part in what the others do with theirs.
+    # A process whose comparisons have no image must still take part in what the others do with theirs.
     backbone.always_runs_vision = True
     if config.parallel == "fsdp":
         shard(passing, ranks, shard_ranks=config.shard_ranks, bf16=bf16)

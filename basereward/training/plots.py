@@ -1,4 +1,4 @@
-"""The course of a training as a picture, and those of several in one."""
+"""The course of a training as an image, and those of several in one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLES = {
     "tokens_per_second": "tokens a second",
     "mfu": "share of the peak (MFU)",
 }
-AXES = {"steps": "optimiser step", "pairs": "pairs", "seconds": "seconds"}
+AXES = {"steps": "optimizer step", "pairs": "pairs", "seconds": "seconds"}
 
 COLUMNS = 2
 
@@ -64,7 +64,7 @@ def draw_course(run_dir: Path, *, warn: Callable[[str], None] = lambda text: Non
     for part in steps[0]["lr"] if steps else ():
         rate.plot([record["step"] for record in steps], [record["lr"][part] for record in steps], label=part)
     rate.set_ylabel("learning rate")
-    rate.set_xlabel("optimiser step")
+    rate.set_xlabel("optimizer step")
     for axes in (loss, accuracy, rate):
         axes.grid(visible=True, alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -87,7 +87,7 @@ def _line(axes: Any, records: list[dict[str, Any]], name: str, label: str, **sty
 def draw_runs(
     courses: Sequence[Course], output: Path, *, metrics: Sequence[str], axis: Axis, smoothing: float
 ) -> None:
-    """Draw the same metrics of several runs into one picture, a line to each run.
+    """Draw the same metrics of several runs into one image, a line to each run.
 
     Args:
         courses: The runs.

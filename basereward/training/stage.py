@@ -28,7 +28,7 @@ class TrainResult:
         last_dir: The last model.
         train_seconds: Time in the training loop, evaluations included, over all resumptions.
         best: Metrics of the best model's evaluation, and its `step`; empty without held-out data.
-        num_steps: Optimiser steps.
+        num_steps: Optimizer steps.
         num_rejected: Rows listed in `rejected.jsonl`.
         is_first: Whether this process is the one that reports, of those that trained together.
     """
@@ -51,7 +51,7 @@ def train_once(
     overwrite: bool,
     display: Display,
     ranks: Ranks,
-    pictures: bool = True,
+    plots: bool = True,
     is_last: bool = True,
 ) -> TrainResult:
     """Train a run without stages, or one stage.
@@ -63,7 +63,7 @@ def train_once(
         overwrite: Whether to replace an earlier run.
         display: Shows how it goes.
         ranks: The processes that train together.
-        pictures: Whether plots are drawn, and the evaluation's pages written.
+        plots: Whether plots are drawn, and the evaluation's pages written.
         is_last: Whether they part after it.
     """
     config = run_directory.resolved(config, plugins)
@@ -105,11 +105,11 @@ def train_once(
     if is_last:  # what is left is small, and nobody is to wait for it
         ranks.leave()
     if ranks.is_first:
-        if pictures:
+        if plots:
             draw_course(run_dir, warn=display.line)
         if training.held_out is not None:
             facts = {"model": str(model_dir), "step": result.best["step"]}
             evaluation = training.held_out.remembered(run_dir / run_directory.BEST_REWARDS)
-            save = evaluation.save if pictures else evaluation.save_numbers
+            save = evaluation.save if plots else evaluation.save_numbers
             save(run_dir / run_directory.EVALUATION, facts)
     return result

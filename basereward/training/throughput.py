@@ -16,7 +16,7 @@ class Work:
         num_pairs: Pairs, of all processes.
         num_tokens: Tokens.
         num_places: Places in rows, those that hold no token included.
-        num_patches: Patches of pictures.
+        num_patches: Patches of images.
         flops: Floating-point operations, as far as they are known.
         num_ranks: Processes that did it.
     """

@@ -18,7 +18,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
-    pictures: bool = True,
+    plots: bool = True,
     plugins: PluginManager | None = None,
 ) -> TrainResult:
     """Train a reward model and leave it, with all that is known about its training, in the run directory.
@@ -35,7 +35,7 @@ def train(
             there is none yet.
         overwrite: Whether to replace an earlier run in the same directory.
         progress: Whether to show progress on standard error.
-        pictures: Whether plots are drawn, and the evaluation's pages written, beside the numbers.
+        plots: Whether plots are drawn, and the evaluation's pages written, beside the numbers.
         plugins: Where components are looked up; None for the installed ones and the run's own.
 
     Raises:
@@ -64,7 +64,7 @@ def train(
                     overwrite=overwrite,
                     display=display,
                     ranks=ranks,
-                    pictures=pictures,
+                    plots=plots,
                     is_last=number == len(runs) - 1,
                 )
     finally:

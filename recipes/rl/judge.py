@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/rl/generative-judge"))
     parser.add_argument("--results", type=Path, help="write the results as JSON")
     parser.add_argument("--form-rows", type=int, default=40, help="comparisons that teach the form")
-    parser.add_argument("--steps", type=int, default=14, help="GRPO's optimiser steps")
+    parser.add_argument("--steps", type=int, default=14, help="GRPO's optimizer steps")
     parser.add_argument("--lr", type=float, default=1e-5, help="GRPO's learning rate")
     parser.add_argument("--unseen", type=int, default=32, help="comparisons to test on")
     parser.add_argument("--seed", type=int, default=0)

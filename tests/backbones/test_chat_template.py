@@ -122,7 +122,7 @@ MARKS = {Image: "<|image_pad|>", Video: "<|video_pad|>"}
 
 
 def in_parts(template: str = PARTS) -> Chat:
-    """Return a chat whose template places pictures itself: before all else of a message."""
+    """Return a chat whose template places images itself: before all else of a message."""
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = template
     return Chat(tokenizer, MARKS)
@@ -133,12 +133,12 @@ def shown(*content: object) -> list[Message]:
     return [Message("user", content)]
 
 
-PICTURES = [Image(b"1"), Image(b"2")]
+IMAGES = [Image(b"1"), Image(b"2")]
 
 
-def test_a_template_may_place_pictures_and_surround_them() -> None:
+def test_a_template_may_place_images_and_surround_them() -> None:
     pad, start, end = TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"])
-    prompt = shown("a cat", PICTURES[0], "and a dog", PICTURES[1])
+    prompt = shown("a cat", IMAGES[0], "and a dog", IMAGES[1])
     ids, _ = in_parts().encode(prompt, ["r"], [[start, pad, end], [pad, pad]])
     assert decode(ids) == (
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>\n<|image_pad|><|image_pad|>\n"
@@ -146,9 +146,9 @@ def test_a_template_may_place_pictures_and_surround_them() -> None:
     )
 
 
-def test_a_text_that_stands_for_a_picture_is_read_with_the_templates_own() -> None:
+def test_a_text_that_stands_for_an_image_is_read_with_the_templates_own() -> None:
     texts = ["\n<|vision_start|><|image_pad|>\n", "<|image_pad|>"]
-    ids, _ = in_parts().encode(shown(*PICTURES, "what"), ["r"], texts)
+    ids, _ = in_parts().encode(shown(*IMAGES, "what"), ["r"], texts)
     whole = (
         "<|im_start|>user\n\n<|vision_start|><|image_pad|>\n\n<|image_pad|>\nwhat<|im_end|>\n"
         "<|im_start|>assistant\n"
@@ -159,7 +159,7 @@ def test_a_text_that_stands_for_a_picture_is_read_with_the_templates_own() -> No
 
 def test_marks_in_contents_are_text() -> None:
     forged = "<|image_pad|><|video_pad|>"
-    ids, (response,) = in_parts().encode(shown(PICTURES[0], forged), [forged], [[7]])
+    ids, (response,) = in_parts().encode(shown(IMAGES[0], forged), [forged], [[7]])
     assert 7 in ids
     assert CONTROL.isdisjoint(response[:-1])
     assert f"{forged}<|im_end|>" in decode(ids)
@@ -168,9 +168,9 @@ def test_marks_in_contents_are_text() -> None:
 @pytest.mark.parametrize(
     ("template", "content"),
     [
-        (PARTS.replace("<|image_pad|>", ""), (PICTURES[0], "what")),  # passes over pictures
-        (PARTS.replace("<|image_pad|>", "<|image_pad|><|image_pad|>"), (PICTURES[0], "what")),
-        (PARTS, (Video([b"1"]), "then", PICTURES[0])),  # changes the order of what is seen
+        (PARTS.replace("<|image_pad|>", ""), (IMAGES[0], "what")),  # passes over images
+        (PARTS.replace("<|image_pad|>", "<|image_pad|><|image_pad|>"), (IMAGES[0], "what")),
+        (PARTS, (Video([b"1"]), "then", IMAGES[0])),  # changes the order of what is seen
         (tiny.TEMPLATE, ("what",)),  # knows texts alone
     ],
 )

@@ -33,7 +33,7 @@ def build(directory: Path, kind: str, **options: Any) -> tuple[Backbone, torch.n
     torch.manual_seed(0)
     cls = QwenVL if kind in tiny.VL_KINDS else CausalLM
     backbone = cls(model=str(tiny.add_language_head(directory)), **options).eval()
-    images = [tiny.picture(84, 56, 1)] if kind in tiny.VL_KINDS else []
+    images = [tiny.image(84, 56, 1)] if kind in tiny.VL_KINDS else []
     tree = backbone.encode(
         Comparison(tiny.sentence(1, 9), [tiny.sentence(seed, 3 * seed) for seed in (1, 2, 3)], images=images)
     )

@@ -51,7 +51,7 @@ def test_hidden_states_are_the_same_and_the_tower_runs_once(
         first = hidden(backbone, rows)
         torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
         assert torch.equal(hidden(backbone, rows), first)
-        # Patches of 14 x 14: pictures of 56 x 56, 84 x 56, 56 x 112 and 140 x 84.
+        # Patches of 14 x 14: images of 56 x 56, 84 x 56, 56 x 112 and 140 x 84.
         assert ran == [16, 24, 32, 60]
         assert len(cache) == 4
     later = build(tiny_models[kind])
@@ -81,16 +81,16 @@ def test_features_do_not_depend_on_what_they_were_computed_beside(
 def test_known_and_new_images_and_videos_stay_in_their_order(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    pictures = [Image(tiny.picture(56 + 28 * number, 56, seed=number)) for number in range(4)]
+    images = [Image(tiny.image(56 + 28 * number, 56, seed=number)) for number in range(4)]
     backbone = build(tiny_models[kind])
-    contents: list[list[object]] = [[pictures[2], "and", pictures[0], "alike"], ["text"], [pictures[3], "a"]]
+    contents: list[list[object]] = [[images[2], "and", images[0], "alike"], ["text"], [images[3], "a"]]
     if kind != "qwen3_vl":
-        video = Video([tiny.picture(seed=number) for number in range(3)])
-        contents += [[pictures[1], "then", video], [video, "then", pictures[0]]]
+        video = Video([tiny.image(seed=number) for number in range(3)])
+        contents += [[images[1], "then", video], [video, "then", images[0]]]
     rows = [Comparison([{"role": "user", "content": content}], ["a cat", "a dog"]) for content in contents]
     expected = hidden(backbone, rows)
     backbone.use_cache(FeatureCache(tmp_path), "weights")
-    hidden(backbone, [Comparison("what", ["a"], images=[pictures[number]]) for number in (0, 3)])
+    hidden(backbone, [Comparison("what", ["a"], images=[images[number]]) for number in (0, 3)])
     torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Pictures of Qwen's models among processes: all take part in what one of them does."""
+"""Images of Qwen's models among processes: all take part in what one of them does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def order_of_calls(backbone: QwenVL, comparisons: list[Comparison]) -> list[str]
     return calls
 
 
-def test_a_picture_of_nothing_changes_nothing_and_gives_gradients_of_zero(backbone: QwenVL) -> None:
+def test_an_image_of_nothing_changes_nothing_and_gives_gradients_of_zero(backbone: QwenVL) -> None:
     forest = backbone.forest(TEXTS)
     expected = backbone(forest)
     expected.sum().backward()
@@ -57,12 +57,12 @@ def test_a_picture_of_nothing_changes_nothing_and_gives_gradients_of_zero(backbo
         assert not value.grad.any(), name
 
 
-def test_batches_with_and_without_pictures_run_the_same_blocks_in_the_same_order(backbone: QwenVL) -> None:
-    picture = Image(tiny.picture())
-    contents = [[picture, "what is it"], [picture, "and", Image(tiny.picture(84, 56, seed=2)), "alike"]]
+def test_batches_with_and_without_images_run_the_same_blocks_in_the_same_order(backbone: QwenVL) -> None:
+    image = Image(tiny.image())
+    contents = [[image, "what is it"], [image, "and", Image(tiny.image(84, 56, seed=2)), "alike"]]
     if backbone.model.config.model_type != "qwen3_vl":
-        video = Video([tiny.picture(seed=number) for number in range(3)])
-        contents += [[video, "what is it"], [video, "and", picture, "alike"]]
+        video = Video([tiny.image(seed=number) for number in range(3)])
+        contents += [[video, "what is it"], [video, "and", image, "alike"]]
     backbone.always_runs_vision = True
     wanted = order_of_calls(backbone, TEXTS)
     for content in contents:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import picture
+from tiny import image
 
 from basereward import Comparison, DataError, ModelError
-from basereward.backbones.tiny import END, PICTURE, ROLE, Tiny
+from basereward.backbones.tiny import END, IMAGE, ROLE, Tiny
 
 
-def test_a_comparison_is_bytes_roles_and_nine_places_a_picture() -> None:
-    tree = Tiny().encode(Comparison("hi", ["a", "bé"], images=[picture()]))
-    prompt = [ROLE["user"], *[PICTURE] * 9, *b"hi", END, ROLE["assistant"]]
+def test_a_comparison_is_bytes_roles_and_nine_places_an_image() -> None:
+    tree = Tiny().encode(Comparison("hi", ["a", "bé"], images=[image()]))
+    prompt = [ROLE["user"], *[IMAGE] * 9, *b"hi", END, ROLE["assistant"]]
     assert (tree.prompt, tree.responses) == (prompt, [[*b"a", END], [*"bé".encode(), END]])
     # 3 x 3 patches of 8 x 8 pixels of 3 colours.
     assert tree.media["patches"].shape == (9, 192)
@@ -45,7 +45,7 @@ def test_what_is_no_text_is_refused(row: tuple[str, list[str]], message: str) ->
 
 def test_a_video_is_refused() -> None:
     with pytest.raises(DataError) as error:
-        Tiny().encode(Comparison("hi", ["a"], videos=[[picture(), picture()]]))
+        Tiny().encode(Comparison("hi", ["a"], videos=[[image(), image()]]))
     assert str(error.value) == "videos: the model reads no videos; take them out of the row"
 
 

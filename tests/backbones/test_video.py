@@ -20,7 +20,7 @@ KINDS = ["qwen2_vl", "qwen2_5_vl"]
 
 def video(num_frames: int, fps: float | None = None, width: int = 84, height: int = 56) -> Video:
     """Return frames of coloured noise, each another."""
-    return Video([tiny.picture(width, height, seed=number) for number in range(num_frames)], fps)
+    return Video([tiny.image(width, height, seed=number) for number in range(num_frames)], fps)
 
 
 def comparison(*contents: object, responses: tuple[str, ...] = ("a cat", "a red dog runs")) -> Comparison:
@@ -42,7 +42,7 @@ def test_patches_span_two_frames_and_a_last_one_is_doubled(backbone: QwenVL, num
     pairs = len(frames) // 2
     assert tree.media["video_grid_thw"].tolist() == [[pairs, 4, 6]]
 
-    # The size is kept. Rescaled, normalised, and cut as Qwen2-VL has it: [t, 2, C, h, m, p, w, m, p].
+    # The size is kept. Rescaled, normalized, and cut as Qwen2-VL has it: [t, 2, C, h, m, p, w, m, p].
     processor = backbone.image_processor
     pixels = np.stack([np.asarray(frame.open(), dtype=np.float64) for frame in frames]) / 255
     normed = (pixels - np.array(processor.image_mean)) / np.array(processor.image_std)
@@ -54,7 +54,7 @@ def test_patches_span_two_frames_and_a_last_one_is_doubled(backbone: QwenVL, num
 
 @pytest.mark.parametrize("fps", [None, 2.0, 0.5, 3.0])
 def test_positions_are_transformers_own(backbone: QwenVL, fps: float | None) -> None:
-    tree = backbone.encode(comparison("first", Image(tiny.picture()), "then", video(6, fps), "what is it"))
+    tree = backbone.encode(comparison("first", Image(tiny.image()), "then", video(6, fps), "what is it"))
     config = backbone.model.config
     ids = torch.tensor([tree.prompt])
     kinds = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
@@ -91,7 +91,7 @@ def test_sharing_videos_is_exact(backbone: QwenVL) -> None:
     mixed = [
         comparison(video(5, 2.0), "what is it", responses=("a cat", "a red dog", "blue")),
         comparison("just text"),
-        comparison(Image(tiny.picture(seed=9)), video(2), "and", video(3), "which one"),
+        comparison(Image(tiny.image(seed=9)), video(2), "and", video(3), "which one"),
     ]
     with torch.no_grad():
         shared = backbone.forest(mixed)
@@ -103,7 +103,7 @@ def test_sharing_videos_is_exact(backbone: QwenVL) -> None:
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def test_a_video_is_not_its_frames_as_pictures(backbone: QwenVL) -> None:
+def test_a_video_is_not_its_frames_as_images(backbone: QwenVL) -> None:
     moving = video(4)
     with torch.no_grad():
         hidden = [
@@ -135,11 +135,11 @@ def test_frames_are_bounded_like_those_of_qwens_video_processor(tiny_models: dic
 
 def test_what_cannot_be_read_is_named(tiny_models: dict[str, Path]) -> None:
     backbone = QwenVL(model=str(tiny_models["qwen2_vl"]))
-    uneven = Video([tiny.picture(56, 56), tiny.picture(84, 56)])
+    uneven = Video([tiny.image(56, 56), tiny.image(84, 56)])
     with pytest.raises(DataError, match="^videos: the frames of a video differ in size: 56 x 56, 84 x 56$"):
         backbone.encode(comparison(uneven))
     with pytest.raises(DataError, match="^videos: the image processor refuses a frame: "):
-        backbone.encode(comparison(Video([tiny.picture(1500, 4)])))
+        backbone.encode(comparison(Video([tiny.image(1500, 4)])))
     stamps = "videos of qwen3_vl have time stamps in the text, which is not supported; give frames as images"
     with pytest.raises(DataError, match=f"^videos: {stamps}$"):
         QwenVL(model=str(tiny_models["qwen3_vl"])).encode(comparison(video(2)))

@@ -17,7 +17,7 @@ RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def model_dir(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of a tiny reward model with random weights, which sees pictures."""
+    """Return the directory of a tiny reward model with random weights, which sees images."""
     from basereward import RewardModel
     from basereward.config import Component
 

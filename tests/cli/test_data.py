@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import drawing
+from images import drawing
 
 from basereward.data import read_comparisons
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """Write rows in the current directory: one with a picture, a near copy, a bad one, three responses."""
+    """Write rows in the current directory: one with an image, a near copy, a bad one, three responses."""
     drawing(1).save(tmp_path / "one.png")
     long = "the quick brown fox jumps over the lazy dog while nine cats look on from the wall and purr"
     content = [
@@ -50,7 +50,7 @@ def test_inspect_prints_a_table_and_writes_a_page_that_needs_no_other_file(run_c
     done = run_cli("data", "inspect", "rows.jsonl", "--output", "page.html")
     assert (done.returncode, done.stderr) == (0, f"{BAD}\npage: page.html\n")
     title, line = done.stdout.splitlines()
-    assert title.split()[:6] == ["source", "rows", "pictures", "N", "pairs", "ties"]
+    assert title.split()[:6] == ["source", "rows", "images", "N", "pairs", "ties"]
     # Pairs 1 + 1 + 1 and 2 of the three responses' 3, one of which is a tie.
     assert line.split()[:8] == ["rows", "4", "1", "2", "to", "3", "5", "1"]
     page = (rows.parent / "page.html").read_text()
@@ -134,7 +134,7 @@ def test_contamination_names_the_rows_and_can_remove_them(run_cli: Any, rows: Pa
         "data", "contamination", "rows.jsonl", "--against", "bench.jsonl", "--output", "clean.jsonl"
     )
     assert done.returncode == 0
-    assert "similar picture 1" in done.stdout
+    assert "similar image 1" in done.stdout
     assert ids(rows.parent / "clean.jsonl") == ["2", "3", "5"]
     exact = run_cli(
         "data", "contamination", "rows.jsonl", "--against", "bench.jsonl", "--max-distance", "none", "--json"

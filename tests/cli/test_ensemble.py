@@ -153,7 +153,7 @@ def test_a_file_is_scored_with_its_members_and_errors(
 ) -> None:
     import tiny
 
-    tiny.picture().save(tmp_path / "x.png")
+    tiny.image().save(tmp_path / "x.png")
     rows = [
         {"prompt": "p", "responses": ["x", "y"]},
         {"prompt": "p", "images": ["x.png"], "responses": ["x"]},
@@ -207,7 +207,7 @@ def test_members_that_are_asked_about_a_part_are_judged_on_it(
 ) -> None:
     import tiny
 
-    tiny.picture().save(tmp_path / "x.png")
+    tiny.image().save(tmp_path / "x.png")
     rows = [pair.to_dict() for pair in ensembles.pairs(6)]
     for row in rows[:2]:
         row["images"] = ["x.png"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def data(tmp_path: Path) -> Path:
     rows: list[dict[str, Any]] = []
     for number in range(12):
-        tiny.picture(56, 56, number).save(tmp_path / f"{number}.png")
+        tiny.image(56, 56, number).save(tmp_path / f"{number}.png")
         responses = [tiny.sentence(number * 10 + offset, 2 + offset) for offset in range(3)]
         rows.append(
             {

@@ -27,7 +27,7 @@ def data(tmp_path: Path) -> Path:
         path = f"{'mcq' if number % 2 else 'long'}/{number}.png"
         file = tmp_path / "bench" / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        tiny.picture(56, 56, number).save(file)
+        tiny.image(56, 56, number).save(file)
         for offset in range(2):
             long, short = tiny.sentence(20 * number + offset, 9), tiny.sentence(20 * number + 10 + offset, 2)
             chosen, rejected = (long, short) if number < 4 else (short, long)
@@ -88,8 +88,8 @@ def test_the_page_needs_no_other_file_and_shows_every_plot(
     each = ["accuracy_by_category", "accuracy_by_length", "calibration", "margins"]
     assert names == ["scores", *each, *each]
     for encoded in re.findall(r'src="data:image/png;base64,([^"]+)"', page):
-        with Pillow.open(BytesIO(base64.b64decode(encoded))) as picture:
-            assert len(picture.convert("L").getcolors()) > 2
+        with Pillow.open(BytesIO(base64.b64decode(encoded))) as image:
+            assert len(image.convert("L").getcolors()) > 2
 
 
 def test_without_matplotlib_the_page_has_no_plots(
@@ -127,8 +127,8 @@ def test_json_without_a_file_is_all_that_is_printed(data: Path, capsys: pytest.C
 def test_an_annotation_file_alone_is_enough_for_a_judge_but_not_for_a_model(
     model_dir: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for picture in data.rglob("*.png"):
-        picture.unlink()
+    for image in data.rglob("*.png"):
+        image.unlink()
     whole = json.loads(shown(capsys, "longest", *BENCHMARK, data, "--json"))
     assert whole["models"]["longest"]["num_unscored"] == 0
     assert error(capsys, model_dir, *BENCHMARK, data).startswith(
@@ -235,7 +235,7 @@ def test_judges_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> Non
         (
             ["longest", *BENCHMARK, "{data}", "--option", "frames=3"],
             "benchmark 'mm-rlhf-rewardbench' has no option 'frames'; did you mean 'num_frames'? "
-            "options: pictures, num_frames",
+            "options: images, num_frames",
         ),
         (
             ["random:x", *BENCHMARK, "{data}"],

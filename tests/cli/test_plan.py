@@ -30,8 +30,8 @@ def test_the_papers_recipe_does_not_fit_as_it_is_and_is_told_what_would(capsys: 
     )
     for line in (
         "data: 2,859,780 rows an epoch with 1 pair each",
-        "  so assumed: prompts of 100 tokens, 2 responses of 200, pictures of 640 x 480 pixels",
-        "  optimiser                           57.0              57.0",
+        "  so assumed: prompts of 100 tokens, 2 responses of 200, images of 640 x 480 pixels",
+        "  optimizer                           57.0              57.0",
         "  usable: 72.0 of 80",
         "It would with:",
     ):

@@ -45,8 +45,8 @@ def test_runs_with_other_keys_and_half_a_line_are_drawn(
     assert main(["plot", str(run_dir), "old", "--smoothing", "0.9", "--x", "pairs"]) == 0
     assert capsys.readouterr().out == "runs.png\n"
     # Five plots in three rows of two, a line of names, 120 dots to an inch.
-    with Image.open("runs.png") as picture:
-        size = picture.size
+    with Image.open("runs.png") as image:
+        size = image.size
     assert size == (1200, (3 * 260 + 25 + 40) * 120 // 100)
     assert main(["plot", "old", "--output", "one.svg"]) == 0
     svg = Path("one.svg").read_text()

@@ -19,9 +19,9 @@ RESPONSES = ["a cat sits", "a dog runs on the red mat", "[bold]a bird[/bold]"]
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "cat.png"
-    tiny.picture(84, 56).save(path)
+    tiny.image(84, 56).save(path)
     return path
 
 
@@ -34,18 +34,18 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return line.removeprefix("basereward: error: ")
 
 
-def of_prompt(picture: Path) -> list[str]:
-    arguments = ["--image", str(picture), "--prompt", "what is shown?"]
+def of_prompt(image: Path) -> list[str]:
+    arguments = ["--image", str(image), "--prompt", "what is shown?"]
     return [*arguments, *(part for response in RESPONSES for part in ("--response", response))]
 
 
 def test_responses_are_printed_best_first(
-    model_dir: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+    model_dir: Path, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    comparison = Comparison("what is shown?", RESPONSES, images=[picture])
+    comparison = Comparison("what is shown?", RESPONSES, images=[image])
     [rewards] = RewardModel.load(model_dir).score([comparison])
     capsys.readouterr()  # transformers has shown a bar
-    assert cli.main(["score", str(model_dir), *of_prompt(picture)]) == 0
+    assert cli.main(["score", str(model_dir), *of_prompt(image)]) == 0
     shown = capsys.readouterr()
     rows = re.findall(r"^ *([+-][\d.]+)  (.*?) *$", shown.out, re.MULTILINE)
     expected = sorted(zip(rewards, RESPONSES, strict=True), reverse=True)
@@ -54,11 +54,11 @@ def test_responses_are_printed_best_first(
 
 
 def test_json_keeps_the_order_of_the_responses(
-    model_dir: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+    model_dir: Path, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    comparison = Comparison("what is shown?", RESPONSES, images=[picture])
+    comparison = Comparison("what is shown?", RESPONSES, images=[image])
     [rewards] = RewardModel.load(model_dir).score([comparison])
-    assert cli.main(["score", str(model_dir), *of_prompt(picture), "--json"]) == 0
+    assert cli.main(["score", str(model_dir), *of_prompt(image), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rewards"] == pytest.approx(rewards, abs=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_a_file_is_scored_as_each_row_alone_and_resumed_to_the_bit(
 ) -> None:
     rows: list[dict[str, Any]] = []
     for number in range(40):
-        tiny.picture(56, 28 * (1 + number % 3), number).save(tmp_path / f"{number}.png")
+        tiny.image(56, 28 * (1 + number % 3), number).save(tmp_path / f"{number}.png")
         responses = [tiny.sentence(number * 10 + offset, 1 + 2 * offset) for offset in range(1 + number % 3)]
         images = [f"{number}.png"] if number % 4 else []
         rows.append(
@@ -103,10 +103,10 @@ def test_a_file_is_scored_as_each_row_alone_and_resumed_to_the_bit(
     assert capsys.readouterr().err == ""
 
 
-def test_a_picture_that_cannot_be_opened_is_an_error_in_its_row(
-    model_dir: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_image_that_cannot_be_opened_is_an_error_in_its_row(
+    model_dir: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:200])
+    (tmp_path / "cut.png").write_bytes(image.read_bytes()[:200])
     rows = [
         {"id": name, "prompt": "p", "images": [f"{name}.png"], "responses": ["a"]} for name in ("cut", "cat")
     ]

@@ -86,12 +86,12 @@ def save_widened(directory: Path, config: Any) -> Path:
 
 
 def rows(kind: str) -> list[Comparison]:
-    """Return two comparisons of like lengths, with a picture each where the model reads some."""
+    """Return two comparisons of like lengths, with an image each where the model reads some."""
     return [
         Comparison(
             tiny.sentence(number, 10),
             [tiny.sentence(number + 2, 12), tiny.sentence(number + 4, 12)],
-            images=[] if kind in tiny.LM_KINDS else [tiny.picture(112, 112)],
+            images=[] if kind in tiny.LM_KINDS else [tiny.image(112, 112)],
             ranks=[0, 1],
         )
         for number in range(2)

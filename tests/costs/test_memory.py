@@ -40,12 +40,12 @@ def run_of(tmp_path: Path, model: Path, *, backbone: str = "", **settings: Any) 
     return resolved(run, PluginManager())
 
 
-def rows(with_pictures: bool) -> list[Comparison]:
+def rows(with_images: bool) -> list[Comparison]:
     return [
         Comparison(
             tiny.sentence(number, 20),
             [tiny.sentence(number + 5, 10), tiny.sentence(number + 9, 10)],
-            images=[tiny.picture(112, 112)] if with_pictures else [],
+            images=[tiny.image(112, 112)] if with_images else [],
             ranks=[0, 1],
         )
         for number in range(2)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from pictures import drawing, encoded
+from images import drawing, encoded
 
 from basereward import Comparison, ConfigError
 from basereward.config import Component
@@ -18,13 +18,13 @@ from basereward.errors import DataError
 from basereward.media import Image
 from basereward.plugins import PluginManager
 
-PICTURE = encoded(drawing(1))
+IMAGE = encoded(drawing(1))
 
 
 @pytest.fixture
 def comparisons(tmp_path: Path) -> list[Comparison]:
-    """Return rows with pictures as bytes, as a file and in memory, turns, ranks, ratings and meta."""
-    path = tmp_path / "in" / "picture.jpg"
+    """Return rows with images as bytes, as a file and in memory, turns, ranks, ratings and meta."""
+    path = tmp_path / "in" / "image.jpg"
     path.parent.mkdir()
     path.write_bytes(encoded(drawing(2), "JPEG"))
     turns = [
@@ -34,15 +34,15 @@ def comparisons(tmp_path: Path) -> list[Comparison]:
         {"role": "user", "content": "and?"},
     ]
     return [
-        Comparison(turns, ["a", "b", "ü"], images=[PICTURE, path], ratings=[1, 3, 3], id="1", source="s"),
+        Comparison(turns, ["a", "b", "ü"], images=[IMAGE, path], ratings=[1, 3, 3], id="1", source="s"),
         Comparison("memory", ["a", "b"], images=[drawing(3)], ranks=[1, 0], weight=0.5, meta={"k": [1, "x"]}),
-        Comparison("again", ["a"], images=[PICTURE], id="3"),
+        Comparison("again", ["a"], images=[IMAGE], id="3"),
         Comparison("text", ["a", "b"], id="4"),
     ]
 
 
 def facts(comparison: Comparison) -> tuple[object, ...]:
-    # Pictures by what they show: one in memory has no file to be equal to.
+    # Images by what they show: one in memory has no file to be equal to.
     shown = [
         [part.open().tobytes() if isinstance(part, Image) else part for part in message.content]
         for message in comparison.prompt
@@ -62,10 +62,10 @@ def test_what_is_written_is_read_back_the_same(
     assert list(map(facts, found)) == list(map(facts, comparisons))
     assert [row.id for row in found] == ["1", f"{name}:2", "3", "4"]
     if name == "out.jsonl":
-        # Three different pictures, one of them twice, each with the suffix of its format.
+        # Three different images, one of them twice, each with the suffix of its format.
         suffixes = sorted(path.suffix for path in (tmp_path / "out.jsonl-files" / "images").iterdir())
         assert suffixes == [".jpg", ".png", ".png"]
-    # Written again, it is the same file: pictures keep their names.
+    # Written again, it is the same file: images keep their names.
     with open_writer(tmp_path / f"again-{name}") as writer:
         for comparison in found:
             writer.write(comparison)
@@ -75,20 +75,20 @@ def test_what_is_written_is_read_back_the_same(
     ]
 
 
-def test_pictures_may_be_kept_where_they_are(tmp_path: Path, comparisons: list[Comparison]) -> None:
-    with open_writer(tmp_path / "out.jsonl", pictures="keep") as writer:
+def test_images_may_be_kept_where_they_are(tmp_path: Path, comparisons: list[Comparison]) -> None:
+    with open_writer(tmp_path / "out.jsonl", images="keep") as writer:
         writer.write(comparisons[0])
     row = json.loads((tmp_path / "out.jsonl").read_text())
-    assert row["images"][1] == "in/picture.jpg"
+    assert row["images"][1] == "in/image.jpg"
     assert row["images"][0].startswith("out.jsonl-files/images/")
     with pytest.raises(ConfigError) as caught:
-        open_writer(tmp_path / "out.parquet", pictures="keep")
-    assert str(caught.value) == ("pictures stand inside a Parquet file and can't be kept apart; write .jsonl")
+        open_writer(tmp_path / "out.parquet", images="keep")
+    assert str(caught.value) == ("images stand inside a Parquet file and can't be kept apart; write .jsonl")
 
 
 def test_a_file_is_replaced_only_if_asked_and_only_by_a_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    first, second = Comparison("1", ["a"], images=[PICTURE]), Comparison("2", ["a"], images=[PICTURE])
+    first, second = Comparison("1", ["a"], images=[IMAGE]), Comparison("2", ["a"], images=[IMAGE])
     with open_writer(path) as writer:
         writer.write(first)
     with pytest.raises(ConfigError) as caught:
@@ -108,11 +108,11 @@ def test_a_file_is_replaced_only_if_asked_and_only_by_a_whole_one(tmp_path: Path
     with pytest.raises(Stop):
         stop()
     assert sorted(tmp_path.rglob("*")) == before
-    # A file may be read while it is replaced, its pictures too.
+    # A file may be read while it is replaced, its images too.
     with open_writer(path, overwrite=True) as writer:
         for comparison in read_comparisons(path):
             writer.write(comparison)
-    assert [row.images[0].digest for row in read_comparisons(path)] == [Image(PICTURE).digest]
+    assert [row.images[0].digest for row in read_comparisons(path)] == [Image(IMAGE).digest]
 
 
 def test_a_name_must_say_the_format(tmp_path: Path) -> None:

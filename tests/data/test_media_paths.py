@@ -1,4 +1,4 @@
-"""Pictures and videos of rows: within the data set's directory, from allowed hosts, out of archives."""
+"""Images and videos of rows: within the data set's directory, from allowed hosts, out of archives."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from basereward.data.media_paths import Media
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return a data set's directory with a picture, beside which a file lies that is none of its business."""
+    """Return a data set's directory with an image, beside which a file lies that is none of its business."""
     root = tmp_path / "set"
     (root / "inner").mkdir(parents=True)
-    (root / "cat.png").write_bytes(published.picture())
-    (tmp_path / "secret.png").write_bytes(published.picture("blue"))
+    (root / "cat.png").write_bytes(published.image())
+    (tmp_path / "secret.png").write_bytes(published.image("blue"))
     (root / "link.png").symlink_to(root / "cat.png")
     (root / "out.png").symlink_to(tmp_path / "secret.png")
     (root / "up").symlink_to(tmp_path)
@@ -41,7 +41,7 @@ def reason(root: Path, image: Any, **options: Any) -> str:
     return str(error.value)
 
 
-def test_a_picture_within_the_directory_is_found(root: Path) -> None:
+def test_an_image_within_the_directory_is_found(root: Path) -> None:
     for name in (
         "cat.png",
         "./cat.png",
@@ -58,7 +58,7 @@ def test_a_picture_within_the_directory_is_found(root: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../secret.png", "inner/../../secret.png", "out.png", "up/secret.png", "{secret}"]
 )
-def test_a_picture_outside_the_directory_is_refused_however_it_is_named(root: Path, name: str) -> None:
+def test_an_image_outside_the_directory_is_refused_however_it_is_named(root: Path, name: str) -> None:
     name = name.format(secret=root.parent / "secret.png")
     message = f"images[0]: {root / name} is not in {root}; allow its directory by the option media_roots"
     assert reason(root, name) == message
@@ -67,7 +67,7 @@ def test_a_picture_outside_the_directory_is_refused_however_it_is_named(root: Pa
     assert located(root, name, roots=[root.parent]).samefile(root.parent / "secret.png")
 
 
-def test_a_picture_in_a_message_is_bound_like_others(root: Path) -> None:
+def test_an_image_in_a_message_is_bound_like_others(root: Path) -> None:
     row = {"prompt": [{"role": "user", "content": [{"type": "image", "path": "../secret.png"}]}]}
     with pytest.raises(DataError, match=r"^prompt\[0\]: .* is not in "):
         Media(root).located(row, root)
@@ -76,14 +76,14 @@ def test_a_picture_in_a_message_is_bound_like_others(root: Path) -> None:
 def test_a_directory_whose_name_begins_alike_is_another(root: Path) -> None:
     other = root.with_name("set-of-others")
     other.mkdir()
-    (other / "cat.png").write_bytes(published.picture())
+    (other / "cat.png").write_bytes(published.image())
     assert "is not in" in reason(root, str(other / "cat.png"))
 
 
-def test_frames_are_bound_like_pictures(root: Path) -> None:
+def test_frames_are_bound_like_images(root: Path) -> None:
     frames = root / "clip"
     frames.mkdir()
-    (frames / "1.png").write_bytes(published.picture())
+    (frames / "1.png").write_bytes(published.image())
     media = Media(root)
     for video in ("clip", ["clip/1.png"], {"video": "clip", "fps": 2}):
         found = media.located({"videos": [video]}, root)
@@ -107,9 +107,9 @@ def test_frames_are_bound_like_pictures(root: Path) -> None:
 
 def test_archives_are_looked_into(root: Path) -> None:
     with zipfile.ZipFile(root / "images.zip", "w") as archive:
-        archive.writestr("a/1.png", published.picture("blue"))
-        archive.writestr("images/2.png", published.picture("blue"))
-        archive.writestr("../../3.png", published.picture("blue"))
+        archive.writestr("a/1.png", published.image("blue"))
+        archive.writestr("images/2.png", published.image("blue"))
+        archive.writestr("../../3.png", published.image("blue"))
     for name in ("a/1.png", "images/a/1.png", "images.zip/a/1.png", "2.png", "images/2.png"):
         comparison = Comparison("p", ["a"], images=[located(root, name)])
         assert comparison.images[0].open().getpixel((0, 0)) == (0, 0, 255)
@@ -118,7 +118,7 @@ def test_archives_are_looked_into(root: Path) -> None:
     assert reason(root, "images.zip/none.png") == f"images[0]: there is no file {root}/images.zip/none.png"
     (root / "more.zip").symlink_to(root.parent / "out.zip")
     with zipfile.ZipFile(root.parent / "out.zip", "w") as archive:
-        archive.writestr("1.png", published.picture())
+        archive.writestr("1.png", published.image())
     assert "is not in" in reason(root, "more.zip/1.png")
 
 
@@ -126,7 +126,7 @@ def test_a_member_of_an_archive_is_read_within_limits(root: Path, monkeypatch: p
     with zipfile.ZipFile(root / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.png", b"\0" * 100_000)
     [image] = Comparison("p", ["a"], images=[located(root, "bomb.zip/zeros.png")]).images
-    monkeypatch.setattr("basereward.media.MAX_BYTES", 10_000)
+    monkeypatch.setattr("basereward.media.image.MAX_BYTES", 10_000)
     with pytest.raises(DataError) as error:
         image.open()
     assert str(error.value) == (
@@ -136,7 +136,7 @@ def test_a_member_of_an_archive_is_read_within_limits(root: Path, monkeypatch: p
     packed[60:70] = b"0123456789"
     (root / "damaged.zip").write_bytes(packed)
     [image] = Comparison("p", ["a"], images=[located(root, "damaged.zip/zeros.png")]).images
-    monkeypatch.setattr("basereward.media.MAX_BYTES", 1_000_000)
+    monkeypatch.setattr("basereward.media.image.MAX_BYTES", 1_000_000)
     with pytest.raises(DataError) as error:
         image.open()
     assert (
@@ -146,14 +146,14 @@ def test_a_member_of_an_archive_is_read_within_limits(root: Path, monkeypatch: p
 
 
 def test_data_urls_are_decoded(root: Path) -> None:
-    encoded = base64.b64encode(published.picture()).decode()
-    assert located(root, f"data:image/png;base64,{encoded}") == published.picture()
+    encoded = base64.b64encode(published.image()).decode()
+    assert located(root, f"data:image/png;base64,{encoded}") == published.image()
     assert reason(root, "data:image/png,abc") == "images[0]: is a data: URL that is not base64"
     assert reason(root, "data:image/png;base64,?") == "images[0]: is a data: URL whose base64 is damaged"
 
 
 class Host(http.server.BaseHTTPRequestHandler):
-    """A picture, a file that is too large, and ways to other hosts."""
+    """An image, a file that is too large, and ways to other hosts."""
 
     asked: list[str] = []  # noqa: RUF012
 
@@ -170,7 +170,7 @@ class Host(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", target[self.path.removeprefix("/to/")])
             self.end_headers()
             return
-        found = {"/cat.png": published.picture(), "/large": b"x" * 100_000}.get(self.path)
+        found = {"/cat.png": published.image(), "/large": b"x" * 100_000}.get(self.path)
         self.send_response(404 if found is None else 200)
         self.end_headers()
         self.wfile.write(found or b"")
@@ -212,11 +212,11 @@ def test_nothing_is_fetched_unless_its_host_is_allowed(root: Path, host: str) ->
     assert Host.asked == []
 
 
-def test_a_picture_of_an_allowed_host_is_fetched_once(root: Path, host: str) -> None:
+def test_an_image_of_an_allowed_host_is_fetched_once(root: Path, host: str) -> None:
     for allowed in (host, "127.0.0.1"):
         path = located(root, f"http://{host}/cat.png", hosts=[allowed])
-        assert path.read_bytes() == published.picture()
-    assert located(root, f"http://{host}/to/same", hosts=[host]).read_bytes() == published.picture()
+        assert path.read_bytes() == published.image()
+    assert located(root, f"http://{host}/to/same", hosts=[host]).read_bytes() == published.image()
     assert Host.asked == ["/cat.png", "/to/same", "/cat.png"]
 
 

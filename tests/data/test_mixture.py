@@ -20,12 +20,12 @@ Row = tuple[int, int]
 def mixed(
     sizes: list[int],
     sources: list[Source] | None = None,
-    pictures: list[bool] | None = None,
+    images: list[bool] | None = None,
     **settings: float,
 ) -> list[int]:
     return quotas(
         sizes,
-        pictures or [False] * len(sizes),
+        images or [False] * len(sizes),
         sources or [Source("x")] * len(sizes),
         MixtureConfig(**settings),  # type: ignore[arg-type]
     )
@@ -49,17 +49,17 @@ def test_temperature_makes_sources_more_alike_and_keeps_the_sum() -> None:
 
 def test_multimodal_share_moves_rows_between_the_two_kinds_only() -> None:
     # Of 600 rows two thirds are 400, which 300 and 100 share as 3 : 1.
-    found = mixed([300, 100, 200], pictures=[True, True, False], multimodal_share=2 / 3)
+    found = mixed([300, 100, 200], images=[True, True, False], multimodal_share=2 / 3)
     assert found == [300, 100, 200]
-    assert mixed([300, 100, 200], pictures=[True, True, False], multimodal_share=0.5) == [225, 75, 300]
-    assert mixed([300, 200], pictures=[True, False], multimodal_share=0) == [0, 500]
+    assert mixed([300, 100, 200], images=[True, True, False], multimodal_share=0.5) == [225, 75, 300]
+    assert mixed([300, 200], images=[True, False], multimodal_share=0) == [0, 500]
 
 
 def test_a_share_that_no_data_set_can_fill_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         mixed([3, 4], multimodal_share=0.5)
     assert str(caught.value) == (
-        "data.mixture.multimodal_share is 0.5, but no data set with pictures is in data.train; add one, or "
+        "data.mixture.multimodal_share is 0.5, but no data set with images is in data.train; add one, or "
         "say by its key 'multimodal' which it is"
     )
     with pytest.raises(ConfigError) as caught:
@@ -75,9 +75,9 @@ def test_a_share_that_no_data_set_can_fill_is_refused() -> None:
     st.floats(0, 1),
 )
 def test_quotas_keep_the_length_of_the_epoch(sizes: list[int], temperature: float, share: float) -> None:
-    pictures = [number % 2 == 0 for number in range(len(sizes))]
+    images = [number % 2 == 0 for number in range(len(sizes))]
     if any(sizes[::2]) and any(sizes[1::2]):
-        found = mixed(sizes, pictures=pictures, temperature=temperature, multimodal_share=share)
+        found = mixed(sizes, images=images, temperature=temperature, multimodal_share=share)
         # Rounding may move less than one row for each data set.
         assert abs(sum(found[::2]) - share * sum(sizes)) < len(sizes)
     else:

@@ -27,18 +27,18 @@ def write(path: Path, *rows: object) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
-    path = tmp_path / "pictures" / "cat.png"
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "cat.png"
     Pillow.new("RGB", (8, 8), "red").save(path)
     return path
 
 
-def test_a_row_becomes_a_comparison_with_its_pictures(tmp_path: Path, picture: Path) -> None:
+def test_a_row_becomes_a_comparison_with_its_images(tmp_path: Path, image: Path) -> None:
     row = {
         "id": "row-7",
         "prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "<image>What?"}],
-        "images": ["pictures/cat.png"],
+        "images": ["images/cat.png"],
         "responses": ["a", "b", "c"],
         "ratings": [1, 3, 1],
         "weight": 0.5,
@@ -46,7 +46,7 @@ def test_a_row_becomes_a_comparison_with_its_pictures(tmp_path: Path, picture: P
         "meta": {"split": "test"},
     }
     [comparison] = NativeDataset(write(tmp_path / "a.jsonl", row))
-    assert comparison.images[0].source == picture
+    assert comparison.images[0].source == image
     assert comparison.prompt[1].content == (comparison.images[0], "What?")
     assert comparison.ranks == (1.0, 0.0, 1.0)
     assert (comparison.id, comparison.source, comparison.weight) == ("row-7", "mine", 0.5)
@@ -64,23 +64,23 @@ def test_a_row_without_id_or_source_is_named_by_its_place(tmp_path: Path) -> Non
     assert named.source == "animals"
 
 
-def test_a_picture_may_stand_in_the_content_of_a_message(tmp_path: Path, picture: Path) -> None:
-    parts = [{"type": "text", "text": "What is "}, {"type": "image", "image": "pictures/cat.png"}]
+def test_an_image_may_stand_in_the_content_of_a_message(tmp_path: Path, image: Path) -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "image", "image": "images/cat.png"}]
     row = {**GOOD, "prompt": [{"role": "user", "content": parts}]}
     [comparison] = NativeDataset(write(tmp_path / "a.jsonl", row))
     assert [part if isinstance(part, str) else part.source for part in comparison.prompt[0].content] == [
         "What is ",
-        picture,
+        image,
     ]
 
 
-def test_parquet_and_jsonl_give_the_same_comparisons(tmp_path: Path, picture: Path) -> None:
+def test_parquet_and_jsonl_give_the_same_comparisons(tmp_path: Path, image: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = [
         {
             **GOOD,
-            "images": [{"path": "pictures/cat.png", "bytes": None}],
+            "images": [{"path": "images/cat.png", "bytes": None}],
             "ratings": None,
             "weight": None,
             "meta": {"split": "a"},
@@ -88,7 +88,7 @@ def test_parquet_and_jsonl_give_the_same_comparisons(tmp_path: Path, picture: Pa
         {**GOOD, "images": None, "ratings": [2.5, 1.0], "weight": 2.0, "meta": None},
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    rows[0]["images"] = ["pictures/cat.png"]
+    rows[0]["images"] = ["images/cat.png"]
     as_json = list(NativeDataset(write(tmp_path / "a.jsonl", *rows)))
     as_table = list(NativeDataset(tmp_path / "a.parquet"))
     assert [item.to_dict() | {"id": "", "meta": 0} for item in as_json] == [
@@ -96,10 +96,10 @@ def test_parquet_and_jsonl_give_the_same_comparisons(tmp_path: Path, picture: Pa
     ]
 
 
-def test_parquet_may_hold_the_picture_itself(tmp_path: Path, picture: Path) -> None:
+def test_parquet_may_hold_the_image_itself(tmp_path: Path, image: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    row = {**GOOD, "images": [{"path": "elsewhere.png", "bytes": picture.read_bytes()}]}
+    row = {**GOOD, "images": [{"path": "elsewhere.png", "bytes": image.read_bytes()}]}
     parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
     [comparison] = NativeDataset(tmp_path / "a.parquet")
     assert comparison.images[0].open().getpixel((0, 0)) == (255, 0, 0)
@@ -122,7 +122,7 @@ def test_parquet_may_hold_the_picture_itself(tmp_path: Path, picture: Path) -> N
         ),
         ({**GOOD, "ranks": [0]}, "ranks: 1 values for 2 responses"),
         ({**GOOD, "images": ["none.png"]}, "images[0]: there is no file {directory}/none.png"),
-        ({**GOOD, "images": ["pictures"]}, "images[0]: {directory}/pictures is no regular file"),
+        ({**GOOD, "images": ["images"]}, "images[0]: {directory}/images is no regular file"),
         ({**GOOD, "images": ["x" * 5000]}, "images[0]: can't look for " + "x" * 60 + ": File name too long"),
         (
             {**GOOD, "images": ["https://x.org/cat.png"]},
@@ -147,7 +147,7 @@ def test_parquet_may_hold_the_picture_itself(tmp_path: Path, picture: Path) -> N
     ],
 )
 def test_a_bad_row_is_listed_with_file_line_field_and_reason(
-    tmp_path: Path, picture: Path, row: object, message: str
+    tmp_path: Path, image: Path, row: object, message: str
 ) -> None:
     file = write(tmp_path / "a.jsonl", GOOD, row, GOOD)
     expected = f"{file}:2: {message.format(directory=tmp_path)}"

@@ -1,4 +1,4 @@
-"""TRL's preference formats: explicit and implicit prompts, texts and conversations, pictures, margins."""
+"""TRL's preference formats: explicit and implicit prompts, texts and conversations, images, margins."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_prompt_and_responses_joined_are_the_texts_again(start: str, left: str, 
     assert not prompt[-1].isspace()
 
 
-def test_pictures_fill_the_image_parts_in_their_order(tmp_path: Path) -> None:
+def test_images_fill_the_image_parts_in_their_order(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Pillow.new("RGB", (4, 4)).save(tmp_path / name)
     parts = [{"type": "image"}, {"type": "text", "text": " or "}, {"type": "image", "text": None}]
@@ -155,31 +155,31 @@ def test_pictures_fill_the_image_parts_in_their_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["image", "images"])
 @pytest.mark.parametrize("as_struct", [False, True])
-def test_one_picture_may_stand_in_either_column(tmp_path: Path, column: str, as_struct: bool) -> None:
+def test_one_image_may_stand_in_either_column(tmp_path: Path, column: str, as_struct: bool) -> None:
     Pillow.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    picture: object = {"bytes": None, "path": "a.png"} if as_struct else "a.png"
+    image: object = {"bytes": None, "path": "a.png"} if as_struct else "a.png"
     row = {
         "prompt": "What?",
         "chosen": "a",
         "rejected": "b",
-        column: [picture] if column == "images" else picture,
+        column: [image] if column == "images" else image,
     }
     found = comparison(tmp_path, row)
     assert found.images[0].source == tmp_path / "a.png"
     assert found.prompt[0].content == (found.images[0], "What?")
 
 
-def test_rows_of_a_hugging_face_table_hold_their_pictures(tmp_path: Path) -> None:
+def test_rows_of_a_hugging_face_table_hold_their_images(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     Pillow.new("RGB", (4, 4), "blue").save(tmp_path / "a.png")
-    picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": "gone.png"}
+    image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": "gone.png"}
     rows = [
         {
             "prompt": [user([{"type": "image", "text": None}, {"type": "text", "text": "What?"}])],
             "chosen": [assistant([{"type": "text", "text": "blue"}])],
             "rejected": [assistant([{"type": "text", "text": "red"}])],
-            "images": [picture],
+            "images": [image],
         }
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")

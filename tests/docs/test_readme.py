@@ -48,7 +48,7 @@ def place(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     backbone = Component("qwen-vl", {"model": str(tiny_models["qwen2_5_vl"])})
     for name in ("demo", "other"):
         RewardModel.build(backbone=backbone, plugins=PluginManager()).save(place / "runs" / name / "model")
-    tiny.picture().save(place / "cat.png")
+    tiny.image().save(place / "cat.png")
     (row,) = blocks(README, "json")
     (place / "pairs.jsonl").write_text(row)
     (place / "rows.jsonl").write_text(row * 3)

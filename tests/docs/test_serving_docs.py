@@ -53,7 +53,7 @@ def test_curl_gets_an_answer_of_the_shape_that_is_shown(vision: Client) -> None:
 
 
 def test_the_python_gets_rewards(vision: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.picture().save(tmp_path / "cat.png")
+    tiny.image().save(tmp_path / "cat.png")
     monkeypatch.chdir(tmp_path)
     [code] = blocks("python")
     # A context manager, where the text is short instead.

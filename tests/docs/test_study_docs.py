@@ -31,8 +31,8 @@ def test_the_tables_are_those_of_the_kept_results(studies: ModuleType) -> None:
     for name in studies.names():
         assert studies.tables(*studies.stored(name)) in TEXT
         for column in studies.stored(name)[0].columns:
-            picture = f"{name}-{column.replace(' ', '-')}.png"
-            assert (ROOT / "docs" / "images" / "study" / picture).is_file()
+            image = f"{name}-{column.replace(' ', '-')}.png"
+            assert (ROOT / "docs" / "images" / "study" / image).is_file()
 
 
 def test_the_example_is_a_study(tmp_path: Path) -> None:

@@ -153,20 +153,20 @@ def test_the_report_has_every_file_and_says_the_same_everywhere(saved: Path) -> 
     assert "- `alone: responses: there is one response; two are needed to compare`" in text
 
 
-def test_every_plot_that_the_report_shows_is_a_picture(saved: Path) -> None:
+def test_every_plot_that_the_report_shows_is_an_image(saved: Path) -> None:
     shown = re.findall(r"!\[.*?\]\((.*?)\)", (saved / "report.md").read_text())
     plotted = ["margins", "calibration", "accuracy_by_gap", "accuracy_by_source", "accuracy_by_length"]
     assert shown == [*(f"plots/{name}.png" for name in plotted), "wrong.png"]
     for name in shown:
-        with Pillow.open(saved / name) as picture:
-            assert len(picture.convert("L").getcolors()) > 2
+        with Pillow.open(saved / name) as image:
+            assert len(image.convert("L").getcolors()) > 2
 
 
 def test_the_sheet_needs_no_other_file_and_runs_no_text_of_the_data(saved: Path) -> None:
     page = (saved / "wrong.html").read_text()
     [encoded] = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
-    with Pillow.open(BytesIO(base64.b64decode(encoded))) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (240, 120))
+    with Pillow.open(BytesIO(base64.b64decode(encoded))) as image:
+        assert (image.format, image.size) == ("JPEG", (240, 120))
     assert "What &lt;b&gt;is&lt;/b&gt; it?" in page
     assert "&lt;script&gt;" in page
     assert "<script" not in page
@@ -186,7 +186,7 @@ def test_the_sheet_tells_best_from_preferred(saved: Path) -> None:
     ]
 
 
-def test_a_picture_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path) -> None:
+def test_an_image_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path) -> None:
     Pillow.new("RGB", (8, 8)).save(tmp_path / "gone.png")
     found = evaluate(model, [comparison(0, 1, images=[tmp_path / "gone.png"])], progress=False)
     (tmp_path / "gone.png").unlink()

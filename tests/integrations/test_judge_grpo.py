@@ -98,12 +98,12 @@ def test_each_pair_is_asked_about_in_both_orders_and_ties_are_not() -> None:
     assert "[Question]\nwhat?\n" in asked[0]
 
 
-def test_pictures_stand_in_the_prompt_where_the_template_has_them() -> None:
+def test_images_stand_in_the_prompt_where_the_template_has_them() -> None:
     pytest.importorskip("datasets")
-    picture = tiny.picture(56, 28, 1)
+    image = tiny.image(56, 28, 1)
     rows = judge_prompts(
         [
-            Comparison("what is <image>?", ["a", "b"], images=[picture], ranks=[0, 1]),
+            Comparison("what is <image>?", ["a", "b"], images=[image], ranks=[0, 1]),
             Comparison("and now?", ["a", "b"], ranks=[0, 1]),
         ],
         tiny.tokenizer(),
@@ -112,7 +112,7 @@ def test_pictures_stand_in_the_prompt_where_the_template_has_them() -> None:
     before = parts[: [part["type"] for part in parts].index("image")]
     assert "".join(part["text"] for part in before).endswith("[Question]\nwhat is ")
     [shown] = rows[0]["images"]
-    assert shown.convert("RGB").tobytes() == picture.tobytes()
+    assert shown.convert("RGB").tobytes() == image.tobytes()
     assert rows[2]["images"] == []
 
 

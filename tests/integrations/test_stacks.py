@@ -30,7 +30,7 @@ from basereward.integrations import ms_swift, openrlhf, slime, verl
 from basereward.integrations.rules import exact_match
 from basereward.integrations.shaping import hybrid, length_penalized, sigmoid
 
-PICTURE = tiny.picture(56, 56, 1)
+IMAGE = tiny.image(56, 56, 1)
 RENDERED = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 PAD = "<|vision_start|><|image_pad|><|vision_end|>"
 
@@ -63,9 +63,9 @@ def model_dir(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def expected(model_dir: Path) -> list[float]:
-    """Return what the model makes of two answers to a prompt with a picture."""
+    """Return what the model makes of two answers to a prompt with an image."""
     [rewards] = RewardModel.load(model_dir).score(
-        [Comparison("<image>the cat", ["sits", "runs"], images=[PICTURE])]
+        [Comparison("<image>the cat", ["sits", "runs"], images=[IMAGE])]
     )
     return rewards
 
@@ -139,16 +139,16 @@ def test_openrlhfs_labels_are_there_for_shapes() -> None:
     assert found["rewards"].tolist() == pytest.approx([1.0, 0.880797], abs=1e-6)
 
 
-def test_a_text_whose_picture_did_not_come_is_not_scored() -> None:
+def test_a_text_whose_image_did_not_come_is_not_scored() -> None:
     func = openrlhf.reward_func(Lengths())
     prompt = RENDERED.format(f"{PAD}the cat")
     with pytest.raises(DataError, match="the prompt has a place for an image, and no image came with it"):
         func([f"{prompt}sits"], [prompt], [None])
-    with pytest.raises(DataError, match="the query doesn't begin with its prompt, as where pictures"):
+    with pytest.raises(DataError, match="the query doesn't begin with its prompt, as where images"):
         func([f"{prompt}sits".replace("<|image_pad|>", "<|image_pad|>" * 4)], [prompt], [None])
 
 
-def test_openrlhfs_agent_sends_the_pictures(
+def test_openrlhfs_agent_sends_the_images(
     openrlhf_base: type, tiny_models: dict[str, Path], model_dir: Path, expected: list[float]
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2_5_vl"])
@@ -165,9 +165,9 @@ def test_openrlhfs_agent_sends_the_pictures(
     prompt = RENDERED.format(f"{PAD}the cat")
     sampling = SimpleNamespace(max_tokens=8, logprobs=None)
     output = asyncio.run(
-        executor_type().execute(prompt, "label", sampling, 4096, tokenizer, LLM(), images=[PICTURE])
+        executor_type().execute(prompt, "label", sampling, 4096, tokenizer, LLM(), images=[IMAGE])
     )
-    [[raw]] = RewardModel.load(model_dir).score([Comparison("<image>the cat", [text], images=[PICTURE])])
+    [[raw]] = RewardModel.load(model_dir).score([Comparison("<image>the cat", [text], images=[IMAGE])])
     assert output["extra_logs"] == {"unscored": 0.0, "raw_reward": pytest.approx(raw, abs=1e-5)}
     assert output["reward"] == output["scores"] == pytest.approx(raw - len(answer), abs=1e-5)
 
@@ -176,20 +176,20 @@ def test_openrlhfs_agent_sends_the_pictures(
 
 
 def rows(**more: Any) -> dict[str, Any]:
-    """Return what ms-swift 4.6.0 calls a reward function with, of two answers to a prompt with a picture."""
+    """Return what ms-swift 4.6.0 calls a reward function with, of two answers to a prompt with an image."""
     asked = {"role": "user", "content": "<image>the cat"}
     said = [{"role": "assistant", "content": text} for text in ("sits", "runs")]
     return {
         "trainer_state": None,
         "messages": [[asked, each] for each in said],
-        "images": [[{"bytes": base64.b64decode(encoded(PICTURE)), "path": None}]] * 2,
+        "images": [[{"bytes": base64.b64decode(encoded(IMAGE)), "path": None}]] * 2,
         "response_token_ids": [[1, 2], [[1], [2, 3]]],
         "finish_reason": ["stop", "stop"],
         **more,
     }
 
 
-def test_ms_swift_hands_over_pictures(model_dir: Path, expected: list[float]) -> None:
+def test_ms_swift_hands_over_images(model_dir: Path, expected: list[float]) -> None:
     reward = ms_swift.orm(model_dir)(args=None)
     assert reward(["sits", "runs"], **rows()) == pytest.approx(expected, abs=1e-5)
 
@@ -248,7 +248,7 @@ def sample(prompt: Any, response: str, **more: Any) -> Any:
 
 
 def test_slimes_samples_are_scored_alone_or_as_a_group(model_dir: Path, expected: list[float]) -> None:
-    shown = {"images": [PICTURE], "videos": None}
+    shown = {"images": [IMAGE], "videos": None}
     prompt = RENDERED.format(f"{PAD}the cat")
     samples = [sample(prompt, f"{text}<|im_end|>", multimodal_inputs=shown) for text in ("sits", "runs")]
     rewards = slime.custom_rm(model_dir)
@@ -309,13 +309,13 @@ def verl_data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return lambda tensors, non_tensors: Item(tensors, non_tensors)
 
 
-def test_verls_manager_sends_the_pictures(
+def test_verls_manager_sends_the_images(
     verl_data: Any, tiny_models: dict[str, Path], model_dir: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2_5_vl"])
     answer = tokenizer(" sits", add_special_tokens=False)["input_ids"]
     padded = [*answer, 0, 0]
-    parts = [{"type": "image", "image": PICTURE}, {"type": "text", "text": "the cat"}]
+    parts = [{"type": "image", "image": IMAGE}, {"type": "text", "text": "the cat"}]
     others: dict[str, list[Any]] = {
         "raw_prompt": [[{"role": "user", "content": parts}]],
         "data_source": ["cats"],
@@ -331,7 +331,7 @@ def test_verls_manager_sends_the_pictures(
         non_tensors=objects,
     )
     text = tokenizer.decode(answer)
-    [[raw]] = RewardModel.load(model_dir).score([Comparison("<image>the cat", [text], images=[PICTURE])])
+    [[raw]] = RewardModel.load(model_dir).score([Comparison("<image>the cat", [text], images=[IMAGE])])
 
     async def single(**options: Any) -> Any:
         manager = verl.reward_manager(model_dir, **options)(config=None, tokenizer=tokenizer)

@@ -123,19 +123,17 @@ def test_the_reward_model_may_see_another_prompt_than_the_policy() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"images": [[tiny.picture(56, 56, 1)]] * 2}, {"image": [tiny.picture(56, 56, 1)] * 2}, None],
+    [{"images": [[tiny.image(56, 56, 1)]] * 2}, {"image": [tiny.image(56, 56, 1)] * 2}, None],
     ids=["images", "image", "parts"],
 )
-def test_pictures_reach_the_model_and_rewards_are_those_of_score(
+def test_images_reach_the_model_and_rewards_are_those_of_score(
     model_dir: Path, more: dict[str, Any] | None
 ) -> None:
-    picture = tiny.picture(56, 56, 1)
-    parts = [{"type": "image", "image": picture}, {"type": "text", "text": "the cat"}]
+    image = tiny.image(56, 56, 1)
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": "the cat"}]
     prompt = [{"role": "user", "content": "the cat" if more else parts}]
     found = reward_func(model_dir)(**columns([prompt] * 2, [said("sits"), said("runs")], **(more or {})))
-    [expected] = RewardModel.load(model_dir).score(
-        [Comparison("the cat", ["sits", "runs"], images=[picture])]
-    )
+    [expected] = RewardModel.load(model_dir).score([Comparison("the cat", ["sits", "runs"], images=[image])])
     assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -184,12 +182,12 @@ def server() -> Iterator[Any]:
 REWARDS = {"data": [{"index": 0, "rewards": [1.5, -0.5], "error": None}]}
 
 
-def test_a_server_is_sent_pictures_inline_and_asked_again_while_it_is_busy(server: Any) -> None:
+def test_a_server_is_sent_images_inline_and_asked_again_while_it_is_busy(server: Any) -> None:
     server.answers += [(503, {"Retry-After": "0"}, {}), (429, {"Retry-After": "0"}, {}), (200, {}, REWARDS)]
     prompt = [
         {
             "role": "user",
-            "content": [{"type": "image", "image": tiny.picture()}, {"type": "text", "text": "x"}],
+            "content": [{"type": "image", "image": tiny.image()}, {"type": "text", "text": "x"}],
         }
     ]
     func = reward_func(server.address + "/", key="secret", served_name="m")
@@ -199,8 +197,8 @@ def test_a_server_is_sent_pictures_inline_and_asked_again_while_it_is_busy(serve
     [item] = body.pop("items")
     assert body == {"model": "m", "on_error": "null"}
     assert item["responses"] == ["a", "b"]
-    [picture, text] = item["prompt"][0]["content"]
-    assert (picture["type"], picture["image"][:8], text) == (
+    [image, text] = item["prompt"][0]["content"]
+    assert (image["type"], image["image"][:8], text) == (
         "image",
         "iVBORw0K",
         {"type": "text", "text": "x"},
@@ -229,7 +227,7 @@ def test_our_own_server_gives_the_rewards_of_the_directory(model_dir: Path) -> N
     from basereward.serving.app import Server
     from basereward.serving.engine import ModelEngine
 
-    parts = [{"type": "image", "image": tiny.picture(56, 56, 1)}, {"type": "text", "text": "the cat"}]
+    parts = [{"type": "image", "image": tiny.image(56, 56, 1)}, {"type": "text", "text": "the cat"}]
     given = columns([[{"role": "user", "content": parts}]] * 3, [said("sits"), said(""), said("runs")])
     with running(Server([ModelEngine("m", RewardModel.load(model_dir))])) as client:
         served = reward_func(f"http://127.0.0.1:{client.port}")(**given)

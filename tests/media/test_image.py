@@ -1,4 +1,4 @@
-"""Pictures and videos: every kind opens as RGB, and no bad file gets past the door."""
+"""Images and videos: every kind opens as RGB, and no bad file gets past the door."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from basereward.media import Image, Video, evenly, natural
 from basereward.media.limits import MAX_PIXELS
 
 
-def encoded(picture: Pillow.Image, kind: str = "PNG", **options: object) -> bytes:
-    """Return the bytes of a picture's file."""
+def encoded(image: Pillow.Image, kind: str = "PNG", **options: object) -> bytes:
+    """Return the bytes of an image's file."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -35,13 +35,13 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def test_one_picture_opens_alike_from_path_bytes_mapping_and_memory(tmp_path: Path) -> None:
-    picture = Pillow.new("RGB", (3, 2), (10, 20, 30))
+def test_one_image_opens_alike_from_path_bytes_mapping_and_memory(tmp_path: Path) -> None:
+    image = Pillow.new("RGB", (3, 2), (10, 20, 30))
     path = tmp_path / "a.png"
-    path.write_bytes(encoded(picture))
-    sources = [path, str(path), path.read_bytes(), {"bytes": path.read_bytes(), "path": None}, picture]
+    path.write_bytes(encoded(image))
+    sources = [path, str(path), path.read_bytes(), {"bytes": path.read_bytes(), "path": None}, image]
     opened = [Image(source).open() for source in sources]
-    assert all(found.mode == "RGB" and found.tobytes() == picture.tobytes() for found in opened)
+    assert all(found.mode == "RGB" and found.tobytes() == image.tobytes() for found in opened)
 
 
 def test_transparent_parts_are_white() -> None:
@@ -61,15 +61,15 @@ def test_sixteen_bit_grey_keeps_its_greys() -> None:
 
 
 def test_the_digest_tells_size_and_mode_apart() -> None:
-    # Twelve zero bytes each: as bytes they are equal, as pictures they are not.
-    pictures = [Pillow.new("RGB", (4, 1)), Pillow.new("RGB", (2, 2)), Pillow.new("L", (4, 3))]
-    assert len({Image(picture).digest for picture in pictures}) == 3
+    # Twelve zero bytes each: as bytes they are equal, as images they are not.
+    images = [Pillow.new("RGB", (4, 1)), Pillow.new("RGB", (2, 2)), Pillow.new("L", (4, 3))]
+    assert len({Image(image).digest for image in images}) == 3
 
 
 BAD = {
     "missing file": (Path("nowhere.png"), "images: can't read nowhere.png: No such file or directory"),
-    "no picture": (b"hello", "images: 5 bytes is no picture in PNG, JPEG, WEBP, GIF, BMP, TIFF, MPO, PPM"),
-    "empty": (b"", "images: 0 bytes is no picture in PNG, JPEG, WEBP, GIF, BMP, TIFF, MPO, PPM"),
+    "no image": (b"hello", "images: 5 bytes is no image in PNG, JPEG, WEBP, GIF, BMP, TIFF, MPO, PPM"),
+    "empty": (b"", "images: 0 bytes is no image in PNG, JPEG, WEBP, GIF, BMP, TIFF, MPO, PPM"),
     "bomb": (
         png_header(30_000, 2_000),
         f"images: {len(png_header(30_000, 2_000))} bytes has 30000 x 2000 pixels; "
@@ -83,21 +83,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_picture_is_refused(case: str) -> None:
+def test_a_bad_image_is_refused(case: str) -> None:
     source, message = BAD[case]
     with pytest.raises(DataError) as error:
         Image(source).open()
     assert str(error.value) == message
 
 
-def test_a_truncated_picture_is_refused() -> None:
+def test_a_truncated_image_is_refused() -> None:
     whole = encoded(Pillow.effect_noise((64, 64), 50).convert("RGB"))
     with pytest.raises(DataError, match="is cut short or damaged$"):
         Image(whole[: len(whole) // 2]).open()
 
 
 def test_formats_that_run_programs_are_not_tried() -> None:
-    with pytest.raises(DataError, match="is no picture in"):
+    with pytest.raises(DataError, match="is no image in"):
         Image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n").open()
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_is_too_large_or_endless_is_not_read(
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Pillow.new("RGB", (8, 8))))
     size = path.stat().st_size
-    monkeypatch.setattr("basereward.media.MAX_BYTES", 10)
+    monkeypatch.setattr("basereward.media.image.MAX_BYTES", 10)
     for source, message in (
         (path, f"images: {path} has {size:,} bytes; at most 10 are allowed"),
         (path.read_bytes(), f"images: {size} bytes are more than the 10 allowed"),
@@ -250,7 +250,7 @@ BAD_VIDEOS = {
     "many": (["a.png"] * 10_001, "videos: a video has 1 to 10,000 frames, not 10,001"),
     "of no kind": (
         5,
-        "videos: a video is a folder of frames, a list of pictures, a video file, or a mapping with 'video', "
+        "videos: a video is a folder of frames, a list of images, a video file, or a mapping with 'video', "
         "not int",
     ),
     "of nothing known": (
@@ -307,7 +307,7 @@ def test_a_folder_without_frames_or_with_too_many_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=f"^videos: {tmp_path} has no frame named \\*.png, "):
         _ = Video(tmp_path).frames
-    monkeypatch.setattr("basereward.media.MAX_FRAMES", 11)
+    monkeypatch.setattr("basereward.media.image.MAX_FRAMES", 11)
     with pytest.raises(DataError) as error:
         _ = Video(folder).frames
     assert str(error.value) == f"videos: {folder} has more than the 11 frames allowed"

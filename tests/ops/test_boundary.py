@@ -74,7 +74,7 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 def test_no_argument_makes_an_op_touch_memory_that_is_not_its_own(library):
-    script = STAND_IN.format(script=str(Path(__file__).with_name("boundary.py")))
+    script = STAND_IN.format(script=str(ROOT / "tests" / "support" / "boundary.py"))
     done = run(library, ["-c", script])
     assert done.returncode == 0, done.stderr[-4000:]
     returned, refused = map(int, done.stdout.split())

@@ -36,9 +36,9 @@ def build(directory: Path, *, head: dict[str, Any] | None = None, **options: Any
 
 def row(critiques: list[str | None] | None = None, **more: Any) -> Comparison:
     return Comparison(
-        "what is shown in the picture?",
+        "what is shown in the image?",
         ["a cat sits on the mat", "the dog runs"],
-        images=[tiny.picture(84, 56, 1)],
+        images=[tiny.image(84, 56, 1)],
         ranks=[0, 1],
         meta={} if critiques is None else {"critiques": critiques},
         **more,

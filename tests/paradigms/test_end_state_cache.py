@@ -103,16 +103,16 @@ def test_a_batch_may_hold_what_is_kept_and_what_is_not(tiny_models: dict[str, Pa
     assert ran == [4, 2, 3, 2]
 
 
-def test_no_picture_is_opened_for_what_is_kept(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    tiny.picture().save(picture)
-    row = Comparison("what is <image>", ["a cat", "a dog"], images=[picture], ranks=[0, 1])
+def test_no_image_is_opened_for_what_is_kept(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    tiny.image().save(image)
+    row = Comparison("what is <image>", ["a cat", "a dog"], images=[image], ranks=[0, 1])
     model = build(tiny_models["qwen2_vl"], "qwen2_vl")
     assert model.paradigm.size_of(model.paradigm.prepare(row))[1] == 16
     model.paradigm.use_cache(FeatureCache(tmp_path / "cache"))
     assert model.paradigm.size_of(model.paradigm.prepare(row)) == (2, 0)
     expected = model.paradigm.score([row])
-    picture.unlink()
+    image.unlink()
     prepared = model.paradigm.prepare(row)
     assert torch.equal(model.paradigm.score_of([prepared]), expected)
     # The head reads two rows, and the tower none.
@@ -179,12 +179,12 @@ def test_weights_that_change_later_are_noticed(tiny_models: dict[str, Path], tmp
     assert not torch.allclose(model.score(rows), before, atol=1e-3)
 
 
-def test_a_picture_that_changes_is_noticed(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+def test_an_image_that_changes_is_noticed(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     model = build(tiny_models["qwen2_vl"], "qwen2_vl").paradigm.eval()
     model.use_cache(FeatureCache(tmp_path))
     found = []
     for seed in (0, 1):
-        row = Comparison("what is it", ["a cat", "a dog"], images=[tiny.picture(seed=seed)])
+        row = Comparison("what is it", ["a cat", "a dog"], images=[tiny.image(seed=seed)])
         found.append(model.score([row]))
     assert not torch.equal(*found)
 

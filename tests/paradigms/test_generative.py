@@ -36,9 +36,9 @@ def build(directory: Path, **options: Any) -> RewardModel:
 def row(num: int = 2, **more: Any) -> Comparison:
     responses = ["a cat sits on the mat", "the dog runs", "a red house", "it is blue"][:num]
     return Comparison(
-        "what is shown in the picture?",
+        "what is shown in the image?",
         responses,
-        images=[tiny.picture(84, 56, 1)],
+        images=[tiny.image(84, 56, 1)],
         ranks=list(range(num)),
         **more,
     )
@@ -231,17 +231,17 @@ def test_what_cant_be_is_refused(directory: Path, options: dict[str, Any], messa
     assert str(error.value) == message
 
 
-def test_pictures_must_stand_before_the_responses(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_must_stand_before_the_responses(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from basereward.comparison import Message
     from basereward.paradigms.judge_template import JudgeTemplate
 
     model = build(directory)
-    picture = row().images[0]
+    image = row().images[0]
     monkeypatch.setattr(
         JudgeTemplate,
         "messages",
-        lambda self, prompt, responses: [Message("user", (*responses, picture, "which?"))],
+        lambda self, prompt, responses: [Message("user", (*responses, image, "which?"))],
     )
     with pytest.raises(DataError) as error:
         model.paradigm.prepare(row())
-    assert str(error.value) == "prompt: the pictures of what is asked don't stand before the responses"
+    assert str(error.value) == "prompt: the images of what is asked don't stand before the responses"

@@ -56,11 +56,11 @@ def found_of(run: RunConfig, overrides: Overrides = NONE, **options: Any) -> Any
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Return a file of a pair with a picture of 112 x 84, and a ranking of three without."""
-    tiny.picture(112, 84).save(tmp_path / "picture.png")
+def images(tmp_path: Path) -> Path:
+    """Return a file of a pair with an image of 112 x 84, and a ranking of three without."""
+    tiny.image(112, 84).save(tmp_path / "image.png")
     rows = [
-        {"prompt": "what is it", "images": ["picture.png"], "responses": ["a cat", "a dog"], "ranks": [0, 1]},
+        {"prompt": "what is it", "images": ["image.png"], "responses": ["a cat", "a dog"], "ranks": [0, 1]},
         {"prompt": "cat", "responses": ["cat", "dog", "bird"], "ranks": [0, 1, 2]},
     ]
     path = tmp_path / "rows.jsonl"
@@ -76,10 +76,10 @@ def test_measured_tokens_and_patches_are_those_that_the_model_reads(
     backbone = PluginManager().build("backbone", run.backbone)
     measure = measure_of(run)
     # What the model's image processor has in place of the published bounds.
-    if isinstance(measure.pictures, Resized):
-        measure.pictures.bounds = (28 * 28, 28 * 28 * 16)
-    if isinstance(measure.pictures, Tiled):
-        measure.pictures.max_tiles = 6
+    if isinstance(measure.images, Resized):
+        measure.images.bounds = (28 * 28, 28 * 28 * 16)
+    if isinstance(measure.images, Tiled):
+        measure.images.max_tiles = 6
     for comparison in tiny.comparisons(images=kind != "llama"):
         tree = backbone.encode(comparison)
         row = measure.row(comparison)
@@ -91,9 +91,9 @@ def test_measured_tokens_and_patches_are_those_that_the_model_reads(
 
 
 def test_a_mean_row_is_that_of_the_rows_that_an_epoch_shows(
-    tiny_models: dict[str, Path], pictures: Path, tmp_path: Path
+    tiny_models: dict[str, Path], images: Path, tmp_path: Path
 ) -> None:
-    data = f'{{ name = "basereward", path = "{pictures}" }}'
+    data = f'{{ name = "basereward", path = "{images}" }}'
     run = run_of(tmp_path, tiny_models["qwen2_5_vl"], data)
     measure = measure_of(run)
     found = found_of(run)
@@ -106,7 +106,7 @@ def test_a_mean_row_is_that_of_the_rows_that_an_epoch_shows(
     assert found.pairs == (1 + 3) / 2
     assert found.num_rows == 2
     assert found.longest == max(pair, ranking, key=lambda counts: counts.tokens)
-    assert (found.measured, found.assumed) == ({f"basereward ({pictures})": 2}, ())
+    assert (found.measured, found.assumed) == ({f"basereward ({images})": 2}, ())
 
 
 def test_data_that_is_not_there_is_assumed_and_named(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_data_that_is_not_there_is_assumed_and_named(tiny_models: dict[str, Path
     )
     run = run_of(tmp_path, tiny_models["qwen2_5_vl"], data, ", max_tokens = 1000")
     found = found_of(run)
-    # Both 100 + 2 * 200 tokens; three quarters have a picture of 640 x 480, which 476 x 644 pixels, 34 x 46
+    # Both 100 + 2 * 200 tokens; three quarters have an image of 640 x 480, which 476 x 644 pixels, 34 x 46
     # patches and 17 x 23 tokens stand for.
     assert found.mean.tokens == 500 + 0.75 * 17 * 23
     assert found.mean.patches == 0.75 * 34 * 46
@@ -127,11 +127,11 @@ def test_data_that_is_not_there_is_assumed_and_named(tiny_models: dict[str, Path
 
 
 def test_what_the_user_knows_better_replaces_what_is_found(
-    tiny_models: dict[str, Path], pictures: Path, tmp_path: Path
+    tiny_models: dict[str, Path], images: Path, tmp_path: Path
 ) -> None:
-    run = run_of(tmp_path, tiny_models["qwen2_5_vl"], f'{{ name = "basereward", path = "{pictures}" }}')
+    run = run_of(tmp_path, tiny_models["qwen2_5_vl"], f'{{ name = "basereward", path = "{images}" }}')
     found = found_of(run, Overrides(50, 7, 9, 4, 1000))
-    # The text without pictures keeps having none: 50 + 9 + 4 * 7, and 50 + 4 * 7.
+    # The text without images keeps having none: 50 + 9 + 4 * 7, and 50 + 4 * 7.
     assert found.mean.tokens == (87 + 78) / 2
     assert found.mean.patches == 9 * 4 / 2
     assert found.pairs == 6
@@ -190,13 +190,13 @@ def test_without_a_tokenizer_four_characters_are_a_token(
     row = measure.row(Comparison("12345678", ["1234", "12345"], ranks=[0, 1]))
     assert row == Row(text_tokens=20 + 2, responses=(1 + 1, 1 + 2))
     with pytest.raises(DataError, match="the model reads text only"):
-        measure.row(Comparison("x", ["a", "b"], images=[tiny.picture()], ranks=[0, 1]))
+        measure.row(Comparison("x", ["a", "b"], images=[tiny.image()], ranks=[0, 1]))
 
 
 def test_frames_of_a_video_are_counted_as_they_are_read(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     data = '{ name = "basereward", path = "x" }'
     run = run_of(tmp_path, tiny_models["qwen2_5_vl"], data, ", max_frames = 4")
-    video = [tiny.picture(84, 56, seed) for seed in range(7)]
+    video = [tiny.image(84, 56, seed) for seed in range(7)]
     comparison = Comparison("what happens", ["a cat runs", "a dog"], videos=[video], ranks=[0, 1])
     tree = PluginManager().build("backbone", run.backbone).encode(comparison)
     measure = measure_of(run)

@@ -49,7 +49,7 @@ def test_the_papers_run_is_planned_from_its_recipe_alone() -> None:
     assert found.num_steps == 22_343  # 2,859,780 / 128 = 22342.03
     assert found.num_comparisons == 2_859_780
     assert found.rows_in_pass == (1, 1)
-    # 100 tokens of text, 400 of a picture in four rows of five, 2 * 200; the decoder's 6.5e9 weights cost 2
+    # 100 tokens of text, 400 of an image in four rows of five, 2 * 200; the decoder's 6.5e9 weights cost 2
     # FLOPs a token thrice, the frozen tower's 6.3e8 once for each of 1600 patches. Attention is the rest.
     assert found.rows.mean.tokens == pytest.approx(820, abs=0.5)
     products = 3 * 2 * 6.525e9 * 820 + 2 * 6.315e8 * 0.8 * 1600

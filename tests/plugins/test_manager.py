@@ -15,7 +15,7 @@ import pytest
 from basereward import __version__, hookspecs
 from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS
-from basereward.plugins import PluginManager, PluginWarning, builtin, manager
+from basereward.plugins import PluginManager, PluginWarning, Provided, builtin, manager
 from basereward.plugins.options import Component
 
 HOOKS = ", ".join([*KINDS.values(), "basereward_commands", "basereward_log"])
@@ -162,9 +162,7 @@ def test_installed_plugin_knows_its_distribution_and_version(space: Space) -> No
         "basereward-focal", "focal_losses", version="0.3", plugin="focal", requires="basereward>=0.1,<0.2"
     )
     found = PluginManager(discover=True).find("loss", "focal")
-    assert found == manager.Provided(
-        "loss", "focal", "focal_losses:Focal", "focal", "0.3", "basereward-focal"
-    )
+    assert found == Provided("loss", "focal", "focal_losses:Focal", "focal", "0.3", "basereward-focal")
 
 
 def test_installed_plugins_come_in_the_order_of_their_names(space: Space) -> None:

@@ -41,7 +41,7 @@ def test_random_prefers_either_side_of_about_half_the_pairs() -> None:
     assert 440 < sum(first > second for first, second in found) < 560
 
 
-def test_no_picture_is_opened(tmp_path: Path) -> None:
+def test_no_image_is_opened(tmp_path: Path) -> None:
     comparison = Comparison("p", ["ab", "c"], images=[tmp_path / "none.png"])
     assert rewards("longest", comparison) == [[2, 1]]
 

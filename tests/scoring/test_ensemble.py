@@ -159,9 +159,9 @@ def test_what_was_learned_is_saved_and_loaded(models: Path, tmp_path: Path, name
 def test_fitting_measures_the_members_and_counts_what_is_left_out(models: Path) -> None:
     rows = ensembles.pairs(10)
     unranked = Comparison("p", ["x", "y"])
-    pictured = Comparison("p", ["x", "y"], images=[tiny.picture()], ranks=[0, 1])
+    illustrated = Comparison("p", ["x", "y"], images=[tiny.image()], ranks=[0, 1])
     ensemble = of(models, "a text", Component("z-mean"))
-    ensemble.fit([*rows, unranked, pictured])
+    ensemble.fit([*rows, unranked, illustrated])
     assert ensemble.record["fit"] == {"num_comparisons": 10, "num_left_out": 2}
     rewards = RewardModel.load(models / "a").score(rows)
     margins = [better - worse for better, worse in rewards]
@@ -200,7 +200,7 @@ def test_rewards_keep_their_members_through_pickling(models: Path) -> None:
     assert (again, again.members, again.disagreement) == (found, found.members, found.disagreement)
 
 
-def test_texts_go_to_the_text_model_and_pictures_to_those_that_see(models: Path) -> None:
+def test_texts_go_to_the_text_model_and_images_to_those_that_see(models: Path) -> None:
     ensemble = of(models, "a text b", Component("routed"))
     for comparison, found in zip(ROWS, ensemble.score(ROWS), strict=True):
         asked = ["a", "b"] if comparison.images else ["text"]

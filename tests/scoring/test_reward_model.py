@@ -161,14 +161,14 @@ def test_scoring_switches_dropout_off_and_training_on_again(tiny_models: dict[st
 def test_a_bad_row_does_not_touch_its_neighbours(tiny_models: dict[str, Path]) -> None:
     model = build(tiny_models["qwen2_5_vl"])
     good = tiny.comparisons()
-    bad = Comparison("what", ["a", "b"], images=[b"no picture"], id="bad")
+    bad = Comparison("what", ["a", "b"], images=[b"no image"], id="bad")
     results = dict(
         enumerate(result for _, result in model.score_stream([good[1], bad, good[2]], batch_size=3))
     )
     assert isinstance(results[1], DataError)
     assert results[0] == pytest.approx(model.score([good[1]])[0], abs=1e-5)
     assert results[2] == pytest.approx(model.score([good[2]])[0], abs=1e-5)
-    with pytest.raises(DataError, match="^comparison bad: images: 10 bytes is no picture"):
+    with pytest.raises(DataError, match="^comparison bad: images: 8 bytes is no image"):
         model.score([bad])
 
 

@@ -106,8 +106,8 @@ CONTENTS = (
 
 
 def files() -> Iterator[str]:
-    """Yield pictures that are cut short, damaged, odd or enormous, as base64."""
-    whole = base64.b64decode(encoded(tiny.picture()))
+    """Yield images that are cut short, damaged, odd or enormous, as base64."""
+    whole = base64.b64decode(encoded(tiny.image()))
     for cut in (1, 8, 20, 33, len(whole) // 2, len(whole) - 5):
         yield base64.b64encode(whole[:cut]).decode()
     for width, height in (
@@ -119,14 +119,14 @@ def files() -> Iterator[str]:
         (1, 60_000),
     ):
         yield png_that_declares(width, height)
-    for picture in (
+    for image in (
         PIL.Image.new("CMYK", (30, 30)),
         PIL.Image.new("L", (1, 1)),
         PIL.Image.new("RGB", (1, 5000)),
         PIL.Image.new("RGB", (5000, 1)),
     ):
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG")
+        image.save(buffer, "JPEG")
         yield base64.b64encode(buffer.getvalue()).decode()
     buffer = io.BytesIO()
     frames = [PIL.Image.new("P", (30, 30), number) for number in range(20)]
@@ -140,19 +140,19 @@ def files() -> Iterator[str]:
     yield base64.b64encode(b"II*\0" + b"\xff" * 60).decode()
 
 
-def with_picture(picture: str) -> Iterator[tuple[str, Any]]:
-    """Yield a request for every way a picture comes in by."""
-    part = {"type": "image_url", "image_url": {"url": picture}}
+def with_image(image: str) -> Iterator[tuple[str, Any]]:
+    """Yield a request for every way an image comes in by."""
+    part = {"type": "image_url", "image_url": {"url": image}}
     turns = [{"role": "user", "content": [part]}, {"role": "assistant", "content": "a"}]
     whole = chatml(("user", "<|image_pad|>what?"), ("assistant", "a"))
-    yield "/v1/rewards", {"items": [{"prompt": "x", "responses": ["a"], "images": [picture]}]}
+    yield "/v1/rewards", {"items": [{"prompt": "x", "responses": ["a"], "images": [image]}]}
     yield "/v1/rewards", {"items": [{"messages": turns}], "on_error": "null"}
     yield "/classify", {"messages": turns}
-    yield "/classify", {"text": whole, "image_data": picture}
+    yield "/classify", {"text": whole, "image_data": image}
     yield "/score", {"queries": {"content": [part]}, "documents": "a"}
-    yield "/get_reward", {"query": ["xa"], "prompts": ["x"], "images": [[picture]]}
-    yield "/v1/embeddings", {"input": [{"text": whole, "image": picture}]}
-    yield "/reward", {"prompt": "x", "response": "a", "images": [picture]}
+    yield "/get_reward", {"query": ["xa"], "prompts": ["x"], "images": [[image]]}
+    yield "/v1/embeddings", {"input": [{"text": whole, "image": image}]}
+    yield "/reward", {"prompt": "x", "response": "a", "images": [image]}
 
 
 def with_content(text: str) -> Iterator[tuple[str, Any]]:
@@ -172,8 +172,8 @@ def table() -> Iterator[tuple[str, bytes]]:
     for path in POSTS:
         for body in NOT_JSON:
             yield path, body
-    for picture in (*ADDRESSES, *files()):
-        for path, body in with_picture(picture):
+    for image in (*ADDRESSES, *files()):
+        for path, body in with_image(image):
             yield path, json.dumps(body).encode()
     for text in CONTENTS:
         for path, body in with_content(text):

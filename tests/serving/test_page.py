@@ -32,17 +32,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
         yield page
 
 
-def drop(page: chromium.Page, picture: str) -> None:
-    """Drop a picture of base64 on the page."""
+def drop(page: chromium.Page, image: str) -> None:
+    """Drop an image of base64 on the page."""
     page.run(
         f"""(() => {{
-            const bytes = Uint8Array.from(atob({json.dumps(picture)}), letter => letter.charCodeAt(0));
+            const bytes = Uint8Array.from(atob({json.dumps(image)}), letter => letter.charCodeAt(0));
             const files = new DataTransfer();
             files.items.add(new File([bytes], "cat.png", {{type: "image/png"}}));
             at("drop").dispatchEvent(new DragEvent("drop", {{dataTransfer: files, cancelable: true}}));
         }})()"""
     )
-    page.until("document.querySelector('#pictures img')?.naturalWidth > 0")
+    page.until("document.querySelector('#images img')?.naturalWidth > 0")
 
 
 def fill(page: chromium.Page, prompt: str, responses: list[str]) -> None:
@@ -60,20 +60,20 @@ def shown(page: chromium.Page) -> list[str]:
     return found
 
 
-def test_a_dropped_picture_is_scored_with_the_responses(
+def test_a_dropped_image_is_scored_with_the_responses(
     page: chromium.Page, vision: Client, vision_model: Path
 ) -> None:
     page.open(f"http://127.0.0.1:{vision.port}/")
     page.until("at('model').value === 'sees'")
-    picture = encoded(tiny.picture(84, 56))
-    drop(page, picture)
+    image = encoded(tiny.image(84, 56))
+    drop(page, image)
     responses = ["a cat sits", "a dog runs on the red mat"]
     fill(page, "what is shown?", responses)
     page.run("at('score').click()")
     page.until("document.querySelector('.row.best') !== null")
-    image = Image(base64.b64decode(picture))
+    shown_image = Image(base64.b64decode(image))
     [offline] = RewardModel.load(vision_model).score(
-        [Comparison("what is shown?", responses, images=[image])]
+        [Comparison("what is shown?", responses, images=[shown_image])]
     )
     assert shown(page) == [f"{reward:.4f}" for reward in offline]
     best = page.run("[...document.querySelectorAll('.row')].findIndex(own => own.classList.contains('best'))")

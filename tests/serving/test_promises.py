@@ -152,7 +152,7 @@ class TestThreeNothingIsFetched:
 
     def test_a_path_that_is_base64_too_is_not_opened(self, vision: Client, tmp_path: Path) -> None:
         target = tmp_path / "abcd"
-        tiny.picture().save(target, "PNG")
+        tiny.image().save(target, "PNG")
         reply = vision.rewards(item(images=[str(target)]))
         assert reply.code in ("image_not_base64", "image_not_usable")
 
@@ -186,7 +186,7 @@ class TestFourLimits:
     def test_pixels_are_counted_before_one_is_decoded(self, serve: Serve) -> None:
         engine = Echo()
         client = serve(Server([engine], Limits(image_pixels=10_000, request_pixels=15_000)))
-        small = encoded(tiny.picture(100, 100))
+        small = encoded(tiny.image(100, 100))
         bomb = png_that_declares(101, 100)
         assert client.rewards(item(images=[small])).status == 200
         assert client.rewards(item(images=[bomb])).code == "too_many_pixels"
@@ -286,18 +286,18 @@ class TestFivePlaceholders:
             assert (reply.status, reply.code) == (422, "image_placeholder_without_image")
 
     def test_an_image_without_a_place_is_refused_where_others_have_one(
-        self, vision: Client, picture: str
+        self, vision: Client, image: str
     ) -> None:
-        reply = vision.rewards(item("<image> what?", images=[picture] * 2))
+        reply = vision.rewards(item("<image> what?", images=[image] * 2))
         assert (reply.status, reply.code) == (422, "image_without_placeholder")
 
     def test_a_model_that_reads_texts_refuses_images(
-        self, tiny_models: dict[str, Path], picture: str, serve: Serve
+        self, tiny_models: dict[str, Path], image: str, serve: Serve
     ) -> None:
         from basereward.config import Component
 
         model = RewardModel.build(backbone=Component("causal-lm", {"model": str(tiny_models["llama"])}))
-        reply = serve(Server([ModelEngine("reads", model)])).rewards(item(images=[picture]))
+        reply = serve(Server([ModelEngine("reads", model)])).rewards(item(images=[image]))
         assert (reply.status, reply.code) == (422, "images_not_read")
 
 
@@ -479,34 +479,37 @@ class TestNineErrors:
 
 class TestTenSameScore:
     def test_rewards_are_those_of_offline_scoring(
-        self, vision: Client, vision_model: Path, picture: str
+        self, vision: Client, vision_model: Path, image: str
     ) -> None:
         model = RewardModel.load(vision_model)
-        image = Image(base64.b64decode(picture))
-        jpeg = encoded(tiny.picture(140, 84, seed=3), "JPEG")
+        shown = Image(base64.b64decode(image))
+        jpeg = encoded(tiny.image(140, 84, seed=3), "JPEG")
         turns = [
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": [
                 {"type": "text", "text": "first"},
-                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
                 {"type": "text", "text": "what is it?"},
             ]},
         ]  # fmt: skip
         offline = model.score(
             [
                 Comparison("what is shown?", RESPONSES),
-                Comparison("what is shown?", RESPONSES, images=[image]),
-                Comparison("<image> and <image>?", RESPONSES, images=[image, Image(base64.b64decode(jpeg))]),
+                Comparison("what is shown?", RESPONSES, images=[shown]),
+                Comparison("<image> and <image>?", RESPONSES, images=[shown, Image(base64.b64decode(jpeg))]),
                 Comparison(
-                    [Message("system", ("be brief",)), Message("user", ("first", image, "what is it?"))],
+                    [
+                        Message("system", ("be brief",)),
+                        Message("user", ("first", shown, "what is it?")),
+                    ],
                     RESPONSES,
                 ),
             ]
         )
         reply = vision.rewards(
             item("what is shown?", *RESPONSES, id="text"),
-            item("what is shown?", *RESPONSES, images=[picture]),
-            item("<image> and <image>?", *RESPONSES, images=[picture, f"data:image/jpeg;base64,{jpeg}"]),
+            item("what is shown?", *RESPONSES, images=[image]),
+            item("<image> and <image>?", *RESPONSES, images=[image, f"data:image/jpeg;base64,{jpeg}"]),
             item(turns, *RESPONSES),
         )
         data = reply.json["data"]
@@ -514,11 +517,11 @@ class TestTenSameScore:
         assert [own["id"] for own in data] == ["text", None, None, None]
 
     def test_requests_that_share_a_tree_get_the_rewards_they_get_alone(
-        self, vision_engine: ModelEngine, picture: str
+        self, vision_engine: ModelEngine, image: str
     ) -> None:
-        image = Image(base64.b64decode(picture))
+        shown = Image(base64.b64decode(image))
         alone = [
-            vision_engine.prepare(Comparison("what?", responses, images=[image]))
+            vision_engine.prepare(Comparison("what?", responses, images=[shown]))
             for responses in (RESPONSES[:2], RESPONSES[2:], RESPONSES[:1])
         ]
         assert len({one.prompt for one in alone}) == 1

@@ -148,7 +148,7 @@ class PrunesTooMuch(Tiny):
 
 
 class PassesOver(Tiny):
-    """Leaves pictures out without a word."""
+    """Leaves images out without a word."""
 
     def encode(self, comparison: Comparison) -> Tree:
         return super().encode(comparison.without_images())
@@ -158,7 +158,7 @@ class PassesOver(Tiny):
 
 
 class Shuffles(Tiny):
-    """Sees the mean of all pictures in the place of each."""
+    """Sees the mean of all images in the place of each."""
 
     def forward(self, forest: Forest) -> Tensor:
         media = {name: value.mean(0).expand_as(value) for name, value in forest.media.items()}
@@ -166,7 +166,7 @@ class Shuffles(Tiny):
 
 
 class StaysOut(Tiny):
-    """Takes no part in reading the pictures of others."""
+    """Takes no part in reading the images of others."""
 
     def forward(self, forest: Forest) -> Tensor:
         self.always_runs_vision = False
@@ -174,7 +174,7 @@ class StaysOut(Tiny):
 
 
 class KeepsTheFirst(Tiny):
-    """Keeps the patches of the first picture, and takes them for every other."""
+    """Keeps the patches of the first image, and takes them for every other."""
 
     kept: Tensor | None = None
     is_cached = False
@@ -328,17 +328,17 @@ MUTANTS = [
         f'hidden states where only the ends are read (forest.reads = "ends"): {DIFFER}',
     ),
     Mutant(
-        backbones.sees_or_refuses_pictures,
+        backbones.sees_or_refuses_images,
         PassesOver,
-        "it has no part that sees, but passes over a picture; raise DataError in encode",
+        "it has no part that sees, but passes over an image; raise DataError in encode",
     ),
     Mutant(
-        backbones.sees_or_refuses_pictures,
+        backbones.sees_or_refuses_images,
         Shuffles,
-        "the order of two pictures does not change the hidden states",
+        "the order of two images does not change the hidden states",
     ),
     Mutant(
-        backbones.takes_part_in_reading_pictures,
+        backbones.takes_part_in_reading_images,
         StaysOut,
         "no gradient of texts with always_runs_vision reaches projector.bias, projector.weight, vision.bias "
         "and others",

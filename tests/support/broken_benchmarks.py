@@ -29,10 +29,10 @@ class Shuffled(Comparisons):
 
 
 class Opens(Comparisons):
-    """Opens a picture before it is asked for."""
+    """Opens an image before it is asked for."""
 
     def comparisons(self) -> Any:
-        Comparison("p", ["a"], images=[b"no picture"]).images[0].open()
+        Comparison("p", ["a"], images=[b"no image"]).images[0].open()
         return super().comparisons()
 
 
@@ -131,9 +131,9 @@ class Empty(Comparisons):
 MUTANTS = [
     Mutant(benchmarks.has_a_fixed_order, Shuffled, "its comparisons differ from time to time", GIVEN),
     Mutant(
-        benchmarks.opens_no_picture,
+        benchmarks.opens_no_image,
         Opens,
-        "a picture was opened; a judge that needs none should not wait for them",
+        "an image was opened; a judge that needs none should not wait for them",
         GIVEN,
     ),
     Mutant(

@@ -23,9 +23,9 @@ def rows(directory: Path) -> Mapping[str, Any]:
     return {"path": str(write_lines(directory / "rows.jsonl", content))}
 
 
-def with_a_picture(directory: Path) -> Mapping[str, Any]:
-    """Write a row whose picture is none."""
-    (directory / "cat.png").write_text("no picture")
+def with_an_image(directory: Path) -> Mapping[str, Any]:
+    """Write a row whose image is none."""
+    (directory / "cat.png").write_text("no image")
     row = {"prompt": "p", "images": ["cat.png"], "responses": ["a", "b"], "ranks": [0, 1]}
     return {"path": str(write_lines(directory / "rows.jsonl", [row]))}
 
@@ -135,9 +135,9 @@ MUTANTS = [
     Mutant(
         datasets.yields_comparisons,
         NativeDataset,
-        "a picture of row # does not open: images: DIRECTORY/cat.png is no picture in PNG, JPEG, WEBP, GIF, "
+        "an image of row # does not open: images: DIRECTORY/cat.png is no image in PNG, JPEG, WEBP, GIF, "
         "BMP, TIFF, MPO, PPM",
-        with_a_picture,
+        with_an_image,
     ),
     Mutant(datasets.has_a_fixed_order, Shuffled, "two of it, made alike differ in row #", rows),
     Mutant(datasets.reads_alike_twice, ReadOnce, "two passes yield # and # comparisons", rows),

@@ -37,8 +37,8 @@ class FirstCountsMore(Mean):
 class AsksByPlace(Routed):
     """Takes the first member for the one that reads text, wherever it stands."""
 
-    def asks(self, comparison: Any, reads_pictures: Sequence[bool]) -> list[bool]:
-        first = [place == 0 for place in range(len(reads_pictures))]
+    def asks(self, comparison: Any, reads_images: Sequence[bool]) -> list[bool]:
+        first = [place == 0 for place in range(len(reads_images))]
         return [not each for each in first] if comparison.images else first
 
 
@@ -80,8 +80,8 @@ class SaysScaleFree(Mean):
 class AsksNobody(Routed):
     """Has nobody to ask where no member reads text alone."""
 
-    def asks(self, comparison: Any, reads_pictures: Sequence[bool]) -> list[bool]:
-        return [not reads for reads in reads_pictures]
+    def asks(self, comparison: Any, reads_images: Sequence[bool]) -> list[bool]:
+        return [not reads for reads in reads_images]
 
 
 class Guesses(Mean):

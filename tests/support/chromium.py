@@ -74,7 +74,7 @@ class Page:
         )
 
     def screenshot(self, width: int, height: int) -> bytes:
-        """Return a picture of the page as PNG."""
+        """Return an image of the page as PNG."""
         import base64
 
         self.call(

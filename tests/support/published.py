@@ -11,15 +11,15 @@ from typing import Any
 from PIL import Image as Pillow
 
 
-def picture(colour: str = "red") -> bytes:
+def image(colour: str = "red") -> bytes:
     """Return a small PNG file."""
     buffer = io.BytesIO()
     Pillow.new("RGB", (8, 8), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-INSIDE = {"bytes": picture(), "path": "cat.png"}
-"""A picture as Parquet files of the hub hold it."""
+INSIDE = {"bytes": image(), "path": "cat.png"}
+"""An image as Parquet files of the hub hold it."""
 
 
 @dataclass(frozen=True)
@@ -449,10 +449,10 @@ def write_rows(path: Path, rows: list[Any], container: str) -> Path:
 
 
 def write_set(directory: Path, name: str) -> Path:
-    """Write the rows of a data set, and the picture that they name."""
+    """Write the rows of a data set, and the image that they name."""
     directory.mkdir(exist_ok=True)
     published = SETS[name]
-    picture_file = directory / ("images/cat.png" if name == "mm-rlhf" else "cat.png")
-    picture_file.parent.mkdir(exist_ok=True)
-    picture_file.write_bytes(picture())
+    image_file = directory / ("images/cat.png" if name == "mm-rlhf" else "cat.png")
+    image_file.parent.mkdir(exist_ok=True)
+    image_file.write_bytes(image())
     return write_rows(directory / f"data.{published.container}", published.rows, published.container)

@@ -243,7 +243,7 @@ def _train(
 
         return wrapped
 
-    # Before each of these: all that reaches the disk, and every step of the optimiser.
+    # Before each of these: all that reaches the disk, and every step of the optimizer.
     moments: list[tuple[Any, str]] = [
         (os, "fsync"),
         (os, "replace"),

@@ -138,10 +138,10 @@ def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.002)
 
 
-def encoded(picture: Any, format: str = "PNG") -> str:
-    """Return a picture's file as base64."""
+def encoded(image: Any, format: str = "PNG") -> str:
+    """Return an image's file as base64."""
     buffer = io.BytesIO()
-    picture.save(buffer, format)
+    image.save(buffer, format)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

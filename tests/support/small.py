@@ -13,7 +13,7 @@ from layouts import write_lines, write_list, write_parquet
 from basereward.plugins import builtin
 from basereward.testing.subject import Options
 
-PNG = published.picture()
+PNG = published.image()
 
 
 def options() -> dict[str, Options]:

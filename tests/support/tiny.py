@@ -168,7 +168,7 @@ def save_internvl(directory: Path, kind: str = "internvl-qwen2", seed: int = 0) 
     words.add_special_tokens({"additional_special_tokens": [*SPECIAL[1:3], *INTERNVL_TOKENS]})
     words.chat_template = INTERNVL_TEMPLATE
     vision = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    # Published towers add a tenth of each layer at first; this one all, or pictures would look alike.
+    # Published towers add a tenth of each layer at first; this one all, or images would look alike.
     vision |= {"image_size": 56, "patch_size": 14, "layer_scale_init_value": 1.0, "initializer_range": 0.1}
     config = InternVLConfig(
         text_config=text_config(model_type=kind.removeprefix("internvl-")),
@@ -182,8 +182,8 @@ def save_internvl(directory: Path, kind: str = "internvl-qwen2", seed: int = 0) 
     return directory
 
 
-def picture(width: int = 56, height: int = 56, seed: int = 0) -> Pillow.Image:
-    """Return a picture of coloured noise."""
+def image(width: int = 56, height: int = 56, seed: int = 0) -> Pillow.Image:
+    """Return an image of coloured noise."""
     chance = random.Random(seed)
     return Pillow.frombytes("RGB", (width, height), chance.randbytes(width * height * 3))
 
@@ -205,7 +205,7 @@ def comparisons(*, images: bool = True) -> list[Comparison]:
         Comparison(
             sentence(number, 3 + 5 * number),
             [sentence(10 * number + offset, 1 + 3 * offset + number) for offset in range(2 + number % 3)],
-            images=[picture(*shape) for shape in shapes],
+            images=[image(*shape) for shape in shapes],
             ranks=list(range(2 + number % 3)),
             id=f"row-{number}",
         )

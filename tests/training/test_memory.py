@@ -37,7 +37,7 @@ def test_streaming_ten_times_the_rows_takes_no_more_memory(memory: ModuleType, t
 
 
 def test_a_parquet_file_larger_than_the_memory_limit_is_streamed(memory: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "pictures.parquet"
+    path = tmp_path / "images.parquet"
     memory.write_parquet(path, 4_500, 100_000)
     assert path.stat().st_size > 420 * memory.MEGABYTE
     found = memory.measure(path, streaming=True, window=64, limit_mb=300)
@@ -58,6 +58,6 @@ def test_a_million_rows_take_no_more_memory_than_a_hundredth_of_them(
 
 @pytest.mark.slow
 def test_the_memory_limit_keeps_a_larger_file_from_being_held(memory: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "pictures.parquet"
+    path = tmp_path / "images.parquet"
     memory.write_parquet(path, 4_500, 100_000)
     assert memory.measure(path, streaming=False, window=64, limit_mb=300)["failed"] == "out of memory"

@@ -84,7 +84,7 @@ def test_decay_pulls_matrices_towards_zero_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimiser_learns(name: str) -> None:
+def test_every_optimizer_learns(name: str) -> None:
     model = network()
     optimizer = optimizer_of(model, name)
     assert take_steps(model, optimizer, 40) < 0.5 * take_steps(network(), optimizer_of(network(), name), 1)

@@ -202,19 +202,19 @@ def test_fifty_kills_are_followed_by_fifty_exact_resumes(setting: Setting) -> No
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_rows_with_pictures_and_rows_without_may_meet_in_one_step(
+def test_rows_with_images_and_rows_without_may_meet_in_one_step(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    picture = tmp_path / "picture.png"
-    Pillow.new("RGB", (56, 56), "red").save(picture)
+    image = tmp_path / "image.png"
+    Pillow.new("RGB", (56, 56), "red").save(image)
     content = runs.rows(8, seed=5)
     for row in content[::2]:
-        row["prompt"], row["images"] = f"<image>{row['prompt']}", ["picture.png"]
+        row["prompt"], row["images"] = f"<image>{row['prompt']}", ["image.png"]
     rows = runs.write_rows(tmp_path / "train.jsonl", content)
     model = tiny_models["qwen2_5_vl"]
 
     def config(name: str) -> RunConfig:
-        # With two rows a step in two processes, one often has the picture and the other none.
+        # With two rows a step in two processes, one often has the image and the other none.
         settings: dict[str, Any] = {"batch_size": 2, "log_every": 1, "parallel": kind}
         backbone = Component("qwen-vl", {"model": str(model)})
         return runs.config(tmp_path / name, model, rows, rows, backbone=backbone, **settings)

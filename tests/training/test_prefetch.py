@@ -92,7 +92,11 @@ def test_a_thread_prepares_one_batch_ahead_and_no_more() -> None:
     next(found).settle()
     assert prepared == [(str(number), False) for number in range(4)]
     found.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("basereward")]
+    assert not [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith(("basereward-prepare", "basereward-batches"))
+    ]
 
 
 def test_a_mistake_in_preparing_is_not_taken_for_a_bad_row() -> None:

@@ -1,4 +1,4 @@
-"""The log of a run, its sums, and its picture."""
+"""The log of a run, its sums, and its image."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_without_tensorboard_and_matplotlib_one_line_says_so(
     assert len(lines(tmp_path)) == 1
 
 
-def test_a_picture_is_drawn_of_any_log(tmp_path: Path) -> None:
+def test_an_image_is_drawn_of_any_log(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").touch()
     assert draw_course(tmp_path) == tmp_path / "plots" / "training.png"
     log = RunLog(tmp_path, PluginManager())

@@ -397,7 +397,7 @@ def test_nothing_is_prepared_while_the_model_is_evaluated(
     encode = CausalLM.encode
 
     def noting(self: CausalLM, comparison: Comparison) -> Tree:
-        # A backbone's `encode` may depend on the mode, as one does that draws views of pictures in training.
+        # A backbone's `encode` may depend on the mode, as one does that draws views of images in training.
         time.sleep(0.02)  # so that both threads are at it for long
         if threading.current_thread().name.startswith("basereward-prepare"):  # for training
             modes.append(self.training)

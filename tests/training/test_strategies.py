@@ -29,7 +29,7 @@ def lm(tiny_models: dict[str, Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def start(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a saved model that reads pictures, for runs to start from."""
+    """Return a saved model that reads images, for runs to start from."""
     torch.manual_seed(0)
     place = tmp_path_factory.mktemp("start") / "model"
     RewardModel.build(backbone=Component("qwen-vl", {"model": str(tiny_models["qwen2_5_vl"])})).save(place)
@@ -37,12 +37,12 @@ def start(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return rows with pictures."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return rows with images."""
+    root = tmp_path_factory.mktemp("images")
     rows = runs.rows(4, seed=1)
     for number, row in enumerate(rows):
-        tiny.picture(seed=number).save(root / f"{number}.png")
+        tiny.image(seed=number).save(root / f"{number}.png")
         row["images"] = [f"{number}.png"]
     return runs.write_rows(root / "train.jsonl", rows)
 
@@ -76,12 +76,12 @@ def moved(start: Path, run: RunConfig) -> set[str]:
     ids=str,
 )
 def test_what_is_not_trained_stays_byte_for_byte_and_the_rest_moves(
-    start: Path, pictures: Path, tmp_path: Path, settings: dict[str, Any], expected: set[str]
+    start: Path, images: Path, tmp_path: Path, settings: dict[str, Any], expected: set[str]
 ) -> None:
     run = runs.config(
         tmp_path / "run",
         start,
-        pictures,
+        images,
         init=str(start),
         backbone=Component("qwen-vl"),
         max_steps=2,

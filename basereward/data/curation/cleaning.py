@@ -1,4 +1,4 @@
-"""Steps that clean: empty, identical and overlong rows, and pictures' marks spelled otherwise."""
+"""Steps that clean: empty, identical and overlong rows, and images' marks spelled otherwise."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SPELLINGS = re.compile(
     r"|<IMG_CONTEXT>|\[IMG\]",
     re.IGNORECASE,
 )
-"""Marks for pictures in the prompts of LLaVA, InternVL, InternLM-XComposer, Phi, Llama and Qwen data."""
+"""Marks for images in the prompts of LLaVA, InternVL, InternLM-XComposer, Phi, Llama and Qwen data."""
 
 
 class DropEmpty(Step):
-    """Drop rows with a prompt of no text, picture or video, or with a response that is too short.
+    """Drop rows with a prompt of no text, image or video, or with a response that is too short.
 
     Args:
         min_characters: What a response needs besides white space; one that has none at all is refused when it
@@ -72,7 +72,7 @@ class DropIdentical(Step):
 
 
 class DropTooLong(Step):
-    """Drop rows with more text or pictures than a bound.
+    """Drop rows with more text or images than a bound.
 
     Args:
         max_prompt_characters: Of all messages together.
@@ -105,18 +105,18 @@ class DropTooLong(Step):
         ]
         for field, value, limit in facts:
             if value > limit:
-                what = "pictures" if field == "images" else "characters"
-                kind = "too many pictures" if field == "images" else f"long {field.partition('s[')[0]}"
+                what = "images" if field == "images" else "characters"
+                kind = "too many images" if field == "images" else f"long {field.partition('s[')[0]}"
                 return DataError(f"{kind}: {value:,} {what}, at most {limit:,}", field=field)
         return comparison
 
 
 class Placeholders(Step):
-    """Read other spellings of `<image>`, and take marks for pictures out of texts that show none.
+    """Read other spellings of `<image>`, and take marks for images out of texts that show none.
 
-    A row whose pictures stand before the text, for want of `<image>`, gets them to its marks if there are as
+    A row whose images stand before the text, for want of `<image>`, gets them to its marks if there are as
     many of one as of the other. All other marks, in prompts and responses, are removed with the line break
-    that follows them: a tokenizer would take them for pictures.
+    that follows them: a tokenizer would take them for images.
     """
 
     name = "placeholders"
@@ -160,7 +160,7 @@ def _without_marks(text: str) -> str:
 
 
 def _leads(comparison: Comparison) -> bool:
-    """Tell whether all pictures stand at the head of the first message that has one."""
+    """Tell whether all images stand at the head of the first message that has one."""
     message = next((message for message in comparison.prompt if message.images), None)
     if message is None:
         return False

@@ -1,4 +1,4 @@
-"""Contamination: which rows to train on share a picture or a question with a benchmark."""
+"""Contamination: which rows to train on share an image or a question with a benchmark."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from basereward.media.image import Image
 from basereward.plugins.options import Component
 from basereward.plugins.plugin_manager import PluginManager
 
-SAME_PICTURE, LIKE_PICTURE, SAME_QUESTION = "same picture", "similar picture", "same question"
+SAME_IMAGE, LIKE_IMAGE, SAME_QUESTION = "same image", "similar image", "same question"
 
 
 @dataclass
 class Index:
-    """The pictures and questions of benchmarks.
+    """The images and questions of benchmarks.
 
     Args:
-        max_distance: Bits of 192 by which perceptual hashes of the same picture may differ.
+        max_distance: Bits of 192 by which perceptual hashes of the same image may differ.
 
     Attributes:
         num_rows: Benchmark rows that were added.
-        num_unopened: Pictures that could not be compared, since they are missing or damaged.
+        num_unopened: Images that could not be compared, since they are missing or damaged.
     """
 
     max_distance: int | None
@@ -68,17 +68,17 @@ class Index:
         """Return what a row shares with a benchmark, each kind with the first row there that has it.
 
         Raises:
-            DataError: When a picture of the row can't be opened.
+            DataError: When an image of the row can't be opened.
         """
         found: dict[str, str] = {}
         for image in comparison.images:
             if image.digest in self._digests:
-                found.setdefault(SAME_PICTURE, self._digests[image.digest])
+                found.setdefault(SAME_IMAGE, self._digests[image.digest])
             elif self.max_distance is not None and (near := self._near.find(self._hash(image))):
-                found.setdefault(LIKE_PICTURE, near[0])
+                found.setdefault(LIKE_IMAGE, near[0])
         for video in comparison.videos:
             if video.digest in self._digests:
-                found.setdefault(SAME_PICTURE, self._digests[video.digest])
+                found.setdefault(SAME_IMAGE, self._digests[video.digest])
         question = question_of(comparison)
         if question and (label := self._questions.get(key_of([question]))):
             found[SAME_QUESTION] = label
@@ -91,9 +91,9 @@ class Index:
 
 
 class Contamination(Step):
-    """Drop rows that share a picture or a question with a benchmark.
+    """Drop rows that share an image or a question with a benchmark.
 
-    Pictures are compared by SHA-256 of their files and by perceptual hash, questions by their words: what the
+    Images are compared by SHA-256 of their files and by perceptual hash, questions by their words: what the
     user says, without case and punctuation.
 
     Args:
@@ -101,10 +101,10 @@ class Contamination(Step):
         benchmarks: Benchmarks by name, each with its `path` and options.
         data: Files or directories in our own format or TRL's that are to be kept apart from, besides.
         drop: Which rows: those that share "any" of both, an "image", a "question", or "both" of them where
-            the row has a picture. A question alone counts only if it has `min_question_words`, since "What
+            the row has an image. A question alone counts only if it has `min_question_words`, since "What
             is this?" is asked everywhere.
         min_question_words: See above.
-        max_distance: Bits of 192 by which perceptual hashes of the same picture may differ; None to compare
+        max_distance: Bits of 192 by which perceptual hashes of the same image may differ; None to compare
             files only, which is much faster.
     """
 
@@ -141,13 +141,13 @@ class Contamination(Step):
         except DataError as error:
             return unopened(error)
         kinds = [kind for kind in matches if self._counts(kind, comparison)]
-        shares_picture = any(kind != SAME_QUESTION for kind in kinds)
+        shares_image = any(kind != SAME_QUESTION for kind in kinds)
         shares_question = SAME_QUESTION in kinds
         drops = {
             "any": bool(kinds),
-            "image": shares_picture,
+            "image": shares_image,
             "question": shares_question,
-            "both": shares_question and (shares_picture or not comparison.images),
+            "both": shares_question and (shares_image or not comparison.images),
         }[self.drop]
         if not drops:
             return comparison
@@ -155,7 +155,7 @@ class Contamination(Step):
         return DataError(f"{' and '.join(kinds)}: as in {', '.join(labels)}")
 
     def _counts(self, kind: str, comparison: Comparison) -> bool:
-        """Tell whether a match counts; along with a picture, a short question does too."""
+        """Tell whether a match counts; along with an image, a short question does too."""
         if kind != SAME_QUESTION or (self.drop == "both" and comparison.images):
             return True
         return len(question_of(comparison).split()) >= self.min_question_words

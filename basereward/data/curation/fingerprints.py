@@ -1,4 +1,4 @@
-"""Fingerprints by which texts and pictures are told to be the same, or nearly."""
+"""Fingerprints by which texts and images are told to be the same, or nearly."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def key_of(texts: Iterable[str]) -> bytes:
 
 
 def perceptual_hash(image: Image) -> int:
-    """Return 192 bits that stay nearly the same when a picture is scaled or compressed.
+    """Return 192 bits that stay nearly the same when an image is scaled or compressed.
 
     On a grid of 9 x 9 brightnesses, whether it gets darker to the right, and downwards; on one of 4 x 4
     colours, whether there is more or less blue, and red, than in grey. Flat areas give zeros, not noise.
 
     Raises:
-        DataError: When the picture can't be opened.
+        DataError: When the image can't be opened.
     """
     import PIL.Image
 

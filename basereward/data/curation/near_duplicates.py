@@ -1,4 +1,4 @@
-"""Steps against repetition: rows that are nearly the same, and pictures that are in very many rows."""
+"""Steps against repetition: rows that are nearly the same, and images that are in very many rows."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SEED = 42
 class NearDuplicates(Step):
     """Of rows that are the same, or nearly, keep the first.
 
-    The same are rows with the same pictures, prompts and responses, letter case and white space aside. Nearly
-    the same are rows with the same pictures and the same words in the prompt whose responses, those of equal
+    The same are rows with the same images, prompts and responses, letter case and white space aside. Nearly
+    the same are rows with the same images and the same words in the prompt whose responses, those of equal
     rank with each other, share most of their runs of three words: MinHash estimates the Jaccard index.
 
     Args:
         threshold: Jaccard index from which on texts are nearly the same; 1 for rows that are the same only.
-        by: "row" as above; "prompt" to keep one row of each prompt, near ones included, with its pictures.
-        max_distance: Bits of 192 by which perceptual hashes of the same picture may differ; None to take
-            pictures for the same if their files are.
+        by: "row" as above; "prompt" to keep one row of each prompt, near ones included, with its images.
+        max_distance: Bits of 192 by which perceptual hashes of the same image may differ; None to take
+            images for the same if their files are.
     """
 
     name = "near-duplicates"
@@ -51,31 +51,31 @@ class NearDuplicates(Step):
             raise ConfigError(f"threshold is {threshold:g}; it is above 0, and at most 1")
         self.threshold = threshold
         self.by = by
-        self.pictures = Pictures(max_distance)
+        self.images = Images(max_distance)
         self.reset()
 
     def reset(self) -> None:
         """Forget all rows."""
-        self.pictures.reset()
+        self.images.reset()
         self._same: dict[bytes, str] = {}
         self._near = None if self.threshold == 1 else _near_index(self.threshold)
 
     def __call__(self, comparison: Comparison) -> Comparison | DataError:
         """Drop or keep."""
         try:
-            pictures = [self.pictures.name_of(image) for image in comparison.images]
-            pictures += [video.digest for video in comparison.videos]
+            images = [self.images.name_of(image) for image in comparison.images]
+            images += [video.digest for video in comparison.videos]
         except DataError as error:
             return unopened(error)
         texts = [f"{message.role} {collapsed(message.text)}" for message in comparison.prompt]
         if self.by == "row":
             texts += sorted(f"{place} {collapsed(text)}" for place, text in _placed(comparison))
-        key = key_of([*pictures, *texts])
+        key = key_of([*images, *texts])
         if key in self._same:
             return DataError(f"same row: as {self._same[key]}")
         name = place_text(comparison)
         if self._near is not None:
-            hashes = _min_hash(self._tokens(comparison, pictures))
+            hashes = _min_hash(self._tokens(comparison, images))
             near = self._near.get_duplicates(hashes)
             if near:
                 return DataError(f"nearly the same row: as {min(near)[_DIGITS:]}")
@@ -83,24 +83,24 @@ class NearDuplicates(Step):
         self._same[key] = name
         return comparison
 
-    def _tokens(self, comparison: Comparison, pictures: list[str]) -> list[str]:
-        """Return what two rows have to share most of; tokens of rows with other pictures are all others."""
+    def _tokens(self, comparison: Comparison, images: list[str]) -> list[str]:
+        """Return what two rows have to share most of; tokens of rows with other images are all others."""
         if self.by == "prompt":
-            group = key_of(pictures).hex()
+            group = key_of(images).hex()
             texts = [(message.role, message.text) for message in comparison.prompt]
         else:
-            group = key_of([*pictures, question_of(comparison)]).hex()
+            group = key_of([*images, question_of(comparison)]).hex()
             texts = [(str(place), text) for place, text in _placed(comparison)]
         return [f"{group} {kind} {shingle}" for kind, text in texts for shingle in shingles(text)]
 
 
 class MaxPerImage(Step):
-    """Keep at most some rows of each picture; rows without pictures stay.
+    """Keep at most some rows of each image; rows without images stay.
 
     Args:
         num_rows: How many.
-        max_distance: Bits of 192 by which perceptual hashes of the same picture may differ; None to take
-            pictures for the same if their files are.
+        max_distance: Bits of 192 by which perceptual hashes of the same image may differ; None to take
+            images for the same if their files are.
     """
 
     name = "max-per-image"
@@ -110,31 +110,31 @@ class MaxPerImage(Step):
         if num_rows < 1:
             raise ConfigError(f"num_rows is {num_rows}; it is at least 1")
         self.num_rows = num_rows
-        self.pictures = Pictures(max_distance)
+        self.images = Images(max_distance)
         self.reset()
 
     def reset(self) -> None:
         """Forget all rows."""
-        self.pictures.reset()
+        self.images.reset()
         self._counts: Counter[str] = Counter()
 
     def __call__(self, comparison: Comparison) -> Comparison | DataError:
         """Drop or keep."""
         try:
-            pictures = {self.pictures.name_of(image) for image in comparison.images}
+            images = {self.images.name_of(image) for image in comparison.images}
         except DataError as error:
             return unopened(error)
-        if any(self._counts[picture] >= self.num_rows for picture in pictures):
-            return DataError(f"picture in {self.num_rows} earlier rows", field="images")
-        self._counts.update(pictures)
+        if any(self._counts[image] >= self.num_rows for image in images):
+            return DataError(f"image in {self.num_rows} earlier rows", field="images")
+        self._counts.update(images)
         return comparison
 
 
-class Pictures:
-    """Names of pictures: one name for all that count as the same picture.
+class Images:
+    """Names of images: one name for all that count as the same image.
 
     Args:
-        max_distance: Bits by which perceptual hashes of the same picture may differ; None for same files.
+        max_distance: Bits by which perceptual hashes of the same image may differ; None for same files.
     """
 
     def __init__(self, max_distance: int | None) -> None:
@@ -142,15 +142,15 @@ class Pictures:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
+        """Forget all images."""
         self._index = PerceptualIndex(self.max_distance or 0)
         self._names: dict[str, str] = {}
 
     def name_of(self, image: Image) -> str:
-        """Return the digest of the first picture that counts as the same.
+        """Return the digest of the first image that counts as the same.
 
         Raises:
-            DataError: When the picture can't be read, or opened where that is needed.
+            DataError: When the image can't be read, or opened where that is needed.
         """
         digest = image.digest
         if self.max_distance is None:
@@ -165,8 +165,8 @@ class Pictures:
 
 
 def unopened(error: DataError) -> DataError:
-    """Return the reason to drop a row whose picture can't be compared."""
-    return DataError(f"picture can't be opened: {error.reason}", field="images")
+    """Return the reason to drop a row whose image can't be compared."""
+    return DataError(f"image can't be opened: {error.reason}", field="images")
 
 
 def place_text(comparison: Comparison) -> str:

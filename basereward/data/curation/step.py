@@ -32,7 +32,7 @@ class Step(abc.ABC):
 
 
 def with_prompt(comparison: Comparison, prompt: Iterable[Message]) -> Comparison:
-    """Return the comparison with other messages, pictures included."""
+    """Return the comparison with other messages, images included."""
     return _rebuilt(comparison, prompt, range(len(comparison.responses)), comparison.responses)
 
 

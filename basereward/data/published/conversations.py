@@ -23,8 +23,8 @@ class ShareGPT(FileDataset):
     - LLaMA-Factory: `conversations` of `{"from", "value"}`, `chosen` and `rejected` as one such turn or a
       text, `system`, `images`, `videos`.
     - ms-swift: `messages` of `{"role", "content"}` whose last is the better answer, and `rejected_response`;
-      or `rejected_messages`, the whole conversation again. `rejected_images` must be the pictures of
-      `images`: a response has no pictures of its own.
+      or `rejected_messages`, the whole conversation again. `rejected_images` must be the images of
+      `images`: a response has no images of its own.
     """
 
     def own_row(self, row: Row, directory: Path) -> Row:
@@ -46,7 +46,7 @@ class ShareGPT(FileDataset):
         images = as_list(row.get("images") if row.get("image") is None else row["image"])
         if row.get("rejected_images") and as_list(row["rejected_images"]) != images:
             raise DataError(
-                "differ from images, but a response has no pictures of its own", field="rejected_images"
+                "differ from images, but a response has no images of its own", field="rejected_images"
             )
         if not prompt:
             raise DataError("there is no turn before the answer", field=field)
@@ -64,7 +64,7 @@ class ShareGPT(FileDataset):
 class MMIF(ShareGPT):
     """MM-IFDPO-23k (arXiv 2504.07957): the DPO file of `ChrisDing1105/MMIF-23k`, a JSON list.
 
-    Turns name no speaker; each row has one picture, whatever its marks say.
+    Turns name no speaker; each row has one image, whatever its marks say.
     """
 
     name = "mmif"
@@ -78,7 +78,7 @@ class MMIF(ShareGPT):
 class POVID(FileDataset):
     """POVID (arXiv 2402.11411): `YiyangAiLab/POVID_preference_data_for_VLLMs`, a JSON list.
 
-    The better answer ends `conversations`, the worse one `rejected_conversations`. The pictures are COCO's.
+    The better answer ends `conversations`, the worse one `rejected_conversations`. The images are COCO's.
     """
 
     name = "povid"
@@ -173,7 +173,7 @@ class OpenRLHF(FileDataset):
         prompt_key: Column of the prompt; None where both responses begin with it.
         chosen_key: Column of the better response.
         rejected_key: Column of the worse one.
-        images_key: Column of the pictures.
+        images_key: Column of the images.
         source: As of every data set of files, and so on.
         split: Likewise.
         config: Likewise.
@@ -213,7 +213,7 @@ class OpenRLHF(FileDataset):
 
 
 def _remarked(turns: Sequence[Row], images: Sequence[Any]) -> list[Row]:
-    """Take out the marks of pictures of a conversation, unless there are as many as pictures."""
+    """Take out the marks of images of a conversation, unless there are as many as images."""
     texts = [turn["content"] for turn in turns if isinstance(turn["content"], str)]
     if sum(text.count(PLACEHOLDER) for text in texts) == len(images) or not images:
         return list(turns)

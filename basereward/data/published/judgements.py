@@ -114,9 +114,9 @@ ANSWER: Final = re.compile(r"<answer>\s*([12])\s*</answer>")
 class R1RewardRL(FileDataset):
     """R1-Reward's data for reinforcement learning (arXiv 2505.02835): `yifanzhang114/R1-Reward-RL`.
 
-    `message` is JSON text of a chat that holds pictures and, under `[Response 1]` and `[Response 2]`, both
+    `message` is JSON text of a chat that holds images and, under `[Response 1]` and `[Response 2]`, both
     responses; `question` is the question, `answer` a list of `<answer>1</answer>` or `<answer>2</answer>`.
-    The paths of the pictures are those of its authors: put the pictures beside the file and adapt them, as
+    The paths of the images are those of its authors: put the images beside the file and adapt them, as
     their README says.
     """
 

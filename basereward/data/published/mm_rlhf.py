@@ -34,7 +34,7 @@ class MMRLHF(GroupedDataset):
         return [path / PAIRS] if (path / PAIRS).is_file() else files_of(path, split=split)
 
     def key(self, row: Row) -> Any:
-        """Return prompt and pictures."""
+        """Return prompt and images."""
         return (row["prompt"], str(row.get("image")), str(row.get("video")))
 
     def own_row(self, row: Row, directory: Path) -> Row:
@@ -92,7 +92,7 @@ def _critiques(texts: list[Any]) -> Row:
 
 
 def _beside(name: Any, directory: Path) -> Any:
-    """Return where a picture or folder of frames is: the hub's copy lacks the folder of the category."""
+    """Return where an image or folder of frames is: the hub's copy lacks the folder of the category."""
     if not isinstance(name, str):
         return name
     places = (name, f"images/{name}", f"images/{os.path.basename(name)}")

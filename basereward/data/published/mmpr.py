@@ -1,4 +1,4 @@
-"""MMPR: a file that lists many files, each with its own directory of pictures."""
+"""MMPR: a file that lists many files, each with its own directory of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ META = "meta.json"
 class MMPR(QuestionDataset):
     """MMPR v1.2 (arXiv 2411.10442): `OpenGVLab/MMPR-v1.2`, unpacked; its `meta.json` or the directory of it.
 
-    `meta.json` names for each part the JSONL file and the directory that its pictures' paths start from. Rows
+    `meta.json` names for each part the JSONL file and the directory that its images' paths start from. Rows
     have `image` (a path, a list of paths, or none), `question`, `chosen`, `rejected`. The part's name becomes
     `meta.part`; `repeat_time` is a mixture's matter and passed over. A single JSONL file is read too.
     """
@@ -42,7 +42,7 @@ class MMPR(QuestionDataset):
         return list(self.parts)
 
     def finished(self, own: Row, file: Path, line: int) -> Comparison | DataError:
-        """Return a row as a comparison, its pictures' paths starting from the root of its part."""
+        """Return a row as a comparison, its images' paths starting from the root of its part."""
         if file in self.parts:
             part, root = self.parts[file]
             images = [f"{root}/{image}" if isinstance(image, str) else image for image in own["images"]]

@@ -27,7 +27,7 @@ class QuestionDataset(FileDataset):
 
 
 def question_row(row: Row) -> Row:
-    """Return a row of `question`, `chosen`, `rejected` and pictures in our own format.
+    """Return a row of `question`, `chosen`, `rejected` and images in our own format.
 
     Raises:
         DataError: Naming the field that is missing or wrong.
@@ -42,7 +42,7 @@ def question_row(row: Row) -> Row:
 
 
 class RLAIFV(QuestionDataset):
-    """RLAIF-V (arXiv 2405.17220): `openbmb/RLAIF-V-Dataset`, Parquet with the pictures inside."""
+    """RLAIF-V (arXiv 2405.17220): `openbmb/RLAIF-V-Dataset`, Parquet with the images inside."""
 
     name = "rlaif-v"
     kept = ("ds_name", "origin_dataset", "origin_split", "image_path")
@@ -67,7 +67,7 @@ class OmniAlignVDPO(QuestionDataset):
     """OmniAlign-V-DPO (arXiv 2502.18411): JSONL of `question`, `chosen`, `rejected`, `image`.
 
     The card does not document the rows; this is the format of InternVL's trainer, for which they were made.
-    The pictures come as a tar archive: unpack it beside the JSONL.
+    The images come as a tar archive: unpack it beside the JSONL.
     """
 
     name = "omnialign-v-dpo"

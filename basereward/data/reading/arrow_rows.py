@@ -19,7 +19,7 @@ FILE_MAGIC = b"ARROW1"
 """What Parquet, Arrow's stream (`Dataset.save_to_disk`) and Arrow's file format begin with."""
 
 BATCH_ROWS = 32
-"""Rows of a table in memory at once: each may hold pictures of some megabytes."""
+"""Rows of a table in memory at once: each may hold images of some megabytes."""
 
 
 def is_table(magic: bytes) -> bool:

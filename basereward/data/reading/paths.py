@@ -55,7 +55,7 @@ def local_path(path: str | Path) -> Path:
 
 
 def media_root(path: Path) -> Path:
-    """Return the directory that a data set's pictures must lie in.
+    """Return the directory that a data set's images must lie in.
 
     A download of the hub's consists of links to its files, so there it is the directory of both.
     """

@@ -1,6 +1,6 @@
 """What every benchmark does: rows in their official layout, and the official metric of rewards.
 
-Letters: K comparisons, N responses of the largest comparison, P pairs.
+Shapes: K comparisons, N responses of the largest comparison, P pairs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the metrics need of a comparison, without its pictures and texts.
+    """What the metrics need of a comparison, without its images and texts.
 
     Attributes:
         id: The comparison's.
@@ -150,7 +150,7 @@ class Benchmark(FileDataset):
 
     Args:
         path: The annotation file; the directory that the benchmark was downloaded to; or its id on the hub.
-        pictures: The directory that paths of pictures start from, if they don't lie beside the annotation.
+        images: The directory that paths of images start from, if they don't lie beside the annotation.
     """
 
     name: ClassVar[str]
@@ -164,10 +164,10 @@ class Benchmark(FileDataset):
     ties: ClassVar[str] = "equal rewards count as wrong"
     """What the official metric does with equal rewards."""
 
-    def __init__(self, path: str | Path, *, pictures: Path | None = None) -> None:
-        roots = () if pictures is None else (str(pictures),)
+    def __init__(self, path: str | Path, *, images: Path | None = None) -> None:
+        roots = () if images is None else (str(images),)
         super().__init__(self._found(local_path(path)), media_roots=roots)
-        self.pictures = self.path.parent if pictures is None else pictures
+        self.images = self.path.parent if images is None else images
 
     @abc.abstractmethod
     def measures(self, scored: Scored) -> Mapping[str, Measure]:
@@ -214,15 +214,15 @@ class Benchmark(FileDataset):
             )
         return path
 
-    def picture(self, name: str, *folders: str) -> Path:
-        """Return where a picture lies that the annotation names; it is opened, and missed, only when needed.
+    def image(self, name: str, *folders: str) -> Path:
+        """Return where an image lies that the annotation names; it is opened, and missed, only when needed.
 
         Args:
             name: The path in the annotation.
-            folders: Directories below that of the pictures that it may be relative to, besides that itself;
+            folders: Directories below that of the images that it may be relative to, besides that itself;
                 in each, its bare file name is looked for too.
         """
-        root = self.pictures
+        root = self.images
         ends = (name, Path(name).name)
         places = [root / name, *(root / folder / end for folder in folders for end in ends)]
         return next((place for place in places if place.exists()), places[0])

@@ -23,7 +23,7 @@ class Comparisons(Benchmark):
     """Your own comparisons: JSONL or Parquet in our own format or TRL's, with ranks or ratings.
 
     `meta.category` of a row gives accuracies by category and their mean. Rows that share `meta.group` (one
-    picture, one question) are taken to be dependent, in every interval and for the accuracy of whole groups.
+    image, one question) are taken to be dependent, in every interval and for the accuracy of whole groups.
 
     Args:
         path: The file.

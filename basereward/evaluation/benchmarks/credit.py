@@ -1,6 +1,6 @@
 """Who gets what for a pair, a comparison or a group; and what a judge that sees nothing gets.
 
-Letters: K comparisons, P pairs, G groups.
+Shapes: K comparisons, P pairs, G groups.
 """
 
 from __future__ import annotations

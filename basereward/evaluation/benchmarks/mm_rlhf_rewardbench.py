@@ -1,4 +1,4 @@
-"""MM-RLHF-RewardBench (arXiv 2502.10391): human rankings of answers about pictures and videos, as pairs."""
+"""MM-RLHF-RewardBench (arXiv 2502.10391): human rankings of answers about images and videos, as pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")
-"""Words of the pictures' paths, in the order in which the official script looks for them."""
+"""Words of the images' paths, in the order in which the official script looks for them."""
 
 
 class MMRLHFRewardBench(Benchmark):
@@ -30,7 +30,7 @@ class MMRLHFRewardBench(Benchmark):
     ranking: Acc counts pairs, Acc+ the questions all of whose pairs are right.
 
     Args:
-        path: `mm_reward_bench.jsonl`, or the directory it was downloaded to. Pictures are looked for beside
+        path: `mm_reward_bench.jsonl`, or the directory it was downloaded to. Images are looked for beside
             it under the path in the row, then under `images/`, there by their bare name too.
         num_frames: Frames of a video, taken evenly from all of its sorted ones.
     """
@@ -40,8 +40,8 @@ class MMRLHFRewardBench(Benchmark):
     patterns: ClassVar[tuple[str, ...]] = ("mm_reward_bench.jsonl", "*.jsonl")
     size = 170
 
-    def __init__(self, path: str | Path, *, pictures: Path | None = None, num_frames: int = 32) -> None:
-        super().__init__(path, pictures=pictures)
+    def __init__(self, path: str | Path, *, images: Path | None = None, num_frames: int = 32) -> None:
+        super().__init__(path, images=images)
         if num_frames < 1:
             raise ValueError(f"num_frames is a number of frames >= 1, not {num_frames}")
         self.num_frames = num_frames
@@ -53,7 +53,7 @@ class MMRLHFRewardBench(Benchmark):
         category = next((word for word in CATEGORIES if word in path), None)
         if category is None:
             raise DataError(f"the path {path!r} has none of the words {', '.join(CATEGORIES)}", field=kind)
-        place = self.picture(path, "images")
+        place = self.image(path, "images")
         return {
             "id": text_of(row, "id"),
             "prompt": without_marks(text_of(row, "prompt"), 1, f"<{kind}>"),
@@ -80,5 +80,5 @@ class MMRLHFRewardBench(Benchmark):
         if kind == "image":
             return {"images": [place]}
         video = Video(place)
-        # A folder that is not there is missed when it is opened, as a picture is.
+        # A folder that is not there is missed when it is opened, as an image is.
         return {"videos": [video.sampled(self.num_frames) if place.exists() else video]}

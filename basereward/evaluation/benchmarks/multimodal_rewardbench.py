@@ -1,4 +1,4 @@
-"""Multimodal RewardBench (arXiv 2502.14191): pairs of answers about pictures, in six areas."""
+"""Multimodal RewardBench (arXiv 2502.14191): pairs of answers about images, in six areas."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class MultimodalRewardBench(Benchmark):
         return {
             "id": name,
             "prompt": without_marks(text_of(row, "Text"), 1),
-            "images": [self.picture(image, "data") if isinstance(image, str) else image],
+            "images": [self.image(image, "data") if isinstance(image, str) else image],
             "responses": [text_of(row, output) for output in OUTPUTS],
             "ranks": [int(output != better) for output in OUTPUTS],
             "meta": {CATEGORY: area(text_of(row, "Category"), name)},

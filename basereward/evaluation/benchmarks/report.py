@@ -142,7 +142,7 @@ def html(run: BenchmarkRun, directory: Path) -> str:
     body += [*(f"<li>{_safe(note)}</li>" for note in run.notes), "</ul>"]
     if plots.is_available():
         plots.save_scores(run, directory / SCORES_FILE)
-        body.append(picture(directory / SCORES_FILE, "wide"))
+        body.append(image(directory / SCORES_FILE, "wide"))
     body += ["<h2>Scores</h2>", _html_table(*score_table(run)), f'<p class="note">{EXPLANATION}</p>']
     if run.published:
         titles, rows, notes = published_table(run)
@@ -155,7 +155,7 @@ def html(run: BenchmarkRun, directory: Path) -> str:
             body += [
                 f"<h2>Plots: {_safe(entry.model)}</h2>",
                 '<div class="plots">',
-                *map(picture, drawn),
+                *map(image, drawn),
                 "</div>",
             ]
     return (
@@ -202,7 +202,7 @@ def _html_table(titles: Sequence[str], rows: Iterable[Row]) -> str:
     return f'<div class="wide"><table>{head}{"".join(body)}</table></div>'
 
 
-def picture(path: Path, look: str = "") -> str:
+def image(path: Path, look: str = "") -> str:
     """Return a PNG file as an image within the page."""
     encoded = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img class="{look}" alt="{_safe(path.stem)}" src="data:image/png;base64,{encoded}">'

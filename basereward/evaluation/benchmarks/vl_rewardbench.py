@@ -1,4 +1,4 @@
-"""VL-RewardBench (arXiv 2411.17451): pairs of answers about pictures, in three groups."""
+"""VL-RewardBench (arXiv 2411.17451): pairs of answers about images, in three groups."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class VLRewardBench(Benchmark):
         return {
             "id": name,
             "prompt": without_marks(text_of(row, "query"), 1),
-            "images": [self.picture(image, "images") if isinstance(image, str) else image],
+            "images": [self.image(image, "images") if isinstance(image, str) else image],
             "responses": texts_of(row, "response", 2),
             "ranks": ranks,
             "meta": {GROUP: name, CATEGORY: official_group(name)},

@@ -1,4 +1,4 @@
-"""Messages with pictures inline, as OpenAI's API and its many followers write them."""
+"""Messages with images inline, as OpenAI's API and its many followers write them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from basereward.serving.request_reader import Reader, message
 
 
 class Address(msgspec.Struct):
-    """Where a picture is; only `data:` URLs are read."""
+    """Where an image is; only `data:` URLs are read."""
 
     url: str
     detail: str | None = None
 
 
 class ContentPart(msgspec.Struct):
-    """A piece of a message: a text, or a picture as base64 or a `data:` URL."""
+    """A piece of a message: a text, or an image as base64 or a `data:` URL."""
 
     type: Literal["text", "image", "image_url", "video", "video_url"]
     text: str | None = None
@@ -36,7 +36,7 @@ class ChatMessage(msgspec.Struct):
 
 
 def content_of(content: str | Sequence[ContentPart], reader: Reader) -> list[Part]:
-    """Return texts and pictures in their order.
+    """Return texts and images in their order.
 
     Raises:
         Problem: When a piece is missing or not allowed.
@@ -61,7 +61,7 @@ def text_of(content: str | Sequence[ContentPart]) -> str:
     """Return the text of a response.
 
     Raises:
-        Problem: When it has a picture.
+        Problem: When it has an image.
     """
     if isinstance(content, str):
         return content
@@ -85,10 +85,10 @@ def _part(part: ContentPart, reader: Reader) -> Part:
     if part.type == "text" and part.text is not None:
         return part.text
     if part.type == "image" and part.image is not None:
-        return reader.picture(part.image)
+        return reader.image(part.image)
     if part.type == "image_url" and part.image_url is not None:
         address = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-        return reader.picture(address)
+        return reader.image(address)
     if part.type in ("video", "video_url"):
         raise Problem("video_not_allowed")
     raise Problem("image_placeholder_without_image" if part.type != "text" else "body_not_valid")

@@ -1,6 +1,6 @@
 """`POST /v1/embeddings`: SGLang's (0.5.23) for reward models, whose embedding is the reward.
 
-It is not normalised to length 1, which would leave of every reward its sign.
+It is not normalized to length 1, which would leave of every reward its sign.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from basereward.serving.request_reader import Call, Reader
 
 
 class MultimodalInput(msgspec.Struct):
-    """A rendered conversation and its picture, as base64 or a `data:` URL."""
+    """A rendered conversation and its image, as base64 or a `data:` URL."""
 
     text: str
     image: str | None = None

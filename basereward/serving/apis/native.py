@@ -1,4 +1,4 @@
-"""Our own API: prompts with N responses each, whose prompt and pictures are computed once."""
+"""Our own API: prompts with N responses each, whose prompt and images are computed once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RewardItem(msgspec.Struct, forbid_unknown_fields=True):
     """Either `prompt` and `responses`, or `messages` whose last is the assistant's.
 
     `images`, as base64 or `data:` URLs, are for the `<image>` placeholders of the prompt in their order;
-    without placeholders they come before the first user message's text. Pictures may stand in the messages
+    without placeholders they come before the first user message's text. Images may stand in the messages
     instead.
     """
 

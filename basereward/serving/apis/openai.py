@@ -60,7 +60,7 @@ def document_of(side: Side) -> str:
     """Return a document as a response.
 
     Raises:
-        Problem: When it has a picture.
+        Problem: When it has an image.
     """
     return side if isinstance(side, str) else text_of(side.content)
 

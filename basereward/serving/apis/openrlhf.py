@@ -19,7 +19,7 @@ from basereward.serving.request_reader import Call, Reader
 class GetRewardRequest(msgspec.Struct):
     """Texts of prompt and response together, and of the prompts alone.
 
-    `images`, beyond what OpenRLHF sends, are each sample's pictures as base64 or `data:` URLs.
+    `images`, beyond what OpenRLHF sends, are each sample's images as base64 or `data:` URLs.
     """
 
     query: list[str]

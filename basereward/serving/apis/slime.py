@@ -20,7 +20,7 @@ from basereward.serving.request_reader import Call, Reader
 class RewardRequest(msgspec.Struct):
     """A prompt, rendered or plain or as messages, and a response.
 
-    `images`, beyond what slime sends, are the prompt's pictures as base64 or `data:` URLs.
+    `images`, beyond what slime sends, are the prompt's images as base64 or `data:` URLs.
     """
 
     prompt: str | list[ChatMessage]

@@ -1,6 +1,6 @@
 """Backbones: comparisons in, hidden states out.
 
-Letters: B rows, L tokens a row, D width of the hidden states.
+Shapes: B rows, L tokens a row, D width of the hidden states.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Heads: hidden states in, one reward a response out.
 
-Letters: B rows, L tokens a row, T tokens of all responses, N responses, D width of the hidden states.
+Shapes: B rows, L tokens a row, T tokens of all responses, N responses, D width of the hidden states.
 """
 
 from __future__ import annotations

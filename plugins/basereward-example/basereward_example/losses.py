@@ -1,6 +1,6 @@
 """Losses: rewards and what is known of the responses in, one number out.
 
-Letters: N responses, P pairs.
+Shapes: N responses, P pairs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ whatever it does.
 """
 
 TEMPLATES = {
-    # A picture and the prompt are the prefix, which sees itself whole; the response is the suffix (arXiv
+    # An image and the prompt are the prefix, which sees itself whole; the response is the suffix (arXiv
     # 2407.07726, section 3.2). It knows no roles.
     "paligemma": (
         "{% for message in messages[:-1] %}{% for part in message['content'] %}"

@@ -1,6 +1,6 @@
 """Any image-text-to-text model of transformers as a backbone.
 
-Letters: B rows, L tokens a row, D width of the hidden states.
+Shapes: B rows, L tokens a row, D width of the hidden states.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ class HfVlm(Backbone):
         config = self.model.config
         kind = config.model_type
         if not hasattr(self.model, "get_image_features"):
-            raise ConfigError(f"{model} is a {kind!r} model, which reads no pictures; try causal-lm")
+            raise ConfigError(f"{model} is a {kind!r} model, which reads no images; try causal-lm")
         self.tokenizer = load_tokenizer(model)
         self.processor = Processor(model, kind, self.tokenizer)
         template = self.processor.template or self.tokenizer.chat_template or TEMPLATES.get(kind)
         if template is None:
             raise ConfigError(f"{model} has no chat template; save one as chat_template.jinja beside it")
         self.tokenizer.chat_template = template
-        self.picture_token = _picture_token(config)
+        self.image_token = _image_token(config)
         self.chat = Chat(self.tokenizer, {Image: self.processor.mark})
-        if self.picture_token not in self.control_ids():
+        if self.image_token not in self.control_ids():
             raise ModelError(
-                f"the tokenizer of {model} takes its token for pictures ({self.picture_token}) for text"
+                f"the tokenizer of {model} takes its token for images ({self.image_token}) for text"
             )
         self._begin = _beginning(self.tokenizer)
         self.limit = Limit(max_tokens, on_long)
@@ -80,14 +80,14 @@ class HfVlm(Backbone):
             parameter.requires_grad_(False)
 
     def encode(self, comparison: Comparison) -> Tree:
-        """Turn a comparison into tokens and tensors of pictures."""
+        """Turn a comparison into tokens and tensors of images."""
         media, texts = self.processor(comparison.images)
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, texts)
         if prompt[: len(self._begin)] != self._begin:
             prompt = self._begin + prompt
         fitted, num_cut = self.limit.fit(prompt, responses)
         self.num_truncated += num_cut
-        return replace(Tree.of_text(prompt, fitted), media=media, patches=prompt.count(self.picture_token))
+        return replace(Tree.of_text(prompt, fitted), media=media, patches=prompt.count(self.image_token))
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""
@@ -144,10 +144,10 @@ class HfVlm(Backbone):
         if self.model.config.model_type == "paligemma":
             return {"token_type_ids": (forest.branch != 0).long()}  # 0 in the prefix
         names = [name for name in ("mm_token_type_ids", "token_type_ids") if name in asked]
-        return {name: (ids == self.picture_token).long() for name in names[:1]}
+        return {name: (ids == self.image_token).long() for name in names[:1]}
 
     def _of_nothing(self) -> Tensor:
-        """Return the sum of what a black picture becomes, which all that sees has part in."""
+        """Return the sum of what a black image becomes, which all that sees has part in."""
         weight = self.model.get_input_embeddings().weight
         media = {name: value.to(weight.device) for name, value in self._blank.items()}
         found = self.model.get_image_features(
@@ -161,7 +161,7 @@ class HfVlm(Backbone):
         """Yield the parameters that see but have no part in what is seen, such as a tower's own head.
 
         Processes that train together would wait for their gradients. Found by the graph of a forward pass
-        over a black picture, since architectures read towers at different layers.
+        over a black image, since architectures read towers at different layers.
         """
         with torch.enable_grad():
             waiting = [self._of_nothing().grad_fn]
@@ -185,8 +185,8 @@ def _beginning(tokenizer: Any) -> list[int]:
     return [begin] if begin is not None and tokenizer("a")["input_ids"][:1] == [begin] else []
 
 
-def _picture_token(config: Any) -> int:
+def _image_token(config: Any) -> int:
     for name in ("image_token_id", "image_token_index"):
         if isinstance(getattr(config, name, None), int):
             return int(getattr(config, name))
-    raise ConfigError(f"a {config.model_type!r} model doesn't say which token stands for pictures")
+    raise ConfigError(f"a {config.model_type!r} model doesn't say which token stands for images")

@@ -1,4 +1,4 @@
-"""What processors of transformers make of pictures: tensors, and the text that stands for each of them."""
+"""What processors of transformers make of images: tensors, and the text that stands for each of them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OF_TEXT = {
     "text_replacement_offsets",
     "token_type_ids",
 }
-"""What a processor returns of the text; all else is of pictures."""
+"""What a processor returns of the text; all else is of images."""
 
 NUM_TILES = "num_tiles"
-"""Of each picture, or each row's pictures, how many tiles there are, where they came as tiles of pictures."""
+"""Of each image, or each row's images, how many tiles there are, where they came as tiles of images."""
 
 SETTINGS_FILE = "processor_config.json"
 
@@ -42,7 +42,7 @@ class Processor:
         tokenizer: Its tokenizer.
 
     Attributes:
-        mark: What a chat template writes where a picture goes.
+        mark: What a chat template writes where an image goes.
         template: The processor's own chat template; None where there is none.
 
     Raises:
@@ -73,7 +73,7 @@ class Processor:
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"can't load the processor of {model}: {str(error).splitlines()[0]}") from error
         if not hasattr(self._processor, "image_token"):
-            raise ConfigError(f"{name} doesn't say what stands for a picture; hf-vlm can't use it")
+            raise ConfigError(f"{name} doesn't say what stands for an image; hf-vlm can't use it")
         self.mark: str = self._processor.image_token
         self.template: str | None = settings.pop("chat_template", None)
         self._tokenizer = tokenizer
@@ -82,13 +82,13 @@ class Processor:
         } | {"processor_class": str(name)}
 
     def __call__(self, images: Sequence[Image]) -> tuple[dict[str, Tensor], list[str]]:
-        """Return the tensors of a prompt's pictures, and the text that stands for each of them.
+        """Return the tensors of a prompt's images, and the text that stands for each of them.
 
         Tensors may be joined with those of other prompts along their first dimension; `arguments` makes
         arguments of them then.
 
         Raises:
-            DataError: When a picture can't be opened, or the processor refuses it.
+            DataError: When an image can't be opened, or the processor refuses it.
         """
         if not images:
             return {}, []
@@ -101,12 +101,12 @@ class Processor:
                 return_tensors="np",
             )
         except ValueError as error:
-            raise DataError(f"the processor refuses a picture: {error}", field="images") from error
+            raise DataError(f"the processor refuses an image: {error}", field="images") from error
         texts = [place["replacement"] for place in found["text_replacement_offsets"][0]]
         media = {name: torch.as_tensor(value) for name, value in found.items() if name not in OF_TEXT}
         pixels = media["pixel_values"]
         if pixels.ndim == 5:
-            # [pictures, tiles, C, H, W], or [1, tiles of all, C, H, W]; another prompt's differ in tiles.
+            # [images, tiles, C, H, W], or [1, tiles of all, C, H, W]; another prompt's differ in tiles.
             tiled = {name for name, value in media.items() if value.shape[:2] == pixels.shape[:2]}
             number = torch.full((pixels.shape[0],), pixels.shape[1])
             media |= {name: media[name].flatten(0, 1) for name in tiled} | {NUM_TILES: number}
@@ -127,7 +127,7 @@ class Processor:
         return found
 
     def settings(self) -> str:
-        """Return all that decides what it makes of pictures, as JSON."""
+        """Return all that decides what it makes of images, as JSON."""
         return json.dumps([self._processor.image_processor.to_json_string(), self._settings], sort_keys=True)
 
     def save(self, directory: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 from basereward import Comparison
 from basereward.media import Image
 from basereward.testing import checks
-from basereward.testing.material import picture
+from basereward.testing.material import image
 
 README = Path(__file__).parents[1] / "README.md"
 CHECKED = (
@@ -25,13 +25,13 @@ CHECKED = (
     "ignores-padding",
     "passes-gradients-on",
     "saves-and-loads",
-    "sees-or-refuses-pictures",
+    "sees-or-refuses-images",
     "shares-prompts-exactly",
-    "takes-part-in-reading-pictures",
+    "takes-part-in-reading-images",
 )
 CONTENTS: dict[str, list[Any]] = {
-    "one picture": [picture(56, 56, 1), "what is it"],
-    "several pictures": [picture(84, 56, 2), "and", picture(56, 112, 3), "alike"],
+    "one image": [image(56, 56, 1), "what is it"],
+    "several images": [image(84, 56, 2), "and", image(56, 112, 3), "alike"],
     "text only": ["what is it"],
 }
 
@@ -49,7 +49,7 @@ def backbone(tiny_models: dict[str, Path], kind: str) -> HfVlm:
 
 
 def asked(contents: list[Any], *responses: str) -> Comparison:
-    """Return a comparison whose prompt has these pictures and texts."""
+    """Return a comparison whose prompt has these images and texts."""
     parts = [part if isinstance(part, str) else Image(part) for part in contents]
     return Comparison([{"role": "user", "content": parts}], responses)
 
@@ -61,7 +61,7 @@ def official(backbone: HfVlm, contents: list[Any], response: str) -> dict[str, T
     given: dict[str, Any] = {"images": [images]} if images else {}
     if backbone.model.config.model_type == "paligemma":
         if not images:
-            pytest.skip("transformers' own processor of PaliGemma insists on a picture")
+            pytest.skip("transformers' own processor of PaliGemma insists on an image")
         text = "<image>" * len(images) + "".join(part for part in contents if isinstance(part, str))
         found = processor(text=[text], suffix=[response], return_tensors="np", **given)
         return {name: torch.as_tensor(value) for name, value in found.items()}

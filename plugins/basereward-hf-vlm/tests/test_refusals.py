@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from basereward import Comparison, ConfigError, DataError
 from basereward.errors import ModelError
 from basereward.media import Image, Video
-from basereward.testing.material import picture
+from basereward.testing.material import image
 
 
 def copy(source: Path, place: Path) -> Path:
@@ -34,7 +34,7 @@ def test_a_type_that_is_not_tested_gets_a_row_for_each_response(
     backbone = HfVlm(model=str(tiny_models["llava"]))
     assert not backbone.shares
     assert not backbone.packs
-    row = Comparison("what is it", ["a", "b", "c"], images=[Image(picture(56, 56, 1))])
+    row = Comparison("what is it", ["a", "b", "c"], images=[Image(image(56, 56, 1))])
     assert len(backbone.forest([row]).input_ids) == 3
 
 
@@ -48,7 +48,7 @@ def test_a_tested_type_with_a_sliding_window_gets_a_row_for_each_response(
     assert not HfVlm(model=str(place)).shares
 
 
-def test_no_text_stands_for_a_picture(tiny_models: dict[str, Path]) -> None:
+def test_no_text_stands_for_an_image(tiny_models: dict[str, Path]) -> None:
     for kind in tiny_vlm.MAKERS:
         backbone = HfVlm(model=str(tiny_models[kind]))
         tokens = [str(token) for token in backbone.tokenizer.added_tokens_decoder.values() if token.special]
@@ -61,7 +61,7 @@ def test_no_text_stands_for_a_picture(tiny_models: dict[str, Path]) -> None:
 
 
 def test_videos_are_refused(tiny_models: dict[str, Path]) -> None:
-    row = Comparison([{"role": "user", "content": [Video([picture(56, 56, 1)])]}], ["r"])
+    row = Comparison([{"role": "user", "content": [Video([image(56, 56, 1)])]}], ["r"])
     with pytest.raises(DataError, match="^videos: the model reads no videos; take them out of the row$"):
         HfVlm(model=str(tiny_models["llava_onevision"])).encode(row)
 
@@ -79,7 +79,7 @@ def test_a_model_of_texts_is_refused(tmp_path: Path) -> None:
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ConfigError) as raised:
         HfVlm(model=str(tmp_path))
-    assert str(raised.value) == f"{tmp_path} is a 'llama' model, which reads no pictures; try causal-lm"
+    assert str(raised.value) == f"{tmp_path} is a 'llama' model, which reads no images; try causal-lm"
 
 
 def test_a_model_without_a_template_is_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -138,6 +138,6 @@ def test_what_has_no_part_in_what_is_seen_is_not_trained(tiny_models: dict[str, 
 
 def test_weights_may_be_of_less_precision(tiny_models: dict[str, Path]) -> None:
     backbone = HfVlm(model=str(tiny_models["llava_next"]), dtype="bfloat16").eval()
-    row = Comparison("what is it", ["a", "b"], images=[Image(picture(56, 56, 1))])
+    row = Comparison("what is it", ["a", "b"], images=[Image(image(56, 56, 1))])
     with torch.no_grad():
         assert backbone(backbone.forest([row])).dtype == torch.bfloat16

@@ -208,7 +208,7 @@ def gemma3(directory: Path) -> None:
         mm_tokens_per_image=4,
     )
     model = hf.Gemma3ForConditionalGeneration(config)
-    # Zero at first, which would hide every picture.
+    # Zero at first, which would hide every image.
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.1)
     _save(directory, words, Gemma3ImageProcessorPil(size=SQUARE), model, image_seq_length=4)
 

@@ -1,4 +1,4 @@
-"""A small vision-language reward model on real pictures and real ratings, made of packages alone."""
+"""A small vision-language reward model on real images and real ratings, made of packages alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def basereward_backbones() -> Mapping[str, str]:
 
 @hookimpl
 def basereward_datasets() -> Mapping[str, str]:
-    """Provide pictures with their names, and texts with their human ratings."""
+    """Provide images with their names, and texts with their human ratings."""
     return {
         "openmoji-captions": "basereward_mini.openmoji:OpenMojiCaptions",
         "human-ratings": "basereward_mini.human_ratings:HumanRatings",

@@ -1,4 +1,4 @@
-"""The projector's start: a ridge regression from pictures to the embeddings of their names, in closed form.
+"""The projector's start: a ridge regression from images to the embeddings of their names, in closed form.
 
 Large vision-language models train their projector alone on captions before anything else. Here that stage
 has an exact solution, takes seconds, and spares the decoder most of its training.
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from basereward.comparison import Comparison
 from basereward_mini.backbone import MiniVLM
-from basereward_mini.openmoji import Drawing, picture, split_of
+from basereward_mini.openmoji import Drawing, image, split_of
 
 RIDGE = 10_000.0
-"""Ridge penalty a view, for standardised features; chosen on pictures held out of the training split."""
+"""Ridge penalty a view, for standardised features; chosen on images held out of the training split."""
 
 
 def save_aligned(directory: Path, **options: int | float) -> Path:
@@ -63,10 +63,10 @@ def ridge(
 def _features(backbone: MiniVLM, drawings: Sequence[Drawing]) -> Tensor:  # [n, views, channels]
     """Return the mean over the grid of each view, as the projector's linear layer sees it."""
     rows = []
-    normalise = backbone.projector[0]
-    for drawing in track(drawings, f"reading {len(drawings)} pictures", console=Console(stderr=True)):
-        tree = backbone.encode(Comparison("", ["x"], images=[picture(drawing.emoji)]))
-        rows.append(normalise(tree.media["features"][0].float()).mean(1))
+    normalize = backbone.projector[0]
+    for drawing in track(drawings, f"reading {len(drawings)} images", console=Console(stderr=True)):
+        tree = backbone.encode(Comparison("", ["x"], images=[image(drawing.emoji)]))
+        rows.append(normalize(tree.media["features"][0].float()).mean(1))
     return torch.stack(rows).detach()
 
 

@@ -1,4 +1,4 @@
-"""Where the packages keep weights, pictures and ratings, and that they are the files meant."""
+"""Where the packages keep weights, images and ratings, and that they are the files meant."""
 
 from __future__ import annotations
 

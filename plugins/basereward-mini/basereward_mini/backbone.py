@@ -31,23 +31,23 @@ SMOLLM2 = "smollm2-135m"
 VISION_FILE = "vision.safetensors"
 CHANNELS = 1280
 MEAN, STD = 0.5, 0.5
-"""EfficientNet-Lite's own normalisation, of pixels in 0 to 1."""
+"""EfficientNet-Lite's own normalization, of pixels in 0 to 1."""
 
 
 class MiniVLM(Backbone):
-    """Pictures as soft tokens in front of a small decoder: the shape of the large models, at a thousandth of
+    """Images as soft tokens in front of a small decoder: the shape of the large models, at a thousandth of
     them.
 
-    The picture encoder is frozen; what it makes of a picture is computed once and kept. In training one of
-    several views of each picture is drawn.
+    The image encoder is frozen; what it makes of an image is computed once and kept. In training one of
+    several views of each image is drawn.
 
     Args:
         model: `smollm2-135m` builds it of the installed packages; a directory loads a saved one.
         num_layers: Decoder layers to keep, when it is built.
-        grid: Soft tokens along each side of a picture.
-        image_side: Pixels to which pictures are resized.
-        num_views: Views of each picture that training draws from: as it is, enlarged, shifted, mirrored.
-        feature_dropout: Share of a picture's features that training drops.
+        grid: Soft tokens along each side of an image.
+        image_side: Pixels to which images are resized.
+        num_views: Views of each image that training draws from: as it is, enlarged, shifted, mirrored.
+        feature_dropout: Share of an image's features that training drops.
         train_embeddings: Whether the tokens' embeddings are trained; frozen, words that training never sees
             stay where the decoder expects them.
         max_tokens: The longest that prompt and response may be together; None for no limit.
@@ -86,7 +86,7 @@ class MiniVLM(Backbone):
         self.limit = Limit(max_tokens, on_long)
         self.decoder = Decoder(self.language, self.language, attention)
         self.pad = self.tokenizer.pad_token_id
-        # No text can hold the padding token, so it stands for a picture's soft tokens, too.
+        # No text can hold the padding token, so it stands for an image's soft tokens, too.
         self.image_token = self.pad
         self.template_digest = self.chat.digest
         self.grid = grid
@@ -98,19 +98,19 @@ class MiniVLM(Backbone):
             self.vision.load_state_dict(state, strict=True)
         else:
             _load(self, Path(model) / VISION_FILE)
-        # From the start, or reading pictures before `train` is called would move its running averages.
+        # From the start, or reading images before `train` is called would move its running averages.
         self.vision.requires_grad_(False).eval()
         self.encoder_digest = _digest(self.vision)
         self.language.embed_tokens.requires_grad_(train_embeddings)
 
     def train(self, mode: bool = True) -> MiniVLM:
-        """Switch to training or back; the picture encoder, being frozen, stays in evaluation."""
+        """Switch to training or back; the image encoder, being frozen, stays in evaluation."""
         super().train(mode)
         self.vision.eval()
         return self
 
     def encode(self, comparison: Comparison) -> Tree:
-        """Turn a comparison into tokens and the kept features of its pictures."""
+        """Turn a comparison into tokens and the kept features of its images."""
         num_views = self.num_views if self.training else 1
         features = [
             torch.stack([self._view(image, number) for number in range(num_views)])
@@ -146,15 +146,15 @@ class MiniVLM(Backbone):
         )
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """Return picture encoder, projector and decoder."""
+        """Return image encoder, projector and decoder."""
         return {"vision": self.vision, "projector": self.projector, "language": self.language}
 
     def blocks(self) -> list[nn.Module]:
-        """Return the decoder's layers; the picture encoder runs ahead, whole."""
+        """Return the decoder's layers; the image encoder runs ahead, whole."""
         return list(self.language.layers)
 
     def ahead(self) -> list[nn.Module]:
-        """Return the picture encoder."""
+        """Return the image encoder."""
         return [self.vision]
 
     def language_head(self) -> LanguageHead:
@@ -166,7 +166,7 @@ class MiniVLM(Backbone):
         return self.decoder.fingerprint(self.chat, self.limit, grid=self.grid, image_side=self.image_side)
 
     def use_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep views of pictures on disk, too; they are always computed in bf16."""
+        """Keep views of images on disk, too; they are always computed in bf16."""
         self._cache = cache
 
     def truncate(self, num_layers: int) -> None:
@@ -174,7 +174,7 @@ class MiniVLM(Backbone):
         self.decoder.truncate(num_layers)
 
     def save(self, directory: Path) -> None:
-        """Write decoder and tokenizer as transformers does, and picture encoder and projector beside them."""
+        """Write decoder and tokenizer as transformers does, and image encoder and projector beside them."""
         self.language.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         parts = {"vision": self.vision, "projector": self.projector}
@@ -188,7 +188,7 @@ class MiniVLM(Backbone):
         )
 
     def _view(self, image: Image, number: int) -> Tensor:  # [grid * grid, channels]
-        """Return the pooled grid of one view of a picture.
+        """Return the pooled grid of one view of an image.
 
         Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could
         depend on the size of its batch.
@@ -273,7 +273,7 @@ VIEWS = (_same, _enlarged, _shifted, _mirrored)
 def _new_encoder() -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
-    # In bf16 with channels last a picture takes a quarter of the time; the encoder is never trained, and so
+    # In bf16 with channels last an image takes a quarter of the time; the encoder is never trained, and so
     # neither are the statistics of its batch norms.
     encoder = EfficientNet.from_name("efficientnet-lite0").eval()
     return encoder.bfloat16().to(memory_format=torch.channels_last)

@@ -10,9 +10,9 @@ def add_parsers(subparsers: Any) -> None:
     """Add both commands; nothing heavy is imported before one of them runs."""
     demo = subparsers.add_parser(
         "demo",
-        help="train a small reward model on real pictures and evaluate it on unseen ones",
-        description="Train a small vision-language reward model on OpenMoji pictures and their names, "
-        "evaluate it on pictures and names it has never seen, and score two of them. Takes five minutes "
+        help="train a small reward model on real images and evaluate it on unseen ones",
+        description="Train a small vision-language reward model on OpenMoji images and their names, "
+        "evaluate it on images and names it has never seen, and score two of them. Takes five minutes "
         "on two cores.",
     )
     demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="run directory; replaced")

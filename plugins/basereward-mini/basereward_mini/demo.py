@@ -1,4 +1,4 @@
-"""The demo: real pictures, a small model of the large ones' shape, and what it has learned, measured."""
+"""The demo: real images, a small model of the large ones' shape, and what it has learned, measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(output: Path) -> dict[str, Any]:
     """Train, evaluate, score, and leave models, plots and `report.json` in `output`; return the report."""
     console = Console()
     start = time.perf_counter()
-    console.rule("training on pictures and their names")
+    console.rule("training on images and their names")
     with as_file(files("basereward_mini") / RUN_FILE) as path:
         config = replace(load_run(path), output=str(output))
     # The first of two stages: the projector alone, which `demo.toml` can't say of itself.
@@ -43,11 +43,11 @@ def run(output: Path) -> dict[str, Any]:
     trained = train(config, overwrite=True)
     train_seconds = align_seconds + trained.train_seconds
     console.print(
-        f"read pictures and aligned the projector in {align_seconds:.0f} s, "
+        f"read images and aligned the projector in {align_seconds:.0f} s, "
         f"trained {trained.num_steps} steps in {trained.train_seconds:.0f} s"
     )
 
-    console.rule("evaluating on pictures and names that were not trained on")
+    console.rule("evaluating on images and names that were not trained on")
     model = RewardModel.load(trained.model_dir)
     unseen = list(OpenMojiCaptions(split="test"))
     held_out = _evaluate(model, unseen)
@@ -69,15 +69,15 @@ def run(output: Path) -> dict[str, Any]:
     console.print(
         _table(
             {
-                "true name or another picture's": held_out.accuracy,
+                "true name or another image's": held_out.accuracy,
                 "the same, of the same emoji group": same_group.accuracy,
-                "control: the picture taken out": control.accuracy,
+                "control: the image taken out": control.accuracy,
                 "baseline: the longer caption": held_out.metrics.longer,
             }
         )
     )
 
-    console.rule("scoring pictures that were not trained on")
+    console.rule("scoring images that were not trained on")
     for number, comparison in enumerate(unseen[:NUM_SHOWN], start=1):
         path = output / f"unseen-{number}.png"
         comparison.images[0].open().save(path)
@@ -95,7 +95,7 @@ def _evaluate(model: RewardModel, comparisons: Sequence[Comparison]) -> Evaluati
 
 
 def _table(rows: dict[str, Interval]) -> Table:
-    table = Table("unseen pictures, unseen names", "pair accuracy", "95 % interval", "pairs")
+    table = Table("unseen images, unseen names", "pair accuracy", "95 % interval", "pairs")
     for name, found in rows.items():
         table.add_row(
             name, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", str(found.num_pairs)
@@ -103,10 +103,10 @@ def _table(rows: dict[str, Interval]) -> Table:
     return table
 
 
-def _command(model_dir: Path, picture: Path, comparison: Comparison) -> str:
+def _command(model_dir: Path, image: Path, comparison: Comparison) -> str:
     prompt = comparison.prompt[0].text
     responses = " ".join(f'--response "{response}"' for response in comparison.responses[:3])
-    return f'basereward score {model_dir} --image {picture} --prompt "{prompt}" {responses} ...'
+    return f'basereward score {model_dir} --image {image} --prompt "{prompt}" {responses} ...'
 
 
 def _scores(comparison: Comparison, rewards: Sequence[float]) -> Table:

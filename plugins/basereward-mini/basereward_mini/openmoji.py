@@ -1,4 +1,4 @@
-"""OpenMoji pictures with their names: the chosen caption is the picture's, the rejected are others'."""
+"""OpenMoji images with their names: the chosen caption is the image's, the rejected are others'."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VALIDATION_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture: the emoji, its name, its other names, and the group that Unicode puts it in."""
+    """One image: the emoji, its name, its other names, and the group that Unicode puts it in."""
 
     emoji: str
     name: str
@@ -40,19 +40,19 @@ class Drawing:
 
 
 class OpenMojiCaptions(Dataset):
-    """Comparisons of one picture, its name, and the names of other pictures of the same split.
+    """Comparisons of one image, its name, and the names of other images of the same split.
 
-    No picture and no name is in two splits. Every name is chosen once and rejected `num_responses - 1` times,
+    No image and no name is in two splits. Every name is chosen once and rejected `num_responses - 1` times,
     so the text alone tells nothing: see `without_image`.
 
     Args:
-        path: Not used; the pictures come from packages.
+        path: Not used; the images come from packages.
         split: `train`, `validation` (for choosing settings) or `test`.
-        num_responses: Captions a picture, the true one among them.
-        wrong: Where wrong names come from: `random` pictures of the split, or the `same-group` of Unicode, as
-            animals or vehicles, which is harder; groups of fewer than `num_responses` pictures are left out.
-        without_image: Whether the picture is left out: the control that must come out at one half.
-        other_names: Whether the true and the wrong captions may be other names of their pictures.
+        num_responses: Captions an image, the true one among them.
+        wrong: Where wrong names come from: `random` images of the split, or the `same-group` of Unicode, as
+            animals or vehicles, which is harder; groups of fewer than `num_responses` images are left out.
+        without_image: Whether the image is left out: the control that must come out at one half.
+        other_names: Whether the true and the wrong captions may be other names of their images.
         explained: Whether rows bring texts for critics and reasoned judges to learn, which say what is shown.
         seed: Of the draw of wrong names; `set_epoch` draws anew.
     """
@@ -83,7 +83,7 @@ class OpenMojiCaptions(Dataset):
 
     @property
     def num_rows(self) -> int:
-        """The number of pictures."""
+        """The number of images."""
         return len(self.drawings)
 
     def set_epoch(self, epoch: int) -> None:
@@ -91,7 +91,7 @@ class OpenMojiCaptions(Dataset):
         self.epoch = epoch
 
     def read(self) -> Iterator[Comparison]:
-        """Yield a comparison for each picture that has enough others to draw names of."""
+        """Yield a comparison for each image that has enough others to draw names of."""
         chance = random.Random(f"{self.seed} {self.epoch} {self.split}")
         wrong = self._draw_wrong(chance)
         for drawing in self.drawings:
@@ -101,7 +101,7 @@ class OpenMojiCaptions(Dataset):
             yield Comparison(
                 PROMPT,
                 [self._caption(one, chance) for one in chosen],
-                images=() if self.without_image else (picture(drawing.emoji),),
+                images=() if self.without_image else (image(drawing.emoji),),
                 ranks=[0, *[1] * (self.num_responses - 1)],
                 id=drawing.name,
                 source="openmoji",
@@ -186,7 +186,7 @@ def drawings() -> tuple[Drawing, ...]:
         others = {_words(alias) for alias in entry.get("alias", ())} - {name}
         names.add(name)
         found.append((character, name, others))
-    # A name that is another picture's, too, would make a true caption count as a wrong one.
+    # A name that is another image's, too, would make a true caption count as a wrong one.
     taken: dict[str, int] = {}
     for _, _, others in found:
         for other in others:
@@ -204,8 +204,8 @@ def drawings() -> tuple[Drawing, ...]:
 
 
 @cache
-def picture(character: str) -> Image:
-    """Draw one emoji as an encoded picture, so that its digest doesn't depend on who asks."""
+def image(character: str) -> Image:
+    """Draw one emoji as an encoded image, so that its digest doesn't depend on who asks."""
     import io
 
     buffer = io.BytesIO()
@@ -242,7 +242,7 @@ def _is_drawn(character: str) -> bool:
     font = _font()
     assert isinstance(font, ImageFont.FreeTypeFont)
     left, _, right, _ = font.getbbox(character)
-    # The font lacks a few of the newest; a sequence that it can't join comes out as several pictures in a
+    # The font lacks a few of the newest; a sequence that it can't join comes out as several images in a
     # row.
     return right - left < 1.6 * SIDE and _draw(character).getcolors(maxcolors=1) is None
 

@@ -76,7 +76,7 @@ def _convert(source: Path, place: Path, num_layers: int) -> None:
 
 
 def _tensors(source: Path, num_layers: int) -> dict[str, Any]:
-    """Return the de-quantised tensors under the names that transformers gives them."""
+    """Return the de-quantized tensors under the names that transformers gives them."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
 

@@ -26,7 +26,7 @@ from basereward_mini.alignment import ridge
 from basereward_mini.backbone import KEPT, Kept, MiniVLM
 from basereward_mini.human_ratings import HumanRatings, RatedText
 from basereward_mini.openmoji import OpenMojiCaptions, split_of
-from basereward_mini.openmoji import picture as picture_of
+from basereward_mini.openmoji import image as image_of
 
 from basereward import Comparison, RewardModel
 from basereward.backbones.feature_cache import FeatureCache
@@ -44,7 +44,7 @@ def backbone() -> MiniVLM:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Comparison]:
-    """Return comparisons with one picture, two, and none, of several lengths."""
+    """Return comparisons with one image, two, and none, of several lengths."""
     one, two, three = list(OpenMojiCaptions(split="validation", num_responses=4))[:3]
     return [
         one,
@@ -78,13 +78,13 @@ def test_sharing_is_exact(backbone: MiniVLM, rows: list[Comparison]) -> None:
         torch.testing.assert_close(shared_gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_the_picture_encoder_never_trains() -> None:
+def test_the_image_encoder_never_trains() -> None:
     fresh = MiniVLM(num_layers=1)
     before = {name: value.clone() for name, value in fresh.vision.state_dict().items()}
-    picture = next(iter(OpenMojiCaptions(split="validation", num_responses=2)))
-    features = fresh.encode(picture).media["features"][:, 0]
+    image = next(iter(OpenMojiCaptions(split="validation", num_responses=2)))
+    features = fresh.encode(image).media["features"][:, 0]
     KEPT.clear()
-    torch.testing.assert_close(fresh.eval().encode(picture).media["features"][:, 0], features, atol=0, rtol=0)
+    torch.testing.assert_close(fresh.eval().encode(image).media["features"][:, 0], features, atol=0, rtol=0)
     assert all(torch.equal(value, before[name]) for name, value in fresh.train().vision.state_dict().items())
     assert not fresh.vision.training
 
@@ -105,7 +105,7 @@ def test_views_on_disk_are_not_computed_again(
     with FeatureCache(tmp_path) as cache:
         monkeypatch.setattr(backbone, "_cache", cache)
         expected = [backbone.encode(row).media.get("features") for row in rows]
-    # Two pictures, of which in evaluation one view each is looked at.
+    # Two images, of which in evaluation one view each is looked at.
     assert len(cache) == 2
     KEPT.clear()
 
@@ -136,7 +136,7 @@ def test_hidden_states_of_a_frozen_model_are_kept(rows: list[Comparison], tmp_pa
         assert len(cache) == 3
 
 
-def test_a_batch_without_pictures_runs_the_projector_where_processes_train_together(
+def test_a_batch_without_images_runs_the_projector_where_processes_train_together(
     backbone: MiniVLM, rows: list[Comparison], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = backbone(backbone.forest(rows[2:]))
@@ -164,7 +164,7 @@ def test_a_ridge_regression_finds_a_linear_map() -> None:
     torch.testing.assert_close(features[:, 0] @ weight + bias, exact, atol=0.02, rtol=0.02)
 
 
-def test_a_picture_changes_the_reward_and_its_neighbours_do_not(
+def test_an_image_changes_the_reward_and_its_neighbours_do_not(
     backbone: MiniVLM, rows: list[Comparison]
 ) -> None:
     head = MLP(backbone.dim)
@@ -224,10 +224,10 @@ def test_hooks_import_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_no_picture_and_no_name_is_in_two_splits() -> None:
+def test_no_image_and_no_name_is_in_two_splits() -> None:
     splits = {name: split_of(name) for name in ("train", "validation", "test")}
     drawings = [drawing for split in splits.values() for drawing in split]
-    pixels = {name: {picture_of(one.emoji).digest for one in split} for name, split in splits.items()}
+    pixels = {name: {image_of(one.emoji).digest for one in split} for name, split in splits.items()}
     assert not pixels["train"] & (pixels["test"] | pixels["validation"])
     assert not pixels["validation"] & pixels["test"]
     assert len(drawings) == len({one.emoji for one in drawings}) == len({one.name for one in drawings}) > 1900
@@ -266,10 +266,10 @@ def test_wrong_names_of_the_same_group_are_of_that_group() -> None:
         assert {groups[name] for name in row.responses} == {row.meta["category"]}
 
 
-def test_the_control_has_no_picture() -> None:
-    with_picture = list(OpenMojiCaptions(split="validation"))
+def test_the_control_has_no_image() -> None:
+    with_image = list(OpenMojiCaptions(split="validation"))
     without = list(OpenMojiCaptions(split="validation", without_image=True))
-    assert [row.responses for row in with_picture] == [row.responses for row in without]
+    assert [row.responses for row in with_image] == [row.responses for row in without]
     assert not any(row.images for row in without)
 
 

@@ -1,6 +1,6 @@
 """Heads that know more of a response than one number.
 
-Letters: B rows, L tokens a row, D width, N responses, A attributes, T trees.
+Shapes: B rows, L tokens a row, D width, N responses, A attributes, T trees.
 """
 
 from __future__ import annotations

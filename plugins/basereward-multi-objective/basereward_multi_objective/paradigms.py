@@ -1,6 +1,6 @@
 """Paradigms that train heads on more than which response is better.
 
-Letters: B rows, L tokens a row, D width, N responses, P pairs, A attributes.
+Shapes: B rows, L tokens a row, D width, N responses, P pairs, A attributes.
 """
 
 from __future__ import annotations

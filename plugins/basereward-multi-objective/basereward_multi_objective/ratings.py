@@ -1,6 +1,6 @@
 """Ratings of attributes, as they come with a comparison.
 
-Letters: N responses, A attributes.
+Shapes: N responses, A attributes.
 """
 
 from __future__ import annotations

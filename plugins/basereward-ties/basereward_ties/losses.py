@@ -1,6 +1,6 @@
 """Bradley-Terry with ties, in two models of how a tie comes about.
 
-Letters: N responses, P pairs; m is a pair's margin, the difference of its rewards.
+Shapes: N responses, P pairs; m is a pair's margin, the difference of its rewards.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import drawing, encoded
+from images import drawing, encoded
 
 from basereward import Comparison, ConfigError, hookimpl
 from basereward.config import Component
@@ -34,8 +34,8 @@ LONG = "the quick brown fox jumps over the lazy dog while nine small cats look o
 
 def test_empty_prompts_and_short_responses_are_dropped() -> None:
     assert fate("drop-empty", Comparison(" ", ["a", "b"])) == "prompt: dropped by drop-empty: empty prompt"
-    pictured = Comparison("", ["a", "b"], images=[drawing(0)])
-    assert fate("drop-empty", pictured) is pictured
+    illustrated = Comparison("", ["a", "b"], images=[drawing(0)])
+    assert fate("drop-empty", illustrated) is illustrated
     assert fate("drop-empty", Comparison("p", ["long", " b "]), min_characters=2) == (
         "responses[1]: dropped by drop-empty: short response: 1 characters, 2 needed"
     )
@@ -65,14 +65,14 @@ def test_what_is_too_long_is_dropped_with_its_length() -> None:
     assert fate("drop-too-long", row, max_response_characters=20) == (
         "responses[1]: dropped by drop-too-long: long response: 25 characters, at most 20"
     )
-    pictured = Comparison("p", ["a"], images=[drawing(0), drawing(1)])
-    assert fate("drop-too-long", pictured, max_images=1) == (
-        "images: dropped by drop-too-long: too many pictures: 2 pictures, at most 1"
+    illustrated = Comparison("p", ["a"], images=[drawing(0), drawing(1)])
+    assert fate("drop-too-long", illustrated, max_images=1) == (
+        "images: dropped by drop-too-long: too many images: 2 images, at most 1"
     )
 
 
 @pytest.mark.parametrize("mark", ["<ImageHere>", "<image_1>", "<|image_1|>", "<IMG>", "[IMG]", "<Image>"])
-def test_other_marks_for_pictures_are_read_as_ours(mark: str) -> None:
+def test_other_marks_for_images_are_read_as_ours(mark: str) -> None:
     image = Image(drawing(0))
     row = Comparison(f"What is in {mark}?", ["a dog", f"{mark}\na cat"], images=[image])
     found = fate("placeholders", row)
@@ -84,7 +84,7 @@ def test_other_marks_for_pictures_are_read_as_ours(mark: str) -> None:
     assert text_only.prompt[0].text == "What?"
 
 
-def test_a_picture_that_has_its_place_stays_there_and_a_response_never_becomes_empty() -> None:
+def test_an_image_that_has_its_place_stays_there_and_a_response_never_becomes_empty() -> None:
     images = [Image(drawing(0)), Image(drawing(1))]
     row = Comparison("<image> or <image>? <ImageHere>", ["<image>", "b"], images=images)
     found = fate("placeholders", row)
@@ -197,11 +197,11 @@ def test_threshold_one_drops_only_what_is_the_same() -> None:
     assert isinstance(chain(Comparison("p", [LONG])), DataError)
 
 
-def test_by_prompt_one_row_of_each_prompt_and_picture_stays() -> None:
+def test_by_prompt_one_row_of_each_prompt_and_image_stays() -> None:
     chain = curation(("near-duplicates", {"by": "prompt", "threshold": 0.7, "max_distance": 4}))
-    picture = drawing(3)
-    small = Image(encoded(picture, "JPEG", quality=60))
-    first = Comparison(LONG, ["a", "b"], images=[picture], id="first")
+    image = drawing(3)
+    small = Image(encoded(image, "JPEG", quality=60))
+    first = Comparison(LONG, ["a", "b"], images=[image], id="first")
     assert chain(first) is first
     assert str(chain(Comparison(near(LONG), ["c", "d"], images=[small]))) == (
         "dropped by near-duplicates: nearly the same row: as first"
@@ -223,10 +223,10 @@ def test_near_copies_are_found_among_many_rows_and_others_are_not() -> None:
     assert dropped == len(copies)  # 58 of 59 runs in common: 0.98
 
 
-def test_no_more_rows_of_a_picture_than_asked_for_stay() -> None:
+def test_no_more_rows_of_an_image_than_asked_for_stay() -> None:
     chain = curation(("max-per-image", {"num_rows": 2}))
-    picture = encoded(drawing(0))
-    rows = [Comparison(f"p{number}", ["a"], images=[picture]) for number in range(3)]
+    image = encoded(drawing(0))
+    rows = [Comparison(f"p{number}", ["a"], images=[image]) for number in range(3)]
     assert [isinstance(chain(row), Comparison) for row in rows] == [True, True, False]
     text = Comparison("p", ["a"])
     assert all(chain(text) is text for _ in range(5))
@@ -236,7 +236,7 @@ QUESTION = "How many people are standing in front of the house?"
 
 
 class Benchmark:
-    """Two items: a picture with a question of many words, and a short question."""
+    """Two items: an image with a question of many words, and a short question."""
 
     def __init__(self, path: str, *, extra: bool = False) -> None:
         self.path = path
@@ -270,7 +270,7 @@ def plugins() -> PluginManager:
         ("both", [1, 0, 1, 0, 0, 0]),
     ],
 )
-def test_rows_that_share_a_picture_or_question_with_a_benchmark_are_dropped(
+def test_rows_that_share_an_image_or_question_with_a_benchmark_are_dropped(
     plugins: PluginManager, drop: str, expected: list[int]
 ) -> None:
     options = {"benchmarks": [{"name": "tiny-bench", "path": "x"}], "drop": drop}
@@ -292,7 +292,7 @@ def test_a_match_names_what_is_shared_and_with_which_item(plugins: PluginManager
     options = {"benchmarks": [{"name": "tiny-bench", "path": "x"}], "data": [str(own)]}
     chain = curation(("contamination", options), plugins=plugins)
     assert str(chain(Comparison(QUESTION, ["a"], images=[drawing(7)]))) == (
-        "dropped by contamination: same picture and same question: as in tiny-bench v1"
+        "dropped by contamination: same image and same question: as in tiny-bench v1"
     )
     assert str(chain(Comparison(LONG, ["a"]))) == (
         "dropped by contamination: same question: as in own.jsonl 7"

@@ -1,4 +1,4 @@
-"""Fingerprints: what is nearly the same picture is near, and what is another is not."""
+"""Fingerprints: what is nearly the same image is near, and what is another is not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import drawing, encoded
+from images import drawing, encoded
 
 from basereward.data.curation.fingerprints import (
     NUM_BITS,
@@ -19,11 +19,11 @@ from basereward.media import Image
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_perceptual_hashes_survive_scaling_and_compression_and_tell_pictures_apart(seed: int) -> None:
-    picture = drawing(seed, side=200)
-    own = perceptual_hash(Image(picture))
-    half = picture.resize((200, 100), PIL.Image.Resampling.LANCZOS)
-    for copy in (encoded(picture, "JPEG", quality=40), encoded(half)):
+def test_perceptual_hashes_survive_scaling_and_compression_and_tell_images_apart(seed: int) -> None:
+    image = drawing(seed, side=200)
+    own = perceptual_hash(Image(image))
+    half = image.resize((200, 100), PIL.Image.Resampling.LANCZOS)
+    for copy in (encoded(image, "JPEG", quality=40), encoded(half)):
         assert (perceptual_hash(Image(copy)) ^ own).bit_count() <= 6
     others = [perceptual_hash(Image(drawing(other, side=200))) for other in range(20) if other != seed]
     assert min((other ^ own).bit_count() for other in others) > 20

@@ -30,7 +30,7 @@ def only(name: str, path: Path, **options: Any) -> Comparison:
 
 
 def read(tmp_path: Path, name: str, *rows: Any, **options: Any) -> tuple[list[Comparison], list[str]]:
-    (tmp_path / "cat.png").write_bytes(published.picture())
+    (tmp_path / "cat.png").write_bytes(published.image())
     file = write_rows(tmp_path / "rows.jsonl", list(rows), "jsonl")
     dataset = opened(name, file, **options)
     found = list(dataset)
@@ -115,7 +115,7 @@ def test_pairs_that_make_no_ranking_stay_pairs_and_ties_are_ties(tmp_path: Path)
 def test_a_video_of_mm_rlhf_is_a_folder_of_frames(tmp_path: Path) -> None:
     (tmp_path / "video" / "clip").mkdir(parents=True)
     for number in (10, 2):
-        (tmp_path / "video" / "clip" / f"{number}.png").write_bytes(published.picture())
+        (tmp_path / "video" / "clip" / f"{number}.png").write_bytes(published.image())
     row = {"prompt": "<video>\nWhat happens?", "video": "video/clip", "chosen": "a", "rejected": "b"}
     [comparison], _ = read(tmp_path, "mm-rlhf", row)
     assert [Path(frame.name).name for frame in comparison.videos[0].frames] == ["2.png", "10.png"]
@@ -264,7 +264,7 @@ def test_the_dialects_of_sharegpt_mean_the_same(tmp_path: Path, row: dict[str, A
     assert (found.prompt[0].text, found.responses, found.ranks) == (ASKED, ("a", "b"), (0, 1))
 
 
-def test_a_response_has_no_pictures_of_its_own(tmp_path: Path) -> None:
+def test_a_response_has_no_images_of_its_own(tmp_path: Path) -> None:
     row = {"messages": [*CHAT, said("a")], "rejected_response": "b", "images": ["cat.png"]}
     found, rejected = read(
         tmp_path,
@@ -274,7 +274,7 @@ def test_a_response_has_no_pictures_of_its_own(tmp_path: Path) -> None:
         {**row, "system": "Be brief."},
     )
     assert [message.role for message in found[1].prompt] == ["system", "user"]
-    assert rejected == ["2: rejected_images: differ from images, but a response has no pictures of its own"]
+    assert rejected == ["2: rejected_images: differ from images, but a response has no images of its own"]
 
 
 def test_preferences_of_helpsteer_are_ratings(tmp_path: Path) -> None:
@@ -322,12 +322,12 @@ def test_mmpr_reads_the_files_of_its_meta_file(tmp_path: Path) -> None:
     for name in ("annotations", "images/a", "images/b"):
         (root / name).mkdir(parents=True)
     for part, colour in (("a", "red"), ("b", "blue")):
-        (root / "images" / part / "1.png").write_bytes(published.picture(colour))
+        (root / "images" / part / "1.png").write_bytes(published.image(colour))
     row = {"question": "<image>\n<image>\nWhich?", "chosen": "x", "rejected": "y"}
     write_rows(root / "annotations" / "a.jsonl", [{**row, "image": ["1.png", "1.png"]}], "jsonl")
     write_rows(
         root / "annotations" / "b.jsonl",
-        [{**row, "question": "Which?", "image": "1.png"}, {**row, "question": "No picture?"}],
+        [{**row, "question": "Which?", "image": "1.png"}, {**row, "question": "No image?"}],
         "jsonl",
     )
     meta = {
@@ -367,7 +367,7 @@ def test_a_row_of_the_first_vlfeedback_names_a_member_of_its_archive(tmp_path: P
     import zipfile
 
     with zipfile.ZipFile(tmp_path / "merged_images.zip", "w") as archive:
-        archive.writestr("merged_images/svit-1.png", published.picture())
+        archive.writestr("merged_images/svit-1.png", published.image())
     completions = [
         {"response": text, "annotations": published.vlfeedback(rating, rating, rating)}
         for text, rating in (("a", "5"), ("b", "3"))

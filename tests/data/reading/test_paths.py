@@ -139,7 +139,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str 
     (snapshot / "data").mkdir(parents=True)
     blobs.mkdir()
     write_rows(blobs / "1", [{**ROW, "image": "../cat.png"}], "parquet")
-    (blobs / "2").write_bytes(published.picture())
+    (blobs / "2").write_bytes(published.image())
     (snapshot / "data" / "train-00000-of-00001.parquet").symlink_to("../../../blobs/1")
     (snapshot / "cat.png").symlink_to("../../blobs/2")
     asked = []
@@ -181,7 +181,7 @@ def test_an_id_that_cannot_be_downloaded_is_an_error() -> None:
     )
 
 
-def test_the_bounds_of_pictures_are_the_directory_or_the_hubs_own(tmp_path: Path) -> None:
+def test_the_bounds_of_images_are_the_directory_or_the_hubs_own(tmp_path: Path) -> None:
     touch(tmp_path, "a/rows.jsonl", "x/snapshots/0123/data/rows.jsonl")
     assert media_root(tmp_path / "a" / "rows.jsonl") == tmp_path / "a"
     assert media_root(tmp_path / "a") == tmp_path / "a"

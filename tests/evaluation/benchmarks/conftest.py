@@ -29,7 +29,7 @@ def build() -> Build:
 
 @pytest.fixture(scope="session")
 def png() -> bytes:
-    """Return an encoded picture."""
+    """Return an encoded image."""
     buffer = io.BytesIO()
     Pillow.new("RGB", (4, 4), "red").save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""MM-RLHF-RewardBench: groups, categories of paths, pictures and frames."""
+"""MM-RLHF-RewardBench: groups, categories of paths, images and frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def row(
 
 @pytest.fixture
 def rows() -> list[Any]:
-    """Return a ranking a > b > c of one picture as three pairs, and a video's single pair."""
+    """Return a ranking a > b > c of one image as three pairs, and a video's single pair."""
     return [
         row("one", "a", "b"),
         row("one", "a", "c"),
@@ -79,7 +79,7 @@ def test_a_blind_judge_gets_a_whole_ranking_right_once_in_all_its_orders(
     assert benchmark.report([(1, 0)] * 4)["Acc+"].chance == pytest.approx((1 / 6 + 1 / 2) / 2)
 
 
-def test_pictures_are_found_in_the_hubs_flat_layout_and_missed_only_when_opened(
+def test_images_are_found_in_the_hubs_flat_layout_and_missed_only_when_opened(
     build: Any, png: bytes, tmp_path: Path, rows: list[Any]
 ) -> None:
     write_lines(tmp_path / "mm_reward_bench.jsonl", rows)
@@ -99,11 +99,11 @@ def test_pictures_are_found_in_the_hubs_flat_layout_and_missed_only_when_opened(
     assert first.images[0].source == tmp_path / "mcq" / "1.png"
 
 
-def test_pictures_may_lie_elsewhere(build: Any, png: bytes, tmp_path: Path, rows: list[Any]) -> None:
+def test_images_may_lie_elsewhere(build: Any, png: bytes, tmp_path: Path, rows: list[Any]) -> None:
     path = write_lines(tmp_path / "annotation" / "mm_reward_bench.jsonl", rows)
-    (tmp_path / "pictures" / "mcq").mkdir(parents=True)
-    (tmp_path / "pictures" / "mcq" / "1.png").write_bytes(png)
-    first, *_ = build("mm-rlhf-rewardbench", path, pictures=str(tmp_path / "pictures")).comparisons()
+    (tmp_path / "images" / "mcq").mkdir(parents=True)
+    (tmp_path / "images" / "mcq" / "1.png").write_bytes(png)
+    first, *_ = build("mm-rlhf-rewardbench", path, images=str(tmp_path / "images")).comparisons()
     assert first.images[0].open().size == (4, 4)
 
 

@@ -89,7 +89,7 @@ def test_equal_rewards_are_wrong_but_right_in_the_variant_that_has_it_so(build: 
     assert (found["micro"], found["micro, equal rewards right (IXC's script)"]) == (0, 1)
 
 
-def test_pictures_lie_below_data_or_in_the_copy_on_the_hub(build: Any, png: bytes, tmp_path: Path) -> None:
+def test_images_lie_below_data_or_in_the_copy_on_the_hub(build: Any, png: bytes, tmp_path: Path) -> None:
     file = write_list(tmp_path / "data" / "all_data.json", [entry("pairs_1", "safety")])
     (tmp_path / "data" / "images").mkdir()
     (tmp_path / "data" / "images" / "pairs_1.png").write_bytes(png)
@@ -100,7 +100,7 @@ def test_pictures_lie_below_data_or_in_the_copy_on_the_hub(build: Any, png: byte
     assert comparison.images[0].open().size == (4, 4)
 
 
-def test_placeholders_in_a_text_that_are_no_picture_of_it_are_taken_out(build: Any, tmp_path: Path) -> None:
+def test_placeholders_in_a_text_that_are_no_image_of_it_are_taken_out(build: Any, tmp_path: Path) -> None:
     rows = [
         entry("pairs_1", "safety", Text="See <image> and <image>."),
         entry("pairs_2", "safety", Text="<image>Q"),

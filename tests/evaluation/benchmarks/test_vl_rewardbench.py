@@ -86,7 +86,7 @@ def test_the_numbers_of_r1_rewards_paper_come_out_of_its_counts(whole: Any) -> N
     assert found["macro"] != pytest.approx(found["macro, R1-Reward's groups"], abs=0.01)
 
 
-def test_ranks_say_which_response_is_better_and_pictures_come_from_the_file(
+def test_ranks_say_which_response_is_better_and_images_come_from_the_file(
     build: Any, png: bytes, tmp_path: Path
 ) -> None:
     rows = [row("RLHF-V-1", png), row("svit-1", png, ranks=(1, 0))]

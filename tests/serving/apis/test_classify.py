@@ -36,15 +36,15 @@ def test_the_answer_has_vllms_shape(echo: Client) -> None:
 
 
 def test_messages_are_one_conversation_with_its_images(
-    vision: Client, vision_model: Path, picture: str
+    vision: Client, vision_model: Path, image: str
 ) -> None:
     parts = [
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
         {"type": "text", "text": "what is it?"},
     ]
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "a cat"}]
     [answer] = vision.post("/classify", {"messages": messages}).json["data"]
-    comparison = Comparison("what is it?", ["a cat"], images=[Image(base64.b64decode(picture))])
+    comparison = Comparison("what is it?", ["a cat"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
     assert answer["probs"] == pytest.approx(offline, abs=1e-5)
 
@@ -101,17 +101,17 @@ class TestSGLang:
 
     @pytest.mark.parametrize("batch", [False, True])
     def test_images_take_the_places_of_their_tokens(
-        self, batch: bool, vision: Client, vision_model: Path, picture: str
+        self, batch: bool, vision: Client, vision_model: Path, image: str
     ) -> None:
         text = chatml(
             ("user", "<|vision_start|><|image_pad|><|vision_end|>what is it?"), ("assistant", "a cat")
         )
-        body = {"text": [text] if batch else text, "image_data": [[picture]] if batch else picture}
+        body = {"text": [text] if batch else text, "image_data": [[image]] if batch else image}
         answer = vision.post("/classify", body).json
-        comparison = Comparison("<image>what is it?", ["a cat"], images=[Image(base64.b64decode(picture))])
+        comparison = Comparison("<image>what is it?", ["a cat"], images=[Image(base64.b64decode(image))])
         [offline] = RewardModel.load(vision_model).score([comparison])
         assert (answer[0] if batch else answer)["embedding"] == pytest.approx(offline, abs=1e-5)
 
-    def test_images_for_other_texts_than_there_are_are_refused(self, echo: Client, picture: str) -> None:
-        reply = echo.post("/classify", {"text": [WHOLE], "image_data": [[picture], [picture]]})
+    def test_images_for_other_texts_than_there_are_are_refused(self, echo: Client, image: str) -> None:
+        reply = echo.post("/classify", {"text": [WHOLE], "image_data": [[image], [image]]})
         assert (reply.status, reply.code) == (422, "body_not_valid")

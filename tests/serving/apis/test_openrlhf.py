@@ -13,7 +13,7 @@ from basereward import Comparison, RewardModel
 from basereward.media import Image
 
 PROMPT = chatml(("system", "be brief"), ("user", "what is it?"), asks=True)
-PICTURE = "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"
+IMAGE = "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"
 
 
 def test_a_sample_is_scored_as_its_prompt_and_response(echo: Client) -> None:
@@ -56,11 +56,11 @@ def test_without_the_prompt_a_conversation_of_one_answer_is_taken_apart(echo: Cl
 
 
 def test_images_beside_the_texts_take_the_places_of_their_tokens(
-    vision: Client, vision_model: Path, picture: str
+    vision: Client, vision_model: Path, image: str
 ) -> None:
-    prompt = chatml(("user", f"{PICTURE}what is it?"), asks=True)
-    body = {"query": [f"{prompt}a cat"], "prompts": [prompt], "labels": [None], "images": [[picture]]}
-    comparison = Comparison("<image>what is it?", ["a cat"], images=[Image(base64.b64decode(picture))])
+    prompt = chatml(("user", f"{IMAGE}what is it?"), asks=True)
+    body = {"query": [f"{prompt}a cat"], "prompts": [prompt], "labels": [None], "images": [[image]]}
+    comparison = Comparison("<image>what is it?", ["a cat"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
     assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=1e-5)
 

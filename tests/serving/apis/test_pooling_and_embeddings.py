@@ -41,10 +41,10 @@ def test_an_embedding_is_not_of_length_one(vision: Client, vision_model: Path) -
     assert abs(own["embedding"][0]) != 1
 
 
-def test_a_picture_may_stand_beside_a_text(vision: Client, vision_model: Path, picture: str) -> None:
+def test_an_image_may_stand_beside_a_text(vision: Client, vision_model: Path, image: str) -> None:
     text = chatml(("user", "<|vision_start|><|image_pad|><|vision_end|>what?"), ("assistant", "a cat"))
-    [own] = vision.post("/v1/embeddings", {"input": [{"text": text, "image": picture}]}).json["data"]
-    comparison = Comparison("<image>what?", ["a cat"], images=[Image(base64.b64decode(picture))])
+    [own] = vision.post("/v1/embeddings", {"input": [{"text": text, "image": image}]}).json["data"]
+    comparison = Comparison("<image>what?", ["a cat"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
     assert own["embedding"] == pytest.approx(offline, abs=1e-5)
 

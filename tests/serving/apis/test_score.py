@@ -30,14 +30,14 @@ def test_as_many_queries_as_documents_are_scored_in_pairs(echo: Client) -> None:
     assert [own["score"] for own in answer["data"]] == [3.0, 5.0]
 
 
-def test_a_query_may_have_pictures(vision: Client, vision_model: Path, picture: str) -> None:
+def test_a_query_may_have_images(vision: Client, vision_model: Path, image: str) -> None:
     parts = [
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
         {"type": "text", "text": "what?"},
     ]
     document = {"content": [{"type": "text", "text": "a cat"}]}
     answer = vision.post("/score", {"queries": {"content": parts}, "documents": [document, "a dog"]}).json
-    comparison = Comparison("what?", ["a cat", "a dog"], images=[Image(base64.b64decode(picture))])
+    comparison = Comparison("what?", ["a cat", "a dog"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
     assert [own["score"] for own in answer["data"]] == pytest.approx(offline, abs=1e-5)
 
