@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal, TypedDict
 from basereward.comparison import Comparison
 from basereward.data.media_paths import Media
 from basereward.data.reading.paths import files_of, local_path, media_root, other_splits
-from basereward.data.reading.rows import Row, count_rows, read_rows
+from basereward.data.reading.row import Row
+from basereward.data.reading.rows import count_rows, read_rows
 from basereward.errors import DataError
 
 PLACE = "_place"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from basereward.data.reading.paths import files_of, local_path
-from basereward.data.reading.rows import Row, read_rows
+from basereward.data.reading.row import Row
+from basereward.data.reading.rows import read_rows
 from basereward.data.trl import trl_row
 from basereward.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ from basereward.data.dataset import FileDataset
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 
 class NativeDataset(FileDataset):

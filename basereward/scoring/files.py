@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from basereward.comparison import Comparison
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 STANDARD = "-"
 """Names standard input and standard output."""

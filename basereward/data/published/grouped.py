@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from basereward.data.dataset import Dataset, FileDataset
-from basereward.data.reading.rows import Row, read_rows
+from basereward.data.reading.row import Row
+from basereward.data.reading.rows import read_rows
 from basereward.errors import DataError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 
 class QuestionDataset(FileDataset):
