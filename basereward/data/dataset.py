@@ -8,30 +8,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
-from basereward.comparison import Comparison
+from basereward.comparison import Comparison, Place
 from basereward.data.media_paths import Media
 from basereward.data.reading.paths import files_of, local_path, media_root, other_splits
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import count_rows, read_rows
 from basereward.errors import DataError
-
-PLACE = "_place"
-"""The key of a comparison's `meta` under which its file and line are remembered."""
-
-
-class Place(TypedDict):
-    """Where a comparison was read; None where that is unknown."""
-
-    file: str | None
-    line: int | None
-
-
-def place_of(comparison: Comparison) -> Place:
-    """Return file and line of a comparison that was read from a file, as `DataError.at` takes them."""
-    place = comparison.meta.get(PLACE)
-    return Place(file=place[0], line=place[1]) if place else Place(file=None, line=None)
 
 
 class Dataset(abc.ABC):
@@ -177,7 +161,7 @@ class FileDataset(Dataset):
 
 
 def comparison_of(row: Row, *, file: str, line: int, source: str = "") -> Comparison:
-    """Make the comparison of a row of our own format, and remember where it was read.
+    """Return a row of our own format as a comparison that knows its place.
 
     Args:
         row: The row, its images found; `meta` may be JSON, as Parquet files hold it.
@@ -193,8 +177,8 @@ def comparison_of(row: Row, *, file: str, line: int, source: str = "") -> Compar
         filled["id"] = f"{os.path.basename(file)}:{line}"
     if filled.get("source") in (None, ""):
         filled["source"] = source
-    filled["meta"] = {**_meta(row.get("meta")), PLACE: (file, line)}
-    return Comparison.from_dict(filled)
+    filled["meta"] = _meta(row.get("meta"))
+    return Comparison.from_dict(filled, place=Place(file, line))
 
 
 def _meta(meta: Any) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from basereward.comparison import Comparison
 from basereward.data.curation.step import Step
-from basereward.data.dataset import place_of
 from basereward.errors import ConfigError, DataError
 from basereward.plugins.options import Component, did_you_mean, resolved_options
 from basereward.plugins.plugin_manager import PluginManager
@@ -162,7 +161,9 @@ def _subject(component: Component) -> str:
 
 def _add_example(tally: Tally, comparison: Comparison, what: dict[str, Any]) -> None:
     if len(tally.examples) < NUM_EXAMPLES:
-        tally.examples.append({"id": comparison.id, **place_of(comparison), **_shown(comparison), **what})
+        tally.examples.append(
+            {"id": comparison.id, **comparison.place._asdict(), **_shown(comparison), **what}
+        )
 
 
 def _shown(comparison: Comparison) -> dict[str, Any]:
