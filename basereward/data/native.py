@@ -25,6 +25,8 @@ class NativeDataset(FileDataset):
     - `id`, `source`, `weight`, and an object `meta`, or its JSON text, for anything else.
     """
 
+    detected_by = ("prompt", "responses")
+
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row as it is."""
         return row

@@ -36,6 +36,8 @@ class TRLDataset(FileDataset):
       `meta`.
     """
 
+    detected_by = ("chosen", "rejected")
+
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         return trl_row(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any, Final
 from basereward.comparison import Comparison
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
+from basereward.plugins.loading import load_class
 from basereward.plugins.options import Component, did_you_mean, resolved_options
 from basereward.plugins.plugin_manager import PluginManager
 
@@ -150,9 +150,9 @@ def _step(name: str) -> type[Step]:
     if name not in STEPS:
         hint = did_you_mean(name, STEPS) or ";"
         raise ConfigError(f"unknown curation step {name!r}{hint} steps: {', '.join(STEPS)}")
-    module, _, cls = STEPS[name].partition(":")
-    found: type[Step] = getattr(importlib.import_module(module), cls)
-    return found
+    step = load_class(STEPS[name], f"curation step {name!r}")
+    assert issubclass(step, Step)
+    return step
 
 
 def _subject(component: Component) -> str:

@@ -121,6 +121,7 @@ class R1RewardRL(FileDataset):
     """
 
     name = "r1-reward-rl"
+    detected_by = ("message", "question", "answer")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

@@ -36,6 +36,7 @@ class VLFeedback(FileDataset):
     """
 
     name = "vlfeedback"
+    detected_by = ("prompt", "completions")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -71,6 +72,7 @@ class UltraFeedback(FileDataset):
     """
 
     name = "ultrafeedback"
+    detected_by = ("instruction", "completions")
 
     def __init__(
         self,
