@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
 from basereward.data.dataset import PLACE
 from basereward.errors import ConfigError, DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 if TYPE_CHECKING:
     from typing import Self

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from basereward.config.conversion import did_you_mean
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
-from basereward.plugins.options import did_you_mean
 from basereward.training.sharded_tensors import held
 
 AMX_MIN_WIDTH = 256

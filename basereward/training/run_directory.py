@@ -11,10 +11,12 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from basereward.config.run import RunConfig, Source, load_run, to_toml
+from basereward.config.conversion import did_you_mean
+from basereward.config.files import load_run, to_toml
+from basereward.config.run import RunConfig, Source
 from basereward.data.curation import resolved_step
 from basereward.errors import ConfigError
-from basereward.plugins.options import component_options, did_you_mean
+from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.nonfinite import ROWS_FILE
 
