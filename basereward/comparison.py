@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from basereward.errors import DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 Part: TypeAlias = "str | Image | Video"
 

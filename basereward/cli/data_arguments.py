@@ -68,12 +68,12 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
     Raises:
         ConfigError: When one is not of that form.
     """
-    from basereward.config.run import value_of  # costs 7 ms, and `--help` has no values
+    from basereward.config.overrides import parse_value  # costs 7 ms, and `--help` has no values
 
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise ConfigError(f"{flag} {text}: write KEY=VALUE")
-        values[key] = value_of(value)
+        values[key] = parse_value(value)
     return values

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from basereward.data.download import fetched
 from basereward.errors import DataError
-from basereward.media.image import Image, Video, frame_paths
+from basereward.media.image import Image
+from basereward.media.video import Video, frame_paths
 from basereward.media.zip_archive import has_member, member_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 if TYPE_CHECKING:
     from typing import Self

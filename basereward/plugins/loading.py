@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from basereward import __version__, hookspecs
+from basereward import hookspecs
+from basereward._version import __version__
+from basereward.config.conversion import did_you_mean
 from basereward.errors import BaseRewardError, PluginError
 from basereward.hookspecs import KINDS, PROJECT
-from basereward.plugins.options import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint

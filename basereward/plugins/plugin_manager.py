@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from basereward.config.conversion import Component, did_you_mean
 from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS, PROJECT
 from basereward.plugins.loading import Plugin, PluginWarning, Registry, load_class, reason, warn
-from basereward.plugins.options import Component, Option, component_options, did_you_mean, resolved_options
+from basereward.plugins.options import Option, component_options, resolved_options
 
 if TYPE_CHECKING:
     import types

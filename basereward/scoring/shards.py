@@ -22,7 +22,8 @@ from basereward.scoring.batching import shares
 from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.ordered import Scorer
 from basereward.scoring.reward_table import Summary, read_facts, write_table
-from basereward.storage.model_directory import CONFIG_FILE, digest
+from basereward.storage.atomic import file_digest
+from basereward.storage.model_directory import CONFIG_FILE
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
 SUMMARY_FILE = "summary.json"
@@ -154,7 +155,7 @@ def score_shards(
 
 def digest_of_model(directory: str | Path) -> str:
     """Return a SHA-256 that tells a model directory from others: of the file that has every file's."""
-    return digest(Path(directory) / CONFIG_FILE)
+    return file_digest(Path(directory) / CONFIG_FILE)
 
 
 def _is_done(shard: Shard, model_digest: str, reader: str, overwrite: bool) -> bool:
@@ -180,12 +181,12 @@ def _is_done(shard: Shard, model_digest: str, reader: str, overwrite: bool) -> b
 
 
 def _facts_of(source: Path) -> dict[str, Any]:
-    return {"name": source.name, "bytes": source.stat().st_size, "sha256": digest(source)}
+    return {"name": source.name, "bytes": source.stat().st_size, "sha256": file_digest(source)}
 
 
 def _is_of(source: Path, facts: dict[str, Any]) -> bool:
     # Reading a file once more is little beside scoring it, and nothing less tells it from an edited one.
-    return bool(source.stat().st_size == facts["bytes"] and digest(source) == facts["sha256"])
+    return bool(source.stat().st_size == facts["bytes"] and file_digest(source) == facts["sha256"])
 
 
 def _stamp(source: Path) -> tuple[int, int]:

@@ -16,7 +16,9 @@ from typing import Any, Literal
 import torch
 
 from basereward.backbones.feature_cache import FeatureCache
-from basereward.config.run import Component, RunConfig, stage_runs, to_toml
+from basereward.config.conversion import Component
+from basereward.config.files import to_toml
+from basereward.config.run import RunConfig, stage_runs
 from basereward.errors import BaseRewardError
 from basereward.evaluation import evaluate
 from basereward.evaluation.report import save_numbers

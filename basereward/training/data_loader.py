@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from basereward.comparison import Comparison
+from basereward.config.conversion import Component
 from basereward.config.run import DataConfig
 from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
 from basereward.errors import ConfigError, DataError
 from basereward.losses import Targets
-from basereward.plugins.options import Component
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from basereward.comparison import Comparison
+from basereward.config.conversion import Component, did_you_mean
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
 from basereward.plugins.loading import load_class
-from basereward.plugins.options import Component, did_you_mean, resolved_options
+from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager
 
 _PACKAGE = "basereward.data.curation"
