@@ -6,12 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basereward.config.conversion import Component
 from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.reading.paths import STANDARD_INPUT, files_of, local_path
 from basereward.data.reading.rows import read_rows
 from basereward.errors import DataError, PluginError
 from basereward.plugins.loading import warn
-from basereward.plugins.options import Component, resolved_options
+from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 
 if TYPE_CHECKING:
