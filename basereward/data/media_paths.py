@@ -19,7 +19,7 @@ from basereward.media.zip_archive import has_member, member_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 SOURCE_KEYS = ("image", "path", "bytes")
 """Keys under which a content part of type "image" may hold its image."""

@@ -187,6 +187,29 @@ class Registry:
         return sorted(hooks, key=HOOKS.index)
 
 
+def load_class(target: str, subject: str) -> type:
+    """Return the class that "module:Class" names.
+
+    Args:
+        target: The module and the class.
+        subject: The thing that is loaded, for the error.
+
+    Raises:
+        PluginError: When the module can't be imported, or has no such class.
+    """
+    failed = f"{subject} ({target}) failed to load"
+    module, _, path = target.partition(":")
+    try:
+        component: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            component = getattr(component, attribute)
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{failed}: {reason(error)}") from error
+    if not isinstance(component, type):
+        raise PluginError(f"{failed}: it is a {type(component).__name__}, not a class")
+    return component
+
+
 def reason(error: BaseException) -> str:
     """Return an exception in one line, for a plugin's `error`."""
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Atomic replacement: after an interrupted write the old file is whole, and a survivor leaves nothing else."""
+"""Atomic replacement: an interrupted write leaves the old file whole, and no other if the process lives."""
 
 from __future__ import annotations
 

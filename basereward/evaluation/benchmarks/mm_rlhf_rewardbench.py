@@ -16,7 +16,7 @@ from basereward.stats.measure import Measure, average
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")
