@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from basereward.comparison import Comparison
-from basereward.data.dataset import place_of
 from basereward.data.statistics import EXACT, GROWTH, Facts, Lengths, Statistics
 from basereward.errors import DataError
 from basereward.reporting.comparison_card import Card, card_of
@@ -158,8 +157,7 @@ def _card(comparison: Comparison) -> Card:
         is_best = ranks is not None and len(places) > 1 and rank == "1"
         rows.append(Row.of(rank, *rating, f"{len(response):,}", response, style="best" if is_best else ""))
     titles = ("rank", "chars") if ratings is None else ("rank", "rating", "chars")
-    place = place_of(comparison)
-    footer = f"{comparison.id} · {place['file']}:{place['line']}" if place["file"] else comparison.id
+    footer = f"{comparison.id} · {comparison.label}" if comparison.place.file else comparison.id
     return card_of(comparison, titles, sorted(rows, key=lambda row: int(row.texts[0] or 0)), footer)
 
 
