@@ -27,7 +27,7 @@ from basereward.training.validation import why_not_judged
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
-    from basereward.evaluation.evaluator import Result
+    from basereward.evaluation.results import Result
     from basereward.plugins.plugin_manager import PluginManager
     from basereward.stats.measure import Measure
 

@@ -17,9 +17,9 @@ from basereward.backbones.qwen_vl import QwenVL
 from basereward.backbones.tiny import Tiny
 from basereward.comparison import Comparison
 from basereward.forest import Tree
-from basereward.forest.kv_cache import ROOM
+from basereward.forest.kv_cache import GROWTH
 
-MORE_THAN_THERE_IS_ROOM_FOR = ROOM + 20
+MORE_THAN_THERE_IS_ROOM_FOR = GROWTH + 20
 NO_END = [10**6]
 """What no model writes."""
 
@@ -50,7 +50,7 @@ def test_a_memory_writes_what_reading_all_again_writes(
     for asked in (tree, replace(tree, responses=tree.responses[:1])):
         remembered = write(backbone, head, asked, **settings)
         backbone.decoder.use("dense")
-        assert not backbone.remembers
+        assert not backbone.supports_kv_cache
         again = write(backbone, head, asked, **settings)
         backbone.decoder.use("forest")
         assert remembered == again
