@@ -79,7 +79,7 @@ class ScoringEndpoint:
             try:
                 parsed = await _unless(gone, deadline, self.service.parse(self.api, body))
                 read = time.perf_counter()
-                results = await _unless(gone, deadline, asyncio.create_task(self.service.score(parsed)))
+                results = await _unless(gone, deadline, self.service.score(parsed))
             finally:
                 gone.cancel()
             response = ScoringResponse(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -70,19 +70,25 @@ class ScoringService:
         """
         return asyncio.get_running_loop().run_in_executor(self._parsers, self._parse, api, body)
 
-    async def score(self, parsed: ParsedRequest) -> list[Scored | Problem]:
-        """Return the rewards of each item, or its problem.
+    def score(self, parsed: ParsedRequest) -> asyncio.Future[list[Scored | Problem]]:
+        """Queue a request, and return a future of each item's rewards or problem.
 
         Raises:
-            Problem: When too much is waiting, or an item has a problem and the request doesn't keep going.
+            Problem: When too much is waiting; by the future, when an item has a problem and the request
+                doesn't keep going.
         """
         prepared = [item for item in parsed.items if isinstance(item, Prepared)]
         futures = self.scheduler.submit(parsed.engine, prepared) if prepared else []
-        try:
-            scored = iter([await future for future in futures])
-        finally:
-            for future in futures:
-                future.cancel()
+        results = asyncio.create_task(self._results(parsed, futures))
+        # Also where it was cancelled before its first step.
+        results.add_done_callback(lambda _: [future.cancel() for future in futures])
+        return results
+
+    async def _results(
+        self, parsed: ParsedRequest, futures: Sequence[asyncio.Future[Rewards | Problem]]
+    ) -> list[Scored | Problem]:
+        # Unlike `gather`, this can be cancelled without a word in the log.
+        scored = iter([await future for future in futures])
         results = [
             item if isinstance(item, Problem) else _result(number, item, next(scored))
             for number, item in enumerate(parsed.items)
