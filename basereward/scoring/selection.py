@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from basereward.comparison import Comparison
-from basereward.data import place_of
 from basereward.errors import DataError
 from basereward.scoring.ordered import Scorer, score_in_order
 
@@ -27,15 +26,7 @@ def ranked(comparison: Comparison, rewards: Sequence[float]) -> Comparison:
     order = _best_first(rewards)
     found = _in_order(comparison, rewards, order)
     ranks = [sum(other > rewards[number] for other in rewards) for number in order]
-    return Comparison(
-        found.prompt,
-        found.responses,
-        ranks=ranks,
-        weight=found.weight,
-        id=found.id,
-        source=found.source,
-        meta=found.meta,
-    )
+    return found.replace(ranks=ranks)
 
 
 def agreed(
@@ -96,7 +87,7 @@ def selected(
         try:
             yield selection(item, found)
         except DataError as error:
-            yield error.at(**place_of(item))
+            yield item.place.locate(error)
 
 
 def _best_first(rewards: Sequence[float]) -> list[int]:
@@ -111,11 +102,5 @@ def _in_order(comparison: Comparison, rewards: Sequence[float], order: Sequence[
     meta = {**comparison.meta, "rewards": [rewards[number] for number in order]}
     if comparison.ranks is not None:
         meta["given_ranks"] = [comparison.ranks[number] for number in order]
-    return Comparison(
-        comparison.prompt,
-        [comparison.responses[number] for number in order],
-        weight=comparison.weight,
-        id=comparison.id,
-        source=comparison.source,
-        meta=meta,
-    )
+    responses = [comparison.responses[number] for number in order]
+    return comparison.replace(responses=responses, ranks=None, ratings=None, meta=meta)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.serving.engine import Engine
 from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics

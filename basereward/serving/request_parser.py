@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part
 from basereward.data import rendered_chat
-from basereward.data.rendered_chat import IMAGE, Turn
+from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
 from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.serving.limits import Limits
@@ -71,6 +71,8 @@ class RequestParser:
                 items.append(build(body))
             except Problem as problem:
                 items.append(problem.at(f"{param}[{number}]"))
+            except NotSeparableError:
+                items.append(Problem("response_not_separable", f"{param}[{number}]"))
         return items
 
     def image(self, encoded: str) -> Image:
@@ -142,7 +144,8 @@ class RequestParser:
         """Return the comparison of a rendered conversation, whose only turn of the assistant is the response.
 
         Raises:
-            Problem: As of `of_turns`, or when the response can't be separated from the prompt.
+            NotSeparableError: When the response can't be told from the prompt.
+            Problem: As of `comparison`.
         """
         return self.of_turns(rendered_chat.conversation(text), images)
 
