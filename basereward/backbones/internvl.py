@@ -19,7 +19,8 @@ from basereward.backbones.transformers_model import source_arguments
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest.forest import Forest, Tree
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
 """The tokens around those of an image, and the chat template's text for a video."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from basereward.config.conversion import ValidationError
 from basereward.config.run import LoraConfig, RunConfig, TrainConfig
 from basereward.costs.accelerators import Accelerator
 from basereward.costs.architecture import Architecture
@@ -20,10 +21,10 @@ from basereward.costs.memory import FP32, Memory, memory
 from basereward.errors import ConfigError
 from basereward.planning.lengths import Lengths, Measure, Overrides, lengths
 from basereward.planning.meta_model import skeleton
-from basereward.plugins.options import Mismatch
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.training import parameter_groups, run_directory
+from basereward.training import parameter_groups
 from basereward.training.lora import Adapters
+from basereward.training.resolve import resolve_run
 
 USABLE = 0.9
 """Share of a GPU's memory that a plan fills: CUDA itself, libraries and scattered gaps take the rest."""
@@ -132,7 +133,7 @@ def plan(
     Raises:
         ConfigError: When a setting is wrong, or the model's sizes or the number of rows aren't known.
     """
-    run = run_directory.resolved(run, plugins)
+    run = resolve_run(run, plugins)
     model = _model(run, plugins, config_file)
     architecture = model.architecture
     bf16 = run.train.precision != "fp32"
@@ -262,7 +263,7 @@ def _changes(
         for settings in _choices(small):
             try:
                 config = replace(run.train, **{**settings, **extra})
-            except Mismatch:  # the settings exclude each other
+            except ValidationError:  # the settings exclude each other
                 continue
             if config.parallel == "fsdp" and num_gpus == 1:
                 continue

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from basereward.config.run import RunConfig
+from basereward.evaluation.report import save_numbers, save_report
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoints
@@ -43,7 +44,7 @@ class TrainResult:
     is_first: bool = True
 
 
-def train_once(
+def train_stage(
     config: RunConfig,
     plugins: PluginManager,
     *,
@@ -57,7 +58,7 @@ def train_once(
     """Train a run without stages, or one stage.
 
     Args:
-        config: What to train on what, and how.
+        config: The resolved run.
         plugins: Where components are looked up.
         resume: Whether to go on from the newest checkpoint, if there is one.
         overwrite: Whether to replace an earlier run.
@@ -66,7 +67,6 @@ def train_once(
         plots: Whether plots are drawn, and the evaluation's pages written.
         is_last: Whether they part after it.
     """
-    config = run_directory.resolved(config, plugins)
     run_dir = ranks.first(lambda: run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite))
     checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT, ranks, keep=config.train.keep_checkpoints)
     checkpoint, passed_over = checkpoints.newest() if resume else (None, [])
@@ -110,6 +110,6 @@ def train_once(
         if training.held_out is not None:
             facts = {"model": str(model_dir), "step": result.best["step"]}
             evaluation = training.held_out.remembered(run_dir / run_directory.BEST_REWARDS)
-            save = evaluation.save if plots else evaluation.save_numbers
-            save(run_dir / run_directory.EVALUATION, facts)
+            save = save_report if plots else save_numbers
+            save(evaluation, run_dir / run_directory.EVALUATION, facts)
     return result
