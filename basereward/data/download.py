@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from basereward.errors import DataError
 from basereward.media.limits import MAX_BYTES
+from basereward.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -42,9 +43,7 @@ def fetched(url: str, hosts: Collection[str], field: str) -> Path:
         return path
     content = _download(url, hosts, field)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    write_bytes(path, content, is_shared=True)
     return path
 
 

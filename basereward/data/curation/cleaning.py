@@ -6,7 +6,7 @@ import re
 
 from basereward.comparison import Comparison, Message, Part
 from basereward.data.curation.fingerprints import collapsed
-from basereward.data.curation.step import Step, with_prompt, with_responses, with_texts
+from basereward.data.curation.step import Step, with_responses
 from basereward.errors import DataError
 from basereward.media.image import Image
 
@@ -143,11 +143,11 @@ class Placeholders(Step):
                             parts += [next(waiting)] if number else []
                             parts.append(text)
                 prompt.append(Message(message.role, tuple(part for part in parts if part != "")))
-            comparison = with_prompt(comparison, prompt)
+            comparison = comparison.replace(prompt=prompt)
         changed = any(new != old for new, old in zip(responses, comparison.responses, strict=True))
         # A response that was nothing but a mark stays, for there is no empty response.
         if changed and all(response.strip() for response in responses):
-            comparison = with_texts(comparison, responses)
+            comparison = comparison.replace(responses=responses)
         return comparison
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.plugins.loading import load_class
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.storage.atomic import write_text
 
 _PACKAGE = "basereward.data.curation"
 
@@ -121,9 +121,7 @@ class Curation:
 
     def save(self, path: Path) -> None:
         """Write the report as JSON, in one go, so that a killed run leaves no half of it."""
-        aside = path.with_name(f".{path.name}.new")
-        aside.write_text(json.dumps(self.report(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_text(path, json.dumps(self.report(), ensure_ascii=False, indent=1) + "\n")
 
 
 def resolved_step(component: Component) -> Component:

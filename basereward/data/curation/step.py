@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.errors import DataError
 
 
@@ -31,37 +31,16 @@ class Step(abc.ABC):
         """Forget all rows, before a new pass over the data."""
 
 
-def with_prompt(comparison: Comparison, prompt: Iterable[Message]) -> Comparison:
-    """Return the comparison with other messages, images included."""
-    return _rebuilt(comparison, prompt, range(len(comparison.responses)), comparison.responses)
-
-
 def with_responses(comparison: Comparison, kept: Sequence[int]) -> Comparison:
     """Return the comparison with some of its responses, in the order of their numbers."""
-    return _rebuilt(comparison, comparison.prompt, kept, comparison.responses)
 
-
-def with_texts(comparison: Comparison, responses: Sequence[str]) -> Comparison:
-    """Return the comparison with other texts for the same responses."""
-    return _rebuilt(comparison, comparison.prompt, range(len(responses)), responses)
-
-
-def _rebuilt(
-    comparison: Comparison, prompt: Iterable[Message], kept: Sequence[int], responses: Sequence[str]
-) -> Comparison:
     def of_kept(values: Sequence[float] | None) -> list[float] | None:
         return None if values is None else [values[number] for number in kept]
 
-    return Comparison(
-        prompt,
-        [responses[number] for number in kept],
+    return comparison.replace(
+        responses=[comparison.responses[number] for number in kept],
         ranks=of_kept(comparison.ranks),
         ratings=of_kept(comparison.ratings),
-        weight=comparison.weight,
-        id=comparison.id,
-        source=comparison.source,
-        meta=comparison.meta,
-        place=comparison.place,
     )
 
 
