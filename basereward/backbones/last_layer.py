@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from basereward.forest.layout import ForestLayout
@@ -99,4 +100,4 @@ class LastLayerRows:
         if self._rows is None:
             return None
         states = output.new_zeros(self._shape[0] * self._shape[1], output.shape[-1])
-        return states.index_copy(0, self._rows, output[0]).unflatten(0, self._shape)
+        return torch.unflatten(states.index_copy(0, self._rows, output[0]), 0, self._shape)
