@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from basereward.comparison import Comparison
+from basereward.data.sampling import Reservoir
 from basereward.data.statistics import EXACT, GROWTH, Facts, Lengths, Statistics
 from basereward.errors import DataError
 from basereward.reporting.comparison_card import Card, card_of
@@ -21,21 +22,20 @@ BAR_HEIGHT = 120  # pixels
 
 @dataclass
 class Sample:
-    """A few rows of each source, all with the same chance, and the first rows that were rejected.
+    """A uniform sample of each source's rows, and the first rows that were rejected.
 
     Args:
         num: Rows of each source.
-        seed: Of the choice.
+        seed: Of the sampling.
     """
 
     num: int = 6
     seed: int = 0
-    rows: dict[str, list[Comparison]] = field(default_factory=dict)
+    sources: dict[str, Reservoir] = field(default_factory=dict)
     rejected: list[DataError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._chance = random.Random(self.seed)
-        self._seen: dict[str, int] = {}
+        self._generator = random.Random(self.seed)
 
     def add(self, row: Comparison | DataError) -> None:
         """Take a row into account."""
@@ -43,12 +43,9 @@ class Sample:
             if len(self.rejected) < MAX_REJECTED:
                 self.rejected.append(row)
             return
-        kept = self.rows.setdefault(row.source, [])
-        seen = self._seen[row.source] = self._seen.get(row.source, 0) + 1
-        if len(kept) < self.num:
-            kept.append(row)
-        elif (place := self._chance.randrange(seen)) < self.num:
-            kept[place] = row
+        if row.source not in self.sources:
+            self.sources[row.source] = Reservoir(self.num, self._generator)
+        self.sources[row.source].add(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ def save_report(path: Path, title: str, statistics: Statistics, sample: Sample) 
             Histogram.of("Characters of a prompt", total.prompt_characters),
             Histogram.of("Characters of a response", total.response_characters),
         ],
-        samples={name: list(map(_card, rows)) for name, rows in sorted(sample.rows.items())},
+        samples={name: list(map(_card, rows.comparisons)) for name, rows in sorted(sample.sources.items())},
         rejected=list(map(str, sample.rejected)),
     )
 
