@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from basereward.forest.layout import ForestLayout
@@ -89,4 +90,4 @@ class LastLayer:
         if self._places is None:
             return None
         rows = output.new_zeros(self._shape[0] * self._shape[1], output.shape[-1])
-        return rows.index_copy(0, self._places, output[0]).unflatten(0, self._shape)
+        return torch.unflatten(rows.index_copy(0, self._places, output[0]), 0, self._shape)

@@ -97,6 +97,6 @@ def test_two_processes_train_averaged_adapters_as_one_does(
     for alone, together in zip(*outcomes, strict=True):
         assert alone.keys() == together.keys()
         for name, value in alone.items():
-            # AdamW divides a gradient by its own size, so rounding moves a weight whose gradient is nearly zero
+            # AdamW divides a gradient by its size, so rounding moves a weight whose gradient is nearly zero
             # by up to the rate of 1e-3 a step; 5 % of one such step is allowed.
             torch.testing.assert_close(together[name], value, atol=5e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Steps that judge what is preferred: by length, by gap, and by whether others agree."""
+"""Steps that filter by the preference: its length bias, its gap in rating, and its agreement with others."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ class LengthBias(Step):
         lengths = [len(response) for response in comparison.responses]
         best = [length for length, rank in zip(lengths, ranks, strict=True) if rank == min(ranks)]
         others = [length for length, rank in zip(lengths, ranks, strict=True) if rank != min(ranks)]
-        found, other = sum(best) / len(best), sum(others) / len(others)
-        longer, shorter = max(found, other), min(found, other)
+        mean_best, mean_other = sum(best) / len(best), sum(others) / len(others)
+        longer, shorter = max(mean_best, mean_other), min(mean_best, mean_other)
         is_far = longer >= self.max_ratio * shorter and longer - shorter >= self.min_characters
-        if is_far and (found > other or self.both_ways):
-            how = "longer" if found > other else "shorter"
+        if is_far and (mean_best > mean_other or self.both_ways):
+            how = "longer" if mean_best > mean_other else "shorter"
             return DataError(
-                f"best response much {how}: {found:.0f} characters against {other:.0f}", field="responses"
+                f"best response much {how}: {mean_best:.0f} characters against {mean_other:.0f}",
+                field="responses",
             )
         return comparison
 

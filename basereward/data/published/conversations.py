@@ -73,8 +73,8 @@ class MMIF(ShareGPT):
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        own = super().own_row(row, directory)
-        return own | {"prompt": _remarked(own["prompt"], own["images"])}
+        converted = super().own_row(row, directory)
+        return converted | {"prompt": _remarked(converted["prompt"], converted["images"])}
 
 
 class POVID(FileDataset):
@@ -138,7 +138,7 @@ RANKS_OF_WINNERS = {
     "tie (bothbad)": [0, 0],
     "bothbad": [0, 0],
 }
-"""What the battles' votes say; "both are bad" leaves neither better."""
+"""The ranks that a vote gives; "both are bad" leaves neither response better."""
 
 
 class WildVisionBattle(FileDataset):
