@@ -1,4 +1,4 @@
-"""Images behind URLs: fetched from allowed hosts only, once, into a cache."""
+"""Download images from allowed hosts, once, into a cache."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 TIMEOUT_SECONDS = 10
-"""How long a host may be silent."""
+"""Seconds that a host may be silent."""
 MAX_SECONDS = 60
-"""How long an image may take in all."""
+"""Seconds that the download of an image may take in all."""
 BLOCK = 1 << 16
 
 
 def fetched(url: str, hosts: Collection[str], field: str) -> Path:
-    """Return a file with what is behind a URL, fetching it if that has not happened before.
+    """Return the file of a URL's content, downloading it unless it is in the cache.
 
     Args:
         url: The URL, http or https.
@@ -69,7 +69,7 @@ def check_host(url: str, hosts: Collection[str], field: str) -> None:
 
 
 def cache_directory() -> Path:
-    """Return where fetched files are kept."""
+    """Return the directory of downloaded files."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "basereward" / "media"
 

@@ -125,7 +125,8 @@ class PluginManager:
         target = plugin.components[kind][_short(name)]
         if isinstance(target, type):
             return target
-        return load_class(target, f"{kind} {_short(name)!r} of plugin {plugin.name!r}")
+        with plugin.on_path():
+            return load_class(target, f"{kind} {_short(name)!r} of plugin {plugin.name!r}")
 
     def build(self, kind: str, component: Component, *wired: Any) -> Any:
         """Make a component of what the framework wires, by position, and of the options that the user sets.

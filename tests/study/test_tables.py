@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basereward.stats.measure import share
+from basereward.stats.metric import unit_mean
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
 from basereward.study.results import Columns, Results, RunResult
-from basereward.study.tables import Findings, Table, Text
+from basereward.study.tables import Findings
 
 NUM = 40
 COLUMN = "held-out pairs"
@@ -35,10 +35,10 @@ def results_of(rights: dict[str, Sequence[int]]) -> Results:
     runs = []
     for row, numbers in rights.items():
         for seed, right in enumerate(numbers):
-            credit = (np.arange(NUM) < right).astype(float)
-            value = columns.add(COLUMN, row, seed, share(credit, np.arange(NUM), np.zeros(NUM)))
+            unit_scores = (np.arange(NUM) < right).astype(float)
+            value = columns.add(COLUMN, row, seed, unit_mean(unit_scores, np.arange(NUM), np.zeros(NUM)))
             runs.append(RunResult(row, {"layers": row}, seed, {COLUMN: value}, {"seconds": 1.0}))
-    return Results(runs, columns.units, columns.credit, {"held-out": 0})
+    return Results(runs, columns.units, columns.unit_scores, {"held-out": 0})
 
 
 def test_the_best_is_bold_where_it_is_significantly_better(study: Study) -> None:
@@ -70,36 +70,18 @@ def test_a_row_is_compared_on_the_seeds_that_both_have(study: Study) -> None:
     findings = Findings.of(study, results_of({"1": [20, 30], "2": [32]}))
     found = findings.differences[COLUMN, "2"]
     assert (found.num_seeds, found.value) == (1, pytest.approx(12 / 40))
-    cells = [row[1].text for row in findings.table().rows]
+    cells = [row.texts[1] for row in findings.table().rows]
     # Seeds of 50 % and 75 %: t of 12.7062 times 12.5.
     assert cells == ["62.5 ± 158.8", "80.0 †"]
 
 
 def test_a_row_without_results_is_empty(study: Study) -> None:
     findings = Findings.of(study, results_of({"2": [20, 20]}))
-    assert [[cell.text for cell in row] for row in findings.table().rows] == [
+    assert [row.texts for row in findings.table().rows] == [
         ["1", "–", ""],
         ["2", "50.0 ± 0.0", "76.5"],
     ]
     assert findings.difference_table(COLUMN).rows == []
-
-
-def test_formats_escape_what_they_must() -> None:
-    table = Table(["a|b", "x_1"], [[Text("<2 & 3"), Text("5 ± 1 †", is_bold=True)]], 1)
-    assert table.markdown().splitlines() == ["| a\\|b | x_1 |", "|---|---:|", "| <2 & 3 | **5 ± 1 †** |"]
-    assert table.latex().splitlines() == [
-        r"\begin{tabular}{lr}",
-        r"\toprule",
-        r"a|b & x\_1 \\",
-        r"\midrule",
-        r"$<$2 \& 3 & \textbf{5 $\pm$ 1 $^\dagger$} \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    assert table.html() == (
-        '<table><tr><th style="text-align: left">a|b</th><th>x_1</th></tr>\n'
-        '<tr><td style="text-align: left">&lt;2 &amp; 3</td><td><b>5 ± 1 †</b></td></tr>\n</table>'
-    )
 
 
 def test_stored_results_make_the_same_report(study: Study, tmp_path: Path) -> None:
@@ -113,20 +95,20 @@ def test_stored_results_make_the_same_report(study: Study, tmp_path: Path) -> No
         written.append({path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in files})
     assert written[0] == written[1]
     assert list(written[0]) == [
-        "credit.json.gz",
         "plots/held-out-pairs.png",
         "plots/held-out-pairs.svg",
         "report.html",
         "results.jsonl",
         "table.md",
         "table.tex",
+        "unit_scores.json.gz",
     ]
 
 
 def test_the_report_names_runs_without_a_result(study: Study, tmp_path: Path) -> None:
     found = results_of({"1": [20, 20], "2": [32]})
     lost = RunResult("2", {"layers": "2"}, 1, {}, {}, "RuntimeError: out of paper")
-    results = Results([*found.runs, lost], found.units, found.credit, {"held-out": 3})
+    results = Results([*found.runs, lost], found.units, found.unit_scores, {"held-out": 3})
     write_report(study, results, tmp_path)
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert text.endswith("## Without a result: 1\n\n- 2, seed 1: RuntimeError: out of paper\n")
@@ -141,7 +123,7 @@ def test_what_a_paradigm_counted_stands_below_its_numbers(study: Study) -> None:
         for run in found.runs
         if run.row == "2"
     ]
-    results = Results([*found.runs[:2], *judged], found.units, found.credit, found.num_left_out)
+    results = Results([*found.runs[:2], *judged], found.units, found.unit_scores, found.num_left_out)
     assert Findings.of(study, results).counted() == [
         "2, held-out, mean over the runs: parse_failure_rate 0.375"
     ]

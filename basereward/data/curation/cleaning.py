@@ -1,4 +1,4 @@
-"""Steps that clean: empty, identical and overlong rows, and images' marks spelled otherwise."""
+"""Steps that drop empty, identical and overlong rows, and that unify the marks of images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class DropEmpty(Step):
     """Drop rows with a prompt of no text, image or video, or with a response that is too short.
 
     Args:
-        min_characters: What a response needs besides white space; one that has none at all is refused when it
-            is read.
+        min_characters: Characters that a response needs besides white space; one that has none at all is
+            refused when it is read.
     """
 
     name = "drop-empty"
@@ -46,7 +46,7 @@ class DropEmpty(Step):
 
 
 class DropIdentical(Step):
-    """Of responses that differ in nothing but case and white space, keep the first.
+    """Keep the first of responses that differ in nothing but case and white space.
 
     A row is dropped when they are ranked differently, since it contradicts itself, and when one response is
     left of several.
@@ -105,9 +105,9 @@ class DropTooLong(Step):
         ]
         for field, value, limit in facts:
             if value > limit:
-                what = "images" if field == "images" else "characters"
+                unit = "images" if field == "images" else "characters"
                 kind = "too many images" if field == "images" else f"long {field.partition('s[')[0]}"
-                return DataError(f"{kind}: {value:,} {what}, at most {limit:,}", field=field)
+                return DataError(f"{kind}: {value:,} {unit}, at most {limit:,}", field=field)
         return comparison
 
 

@@ -1,4 +1,4 @@
-"""What every step of a curation does: a comparison in; the same, another, or a reason to drop it out."""
+"""A step of a curation: takes a comparison, and returns it, a changed one, or a reason to drop it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from basereward.errors import DataError
 
 
 class Step(abc.ABC):
-    """One step; its keyword-only options are what a run file sets.
+    """One step; its keyword-only options are set in run files.
 
     Attributes:
-        name: What run files and reports call it.
+        name: Its name in run files and reports.
         is_rowwise: Whether a row's fate depends on that row alone; only such steps go with streamed data.
         takes_plugins: Whether the constructor's first parameter is the plugin manager.
     """

@@ -9,8 +9,8 @@ import numpy as np
 
 from basereward.data.formats import DetectedDataset
 from basereward.evaluation.benchmarks.benchmark import Benchmark
-from basereward.evaluation.benchmarks.credit import by_category, group_accuracy, pair_accuracy
-from basereward.stats.measure import Measure, average
+from basereward.evaluation.benchmarks.unit_scores import by_category, group_accuracy, pair_accuracy
+from basereward.stats.metric import Metric, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,20 +35,20 @@ class Comparisons(Benchmark):
     patterns: ClassVar[tuple[str, ...]] = ("*.jsonl", "*.parquet")
     ties: ClassVar[str] = "equal rewards count half; pairs that are tied in the data are left out"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        return self._rows.own_row(row, directory)
+        return self._rows.convert_row(row, directory)
 
     @cached_property
     def _rows(self) -> DetectedDataset:
         return DetectedDataset(self.path)
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return the pair accuracy, that of whole groups, and by category."""
-        return order_measures(scored)
+        return order_metrics(scored)
 
 
-def order_measures(scored: Scored) -> dict[str, Measure]:
+def order_metrics(scored: Scored) -> dict[str, Metric]:
     """Return what can be measured of any comparisons with ranks: pairs, whole groups, categories."""
     found = {"pair accuracy": pair_accuracy(scored, equal=0.5)}
     if len(np.unique(scored.group)) < len(scored.pairs.item):
