@@ -235,9 +235,7 @@ def test_a_hostile_file_gives_good_rows_and_data_errors_only(tmp_path: Path, cas
         rows_read.extend(dataset)
     except DataError as error:
         assert error.file == str(tmp_path / "rows")  # noqa: PT017
-    assert [item.prompt[0].text for item in rows_read] == [
-        f"p{number}" for number in range(len(rows_read))
-    ]
+    assert [item.prompt[0].text for item in rows_read] == [f"p{number}" for number in range(len(rows_read))]
     assert all(error.file == str(tmp_path / "rows") for error in dataset.rejected)
 
 
