@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if args.metrics:
         check_metrics(courses, metrics)
     else:  # not every run has held-out data
-        known = {name for course in courses for name in course.metrics}
-        metrics = [name for name in METRICS if name in known]
+        available = {name for course in courses for name in course.metrics}
+        metrics = [name for name in METRICS if name in available]
     if not metrics:
         raise ConfigError(f"{', '.join(map(str, args.runs))}: no record of a step yet, so nothing to draw")
     draw_runs(courses, args.output, metrics=metrics, axis=args.x, smoothing=args.smoothing)
