@@ -75,7 +75,7 @@ class Dataset(abc.ABC):
 
 
 class FileDataset(Dataset):
-    """Rows of files, each turned into a row of our own format by `own_row`.
+    """Rows of files, each turned into a row of our own format by `convert_row`.
 
     Args:
         path: A file (JSONL or a JSON list, gzipped or not, Parquet or Arrow); a directory of such files, read
@@ -120,7 +120,7 @@ class FileDataset(Dataset):
         return files_of(self.path, split=split, config=config)
 
     @abc.abstractmethod
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format; a relative path of an image starts from the directory."""
 
     def rows(self) -> Iterator[SourceRow]:
@@ -152,7 +152,7 @@ class FileDataset(Dataset):
             DataError: When it can't be converted, or is nested as deeply as Python can parse.
         """
         try:
-            return self.own_row(row, file.parent)
+            return self.convert_row(row, file.parent)
         except RecursionError as error:
             raise DataError("is nested too deeply") from error
 

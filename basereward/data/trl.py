@@ -38,7 +38,7 @@ class TRLDataset(FileDataset):
 
     detected_by = ("chosen", "rejected")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         return trl_row(row)
 

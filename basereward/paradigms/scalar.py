@@ -71,7 +71,7 @@ class Scalar(Paradigm):
         if self._is_frozen() and reads_ends and self.backbone.fingerprint():
             self._kept = KeptEnds(cache, self.backbone, precision)
         else:
-            self.backbone.use_cache(cache, precision)
+            self.backbone.attach_feature_cache(cache, precision)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Scalar:

@@ -133,7 +133,7 @@ def test_frames_are_single_tiles_in_numbered_lines(backbone: InternVL) -> None:
         images=[frame.open() for frame in video.frames], crop_to_patches=False, return_tensors="pt"
     )
     assert torch.equal(tree.media["pixel_values"], wanted["pixel_values"])
-    fewer = InternVL(model=backbone._source, max_frames=2).encode(asked(video))
+    fewer = InternVL(model=backbone.source, max_frames=2).encode(asked(video))
     assert torch.equal(fewer.media["pixel_values"], wanted["pixel_values"][[0, 2]])
 
 
@@ -168,7 +168,7 @@ def test_images_and_frames_keep_their_order_with_a_cache_and_without(
     for name in ("vision", "projector"):
         backbone.parts()[name].requires_grad_(False)
     cache = FeatureCache(tmp_path)
-    backbone.use_cache(cache, "weights")
+    backbone.attach_feature_cache(cache, "weights")
     ran: list[int] = []
     backbone.model.vision_tower.register_forward_pre_hook(
         lambda module, inputs, given: ran.append(len(given["pixel_values"])), with_kwargs=True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.data.curation.step import Step, best_and_worst, with_responses
@@ -127,7 +126,7 @@ class Agreement(Step):
         pairs = [pair for pair in comparison.pairs() if not pair.tie]
         votes = []
         for judge in self.judges:
-            rewards = judge.get(comparison.id) or judge.get(comparison.place.line)
+            rewards = judge.get(comparison.id) or judge.get(comparison.place.line or 0)
             if rewards is None or len(rewards) != len(comparison.responses):
                 return DataError("not judged: a score file has no rewards for the row's responses")
             votes += [rewards[pair.chosen] > rewards[pair.rejected] for pair in pairs]
@@ -150,14 +149,14 @@ def too_small_gap(comparison: Comparison, pair: tuple[int, int], min_gap: float)
     return DataError(f"small gap: {gap:g} in rating, {min_gap:g} needed", field="ratings")
 
 
-def _rewards(path: Path) -> dict[Any, list[float]]:
-    """Return the rewards of a file of scores by id, and by line number where a row has none."""
-    found: dict[Any, list[float]] = {}
+def _rewards(path: Path) -> dict[str | int, list[float]]:
+    """Return the rewards of a file of scores by id as text, or by line number where a row has no id."""
+    rewards: dict[str | int, list[float]] = {}
     for _, row in read_rows(path):
         if isinstance(row, DataError):
             raise row.at(file=str(path))
         if not isinstance(row.get("line"), int):
             raise DataError(f"is no file of scores: a row has {json.dumps(row)[:60]}", file=str(path))
         if "rewards" in row:
-            found[row.get("id", row["line"])] = row["rewards"]
-    return found
+            rewards[str(row["id"]) if "id" in row else row["line"]] = row["rewards"]
+    return rewards

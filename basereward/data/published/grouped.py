@@ -30,7 +30,7 @@ class Placed(NamedTuple):
 class GroupedDataset(FileDataset):
     """Rows of files, of which those of one prompt follow each other and become one comparison.
 
-    A subclass says by `key` what rows belong together, and joins them in `joined`. A row that `own_row`
+    A subclass says by `key` what rows belong together, and joins them in `joined`. A row that `convert_row`
     refuses is listed by itself, and the others of its prompt are joined without it.
     """
 

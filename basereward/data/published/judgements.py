@@ -53,7 +53,7 @@ class LLaVACritic(FileDataset):
 
     name = "llava-critic"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         turns = turns_of(row.get("conversations"), "conversations")
         if len(turns) != 2 or not all(isinstance(turn["content"], str) for turn in turns):
@@ -125,7 +125,7 @@ class R1RewardRL(FileDataset):
     name = "r1-reward-rl"
     detected_by = ("message", "question", "answer")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         answers = as_list(row.get("answer"))
         answer = ANSWER.fullmatch(answers[0].strip()) if answers and isinstance(answers[0], str) else None

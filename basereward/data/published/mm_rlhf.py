@@ -37,7 +37,7 @@ class MMRLHF(GroupedDataset):
         """Return prompt and images."""
         return (row["prompt"], str(row.get("image")), str(row.get("video")))
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return one pair in our own format."""
         images = [_beside(image, directory) for image in as_list(row.get("image"))]
         videos = [_beside(video, directory) for video in as_list(row.get("video"))]

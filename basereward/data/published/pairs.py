@@ -21,7 +21,7 @@ class QuestionDataset(FileDataset):
     kept: ClassVar[tuple[str, ...]] = ()
     """Fields that become `meta`."""
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         return question_row(row) | {"meta": plain(row, *self.kept)}
 
@@ -54,7 +54,7 @@ class RLHFV(FileDataset):
 
     name = "rlhf-v"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         inner = object_of(row, "text") if row.get("text") is not None else row
         converted = question_row({**inner, "image": row.get("image"), "images": row.get("images")})
@@ -83,7 +83,7 @@ class SHP(FileDataset):
     name = "shp"
     detected_by = ("history", "human_ref_A", "human_ref_B", "labels")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         label = row.get("labels")
         if label not in (0, 1) or isinstance(label, bool):
@@ -117,9 +117,9 @@ class Olmo2(TRLDataset):
 
     name = "olmo2"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        converted = super().own_row(row, directory)
+        converted = super().convert_row(row, directory)
         better, worse = number_of(row.get("chosen_rating")), number_of(row.get("rejected_rating"))
         if better is not None and worse is not None and better > worse:
             converted["ratings"] = [better, worse]

@@ -38,7 +38,7 @@ class VLFeedback(FileDataset):
     name = "vlfeedback"
     detected_by = ("prompt", "completions")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         completions = records(row.get("completions"), "completions")
         images = as_list(next((row[key] for key in ("image", "images", "img_path") if row.get(key)), None))
@@ -92,7 +92,7 @@ class UltraFeedback(FileDataset):
         self.subset = subset
         self.score = score
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         completions = records(row.get("completions"), "completions")
         answers = rated(
@@ -177,7 +177,7 @@ class HelpSteer(GroupedDataset):
         """Return the prompt; a row with two responses stands alone."""
         return row.get("prompt") if "response" in row else None
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return a row of one response and its rating, or of two responses and their ratings."""
         prompt = _prompt(row)
         if "response" in row:
