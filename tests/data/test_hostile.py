@@ -21,7 +21,6 @@ from basereward import DataError
 from basereward.config import Component
 from basereward.data import NativeDataset, TRLDataset
 from basereward.plugins import PluginManager
-from basereward.plugins.builtin import basereward_datasets
 
 PLUGINS = PluginManager()
 
@@ -146,10 +145,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "damaged.zip").write_bytes(b"PK\3\4 no archive")
     os.mkfifo(directory / "pipe")
     return directory
-
-
-def test_every_data_set_is_put_to_the_test() -> None:
-    assert set(SETS) == set(basereward_datasets())
 
 
 @pytest.mark.parametrize(("name", "case"), TABLE)

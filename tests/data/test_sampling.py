@@ -1,4 +1,4 @@
-"""Some comparisons of many."""
+"""Uniform samples of comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a path means: directories of all kinds, splits, and what the hub holds."""
+"""The data files of paths: directories of all kinds, splits, and downloads from the hub."""
 
 from __future__ import annotations
 
