@@ -120,7 +120,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     benchmark = _benchmark(args)
     output = _directory(args.output)
     models = {name: load_model(args, name) for name in args.model}
-    benchmark_run = run_benchmark(
+    run = run_benchmark(
         benchmark,
         models,
         name=args.benchmark,
@@ -130,15 +130,15 @@ def _run_benchmark(args: argparse.Namespace) -> int:
         gaps=_gaps(args.gaps),
     )
     if output is not None:
-        save_run(benchmark_run, output)
-    if not _write_json(args.json, benchmark_run.to_dict()):
-        score_table(benchmark_run).print()
-        print("", *benchmark_run.notes, sep="\n")
-        if len(benchmark_run.entries) == 1:
+        save_run(run, output)
+    if not _write_json(args.json, run.to_dict()):
+        score_table(run).print()
+        print("", *run.notes, sep="\n")
+        if len(run.entries) == 1:
             print()
-            _print_metrics(benchmark_run.entries[0].evaluation)
-        if benchmark_run.published:
-            table, remarks = published_table(benchmark_run)
+            _print_metrics(run.entries[0].evaluation)
+        if run.published:
+            table, remarks = published_table(run)
             print()
             table.print()
             print(
@@ -148,8 +148,8 @@ def _run_benchmark(args: argparse.Namespace) -> int:
             )
     for model in models.values():
         report_counts(model)
-    evaluation = benchmark_run.entries[0].evaluation
-    where = "" if output is None else str(output / benchmark_run.entries[0].folder / "rejected.jsonl")
+    evaluation = run.entries[0].evaluation
+    where = "" if output is None else str(output / run.entries[0].folder / "rejected.jsonl")
     _report_rejected(evaluation.rejected, where)
     _report_output(output)
     return 0
@@ -211,9 +211,9 @@ def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[
             )
         data = _dataset(args)
     model = load_model(args, name)
-    found = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
+    evaluation = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
     report_counts(model)
-    return list(found.results)
+    return list(evaluation.results)
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
@@ -259,14 +259,14 @@ def _directory(output: str | None) -> Path | None:
     return Path(output)
 
 
-def _write_json(target: str | None, found: Mapping[str, Any]) -> bool:
+def _write_json(target: str | None, report: Mapping[str, Any]) -> bool:
     """Write JSON where it was asked for; tell whether that was standard output."""
     from pathlib import Path
 
     if target == STANDARD:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(report, ensure_ascii=False))
     elif target is not None:
-        Path(target).write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        Path(target).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target == STANDARD
 
 

@@ -21,9 +21,9 @@ from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
 from basereward.study.spec import HELD_OUT, EnsembleRow, PlannedRun, Study
 from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done
-from basereward.training.data_loader import Reader
+from basereward.training.data_loader import DataReader
 from basereward.training.rejected_rows import RejectedRows
-from basereward.training.validation import why_not_judged
+from basereward.training.validation import unevaluable_reason
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
@@ -73,15 +73,15 @@ class Source:
         if self.benchmark is not None:
             return list(self.benchmark.comparisons())
         with closing(RejectedRows(None, fail=False)) as rejected:
-            reader = Reader(
+            reader = DataReader(
                 config.data.eval,
                 split="eval",
-                why_not=why_not_judged,
+                rejection_reason=unevaluable_reason,
                 plugins=plugins,
                 rejected=rejected,
                 progress=lambda dataset, split: dataset,
             )
-            reader.turn_to(0)
+            reader.set_epoch(0)
             return [comparison for comparisons in reader.read() for comparison in comparisons]
 
     def shared(self, rows: set[str]) -> tuple[set[int], int]:
