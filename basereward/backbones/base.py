@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from basereward import protocols
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import Comparison
@@ -16,7 +17,7 @@ from basereward.errors import ConfigError, TooLongError
 from basereward.forest.forest import Forest, Tree, pack
 
 
-class Backbone(nn.Module, abc.ABC):
+class Backbone(protocols.Backbone, nn.Module, abc.ABC):
     """Base of backbones; a subclass gives `dim`, `encode`, `forward`, `parts` and `save`.
 
     The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote,
@@ -33,14 +34,6 @@ class Backbone(nn.Module, abc.ABC):
         always_runs_vision: Whether a batch without images sends an image of nothing through what reads
             images, so that processes that train together compute the same in the same order.
     """
-
-    dim: int
-    pad: int = 0
-    shares: bool = True
-    template_digest: str = ""
-    unsaved_options: tuple[str, ...] = ()
-    num_truncated: int = 0
-    always_runs_vision: bool = False
 
     @abc.abstractmethod
     def encode(self, comparison: Comparison) -> Tree:
@@ -64,7 +57,7 @@ class Backbone(nn.Module, abc.ABC):
         """
         return ""
 
-    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+    def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
         """Keep what frozen weights make of an image alone.
 
         Args:
@@ -105,7 +98,7 @@ class Backbone(nn.Module, abc.ABC):
         return bool(getattr(decoder, "packs", False))
 
     @property
-    def remembers(self) -> bool:
+    def supports_kv_cache(self) -> bool:
         """Whether `forward` keeps keys and values in a forest's memory, where there is one."""
         return self.packs
 

@@ -33,6 +33,8 @@ class CausalLM(Backbone):
 
     unsaved_options = ("quantize",)
 
+    limit: Limit
+
     def __init__(
         self,
         *,

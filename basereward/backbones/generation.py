@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone
+from basereward.protocols import Backbone
 from basereward.forest.forest import Forest, Tree
 from basereward.forest.kv_cache import Memory
 
@@ -68,7 +68,7 @@ def write(
         sampling: How tokens are drawn; None always takes the likeliest.
     """
     state: _Remembered | _ReadAgain
-    state = _Remembered(backbone, tree) if backbone.remembers else _ReadAgain(backbone, tree)
+    state = _Remembered(backbone, tree) if backbone.supports_kv_cache else _ReadAgain(backbone, tree)
     draws = [_generator(sampling, tree, number) for number in range(len(tree.responses))]
     texts: list[list[int]] = [[] for _ in tree.responses]
     finished = [False] * len(texts)

@@ -54,6 +54,8 @@ class InternVL(Backbone):
 
     unsaved_options = ("quantize",)
 
+    limit: Limit
+
     def __init__(
         self,
         *,
@@ -159,7 +161,7 @@ class InternVL(Backbone):
         images = self.image_processor.to_json_string()
         return self.decoder.fingerprint(self.chat, self.limit, images=images, frames=self.max_frames)
 
-    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+    def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
         """Keep the features of images and frames, if the vision tower and the projector are frozen."""
         seeing = nn.ModuleList([self.model.vision_tower, self.model.multi_modal_projector])
         if not any(parameter.requires_grad for parameter in seeing.parameters()):

@@ -53,6 +53,8 @@ class QwenVL(Backbone):
 
     unsaved_options = ("quantize",)
 
+    limit: Limit
+
     def __init__(
         self,
         *,
@@ -208,7 +210,7 @@ class QwenVL(Backbone):
             self.chat, self.limit, images=self.image_processor.to_json_string(), frames=frames
         )
 
-    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+    def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
         """Keep the features of images, if the vision tower is frozen, its merger included."""
         visual = self.model.visual
         if not any(parameter.requires_grad for parameter in visual.parameters()):

@@ -58,7 +58,7 @@ def load_dataset(args: argparse.Namespace, path: str | None) -> Dataset:
         name = detected(path, **{key: options[key] for key in ("split", "config") if key in options})
     paths = {} if path is None else {"path": path}
     dataset: Dataset = manager().build("dataset", Component(name, {**paths, **options}))
-    if told := getattr(dataset, "not_read", ""):
+    if told := getattr(dataset, "unread_splits", ""):
         print(told, file=sys.stderr)
     dataset.on_bad_row = args.on_bad_row
     return dataset

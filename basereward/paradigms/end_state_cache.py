@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from basereward.backbones.base import Backbone
+from basereward.protocols import Backbone
 from basereward.backbones.feature_cache import FeatureCache, WeightsDigest, key_of, precision_of
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest

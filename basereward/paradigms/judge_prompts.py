@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from basereward.backbones.base import Backbone
+from basereward.protocols import Backbone
 from basereward.comparison import Comparison, Message
 from basereward.errors import DataError, TooLongError
 from basereward.forest.forest import Tree

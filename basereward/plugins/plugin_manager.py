@@ -12,6 +12,7 @@ from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS, PROJECT
 from basereward.plugins.loading import Plugin, PluginWarning, Registry, reason, warn
 from basereward.plugins.options import Component, Option, component_options, did_you_mean, resolved_options
+from basereward.protocols import adopt
 
 if TYPE_CHECKING:
     import types
@@ -115,17 +116,20 @@ class PluginManager:
         """
         return _provided(kind, _short(name), self._provider(kind, name))
 
-    def load(self, kind: str, name: str) -> type:
+    def load(self, kind: str, name: str) -> type[Any]:
         """Return a component's class.
 
         Raises:
-            PluginError: When the name is unknown or ambiguous, or its module does not import.
+            PluginError: When the name is unknown or ambiguous, its module does not import, or the class lacks
+            a method that its kind needs.
         """
         plugin = self._provider(kind, name)
         target = plugin.components[kind][_short(name)]
         if isinstance(target, type):
+            adopt(kind, target, f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target.__qualname__})")
             return target
-        failed = f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target}) failed to load"
+        subject = f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target})"
+        failed = f"{subject} failed to load"
         module, _, path = target.partition(":")
         try:
             component: Any = importlib.import_module(module)
@@ -135,6 +139,7 @@ class PluginManager:
             raise PluginError(f"{failed}: {reason(error)}") from error
         if not isinstance(component, type):
             raise PluginError(f"{failed}: it is a {type(component).__name__}, not a class")
+        adopt(kind, component, subject)
         return component
 
     def build(self, kind: str, component: Component, *wired: Any) -> Any:

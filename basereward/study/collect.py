@@ -212,7 +212,7 @@ def _join(
         for source in sources
     }
     ensembler = plugins.build("ensembler", row.ensembler)
-    if hasattr(ensembler, "fit"):
+    if ensembler.learns:
         assert row.fit is not None  # which is checked before anything is run
         members[row.fit].fit(ensembler)
     joined = {name: own.joined(ensembler) for name, own in members.items() if name != row.fit}

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,7 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.evaluation.evaluator import Result
+    from basereward.protocols import Ensembler
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ class Members:
             for own in self.by_number
         ]
 
-    def rewards(self, ensembler: Any) -> tuple[list[int], torch.Tensor]:
+    def rewards(self, ensembler: Ensembler) -> tuple[list[int], torch.Tensor]:
         """Return the comparisons that every member has scored that is asked, and the rewards [M, N]."""
         numbers, columns = [], []
         for number, comparison in enumerate(self.comparisons):
-            asked = [True] * len(self.results)
-            if hasattr(ensembler, "asks"):
-                asked = ensembler.asks(comparison, self.reads_images)
+            asked = ensembler.route(comparison, self.reads_images)
             if all(number in own for own, is_asked in zip(self.by_number, asked, strict=True) if is_asked):
                 nothing = [math.nan] * len(comparison.responses)
                 rewards = [
@@ -64,12 +63,12 @@ class Members:
             raise DataError("its members have no comparison in common")
         return numbers, torch.cat(columns, 1)
 
-    def fit(self, ensembler: Any) -> None:
+    def fit(self, ensembler: Ensembler) -> None:
         """Let an ensembler learn what it learns."""
         numbers, rewards = self.rewards(ensembler)
         ensembler.fit(rewards, [self.comparisons[number] for number in numbers])
 
-    def joined(self, ensembler: Any) -> list[Result]:
+    def joined(self, ensembler: Ensembler) -> list[Result]:
         """Return the rewards of the ensemble; a comparison that it gives none is left out."""
         numbers, rewards = self.rewards(ensembler)
         rows = [self.comparisons[number] for number in numbers]

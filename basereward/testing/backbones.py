@@ -234,7 +234,7 @@ def gives_the_same_with_a_cache(subject: Subject) -> None:
         if part != "language":
             module.requires_grad_(False)
     with FeatureCache(subject.fresh_directory("cache")) as cache:
-        backbone.use_cache(cache, "weights")
+        backbone.attach_feature_cache(cache, "weights")
         for when in ("where it was empty", "where it has them all"):
             _require_states(_states(backbone, rows), expected, f"with a cache, {when}, and without one")
 

@@ -113,7 +113,7 @@ class Training:
             curation=Curation.of(config.data.curation, plugins),
         )
         for dataset in reader.datasets:
-            if told := getattr(dataset, "not_read", ""):
+            if told := getattr(dataset, "unread_splits", ""):
                 display.line(told)
         kind = StreamedRows if config.data.streaming else RowsInMemory
         self.rows: TrainingRows = kind(reader, config.data, seed=config.seed, shuffle=self.settings.shuffle)

@@ -66,8 +66,7 @@ class Learner:
                 )
             self.cache = FeatureCache(config.cache)
             # Which parts are trained, and where they are, is settled now.
-            if (use_cache := getattr(paradigm, "use_cache", None)) is not None:
-                use_cache(self.cache, str(torch.bfloat16) if bf16 else "weights")
+            paradigm.attach_feature_cache(self.cache, str(torch.bfloat16) if bf16 else "weights")
         if settings.activation_checkpointing:
             recompute(backbone.blocks())
         self.passing = parallelize.Pass(paradigm)
@@ -87,7 +86,7 @@ class Learner:
         self._frozen = [part for name, part in backbone.parts().items() if name not in parts]
         self._trained = checkpoint_state.trained_tensors(paradigm, self._frozen)
         self.average = WeightAverage(self._trained, settings.ema_decay)
-        self.budget = Budget.of(settings, pads=getattr(paradigm, "pads", True))
+        self.budget = Budget.of(settings, pads=paradigm.pads)
         self.step_flops = StepFlops(self.model)
         self.peak_flops = peak_flops(ranks.device, bf16=bf16)
         num_parameters = sum(parameter.numel() for parameter in parameters)

@@ -16,11 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
+from basereward.losses import LossOutput
+from basereward.protocols import Paradigm
 from basereward.training.distributed import Ranks
 from basereward.training.step_metrics import row_of
 
 
-class Pass(nn.Module):
+class Pass(Paradigm, nn.Module):
     """A paradigm as one module with one `forward`, which DDP and FSDP2 put their hooks around.
 
     It stands in for the paradigm where a `RewardModel` scores while it is trained.
@@ -29,14 +31,20 @@ class Pass(nn.Module):
     def __init__(self, paradigm: nn.Module) -> None:
         super().__init__()
         self.paradigm: Any = paradigm
+        self.reason_for_nan = self.paradigm.reason_for_nan
         self._in_step_with: Ranks | None = None
 
     def forward(self, batch: Sequence[Any], *, scores: bool = False) -> Any:
         """Return the summed loss [] and the row of statistics [2 + S] of prepared comparisons, or rewards."""
         if scores:
             return self.paradigm.score_of(batch)
-        output = self.paradigm.loss_of(batch)
+        output = self.loss_of(batch)
         return output.loss * output.weight, row_of(output)
+
+    def loss_of(self, batch: Sequence[Any]) -> LossOutput:
+        """Return the loss of prepared comparisons."""
+        output: LossOutput = self.paradigm.loss_of(batch)
+        return output
 
     def prepare(self, comparison: Any) -> Any:
         """Do what the CPU can do ahead."""

@@ -50,7 +50,7 @@ def test_a_memory_writes_what_reading_all_again_writes(
     for asked in (tree, replace(tree, responses=tree.responses[:1])):
         remembered = write(backbone, head, asked, **settings)
         backbone.decoder.use("dense")
-        assert not backbone.remembers
+        assert not backbone.supports_kv_cache
         again = write(backbone, head, asked, **settings)
         backbone.decoder.use("forest")
         assert remembered == again

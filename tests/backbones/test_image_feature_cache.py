@@ -46,7 +46,7 @@ def test_hidden_states_are_the_same_and_the_tower_runs_once(
     backbone = build(tiny_models[kind])
     expected = hidden(backbone, rows)
     with FeatureCache(tmp_path) as cache:
-        backbone.use_cache(cache, "weights")
+        backbone.attach_feature_cache(cache, "weights")
         ran = towers(backbone)
         first = hidden(backbone, rows)
         torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
@@ -56,7 +56,7 @@ def test_hidden_states_are_the_same_and_the_tower_runs_once(
         assert len(cache) == 4
     later = build(tiny_models[kind])
     sizes = [later.encode(row).num_patches for row in rows]
-    later.use_cache(FeatureCache(tmp_path), "weights")
+    later.attach_feature_cache(FeatureCache(tmp_path), "weights")
     assert sizes == [later.encode(row).num_patches for row in rows] == [0, 16, 24 + 32, 60]
     ran = towers(later)
     assert torch.equal(hidden(later, rows), first)
@@ -70,7 +70,7 @@ def test_features_do_not_depend_on_what_they_were_computed_beside(
     found = []
     for number, batches in enumerate(([rows], [rows[2:], rows[:2]], [[row] for row in reversed(rows)])):
         backbone = build(tiny_models[kind])
-        backbone.use_cache(FeatureCache(tmp_path / str(number)), "weights")
+        backbone.attach_feature_cache(FeatureCache(tmp_path / str(number)), "weights")
         for batch in batches:
             hidden(backbone, batch)
         found.append(hidden(backbone, rows))
@@ -89,7 +89,7 @@ def test_known_and_new_images_and_videos_stay_in_their_order(
         contents += [[images[1], "then", video], [video, "then", images[0]]]
     rows = [Comparison([{"role": "user", "content": content}], ["a cat", "a dog"]) for content in contents]
     expected = hidden(backbone, rows)
-    backbone.use_cache(FeatureCache(tmp_path), "weights")
+    backbone.attach_feature_cache(FeatureCache(tmp_path), "weights")
     hidden(backbone, [Comparison("what", ["a"], images=[images[number]]) for number in (0, 3)])
     torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
@@ -102,7 +102,7 @@ def test_gradients_of_what_is_trained_are_the_same(
     for cached in (False, True):
         backbone = build(tiny_models[kind])
         if cached:
-            backbone.use_cache(FeatureCache(tmp_path), "weights")
+            backbone.attach_feature_cache(FeatureCache(tmp_path), "weights")
             hidden(backbone, tiny.comparisons())
         hidden(backbone, tiny.comparisons()).square().sum().backward()
         named = backbone.named_parameters()
@@ -119,7 +119,7 @@ def test_what_decides_features_decides_what_is_found(
     rows = tiny.comparisons()[1:2]
     with FeatureCache(tmp_path) as cache:
         first = build(tiny_models["qwen2_5_vl"])
-        first.use_cache(cache, "weights")
+        first.attach_feature_cache(cache, "weights")
         hidden(first, rows)
     options = {"max_pixels": {"max_pixels": 28 * 28 * 2}, "dtype": {"dtype": "bfloat16"}}.get(change, {})
     found = []
@@ -128,7 +128,7 @@ def test_what_decides_features_decides_what_is_found(
         ran = towers(backbone)
         if cached:
             precision = "torch.bfloat16" if change == "precision" else "weights"
-            backbone.use_cache(FeatureCache(tmp_path), precision)
+            backbone.attach_feature_cache(FeatureCache(tmp_path), precision)
         if change == "weights":
             with torch.no_grad():
                 next(backbone.model.visual.merger.parameters()).mul_(1.1)
@@ -146,6 +146,6 @@ def test_features_of_a_tower_that_is_trained_are_not_kept(
     backbone = build(tiny_models[kind])
     backbone.parts()["projector"].requires_grad_(True)
     cache = FeatureCache(tmp_path)
-    backbone.use_cache(cache, "weights")
+    backbone.attach_feature_cache(cache, "weights")
     hidden(backbone, tiny.comparisons())
     assert len(cache) == 0

@@ -168,7 +168,7 @@ def test_images_and_frames_keep_their_order_with_a_cache_and_without(
     for name in ("vision", "projector"):
         backbone.parts()[name].requires_grad_(False)
     cache = FeatureCache(tmp_path)
-    backbone.use_cache(cache, "weights")
+    backbone.attach_feature_cache(cache, "weights")
     ran: list[int] = []
     backbone.model.vision_tower.register_forward_pre_hook(
         lambda module, inputs, given: ran.append(len(given["pixel_values"])), with_kwargs=True

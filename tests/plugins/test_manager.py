@@ -28,6 +28,9 @@ GOOD = """
         def __init__(self, *, gamma: float = 2.0) -> None:
             self.gamma = gamma
 
+        def forward(self, rewards, targets):
+            raise NotImplementedError
+
     @hookimpl
     def basereward_losses():
         return {"focal": Focal}
@@ -440,6 +443,9 @@ def test_value_that_a_component_refuses_is_an_error_of_the_input() -> None:
             if slope < 0:
                 raise ValueError(f"slope must be 0 or above, not {slope}")
 
+        def forward(self, rewards: Any, targets: Any) -> Any:
+            raise NotImplementedError
+
     module = types.ModuleType("steep")
     module.basereward_losses = hookspecs.hookimpl(lambda: {"steep": Steep})  # type: ignore[attr-defined]
     manager = PluginManager([module])
@@ -451,15 +457,19 @@ def test_value_that_a_component_refuses_is_an_error_of_the_input() -> None:
 READERS = """
     from basereward import hookimpl
 
-    class File:
+    class Empty:
+        def __iter__(self):
+            return iter(())
+
+    class File(Empty):
         def __init__(self, path, *, limit: int | None = None) -> None:
             self.path, self.limit = path, limit
 
-    class Own:
+    class Own(Empty):
         def __init__(self, path=None, *, limit: int | None = None) -> None:
             self.path, self.limit = path, limit
 
-    class Made:
+    class Made(Empty):
         def __init__(self, *, limit: int | None = None) -> None:
             self.limit = limit
 

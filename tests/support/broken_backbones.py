@@ -179,7 +179,7 @@ class KeepsTheFirst(Tiny):
     kept: Tensor | None = None
     is_cached = False
 
-    def use_cache(self, cache: Any, precision: str) -> None:
+    def attach_feature_cache(self, cache: Any, precision: str) -> None:
         self.is_cached = True
 
     def encode(self, comparison: Comparison) -> Tree:

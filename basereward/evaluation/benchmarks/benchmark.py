@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from basereward import protocols
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import text_of
 from basereward.data.reading.paths import local_path
@@ -143,7 +144,7 @@ class Scored:
         return sorted({self.items[number].category for number in self.pairs.item} - {""})
 
 
-class Benchmark(FileDataset):
+class Benchmark(protocols.Benchmark, FileDataset):
     """A dataset of comparisons that brings its official metric along.
 
     A subclass names its files, reads a row in `own_row`, and gives the metrics in `measures`.
@@ -155,13 +156,13 @@ class Benchmark(FileDataset):
 
     name: ClassVar[str]
     """The name that it is registered under."""
-    title: ClassVar[str]
+    title: str
     """The name in print."""
     patterns: ClassVar[tuple[str, ...]] = ()
     """Where the annotation file lies in the benchmark's directory: globs, the first that fits counts."""
-    size: ClassVar[int | None] = None
+    size: int | None = None
     """How many comparisons the published benchmark has."""
-    ties: ClassVar[str] = "equal rewards count as wrong"
+    ties: str = "equal rewards count as wrong"
     """What the official metric does with equal rewards."""
 
     def __init__(self, path: str | Path, *, images: Path | None = None) -> None:

@@ -165,7 +165,7 @@ class MiniVLM(Backbone):
         """Return a digest of tokenizer, template and settings."""
         return self.decoder.fingerprint(self.chat, self.limit, grid=self.grid, image_side=self.image_side)
 
-    def use_cache(self, cache: FeatureCache, precision: str) -> None:
+    def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
         """Keep views of images on disk, too; they are always computed in bf16."""
         self._cache = cache
 
