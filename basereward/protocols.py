@@ -83,7 +83,7 @@ class Backbone(Module):
         """Return the token ids, positions and images of a comparison; no weights are touched."""
 
     @abstractmethod
-    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: int | None = None) -> Forest:
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
         """Return trees as one batch, on the CPU."""
 
     @abstractmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import tempfile
@@ -49,7 +50,7 @@ def measure(backbone: Backbone, case: Case, *, train: bool, repeats: int) -> dic
     batch = trees(case)
     if not case.image_side:
         batch = [Tree.of_text(tree.prompt, tree.responses) for tree in batch]
-    whole = backbone.pack(batch, row_tokens=2**40)
+    whole = backbone.pack(batch, row_tokens=math.inf)
     forests = {"pruned": replace(whole, reads="ends"), "whole": whole}
     runs = {name: runner(backbone, head, forest, targets_of(case), train) for name, forest in forests.items()}
     times, rewards = in_turns(runs, repeats)

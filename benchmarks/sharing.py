@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import platform
 import statistics
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from basereward.backbones.qwen_vl import Grid, QwenVL, mrope_positions
 from basereward.comparison import Comparison
 from basereward.forest import Forest, Tree
-from basereward.forest.attention import Layout
+from basereward.forest.layout import ForestLayout
 from basereward.heads import MLP
 from basereward.losses import BradleyTerry, Targets
 from basereward.paradigms.scalar import Prepared, Scalar
@@ -174,7 +175,7 @@ def measure(backbone: QwenVL, head: nn.Module, case: Case, *, train: bool, repea
     """Time both forms in turns; refuse to where their rewards differ."""
     torch.manual_seed(0)
     batch, targets = trees(case), targets_of(case)
-    forest = replace(backbone.pack(batch, row_tokens=2**40), reads="ends")
+    forest = replace(backbone.pack(batch, row_tokens=math.inf), reads="ends")
     forms = {
         "forest": ("forest", runner(backbone, head, forest, targets, train)),
         "rows": ("plain", runner(backbone, head, backbone.pack(batch, shared=False), targets, train)),
@@ -217,8 +218,8 @@ def overhead(backbone: QwenVL, head: nn.Module, case: Case, repeats: int) -> dic
     paradigm = Scalar(backbone, head, BradleyTerry(), prune_last_layer=False)
     row = Comparison("", map(str, range(case.num_responses)), ranks=range(case.num_responses))
     batch = [Prepared(row, tree) for tree in trees(case)]
-    forest = backbone.pack([item.tree for item in batch], row_tokens=2**40)
-    layout = Layout(forest)
+    forest = backbone.pack([item.tree for item in batch], row_tokens=math.inf)
+    layout = ForestLayout(forest)
 
     def ours() -> None:
         paradigm.loss_of(batch).loss.backward()

@@ -99,7 +99,7 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
 
     @property
     def supports_kv_cache(self) -> bool:
-        """Whether `forward` keeps keys and values in a forest's memory, where there is one."""
+        """Whether `forward` fills and reads a forest's KV cache, where it has one."""
         return self.packs
 
     def language_head(self) -> LanguageHead:
@@ -135,7 +135,7 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
         raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")
 
-    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: int | None = None) -> Forest:
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
         """Pack trees into a forest on the CPU."""
         return pack(trees, pad=self.pad, shared=shared and self.shares, row_tokens=row_tokens)
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basereward.protocols import Backbone
 from basereward.forest.forest import Forest, Tree
-from basereward.forest.kv_cache import Memory
+from basereward.forest.kv_cache import PrefixKVCache
+from basereward.protocols import Backbone
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class _Remembered:
 
     def __init__(self, backbone: Backbone, tree: Tree) -> None:
         self._backbone = backbone
-        self._memory = Memory()
+        self._kv_cache = PrefixKVCache()
         device = next(backbone.parameters()).device
-        forest = replace(backbone.pack([tree]), reads="ends", memory=self._memory).to(device)
+        forest = replace(backbone.pack([tree]), reads="ends", kv_cache=self._kv_cache).to(device)
         self._num_axes = len(tree.positions)
         self._positions = torch.tensor([tree.start + len(response) for response in tree.responses])
         self.ends: Tensor = backbone(forest).flatten(0, 1).index_select(0, forest.ends)  # [n, D]
@@ -111,7 +111,7 @@ class _Remembered:
     def step(self, tokens: list[int], going: list[int]) -> None:
         """Read the next token of the texts that go on, which are those of these numbers."""
         if len(going) < len(self._positions):
-            self._memory.keep(torch.tensor(going, device=self.ends.device))
+            self._kv_cache.select(torch.tensor(going, device=self.ends.device))
             self._positions = self._positions[going]
         ones = torch.ones(len(tokens), dtype=torch.long)
         forest = replace(
@@ -119,7 +119,7 @@ class _Remembered:
             input_ids=torch.tensor([tokens]),
             positions=self._positions.expand(self._num_axes, 1, -1),
             reads="all",
-            memory=self._memory,
+            kv_cache=self._kv_cache,
         ).to(self.ends.device)
         self._positions = self._positions + 1
         self.ends = self._backbone(forest)[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from basereward.forest.attention import Layout
+from basereward.forest.layout import ForestLayout
 
 LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -69,7 +69,7 @@ class LastLayer:
         self._handles.append(layer.mlp.register_forward_hook(self._spread))
 
     def _begin(self, module: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
-        layout: Layout | None = options.get("layout")
+        layout: ForestLayout | None = options.get("layout")
         self._places = None
         if layout is None or not layout.reads_ends:
             return None

@@ -19,6 +19,7 @@ from basereward.backbones.lm_head import LanguageHead, language_head
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import attention
 from basereward.forest.forest import Forest
+from basereward.forest.layout import ForestLayout
 
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
@@ -154,7 +155,7 @@ class Decoder:
             last = self.decoder.layers[-1]
             if forest.reads == "ends" and can_prune(last):
                 self.last_layer.follow(last, getattr(self.decoder, "norm", None))
-            return {"attention_mask": None, "layout": attention.Layout(forest), "use_cache": False}
+            return {"attention_mask": None, "layout": ForestLayout(forest), "use_cache": False}
         if self.mode == "dense":
             return {"attention_mask": forest.visible(), "use_cache": False}
         return {"attention_mask": (forest.branch >= 0).long(), "use_cache": False}

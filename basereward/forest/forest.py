@@ -1,10 +1,13 @@
 """Forests: batches of comparisons in which every prompt is encoded once and its responses branch off it.
 
+In the field's words: prefix-sharing batches (tree attention, packed).
+
 Shapes: B rows, L tokens in a row, N responses, P prompt tokens, R response tokens, A position axes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -16,7 +19,7 @@ from torch import Tensor
 from basereward import ops
 
 if TYPE_CHECKING:
-    from basereward.forest.kv_cache import Memory
+    from basereward.forest.kv_cache import PrefixKVCache
 
 IGNORED = -1
 """Branch and response number of a padding token."""
@@ -49,7 +52,7 @@ class Tree:
 
     @classmethod
     def of_sequences(cls, sequences: Sequence[Sequence[int]]) -> Tree:
-        """Make a text tree of whole token sequences, whose prompt is what all of them begin with.
+        """Make a text tree of whole token sequences, whose prompt is their common prefix.
 
         Args:
             sequences: Token ids of prompt and response together, of each response; none may be empty.
@@ -59,19 +62,19 @@ class Tree:
         """
         if not sequences or not all(len(ids) for ids in sequences):
             raise ValueError(f"needs sequences of 1 token or more, not {[len(ids) for ids in sequences]}")
-        # Every response keeps a token of its own, of which its reward is read.
-        shared = min(ops.common_prefix(sequences), min(map(len, sequences)) - 1)
-        return cls.of_text(list(sequences[0][:shared]), [list(ids[shared:]) for ids in sequences])
+        # Every response keeps a token of its own, at which its reward is read.
+        length = min(ops.common_prefix(sequences), min(map(len, sequences)) - 1)
+        return cls.of_text(list(sequences[0][:length]), [list(ids[length:]) for ids in sequences])
 
     @property
     def num_patches(self) -> int:
-        """Patches of the prompt's images, or what stands for them: rows of the largest of the media."""
+        """Patches of the prompt's images; rows of the largest of the media where `patches` is None."""
         if self.patches is not None:
             return self.patches
         return max((len(value) for value in self.media.values()), default=0)
 
     def branches(self) -> list[Tree]:
-        """Return each response as a tree of its own: the form in which nothing is shared."""
+        """Return each response as a tree of its own, the form without sharing."""
         return [replace(self, responses=[response]) for response in self.responses]
 
     def __len__(self) -> int:
@@ -80,7 +83,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a tree lies: its row, its first column, and the lengths of its prompt and responses."""
+    """The place of a tree: its row, its first column, and the lengths of its prompt and responses."""
 
     row: int
     start: int
@@ -113,11 +116,11 @@ class Forest:
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
     reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
-    memory: Memory | None = None  # keeps keys and values of one tree, whose responses are to go on
+    kv_cache: PrefixKVCache | None = None  # of a forest of one tree, whose responses are decoded further
 
     @classmethod
     def of_ends(cls, lengths: Tensor, num_responses: Sequence[int]) -> Forest:
-        """Return what stands for a forest of which the hidden states [1, N, D] of the ends alone are left.
+        """Return the forest for hidden states [1, N, D] of the ends alone: one token a response, no prompt.
 
         Args:
             lengths: [N] tokens of each response.
@@ -156,7 +159,7 @@ class Forest:
         return replace(self, **moved, media=media)
 
     def visible(self) -> Tensor:
-        """Return the dense attention mask [B, 1, L, L], True where seen: the reference for faster forms.
+        """Return the dense attention mask [B, 1, L, L], True where visible: the reference for faster forms.
 
         A padding token sees itself, so that no row of a softmax is empty.
         """
@@ -170,7 +173,7 @@ class Forest:
         return (seen | padding)[:, None]
 
 
-def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: int | None = None) -> Forest:
+def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: float | None = None) -> Forest:
     """Pack trees into rows.
 
     Args:
@@ -178,7 +181,8 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: in
         pad: The token id written into padding.
         shared: Whether a comparison's responses share one copy of the prompt. False gives one tree to a
             response: more work, the same rewards.
-        row_tokens: Tokens up to which trees are put into a row together; None puts one tree into a row.
+        row_tokens: Most tokens of a row that several trees share (first-fit bin packing): `math.inf` puts all
+            trees into one row, None each into a row of its own.
     """
     if not trees:
         raise ValueError("a forest needs at least one tree")
@@ -189,8 +193,10 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: in
     for tree in trees:
         first_response.append(first_response[-1] + len(tree.responses))
     rows = [[number] for number in range(len(trees))]
-    if row_tokens is not None:
-        rows = ops.first_fit([len(tree) for tree in trees], row_tokens)
+    if row_tokens == math.inf:
+        rows = [list(range(len(trees)))]
+    elif row_tokens is not None:
+        rows = ops.first_fit([len(tree) for tree in trees], int(row_tokens))
     width = max(sum(len(trees[number]) for number in row) for row in rows)
     num_axes = trees[0].positions.shape[0]
 

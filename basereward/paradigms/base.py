@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,6 @@ from basereward import protocols
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput
-
-ONE_ROW = 2**40
-"""More tokens than there are in any batch."""
 
 
 class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
@@ -63,5 +61,5 @@ class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
 
     def packed(self, trees: Sequence[Tree], *, shared: bool = True) -> Forest:
         """Return trees as a forest where the weights are; in one row, where the backbone packs."""
-        row_tokens = ONE_ROW if self.backbone.packs else None
+        row_tokens = math.inf if self.backbone.packs else None
         return self.backbone.pack(trees, shared=shared, row_tokens=row_tokens).to(self.device)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from basereward.protocols import Backbone, Head, Loss
 from basereward.backbones.generation import write
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
@@ -24,6 +23,7 @@ from basereward.paradigms.base import Paradigm
 from basereward.paradigms.judge_prompts import answer_ids, asked
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.token_nll import mean_costs
+from basereward.protocols import Backbone, Head, Loss
 
 KEY = "critiques"
 """Where a comparison's `meta` has its critiques: a text or null for each response."""

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from basereward import ops
-from basereward.protocols import Backbone
 from basereward.backbones.generation import Sampling, write
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from basereward.paradigms.judge_rationales import given_judgements
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.token_nll import mean_costs
 from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
+from basereward.protocols import Backbone
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from basereward.protocols import Backbone, Head, Loss
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.end_state_cache import Ends, KeptEnds, joined
+from basereward.protocols import Backbone, Head, Loss
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Scalar(Paradigm):
 
     def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards of hidden states, fp32."""
-        return self.head(hidden, forest)
+        rewards: Tensor = self.head(hidden, forest)
+        return rewards
 
     def forward(self, forest: Forest) -> Tensor:
         """Return the rewards [N] of a forest's responses, fp32."""

@@ -22,8 +22,9 @@ from basereward.planning.lengths import Lengths, Measure, Overrides, lengths
 from basereward.planning.meta_model import skeleton
 from basereward.plugins.options import Mismatch
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.training import parameter_groups, run_directory
+from basereward.training import parameter_groups
 from basereward.training.lora import Adapters
+from basereward.training.resolve import resolve_run
 
 USABLE = 0.9
 """Share of a GPU's memory that a plan fills: CUDA itself, libraries and scattered gaps take the rest."""
@@ -132,7 +133,7 @@ def plan(
     Raises:
         ConfigError: When a setting is wrong, or the model's sizes or the number of rows aren't known.
     """
-    run = run_directory.resolved(run, plugins)
+    run = resolve_run(run, plugins)
     model = _model(run, plugins, config_file)
     architecture = model.architecture
     bf16 = run.train.precision != "fp32"

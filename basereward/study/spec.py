@@ -306,7 +306,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
         ConfigError: Naming the cell whose run is wrong.
         PluginError: When a component is not found.
     """
-    from basereward.training.run_directory import identity, resolved
+    from basereward.training.resolve import identity, resolve_run
 
     for row in study.ensembles:
         plugins.resolve("ensembler", row.ensembler)
@@ -323,7 +323,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
                 table = merged(table, study.axes[axis][label])
             table = {**table, "seed": seed, "output": study.output}
             try:
-                config = resolved(from_table(RunConfig, table), plugins)
+                config = resolve_run(from_table(RunConfig, table), plugins)
             except ConfigError as error:
                 raise ConfigError(f"{path}: cell {cell.name!r}: {error}") from error
             place = Path(study.runs or Path(study.output, RUNS), identity(config)[:12])

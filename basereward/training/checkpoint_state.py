@@ -1,15 +1,12 @@
-"""All that decides how a training goes on: weights and moments of the optimizer.
+"""The tensors of a checkpoint: trained weights, their EMA, and the optimizer's state.
 
-Random states are none of it: the generators are seeded anew for each step.
+Random states are not among them: the generators are seeded anew for each step (`seeding`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Collection, Mapping
 
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -17,23 +14,6 @@ from basereward.training import optimizers
 from basereward.training.checkpoints import Checkpoint, CheckpointError
 
 MODEL, AVERAGE, OPTIMIZER = "model", "average", "optimizer"
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators of torch, numpy and Python."""
-    torch.manual_seed(seed)
-    numpy.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed the generators for one step in one process, so that what is drawn hangs on nothing before it.
-
-    A resumed run draws what the uninterrupted one would, whatever had been drawn in between, and by however
-    many processes.
-    """
-    mixed = hashlib.sha256(f"step {step} of process {rank} with seed {seed}".encode()).digest()
-    seed_everything(int.from_bytes(mixed[:8]) >> 1)
 
 
 def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[str, Tensor]:

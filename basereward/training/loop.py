@@ -16,7 +16,7 @@ from basereward.data.curation import Curation
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import passes, size_of
-from basereward.training import checkpoint_state, parameter_groups, run_directory
+from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.training.data_loader import (
     Reader,
@@ -34,6 +34,8 @@ from basereward.training.prefetch import Batch, batches
 from basereward.training.progress import Display
 from basereward.training.rejected_rows import RejectedRows
 from basereward.training.run_log import RunLog
+from basereward.training.schedule import schedule_factor, set_learning_rate
+from basereward.training.seeding import seed_everything, seed_step
 from basereward.training.shutdown import StopRequest, TrainingStopped
 from basereward.training.step_metrics import Window
 from basereward.training.throughput import Work
@@ -128,7 +130,7 @@ class Training:
             batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
             self.held_out = HeldOut(held_out, rejected, batch_size, ranks)
 
-        checkpoint_state.seed_everything(config.seed)
+        seed_everything(config.seed)
         with display.busy(f"building a model on backbone {config.backbone.name}"):
             self.learner = Learner(config, plugins, ranks)
             if checkpoint is not None:
@@ -251,14 +253,14 @@ class Training:
     def _step(self, batch: Batch) -> None:
         """Train on one batch, and note what came of it."""
         state = self.state
-        checkpoint_state.seed_step(self.config.seed, state.step, self.ranks.rank)
+        seed_step(self.config.seed, state.step, self.ranks.rank)
         sizes = [size_of(self.learner.passing.paradigm, prepared) for prepared in batch.prepared]
         groups = passes(sizes, self.learner.budget)
         facts = [len(groups), len(batch.prepared), len(batch.rejected)]
         num_passes, num_used, num_rejected = zip(*self.ranks.gather_numbers(facts), strict=True)
         first_error = self._reject(batch) if any(num_rejected) else None
-        factor = parameter_groups.schedule_factor(state.step, self.num_steps, self.settings)
-        rates = parameter_groups.set_learning_rate(self.learner.optimizer, factor)
+        factor = schedule_factor(state.step, self.num_steps, self.settings)
+        rates = set_learning_rate(self.learner.optimizer, factor)
         norm = self._update(batch, groups, max(num_passes)) if any(num_used) else 0.0
         self.work.add(sizes, groups, self.learner.budget, self.learner.step_flops(batch.prepared))
         state.step += 1

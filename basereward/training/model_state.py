@@ -18,7 +18,7 @@ from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import Budget
 from basereward.scoring.reward_model import RewardModel
-from basereward.training import checkpoint_state, optimizers, parallelize, parameter_groups
+from basereward.training import checkpoint_state, optimizers, parallelize, parameter_groups, precision
 from basereward.training.activation_checkpointing import recompute
 from basereward.training.checkpoints import Checkpoint
 from basereward.training.distributed import Ranks
@@ -53,8 +53,8 @@ class Learner:
         # What is to be divided goes to the device block by block: the whole may not fit.
         paradigm: Any = self.model.paradigm if is_sharded else self.model.paradigm.to(ranks.device)
         backbone: Any = self.model.backbone
-        bf16 = parameter_groups.computes_in_bf16(settings.precision, ranks.device, backbone.dim)
-        self.autocast = partial(parameter_groups.autocast, ranks.device, bf16)
+        bf16 = precision.computes_in_bf16(settings.precision, ranks.device, backbone.dim)
+        self.autocast = partial(precision.autocast, ranks.device, bf16)
         self.adapters = Adapters(backbone, settings, str(config.init or self.model.record["base_model"]))
         parameter_groups.trainable_parts(self.model.part_parameters(), settings)
         self.cache: FeatureCache | None = None

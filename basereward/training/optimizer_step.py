@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from basereward.training import parallelize, parameter_groups
+from basereward.training import parallelize
 from basereward.training.distributed import Ranks
+from basereward.training.gradients import average_and_clip
 from basereward.training.step_metrics import joined, row_of_nothing
 
 
@@ -68,9 +69,7 @@ class Updater:
                 rows.append(row)
         self._settle_gradients()
         sums = self.ranks.gather_tensor(joined(rows))  # [processes, 2 + S]
-        norm = parameter_groups.average_and_clip(
-            self.parameters, sums[:, 1].sum(), self.clip_norm, num_ranks=self.ranks.size
-        )
+        norm = average_and_clip(self.parameters, sums[:, 1].sum(), self.clip_norm, num_ranks=self.ranks.size)
         # The only wait for the device in a step; before the update, which must not spread what isn't finite.
         *flat, norm_value = torch.cat([sums.flatten(), norm[None]]).tolist()
         width = sums.shape[1]

@@ -28,10 +28,10 @@ class Pass(Paradigm, nn.Module):
     It stands in for the paradigm where a `RewardModel` scores while it is trained.
     """
 
-    def __init__(self, paradigm: nn.Module) -> None:
+    def __init__(self, paradigm: Paradigm) -> None:
         super().__init__()
         self.paradigm: Any = paradigm
-        self.reason_for_nan = self.paradigm.reason_for_nan
+        self.reason_for_nan = paradigm.reason_for_nan
         self._in_step_with: Ranks | None = None
 
     def forward(self, batch: Sequence[Any], *, scores: bool = False) -> Any:

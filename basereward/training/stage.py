@@ -43,7 +43,7 @@ class TrainResult:
     is_first: bool = True
 
 
-def train_once(
+def train_stage(
     config: RunConfig,
     plugins: PluginManager,
     *,
@@ -57,7 +57,7 @@ def train_once(
     """Train a run without stages, or one stage.
 
     Args:
-        config: What to train on what, and how.
+        config: The resolved run.
         plugins: Where components are looked up.
         resume: Whether to go on from the newest checkpoint, if there is one.
         overwrite: Whether to replace an earlier run.
@@ -66,7 +66,6 @@ def train_once(
         plots: Whether plots are drawn, and the evaluation's pages written.
         is_last: Whether they part after it.
     """
-    config = run_directory.resolved(config, plugins)
     run_dir = ranks.first(lambda: run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite))
     checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT, ranks, keep=config.train.keep_checkpoints)
     checkpoint, passed_over = checkpoints.newest() if resume else (None, [])

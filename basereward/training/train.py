@@ -1,7 +1,8 @@
-"""Training: one run, or several after each other, each of which goes on with the model of the one before."""
+"""Training: one run, or the stages of a run, each of which starts from the model of the stage before."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from basereward.config.run import RunConfig, stage_runs
@@ -9,7 +10,8 @@ from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import Ranks
 from basereward.training.progress import Display, one_bar_at_a_time
-from basereward.training.stage import TrainResult, train_once
+from basereward.training.resolve import resolve_run
+from basereward.training.stage import TrainResult, train_stage
 
 
 def train(
@@ -21,44 +23,46 @@ def train(
     plots: bool = True,
     plugins: PluginManager | None = None,
 ) -> TrainResult:
-    """Train a reward model and leave it, with all that is known about its training, in the run directory.
+    """Train a reward model and write it to the run directory, with the log and the evaluation.
 
-    Under `torchrun` the processes train together. Seeds the process's random generators. SIGINT and SIGTERM
-    end the training after the step in hand, with a checkpoint.
+    Under `torchrun` the processes train together. The process's random generators are seeded. SIGINT and
+    SIGTERM end the training after the current step, with a checkpoint.
 
-    A run of several stages leaves each in a directory of its own in the run's, and returns the last one's
-    result.
+    A run with stages writes each stage to a subdirectory of its own, and returns the last stage's result.
 
     Args:
-        config: What to train on what, and how.
-        resume: Whether to go on from the newest checkpoint, of the stage that was interrupted, or to start if
-            there is none yet.
+        config: The run: model, data and training settings.
+        resume: Whether to continue from the newest checkpoint, of the stage that was interrupted; without a
+            checkpoint the run starts from the beginning.
         overwrite: Whether to replace an earlier run in the same directory.
         progress: Whether to show progress on standard error.
-        plots: Whether plots are drawn, and the evaluation's pages written, beside the numbers.
+        plots: Whether to draw plots and write the evaluation's pages, beside the numbers.
         plugins: Where components are looked up; None for the installed ones and the run's own.
 
     Raises:
         ConfigError: When a setting is wrong, or the run directory is in use.
-        DataError: When a row can't be used and that is to end the training, or when no row can be used.
-        CheckpointError: When a checkpoint is damaged, is of another training, or can't be written.
+        DataError: When no row can be used, or when one can't and `data.on_bad_row` is "fail".
+        CheckpointError: When a checkpoint is damaged, belongs to another training, or can't be written.
         NotFinite: When the loss or its gradient is not finite.
         TrainingStopped: When a signal ended the training.
     """
     plugins = plugins or manager(config.plugins)
     ranks = Ranks.join()
     display = Display(enabled=progress and ranks.is_first)
-    runs = stage_runs(config)
-    first = 0
     try:
+        runs = [resolve_run(run, plugins) for run in stage_runs(config)]
+        first = 0
         if config.stages:
-            first = ranks.first(lambda: _prepare(config, plugins, resume=resume, overwrite=overwrite))
+            whole = resolve_run(config, plugins)
+            first = ranks.first(
+                lambda: _prepare_stages(whole, runs, plugins, resume=resume, overwrite=overwrite)
+            )
         with one_bar_at_a_time():
-            for number in range(first, len(runs)):
+            for number, run in enumerate(runs[first:], start=first):
                 if config.stages:
                     display.line(f"stage {number + 1} of {len(runs)}: {config.stages[number].name}")
-                result = train_once(
-                    runs[number],
+                result = train_stage(
+                    run,
                     plugins,
                     resume=resume,
                     overwrite=overwrite,
@@ -72,20 +76,22 @@ def train(
     return result
 
 
-def _prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrite: bool) -> int:
-    """Make the directory of a run of stages, and return the number of the stage to begin with.
+def _prepare_stages(
+    config: RunConfig, runs: Sequence[RunConfig], plugins: PluginManager, *, resume: bool, overwrite: bool
+) -> int:
+    """Create the directory of a run with stages, and return the number of the stage to begin with.
 
-    Those before it have ended, since a stage's directory isn't made before the one before it has ended.
+    The stages before it have ended: a stage's directory is created only after the stage before it has ended.
     """
-    places = [Path(run.output) for run in stage_runs(config)]
-    for place in places:
-        is_vain = place.is_dir() and all(path.name in run_directory.VAIN for path in place.iterdir())
-        if overwrite or is_vain:
-            run_directory.clear(place)
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
-    run_directory.prepare(
-        run_directory.resolved(config, plugins), plugins, resume=resume, overwrite=overwrite
-    )
-    begun = [number for number, place in enumerate(places) if (place / run_directory.RUN_FILE).is_file()]
-    return max(begun, default=0)
+    directories = [Path(run.output) for run in runs]
+    for directory in directories:
+        holds_leftovers = directory.is_dir() and all(
+            path.name in run_directory.LEFTOVERS for path in directory.iterdir()
+        )
+        if overwrite or holds_leftovers:
+            run_directory.clear(directory)
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()
+    run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite)
+    started = [number for number, path in enumerate(directories) if (path / run_directory.RUN_FILE).is_file()]
+    return max(started, default=0)

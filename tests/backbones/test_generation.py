@@ -17,9 +17,9 @@ from basereward.backbones.qwen_vl import QwenVL
 from basereward.backbones.tiny import Tiny
 from basereward.comparison import Comparison
 from basereward.forest import Tree
-from basereward.forest.kv_cache import ROOM
+from basereward.forest.kv_cache import GROWTH
 
-MORE_THAN_THERE_IS_ROOM_FOR = ROOM + 20
+MORE_THAN_THERE_IS_ROOM_FOR = GROWTH + 20
 NO_END = [10**6]
 """What no model writes."""
 

@@ -22,7 +22,7 @@ from basereward.planning.meta_model import skeleton
 from basereward.plugins import PluginManager
 from basereward.training import optimizers, parameter_groups
 from basereward.training.lora import Adapters
-from basereward.training.run_directory import resolved
+from basereward.training.resolve import resolve_run
 
 
 def run_of(tmp_path: Path, model: Path, *, backbone: str = "", **settings: Any) -> RunConfig:
@@ -37,7 +37,7 @@ def run_of(tmp_path: Path, model: Path, *, backbone: str = "", **settings: Any) 
     )
     run = load_run(tmp_path / "run.toml")
     object.__setattr__(run, "train", TrainConfig(**settings))
-    return resolved(run, PluginManager())
+    return resolve_run(run, PluginManager())
 
 
 def rows(with_images: bool) -> list[Comparison]:

@@ -1,28 +1,17 @@
-"""Forests: where every token goes, and which tokens see each other."""
+"""Forests: the place of every token, and which tokens see each other."""
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 import torch
+from forests import PAD, shapes, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basereward.forest import Forest, Tree, attention, pack
-
-PAD = 99
-
-
-def tree(prompt: int, *responses: int) -> Tree:
-    """Return a tree of given lengths whose token ids tell its tokens apart."""
-    ids = iter(range(1000))
-    lists = [[next(ids) for _ in range(length)] for length in (prompt, *responses)]
-    return Tree.of_text(lists[0], lists[1:])
-
-
-lengths = st.integers(1, 5)
-shapes = st.lists(st.tuples(lengths, st.lists(lengths, min_size=1, max_size=4)), min_size=1, max_size=5)
+from basereward.forest import Forest, Tree, pack
 
 
 def test_a_small_forest_by_hand() -> None:
@@ -72,69 +61,17 @@ def test_each_response_sees_itself_as_if_alone(
 def test_no_token_is_lost_or_doubled(sizes: list[tuple[int, list[int]]], row_tokens: int | None) -> None:
     trees = [tree(prompt, *responses) for prompt, responses in sizes]
     forest = pack(trees, pad=PAD, row_tokens=row_tokens)
-    assert int((forest.branch >= 0).sum()) == sum(len(one) for one in trees)
+    assert int((forest.branch >= 0).sum()) == sum(map(len, trees))
     assert bool((forest.input_ids[forest.branch < 0] == PAD).all())
     if row_tokens is not None:
         longest = max(map(len, trees))
         assert forest.input_ids.shape[1] <= max(row_tokens, longest)
 
 
-# A dropout too small to drop anything has all branches computed in one batch, as off the CPU.
-@given(shapes, st.booleans(), st.one_of(st.none(), st.integers(1, 40)), st.sampled_from([0.0, 1e-15]))
-def test_forest_attention_equals_the_dense_mask(
-    sizes: list[tuple[int, list[int]]], shared: bool, row_tokens: int | None, dropout: float
-) -> None:
-    trees = [tree(prompt, *responses) for prompt, responses in sizes]
-    forest = pack(trees, pad=PAD, shared=shared, row_tokens=row_tokens)
-    torch.manual_seed(0)
-    batch, length = forest.input_ids.shape
-    query = torch.randn(batch, 4, length, 8, dtype=torch.float64)
-    key, value = (torch.randn(batch, 2, length, 8, dtype=torch.float64) for _ in range(2))
-    fast, _ = attention.forest_attention(
-        torch.nn.Module(), query, key, value, layout=attention.Layout(forest), dropout=dropout
-    )
-    dense = torch.nn.functional.scaled_dot_product_attention(
-        query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=forest.visible()
-    ).transpose(1, 2)
-    real = forest.branch >= 0
-    torch.testing.assert_close(fast[real], dense[real])
-    assert bool((fast[~real] == 0).all())
-
-
-@given(shapes, st.booleans(), st.one_of(st.none(), st.integers(1, 40)))
-def test_attention_of_the_ends_alone_equals_the_dense_mask(
-    sizes: list[tuple[int, list[int]]], shared: bool, row_tokens: int | None
-) -> None:
-    trees = [tree(prompt, *responses) for prompt, responses in sizes]
-    forest = pack(trees, pad=PAD, shared=shared, row_tokens=row_tokens)
-    torch.manual_seed(0)
-    batch, length = forest.input_ids.shape
-    query, key, value = (torch.randn(batch, 2, length, 8, dtype=torch.float64) for _ in range(3))
-    fast, _ = attention.forest_attention(
-        torch.nn.Module(), query, key, value, layout=attention.Layout(forest), reads_ends=True
-    )
-    dense = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=forest.visible())
-    fast, dense = fast.flatten(0, 1), dense.transpose(1, 2).flatten(0, 1)
-    torch.testing.assert_close(fast[forest.ends], dense[forest.ends])
-    others = torch.ones(len(fast), dtype=torch.bool).index_fill(0, forest.ends, False)
-    assert bool((fast[others] == 0).all())
-
-
-@given(shapes)
-def test_in_bf16_forest_attention_stays_within_the_rounding_of_plain_attention(
-    sizes: list[tuple[int, list[int]]],
-) -> None:
-    forest = pack([tree(prompt, *responses) for prompt, responses in sizes], pad=PAD)
-    torch.manual_seed(0)
-    batch, length = forest.input_ids.shape
-    states = [torch.randn(batch, heads, length, 8) for heads in (4, 2, 2)]
-    place = attention.Layout(forest)
-    exact, _ = attention.forest_attention(torch.nn.Module(), *states, layout=place)
-    rough, _ = attention.forest_attention(
-        torch.nn.Module(), *(state.bfloat16() for state in states), layout=place
-    )
-    # Inputs, weights and results are each rounded to 8 bits: 2 ** -8 of values of up to about 4, thrice.
-    torch.testing.assert_close(rough.float(), exact, atol=0.06, rtol=0)
+def test_no_limit_puts_all_trees_into_one_row_in_their_order() -> None:
+    forest = pack([tree(2, 2, 1), tree(1, 1), tree(3, 1, 1)], pad=PAD, row_tokens=math.inf)
+    assert forest.tree.tolist() == [[0] * 5 + [1] * 2 + [2] * 5]
+    assert forest.ends.tolist() == [3, 4, 6, 10, 11]
 
 
 def test_media_follow_the_order_of_the_rows() -> None:

@@ -1,4 +1,4 @@
-"""Attention in pieces: what a mask over all queries and keys gives, and its gradients."""
+"""Varlen attention equals attention with a dense mask, in results and gradients."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from basereward.forest.varlen_attention import BLOCK, Piece, Pieces, attend
+from basereward.forest.varlen_attention import QUERY_CHUNK, AttentionBlock, AttentionBlocks, attend
 
 PROMPT, RESPONSES = 7, (5, 1, 4)
 LENGTH = PROMPT + sum(RESPONSES)
 
 
-def tree(prompt: int = PROMPT, responses: tuple[int, ...] = RESPONSES) -> Pieces:
-    """Return what the tokens of a tree see."""
-    own, start = [Piece(slice(0, prompt), slice(0, prompt), True)], prompt
+def tree(prompt: int = PROMPT, responses: tuple[int, ...] = RESPONSES) -> AttentionBlocks:
+    """Return the blocks of a tree."""
+    self_blocks, start = [AttentionBlock(slice(0, prompt), slice(0, prompt), True)], prompt
     for length in responses:
-        place = slice(start, start + length)
-        own.append(Piece(place, place, True))
+        run = slice(start, start + length)
+        self_blocks.append(AttentionBlock(run, run, True))
         start += length
-    return Pieces(own, [Piece(slice(prompt, start), slice(0, prompt))])
+    return AttentionBlocks(self_blocks, [AttentionBlock(slice(prompt, start), slice(0, prompt))])
 
 
-def mask_of(pieces: Pieces, num_queries: int, num_keys: int) -> Tensor:
+def mask_of(blocks: AttentionBlocks, num_queries: int, num_keys: int) -> Tensor:
     seen = torch.zeros(num_queries, num_keys, dtype=torch.bool)
-    for queries, keys, is_causal in (*pieces.own, *pieces.shared):
-        block = torch.ones_like(seen[queries, keys])
-        seen[queries, keys] = block.tril(block.shape[1] - block.shape[0]) if is_causal else block
+    for queries, keys, is_causal in (*blocks.self_blocks, *blocks.prefix_blocks):
+        ones = torch.ones_like(seen[queries, keys])
+        seen[queries, keys] = ones.tril(ones.shape[1] - ones.shape[0]) if is_causal else ones
     return seen
 
 
 def masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Attend with a mask over everything, in fp64."""
     states = [state.double().transpose(0, 1)[None] for state in (query, key, value)]
-    found = scaled_dot_product_attention(*states, attn_mask=mask, scale=scale, enable_gqa=True)
-    return found[0].transpose(0, 1)
+    output = scaled_dot_product_attention(*states, attn_mask=mask, scale=scale, enable_gqa=True)
+    return output[0].transpose(0, 1)
 
 
 def states(num_queries: int, num_keys: int, dtype: torch.dtype, heads: int = 4) -> list[Tensor]:
@@ -46,15 +46,15 @@ def states(num_queries: int, num_keys: int, dtype: torch.dtype, heads: int = 4) 
     return [torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
 
 
-def assert_alike(pieces: Pieces, given: list[Tensor], atol: float) -> None:
+def assert_alike(blocks: AttentionBlocks, given: list[Tensor], atol: float) -> None:
     """Compare results and gradients with those of a mask."""
-    mask = mask_of(pieces, len(given[0]), len(given[1]))
-    found, expected = attend(*given, pieces, scale=0.3), masked(*given, mask, 0.3)
-    torch.testing.assert_close(found.double(), expected, atol=atol, rtol=0)
-    above = torch.randn_like(expected)
-    gradients = torch.autograd.grad(found, given, above.to(found.dtype))
-    wanted = torch.autograd.grad(expected, given, above)
-    for gradient, other in zip(gradients, wanted, strict=True):
+    mask = mask_of(blocks, len(given[0]), len(given[1]))
+    output, expected = attend(*given, blocks, scale=0.3), masked(*given, mask, 0.3)
+    torch.testing.assert_close(output.double(), expected, atol=atol, rtol=0)
+    grad_output = torch.randn_like(expected)
+    gradients = torch.autograd.grad(output, given, grad_output.to(output.dtype))
+    expected_gradients = torch.autograd.grad(expected, given, grad_output)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient.double(), other.double(), atol=atol, rtol=0)
 
 
@@ -77,31 +77,31 @@ def test_any_tree_equals_its_mask(prompt: int, responses: list[int]) -> None:
 @pytest.mark.parametrize(("dtype", "atol"), DTYPES)
 def test_the_last_tokens_alone_see_what_they_see_in_the_whole(dtype: torch.dtype, atol: float) -> None:
     # The responses' last tokens are queries 0, 1 and 2; their own tokens begin at 7, 12 and 13.
-    own = [
-        Piece(slice(0, 1), slice(7, 12)),
-        Piece(slice(1, 2), slice(12, 13)),
-        Piece(slice(2, 3), slice(13, 17)),
+    self_blocks = [
+        AttentionBlock(slice(0, 1), slice(7, 12)),
+        AttentionBlock(slice(1, 2), slice(12, 13)),
+        AttentionBlock(slice(2, 3), slice(13, 17)),
     ]
-    pieces = Pieces(own, [Piece(slice(0, 3), slice(0, 7))])
+    blocks = AttentionBlocks(self_blocks, [AttentionBlock(slice(0, 3), slice(0, 7))])
     query, key, value = states(LENGTH, LENGTH, dtype)
     ends = query.detach()[[11, 12, 16]].requires_grad_()
-    assert_alike(pieces, [ends, key, value], atol)
+    assert_alike(blocks, [ends, key, value], atol)
     whole = attend(query, key, value, tree(), scale=0.3)
     torch.testing.assert_close(
-        attend(ends, key, value, pieces, scale=0.3), whole[[11, 12, 16]], atol=atol, rtol=0
+        attend(ends, key, value, blocks, scale=0.3), whole[[11, 12, 16]], atol=atol, rtol=0
     )
 
 
-def test_more_queries_than_a_block_holds_are_computed_block_by_block() -> None:
-    length = 2 * BLOCK + 3
+def test_more_queries_than_a_chunk_are_computed_chunk_by_chunk() -> None:
+    length = 2 * QUERY_CHUNK + 3
     assert_alike(tree(length, (3,)), states(length + 3, length + 3, torch.bfloat16), 0.04)
 
 
-def test_queries_in_no_piece_get_zeros_and_give_no_gradient() -> None:
+def test_queries_in_no_block_get_zeros_and_give_no_gradient() -> None:
     query, key, value = states(LENGTH + 2, LENGTH, torch.float32)
-    found = attend(query, key, value, tree(), scale=0.3)
-    assert not found[LENGTH:].any()
-    found.sum().backward()
+    output = attend(query, key, value, tree(), scale=0.3)
+    assert not output[LENGTH:].any()
+    output.sum().backward()
     assert query.grad is not None
     assert not query.grad[LENGTH:].any()
 

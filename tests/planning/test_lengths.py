@@ -19,7 +19,7 @@ from basereward.planning.image_grids import Resized, Tiled
 from basereward.planning.lengths import Measure, Overrides, Row, lengths
 from basereward.planning.meta_model import skeleton
 from basereward.plugins import PluginManager
-from basereward.training.run_directory import resolved
+from basereward.training.resolve import resolve_run
 
 NONE = Overrides()
 
@@ -34,7 +34,7 @@ def run_of(place: Path, model: Path, data: str, options: str = "") -> RunConfig:
         train = [{data}]
         """
     )
-    return resolved(load_run(place / "run.toml"), PluginManager())
+    return resolve_run(load_run(place / "run.toml"), PluginManager())
 
 
 def measure_of(run: RunConfig, *, with_tokenizer: bool = True) -> Measure:

@@ -14,7 +14,7 @@ from basereward.costs.architecture import Architecture
 from basereward.errors import ConfigError
 from basereward.planning.meta_model import published, skeleton
 from basereward.plugins import PluginManager
-from basereward.training.run_directory import resolved
+from basereward.training.resolve import resolve_run
 
 # As the repositories' safetensors indexes have them. Where embeddings and language-model head are one tensor,
 # the files hold it once; where they are two, the head's is left out here, as it is never loaded.
@@ -44,7 +44,7 @@ def run_of(tmp_path: Path, backbone: str, model: str, head: str = "") -> RunConf
         data.train = [{{ name = "basereward", path = "rows.jsonl" }}]
         """
     )
-    return resolved(load_run(tmp_path / "run.toml"), PluginManager())
+    return resolve_run(load_run(tmp_path / "run.toml"), PluginManager())
 
 
 def sizes(model: RewardModel) -> dict[str, int]:

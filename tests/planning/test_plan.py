@@ -16,7 +16,7 @@ from basereward.planning.lengths import Overrides
 from basereward.planning.meta_model import skeleton
 from basereward.planning.plan import Plan, checked_mfu, plan
 from basereward.plugins import PluginManager
-from basereward.training.run_directory import resolved
+from basereward.training.resolve import resolve_run
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "basereward-7b.toml"
 H100 = ACCELERATORS["h100"]
@@ -144,7 +144,7 @@ def test_the_narrowest_link_counts(gpu: str, num_gpus: int, gigabytes: float) ->
 
 
 def test_each_way_of_training_together_sends_what_it_must() -> None:
-    run: RunConfig = resolved(load_run(RECIPE), PluginManager())
+    run: RunConfig = resolve_run(load_run(RECIPE), PluginManager())
     model, _ = skeleton(run, PluginManager())
     for parameter in model.part_parameters()["vision"]:
         parameter.requires_grad_(False)

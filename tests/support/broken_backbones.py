@@ -116,7 +116,7 @@ class SaysItCannotShare(Tiny):
 
     shares = False
 
-    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: int | None = None) -> Forest:
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
         from basereward.forest import pack
 
         return pack(trees, pad=self.pad, shared=shared, row_tokens=row_tokens)

@@ -21,7 +21,7 @@ from basereward.errors import DataError
 from basereward.plugins import PluginManager
 from basereward.training.data_loader import Reader, RowsInMemory, StreamedRows, TrainingRows
 from basereward.training.rejected_rows import RejectedRows
-from basereward.training.run_directory import resolved
+from basereward.training.resolve import resolve_run
 
 
 def named(num: int, name: str) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_a_mistyped_key_of_the_mixture_is_named(tiny_models: dict[str, Path], tm
     data = DataConfig(train=(Source("basereward", {"path": str(path), "wieght": 2}),))
     run = runs.config(tmp_path / "run", tiny_models["llama"], path, data=data)
     with pytest.raises(ConfigError) as caught:
-        resolved(run, PluginManager())
+        resolve_run(run, PluginManager())
     assert str(caught.value) == "[[data.train]] has no key 'wieght'; did you mean 'weight'?"
 
 
@@ -189,5 +189,5 @@ def test_an_option_that_the_mixture_has_too_is_refused(tiny_models: dict[str, Pa
     data = DataConfig(train=(Source("weighted"),))
     run = runs.config(tmp_path / "run", tiny_models["llama"], tmp_path, data=data)
     with pytest.raises(ConfigError) as caught:
-        resolved(run, PluginManager([module]))
+        resolve_run(run, PluginManager([module]))
     assert str(caught.value) == "dataset 'weighted' has an option 'weight', which data.train has too"

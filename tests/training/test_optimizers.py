@@ -11,7 +11,8 @@ from torch import nn
 
 from basereward import ConfigError
 from basereward.config import TrainConfig
-from basereward.training import optimizers, parameter_groups
+from basereward.training import optimizers
+from basereward.training.schedule import set_learning_rate
 
 NAMES = ["adamw", "adafactor", "adamw-8bit"]
 
@@ -55,7 +56,7 @@ def test_each_part_has_its_rate_and_only_matrices_decay(name: str) -> None:
         ("head", 1e-2, 0.1, 1),
         ("head", 1e-2, 0.0, 1),
     ]
-    rates = parameter_groups.set_learning_rate(optimizer, 0.5)
+    rates = set_learning_rate(optimizer, 0.5)
     assert rates == {"vision": 5e-4, "language": 5e-4, "head": 5e-3}
 
 

@@ -11,7 +11,7 @@ import runs
 from basereward import train
 from basereward.config import load_run, stage_runs
 from basereward.plugins import PluginManager
-from basereward.training.run_directory import resolved
+from basereward.training.resolve import resolve_run
 
 ROOT = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(ROOT.glob("*.toml"))
@@ -21,14 +21,14 @@ BACKBONES = sorted((ROOT / "backbones").glob("*.toml"))
 @pytest.mark.parametrize("path", [*RECIPES, *BACKBONES], ids=lambda path: path.stem)
 def test_every_recipe_names_components_and_options_that_exist(path: Path) -> None:
     for run in stage_runs(load_run(path)):
-        whole = resolved(run, PluginManager(discover=True))
+        whole = resolve_run(run, PluginManager(discover=True))
         assert whole.output == run.output
         assert whole.backbone.options.items() >= run.backbone.options.items()
         assert "share_prompts" in whole.paradigm.options  # what the file leaves out is filled in
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
-    run = resolved(load_run(RECIPES[0].with_name("basereward-7b.toml")), PluginManager())
+    run = resolve_run(load_run(RECIPES[0].with_name("basereward-7b.toml")), PluginManager())
     assert (run.backbone.name, run.head.name, run.loss.name, run.paradigm.name) == (
         "qwen-vl",
         "mlp",
@@ -43,7 +43,7 @@ def test_the_papers_recipe_is_the_papers() -> None:
 
 
 def test_the_papers_mixture_is_its_seven_data_sets() -> None:
-    data = resolved(load_run(RECIPES[0].with_name("basereward-7b.toml")), PluginManager()).data
+    data = resolve_run(load_run(RECIPES[0].with_name("basereward-7b.toml")), PluginManager()).data
     assert data.streaming
     rows = [(source.name, source.max_rows or 0, source.multimodal) for source in data.train]
     # Tables 3 and 5: 83k, 2M, 200k (five data sets of R1-Reward's), 63k, 65k, 378k and 63k: 2.85M pairs.
