@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from basereward import _exports
+from basereward._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison as Comparison
     from basereward.comparison import Message as Message
     from basereward.comparison import Pair as Pair
-    from basereward.config.run import load_run as load_run
+    from basereward.config.conversion import Component as Component
+    from basereward.config.files import load_run as load_run
     from basereward.data.formats import read_comparisons as read_comparisons
     from basereward.errors import BaseRewardError as BaseRewardError
     from basereward.errors import ConfigError as ConfigError
@@ -20,26 +22,24 @@ if TYPE_CHECKING:
     from basereward.evaluation.evaluator import evaluate as evaluate
     from basereward.hookspecs import hookimpl as hookimpl
     from basereward.media.image import Image as Image
-    from basereward.media.image import Video as Video
-    from basereward.plugins.options import Component as Component
+    from basereward.media.video import Video as Video
     from basereward.scoring.ensemble import Ensemble as Ensemble
     from basereward.scoring.ensemble import load_model as load_model
     from basereward.scoring.reward_model import RewardModel as RewardModel
     from basereward.training.train import train as train
 
-__version__ = "0.1.0"
-
 __getattr__, __dir__, __all__ = _exports.lazy(
     __name__,
     {
         "comparison": ("Comparison", "Message", "Pair"),
-        "config.run": ("load_run",),
+        "config.conversion": ("Component",),
+        "config.files": ("load_run",),
         "data.formats": ("read_comparisons",),
         "errors": ("BaseRewardError", "ConfigError", "DataError", "ModelError", "PluginError"),
         "evaluation.evaluator": ("evaluate",),
         "hookspecs": ("hookimpl",),
-        "media.image": ("Image", "Video"),
-        "plugins.options": ("Component",),
+        "media.image": ("Image",),
+        "media.video": ("Video",),
         "scoring.ensemble": ("Ensemble", "load_model"),
         "scoring.reward_model": ("RewardModel",),
         "training.train": ("train",),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from basereward.errors import DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 Part: TypeAlias = "str | Image | Video"
 
@@ -66,6 +67,21 @@ class Pair:
     tie: bool = False
 
 
+class Place(NamedTuple):
+    """The file that a comparison was read from, and its line, or its row in a table; None where unknown."""
+
+    file: str | None = None
+    line: int | None = None
+
+    def locate(self, error: DataError) -> DataError:
+        """Return an error with this place, unless it has one."""
+        return error.at(file=self.file, line=self.line)
+
+
+NOWHERE = Place()
+"""The place of a comparison that was not read from a file."""
+
+
 @dataclass(frozen=True, init=False)
 class Comparison:
     """One prompt with its images and N responses; N >= 2 with ranks to train on, N >= 1 to score.
@@ -82,6 +98,7 @@ class Comparison:
         id: Names the row in reports.
         source: Names the data set in reports.
         meta: Anything else a benchmark needs.
+        place: Where it was read; no part of the comparison, of its equality or of its row.
 
     Raises:
         DataError: Naming the field, when any of these contradicts another or itself.
@@ -97,6 +114,7 @@ class Comparison:
     id: str = ""
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    place: Place = field(default=NOWHERE, compare=False)
 
     def __init__(
         self,
@@ -111,6 +129,7 @@ class Comparison:
         id: str = "",
         source: str = "",
         meta: Mapping[str, Any] | None = None,
+        place: Place = NOWHERE,
     ) -> None:
         responses = _responses(responses)
         known_ratings = _numbers(ratings, "ratings", len(responses))
@@ -136,6 +155,7 @@ class Comparison:
             "id": str(id),
             "source": str(source),
             "meta": dict(meta or {}),
+            "place": place,
         }
         # At once, past the frozen class's own __setattr__: a data set makes millions of these.
         self.__dict__.update(values)
@@ -179,10 +199,18 @@ class Comparison:
             id=self.id,
             source=self.source,
             meta=meta,
+            place=self.place,
         )
 
+    @property
+    def label(self) -> str:
+        """Its file and line, or else its id, for messages and reports."""
+        if self.place.file is not None:
+            return f"{self.place.file}:{self.place.line}"
+        return self.id or "a row without id"
+
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Comparison:
+    def from_dict(cls, row: Mapping[str, Any], *, place: Place = NOWHERE) -> Comparison:
         """Read a row of our own format; relative image paths are the caller's to resolve.
 
         Raises:
@@ -199,7 +227,7 @@ class Comparison:
             media = known.get(name, ())
             if isinstance(media, str | bytes) or not isinstance(media, Sequence):
                 raise DataError(f"a list of {name} is needed, not {type(media).__name__}", field=name)
-        return cls(**known)
+        return cls(**known, place=place)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row of our own format; images and videos must be files.

@@ -16,7 +16,8 @@ from typing import Any
 
 from basereward.comparison import Message
 from basereward.errors import DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 STAND_IN = "\ue000{}\ue001"
 """Marks where content goes; private-use characters that no template writes."""

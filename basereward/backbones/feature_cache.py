@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.errors import ConfigError
 
 SUFFIX = ".safetensors"

@@ -26,7 +26,8 @@ from basereward.backbones.transformers_model import (
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest.forest import Forest, Tree
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
 """What stands around the tokens of an image, and what the chat template writes for a video."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from basereward.errors import DataError
-from basereward.media.image import Video
+from basereward.media.video import Video
 
 MIN_PIXELS = 128 * 28 * 28
 MAX_PIXELS = 768 * 28 * 28

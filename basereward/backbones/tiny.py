@@ -20,7 +20,8 @@ from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import ROLES, Comparison
 from basereward.errors import DataError, ModelError
 from basereward.forest.forest import Forest, Tree
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 FILE = "model.safetensors"
 PAD, IMAGE, END = 256, 257, 258

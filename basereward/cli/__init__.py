@@ -9,9 +9,10 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.errors import BaseRewardError, ScaleWarning
-from basereward.plugins.plugin_manager import PluginWarning, manager
+from basereward.plugins.loading import PluginWarning
+from basereward.plugins.plugin_manager import manager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

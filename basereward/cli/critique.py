@@ -67,7 +67,6 @@ def run(args: argparse.Namespace) -> int:
 def _criticised(
     args: argparse.Namespace, dataset: Dataset, paradigm: object
 ) -> Iterator[Comparison | DataError]:
-    from basereward.data import place_of
     from basereward.paradigms.critic import KEY
 
     for row in dataset.read():
@@ -76,7 +75,7 @@ def _criticised(
             try:
                 found = row.with_meta(**{KEY: paradigm.critiques(row)})  # type: ignore[attr-defined]
             except DataError as error:
-                found = error.at(**place_of(row))
+                found = row.place.locate(error)
         if isinstance(found, DataError) and args.on_bad_row == "fail":
             raise found
         yield found

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError
-from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -204,7 +204,7 @@ def _curate(args: argparse.Namespace) -> int:
         name, *options = shlex.split(text) or [""]
         steps.append(Component(name, key_values(options, f"--step {name}")))
     if not steps and args.run_file is not None:
-        from basereward.config.run import load_run
+        from basereward.config.files import load_run
 
         steps = list(load_run(args.run_file).data.curation)
     if not steps:
@@ -230,11 +230,11 @@ def _contamination(args: argparse.Namespace) -> int:
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Return the options of a step that the command line sets."""
-    from basereward.config.run import value_of
+    from basereward.config.overrides import parse_value
 
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.max_distance is not None:
-        options["max_distance"] = value_of(args.max_distance)
+        options["max_distance"] = parse_value(args.max_distance)
     return options
 
 
@@ -312,7 +312,7 @@ def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:
         return datasets, ", ".join(args.paths) or str(args.dataset)
     if args.paths or args.dataset or args.option:
         raise ConfigError("--run names the data itself; leave out PATH, --dataset and --option")
-    from basereward.config.run import load_run
+    from basereward.config.files import load_run
     from basereward.plugins.plugin_manager import manager
 
     run = load_run(args.run_file)

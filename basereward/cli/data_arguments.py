@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import ConfigError
-from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -35,31 +34,30 @@ def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def load_dataset(args: argparse.Namespace, path: str | None) -> Dataset:
+def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = False) -> Dataset:
     """Open the data that the command line names.
 
     Args:
-        args: What `add_data_arguments` added.
+        args: The arguments that `add_data_arguments` added.
         path: A file or directory; None for a data set that needs none.
+        by_row: Whether each row's format is recognized where no dataset is named, rather than the file's by
+            its first row.
 
     Raises:
         ConfigError: When the arguments don't go together, or an option is unknown or wrong.
         DataError: When there is no such file.
     """
-    from basereward.plugins.plugin_manager import manager
+    from basereward.data.formats import detected, open_rows
 
     options = key_values(args.option, "--option")
     name = args.dataset
-    if name is None:
-        if path is None:
-            raise ConfigError("give a path, or --dataset NAME for a dataset that needs none")
-        from basereward.data.formats import detected
-
+    if name is None and path is None:
+        raise ConfigError("give a path, or --dataset NAME for a dataset that needs none")
+    if name is None and path is not None and not by_row:
         name = detected(path, **{key: options[key] for key in ("split", "config") if key in options})
-    paths = {} if path is None else {"path": path}
-    dataset: Dataset = manager().build("dataset", Component(name, {**paths, **options}))
-    if told := getattr(dataset, "unread_splits", ""):
-        print(told, file=sys.stderr)
+    dataset = open_rows(path, name, options)
+    if dataset.unread_splits:
+        print(dataset.unread_splits, file=sys.stderr)
     dataset.on_bad_row = args.on_bad_row
     return dataset
 
@@ -70,12 +68,12 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
     Raises:
         ConfigError: When one is not of that form.
     """
-    from basereward.config.run import value_of  # costs 7 ms, and `--help` has no values
+    from basereward.config.overrides import parse_value  # costs 7 ms, and `--help` has no values
 
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise ConfigError(f"{flag} {text}: write KEY=VALUE")
-        values[key] = value_of(value)
+        values[key] = parse_value(value)
     return values

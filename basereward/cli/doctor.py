@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.plugins.plugin_manager import manager
 
 if TYPE_CHECKING:

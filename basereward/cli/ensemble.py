@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
 from basereward.cli.model_arguments import add_running_arguments, check_batch_size, device_of
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError
-from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse

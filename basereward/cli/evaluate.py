@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError
-from basereward.plugins.options import Component
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from basereward.errors import DataError
     from basereward.evaluation import Evaluation
     from basereward.evaluation.benchmarks.report import Row
-    from basereward.evaluation.evaluator import Result
     from basereward.evaluation.report import Line
+    from basereward.evaluation.results import Result
 
 NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[plot]'"
 
@@ -95,15 +95,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace, name: str) -> int:
-    from basereward.evaluation import evaluate
+    from basereward.evaluation import evaluate, save_report
 
     dataset = _dataset(args)
     output = _directory(args.output)
     model = load_model(args, name)
-    evaluation = evaluate(model, dataset, args.batch_size, not args.quiet, gaps=_gaps(args.gaps))
+    evaluation = evaluate(
+        model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
+    )
     facts = {"model": name, "data": str(args.data or args.dataset)}
     if output is not None:
-        evaluation.save(output, facts)
+        save_report(evaluation, output, facts)
     if not _write_json(args.json, {**facts, **evaluation.to_dict()}):
         _print_lines(_lines(evaluation))
     report_counts(model)
@@ -113,7 +115,7 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
 
 
 def _run_benchmark(args: argparse.Namespace) -> int:
-    from basereward.evaluation.benchmarks.report import published_table, score_table
+    from basereward.evaluation.benchmarks.report import published_table, save_run, score_table
     from basereward.evaluation.benchmarks.run import run_benchmark
 
     if len(set(args.model)) < len(args.model):
@@ -131,7 +133,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
         gaps=_gaps(args.gaps),
     )
     if output is not None:
-        found.save(output)
+        save_run(found, output)
     if not _write_json(args.json, found.to_dict()):
         _print_table(*score_table(found))
         print("", *found.notes, sep="\n")
@@ -210,7 +212,7 @@ def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[
             )
         data = _dataset(args)
     model = load_model(args, name)
-    found = evaluate(model, data, args.batch_size, not args.quiet)
+    found = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
     report_counts(model)
     return list(found.results)
 
@@ -280,9 +282,9 @@ def _report_rejected(rejected: Sequence[DataError], where: str) -> None:
 def _report_output(output: Path | None) -> None:
     if output is None:
         return
-    from basereward.evaluation import plots
+    from basereward.reporting.plots import is_available
 
-    if not plots.is_available():
+    if not is_available():
         print(NO_PLOTS, file=sys.stderr)
     name = "report.html" if (output / "report.html").is_file() else "report.md"
     print(f"report: {output / name}", file=sys.stderr)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.errors import ConfigError
 from basereward.hookspecs import KINDS, PROJECT
 

@@ -65,7 +65,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of a run, or of each of its stages."""
-    from basereward.config.run import load_run, stage_runs
+    from basereward.config.files import load_run
+    from basereward.config.run import stage_runs
     from basereward.errors import ConfigError
 
     config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds

@@ -7,15 +7,16 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
-from basereward.plugins.plugin_manager import PluginManager, component_options, manager
+from basereward.plugins.options import component_options
+from basereward.plugins.plugin_manager import PluginManager, manager
 
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.plugins.plugin_manager import Plugin
+    from basereward.plugins.loading import Plugin
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from basereward.cli.data_arguments import add_data_arguments, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError, DataError
 
@@ -45,8 +46,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     many.add_argument(
         "--input",
         metavar="FILE",
-        help="JSONL or Parquet, in our own format or TRL's; - for standard input",
+        help="JSONL, a JSON list, Parquet or Arrow; - for JSONL on standard input",
     )
+    add_data_arguments(many)
     many.add_argument(
         "--output",
         metavar="FILE",
@@ -68,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if args.response or args.image or args.json:
             raise ConfigError("--response, --image and --json go with --prompt, not with --input")
         return _score_file(args)
+    if args.dataset is not None or args.option or args.on_bad_row != "skip":
+        raise ConfigError("--dataset, --option and --on-bad-row go with --input, not with --prompt")
     if args.output != "-" or args.resume or args.overwrite:
         raise ConfigError("--output, --resume and --overwrite go with --input, not with --prompt")
     if not args.response:
@@ -127,11 +131,13 @@ def _score_file(args: argparse.Namespace) -> int:
     resume_point(
         args.input, args.output, batch_size=args.batch_size, resume=args.resume, overwrite=args.overwrite
     )
+    dataset = load_dataset(args, args.input, by_row=True)
     model = _loaded(args)
     counts = score_file(
         model,
         args.input,
         args.output,
+        dataset=dataset,
         batch_size=args.batch_size,
         resume=args.resume,
         overwrite=args.overwrite,

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from basereward.cli.data_arguments import add_data_arguments, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError
 
@@ -36,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="Parquet or JSONL files, or directories of them"
     )
+    add_data_arguments(parser)
     parser.add_argument("--output", metavar="DIR", required=True, help="directory of the tables")
     parser.add_argument(
         "--worker", metavar="I", type=int, help="number of this worker, from 0 (default: what torchrun says)"
@@ -64,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         shards,
         Path(args.output),
         model_digest=args.model if is_judge else digest_of_model(args.model),
+        open_file=lambda path: load_dataset(args, str(path), by_row=True),
+        reader=" ".join([args.dataset or "", *args.option]).strip(),
         worker=worker,
         num_workers=num_workers,
         batch_size=args.batch_size,

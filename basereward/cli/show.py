@@ -6,9 +6,10 @@ import inspect
 import re
 from typing import TYPE_CHECKING
 
+from basereward.config.conversion import type_name
 from basereward.hookspecs import KINDS
-from basereward.plugins.options import type_name
-from basereward.plugins.plugin_manager import WITH_PATH, Option, component_options, manager
+from basereward.plugins.options import Option, component_options
+from basereward.plugins.plugin_manager import WITH_PATH, manager
 
 if TYPE_CHECKING:
     import argparse

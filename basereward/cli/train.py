@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print where the results are."""
-    from basereward.config.run import load_run
+    from basereward.config.files import load_run
 
     config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
     # DDP warns in each process where the model has no unused parameter, which is no reason to warn.

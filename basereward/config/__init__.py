@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from basereward import _exports
 
 if TYPE_CHECKING:
-    from basereward.config.run import Component as Component
+    from basereward.config.conversion import Component as Component
+    from basereward.config.files import load_run as load_run
+    from basereward.config.files import run_table as run_table
+    from basereward.config.files import to_toml as to_toml
     from basereward.config.run import DataConfig as DataConfig
     from basereward.config.run import LoraConfig as LoraConfig
     from basereward.config.run import MixtureConfig as MixtureConfig
@@ -15,17 +18,14 @@ if TYPE_CHECKING:
     from basereward.config.run import Source as Source
     from basereward.config.run import Stage as Stage
     from basereward.config.run import TrainConfig as TrainConfig
-    from basereward.config.run import load_run as load_run
-    from basereward.config.run import run_table as run_table
     from basereward.config.run import stage_runs as stage_runs
-    from basereward.config.run import to_toml as to_toml
-    from basereward.config.run import value_of as value_of
 
 __getattr__, __dir__, __all__ = _exports.lazy(
     __name__,
     {
+        "conversion": ("Component",),
+        "files": ("load_run", "run_table", "to_toml"),
         "run": (
-            "Component",
             "DataConfig",
             "LoraConfig",
             "MixtureConfig",
@@ -33,11 +33,7 @@ __getattr__, __dir__, __all__ = _exports.lazy(
             "Source",
             "Stage",
             "TrainConfig",
-            "load_run",
-            "run_table",
             "stage_runs",
-            "to_toml",
-            "value_of",
         ),
     },
 )

@@ -10,7 +10,7 @@ from typing import Any
 from basereward.errors import ConfigError
 
 
-def put(table: dict[str, Any], override: str) -> tuple[str, ...]:
+def set_value(table: dict[str, Any], override: str) -> tuple[str, ...]:
     """Put one `KEY=VALUE` into the table, and return its keys."""
     text, equals, value_text = override.partition("=")
     keys = _keys(text)
@@ -31,7 +31,7 @@ def put(table: dict[str, Any], override: str) -> tuple[str, ...]:
         else:
             key_or_index = key
         if is_last:
-            place[key_or_index] = value_of(value_text)
+            place[key_or_index] = parse_value(value_text)
             break
         # A list of tables that the file doesn't have starts empty; so does a table.
         below: Any = [] if keys[depth + 1].isdecimal() else {}
@@ -57,7 +57,7 @@ def _keys(text: str) -> tuple[str, ...]:
     return () if nested else tuple(keys)
 
 
-def value_of(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """Return the value of `KEY=VALUE`: TOML, or the text itself where it is none."""
     try:
         table = tomllib.loads(f"value = {text}")
@@ -67,7 +67,7 @@ def value_of(text: str) -> Any:
     return text if len(table) > 1 or isinstance(table["value"], dates) else table["value"]
 
 
-def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table with changes in it; tables below it are changed in their turn, all else is replaced.
 
     A change with a `name` is another component, and replaces the one that is there with all its options. Keys
@@ -80,9 +80,9 @@ def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             if isinstance(below, str):  # `loss = "hinge"` is short for a table with that name
                 below = {"name": below}
             if isinstance(below, Mapping):
-                value = merged(below, value)
+                value = deep_merge(below, value)
             elif isinstance(below, list) and all(number.isdecimal() for number in value):
-                items = merged({str(number): item for number, item in enumerate(below)}, value)
+                items = deep_merge({str(number): item for number, item in enumerate(below)}, value)
                 value = list(items.values())
         found[key] = value
     return found

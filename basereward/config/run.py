@@ -1,34 +1,16 @@
-"""Run files: TOML to frozen dataclasses, with every mistake named by file, table and key."""
+"""The configuration of a run, as frozen dataclasses that check their own ranges."""
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from basereward.config import toml
-from basereward.config.overrides import merged, put, value_of
-from basereward.errors import ConfigError
-from basereward.plugins.options import Component, Mismatch, from_table
-
-__all__ = [
-    "Component",
-    "DataConfig",
-    "LoraConfig",
-    "MixtureConfig",
-    "RunConfig",
-    "Source",
-    "Stage",
-    "TrainConfig",
-    "load_run",
-    "run_table",
-    "stage_runs",
-    "to_toml",
-    "value_of",
-]
+from basereward.config.conversion import Component, ValidationError, from_table
+from basereward.config.overrides import deep_merge
+from basereward.config.toml import to_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +80,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if not self.train:
-            raise Mismatch(("train",), "must name at least one data set")
+            raise ValidationError(("train",), "must name at least one data set")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +117,9 @@ class LoraConfig:
         _check(("dropout",), self.dropout, 0 <= self.dropout < 1, "from 0 up to, not including, 1")
         for name in ("targets", "parts"):
             if not getattr(self, name):
-                raise Mismatch((name,), "must not be empty; leave out [train.lora] to train without adapters")
+                raise ValidationError(
+                    (name,), "must not be empty; leave out [train.lora] to train without adapters"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +224,10 @@ class TrainConfig:
         _check(("warmup_fraction",), self.warmup_fraction, 0 <= self.warmup_fraction <= 1, "from 0 to 1")
         _check(("ema_decay",), self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to, not including, 1")
         if self.optimizer == "adafactor" and self.betas != (0.9, 0.999):
-            raise Mismatch(("betas",), "is of AdamW, and the optimizer is 'adafactor'; leave it out")
+            raise ValidationError(("betas",), "is of AdamW, and the optimizer is 'adafactor'; leave it out")
         if self.parallel == "fsdp" and self.optimizer != "adamw":
             reason = f"not {self.optimizer!r}, which needs whole matrices"
-            raise Mismatch(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
+            raise ValidationError(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +248,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise Mismatch(("name",), f"must be of letters, digits, - and _, not {self.name!r}")
+            raise ValidationError(("name",), f"must be of letters, digits, - and _, not {self.name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,29 +290,29 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not self.output:
-            raise Mismatch(("output",), "must be the path of a directory, not an empty string")
+            raise ValidationError(("output",), "must be the path of a directory, not an empty string")
         _check(("seed",), self.seed, 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         names = [stage.name for stage in self.stages]
         for number, name in enumerate(names):
             if name in names[:number]:
-                raise Mismatch(("stages", str(number), "name"), f"is {name!r}, as another stage's is")
+                raise ValidationError(("stages", str(number), "name"), f"is {name!r}, as another stage's is")
         if self.stages:
             stage_runs(self)  # which finds their mistakes now, not when their turn comes
         elif not self.data.eval:
             for key, default in (("best_by", "accuracy"), ("patience", None)):
                 if getattr(self.train, key) != default:
-                    raise Mismatch(("train", key), "needs held-out data; add a [[data.eval]] table")
+                    raise ValidationError(("train", key), "needs held-out data; add a [[data.eval]] table")
 
 
 def stage_runs(run: RunConfig) -> list[RunConfig]:
     """Return the run of each stage, from the first to the last; of a run without stages itself alone.
 
     Raises:
-        Mismatch: When what differs in a stage is no setting of a run.
+        ValidationError: When what differs in a stage is no setting of a run.
     """
     if not run.stages:
         return [run]
-    table = toml.plain(run)
+    table = to_table(run)
     del table["stages"]
     found = []
     for number, stage in enumerate(run.stages):
@@ -337,78 +321,12 @@ def stage_runs(run: RunConfig) -> list[RunConfig]:
             model = "model" if stage.start == "best" else "last"
             own["init"] = str(Path(run.output, run.stages[number - 1].name, model))
         try:
-            found.append(from_table(RunConfig, merged(own, {"data": stage.data, "train": stage.train})))
-        except Mismatch as error:
-            raise Mismatch(("stages", str(number), *error.path), error.reason) from None
+            found.append(from_table(RunConfig, deep_merge(own, {"data": stage.data, "train": stage.train})))
+        except ValidationError as error:
+            raise ValidationError(("stages", str(number), *error.path), error.reason) from None
     return found
-
-
-def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run file.
-
-    Args:
-        path: The TOML file.
-        overrides: Settings `KEY=VALUE` that replace the file's, such as `train.lr=1e-5` or
-            `data.train.0.path=a.jsonl`. A value is TOML; a bare word that is no TOML is a string.
-
-    Raises:
-        ConfigError: Naming file, table and key, or the override.
-    """
-    table = run_table(path)
-    places = {}
-    for override in overrides:
-        places[put(table, override)] = f"--set {override}"
-    try:
-        run: RunConfig = from_table(RunConfig, table)
-    except Mismatch as error:
-        place = next((text for keys, text in places.items() if error.path[: len(keys)] == keys), path)
-        raise ConfigError(f"{place}: {error}") from error
-    return run
-
-
-def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the tables of a run file, put into those of the one that its key `base` names, if it has that.
-
-    A component that is named anew takes the other's place with all its options; so does a list.
-
-    Args:
-        path: The TOML file; its `base` is a path from there.
-        changed_by: The files of which it is the base.
-
-    Raises:
-        ConfigError: When a file can't be read, or is its own base.
-    """
-    table = read_toml(path)
-    base = table.pop("base", None)
-    if base is None:
-        return table
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
-    changed_by += (Path(path).resolve(),)
-    if Path(path).parent.joinpath(base).resolve() in changed_by:
-        raise ConfigError(f"{path}: base = {base!r} leads back to a file that it is the base of")
-    return merged(run_table(Path(path).parent / base, changed_by=changed_by), table)
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Return the tables of a TOML file.
-
-    Raises:
-        ConfigError: When it can't be read, or is none.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
-
-
-def to_toml(run: RunConfig) -> str:
-    """Return a run as TOML that `load_run` reads back as the same run, defaults included."""
-    return toml.document(run)
 
 
 def _check(path: tuple[str, ...], value: object, holds: bool, range_: str) -> None:
     if not holds:
-        raise Mismatch(path, f"must be {range_}, not {value}")
+        raise ValidationError(path, f"must be {range_}, not {value}")

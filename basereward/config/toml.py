@@ -1,68 +1,41 @@
-"""Run files, written: dataclasses to tables, and tables to TOML, which Python reads but doesn't write."""
+"""Dataclasses as TOML: first to tables, then to text, which the standard library does not write."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from basereward.plugins.options import NONE, Component
+from basereward.config.conversion import NONE, Component
 
 
-def document(value: Any) -> str:
+def dumps(value: Any) -> str:
     """Return a dataclass as TOML, defaults included."""
-    return "\n".join(_table(plain(value), ())).strip() + "\n"
+    import tomli_w  # reading a run file doesn't need it
+
+    return tomli_w.dumps(_writable(to_table(value)))
 
 
-def plain(value: Any) -> Any:
+def to_table(value: Any) -> Any:
     """Return a dataclass as tables, lists and scalars; a key that would be None by default is left out."""
     if is_dataclass(value):
         shown = [item.name for item in fields(value) if not getattr(value, item.name) is item.default is None]
-        table = {name: plain(getattr(value, name)) for name in shown}
+        table = {name: to_table(getattr(value, name)) for name in shown}
         options = table.pop("options") if isinstance(value, Component) else {}
         return {**table, **options}
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_table(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_table(item) for item in value]
     return value
 
 
-def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    """Return the lines of a table: first what fits a line, then the tables below it."""
-    lines, below = [], []
-    for key, value in table.items():
-        name = ".".join(_key(part) for part in (*path, key))
-        if isinstance(value, Mapping):
-            below += ["", f"[{name}]", *_table(value, (*path, key))]
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for item in value:
-                below += ["", f"[[{name}]]", *_table(item, (*path, key))]
-        else:
-            lines.append(f"{_key(key)} = {_scalar(value)}")
-    return lines + below
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)
-
-
-def _string(text: str) -> str:
-    # JSON's strings are TOML's, but for the one control character that JSON lets through.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _scalar(value: Any) -> str:
-    if value is None:
-        return _string(NONE)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return f"[{', '.join(map(_scalar, value))}]"
+def _writable(value: Any) -> Any:
+    """Return tables with what TOML lacks as text: `none` for None, paths and dates as strings."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_scalar(item)}" for key, item in value.items()) + "}"
-    return _string(str(value))
+        return {key: _writable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
+    if value is None:
+        return NONE
+    return value if isinstance(value, str | int | float) else str(value)

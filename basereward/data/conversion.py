@@ -10,7 +10,6 @@ from pathlib import Path
 
 from basereward.comparison import Comparison
 from basereward.data.curation import Curation
-from basereward.data.dataset import place_of
 from basereward.data.writing import Writer, rejected_record
 from basereward.errors import DataError
 
@@ -75,14 +74,14 @@ def convert(
             result: Comparison | DataError = row if isinstance(row, DataError) else curation(row)
             if isinstance(row, Comparison) and isinstance(result, DataError):
                 outcome.num_dropped += 1
-                reject(result.at(**place_of(row)), row.id)
+                reject(row.place.locate(result), row.id)
                 continue
             id = row.id if isinstance(row, Comparison) else ""
             if isinstance(result, Comparison) and writer is not None:
                 try:
                     writer.write(result)
                 except DataError as error:
-                    result = error.at(**place_of(result))
+                    result = result.place.locate(error)
             if isinstance(result, DataError):
                 outcome.num_rejected += 1
                 outcome.first = outcome.first or result

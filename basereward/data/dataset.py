@@ -1,4 +1,4 @@
-"""What every dataset does: comparisons in a fixed order, and a reason for each row left out."""
+"""Datasets: comparisons in a fixed order, and a reason for each row left out."""
 
 from __future__ import annotations
 
@@ -8,30 +8,23 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NamedTuple
 
 from basereward import protocols
-from basereward.comparison import Comparison
+from basereward.comparison import Comparison, Place
 from basereward.data.media_paths import Media
 from basereward.data.reading.paths import files_of, local_path, media_root, other_splits
-from basereward.data.reading.rows import Row, count_rows, read_rows
+from basereward.data.reading.row import Row
+from basereward.data.reading.rows import count_rows, read_rows
 from basereward.errors import DataError
 
-PLACE = "_place"
-"""The key of a comparison's `meta` under which its file and line are remembered."""
 
+class SourceRow(NamedTuple):
+    """A row, or the reason why it can't be read, and where it stands."""
 
-class Place(TypedDict):
-    """Where a comparison was read; None where that is unknown."""
-
-    file: str | None
-    line: int | None
-
-
-def place_of(comparison: Comparison) -> Place:
-    """Return file and line of a comparison that was read from a file, as `DataError.at` takes them."""
-    place = comparison.meta.get(PLACE)
-    return Place(file=place[0], line=place[1]) if place else Place(file=None, line=None)
+    row: Row | DataError
+    file: Path
+    line: int
 
 
 class Dataset(protocols.Dataset, abc.ABC):
@@ -44,6 +37,9 @@ class Dataset(protocols.Dataset, abc.ABC):
         rejected: The bad rows that the latest iteration has met.
         unread_splits: What lies beside the data and is left out, for the user to know; empty if nothing does.
     """
+
+    detected_by: ClassVar[tuple[str, ...]] = ()
+    """Fields whose presence marks a row as this dataset's, where no dataset is named; not inherited."""
 
     @abc.abstractmethod
     def read(self) -> Iterator[Comparison | DataError]:
@@ -95,6 +91,8 @@ class FileDataset(Dataset):
 
     name: ClassVar[str] = ""
     """The data set's name in reports, where all files of the format are of one."""
+    is_rowwise: ClassVar[bool] = True
+    """Whether each row alone makes a comparison; False where several rows are joined."""
 
     def __init__(
         self,
@@ -122,11 +120,16 @@ class FileDataset(Dataset):
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format; a relative path of an image starts from the directory."""
 
-    def read(self) -> Iterator[Comparison | DataError]:
-        """Yield each row of each file as a comparison or an error with its place."""
+    def rows(self) -> Iterator[SourceRow]:
+        """Yield each row of each file as it stands there, with its place."""
         for file in self.files:
             for line, row in read_rows(file):
-                yield self.comparison(row, file, line)
+                yield SourceRow(row, file, line)
+
+    def read(self) -> Iterator[Comparison | DataError]:
+        """Yield each row of each file as a comparison or an error with its place."""
+        for row in self.rows():
+            yield self.comparison(*row)
 
     def comparison(self, row: Row | DataError, file: Path, line: int) -> Comparison | DataError:
         """Return a row as a comparison, or as the error that says why it is none."""
@@ -173,7 +176,7 @@ class FileDataset(Dataset):
 
 
 def comparison_of(row: Row, *, file: str, line: int, source: str = "") -> Comparison:
-    """Make the comparison of a row of our own format, and remember where it was read.
+    """Return a row of our own format as a comparison that knows its place.
 
     Args:
         row: The row, its images found; `meta` may be JSON, as Parquet files hold it.
@@ -189,8 +192,8 @@ def comparison_of(row: Row, *, file: str, line: int, source: str = "") -> Compar
         filled["id"] = f"{os.path.basename(file)}:{line}"
     if filled.get("source") in (None, ""):
         filled["source"] = source
-    filled["meta"] = {**_meta(row.get("meta")), PLACE: (file, line)}
-    return Comparison.from_dict(filled)
+    filled["meta"] = _meta(row.get("meta"))
+    return Comparison.from_dict(filled, place=Place(file, line))
 
 
 def _meta(meta: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from basereward.errors import DataError
-from basereward.media.image import MAX_BYTES
+from basereward.media.limits import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -11,7 +11,7 @@ from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER
 from basereward.errors import DataError
 
 if TYPE_CHECKING:
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 ROLES = {
     "human": "user",

@@ -1,60 +1,120 @@
-"""Which format a row is in, told by its fields."""
+"""Recognize the format of a file or a row by its fields."""
 
 from __future__ import annotations
 
-import importlib
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
-from basereward.data.reading.paths import files_of, local_path
-from basereward.data.reading.rows import Row, read_rows
-from basereward.data.trl import trl_row
-from basereward.errors import ConfigError, DataError
+from basereward.config.conversion import Component
+from basereward.data.dataset import Dataset, FileDataset
+from basereward.data.reading.paths import STANDARD_INPUT, files_of, local_path
+from basereward.data.reading.rows import read_rows
+from basereward.errors import DataError, PluginError
+from basereward.plugins.loading import warn
+from basereward.plugins.options import resolved_options
+from basereward.plugins.plugin_manager import PluginManager, manager
 
 if TYPE_CHECKING:
-    from basereward.data.dataset import FileDataset
+    from collections.abc import Mapping
 
-FORMATS: Final = {
-    "basereward": ("prompt", "responses"),
-    "sharegpt": ("conversations", "chosen", "rejected"),
-    "povid": ("conversations", "rejected_conversations"),
-    "ixc": ("conversations_a", "conversations_b"),
-    "wildvision-battle": ("conversation_a", "conversation_b", "winner"),
-    "r1-reward-rl": ("message", "question", "answer"),
-    "vlfeedback": ("prompt", "completions"),
-    "ultrafeedback": ("instruction", "completions"),
-    "shp": ("history", "human_ref_A", "human_ref_B", "labels"),
-    "rlaif-v": ("question", "chosen", "rejected"),
-    "trl": ("chosen", "rejected"),
-}
-"""The fields of each format that is told by its fields; the first that fits counts."""
+    from basereward.data.reading.row import Row
 
 
-def format_of(row: Row) -> str | None:
-    """Return the name of a row's format, or None if it has the fields of none."""
-    # Beside `chosen` and `rejected` a prompt is TRL's, whatever else there is.
-    if "prompt" in row and "chosen" in row and "responses" not in row:
+def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:
+    """Return the datasets whose rows can be recognized, by name.
+
+    Args:
+        plugins: The plugins that provide datasets; this process's if not given.
+    """
+    plugins = plugins or manager()
+    datasets = {}
+    for name in plugins.names("dataset"):
+        try:
+            dataset = plugins.load("dataset", name)
+        except PluginError as error:
+            warn(f"its rows can't be recognized: {error}")
+            continue
+        # Not inherited: a published set in TRL's format is not told from others in it.
+        if issubclass(dataset, Dataset) and vars(dataset).get("detected_by"):
+            datasets[name] = dataset
+    return datasets
+
+
+def format_of(row: Row, formats: Mapping[str, type[Dataset]]) -> str | None:
+    """Return the name of the format with the most fields of those that a row has all fields of.
+
+    Our own format comes before all others, and TRL's explicit prompt counts as a third field of its format.
+    """
+    fitting = {
+        name: len(dataset.detected_by)
+        for name, dataset in formats.items()
+        if all(field in row for field in dataset.detected_by)
+    }
+    if "basereward" in fitting:
+        return "basereward"
+    best = max(fitting, key=lambda name: fitting[name], default=None)
+    if "prompt" in row and "chosen" in row and "trl" in formats and fitting.get(best or "", 0) <= 3:
         return "trl"
-    return next((name for name, fields in FORMATS.items() if all(field in row for field in fields)), None)
+    return best
 
 
-def own_row(row: Row) -> Row:
-    """Return a row of our own format or TRL's in our own, images still to be found.
+def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
+    """Return an error's text that says which fields a row has, and which it should have."""
+    listed = "; ".join(f"{name} ({', '.join(dataset.detected_by)})" for name, dataset in formats.items())
+    return f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format; formats: {listed}"
+
+
+class DetectedDataset(FileDataset):
+    """Rows in any of the formats that can be recognized, each read by the dataset of its own format."""
+
+    @cached_property
+    def _formats(self) -> dict[str, type[Dataset]]:
+        return {
+            name: dataset
+            for name, dataset in formats().items()
+            if issubclass(dataset, FileDataset) and dataset.is_rowwise
+        }
+
+    @cached_property
+    def _datasets(self) -> dict[str, FileDataset]:
+        return {}
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        name = format_of(row, self._formats)
+        if name is None:
+            raise DataError(unknown_format(row, self._formats))
+        if name not in self._datasets:
+            self._datasets[name] = manager().build("dataset", Component(name, {"path": str(self.files[0])}))
+        return self._datasets[name].own_row(row, directory)
+
+
+def open_rows(
+    path: str | Path | None,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    plugins: PluginManager | None = None,
+) -> Dataset:
+    """Open rows by a dataset's name, or recognize the format of each row where none is named.
+
+    Args:
+        path: A file or directory, as of `FileDataset`; None for a dataset that needs none.
+        name: The name of a dataset.
+        options: Its options.
+        plugins: The plugins that provide datasets; this process's if not given.
 
     Raises:
-        DataError: When it has the fields of neither, or a field is wrong.
+        DataError: When there is no such file.
+        PluginError: When there is no dataset of that name.
+        ConfigError: When it has no such option, or an option's value is not allowed.
     """
-    if "responses" in row:
-        return row
-    if "chosen" in row and "rejected" in row:
-        return trl_row(row)
-    raise DataError(unknown_format(row, "basereward", "trl"))
-
-
-def unknown_format(row: Row, *names: str) -> str:
-    """Say what a row has, and what it should have."""
-    known = "; ".join(f"{name} ({', '.join(FORMATS[name])})" for name in names or FORMATS)
-    return f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format; formats: {known}"
+    if name is None:
+        assert path is not None
+        return DetectedDataset(path, **resolved_options(DetectedDataset, options or {}, "the dataset"))
+    paths = {} if path is None else {"path": str(path)}
+    dataset: Dataset = (plugins or manager()).build("dataset", Component(name, {**paths, **(options or {})}))
+    return dataset
 
 
 def read_comparisons(
@@ -63,51 +123,62 @@ def read_comparisons(
     format: str | None = None,
     source: str | None = None,
     media_roots: tuple[str, ...] = (),
-) -> FileDataset:
+    plugins: PluginManager | None = None,
+) -> Dataset:
     """Open a file or directory of comparisons.
 
     Args:
         path: A file or directory, as of `FileDataset`.
-        format: One of `FORMATS`; told by the fields of the first readable row if not given.
+        format: The name of a dataset; recognized by the fields of the first readable row if not given.
         source: Name of the data set in reports, for rows that bring none; the path's stem if not given.
         media_roots: Directories besides the data's own that images and videos may lie in.
+        plugins: The plugins that provide datasets; this process's if not given.
 
     Raises:
-        DataError: When there is no such file, or its format can't be told.
-        ConfigError: When the format is unknown.
+        DataError: When there is no such file, or its format can't be recognized.
+        PluginError: When there is no dataset of that name.
+        ConfigError: When the dataset has no such option.
     """
-    if format is None:
-        format = detected(path)
-    elif format not in FORMATS:
-        raise ConfigError(f"unknown format {format!r}; formats: {', '.join(FORMATS)}")
-    from basereward.plugins.builtin import basereward_datasets
-
-    module, _, name = str(basereward_datasets()[format]).partition(":")
-    dataset: type[FileDataset] = getattr(importlib.import_module(module), name)
-    return dataset(path, source=source, media_roots=media_roots)
+    options: dict[str, Any] = {"source": source, "media_roots": media_roots}
+    return open_rows(
+        path,
+        format or detected(path, plugins=plugins),
+        {key: value for key, value in options.items() if value},
+        plugins,
+    )
 
 
-def detected(path: str | Path, *, split: str | None = None, config: str | None = None) -> str:
-    """Return the format of a file or directory, told by the fields of its first readable row.
+def detected(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    plugins: PluginManager | None = None,
+) -> str:
+    """Return the name of the dataset that reads a file or directory, by the fields of its first readable row.
 
     Args:
         path: A file or directory, as of `FileDataset`.
         split: As of `FileDataset`.
         config: Likewise.
+        plugins: The plugins that provide datasets; this process's if not given.
 
     Raises:
-        DataError: When there is no such file, no row in it, or its format can't be told.
+        DataError: When there is no such file, no row in it, or its format can't be recognized.
     """
     path = local_path(path)
+    if path == STANDARD_INPUT:
+        raise DataError("standard input is read only once; name its format by --dataset")
+    recognizable = formats(plugins)
     first: DataError | None = None
     for file in files_of(path, split=split, config=config):
         for line, row in read_rows(file):
             if isinstance(row, DataError):
                 first = first or row.at(file=str(file))
                 continue
-            name = format_of(row)
+            name = format_of(row, recognizable)
             if name is None:
-                raise DataError(unknown_format(row), file=str(file), line=line)
+                raise DataError(unknown_format(row, recognizable), file=str(file), line=line)
             return name
     if first is not None:
         raise DataError(f"has no row that can be read; the first: {first}", file=str(path))

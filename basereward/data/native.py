@@ -9,7 +9,7 @@ from basereward.data.dataset import FileDataset
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 
 class NativeDataset(FileDataset):
@@ -24,6 +24,8 @@ class NativeDataset(FileDataset):
     - `ranks`, smaller is better; `ratings`, larger is better; one number a response, equal ones are ties.
     - `id`, `source`, `weight`, and an object `meta`, or its JSON text, for anything else.
     """
+
+    detected_by = ("prompt", "responses")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row as it is."""

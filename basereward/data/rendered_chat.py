@@ -1,4 +1,4 @@
-"""Conversations that come as one text, rendered by some chat template, and where their response begins.
+"""Separate the response from a conversation that a chat template has rendered as one text.
 
 RL pipelines send such texts. In them a turn that a policy made up looks like a turn that was there, so a text
 is taken apart only where that can't matter: what follows a prompt that came beside it is the response, all of
@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from basereward.serving.problems import Problem
+from basereward.errors import DataError
+
+
+class NotSeparableError(DataError):
+    """A rendered conversation whose response can't be told from its prompt."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Who speaks, and what; `is_open` where the text ends before the turn does."""
+    """The role and the text of a turn; `is_open` where the text ends before the turn does."""
 
     role: str
     text: str
@@ -31,10 +35,10 @@ FORMATS = (
     # Gemma
     (r"<start_of_turn>(\w+)\n", r"<end_of_turn>"),
 )
-"""How a turn begins, with its role, and how it ends."""
+"""The beginning of a turn, with its role, and its end."""
 
 BEGINNINGS = re.compile(r"(?:<\|begin_of_text\|>|<\|endoftext\|>|<bos>|<s>|<pad>|\s)*")
-"""What a tokenizer puts before the first turn, padding included."""
+"""Tokens before the first turn, padding included."""
 
 ENDS = (
     "<|im_end|>",
@@ -47,7 +51,7 @@ ENDS = (
     "</s>",
     "<pad>",
 )
-"""What ends a response and fills the row behind it."""
+"""Tokens that end a response or pad the row behind it."""
 
 IMAGE = re.compile(
     r"(?:<\|vision_start\|>)?(?:<\|image_pad\|>)+(?:<\|vision_end\|>)?"
@@ -55,39 +59,41 @@ IMAGE = re.compile(
     r"|(?:<start_of_image>)?(?:<image_soft_token>)+(?:<end_of_image>)?|<start_of_image>"
     r"|<\|image\|>|\[IMG\]"
 )
-"""What stands for an image in rendered texts, as one token or as many."""
+"""The placeholder of an image in rendered texts, of one token or of many."""
 
 
 def turns(text: str) -> list[Turn] | None:
     """Return the turns of a rendered conversation; None for a text that is none.
 
     Raises:
-        Problem: When there is text outside the turns.
+        NotSeparableError: When there is text outside the turns.
     """
-    found_format = next((form for form in FORMATS if re.search(form[0], text)), None)
-    if found_format is None:
+    template = next((template for template in FORMATS if re.search(template[0], text)), None)
+    if template is None:
         return None
-    start, end = found_format
+    start, end = template
     pattern = re.compile(rf"{start}(.*?)(?:({end})\s*|\Z)", re.DOTALL)
-    found = []
-    place = BEGINNINGS.match(text).end()  # type: ignore[union-attr]  # it matches nothing too
+    parsed = []
+    beginning = BEGINNINGS.match(text)
+    assert beginning is not None  # it matches the empty text too
+    place = beginning.end()
     while place < len(text):
         match = pattern.match(text, place)
         if match is None:
             if BEGINNINGS.fullmatch(text, place):
                 break
-            raise Problem("response_not_separable")
+            raise NotSeparableError("has text outside its turns", field="prompt")
         role = {"model": "assistant"}.get(match[1], match[1])
-        found.append(Turn(role, match[2], match[3] is None))
+        parsed.append(Turn(role, match[2], match[3] is None))
         place = match.end()
-    return found
+    return parsed
 
 
 def split(text: str, prompt: str) -> tuple[list[Turn], str]:
     """Return the turns of a prompt and the response to it, of the text of both and that of the prompt.
 
     Raises:
-        Problem: When the prompt doesn't end where a response begins.
+        NotSeparableError: When the prompt doesn't end where a response begins.
     """
     if not prompt or not text.startswith(prompt):
         return conversation(text)
@@ -95,20 +101,20 @@ def split(text: str, prompt: str) -> tuple[list[Turn], str]:
 
 
 def continued(prompt: str, response: str) -> tuple[list[Turn], str]:
-    """Return the turns of a prompt and the response to it, whatever that looks like.
+    """Return the turns of a prompt and the response to it; the response is not parsed for turns.
 
     Raises:
-        Problem: When the prompt is a conversation that doesn't end where a response begins.
+        NotSeparableError: When the prompt is a conversation that doesn't end where a response begins.
     """
     before = turns(prompt)
     response = without_end(response)
     if before is None:
         return [Turn("user", prompt, False)], response
-    *asked, last = before
+    *earlier, last = before
     if last.role == "assistant" and last.is_open:  # what a template begins the response with belongs to it
-        return asked, last.text + response
+        return earlier, last.text + response
     if last.is_open:
-        raise Problem("response_not_separable")
+        raise NotSeparableError("ends within a turn that is not the assistant's", field="prompt")
     return before, response
 
 
@@ -116,15 +122,15 @@ def conversation(text: str) -> tuple[list[Turn], str]:
     """Return the prompt's turns and the response of a whole conversation.
 
     Raises:
-        Problem: When it has not one turn of the assistant, or that isn't the last.
+        NotSeparableError: When it has not one turn of the assistant, or that isn't the last.
     """
-    found = turns(text)
-    if found is None or [turn.role for turn in found].count("assistant") != 1:
-        raise Problem("response_not_separable")
-    *asked, last = found
+    parsed = turns(text)
+    if parsed is None or [turn.role for turn in parsed].count("assistant") != 1:
+        raise NotSeparableError("must end with the only turn of the assistant", field="prompt")
+    *prompt, last = parsed
     if last.role != "assistant":
-        raise Problem("response_not_separable")
-    return asked, without_end(last.text)
+        raise NotSeparableError("must end with the only turn of the assistant", field="prompt")
+    return prompt, without_end(last.text)
 
 
 def without_end(response: str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from basereward.comparison import Comparison
-from basereward.data.dataset import place_of
 from basereward.data.statistics import EXACT, GROWTH, Facts, Lengths, Statistics
 from basereward.errors import DataError
 from basereward.reporting.comparison_card import STYLE, Line, card, escaped
@@ -193,8 +192,7 @@ def _card(comparison: Comparison) -> str:
         is_best = ranks is not None and len(places) > 1 and rank == "1"
         lines.append(Line((rank, *rating, f"{len(response):,}"), response, "best" if is_best else ""))
     titles = ("rank", "chars") if ratings is None else ("rank", "rating", "chars")
-    place = place_of(comparison)
-    where = f"{comparison.id} · {place['file']}:{place['line']}" if place["file"] else comparison.id
+    where = f"{comparison.id} · {comparison.label}" if comparison.place.file else comparison.id
     return card(comparison, titles, sorted(lines, key=lambda line: int(line.numbers[0] or 0)), where)
 
 

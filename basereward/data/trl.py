@@ -12,7 +12,7 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 Turns: TypeAlias = "list[Mapping[str, Any]]"
 
@@ -35,6 +35,8 @@ class TRLDataset(FileDataset):
     - `id`, `source` and `weight` as in our own format; other columns of text, numbers or truth values become
       `meta`.
     """
+
+    detected_by = ("chosen", "rejected")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
-from basereward.data.dataset import PLACE
 from basereward.errors import ConfigError, DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 if TYPE_CHECKING:
     from typing import Self
@@ -92,7 +92,7 @@ class Writer(abc.ABC):
             "ratings": None if comparison.ratings is None else list(comparison.ratings),
             "weight": comparison.weight,
             "source": comparison.source,
-            "meta": {key: value for key, value in comparison.meta.items() if key != PLACE},
+            "meta": dict(comparison.meta),
         }
         self._write(row)
         self.num_rows += 1

@@ -1,8 +1,10 @@
-"""Evaluation: rewards held against known orders, with intervals, calibration and what length explains."""
+"""Evaluation: rewards compared with known orders, with intervals, calibration and length bias."""
 
-from basereward.evaluation.evaluator import Evaluation, Result, evaluate
+from basereward.evaluation.evaluator import evaluate
 from basereward.evaluation.metrics import Metrics, pair_metrics
+from basereward.evaluation.report import save_report
+from basereward.evaluation.results import Evaluation, Result
 from basereward.stats.interval import Interval
 from basereward.stats.measure import Score
 
-__all__ = ["Evaluation", "Interval", "Metrics", "Result", "Score", "evaluate", "pair_metrics"]
+__all__ = ["Evaluation", "Interval", "Metrics", "Result", "Score", "evaluate", "pair_metrics", "save_report"]

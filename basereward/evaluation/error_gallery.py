@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import PIL.Image
 
-    from basereward.evaluation.evaluator import Wrong
+    from basereward.evaluation.results import Wrong
 
 NUM_CARDS, NUM_COLUMNS, MAX_LINES = 12, 4, 4
 CARD_WIDTH, CARD_IMAGE, MAX_CARD_HEIGHT, GAP = 260, 160, 600, 12  # pixels

@@ -14,7 +14,7 @@ from basereward.errors import ConfigError
 from basereward.evaluation.benchmarks.benchmark import Item, Scored
 from basereward.evaluation.benchmarks.comparisons import order_measures
 from basereward.evaluation.benchmarks.report import Row
-from basereward.evaluation.evaluator import Result
+from basereward.evaluation.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,36 +1,28 @@
-"""Plots: margins, calibration, accuracy by gap, source, category and length; scores of a benchmark."""
+"""Plots of an evaluation: margins, calibration, accuracy by rating gap, source, category and length."""
 
 from __future__ import annotations
 
-import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, is_available, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.evaluation.benchmarks.run import BenchmarkRun
     from basereward.evaluation.metrics import Metrics
     from basereward.evaluation.scored_pairs import ScoredPairs
     from basereward.stats.interval import Interval
 
-RIGHT, WRONG, NEUTRAL, GRID = "#2a6f97", "#c8553d", "#6c757d", "#dddddd"
-SIZE = (6.4, 4.0)  # inches
-DPI = 120
 MAX_SOURCES = 20
-MAX_SCORES = 30
-COLOURS = (RIGHT, WRONG, "#6a994e", "#7b5ea7", "#b5838d", "#8d6e00")
-
-
-def is_available() -> bool:
-    """Tell whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def save(metrics: Metrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
-    """Draw what there is something to draw of, and return the PNG files."""
+    """Draw the metrics that there are, and return the PNG files; none without matplotlib."""
+    if not is_available():
+        return []
     directory.mkdir(parents=True, exist_ok=True)
     drawn = [
         _margins(metrics, pairs, directory / "margins.png"),
@@ -48,41 +40,6 @@ def save(metrics: Metrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
     path = directory / "accuracy_by_length.png"
     drawn.append(_accuracies(metrics, metrics.by_length, "length of the better response", path))
     return drawn
-
-
-def save_scores(run: BenchmarkRun, path: Path) -> None:
-    """Draw each model's scores with their intervals, beside those of the two baselines."""
-    names = [name for name in run.metrics if run.of_metric(name)[0].kind != "variant"][:MAX_SCORES]
-    step = 1 / (len(run.entries) + 1)
-    figure, axes = figure_of(
-        run.title, "bars: 95 % interval", width=9.0, height=1.5 + 0.34 * len(names) * (1 + step)
-    )
-    for number, entry in enumerate(run.entries):
-        scores = [entry.scores[name] for name in names]
-        places = [place + step * (number - (len(run.entries) - 1) / 2) for place in range(len(names))]
-        colour = COLOURS[number % len(COLOURS)]
-        axes.hlines(
-            places,
-            [100 * score.low for score in scores],
-            [100 * score.high for score in scores],
-            color=colour,
-            linewidth=3,
-            alpha=0.4,
-        )
-        axes.plot([100 * score.value for score in scores], places, "o", color=colour, label=entry.model)
-    first = [run.of_metric(name)[0] for name in names]
-    for label, marker, attribute in (("longer wins", "|", "longest"), ("blind", "x", "chance")):
-        known = [(getattr(score, attribute), place) for place, score in enumerate(first)]
-        known = [(100 * value, place) for value, place in known if value is not None]
-        if known:
-            style = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 8, "zorder": 3}
-            axes.plot(*zip(*known, strict=True), label=label, **style)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("percent")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=9)
-    _write(figure, path)
 
 
 def _largest(parts: Mapping[str, Interval]) -> dict[str, Interval]:
@@ -111,7 +68,7 @@ def _margins(metrics: Metrics, pairs: ScoredPairs, path: Path) -> Path:
     )
     axes.set_xlabel("reward of the better response less reward of the worse")
     axes.set_ylabel("pairs")
-    return _write(figure, path)
+    return save_figure(figure, path)
 
 
 def _calibration(metrics: Metrics, path: Path) -> Path:
@@ -142,7 +99,7 @@ def _calibration(metrics: Metrics, path: Path) -> Path:
     axes.set_xlabel("confidence: sigmoid of the absolute margin")
     axes.set_ylabel("accuracy")
     axes.legend(loc="upper left", frameon=False, fontsize=9)
-    return _write(figure, path)
+    return save_figure(figure, path)
 
 
 def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, path: Path) -> Path:
@@ -177,27 +134,4 @@ def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, pat
     axes.set_xlim(lowest - 0.03, 1.28)
     axes.set_xticks([tick / 10 for tick in range(10, -1, -1) if tick / 10 >= lowest - 0.03])
     axes.set_xlabel("pair accuracy (0.5 is chance)")
-    return _write(figure, path)
-
-
-def figure_of(title: str, subtitle: str, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:
-    """Return a figure in our style, and its axes; sizes are in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Without pyplot: it would choose a backend for the whole process.
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
-    axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure, axes
-
-
-def _write(figure: Any, path: Path) -> Path:
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)

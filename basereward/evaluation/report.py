@@ -1,19 +1,76 @@
-"""The metrics as a table for readers: in the terminal and as Markdown."""
+"""Save an evaluation: its numbers, a report as Markdown, plots, and the error gallery."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from basereward.evaluation import error_gallery, plots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from basereward.errors import DataError
-    from basereward.evaluation.evaluator import Evaluation
     from basereward.evaluation.metrics import Metrics
+    from basereward.evaluation.results import Evaluation
     from basereward.stats.interval import Interval
 
 NUM_LISTED = 20
 """Rejected rows that the report shows; `rejected.jsonl` has all."""
+
+
+def save_report(
+    evaluation: Evaluation, directory: str | Path, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write the report of an evaluation, its plots and the error gallery.
+
+    The files: `report.json`, `report.md`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`, `wrong.html`,
+    `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`. Without matplotlib there are no plots, and
+    `report.md` says so.
+
+    Args:
+        evaluation: The evaluation.
+        directory: The directory to write; made if it isn't there, files in it are replaced.
+        facts: Further entries of the report, such as model and data.
+    """
+    directory, facts = Path(directory), dict(facts or {})
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = plots.save(evaluation.metrics, evaluation.pairs, directory / "plots")
+    error_gallery.save_html(evaluation.wrong, directory / "wrong.html")
+    error_gallery.save_image(evaluation.wrong, directory / "wrong.png")
+    text = markdown(
+        lines_of(evaluation),
+        evaluation.rejected,
+        {**facts, **evaluation.statistics},
+        [path.relative_to(directory).as_posix() for path in paths],
+        len(evaluation.wrong),
+    )
+    (directory / "report.md").write_text(text, encoding="utf-8")
+    save_numbers(evaluation, directory, facts)
+
+
+def save_numbers(
+    evaluation: Evaluation, directory: str | Path, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write the machine-readable files of a report: `report.json`, `rewards.jsonl`, `rejected.jsonl`.
+
+    Args:
+        evaluation: The evaluation.
+        directory: As of `save_report`.
+        facts: As of `save_report`.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in evaluation.results))
+    _write_lines(directory / "rejected.jsonl", map(rejected_row, evaluation.rejected))
+    for name, member in evaluation.members.items():
+        path = directory / "members" / name / "rewards.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_lines(path, (result.to_dict() for result in member.results))
+    # Last, so that a directory with a report.json has all other files too.
+    content = json.dumps({**(facts or {}), **evaluation.to_dict()}, indent=2, ensure_ascii=False)
+    (directory / "report.json").write_text(content + "\n", encoding="utf-8")
 
 
 class Line(NamedTuple):
@@ -157,3 +214,9 @@ def _cell(text: str) -> str:
     indented = text.startswith(" ")
     plain = text.strip().replace("|", "\\|").replace("\n", " ")
     return f"– {plain}" if indented else plain
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -13,7 +13,6 @@ from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource
 from basereward.integrations.shaping import Rollouts, Shape, apply
-from basereward.serving.problems import Problem
 
 
 def shaped_rewards(
@@ -116,10 +115,7 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     Raises:
         DataError: When it can't be told where the response begins, or an image is missing.
     """
-    try:
-        turns, answer = continued(prompt, response)
-    except Problem as problem:
-        raise DataError(str(problem), field="prompt") from None
+    turns, answer = continued(prompt, response)
     if not has_images and any(IMAGE.search(turn.text) for turn in turns):
         raise DataError("the prompt has a place for an image, and no image came with it", field="images")
     return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], answer

@@ -203,7 +203,7 @@ def save_judge(
         template: What it was trained with.
         options: Of the paradigm `generative`, such as `max_answer_tokens`.
     """
-    from basereward.config.run import Component
+    from basereward.config.conversion import Component
     from basereward.scoring.reward_model import RewardModel
 
     model = RewardModel.build(

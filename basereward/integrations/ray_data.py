@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pyarrow
+
+    from basereward.data import FileDataset
 
 
 class RewardStage:
-    """Adds the columns `rewards` (list of float32) and `error` (string) to rows in our own format or TRL's.
+    """Adds the columns `rewards` (list of float32) and `error` (string) to rows of comparisons.
 
     Each of Ray's actors has a model of its own. Rewards are those of `basereward score`.
 
@@ -28,19 +32,35 @@ class RewardStage:
         model: The directory of a model or an ensemble, which every node sees.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         device: `auto` for a GPU where the actor has one.
-        root: Directory of images that rows name by relative paths.
+        root: Directory of the images that rows name, by paths relative to it.
+        media_roots: Other directories that images may lie in.
+        dataset: Name of the dataset that reads the rows; by default each row's format is recognized.
+        options: Its other options.
     """
 
-    def __init__(self, model: str, *, batch_size: int = 8, device: str = "auto", root: str = ".") -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        batch_size: int = 8,
+        device: str = "auto",
+        root: str = ".",
+        media_roots: tuple[str, ...] = (),
+        dataset: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         import torch
 
+        from basereward.data.media_paths import Media
         from basereward.scoring.ensemble import load_model
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model: Any = load_model(model, device=device)
         self.batch_size = batch_size
-        self.root = Path(root)
+        self.rows = _row_reader(dataset, options or {})
+        self.rows.media = Media(Path(root), roots=media_roots, hosts=self.rows.media.hosts)
+        self.file = Path(root) / "rows"
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         """Return the rows with their rewards, in their order.
@@ -50,23 +70,35 @@ class RewardStage:
         """
         import pyarrow
 
-        from basereward.data.media_paths import Media
         from basereward.errors import ConfigError, DataError
-        from basereward.scoring.files import comparison_or_error
         from basereward.scoring.ordered import score_in_order
 
         for name in ("rewards", "error"):
             if name in table.column_names:
                 raise ConfigError(f"the rows have a column {name!r} already; drop or rename it before")
-        media = Media(self.root, roots=("/",))
         items = [
-            comparison_or_error(row, media, self.root, file="rows", line=line)
-            for line, row in enumerate(table.to_pylist(), start=1)
+            self.rows.comparison(row, self.file, line) for line, row in enumerate(table.to_pylist(), start=1)
         ]
         results = [result for _, result in score_in_order(self.model, items, batch_size=self.batch_size)]
-        errors = [str(result) if isinstance(result, DataError) else None for result in results]
+        # Without the place: the row itself stands beside the error.
+        errors = [
+            str(DataError(result.reason, field=result.field)) if isinstance(result, DataError) else None
+            for result in results
+        ]
         rewards = [None if isinstance(result, DataError) else result for result in results]
         return table.append_column(
             pyarrow.field("rewards", pyarrow.list_(pyarrow.float32())),
             [pyarrow.array(rewards, pyarrow.list_(pyarrow.float32()))],
         ).append_column("error", [pyarrow.array(errors, pyarrow.string())])
+
+
+def _row_reader(name: str | None, options: Mapping[str, Any]) -> FileDataset:
+    """Return a dataset that converts rows without reading a file."""
+    from basereward.data import FileDataset
+    from basereward.data.formats import open_rows
+    from basereward.errors import ConfigError
+
+    dataset = open_rows("-", name, options)
+    if not isinstance(dataset, FileDataset) or not dataset.is_rowwise:
+        raise ConfigError(f"dataset {name!r} joins rows, which a stage that gets some at a time can't do")
+    return dataset

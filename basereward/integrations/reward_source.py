@@ -14,7 +14,8 @@ from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.media.image import Image, Video
+from basereward.media.image import Image
+from basereward.media.video import Video
 
 RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
 """Gives each comparison's rewards, or the error that keeps it from having any."""

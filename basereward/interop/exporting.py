@@ -18,7 +18,7 @@ from basereward.errors import ConfigError
 from basereward.heads import MLP
 from basereward.paradigms.scalar import Scalar
 from basereward.scoring.reward_model import RewardModel
-from basereward.storage.model_directory import replacing
+from basereward.storage.atomic import replace_directory
 
 Format = Literal["hf", "vllm"]
 
@@ -76,7 +76,7 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
     if inner is None or not hasattr(inner, "config"):
         raise ConfigError(f"the backbone {model.components['backbone']['name']!r} is no transformers model")
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
-    with replacing(Path(directory)) as place:
+    with replace_directory(Path(directory)) as place:
         backbone.save(place)
         _finish(place, backbone, name)
         has_vision = "text_config" in getattr(inner.config, "sub_configs", {})

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from basereward.backbones.chat_template import KEEPS_TAIL
-from basereward.config.run import Component
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
 from basereward.scoring.reward_model import RewardModel
 

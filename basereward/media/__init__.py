@@ -8,8 +8,6 @@ from basereward import _exports
 
 if TYPE_CHECKING:
     from basereward.media.image import Image as Image
-    from basereward.media.image import Video as Video
-    from basereward.media.image import evenly as evenly
-    from basereward.media.image import natural as natural
+    from basereward.media.video import Video as Video
 
-__getattr__, __dir__, __all__ = _exports.lazy(__name__, {"image": ("Image", "Video", "evenly", "natural")})
+__getattr__, __dir__, __all__ = _exports.lazy(__name__, {"image": ("Image",), "video": ("Video",)})

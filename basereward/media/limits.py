@@ -1,8 +1,41 @@
-"""How large what is read may be; a module of its own, since help texts name that and no more of images."""
+"""Limits on the images and videos that are read. Imports no decoder, since help texts name the limits."""
 
 from __future__ import annotations
 
+import stat
+from pathlib import Path
 from typing import Final
+
+from basereward.errors import DataError
 
 MAX_PIXELS: Final = 32_000_000
 """Pixels that an image may have before it is refused undecoded; a camera's 24 megapixels fit."""
+
+MAX_BYTES = 128 * 2**20
+"""Bytes that an image's file may have; the largest that passes `MAX_PIXELS` uncompressed fits."""
+
+MAX_VIDEO_BYTES = 4 * 2**30
+"""Bytes that a video file may have; it is read in pieces."""
+
+MAX_FRAMES = 10_000
+"""Frames that a folder or a list may have."""
+
+MAX_VIDEO_PIXELS = 512_000_000
+"""Pixels of all frames together that are decoded of a video file at once: 1.5 GB in memory."""
+
+
+def check_file(path: Path, max_bytes: int, field: str) -> None:
+    """Refuse what is no regular file, which might never end, and what is too large.
+
+    Raises:
+        DataError: Saying which.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else "no file has such a name"
+        raise DataError(f"can't read {path}: {reason}", field=field) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is no regular file", field=field)
+    if found.st_size > max_bytes:
+        raise DataError(f"{path} has {found.st_size:,} bytes; at most {max_bytes:,} are allowed", field=field)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import ConfigError, DataError
-from basereward.media.image import MAX_VIDEO_PIXELS
-from basereward.media.limits import MAX_PIXELS
+from basereward.media.limits import MAX_PIXELS, MAX_VIDEO_PIXELS
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -16,8 +16,8 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
+from basereward.config.conversion import did_you_mean
 from basereward.errors import ConfigError
-from basereward.plugins.options import did_you_mean
 from basereward.plugins.plugin_manager import manager
 
 Answer = Literal["critique", "verdict", "reasoned"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from basereward.config.conversion import ValidationError
 from basereward.config.run import LoraConfig, RunConfig, TrainConfig
 from basereward.costs.accelerators import Accelerator
 from basereward.costs.architecture import Architecture
@@ -20,7 +21,6 @@ from basereward.costs.memory import FP32, Memory, memory
 from basereward.errors import ConfigError
 from basereward.planning.lengths import Lengths, Measure, Overrides, lengths
 from basereward.planning.meta_model import skeleton
-from basereward.plugins.options import Mismatch
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training import parameter_groups
 from basereward.training.lora import Adapters
@@ -263,7 +263,7 @@ def _changes(
         for settings in _choices(small):
             try:
                 config = replace(run.train, **{**settings, **extra})
-            except Mismatch:  # the settings exclude each other
+            except ValidationError:  # the settings exclude each other
                 continue
             if config.parallel == "fsdp" and num_gpus == 1:
                 continue

@@ -9,7 +9,6 @@ from basereward import _exports
 if TYPE_CHECKING:
     from basereward.plugins.loading import Plugin as Plugin
     from basereward.plugins.loading import PluginWarning as PluginWarning
-    from basereward.plugins.options import Component as Component
     from basereward.plugins.options import Option as Option
     from basereward.plugins.options import component_options as component_options
     from basereward.plugins.options import resolved_options as resolved_options
@@ -21,7 +20,7 @@ __getattr__, __dir__, __all__ = _exports.lazy(
     __name__,
     {
         "loading": ("Plugin", "PluginWarning"),
-        "options": ("Component", "Option", "component_options", "resolved_options"),
+        "options": ("Option", "component_options", "resolved_options"),
         "plugin_manager": ("PluginManager", "Provided", "manager"),
     },
 )

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from basereward import __version__, hookspecs
+from basereward import hookspecs
+from basereward._version import __version__
+from basereward.config.conversion import did_you_mean
 from basereward.errors import BaseRewardError, PluginError
 from basereward.hookspecs import KINDS, PROJECT
-from basereward.plugins.options import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -184,6 +185,29 @@ class Registry:
         if not hooks:
             raise PluginError("no function in it is marked @hookimpl")
         return sorted(hooks, key=HOOKS.index)
+
+
+def load_class(target: str, subject: str) -> type:
+    """Return the class that "module:Class" names.
+
+    Args:
+        target: The module and the class.
+        subject: The thing that is loaded, for the error.
+
+    Raises:
+        PluginError: When the module can't be imported, or has no such class.
+    """
+    failed = f"{subject} ({target}) failed to load"
+    module, _, path = target.partition(":")
+    try:
+        component: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            component = getattr(component, attribute)
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{failed}: {reason(error)}") from error
+    if not isinstance(component, type):
+        raise PluginError(f"{failed}: it is a {type(component).__name__}, not a class")
+    return component
 
 
 def reason(error: BaseException) -> str:

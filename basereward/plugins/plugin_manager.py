@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from basereward.config.conversion import Component, did_you_mean
 from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS, PROJECT
-from basereward.plugins.loading import Plugin, PluginWarning, Registry, reason, warn
-from basereward.plugins.options import Component, Option, component_options, did_you_mean, resolved_options
+from basereward.plugins.loading import Plugin, PluginWarning, Registry, load_class, reason, warn
+from basereward.plugins.options import Option, component_options, resolved_options
 from basereward.protocols import adopt
 
 if TYPE_CHECKING:
@@ -128,18 +128,9 @@ class PluginManager:
         if isinstance(target, type):
             adopt(kind, target, f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target.__qualname__})")
             return target
-        subject = f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target})"
-        failed = f"{subject} failed to load"
-        module, _, path = target.partition(":")
-        try:
-            component: Any = importlib.import_module(module)
-            for attribute in path.split("."):
-                component = getattr(component, attribute)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"{failed}: {reason(error)}") from error
-        if not isinstance(component, type):
-            raise PluginError(f"{failed}: it is a {type(component).__name__}, not a class")
-        adopt(kind, component, subject)
+        subject = f"{kind} {_short(name)!r} of plugin {plugin.name!r}"
+        component = load_class(target, subject)
+        adopt(kind, component, f"{subject} ({target})")
         return component
 
     def build(self, kind: str, component: Component, *wired: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from basereward.comparison import Comparison
-from basereward.config.run import Component
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Ensembler
@@ -25,6 +25,7 @@ from basereward.scoring.member_scales import Measured, ScaleWatch
 from basereward.scoring.reward_model import RewardModel, describe, saved_component
 from basereward.scoring.scorer import StreamScorer
 from basereward.storage import model_directory
+from basereward.storage.atomic import file_digest, replace_directory
 
 if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
@@ -217,10 +218,10 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         """
         if not self.is_fitted:
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
-        with model_directory.replacing(Path(directory)) as place:
+        with replace_directory(Path(directory)) as place:
             known: dict[str, Path] = {}
             for name, source in self.directories.items():
-                if model_directory.digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:
+                if file_digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:
                     raise ModelError(f"{source} has changed since it was loaded; load it again")
                 _place(source, place / FOLDER / name, known)
             facts = {
@@ -392,7 +393,7 @@ def _place(source: Path, target: Path, known: dict[str, Path]) -> None:
     """
     files = model_directory.read(source, verify=True)["files"]
     config = model_directory.CONFIG_FILE
-    for name, digest in {**files, config: model_directory.digest(source / config)}.items():
+    for name, digest in {**files, config: file_digest(source / config)}.items():
         origin = known.setdefault(digest, source / name)
         there = target / name
         there.parent.mkdir(parents=True, exist_ok=True)

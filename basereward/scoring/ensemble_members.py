@@ -19,6 +19,7 @@ from basereward.errors import DataError, ModelError
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import StreamScorer
 from basereward.storage import model_directory
+from basereward.storage.atomic import file_digest
 
 if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
@@ -97,7 +98,7 @@ class Members(StreamScorer[Tensor]):
                 raise ModelError(f"member {name!r}: {error}") from error
             with_backbone.setdefault(key, model)
             models[name] = model
-            digests[name] = model_directory.digest(directory / model_directory.CONFIG_FILE)
+            digests[name] = file_digest(directory / model_directory.CONFIG_FILE)
         return cls(models, route, digests)
 
     @property

@@ -7,13 +7,13 @@ import sys
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from basereward.data.dataset import comparison_of
-from basereward.data.formats import own_row
-from basereward.data.media_paths import Media
-from basereward.data.reading.rows import count_rows, read_lines, read_rows
+from basereward.data.dataset import Dataset, FileDataset
+from basereward.data.formats import DetectedDataset
+from basereward.data.reading.paths import STANDARD_INPUT
 from basereward.errors import ConfigError, DataError
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, Scorer, members_of, score_in_order
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from basereward.comparison import Comparison
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 STANDARD = "-"
 """Names standard input and standard output."""
@@ -45,8 +45,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The last row of an earlier run that is kept: line and id in the input, end in the output."""
+    """The last row of an earlier run that is kept.
 
+    Attributes:
+        num_rows: How many rows are kept.
+        line: Its line in the input.
+        id: Its id there.
+        offset: Its end in the output.
+    """
+
+    num_rows: int
     line: int
     id: Any
     offset: int
@@ -57,13 +65,14 @@ def score_file(
     source: str | Path,
     target: str | Path,
     *,
+    dataset: Dataset | None = None,
     batch_size: int = 8,
     resume: bool = False,
     overwrite: bool = False,
     members: bool = False,
     progress: bool = True,
 ) -> Counts:
-    """Score each row of a file, in our own format or TRL's, ranked or not.
+    """Score each row of a file, ranked or not.
 
     For each row one line of JSON is written, some batches at a time: `line` and, if the row has one, `id`,
     with `rewards`, one a response, or with `error` where the row can't be read or scored.
@@ -72,6 +81,7 @@ def score_file(
         model: Scores.
         source: JSONL, gzipped or not, or Parquet; "-" for JSONL on standard input.
         target: The file to write; "-" for standard output.
+        dataset: Reads the source; if not given, each row's format is recognized by its fields.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         resume: Whether to go on with the `target` that an earlier run with the same model, input and batch
             size has left; the file becomes what it would have been without the interruption.
@@ -84,12 +94,12 @@ def score_file(
         ConfigError: When the target must not be written, or is not of this input.
     """
     start = resume_point(source, target, batch_size=batch_size, resume=resume, overwrite=overwrite)
-    rows = InputRows(str(source), start)
+    dataset = dataset or DetectedDataset(source)
+    rows = InputRows(dataset, start)
     counts = Counts()
-    total = None if source == STANDARD else count_rows(Path(source))
     with (
         _opened(target, start) as output,
-        progress_bar("scoring", total, is_shown=progress) as advance,
+        progress_bar("scoring", dataset.num_rows, is_shown=progress) as advance,
     ):
         for line, name, result in rows.scored(model, batch_size=batch_size, advance=advance):
             found: dict[str, Any] = {"line": line} if name is None else {"line": line, "id": name}
@@ -114,18 +124,29 @@ class ScoredRow(NamedTuple):
 
 
 class InputRows:
-    """The rows of a file on their way through a model.
+    """The rows of one file on their way through a model.
 
     Args:
-        source: The file; "-" for JSONL on standard input.
+        dataset: Reads the file.
         start: The last row that was scored before; None to score all.
 
     Attributes:
         num_skipped: Rows that were scored before.
+
+    Raises:
+        ConfigError: When the dataset reads several files, whose lines could not be told apart.
     """
 
-    def __init__(self, source: str, start: Resume | None = None) -> None:
-        self.source = source
+    def __init__(self, dataset: Dataset, start: Resume | None = None) -> None:
+        self.dataset = dataset
+        self.source = ""
+        if isinstance(dataset, FileDataset):
+            if len(dataset.files) > 1:
+                names = ", ".join(map(str, dataset.files[:3]))
+                raise ConfigError(
+                    f"{dataset.path} stands for several files ({names}, ...); score one of them"
+                )
+            self.source = "standard input" if dataset.files[0] == STANDARD_INPUT else str(dataset.files[0])
         self.start = start
         self.num_skipped = 0
         self._keys: deque[tuple[int, Any]] = deque()
@@ -137,7 +158,8 @@ class InputRows:
         """Yield each row with its rewards, in order.
 
         Raises:
-            DataError: At the end, when the input as a whole can't be read further.
+            DataError: At the end, when the input as a whole can't be read further, or for a row that can't be
+                read where the dataset's `on_bad_row` is "fail".
             ConfigError: When it is not the input that was scored before.
         """
         for item, result in score_in_order(model, self._items(), batch_size=batch_size, advance=advance):
@@ -149,65 +171,67 @@ class InputRows:
             raise self._failure
 
     def _items(self) -> Iterator[Comparison | DataError]:
-        directory = Path() if self.source == STANDARD else Path(self.source).parent
-        # Whoever runs this wrote the input, so its images may lie anywhere.
-        media = Media(directory, roots=("/",))
-        name = "standard input" if self.source == STANDARD else self.source
-        for line, row in self._remaining():
-            if isinstance(row, DataError):
-                self._keys.append((line, None))
-                yield row
-                continue
-            self._keys.append((line, _id(row)))
-            yield comparison_or_error(row, media, directory, file=name, line=line)
+        try:
+            for line, name, item in self._remaining():
+                if isinstance(item, DataError) and self.dataset.on_bad_row == "fail":
+                    raise item
+                self._keys.append((line, name))
+                yield item
+        except DataError as error:
+            # Kept until the rows before it are scored.
+            self._failure = error.at(file=self.source)
 
-    def _remaining(self) -> Iterator[tuple[int, Row | DataError]]:
-        last = 0
-        for line, row in self._read():
-            last = line
-            if self.start is None or line > self.start.line:
-                yield line, row
+    def _remaining(self) -> Iterator[tuple[int, Any, Comparison | DataError]]:
+        """Yield line, id and content of each row that is still to be scored."""
+        num_before = 0 if self.start is None else self.start.num_rows
+        line = 0
+        for line, name, convert in self._read():
+            if self.num_skipped == num_before:
+                yield line, name, convert()
                 continue
             self.num_skipped += 1
-            if line == self.start.line:
-                self._check(row)
-        if self._failure is None and self.start is not None and last < self.start.line:
+            if self.num_skipped == num_before:
+                self._check(line, name)
+        if self.num_skipped < num_before:
+            assert self.start is not None
             raise ConfigError(
-                f"the output goes up to line {self.start.line}, but {self.source} ends at line {last}; "
+                f"the output goes up to line {self.start.line}, but {self.source} ends at line {line}; "
                 "it is not of this input"
             )
 
-    def _read(self) -> Iterator[tuple[int, Row | DataError]]:
-        try:
-            yield from (
-                read_lines(sys.stdin.buffer) if self.source == STANDARD else read_rows(Path(self.source))
-            )
-        except DataError as error:
-            # Kept until the rows before it are scored.
-            self._failure = error.at(file="standard input" if self.source == STANDARD else self.source)
+    def _read(self) -> Iterator[tuple[int, Any, Callable[[], Comparison | DataError]]]:
+        """Yield line, id and what converts it of each row: those that are skipped need no conversion."""
+        dataset = self.dataset
+        if isinstance(dataset, FileDataset) and dataset.is_rowwise:
+            for row in dataset.rows():
+                yield row.line, _id(row.row), partial(dataset.comparison, *row)
+            return
+        for number, item in enumerate(dataset.read(), start=1):
+            if isinstance(item, DataError):
+                yield item.line or number, None, partial(_given, item)
+            else:
+                yield item.place.line or number, item.id, partial(_given, item)
 
-    def _check(self, row: Row | DataError) -> None:
+    def _check(self, line: int, name: Any) -> None:
         assert self.start is not None
-        found = None if isinstance(row, DataError) else _id(row)
-        if found != self.start.id:
+        if line != self.start.line:
             raise ConfigError(
-                f"line {self.start.line} has the id {self.start.id!r} in the output, but {found!r} in "
+                f"row {self.start.num_rows} is line {self.start.line} in the output, but line {line} in "
+                f"{self.source}; it is not of this input"
+            )
+        if name != self.start.id:
+            raise ConfigError(
+                f"line {self.start.line} has the id {self.start.id!r} in the output, but {name!r} in "
                 f"{self.source}; it is not of this input"
             )
 
 
-def comparison_or_error(
-    row: Row, media: Media, directory: Path, *, file: str, line: int
-) -> Comparison | DataError:
-    """Return a row in our own format or TRL's as a comparison, or why it is none."""
-    try:
-        return comparison_of(media.located(own_row(row), directory), file=file, line=line)
-    except DataError as error:
-        return error.at()
+def _given(item: Comparison | DataError) -> Comparison | DataError:
+    return item
 
 
-def _id(row: Row) -> Any:
-    name = row.get("id")
+def _id(row: Row | DataError) -> Any:
+    name = None if isinstance(row, DataError) else row.get("id")
     return name if isinstance(name, str | int | float) else None
 
 
@@ -241,17 +265,17 @@ def _last_chunk(path: Path, num_rows: int) -> Resume | None:
     What follows it is scored again: from there on, the batches are those that the earlier run would have had,
     and the rewards are the same to the last bit.
     """
-    last, end, offset = b"", 0, 0
+    last, end, offset, num_kept = b"", 0, 0, 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             offset += len(line)
             if number % num_rows == 0 and line.endswith(b"\n"):
-                last, end = line, offset
+                last, end, num_kept = line, offset, number
     if not last:
-        return Resume(line=0, id=None, offset=0)
+        return Resume(num_rows=0, line=0, id=None, offset=0)
     try:
         row = json.loads(last)
-        return Resume(line=int(row["line"]), id=row.get("id"), offset=end)
+        return Resume(num_kept, int(row["line"]), row.get("id"), end)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} holds a line that is no result of this command; it can't be resumed"

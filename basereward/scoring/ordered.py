@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from basereward.data import place_of
 from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -88,8 +87,9 @@ def members_of(rewards: Rewards) -> dict[str, Any]:
 
 def placed(error: DataError, comparison: Comparison) -> DataError:
     """Return the error with the comparison's file and line; with its id where it was read from no file."""
-    place = place_of(comparison)
-    return error.at(**place) if place["file"] else error.at(file=comparison.id or None)
+    if comparison.place.file is None:
+        return error.at(file=comparison.id or None)
+    return comparison.place.locate(error)
 
 
 def estimated_size(comparison: Comparison) -> int:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from basereward.comparison import Comparison
-from basereward.config.run import Component
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
-from basereward.plugins.plugin_manager import manager, resolved_options
+from basereward.plugins.options import resolved_options
+from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import StreamScorer
 from basereward.storage import model_directory
+from basereward.storage.atomic import replace_directory
 
 if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
@@ -190,7 +192,7 @@ class RewardModel(StreamScorer["list[float]"]):
         trunk = self.components["backbone"]
         unsaved = self.backbone.unsaved_options
         kept = {name: value for name, value in trunk["options"].items() if name not in unsaved}
-        with model_directory.replacing(Path(directory)) as place:
+        with replace_directory(Path(directory)) as place:
             self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(

@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.errors import ConfigError, DataError
 from basereward.scoring.files import ScoredRow
-from basereward.storage.model_directory import sync
+from basereward.storage.atomic import fsync
 
 FORMAT = 1
 KEY = b"basereward"
@@ -80,7 +80,7 @@ def write_table(rows: Iterable[ScoredRow], path: Path, facts: Mapping[str, Any])
                 writer.write_table(pyarrow.table(columns, schema=schema))
             found = {"format": FORMAT, "version": __version__, **facts, **summary.to_dict()}
             writer.add_key_value_metadata({KEY: json.dumps(found)})
-        sync(aside)
+        fsync(aside)
     return found
 
 
@@ -186,7 +186,7 @@ def _aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.chmod(0o666 & ~_umask())
         os.replace(aside, path)
-        sync(path.parent)
+        fsync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 

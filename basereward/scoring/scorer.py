@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from basereward.comparison import Comparison
-from basereward.data import place_of
 from basereward.errors import ConfigError, DataError
 
 Result = TypeVar("Result")
@@ -75,7 +74,7 @@ class StreamScorer(abc.ABC, Generic[Result]):
         for number, (comparison, result) in enumerate(stream):
             if isinstance(result, DataError):
                 label = comparison.id or (str(number) if len(comparisons) > 1 else "")
-                raise result.at(**place_of(comparison)).at(file=f"comparison {label}" if label else None)
+                raise comparison.place.locate(result).at(file=f"comparison {label}" if label else None)
             rewards.append(result)
         return rewards
 

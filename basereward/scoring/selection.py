@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from basereward.comparison import Comparison
-from basereward.data import place_of
 from basereward.errors import DataError
 from basereward.scoring.ordered import Scorer, score_in_order
 
@@ -35,6 +34,7 @@ def ranked(comparison: Comparison, rewards: Sequence[float]) -> Comparison:
         id=found.id,
         source=found.source,
         meta=found.meta,
+        place=found.place,
     )
 
 
@@ -96,7 +96,7 @@ def selected(
         try:
             yield selection(item, found)
         except DataError as error:
-            yield error.at(**place_of(item))
+            yield item.place.locate(error)
 
 
 def _best_first(rewards: Sequence[float]) -> list[int]:
@@ -118,4 +118,5 @@ def _in_order(comparison: Comparison, rewards: Sequence[float], order: Sequence[
         id=comparison.id,
         source=comparison.source,
         meta=meta,
+        place=comparison.place,
     )

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from basereward.data.reading.rows import count_rows
+from basereward.data import Dataset
+from basereward.data.formats import DetectedDataset
 from basereward.errors import ConfigError, DataError
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.batching import shares
 from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.ordered import Scorer
 from basereward.scoring.reward_table import Summary, read_facts, write_table
-from basereward.storage.model_directory import CONFIG_FILE, digest
+from basereward.storage.atomic import file_digest
+from basereward.storage.model_directory import CONFIG_FILE
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
 SUMMARY_FILE = "summary.json"
@@ -101,6 +103,8 @@ def score_shards(
     output: Path,
     *,
     model_digest: str,
+    open_file: Callable[[Path], Dataset] = DetectedDataset,
+    reader: str = "",
     worker: int = 0,
     num_workers: int = 1,
     batch_size: int = 8,
@@ -114,6 +118,8 @@ def score_shards(
         shards: All files, of all workers.
         output: The directory, in which the summary is left.
         model_digest: Tells the model from others; `digest_of_model` gives it.
+        open_file: Opens a file's rows; if not given, each row's format is recognized by its fields.
+        reader: Says how `open_file` reads, so that tables that were made by another reading are known.
         worker: The number of this worker.
         num_workers: How many there are.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
@@ -121,21 +127,22 @@ def score_shards(
         progress: Whether to show a progress bar on standard error.
 
     Raises:
-        ConfigError: When a table is there that is of another model or another input.
+        ConfigError: When a table is there that is of another model, another input or another reading.
     """
     outcome = Outcome()
     own = own_shards(shards, worker, num_workers)
     # All tables are looked at first: hours may lie between the first and the last.
-    waiting = [shard for shard in own if not _is_done(shard, model_digest, overwrite)]
+    waiting = [shard for shard in own if not _is_done(shard, model_digest, reader, overwrite)]
     outcome.skipped = [shard for shard in own if shard not in waiting]
     if waiting:
         (output / SUMMARY_FILE).unlink(missing_ok=True)
     for number, shard in enumerate(waiting, start=1):
         before = _stamp(shard.source)
-        facts = {"model": model_digest, "source": _facts_of(shard.source)}
+        facts = {"model": model_digest, "source": _facts_of(shard.source), "reader": reader}
         title = f"{shard.source.name} ({number}/{len(waiting)})"
-        with progress_bar(title, count_rows(shard.source), is_shown=progress) as advance:
-            rows = InputRows(str(shard.source)).scored(model, batch_size=batch_size, advance=advance)
+        dataset = open_file(shard.source)
+        with progress_bar(title, dataset.num_rows, is_shown=progress) as advance:
+            rows = InputRows(dataset).scored(model, batch_size=batch_size, advance=advance)
             try:
                 write_table(_unchanged(rows, shard.source, before), shard.target, facts)
             except DataError as error:
@@ -148,16 +155,20 @@ def score_shards(
 
 def digest_of_model(directory: str | Path) -> str:
     """Return a SHA-256 that tells a model directory from others: of the file that has every file's."""
-    return digest(Path(directory) / CONFIG_FILE)
+    return file_digest(Path(directory) / CONFIG_FILE)
 
 
-def _is_done(shard: Shard, model_digest: str, overwrite: bool) -> bool:
+def _is_done(shard: Shard, model_digest: str, reader: str, overwrite: bool) -> bool:
     try:
         facts = read_facts(shard.target)
         if facts is None:
             return False
         if facts["model"] != model_digest:
             raise ConfigError(f"{shard.target} is of another model; --overwrite replaces it")
+        if facts.get("reader", "") != reader:
+            raise ConfigError(
+                f"{shard.target} was made with other options of the dataset; --overwrite replaces it"
+            )
         if not _is_of(shard.source, facts["source"]):
             raise ConfigError(
                 f"{shard.target} was made of {shard.source} as it was before; --overwrite replaces it"
@@ -170,12 +181,12 @@ def _is_done(shard: Shard, model_digest: str, overwrite: bool) -> bool:
 
 
 def _facts_of(source: Path) -> dict[str, Any]:
-    return {"name": source.name, "bytes": source.stat().st_size, "sha256": digest(source)}
+    return {"name": source.name, "bytes": source.stat().st_size, "sha256": file_digest(source)}
 
 
 def _is_of(source: Path, facts: dict[str, Any]) -> bool:
     # Reading a file once more is little beside scoring it, and nothing less tells it from an edited one.
-    return bool(source.stat().st_size == facts["bytes"] and digest(source) == facts["sha256"])
+    return bool(source.stat().st_size == facts["bytes"] and file_digest(source) == facts["sha256"])
 
 
 def _stamp(source: Path) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from basereward.paradigms.scalar import Scalar
 from basereward.scoring.batching import Size, size_of
 from basereward.scoring.ensemble import load_model
 from basereward.serving.problems import Problem, log_failure, problem_of
-from basereward.storage.model_directory import CONFIG_FILE, digest
+from basereward.storage.atomic import file_digest
+from basereward.storage.model_directory import CONFIG_FILE
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class ModelEngine:
             ModelError: Naming the file or tensor that is at fault.
         """
         model = load_model(directory, device=device)
-        return cls(name, model, digest(directory / CONFIG_FILE))
+        return cls(name, model, file_digest(directory / CONFIG_FILE))
 
     def prepare(self, comparison: Comparison) -> Prepared:
         """Open images, and tokenize.

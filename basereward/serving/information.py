@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.serving.apis import dialects
 from basereward.serving.openapi import document
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.serving.apis.base import Dialect, ErrorResponse
 from basereward.serving.problems import PROBLEMS
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part
-from basereward.data.rendered_chat import IMAGE, Turn
+from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
 from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.serving.limits import Limits
@@ -72,6 +72,8 @@ class Reader:
                 found.append(build(body))
             except Problem as problem:
                 found.append(problem.at(f"{param}[{number}]"))
+            except NotSeparableError:
+                found.append(Problem("response_not_separable", f"{param}[{number}]"))
         return found
 
     def image(self, encoded: str) -> Image:

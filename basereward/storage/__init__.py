@@ -1,1 +1,1 @@
-"""Files that a kill leaves whole: atomic writes, digests, and the layout of a model directory."""
+"""Saved files: atomic replacement, digests, and the layout of a model directory."""

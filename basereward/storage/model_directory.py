@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from basereward import __version__
+from basereward._version import __version__
 from basereward.errors import ModelError
+from basereward.storage.atomic import file_digest
 
 SCHEMA_VERSION = 1
 KINDS = ("backbone", "head", "loss", "paradigm")
@@ -30,37 +27,9 @@ CODE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files that run code when they are loaded; a model directory has none."""
 
 
-@contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
-    """Give a new directory to write in, and put it in the place of `directory` once all is on disk.
-
-    A kill at any moment leaves either the old directory or the new one, whole.
-    """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    if directory.exists() and not directory.is_dir():
-        raise ModelError(f"{directory} is a file; give a directory")
-    aside = directory.with_name(f".{directory.name}.new-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        yield aside
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    for path in (*aside.rglob("*"), aside):
-        sync(path)
-    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    aside.rename(directory)
-    sync(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def write_config(directory: Path, facts: Mapping[str, Any]) -> None:
     """Write `reward_config.json`, which has the facts and names every other file with its SHA-256."""
-    files = {path.relative_to(directory).as_posix(): digest(path) for path in _files(directory)}
+    files = {path.relative_to(directory).as_posix(): file_digest(path) for path in _files(directory)}
     config = {
         "schema_version": SCHEMA_VERSION,
         "basereward_version": __version__,
@@ -148,12 +117,6 @@ def load_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
         raise ModelError(f"{path} has the unexpected tensor {min(tensors)}")
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and path != directory / CONFIG_FILE]
 
@@ -171,7 +134,7 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
         # A loader may take up what lies in its directory unasked, as an adapter or another chat template.
         if name not in expected and not _is_harmless(name):
             raise ModelError(f"{path} is not among the model's files; remove it")
-        if verify and name in expected and digest(path) != expected[name]:
+        if verify and name in expected and file_digest(path) != expected[name]:
             raise ModelError(f"{path} is not the file that was saved: its SHA-256 differs")
 
 
@@ -180,12 +143,3 @@ def _is_harmless(name: str) -> bool:
     *folders, last = name.split("/")
     is_hidden = any(part.startswith(".") for part in (*folders, last))
     return is_hidden or last.endswith(".md") or last == "LICENSE"
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or a directory's list of names, is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from basereward.config.run import Component, RunConfig
+from basereward.config.conversion import Component, did_you_mean
+from basereward.config.run import RunConfig
 from basereward.errors import BaseRewardError, ConfigError
 from basereward.evaluation.benchmarks import Benchmark
 from basereward.evaluation.benchmarks.benchmark import Scored
 from basereward.evaluation.benchmarks.comparisons import order_measures
 from basereward.evaluation.model_comparison import read_results, rewards_of, scored_of
-from basereward.plugins.options import did_you_mean
 from basereward.study.offline_ensemble import Members
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
@@ -27,7 +27,7 @@ from basereward.training.validation import why_not_judged
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
-    from basereward.evaluation.evaluator import Result
+    from basereward.evaluation.results import Result
     from basereward.plugins.plugin_manager import PluginManager
     from basereward.stats.measure import Measure
 

@@ -17,7 +17,7 @@ from basereward.errors import DataError
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
-    from basereward.evaluation.evaluator import Result
+    from basereward.evaluation.results import Result
     from basereward.protocols import Ensembler
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from basereward.evaluation.plots import COLOURS, NEUTRAL, figure_of, is_available
+from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available
 from basereward.study.tables import Findings, row_names
 
 if TYPE_CHECKING:

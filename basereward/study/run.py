@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basereward.config.run import Component
+from basereward.config.conversion import Component
 from basereward.reporting.progress import progress_bar
 from basereward.study.pool import outcomes
 from basereward.study.spec import PlannedRun, Study

@@ -12,10 +12,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from basereward.config.overrides import merged, put
-from basereward.config.run import Component, RunConfig, read_toml, run_table
+from basereward.config.conversion import Component, ValidationError, did_you_mean, from_table
+from basereward.config.files import read_toml, run_table
+from basereward.config.overrides import deep_merge, set_value
+from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
-from basereward.plugins.options import Mismatch, did_you_mean, from_table
 
 if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
@@ -41,7 +42,9 @@ class BenchmarkColumns(Component):
 
     def __post_init__(self) -> None:
         if not self.columns:
-            raise Mismatch(("columns",), 'must name a metric, such as { "VL-RewardBench" = "overall" }')
+            raise ValidationError(
+                ("columns",), 'must name a metric, such as { "VL-RewardBench" = "overall" }'
+            )
 
     @property
     def source(self) -> str:
@@ -151,9 +154,11 @@ class Study:
     def __post_init__(self) -> None:
         for axis, changes in self.axes.items():
             if not changes:
-                raise Mismatch(("axes", axis), "must have at least one change")
+                raise ValidationError(("axes", axis), "must have at least one change")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise Mismatch(("seeds",), f"must be different numbers, at least one, not {list(self.seeds)}")
+            raise ValidationError(
+                ("seeds",), f"must be different numbers, at least one, not {list(self.seeds)}"
+            )
         for name in ("exclude", "only_members"):
             for number, where in enumerate(getattr(self, name)):
                 self._check_labels(where, (name, str(number)))
@@ -162,15 +167,15 @@ class Study:
         for number, benchmark in enumerate(self.benchmarks):
             if benchmark.source in sources[: number + 1]:
                 reason = f"is called {benchmark.source!r}, as another is; give it a label of its own"
-                raise Mismatch(("benchmarks", str(number)), reason)
+                raise ValidationError(("benchmarks", str(number)), reason)
         for number, row in enumerate(self.ensembles):
             if not row.members:
-                raise Mismatch(("ensembles", str(number), "members"), "must name at least one cell")
+                raise ValidationError(("ensembles", str(number), "members"), "must name at least one cell")
             for place, labels in enumerate(row.members):
                 self.cell(labels, ("ensembles", str(number), "members", str(place)))
             if row.fit is not None and row.fit not in sources:
                 reason = f"must be one of {', '.join(map(repr, sources))}, not {row.fit!r}"
-                raise Mismatch(("ensembles", str(number), "fit"), reason)
+                raise ValidationError(("ensembles", str(number), "fit"), reason)
         for number, item in enumerate(self.published):
             self._check_labels(
                 {axis: label for axis, label in item.cell.items() if axis != "ensemble"},
@@ -202,41 +207,41 @@ class Study:
         """Return the cell with these labels.
 
         Raises:
-            Mismatch: When there is none.
+            ValidationError: When there is none.
         """
         self._check_labels(labels, path)
         if missing := [axis for axis in self.axes if axis not in labels]:
-            raise Mismatch(path, f"needs a label of {' and '.join(map(repr, missing))}")
+            raise ValidationError(path, f"needs a label of {' and '.join(map(repr, missing))}")
         for cell in self.cells:
             if cell.labels == labels:
                 return cell
-        raise Mismatch(path, f"is a cell that is excluded: {', '.join(labels.values())}")
+        raise ValidationError(path, f"is a cell that is excluded: {', '.join(labels.values())}")
 
     def _check_labels(self, where: Mapping[str, Any], path: tuple[str, ...]) -> None:
         for axis, labels in where.items():
             if axis not in self.axes:
                 hint = did_you_mean(axis, self.axes) or ";"
-                raise Mismatch((*path, axis), f"is no axis{hint} axes: {', '.join(self.axes)}")
+                raise ValidationError((*path, axis), f"is no axis{hint} axes: {', '.join(self.axes)}")
             for label in [labels] if isinstance(labels, str) else labels:
                 if label not in self.axes[axis]:
                     known = self.axes[axis]
                     hint = did_you_mean(label, known) or ";"
                     reason = f"is {label!r}, which is no label of it{hint} labels: {', '.join(known)}"
-                    raise Mismatch((*path, axis), reason)
+                    raise ValidationError((*path, axis), reason)
 
     def _check_columns(self) -> None:
         titles = self.columns
         for title in titles:
             if titles.count(title) > 1:
                 reason = f"must have titles of their own, and two are called {title!r}"
-                raise Mismatch(("columns",), reason)
+                raise ValidationError(("columns",), reason)
         for title, parts in self.averages.items():
             for part in parts:
                 if part not in titles or part in self.averages:
                     known = [known for known in titles if known not in self.averages]
                     hint = did_you_mean(part, known) or ";"
                     reason = f"is of {part!r}, which is no column{hint} columns: {', '.join(known)}"
-                    raise Mismatch(("averages", title), reason)
+                    raise ValidationError(("averages", title), reason)
 
 
 @dataclass(frozen=True)
@@ -271,10 +276,10 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """
     table = read_toml(path)
     for override in overrides:
-        put(table, override)
+        set_value(table, override)
     try:
         study: Study = from_table(Study, table)
-    except Mismatch as error:
+    except ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
     axes = {
         axis: {label: _whole(change, Path(path).parent) for label, change in changes.items()}
@@ -288,7 +293,7 @@ def _whole(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
     if "base" not in change:
         return change
     own = {key: value for key, value in change.items() if key != "base"}
-    return merged(run_table(directory / str(change["base"])), own)
+    return deep_merge(run_table(directory / str(change["base"])), own)
 
 
 def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> list[PlannedRun]:
@@ -320,7 +325,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
         for cell in study.cells:
             table = dict(study.run)
             for axis, label in cell.labels.items():
-                table = merged(table, study.axes[axis][label])
+                table = deep_merge(table, study.axes[axis][label])
             table = {**table, "seed": seed, "output": study.output}
             try:
                 config = resolve_run(from_table(RunConfig, table), plugins)

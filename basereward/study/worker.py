@@ -16,9 +16,12 @@ from typing import Any, Literal
 import torch
 
 from basereward.backbones.feature_cache import FeatureCache
-from basereward.config.run import Component, RunConfig, stage_runs, to_toml
+from basereward.config.conversion import Component
+from basereward.config.files import to_toml
+from basereward.config.run import RunConfig, stage_runs
 from basereward.errors import BaseRewardError
 from basereward.evaluation import evaluate
+from basereward.evaluation.report import save_numbers
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
@@ -143,8 +146,8 @@ def _benchmark(task: Task, model_dir: Path, directory: Path) -> None:
         if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
         benchmark: Any = plugins.build("benchmark", component)
-        evaluation = evaluate(model, benchmark.comparisons(), size, progress=False)
-        evaluation.save_numbers(folder, {"benchmark": component.name})
+        evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
+        save_numbers(evaluation, folder, {"benchmark": component.name})
     if cache is not None:
         cache.flush()
 

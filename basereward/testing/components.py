@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 
+from basereward.config.conversion import Component, convert, type_name
 from basereward.errors import ConfigError, PluginError
-from basereward.plugins.options import Component, checked, component_options, type_name
+from basereward.plugins.options import component_options
 from basereward.testing.subject import Subject, require
 
 WIRED = {
@@ -56,7 +57,7 @@ def has_typed_options(subject: Subject) -> None:
             require(is_model, f"option {name!r} has no default")
             continue
         try:
-            checked(option.default, option.type, (name,))
+            convert(option.default, option.type, (name,))
         except ConfigError:
             require(False, f"option {name!r} is {type_name(option.type)}; {option.default!r} is none")
 

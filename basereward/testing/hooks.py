@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from basereward.plugins.plugin_manager import Plugin
+from basereward.plugins.loading import Plugin
 from basereward.testing.subject import require
 
 HEAVY = ("PIL", "matplotlib", "numpy", "pyarrow", "torch", "transformers")

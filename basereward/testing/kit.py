@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import pytest
 
+from basereward.config.conversion import did_you_mean
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
-from basereward.plugins.options import did_you_mean
-from basereward.plugins.plugin_manager import Plugin, PluginManager, PluginWarning
+from basereward.plugins.loading import Plugin, PluginWarning
+from basereward.plugins.plugin_manager import PluginManager
 from basereward.testing import (
     backbones,
     benchmarks,

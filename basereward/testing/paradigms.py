@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from basereward.backbones.tiny import Tiny
-from basereward.config.run import Component
+from basereward.config.conversion import Component
 from basereward.losses import BradleyTerry, LossOutput
 from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, require, require_alike, shape_of

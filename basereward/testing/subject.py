@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from basereward.plugins.options import Component
+from basereward.config.conversion import Component
 from basereward.plugins.plugin_manager import PluginManager
 
 Options = Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]

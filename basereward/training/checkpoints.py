@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from basereward.errors import BaseRewardError
-from basereward.storage.model_directory import digest, sync
+from basereward.storage.atomic import file_digest, fsync
 from basereward.training.distributed import Ranks
 from basereward.training.sharded_tensors import Rows, Stored, held, is_to_be_written
 
@@ -110,7 +110,7 @@ class Checkpoints:
         if place.exists():  # a damaged one that was passed over on resume
             shutil.rmtree(place)
         aside.rename(place)
-        sync(self.directory)
+        fsync(self.directory)
         places = self._places()
         number = places.index(place)
         # Those with a later step were passed over on resume, and are of a course not taken.
@@ -183,8 +183,8 @@ def _write_tensors(
         for stem, content, rows in files:
             path = directory / f"{stem}.safetensors"
             save_file({name: value.detach().contiguous() for name, value in content.items()}, path)
-            found[path.name] = {"sha256": digest(path), "rows": rows}
-            sync(path)
+            found[path.name] = {"sha256": file_digest(path), "rows": rows}
+            fsync(path)
     return found
 
 
@@ -192,9 +192,9 @@ def _write_state(directory: Path, files: Mapping[str, Any], state: Mapping[str, 
     content = {"format": FORMAT, "files": dict(files), "state": dict(state)}
     path = directory / STATE_FILE
     path.write_text(json.dumps({**content, "sha256": _digest_of(content)}) + "\n", encoding="utf-8")
-    sync(path)
-    sync(directory)
-    sync(directory.parent)
+    fsync(path)
+    fsync(directory)
+    fsync(directory.parent)
 
 
 def _read(directory: Path) -> Checkpoint:
@@ -214,7 +214,7 @@ def _read(directory: Path) -> Checkpoint:
     for name, entry in content["files"].items():
         path = directory / name
         try:
-            if digest(path) != entry["sha256"]:
+            if file_digest(path) != entry["sha256"]:
                 raise CheckpointError(f"{path} is damaged: its SHA-256 differs")
         except FileNotFoundError as error:
             raise CheckpointError(f"{path} is missing") from error

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from basereward.comparison import Comparison
+from basereward.config.conversion import Component
 from basereward.config.run import DataConfig
-from basereward.data import Dataset, place_of
+from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
 from basereward.errors import ConfigError, DataError
 from basereward.losses import Targets
-from basereward.plugins.options import Component
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 
@@ -99,7 +99,7 @@ class Reader:
             return row
         result = self.curation(row)
         error = result if isinstance(result, DataError) else self.why_not(result)
-        return result if error is None else error.at(**place_of(row))
+        return result if error is None else row.place.locate(error)
 
 
 class TrainingRows(abc.ABC):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from basereward.config.conversion import did_you_mean
 from basereward.errors import ConfigError
-from basereward.plugins.options import did_you_mean
 from basereward.training.run_directory import LOG_FILE
 
 Axis = Literal["steps", "pairs", "seconds"]

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from basereward.backbones.quantization import plain_weight
+from basereward.config.conversion import did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
-from basereward.plugins.options import did_you_mean
-from basereward.storage import model_directory
+from basereward.storage.atomic import replace_directory
 
 NAME = "default"
 """What PEFT calls the adapter; the files don't say it."""
@@ -87,7 +87,7 @@ class Adapters:
         tensors: dict[str, Tensor] = {
             f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in found.items()
         }
-        with model_directory.replacing(directory) as place:
+        with replace_directory(directory) as place:
             self._root.peft_config[NAME].save_pretrained(place)
             save_file(tensors, place / "adapter_model.safetensors", metadata={"format": "pt"})
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from basereward.comparison import Comparison
+from basereward.config.conversion import did_you_mean
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
 from basereward.evaluation import pair_metrics
-from basereward.plugins.options import did_you_mean
 
 SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
 OF_REWARDS = ("reward_mean", "reward_std")

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from basereward.comparison import Comparison
-from basereward.data import place_of
 from basereward.data.writing import open_writer
 from basereward.errors import BaseRewardError, DataError
 from basereward.training.distributed import Ranks
@@ -59,7 +58,7 @@ def found_not_finite(
     rows = gathered or [row for rows in ranks.gather(batch.comparisons) for row in rows]
     if ranks.is_first:
         _write(rows, run_dir / ROWS_FILE)
-    named = list(map(_name, rows))
+    named = [row.label for row in rows]
     what = "loss" if not all(map(math.isfinite, losses)) else "gradient"
     value = next((loss for loss in losses if not math.isfinite(loss)), norm)
     whose = "rewards that are not finite" if gathered else "finite rewards; all rows of the step"
@@ -69,11 +68,6 @@ def found_not_finite(
         f"The step was not applied, and {run_dir / ROWS_FILE} has these rows; a lower train.lr, more warm-up "
         "or train.precision = 'fp32' may help"
     )
-
-
-def _name(comparison: Comparison) -> str:
-    place = place_of(comparison)
-    return f"{place['file']}:{place['line']}" if place["file"] else comparison.id or "a row without id"
 
 
 def _write(rows: Sequence[Comparison], path: Path) -> None:

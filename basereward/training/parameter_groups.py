@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from basereward.config.conversion import did_you_mean
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
-from basereward.plugins.options import did_you_mean
 
 
 def trainable_parts(

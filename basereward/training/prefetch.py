@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from basereward.comparison import Comparison
-from basereward.data import place_of
 from basereward.errors import DataError
 from basereward.scoring.batching import shares
 from basereward.scoring.ordered import estimated_size
@@ -84,7 +83,7 @@ def batches(
         try:
             return prepare(row)
         except DataError as error:
-            return error.at(**place_of(row))
+            return row.place.locate(error)
 
     def make(num_done: int) -> Batch:
         chosen = list(islice(rows, batch_size))

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from basereward.config.conversion import did_you_mean
 from basereward.config.run import RunConfig, Source
 from basereward.data.curation import resolved_step
 from basereward.errors import ConfigError
-from basereward.plugins.options import component_options, did_you_mean
+from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import PluginManager
 
 RESUMABLE_SETTINGS = (

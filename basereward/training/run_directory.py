@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from basereward.config.run import RunConfig, load_run, to_toml
+from basereward.config.files import load_run, to_toml
+from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.nonfinite import ROWS_FILE

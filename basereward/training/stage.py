@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from basereward.config.run import RunConfig
+from basereward.evaluation.report import save_numbers, save_report
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoints
@@ -109,6 +110,6 @@ def train_stage(
         if training.held_out is not None:
             facts = {"model": str(model_dir), "step": result.best["step"]}
             evaluation = training.held_out.remembered(run_dir / run_directory.BEST_REWARDS)
-            save = evaluation.save if plots else evaluation.save_numbers
-            save(run_dir / run_directory.EVALUATION, facts)
+            save = save_report if plots else save_numbers
+            save(evaluation, run_dir / run_directory.EVALUATION, facts)
     return result

@@ -106,7 +106,7 @@ class HeldOut:
             line["rewards"] if "rewards" in line else DataError(**line["error"]) for line in lines
         ]
         scorer = _Remembered(dict(zip(map(id, self.comparisons), results, strict=True)))
-        return replace(evaluate(scorer, self.comparisons, progress=False), seconds=first["seconds"])
+        return replace(evaluate(scorer, self.comparisons), seconds=first["seconds"])
 
 
 ERROR_FIELDS = ("reason", "file", "line", "field")

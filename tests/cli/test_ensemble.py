@@ -177,7 +177,7 @@ def test_the_report_has_each_member_beside_the_ensemble(
     report = json.loads((tmp_path / "r/report.json").read_text())
     accuracies = {}
     for name in ("a", "text"):
-        alone = evaluate(RewardModel.load(place / name), ensembles.pairs(NUM_ROWS), progress=False)
+        alone = evaluate(RewardModel.load(place / name), ensembles.pairs(NUM_ROWS))
         accuracies[name] = alone.accuracy
         assert report["members"][name]["accuracy"] == alone.to_dict()["accuracy"]
     lines = [line.split("  ") for line in out.splitlines()]

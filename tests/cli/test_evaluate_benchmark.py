@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import re
 import subprocess
@@ -16,7 +17,6 @@ from layouts import write_lines
 from PIL import Image as Pillow
 
 from basereward import cli
-from basereward.evaluation import plots
 
 
 @pytest.fixture
@@ -95,7 +95,10 @@ def test_the_page_needs_no_other_file_and_shows_every_plot(
 def test_without_matplotlib_the_page_has_no_plots(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(plots, "is_available", lambda: False)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
+    )
     shown(capsys, "longest", *BENCHMARK, data, "--output", tmp_path / "report")
     assert "<img" not in (tmp_path / "report" / "report.html").read_text()
     assert "scores.png" not in (tmp_path / "report" / "report.md").read_text()

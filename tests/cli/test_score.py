@@ -119,6 +119,24 @@ def test_an_image_that_cannot_be_opened_is_an_error_in_its_row(
     assert (second["line"], second["id"], len(second["rewards"])) == (2, "cat", 1)
 
 
+def test_a_file_is_read_by_a_dataset_and_its_options(
+    model_dir: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows").mkdir()
+    source = tmp_path / "rows" / "in.jsonl"
+    row = {"better": "a cat", "worse": "a dog", "asked": "what?", "shown": ["../cat.png"]}
+    source.write_text(json.dumps(row) + "\n")
+    options = {"prompt_key": "asked", "chosen_key": "better", "rejected_key": "worse", "images_key": "shown"}
+    options["media_roots"] = f"['{tmp_path}']"
+    arguments = [part for key, value in options.items() for part in ("--option", f"{key}={value}")]
+    command = ["score", str(model_dir), "--input", str(source), "--dataset", "openrlhf", *arguments]
+    assert cli.main([*command, "--quiet"]) == 0
+    comparison = Comparison("what?", ["a cat", "a dog"], images=[image])
+    [expected] = RewardModel.load(model_dir).score([comparison])
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["rewards"] == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -132,6 +150,10 @@ def test_an_image_that_cannot_be_opened_is_an_error_in_its_row(
         (
             ["--input", "f", "--response", "a"],
             "--response, --image and --json go with --prompt, not with --input",
+        ),
+        (
+            ["--prompt", "p", "--response", "a", "--dataset", "trl"],
+            "--dataset, --option and --on-bad-row go with --input, not with --prompt",
         ),
         (["--input", "none.jsonl"], "--input none.jsonl: there is no such file"),
         (["--prompt", "p", "--response", " "], "responses[0]: is empty"),

@@ -367,6 +367,12 @@ def test_none_is_written_as_a_word_that_options_allow(run_file: Path) -> None:
     assert load_run(run_file).backbone.options == {"limit": "none", "scale": math.inf}
 
 
+def test_a_path_is_written_as_its_text(run_file: Path) -> None:
+    data = DataConfig(train=(Source("basereward", {"path": Path("a", "b.jsonl")}),))
+    run_file.write_text(to_toml(RunConfig(output="o", backbone=Component("b"), data=data)))
+    assert load_run(run_file).data.train[0].options == {"path": "a/b.jsonl"}
+
+
 STAGED = (
     SMALL
     + """

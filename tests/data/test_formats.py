@@ -1,21 +1,27 @@
-"""The format of a file is told by the fields of its rows."""
+"""The format of a file is recognized by the fields of its rows."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from basereward import ConfigError, DataError
+from basereward import DataError
 from basereward.config import Component
-from basereward.data import NativeDataset, TRLDataset, read_comparisons
-from basereward.plugins import PluginManager
+from basereward.data import FileDataset, NativeDataset, TRLDataset, read_comparisons
+from basereward.data.formats import DetectedDataset, detected, format_of, formats
+from basereward.errors import PluginError
+from basereward.hookspecs import hookimpl
+from basereward.plugins import PluginManager, PluginWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from basereward.data.reading.row import Row
 
 OWN = {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1]}
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -40,27 +46,84 @@ def test_a_named_format_is_not_looked_for(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {**PAIR, **OWN})
     assert isinstance(read_comparisons(file), NativeDataset)
     assert isinstance(read_comparisons(file, format="trl"), TRLDataset)
-    with pytest.raises(ConfigError) as error:
-        read_comparisons(file, format="csv")
-    assert str(error.value) == (
-        "unknown format 'csv'; formats: basereward, sharegpt, povid, ixc, wildvision-battle, r1-reward-rl, "
-        "vlfeedback, ultrafeedback, shp, rlaif-v, trl"
-    )
+    with pytest.raises(PluginError, match="^unknown dataset 'csv'; datasets: basereward, helpsteer, ixc, "):
+        read_comparisons(file, format="csv", plugins=PluginManager())
 
 
 def test_what_is_of_no_known_format_is_refused_with_what_it_has(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {"question": "q", "answer": "a"})
     with pytest.raises(DataError) as error:
-        read_comparisons(file)
+        read_comparisons(file, plugins=PluginManager())
     assert str(error.value) == (
         f"{file}:1: the fields question, answer are of no known format; "
-        "formats: basereward (prompt, responses); sharegpt (conversations, chosen, rejected); "
-        "povid (conversations, rejected_conversations); ixc (conversations_a, conversations_b); "
-        "wildvision-battle (conversation_a, conversation_b, winner); "
-        "r1-reward-rl (message, question, answer); vlfeedback (prompt, completions); "
-        "ultrafeedback (instruction, completions); shp (history, human_ref_A, human_ref_B, labels); "
-        "rlaif-v (question, chosen, rejected); trl (chosen, rejected)"
+        "formats: basereward (prompt, responses); ixc (conversations_a, conversations_b); "
+        "povid (conversations, rejected_conversations); r1-reward-rl (message, question, answer); "
+        "rlaif-v (question, chosen, rejected); sharegpt (conversations, chosen, rejected); "
+        "shp (history, human_ref_A, human_ref_B, labels); trl (chosen, rejected); "
+        "ultrafeedback (instruction, completions); vlfeedback (prompt, completions); "
+        "wildvision-battle (conversation_a, conversation_b, winner)"
     )
+
+
+class Votes(FileDataset):
+    """A plugin's format: TRL's with a count of votes."""
+
+    detected_by = ("chosen", "rejected", "question", "votes")
+
+    def own_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        ratings = [row["votes"], 0]
+        return {"prompt": row["question"], "responses": [row["chosen"], row["rejected"]], "ratings": ratings}
+
+
+def plugins_with(target: object) -> PluginManager:
+    plugin = ModuleType("votes")
+
+    @hookimpl
+    def basereward_datasets() -> dict[str, object]:
+        return {"votes": target}
+
+    vars(plugin)["basereward_datasets"] = basereward_datasets
+    return PluginManager([plugin])
+
+
+def test_the_dataset_of_a_plugin_is_named_and_recognized(tmp_path: Path) -> None:
+    row = {"question": "q", "chosen": "a", "rejected": "b", "votes": 3}
+    file = write(tmp_path / "a.jsonl", row)
+    plugins = plugins_with(Votes)
+    for format in (None, "votes"):
+        [comparison] = read_comparisons(file, format=format, plugins=plugins)
+        assert comparison.ratings == (3.0, 0.0)
+    assert detected(file, plugins=PluginManager()) == "rlaif-v"
+
+
+def test_a_dataset_that_does_not_load_leaves_the_others_recognized(tmp_path: Path) -> None:
+    plugins = plugins_with("nowhere:Votes")
+    with pytest.warns(PluginWarning, match=r"dataset 'votes' of plugin 'votes' \(nowhere:Votes\) failed to"):
+        assert detected(write(tmp_path / "a.jsonl", PAIR), plugins=plugins) == "trl"
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ("prompt responses chosen rejected question", "basereward"),
+        ("prompt chosen rejected conversations", "trl"),
+        ("prompt chosen", "trl"),
+        ("conversations chosen rejected", "sharegpt"),
+        ("question chosen rejected", "rlaif-v"),
+        ("chosen rejected note", "trl"),
+        ("responses", None),
+    ],
+)
+def test_a_row_is_of_the_format_with_most_of_its_fields(fields: str, name: str | None) -> None:
+    assert format_of(dict.fromkeys(fields.split()), formats(PluginManager())) == name
+
+
+def test_each_row_of_a_file_may_be_of_a_format_of_its_own(tmp_path: Path) -> None:
+    dialog = {"conversations": ["p"], "chosen": "c", "rejected": "d"}
+    dataset = DetectedDataset(write(tmp_path / "a.jsonl", OWN, PAIR, {"question": "q"}, dialog))
+    assert [item.responses for item in dataset] == [("a", "b"), ("a", "b"), ("c", "d")]
+    assert [error.line for error in dataset.rejected] == [3]
 
 
 def test_a_file_without_a_readable_row_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from basereward import Comparison, DataError
-from basereward.data import NativeDataset, place_of
+from basereward.comparison import Place
+from basereward.data import NativeDataset
 from basereward.data.dataset import comparison_of
 from basereward.data.media_paths import Media
 
@@ -51,7 +52,29 @@ def test_a_row_becomes_a_comparison_with_its_images(tmp_path: Path, image: Path)
     assert comparison.ranks == (1.0, 0.0, 1.0)
     assert (comparison.id, comparison.source, comparison.weight) == ("row-7", "mine", 0.5)
     assert comparison.meta["split"] == "test"
-    assert place_of(comparison) == {"file": f"{tmp_path}/a.jsonl", "line": 1}
+    assert comparison.place == Place(f"{tmp_path}/a.jsonl", 1)
+
+
+def test_a_comparison_of_a_file_is_written_as_the_row_it_was(tmp_path: Path) -> None:
+    row = {
+        "id": "7",
+        "prompt": [{"role": "user", "content": "p"}],
+        "images": [],
+        "responses": ["a", "b"],
+        "source": "mine",
+        "meta": {"_place": "under the table"},
+    }
+    [comparison] = NativeDataset(write(tmp_path / "a.jsonl", row))
+    assert comparison.to_dict() == row
+
+
+def test_where_a_comparison_was_read_is_no_part_of_it(tmp_path: Path) -> None:
+    row = {**GOOD, "id": "7", "source": "mine"}
+    [first, second] = NativeDataset(write(tmp_path / "a.jsonl", row, row))
+    assert (first, hash(first)) == (second, hash(second))
+    assert [first.place.line, second.place.line] == [1, 2]
+    assert first == Comparison.from_dict(row)
+    assert first.with_meta(note=1).without_images().place == first.place
 
 
 def test_a_row_without_id_or_source_is_named_by_its_place(tmp_path: Path) -> None:
@@ -152,7 +175,7 @@ def test_a_bad_row_is_listed_with_file_line_field_and_reason(
     file = write(tmp_path / "a.jsonl", GOOD, row, GOOD)
     expected = f"{file}:2: {message.format(directory=tmp_path)}"
     dataset = NativeDataset(file)
-    assert [place_of(comparison)["line"] for comparison in dataset] == [1, 3]
+    assert [comparison.place.line for comparison in dataset] == [1, 3]
     assert [str(error) for error in dataset.rejected] == [expected]
 
     dataset.on_bad_row = "fail"

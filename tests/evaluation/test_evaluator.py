@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 
 from basereward import Comparison, ConfigError, DataError
 from basereward.data import read_comparisons
-from basereward.evaluation import evaluate, plots
+from basereward.evaluation import evaluate, save_report
+from basereward.reporting.plots import is_available
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def test_the_order_is_kept_while_like_lengths_share_a_batch(model: Any) -> None:
         Comparison("Which? " * (100 - number), c.responses, ranks=c.ranks, id=c.id)
         for number, c in enumerate(comparisons)
     ]
-    found = evaluate(model, iter(long_first), batch_size=4, progress=False)
+    found = evaluate(model, iter(long_first), batch_size=4)
     assert [result.id for result in found.results] == [f"{number}" for number in range(100)]
     assert [result.rewards[0] for result in found.results] == list(range(100))
     assert model.scored[:64] == [f"{number}" for number in reversed(range(64))]
@@ -51,7 +52,7 @@ def test_what_cannot_be_judged_or_scored_is_listed_with_its_reason(model: Any) -
         comparison(1, 0, name="unranked", ranks=None),
         Comparison("p", ["a 1", "b!"], ranks=[0, 1], id="loud"),
     ]
-    found = evaluate(model, rows, progress=False)
+    found = evaluate(model, rows)
     assert [result.id for result in found.results] == ["good"]
     assert [str(error) for error in found.rejected] == [
         "alone: responses: there is one response; two are needed to compare",
@@ -66,23 +67,23 @@ def test_every_row_of_a_file_is_scored_or_listed_with_file_and_line(model: Any, 
     loud = {"prompt": "p", "responses": ["a 1", "b!"], "ranks": [0, 1]}
     file = write(tmp_path / "a.jsonl", good, "broken\n", loud, good, {**good, "ranks": None})
     dataset = read_comparisons(file)
-    found = evaluate(model, dataset, progress=False)
+    found = evaluate(model, dataset)
     assert len(found.results) == 2
     assert [(error.file, error.line) for error in found.rejected] == [(str(file), line) for line in (2, 3, 5)]
     assert found.to_dict()["num_rejected"] == 3
 
     dataset.on_bad_row = "fail"
     with pytest.raises(DataError, match=f"^{file}:2: is not JSON"):
-        evaluate(model, dataset, progress=False)
+        evaluate(model, dataset)
     strict = read_comparisons(write(tmp_path / "b.jsonl", good, loud))
     strict.on_bad_row = "fail"
     with pytest.raises(DataError, match=f"^{tmp_path}/b.jsonl:2: responses: is too loud$"):
-        evaluate(model, strict, progress=False)
+        evaluate(model, strict)
 
 
 def test_nothing_usable_is_an_error_that_tells_the_first_reason(model: Any) -> None:
     with pytest.raises(DataError) as error:
-        evaluate(model, [comparison(1, name="alone"), comparison(2, name="too")], progress=False)
+        evaluate(model, [comparison(1, name="alone"), comparison(2, name="too")])
     assert str(error.value) == (
         "there is nothing to evaluate: no pair of responses has a known order; 2 rows were rejected, "
         "the first: alone: responses: there is one response; two are needed to compare"
@@ -91,13 +92,13 @@ def test_nothing_usable_is_an_error_that_tells_the_first_reason(model: Any) -> N
 
 def test_a_batch_has_at_least_one_comparison(model: Any) -> None:
     with pytest.raises(ConfigError) as error:
-        evaluate(model, [comparison(1, 0)], batch_size=0, progress=False)
+        evaluate(model, [comparison(1, 0)], batch_size=0)
     assert str(error.value) == "batch_size is a number of comparisons >= 1, not 0"
 
 
 def test_the_most_wrong_are_kept_worst_first(model: Any) -> None:
     rows = [comparison(0, margin, name=f"{margin}") for margin in (1, 5, -2, 3, 4)]
-    found = evaluate(model, rows, progress=False, num_wrong=3)
+    found = evaluate(model, rows, num_wrong=3)
     assert [wrong.result.id for wrong in found.wrong] == ["5", "4", "3"]
     assert [wrong.result.margin for wrong in found.wrong] == [-5, -4, -3]
 
@@ -117,8 +118,8 @@ def saved(model: Any, tmp_path: Path) -> Path:
         comparison(3, 1, name="right", source="b"),
         comparison(1, name="alone"),
     ]
-    found = evaluate(model, rows, progress=False)
-    found.save(tmp_path / "report", {"model": "m", "data": "d"})
+    found = evaluate(model, rows)
+    save_report(found, tmp_path / "report", {"model": "m", "data": "d"})
     return tmp_path / "report"
 
 
@@ -188,14 +189,14 @@ def test_the_sheet_tells_best_from_preferred(saved: Path) -> None:
 
 def test_an_image_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path) -> None:
     Pillow.new("RGB", (8, 8)).save(tmp_path / "gone.png")
-    found = evaluate(model, [comparison(0, 1, images=[tmp_path / "gone.png"])], progress=False)
+    found = evaluate(model, [comparison(0, 1, images=[tmp_path / "gone.png"])])
     (tmp_path / "gone.png").unlink()
-    found.save(tmp_path / "report")
+    save_report(found, tmp_path / "report")
     assert f"can&#x27;t read {tmp_path}/gone.png" in (tmp_path / "report" / "wrong.html").read_text()
 
 
 def test_an_evaluation_without_a_mistake_has_an_empty_sheet(model: Any, tmp_path: Path) -> None:
-    evaluate(model, [comparison(1, 0)], progress=False).save(tmp_path)
+    save_report(evaluate(model, [comparison(1, 0)]), tmp_path)
     assert "No pair is ordered wrongly." in (tmp_path / "wrong.html").read_text()
     assert "No pair is ordered wrongly." in (tmp_path / "report.md").read_text()
     assert (tmp_path / "wrong.png").is_file()
@@ -205,8 +206,8 @@ def test_without_matplotlib_the_report_has_no_plots_and_says_so(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not plots.is_available()
-    evaluate(model, [comparison(0, 1)], progress=False).save(tmp_path)
+    assert not is_available()
+    save_report(evaluate(model, [comparison(0, 1)]), tmp_path)
     assert not (tmp_path / "plots").exists()
     assert (
         "No plots: matplotlib is not installed (`basereward[plot]`)." in (tmp_path / "report.md").read_text()
@@ -220,4 +221,4 @@ def test_the_progress_bar_goes_to_standard_error(model: Any, capsys: pytest.Capt
     assert shown.out == ""
     assert "evaluating" in shown.err
     assert "2/2" in shown.err
-    assert "0.500 wholly right" in " ".join(shown.err.split())
+    assert "0.500 all pairs correct" in " ".join(shown.err.split())

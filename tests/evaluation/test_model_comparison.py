@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basereward import Comparison, ConfigError
-from basereward.evaluation import evaluate
-from basereward.evaluation.evaluator import Result
+from basereward.evaluation import evaluate, save_report
 from basereward.evaluation.model_comparison import Sides, is_saved, mcnemar, read_results
+from basereward.evaluation.results import Result
 
 
 def result(number: int, *rewards: float, name: str = "", group: str = "") -> Result:
@@ -78,8 +78,8 @@ def test_evaluations_of_other_comparisons_are_refused(second: list[Result], mess
 
 def test_a_saved_evaluation_is_read_as_it_was(model: object, tmp_path: Path) -> None:
     rows = [Comparison("p", ["a 1", "b 0"], ranks=[0, 1], id="x", meta={"group": "g"})]
-    found = evaluate(model, rows, progress=False)  # type: ignore[arg-type]
-    found.save(tmp_path)
+    found = evaluate(model, rows)  # type: ignore[arg-type]
+    save_report(found, tmp_path)
     assert is_saved(str(tmp_path))
     assert is_saved(str(tmp_path / "rewards.jsonl"))
     assert not is_saved(str(tmp_path / "plots"))

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow
 import pytest
 
-from basereward import Comparison, RewardModel
+from basereward import Comparison, ConfigError, RewardModel
 from basereward.config import Component
 from basereward.integrations.ray_data import RewardStage
 
@@ -60,6 +60,24 @@ def test_a_stage_adds_rewards_and_errors_to_rows(model_dir: Path) -> None:
     table = RewardStage(str(model_dir), batch_size=3)(pyarrow.Table.from_pylist(ROWS))
     assert table.column_names == ["id", "prompt", "responses", "rewards", "error"]
     check(table.to_pylist(), model_dir)
+
+
+def test_a_stage_reads_other_formats_and_images_of_its_directories_only(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"asked": "the cat", "better": "sits", "worse": "a dog", "images": []},
+        {"asked": "the cat", "better": "sits", "worse": "a dog", "images": ["/etc/passwd"]},
+    ]
+    keys = {"prompt_key": "asked", "chosen_key": "better", "rejected_key": "worse"}
+    stage = RewardStage(str(model_dir), root=str(tmp_path), dataset="openrlhf", options=keys)
+    found = stage(pyarrow.Table.from_pylist(rows)).to_pylist()
+    [expected] = RewardModel.load(model_dir).score([Comparison("the cat", ["sits", "a dog"])])
+    assert found[0]["rewards"] == pytest.approx(expected, abs=1e-5)
+    message = f"images[0]: /etc/passwd is not in {tmp_path}; allow its directory by the option media_roots"
+    assert [row["error"] for row in found] == [None, message]
+    with pytest.raises(ConfigError, match="dataset 'helpsteer' joins rows, which a stage"):
+        RewardStage(str(model_dir), dataset="helpsteer")
 
 
 @pytest.mark.slow

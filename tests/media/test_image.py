@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from basereward.errors import ConfigError, DataError
-from basereward.media import Image, Video, evenly, natural
+from basereward.media import Image, Video
 from basereward.media.limits import MAX_PIXELS
+from basereward.media.video import evenly, natural
 
 
 def encoded(image: Pillow.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -307,7 +308,7 @@ def test_a_folder_without_frames_or_with_too_many_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=f"^videos: {tmp_path} has no frame named \\*.png, "):
         _ = Video(tmp_path).frames
-    monkeypatch.setattr("basereward.media.image.MAX_FRAMES", 11)
+    monkeypatch.setattr("basereward.media.video.MAX_FRAMES", 11)
     with pytest.raises(DataError) as error:
         _ = Video(folder).frames
     assert str(error.value) == f"videos: {folder} has more than the 11 frames allowed"

@@ -13,10 +13,10 @@ import packaging.requirements  # noqa: F401  imported before tests hide site-pac
 import pytest
 
 from basereward import __version__, hookspecs
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS
 from basereward.plugins import PluginManager, PluginWarning, Provided, builtin, manager
-from basereward.plugins.options import Component
 
 HOOKS = ", ".join([*KINDS.values(), "basereward_commands", "basereward_log"])
 GOOD = """

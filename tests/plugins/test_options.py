@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from basereward.config.conversion import ValidationError, convert, type_name
 from basereward.errors import ConfigError, PluginError
-from basereward.plugins.options import (
-    Mismatch,
-    Option,
-    checked,
-    component_options,
-    resolved_options,
-    type_name,
-)
+from basereward.plugins.options import Option, component_options, resolved_options
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -198,6 +192,6 @@ def test_type_names_read_as_written() -> None:
 
 
 def test_mismatch_knows_the_path_to_the_value() -> None:
-    with pytest.raises(Mismatch) as error:
-        checked({"a": [1, "x"]}, dict[str, tuple[int, ...]], ("top",))
+    with pytest.raises(ValidationError) as error:
+        convert({"a": [1, "x"]}, dict[str, tuple[int, ...]], ("top",))
     assert error.value.path == ("top", "a", "1")

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from basereward import ConfigError, DataError
+from basereward.data import TRLDataset
+from basereward.data.formats import DetectedDataset, formats, unknown_format
+from basereward.data.published.ratings import HelpSteer
 from basereward.scoring.files import score_file
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ def test_each_row_has_its_answer_in_its_place(model: Any, tmp_path: Path) -> Non
         {"id": "other", "question": "p"},
     )
     counts = score_file(model, source, tmp_path / "out.jsonl", progress=False)
-    formats = "formats: basereward (prompt, responses); trl (chosen, rejected)"
+    unknown = unknown_format({"id": "other", "question": "p"}, formats())
     assert read(tmp_path / "out.jsonl") == [
         {"line": 1, "id": "own", "rewards": [1, 2, 3]},
         {"line": 2, "error": "is not JSON: Expecting value at column 1"},
@@ -62,9 +65,65 @@ def test_each_row_has_its_answer_in_its_place(model: Any, tmp_path: Path) -> Non
         {"line": 5, "rewards": [1]},
         {"line": 6, "id": "none", "error": f"images[0]: there is no file {tmp_path}/none.png"},
         {"line": 7, "id": "loud", "error": "responses: is too loud"},
-        {"line": 8, "id": "other", "error": f"the fields id, question are of no known format; {formats}"},
+        {"line": 8, "id": "other", "error": unknown},
     ]
     assert (counts.num_scored, counts.num_errors, counts.num_skipped) == (3, 4, 0)
+
+
+def test_a_named_dataset_reads_the_file(model: Any, tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "in.jsonl",
+        {"id": 1, "prompt": "p", "chosen": "a 5", "rejected": "b 4"},
+        {"id": 2, "prompt": "p", "responses": ["a 1", "b 2"]},
+    )
+    score_file(model, source, tmp_path / "out.jsonl", dataset=TRLDataset(source), progress=False)
+    assert read(tmp_path / "out.jsonl") == [
+        {"line": 1, "id": 1, "rewards": [5, 4]},
+        {"line": 2, "id": 2, "error": "chosen: is missing"},
+    ]
+
+
+def test_rows_that_are_joined_have_the_line_of_the_first_and_are_resumed(model: Any, tmp_path: Path) -> None:
+    rated = [
+        {"prompt": f"p {number // 2}", "response": f"r {number}", "helpfulness": number % 5}
+        | dict.fromkeys(("correctness", "coherence", "complexity", "verbosity"), 1)
+        for number in range(80)
+    ]
+    source = write(tmp_path / "in.jsonl", *rated)
+    whole, target = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    score_file(model, source, whole, dataset=HelpSteer(source), batch_size=1, progress=False)
+    assert [row["line"] for row in read(whole)] == list(range(1, 80, 2))
+    target.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:20]))
+    counts = score_file(
+        model, source, target, dataset=HelpSteer(source), batch_size=1, resume=True, progress=False
+    )
+    assert target.read_bytes() == whole.read_bytes()
+    assert (counts.num_skipped, counts.num_scored) == (16, 24)
+
+
+def test_images_lie_beside_the_file_or_in_directories_that_are_allowed(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "images" / "cat.png").write_bytes(b"")
+    row = {"prompt": "p", "responses": ["a 1"], "images": ["../images/cat.png"]}
+    source, target = write(tmp_path / "rows" / "in.jsonl", row), tmp_path / "out.jsonl"
+    score_file(model, source, target, progress=False)
+    rows = tmp_path / "rows"
+    outside = f"images[0]: {rows}/../images/cat.png is not in {rows}"
+    assert read(target) == [{"line": 1, "error": f"{outside}; allow its directory by the option media_roots"}]
+    allowed = DetectedDataset(source, media_roots=(str(tmp_path / "images"),))
+    score_file(model, source, target, dataset=allowed, overwrite=True, progress=False)
+    assert read(target) == [{"line": 1, "rewards": [1]}]
+
+
+def test_a_bad_row_ends_the_scoring_if_it_shall(model: Any, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", *rows(3), {"prompt": "p", "responses": []}, *rows(3))
+    dataset = DetectedDataset(source)
+    dataset.on_bad_row = "fail"
+    with pytest.raises(DataError) as error:
+        score_file(model, source, tmp_path / "out.jsonl", dataset=dataset, progress=False)
+    assert str(error.value) == f"{source}:4: responses: the list is empty; at least one response is needed"
+    assert [row["line"] for row in read(tmp_path / "out.jsonl")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("cut", ["nothing", "line feed", "half a row", "a chunk", "all"])

@@ -41,11 +41,11 @@ def rewrite_head(directory: Path, change: Any) -> None:
 
 def sign(directory: Path) -> None:
     """Make the digests in `reward_config.json` fit the files."""
-    from basereward.storage.model_directory import digest
+    from basereward.storage.atomic import file_digest
 
     config = json.loads((directory / "reward_config.json").read_text())
     config["files"] = {
-        name: digest(directory / name) for name in config["files"] if (directory / name).exists()
+        name: file_digest(directory / name) for name in config["files"] if (directory / name).exists()
     }
     (directory / "reward_config.json").write_text(json.dumps(config))
 

@@ -19,6 +19,7 @@ import pytest
 from basereward import ConfigError, RewardModel
 from basereward.cli.score_shards import worker_of
 from basereward.config import Component
+from basereward.data.formats import DetectedDataset
 from basereward.scoring.baselines import judge_of
 from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import write_table
@@ -235,7 +236,7 @@ def test_files_of_one_name_are_told_apart(inputs: Path, tmp_path: Path) -> None:
 def test_two_workers_may_make_one_table(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     [shard] = shards_of([inputs / "a.parquet"], output)
-    rows = list(InputRows(str(shard.source)).scored(judge_of("longest"), batch_size=8))
+    rows = list(InputRows(DetectedDataset(shard.source)).scored(judge_of("longest"), batch_size=8))
 
     def meanwhile() -> Iterator[ScoredRow]:
         yield from rows[:2]

@@ -68,7 +68,7 @@ WORDS = [
     "is",
     "shown",
     "in",
-    "picture",
+    "image",
     "it",
 ]
 

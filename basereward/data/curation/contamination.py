@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from basereward.comparison import Comparison
+from basereward.config.conversion import Component
 from basereward.data.curation.fingerprints import PerceptualIndex, key_of, perceptual_hash, question_of
 from basereward.data.curation.near_duplicates import unopened
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
-from basereward.plugins.options import Component
 from basereward.plugins.plugin_manager import PluginManager
 
 SAME_IMAGE, LIKE_IMAGE, SAME_QUESTION = "same image", "similar image", "same question"

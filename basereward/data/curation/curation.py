@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections import Counter
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from basereward.comparison import Comparison
+from basereward.config.conversion import Component, did_you_mean
 from basereward.data.curation.step import Step
-from basereward.data.dataset import place_of
 from basereward.errors import ConfigError, DataError
-from basereward.plugins.options import Component, did_you_mean, resolved_options
+from basereward.plugins.loading import load_class
+from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager
 
 _PACKAGE = "basereward.data.curation"
@@ -151,9 +151,9 @@ def _step(name: str) -> type[Step]:
     if name not in STEPS:
         hint = did_you_mean(name, STEPS) or ";"
         raise ConfigError(f"unknown curation step {name!r}{hint} steps: {', '.join(STEPS)}")
-    module, _, cls = STEPS[name].partition(":")
-    found: type[Step] = getattr(importlib.import_module(module), cls)
-    return found
+    step = load_class(STEPS[name], f"curation step {name!r}")
+    assert issubclass(step, Step)
+    return step
 
 
 def _subject(component: Component) -> str:
@@ -162,7 +162,9 @@ def _subject(component: Component) -> str:
 
 def _add_example(tally: Tally, comparison: Comparison, what: dict[str, Any]) -> None:
     if len(tally.examples) < NUM_EXAMPLES:
-        tally.examples.append({"id": comparison.id, **place_of(comparison), **_shown(comparison), **what})
+        tally.examples.append(
+            {"id": comparison.id, **comparison.place._asdict(), **_shown(comparison), **what}
+        )
 
 
 def _shown(comparison: Comparison) -> dict[str, Any]:

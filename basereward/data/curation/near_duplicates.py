@@ -15,7 +15,6 @@ from basereward.data.curation.fingerprints import (
     shingles,
 )
 from basereward.data.curation.step import Step
-from basereward.data.dataset import place_of
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 
@@ -73,7 +72,7 @@ class NearDuplicates(Step):
         key = key_of([*images, *texts])
         if key in self._same:
             return DataError(f"same row: as {self._same[key]}")
-        name = place_text(comparison)
+        name = comparison.label
         if self._near is not None:
             hashes = _min_hash(self._tokens(comparison, images))
             near = self._near.get_duplicates(hashes)
@@ -167,12 +166,6 @@ class Images:
 def unopened(error: DataError) -> DataError:
     """Return the reason to drop a row whose image can't be compared."""
     return DataError(f"image can't be opened: {error.reason}", field="images")
-
-
-def place_text(comparison: Comparison) -> str:
-    """Return where a comparison was read, or its id."""
-    place = place_of(comparison)
-    return f"{place['file']}:{place['line']}" if place["file"] else comparison.id or "a row without id"
 
 
 def _placed(comparison: Comparison) -> list[tuple[int, str]]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.data.curation.step import Step, best_and_worst, with_responses
-from basereward.data.dataset import place_of
 from basereward.data.reading.rows import read_rows
 from basereward.errors import ConfigError, DataError
 
@@ -127,7 +126,7 @@ class Agreement(Step):
         pairs = [pair for pair in comparison.pairs() if not pair.tie]
         votes = []
         for judge in self.judges:
-            rewards = judge.get(comparison.id) or judge.get(place_of(comparison)["line"])
+            rewards = judge.get(comparison.id) or judge.get(comparison.place.line)
             if rewards is None or len(rewards) != len(comparison.responses):
                 return DataError("not judged: a score file has no rewards for the row's responses")
             votes += [rewards[pair.chosen] > rewards[pair.rejected] for pair in pairs]

@@ -61,6 +61,7 @@ def _rebuilt(
         id=comparison.id,
         source=comparison.source,
         meta=comparison.meta,
+        place=comparison.place,
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 
 class ShareGPT(FileDataset):
@@ -26,6 +26,8 @@ class ShareGPT(FileDataset):
       or `rejected_messages`, the whole conversation again. `rejected_images` must be the images of
       `images`: a response has no images of its own.
     """
+
+    detected_by = ("conversations", "chosen", "rejected")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -82,6 +84,7 @@ class POVID(FileDataset):
     """
 
     name = "povid"
+    detected_by = ("conversations", "rejected_conversations")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -105,6 +108,8 @@ IXC_MARK = "<ImageHere>"
 
 class IXC(FileDataset):
     """IXC-2.5-Reward's rows (arXiv 2501.12368): `conversations_a` is better, `conversations_b` worse."""
+
+    detected_by = ("conversations_a", "conversations_b")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -144,6 +149,7 @@ class WildVisionBattle(FileDataset):
     """
 
     name = "wildvision-battle"
+    detected_by = ("conversation_a", "conversation_b", "winner")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

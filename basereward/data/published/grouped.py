@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from basereward.data.dataset import Dataset, FileDataset
-from basereward.data.reading.rows import Row, read_rows
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class GroupedDataset(FileDataset):
     refuses is listed by itself, and the others of its prompt are joined without it.
     """
 
+    is_rowwise: ClassVar[bool] = False
+
     @abc.abstractmethod
     def key(self, row: Row) -> Any:
         """Return what rows of one prompt have in common; None for a row that stands alone."""
@@ -50,21 +52,20 @@ class GroupedDataset(FileDataset):
         """Yield the comparisons and the errors of single rows, in the order of their first rows."""
         group: list[Placed] = []
         group_key: Any = None
-        for file in self.files:
-            for line, row in read_rows(file):
-                if isinstance(row, DataError):
-                    yield row.at(file=str(file), line=line)
-                    continue
-                try:
-                    own, key = self.checked_row(row, file), self.key(row)
-                except DataError as error:
-                    yield error.at(file=str(file), line=line)
-                    continue
-                if group and (key is None or key != group_key or len(group) >= MAX_JOINED):
-                    yield from self._comparisons(group)
-                    group = []
-                group_key = key
-                group.append(Placed(own, file, line))
+        for row, file, line in self.rows():
+            if isinstance(row, DataError):
+                yield row.at(file=str(file), line=line)
+                continue
+            try:
+                own, key = self.checked_row(row, file), self.key(row)
+            except DataError as error:
+                yield error.at(file=str(file), line=line)
+                continue
+            if group and (key is None or key != group_key or len(group) >= MAX_JOINED):
+                yield from self._comparisons(group)
+                group = []
+            group_key = key
+            group.append(Placed(own, file, line))
         if group:
             yield from self._comparisons(group)
 

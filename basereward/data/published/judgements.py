@@ -12,7 +12,7 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 BRACKETS: Final = re.compile(
     r"Question: \[(?P<question>.*?)\]\s*"
@@ -121,6 +121,7 @@ class R1RewardRL(FileDataset):
     """
 
     name = "r1-reward-rl"
+    detected_by = ("message", "question", "answer")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

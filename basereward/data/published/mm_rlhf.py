@@ -12,7 +12,7 @@ from basereward.data.reading.paths import files_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 PAIRS = "dpo_pairs.jsonl"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from basereward.comparison import Comparison
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 META = "meta.json"
 

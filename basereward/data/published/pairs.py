@@ -12,7 +12,7 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 
 class QuestionDataset(FileDataset):
@@ -45,6 +45,7 @@ class RLAIFV(QuestionDataset):
     """RLAIF-V (arXiv 2405.17220): `openbmb/RLAIF-V-Dataset`, Parquet with the images inside."""
 
     name = "rlaif-v"
+    detected_by = ("question", "chosen", "rejected")
     kept = ("ds_name", "origin_dataset", "origin_split", "image_path")
 
 
@@ -80,6 +81,7 @@ class SHP(FileDataset):
     """
 
     name = "shp"
+    detected_by = ("history", "human_ref_A", "human_ref_B", "labels")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 VLFEEDBACK_ASPECTS = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
 
@@ -36,6 +36,7 @@ class VLFeedback(FileDataset):
     """
 
     name = "vlfeedback"
+    detected_by = ("prompt", "completions")
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -71,6 +72,7 @@ class UltraFeedback(FileDataset):
     """
 
     name = "ultrafeedback"
+    detected_by = ("instruction", "completions")
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 BLOCK = 1 << 20
 MAX_ROW = 64 << 20

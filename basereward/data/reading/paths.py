@@ -1,4 +1,4 @@
-"""Which files a path means: a file, a directory, one that `datasets` saved or a hub holds, or a hub's id."""
+"""Resolve a path or hub id to its data files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from basereward.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+STANDARD_INPUT = Path("-")
+"""The path that names standard input, which holds JSONL and can be read once."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".parquet", ".arrow")
 """What the data files of a directory are told by; a single file's format is told by its content."""
@@ -82,7 +85,7 @@ def files_of(path: Path, *, split: str | None = None, config: str | None = None)
     """
     if config is not None:
         path = path / config
-    if path.is_file():
+    if path == STANDARD_INPUT or path.is_file():
         return [path]
     if not path.is_dir():
         raise DataError("is no regular file" if path.exists() else "no such file", file=str(path))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO
 
 from basereward.data.reading.arrow_rows import count_table, is_table, read_table
 from basereward.data.reading.json_rows import parsed, read_list
+from basereward.data.reading.paths import STANDARD_INPUT
 from basereward.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-Row: TypeAlias = "dict[str, Any]"
+    from basereward.data.reading.row import Row
 
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
@@ -34,6 +36,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
     """
     number = 0
     try:
+        if path == STANDARD_INPUT:
+            yield from read_lines(sys.stdin.buffer)
+            return
         with path.open("rb") as file:
             start = file.read(START)
             file.seek(0)
@@ -52,7 +57,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", file=str(path)) from error
     except DataError as error:
-        raise error.at(file=str(path)) from error
+        raise error.at(file="standard input" if path == STANDARD_INPUT else str(path)) from error
 
 
 def read_text(file: BinaryIO | gzip.GzipFile, start: bytes) -> Iterator[tuple[int, Row | DataError]]:
@@ -98,6 +103,8 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Row | DataError]]:
 
 def count_rows(path: Path) -> int | None:
     """Return about how many rows a file has, or None where finding out costs as much as reading it."""
+    if path == STANDARD_INPUT:
+        return None
     with path.open("rb") as file:
         start = file.read(START)
         if is_table(start):

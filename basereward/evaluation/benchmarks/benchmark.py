@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from basereward.comparison import Comparison
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
     from basereward.stats.measure import Measure
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from basereward.data.formats import own_row
+from basereward.data.formats import DetectedDataset
 from basereward.evaluation.benchmarks.benchmark import Benchmark
 from basereward.evaluation.benchmarks.credit import by_category, group_accuracy, pair_accuracy
 from basereward.stats.measure import Measure, average
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 
 class Comparisons(Benchmark):
-    """Your own comparisons: JSONL or Parquet in our own format or TRL's, with ranks or ratings.
+    """Your own comparisons, with ranks or ratings, in any format that a row's fields tell.
 
     `meta.category` of a row gives accuracies by category and their mean. Rows that share `meta.group` (one
     image, one question) are taken to be dependent, in every interval and for the accuracy of whole groups.
@@ -36,7 +37,11 @@ class Comparisons(Benchmark):
 
     def own_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        return own_row(row)
+        return self._rows.own_row(row, directory)
+
+    @cached_property
+    def _rows(self) -> DetectedDataset:
+        return DetectedDataset(self.path)
 
     def measures(self, scored: Scored) -> Mapping[str, Measure]:
         """Return the pair accuracy, that of whole groups, and by category."""

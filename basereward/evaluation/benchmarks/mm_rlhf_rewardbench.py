@@ -10,13 +10,13 @@ from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark
 from basereward.evaluation.benchmarks.credit import group_accuracy, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
-from basereward.media.image import Video
+from basereward.media.video import Video
 from basereward.stats.measure import Measure, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import html as escaping
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from basereward.evaluation import plots
-from basereward.evaluation.report import lines
+from basereward.evaluation.benchmarks.plots import save_scores
+from basereward.evaluation.report import lines, save_report
+from basereward.reporting.plots import is_available
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from basereward.evaluation.benchmarks.run import BenchmarkRun
     from basereward.stats.measure import Score
@@ -41,6 +43,22 @@ tr.part td:first-child { padding-left: 1.2rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; }
 .plots img { width: 100%; border: 1px solid #eee; } img.wide { width: 100%; max-width: 56rem; }
 """
+
+
+def save_run(run: BenchmarkRun, directory: str | Path) -> None:
+    """Write `report.json`, `report.md`, `report.html`, and for each model a directory of its evaluation.
+
+    `report.html` needs no other file; its plots are drawn only where matplotlib is installed.
+    """
+    directory = Path(directory)
+    for entry in run.entries:
+        facts = {"model": entry.model, "benchmark": run.name, "data": run.data}
+        save_report(entry.evaluation, directory / entry.folder, facts)
+    (directory / "report.html").write_text(html(run, directory), encoding="utf-8")
+    (directory / "report.md").write_text(markdown(run), encoding="utf-8")
+    content = json.dumps(run.to_dict(), indent=2, ensure_ascii=False)
+    # Last, so that a directory with a report.json has all other files too.
+    (directory / "report.json").write_text(content + "\n", encoding="utf-8")
 
 
 class Row(NamedTuple):
@@ -119,7 +137,7 @@ def markdown(run: BenchmarkRun) -> str:
     """Return the report as Markdown."""
     text = [f"# {run.title}", "", f"- data: `{run.data}`", *(f"- {note}" for note in run.notes), ""]
     text += [*markdown_table(*score_table(run)), "", EXPLANATION, ""]
-    if plots.is_available():
+    if is_available():
         text += [f"![{SCORES_FILE}]({SCORES_FILE})", ""]
     if run.published:
         titles, rows, notes = published_table(run)
@@ -140,8 +158,8 @@ def html(run: BenchmarkRun, directory: Path) -> str:
     """
     body = [f"<h1>{_safe(run.title)}</h1>", f'<p class="place">{_safe(run.data)}</p>', "<ul>"]
     body += [*(f"<li>{_safe(note)}</li>" for note in run.notes), "</ul>"]
-    if plots.is_available():
-        plots.save_scores(run, directory / SCORES_FILE)
+    if is_available():
+        save_scores(run, directory / SCORES_FILE)
         body.append(image(directory / SCORES_FILE, "wide"))
     body += ["<h2>Scores</h2>", _html_table(*score_table(run)), f'<p class="note">{EXPLANATION}</p>']
     if run.published:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
     from basereward.stats.measure import Kind
 

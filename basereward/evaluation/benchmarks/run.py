@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.evaluation.benchmarks.published import Published, published_of
-from basereward.evaluation.evaluator import Evaluation, evaluate
+from basereward.evaluation.evaluator import evaluate
 from basereward.evaluation.metrics import GAPS
 
 if TYPE_CHECKING:
+    from basereward.evaluation.results import Evaluation
     from basereward.scoring.ordered import Scorer
     from basereward.stats.measure import Score
 
@@ -117,23 +116,6 @@ class BenchmarkRun:
             "published": [row.to_dict() for row in self.published],
         }
 
-    def save(self, directory: str | Path) -> None:
-        """Write `report.json`, `report.md`, `report.html`, and for each model a directory of its evaluation.
-
-        `report.html` needs no other file; its plots are drawn only where matplotlib is installed.
-        """
-        from basereward.evaluation.benchmarks import report
-
-        directory = Path(directory)
-        for entry in self.entries:
-            facts = {"model": entry.model, "benchmark": self.name, "data": self.data}
-            entry.evaluation.save(directory / entry.folder, facts)
-        (directory / "report.html").write_text(report.html(self, directory), encoding="utf-8")
-        (directory / "report.md").write_text(report.markdown(self), encoding="utf-8")
-        whole = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        # Last, so that a directory with a report.json has all the rest too.
-        (directory / "report.json").write_text(whole + "\n", encoding="utf-8")
-
 
 def run_benchmark(
     benchmark: Any,
@@ -142,7 +124,7 @@ def run_benchmark(
     name: str,
     data: str,
     batch_size: int = 8,
-    progress: bool = True,
+    progress: bool = False,
     gaps: Sequence[float] = GAPS,
 ) -> BenchmarkRun:
     """Hold a benchmark against models.
@@ -161,7 +143,9 @@ def run_benchmark(
     """
     entries: list[Entry] = []
     for model, scorer in models.items():
-        evaluation = evaluate(scorer, benchmark.comparisons(), batch_size, progress, gaps=gaps)
+        evaluation = evaluate(
+            scorer, benchmark.comparisons(), batch_size=batch_size, progress=progress, gaps=gaps
+        )
         found = {model: evaluation}
         for member, own in evaluation.members.items():
             # One that was asked about a part only has no official number.

@@ -11,7 +11,7 @@ from basereward.data.fields import text_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from basereward.data.reading.rows import Row
+    from basereward.data.reading.row import Row
 
 
 class Votes(FileDataset):

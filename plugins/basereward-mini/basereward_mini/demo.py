@@ -16,7 +16,7 @@ from rich.table import Table
 from basereward import train
 from basereward.comparison import Comparison
 from basereward.config import Component, load_run
-from basereward.evaluation import Evaluation, Interval, evaluate
+from basereward.evaluation import Evaluation, Interval, evaluate, save_report
 from basereward.scoring.reward_model import RewardModel
 from basereward_mini import smollm2
 from basereward_mini.alignment import save_aligned
@@ -53,9 +53,8 @@ def run(output: Path) -> dict[str, Any]:
     held_out = _evaluate(model, unseen)
     control = _evaluate(model, [comparison.without_images() for comparison in unseen])
     same_group = _evaluate(model, list(OpenMojiCaptions(split="test", wrong="same-group")))
-    held_out.save(
-        output / "held-out", {"model": str(trained.model_dir), "data": "openmoji-captions, split test"}
-    )
+    facts = {"model": str(trained.model_dir), "data": "openmoji-captions, split test"}
+    save_report(held_out, output / "held-out", facts)
     report = {
         "held_out": held_out.accuracy.to_dict(),
         "control": control.accuracy.to_dict(),
@@ -91,7 +90,7 @@ def run(output: Path) -> dict[str, Any]:
 
 
 def _evaluate(model: RewardModel, comparisons: Sequence[Comparison]) -> Evaluation:
-    return evaluate(model, comparisons, batch_size=32)
+    return evaluate(model, comparisons, batch_size=32, progress=True)
 
 
 def _table(rows: dict[str, Interval]) -> Table:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from basereward import train
 from basereward.config import Component, load_run
-from basereward.evaluation import evaluate
+from basereward.evaluation import evaluate, save_report
 from basereward.scoring.reward_model import RewardModel
 from basereward_mini import human_ratings, smollm2
 from basereward_mini.human_ratings import GAPS, HumanRatings
@@ -40,8 +40,8 @@ def run(output: Path, path: str | None = None) -> dict[str, Any]:
     )
     trained = train(config, overwrite=True)
     unseen = HumanRatings(str(sdist), split="test")
-    evaluation = evaluate(RewardModel.load(trained.model_dir), list(unseen), gaps=GAPS)
-    evaluation.save(output / "held-out", {"model": str(trained.model_dir)})
+    evaluation = evaluate(RewardModel.load(trained.model_dir), list(unseen), gaps=GAPS, progress=True)
+    save_report(evaluation, output / "held-out", {"model": str(trained.model_dir)})
     ceiling = human_ratings.human_ceiling(unseen.texts)
     report = {
         "by_gap": {str(gap): found.to_dict() for gap, found in evaluation.metrics.by_gap.items()},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from basereward import Comparison
 from basereward.evaluation import Score
+from basereward.evaluation.benchmarks.report import save_run
 from basereward.evaluation.benchmarks.run import run_benchmark
 from basereward.scoring.baselines import judge_of
 
@@ -24,14 +25,14 @@ class Coins:
 
 def test_a_benchmark_that_is_no_subclass_of_ours_has_a_whole_report(tmp_path: Path) -> None:
     models = {"a/b": judge_of("longest"), "a_b": judge_of("shortest")}
-    run = run_benchmark(Coins(), models, name="coins", data="none", progress=False)
+    run = run_benchmark(Coins(), models, name="coins", data="none")
     assert [entry.scores["heads"].value for entry in run.entries] == [1, 0]
     assert run.notes == [
         "Ties: as the benchmark has it.",
         "a/b: 0 of 2 pairs have equal rewards.",
         "a_b: 0 of 2 pairs have equal rewards.",
     ]
-    run.save(tmp_path)
+    save_run(run, tmp_path)
     # The names of both models would make one directory.
     assert {path.parent.name for path in tmp_path.glob("*/rewards.jsonl")} == {"a_b", "a_b-2"}
     lines = (tmp_path / "report.md").read_text().splitlines()

@@ -1,0 +1,80 @@
+"""Run files: read from TOML and written to it, with every mistake named by file, table and key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from basereward.config.conversion import ValidationError, from_table
+from basereward.config.overrides import deep_merge, set_value
+from basereward.config.run import RunConfig
+from basereward.config.toml import dumps
+from basereward.errors import ConfigError
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file.
+
+    Args:
+        path: The TOML file.
+        overrides: Settings `KEY=VALUE` that replace the file's, such as `train.lr=1e-5` or
+            `data.train.0.path=a.jsonl`. A value is TOML; a bare word that is no TOML is a string.
+
+    Raises:
+        ConfigError: Naming file, table and key, or the override.
+    """
+    table = run_table(path)
+    places = {}
+    for override in overrides:
+        places[set_value(table, override)] = f"--set {override}"
+    try:
+        run: RunConfig = from_table(RunConfig, table)
+    except ValidationError as error:
+        place = next((text for keys, text in places.items() if error.path[: len(keys)] == keys), path)
+        raise ConfigError(f"{place}: {error}") from error
+    return run
+
+
+def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the tables of a run file, put into those of the one that its key `base` names, if it has that.
+
+    A component that is named anew takes the other's place with all its options; so does a list.
+
+    Args:
+        path: The TOML file; its `base` is a path from there.
+        changed_by: The files of which it is the base.
+
+    Raises:
+        ConfigError: When a file can't be read, or is its own base.
+    """
+    table = read_toml(path)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
+    changed_by += (Path(path).resolve(),)
+    if Path(path).parent.joinpath(base).resolve() in changed_by:
+        raise ConfigError(f"{path}: base = {base!r} leads back to a file that it is the base of")
+    return deep_merge(run_table(Path(path).parent / base, changed_by=changed_by), table)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        ConfigError: When it can't be read, or is none.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+
+
+def to_toml(run: RunConfig) -> str:
+    """Return a run as TOML that `load_run` reads back as the same run, defaults included."""
+    return dumps(run)

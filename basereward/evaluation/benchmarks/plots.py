@@ -1,0 +1,49 @@
+"""The plot of a benchmark run: each model's scores with their intervals, beside the baselines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from basereward.reporting.plots import COLOURS, figure_of, save_figure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from basereward.evaluation.benchmarks.run import BenchmarkRun
+
+MAX_SCORES = 30
+
+
+def save_scores(run: BenchmarkRun, path: Path) -> None:
+    """Draw each model's scores with their intervals, beside those of the two baselines."""
+    names = [name for name in run.metrics if run.of_metric(name)[0].kind != "variant"][:MAX_SCORES]
+    step = 1 / (len(run.entries) + 1)
+    figure, axes = figure_of(
+        run.title, "bars: 95 % interval", width=9.0, height=1.5 + 0.34 * len(names) * (1 + step)
+    )
+    for number, entry in enumerate(run.entries):
+        scores = [entry.scores[name] for name in names]
+        places = [place + step * (number - (len(run.entries) - 1) / 2) for place in range(len(names))]
+        colour = COLOURS[number % len(COLOURS)]
+        axes.hlines(
+            places,
+            [100 * score.low for score in scores],
+            [100 * score.high for score in scores],
+            color=colour,
+            linewidth=3,
+            alpha=0.4,
+        )
+        axes.plot([100 * score.value for score in scores], places, "o", color=colour, label=entry.model)
+    first = [run.of_metric(name)[0] for name in names]
+    for label, marker, attribute in (("longer wins", "|", "longest"), ("blind", "x", "chance")):
+        known = [(getattr(score, attribute), place) for place, score in enumerate(first)]
+        known = [(100 * value, place) for value, place in known if value is not None]
+        if known:
+            style = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 8, "zorder": 3}
+            axes.plot(*zip(*known, strict=True), label=label, **style)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("percent")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=9)
+    save_figure(figure, path)

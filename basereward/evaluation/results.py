@@ -1,0 +1,116 @@
+"""The records of an evaluation: rewards of each comparison, wrongly ordered comparisons, and the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from basereward.comparison import Comparison
+    from basereward.errors import DataError
+    from basereward.evaluation.metrics import Metrics
+    from basereward.evaluation.scored_pairs import ScoredPairs
+    from basereward.stats.interval import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The rewards of one comparison, with its ranks.
+
+    Attributes:
+        id: The comparison's id.
+        source: The data set's name.
+        number: The comparison's place in the data, counted from 0.
+        group: `group` of the comparison's `meta`: comparisons of one group are not independent; "" if none.
+        rewards: [N] one a response.
+        ranks: [N] the known order, smaller is better.
+        margin: The smallest margin among its pairs, negative where one is wrong; None if all are ties.
+    """
+
+    id: str
+    source: str
+    number: int
+    group: str
+    rewards: tuple[float, ...]
+    ranks: tuple[float, ...]
+    margin: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the line of `rewards.jsonl`."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "number": self.number,
+            "group": self.group,
+            "rewards": list(self.rewards),
+            "ranks": list(self.ranks),
+            "margin": self.margin,
+        }
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A comparison that the model orders wrongly."""
+
+    comparison: Comparison
+    result: Result
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of a model on comparisons, with the rewards that they are computed from.
+
+    Attributes:
+        metrics: Accuracy, calibration and length bias.
+        pairs: The columns that they were computed from.
+        results: The rewards of each comparison, in order.
+        rejected: Rows that could not be used, each with file, line and reason as far as they are known.
+        wrong: The comparisons with the most negative margins, the worst first.
+        num_comparisons: How many comparisons there were, those included that could not be scored.
+        seconds: How long the scoring took.
+        statistics: Counts that the model kept, such as of verdicts that could not be read.
+        members: Of an ensemble, the evaluation of each member whose rewards have pairs.
+        disagreement: Of an ensemble, how far its members are apart: the mean over responses of
+            `EnsembleRewards.disagreement`; None where no two members were asked.
+    """
+
+    metrics: Metrics
+    pairs: ScoredPairs
+    results: Sequence[Result]
+    rejected: Sequence[DataError]
+    wrong: Sequence[Wrong]
+    num_comparisons: int
+    seconds: float
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    members: Mapping[str, Evaluation] = field(default_factory=dict)
+    disagreement: float | None = None
+
+    @property
+    def accuracy(self) -> Interval:
+        """Pair accuracy with its 95 % interval."""
+        return self.metrics.accuracy
+
+    @property
+    def rewards(self) -> list[tuple[float, ...] | None]:
+        """The rewards of every comparison in order, None for one that could not be scored."""
+        rewards: list[tuple[float, ...] | None] = [None] * self.num_comparisons
+        for result in self.results:
+            rewards[result.number] = result.rewards
+        return rewards
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers for a JSON report."""
+        return {
+            **self.metrics.to_dict(),
+            "num_rejected": len(self.rejected),
+            "seconds": round(self.seconds, 3),
+            **({"statistics": dict(self.statistics)} if self.statistics else {}),
+            **({"disagreement": self.disagreement} if self.disagreement is not None else {}),
+            **(
+                {"members": {name: member.to_dict() for name, member in self.members.items()}}
+                if self.members
+                else {}
+            ),
+        }
