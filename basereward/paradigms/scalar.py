@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ class Prepared:
     ends: Ends | None = None
 
 
+REPLACED = {"shares_backbone": {"hidden_states", "score_of"}}
+"""Capabilities of `Scalar`, and the methods that they rest on."""
+
+
 class Scalar(Paradigm):
     """Backbone, head, and a loss on the head's rewards.
 
@@ -38,7 +43,19 @@ class Scalar(Paradigm):
             same either way; False costs more and is there to be compared with.
         prune_last_layer: Whether the decoder's last layer is computed only where the head reads it, if the
             head says where. The rewards are the same either way.
+
+    A subclass that makes rewards in its own way says itself whether its models may share a backbone's hidden
+    states (`shares_backbone`).
     """
+
+    shares_backbone = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Share nothing that a subclass replaces, unless it says that it may be shared."""
+        super().__init_subclass__(**options)
+        for capability, methods in REPLACED.items():
+            if capability not in vars(cls) and not methods.isdisjoint(vars(cls)):
+                setattr(cls, capability, False)
 
     def __init__(
         self,
