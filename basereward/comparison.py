@@ -144,7 +144,7 @@ class Comparison:
         # Videos first, so that images without placeholders come before them.
         messages = _place(_messages(prompt), [Video(video) for video in videos], VIDEO_PLACEHOLDER, "video")
         messages = _place(messages, [Image(image) for image in images], PLACEHOLDER, "image")
-        values = {
+        values: dict[str, Any] = {
             "prompt": tuple(messages),
             "responses": responses,
             "images": tuple(image for message in messages for image in message.images),
@@ -183,24 +183,34 @@ class Comparison:
 
     def without_images(self) -> Comparison:
         """Return the same comparison without images and videos: the control that shows their worth."""
-        return self._again([Message(message.role, (message.text,)) for message in self.prompt], self.meta)
+        return self.replace(prompt=[Message(message.role, (message.text,)) for message in self.prompt])
 
     def with_meta(self, **entries: Any) -> Comparison:
         """Return the same comparison with these entries in its meta."""
-        return self._again(self.prompt, {**self.meta, **entries})
+        return self.replace(meta={**self.meta, **entries})
 
-    def _again(self, prompt: Iterable[Message], meta: Mapping[str, Any]) -> Comparison:
-        return Comparison(
-            prompt,
-            self.responses,
-            ranks=self.ranks,
-            ratings=self.ratings,
-            weight=self.weight,
-            id=self.id,
-            source=self.source,
-            meta=meta,
-            place=self.place,
-        )
+    def replace(self, **changes: Any) -> Comparison:
+        """Return a comparison with some of the constructor's arguments changed.
+
+        The images and videos are those of the prompt's messages; others come with another `prompt`.
+
+        Raises:
+            DataError: As the constructor, such as for ranks of another number of responses.
+        """
+        values: dict[str, Any] = {
+            "prompt": self.prompt,
+            "responses": self.responses,
+            "ranks": self.ranks,
+            "ratings": self.ratings,
+            "weight": self.weight,
+            "id": self.id,
+            "source": self.source,
+            "meta": self.meta,
+            "place": self.place,
+        }
+        if unknown := changes.keys() - values:
+            raise TypeError(f"replace() has no argument {min(unknown)!r}; arguments: {', '.join(values)}")
+        return Comparison(**values | changes)
 
     @property
     def label(self) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from basereward.backbones.base import Limit
+    from basereward.backbones.base import TokenLimit
     from basereward.backbones.feature_cache import FeatureCache
     from basereward.backbones.lm_head import LanguageHead
     from basereward.comparison import Comparison
@@ -63,7 +63,7 @@ class Backbone(Module):
     """Responses cut short so far, each time they were encoded."""
     always_runs_vision: bool = False
     """Whether a batch without images runs the vision tower too, for processes that train together."""
-    limit: Limit | None = None
+    limit: TokenLimit | None = None
     """The longest comparison; None for no limit."""
     tokenizer: Any = None
     """The transformers tokenizer; None where the backbone reads text without one."""

@@ -22,7 +22,7 @@ import torch
 from sharing import Case, in_turns, save_model, trees
 from torch import Tensor
 
-from basereward.backbones.generation import write
+from basereward.backbones.generation import generate
 from basereward.backbones.lm_head import LanguageHead
 from basereward.backbones.qwen_vl import QwenVL
 from basereward.forest import Tree
@@ -54,16 +54,16 @@ def generator(directory: Path) -> tuple[Any, QwenVL, LanguageHead]:
 def ways(
     whole: Any, backbone: QwenVL, head: LanguageHead, tree: Tree, num_tokens: int
 ) -> dict[str, Callable[[], list[list[int]]]]:
-    """Return the three ways of writing `num_tokens` after each response of a tree."""
+    """Return the three ways of generating `num_tokens` after each response of a tree."""
     banned = [[number] for number in backbone.control_ids()]
 
     def ours(asked: Tree) -> list[list[int]]:
-        written = write(backbone, head, asked, max_tokens=num_tokens, end=NO_END)
-        return [each.ids for each in written]
+        generated = generate(backbone, head, asked, max_tokens=num_tokens, stop_ids=NO_END)
+        return [each.ids for each in generated]
 
     def theirs(asked: Tree) -> list[int]:
         ids = torch.tensor([[*asked.prompt, *asked.responses[0]]])
-        written: Tensor = whole.generate(
+        generated: Tensor = whole.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             mm_token_type_ids=(ids == 3).long(),
@@ -75,7 +75,7 @@ def ways(
             eos_token_id=None,
             pad_token_id=0,
         )
-        return written[0, ids.shape[1] :].tolist()
+        return generated[0, ids.shape[1] :].tolist()
 
     return {
         "shared": lambda: ours(tree),

@@ -74,7 +74,7 @@ class Good:
 
 
 def good_requests(model: RewardModel) -> list[Good]:
-    """Return requests of several dialects and sizes with their rewards."""
+    """Return requests of several APIs and sizes with their rewards."""
     chance = random.Random(0)
 
     def text(length: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basereward.comparison import Comparison, Message, Pair
+from basereward.comparison import Comparison, Message, Pair, Place
 from basereward.errors import DataError
 from basereward.media import Image, Video
 
@@ -168,6 +168,34 @@ def test_without_images_leaves_the_text() -> None:
     assert control.images == ()
     assert control.prompt[0].text == "A  here"
     assert control.ranks == (0, 1)
+
+
+def test_replace_keeps_what_is_not_changed() -> None:
+    place = Place("rows.jsonl", 7)
+    comparison = Comparison(
+        "A <image> here",
+        ["a", "b"],
+        images=[PNG],
+        ratings=[1, 2],
+        weight=0.5,
+        id="1",
+        source="s",
+        place=place,
+    )
+    assert comparison.replace() == comparison
+    assert comparison.replace(meta={"k": 1}).meta == {"k": 1}
+    changed = comparison.replace(responses=["c"], ranks=None, ratings=None)
+    assert (changed.prompt, changed.images) == (comparison.prompt, comparison.images)
+    assert (changed.responses, changed.ranks, changed.weight) == (("c",), None, 0.5)
+    assert (changed.id, changed.source, changed.place) == ("1", "s", place)
+
+
+def test_replace_refuses_what_contradicts_the_rest_or_lies_in_the_prompt() -> None:
+    comparison = Comparison("What?", ["a", "b"], ranks=[0, 1])
+    with pytest.raises(DataError, match="ranks"):
+        comparison.replace(responses=["a", "b", "c"])
+    with pytest.raises(TypeError, match=r"no argument 'images'; arguments: prompt, responses"):
+        comparison.replace(images=[PNG])
 
 
 def test_an_error_takes_its_place_from_whoever_knows_it() -> None:

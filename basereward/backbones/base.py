@@ -1,4 +1,4 @@
-"""What every backbone is: comparisons to trees, trees to a forest, a forest to hidden states."""
+"""The base of backbones: comparisons to trees, trees to a forest, a forest to hidden states."""
 
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         pad: The token id that fills rows.
         shares: Whether responses may share their prompt's computation; False where the model's attention
             can't follow a forest's rule, and each response then gets a row of its own.
-        unsaved_options: Options of the model in memory alone, such as a quantization: what `save` writes is
-            to be read without them.
-        num_truncated: Responses cut short so far, each time they were encoded; for whoever runs it to report.
-        always_runs_vision: Whether a batch without images sends an image of nothing through what reads
-            images, so that processes that train together compute the same in the same order.
+        template_digest: SHA-256 of the chat template; empty where there is none.
+        unsaved_options: Options of the model in memory alone, such as a quantization; a saved model is loaded
+            without them.
+        num_truncated: Responses cut short so far, counted each time they were encoded.
+        always_runs_vision: Whether a batch without images sends a blank image through the vision tower and
+            the projector, so that processes that train together compute the same in the same order.
+        tokenizer: The tokenizer of transformers; None for backbones without one.
+        limit: The longest prompt and response; None for backbones without a limit.
+        packs: Whether the trees of a batch may lie in one row, without padding.
+        supports_kv_cache: Whether `forward` fills and reads a forest's KV cache, where it has one.
     """
 
     @abc.abstractmethod
@@ -49,20 +54,20 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
-        """Return what can be frozen or given a learning rate: `vision`, `projector`, `language`."""
+        """Return the parts that can be frozen or given a learning rate: `vision`, `projector`, `language`."""
 
     def fingerprint(self) -> str:
         """Return a digest of all besides weights that decides a comparison's hidden states, such as the
-        tokenizer and the bounds of images; empty where it isn't known, and then none are kept in caches.
+        tokenizer and the bounds of images; empty where it isn't known, and then none are cached.
         """
         return ""
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep what frozen weights make of an image alone.
+        """Cache the features of images that frozen weights compute.
 
         Args:
-            cache: Where.
-            precision: What `forward` runs in, as `precision_of` has it.
+            cache: The cache.
+            precision: The precision that `forward` runs in, as `precision_of` returns it.
         """
 
     @abc.abstractmethod
@@ -75,35 +80,24 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         These are the elements of the outermost `nn.ModuleList`s whose modules are of one class. None is
         within another, and they stand in the order of registration, which is that of the forward pass.
         """
-        found: list[nn.Module] = []
+        blocks: list[nn.Module] = []
 
         def visit(module: nn.Module) -> None:
             for child in module.children():
                 if isinstance(child, nn.ModuleList) and len(set(map(type, child))) == 1:
-                    found.extend(child)
+                    blocks.extend(child)
                 else:
                     visit(child)
 
         visit(self)
-        return found
+        return blocks
 
     def ahead(self) -> list[nn.Module]:
         """Return the modules that `encode` runs, in workers' threads; they are frozen and never sharded."""
         return []
 
-    @property
-    def packs(self) -> bool:
-        """Whether the trees of a batch may lie in one row, in which no place is left to padding."""
-        decoder = getattr(self, "decoder", None)
-        return bool(getattr(decoder, "packs", False))
-
-    @property
-    def supports_kv_cache(self) -> bool:
-        """Whether `forward` fills and reads a forest's KV cache, where it has one."""
-        return self.packs
-
     def language_head(self) -> LanguageHead:
-        """Return what makes logits of hidden states, for paradigms that read or write text.
+        """Return the language-model head, for paradigms that read or write text.
 
         Raises:
             ConfigError: When the backbone has none.
@@ -115,10 +109,8 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         )
 
     def control_ids(self) -> list[int]:
-        """Return the tokens that are no text, such as the ends of turns and what stands for images."""
-        tokenizer = getattr(self, "tokenizer", None)
-        known = {} if tokenizer is None else tokenizer.added_tokens_decoder
-        return sorted(number for number, token in known.items() if token.special)
+        """Return the tokens that are no text, such as the ends of turns and image tokens."""
+        return []
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out.
@@ -126,17 +118,14 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         Raises:
             ConfigError: When the backbone writes no text.
         """
-        tokenizer = getattr(self, "tokenizer", None)
-        if tokenizer is None:
-            raise ConfigError(f"backbone {type(self).__name__} writes no text")
-        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+        raise ConfigError(f"backbone {type(self).__name__} writes no text")
 
     def truncate(self, num_layers: int) -> None:
         """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
         raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")
 
     def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
-        """Pack trees into a forest on the CPU."""
+        """Pack trees into a forest on the CPU; see `basereward.forest.pack`."""
         return pack(trees, pad=self.pad, shared=shared and self.shares, row_tokens=row_tokens)
 
     def forest(self, comparisons: Sequence[Comparison], *, shared: bool = True) -> Forest:
@@ -144,8 +133,13 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         return self.pack([self.encode(comparison) for comparison in comparisons], shared=shared)
 
 
-class Limit:
-    """The longest that a prompt and one of its responses may be together, and what happens to longer ones."""
+class TokenLimit:
+    """The most tokens of a prompt and one of its responses together, and whether longer responses are cut.
+
+    Args:
+        max_tokens: The most tokens; None for no limit.
+        on_long: Whether a longer response is refused or cut before its end token.
+    """
 
     def __init__(self, max_tokens: int | None, on_long: Literal["refuse", "truncate"]) -> None:
         if max_tokens is not None and max_tokens < 1:
@@ -154,22 +148,26 @@ class Limit:
         self.on_long = on_long
 
     def fit(self, prompt: list[int], responses: list[list[int]]) -> tuple[list[list[int]], int]:
-        """Return the responses, cut before their end token if that was asked for, and how many were cut.
+        """Return the responses, cut where they are too long and may be, and the number of those cut.
 
         Raises:
-            TooLongError: When one is too long and cutting was not asked for or leaves nothing of it.
+            TooLongError: When one is too long and may not be cut, or nothing would be left of it.
         """
         if self.max_tokens is None or len(prompt) + max(map(len, responses)) <= self.max_tokens:
             return responses, 0
-        room = self.max_tokens - len(prompt)
+        max_response = self.max_tokens - len(prompt)
         fitted = []
         for number, response in enumerate(responses):
-            if len(response) <= room:
+            if len(response) <= max_response:
                 fitted.append(response)
-            elif self.on_long == "truncate" and room >= 2:
-                fitted.append([*response[: room - 1], response[-1]])
+            elif self.on_long == "truncate" and max_response >= 2:
+                fitted.append([*response[: max_response - 1], response[-1]])
             else:
-                hint = "the prompt leaves no room" if room < 2 else 'on_long = "truncate" cuts the response'
+                hint = (
+                    "the prompt leaves no room"
+                    if max_response < 2
+                    else 'on_long = "truncate" cuts the response'
+                )
                 raise TooLongError(
                     f"prompt and response are {len(prompt)} + {len(response)} tokens; "
                     f"max_tokens is {self.max_tokens} ({hint})",

@@ -1,7 +1,7 @@
 """Chat templates in tokens, built so that no text of a user or a model can act as a control token.
 
-The template is rendered with a stand-in for each piece of content and cut at the stand-ins. Only the
-template's own pieces are read with control tokens; content is encoded as plain text, and a literal
+The template is rendered with a placeholder for each part of the content and split at the placeholders. Only
+the template's own text is tokenized with control tokens; content is encoded as plain text, and a literal
 `<|im_end|>` in it stays text.
 """
 
@@ -19,15 +19,15 @@ from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
 
-STAND_IN = "\ue000{}\ue001"
-"""Marks where content goes; private-use characters that no template writes."""
+PLACEHOLDER = "\ue000{}\ue001"
+"""Marks the place of content; private-use characters that no template writes."""
 
 KEEPS_TAIL = "{#- basereward: rewards are read after all that follows a response -#}"
-"""In a chat template, says that the white space after the end of a turn is read, too: models of other tools
-learnt to give their rewards there."""
+"""In a chat template, a note that the white space after the end of a turn is read, too: models of other tools
+were trained to give their rewards there."""
 
-MAX_KNOWN = 1024
-"""How many shapes of prompts, and texts of the template, are remembered."""
+MAX_CACHED = 1024
+"""The number of shapes of prompts, and of texts of the template, that are cached."""
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].title() }}: {{ message['content'] }}\n\n{% endfor %}"
@@ -40,22 +40,22 @@ class Chat:
 
     Args:
         tokenizer: A transformers tokenizer.
-        marks: What the template writes where an `Image` or a `Video` goes. It is then given messages in
-            parts, and it says where among the texts of a message images stand. None gives it texts alone,
-            and images stand where the message has them.
+        marks: The template's text in the place of an `Image` or a `Video`. It is then given messages in
+            parts, and decides the places of images among the texts of a message. None gives it texts alone,
+            and images stay in their places in the message.
     """
 
     def __init__(self, tokenizer: Any, marks: Mapping[type, str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.marks = marks
-        places = [STAND_IN.format("[0-9]+"), *map(re.escape, (marks or {}).values())]
+        places = [PLACEHOLDER.format("[0-9]+"), *map(re.escape, (marks or {}).values())]
         self._places = re.compile(f"({'|'.join(places)})")
         self.template: str = tokenizer.chat_template or PLAIN_TEMPLATE
         special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
         literals = sorted({str(token) for token in special if str(token)}, key=len, reverse=True)
         self._literal = re.compile("|".join(re.escape(literal) for literal in literals)) if literals else None
-        self._known_pieces: dict[Any, tuple[list[str], list[int]]] = {}
-        self._known_ids: dict[str, list[int]] = {}
+        self._cached_renderings: dict[Any, tuple[list[str], list[int]]] = {}
+        self._cached_ids: dict[str, list[int]] = {}
         self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
     @cached_property
@@ -66,7 +66,7 @@ class Chat:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the template, which scores depend on as much as on weights."""
+        """SHA-256 of the template, on which scores depend as much as on weights."""
         return hashlib.sha256(self.template.encode()).hexdigest()
 
     @cached_property
@@ -89,8 +89,8 @@ class Chat:
         Args:
             prompt: The messages before the response.
             responses: The texts that continue them.
-            images: The token ids that stand for each image of the prompt, or a text that is read with the
-                template's own around it, control tokens and all; None for models that read none.
+            images: The token ids of each image of the prompt, or a text that is tokenized together with the
+                template's text around it, with control tokens; None for models that read none.
             videos: Likewise of each video.
 
         Raises:
@@ -104,24 +104,24 @@ class Chat:
             raise DataError("the model reads text only; take the images out of the row", field="images")
         pieces, order = self._render(prompt)
         ids: list[int] = []
-        own = ""  # text of the template that is not encoded yet
+        unencoded = ""  # text of the template
         waiting = {Image: iter(images or ()), Video: iter(videos or ())}
         for piece, number in zip(pieces[:-1], order, strict=True):
-            own += piece
+            unencoded += piece
             if number == len(contents):
                 break
             content = contents[number]
             if isinstance(content, str):
-                ids += self._template_ids(own) + self.text_ids(content, "prompt")
-                own = ""
+                ids += self._template_ids(unencoded) + self.text_ids(content, "prompt")
+                unencoded = ""
                 continue
-            found = next(waiting[_kind(content)])
-            if isinstance(found, str):
-                own += found
+            replacement = next(waiting[_kind(content)])
+            if isinstance(replacement, str):
+                unencoded += replacement
             else:
-                ids += self._template_ids(own) + found
-                own = ""
-        ids += self._template_ids(own)
+                ids += self._template_ids(unencoded) + replacement
+                unencoded = ""
+        ids += self._template_ids(unencoded)
         tail = pieces[-1] if KEEPS_TAIL in self.template else pieces[-1].rstrip()
         end = self._template_ids(tail) or [self.tokenizer.eos_token_id]
         return ids, [
@@ -131,9 +131,9 @@ class Chat:
     def text_ids(self, text: str, field: str) -> list[int]:
         """Encode content; literals of control tokens come out as ordinary text."""
         pieces = [text]
-        if self._literal is not None and (found := list(self._literal.finditer(text))):
+        if self._literal is not None and (matches := list(self._literal.finditer(text))):
             # A literal is cut after its first character, which leaves two texts that match no control token.
-            cuts = [0, *(match.start() + 1 for match in found), len(text)]
+            cuts = [0, *(match.start() + 1 for match in matches), len(text)]
             pieces = [text[start:stop] for start, stop in pairwise(cuts)]
         try:
             ids = [number for piece in pieces for number in self._ids(piece)]
@@ -152,24 +152,24 @@ class Chat:
     def _template_ids(self, text: str) -> list[int]:
         if not text:
             return []
-        ids = self._known_ids.get(text)
+        ids = self._cached_ids.get(text)
         if ids is None:
             ids = self._ids(text)
-            _keep(self._known_ids, text, ids)
+            _cache(self._cached_ids, text, ids)
         return ids
 
     def _render(self, prompt: Sequence[Message]) -> tuple[list[str], list[int]]:
-        """Return the template's text between the pieces of content, and which content follows each of them.
+        """Return the template's texts between the parts of content, and the number of the part after each.
 
-        The last one is the response, which another text follows. The template sees roles, kinds and stand-ins
-        only, so prompts that are alike in these share the work.
+        The last part is the response, followed by another text. The template sees only roles, kinds and
+        placeholders, so prompts that are alike in these share the rendering.
         """
         shape = tuple((message.role, *map(_kind, message.content)) for message in prompt)
-        found = self._known_pieces.get(shape)
-        if found is None:
-            found = self._rendered(prompt)
-            _keep(self._known_pieces, shape, found)
-        return found
+        rendering = self._cached_renderings.get(shape)
+        if rendering is None:
+            rendering = self._rendered(prompt)
+            _cache(self._cached_renderings, shape, rendering)
+        return rendering
 
     def _rendered(self, prompt: Sequence[Message]) -> tuple[list[str], list[int]]:
         from jinja2.exceptions import TemplateError
@@ -208,19 +208,19 @@ class Chat:
         return self.marks is not None and kind is not str
 
     def _content(self, numbers: Sequence[int], kinds: Sequence[type]) -> Any:
-        """Return contents as the template gets them."""
+        """Return contents in the form that the template is given."""
         if self.marks is None:
-            return "".join(STAND_IN.format(number) for number in numbers)
+            return "".join(PLACEHOLDER.format(number) for number in numbers)
         names = {Image: "image", Video: "video"}
         return [
             {"type": names[kinds[number]]}
             if self._is_marked(kinds[number])
-            else {"type": "text", "text": STAND_IN.format(number)}
+            else {"type": "text", "text": PLACEHOLDER.format(number)}
             for number in numbers
         ]
 
     def _order(self, places: Sequence[str], kinds: Sequence[type]) -> list[int]:
-        """Return the contents in the order of what stands for them; a mark without a content is -1."""
+        """Return the numbers of the contents in the order of their places; a mark without a content is -1."""
         marked = {
             mark: iter([number for number, of in enumerate(kinds) if of is kind])
             for kind, mark in (self.marks or {}).items()
@@ -232,8 +232,8 @@ def _kind(content: object) -> type:
     return next(kind for kind in (Image, Video, str) if isinstance(content, kind))
 
 
-def _keep(known: dict[Any, Any], key: object, value: object) -> None:
-    """Remember a value, and forget all others before they are too many."""
-    if len(known) >= MAX_KNOWN:
-        known.clear()
-    known[key] = value
+def _cache(entries: dict[Any, Any], key: object, value: object) -> None:
+    """Add a value, and drop all others before they are too many."""
+    if len(entries) >= MAX_CACHED:
+        entries.clear()
+    entries[key] = value

@@ -1,19 +1,17 @@
-"""What frozen weights make of an input, kept in a directory for every later epoch and run.
+"""A cache on disk of the features that frozen weights compute, for every later epoch and run.
 
-An entry's key is a digest of everything that decides it, so an entry is never out of date: what has changed
-has another key.
+An entry's key is a digest of all inputs, weights and settings that it depends on, so an entry is never out of
+date: after a change the key is another.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,26 +23,26 @@ from torch import Tensor, nn
 
 from basereward._version import __version__
 from basereward.errors import ConfigError
+from basereward.storage.atomic import file_digest, remove_abandoned, write_bytes
 
 SUFFIX = ".safetensors"
 SHARD_BYTES = 64 * 2**20
 SECONDS_BETWEEN_SHARDS = 300.0
-HOUR = 3600.0
 
 
 class CacheWarning(UserWarning):
-    """Something is wrong with a cache, which costs time but changes no result."""
+    """A fault of a cache, which costs time but changes no result."""
 
 
 class FeatureCache:
     """A directory of tensors, which several processes may read and write at once.
 
-    Entries wait in memory until there are enough for a file, or until `flush`: a kill loses those that wait.
-    Each file is written aside, and then named by the SHA-256 of its content. One whose content has another is
+    Entries are buffered in memory until there are enough for a file, or until `flush`; a kill loses them.
+    Each file is written aside, and then named by the SHA-256 of its content. A file with another digest is
     removed when it is first read, with a warning.
 
     Args:
-        directory: Where the files are; made if it isn't there.
+        directory: Holds the files; made if it isn't there.
         shard_bytes: Bytes of entries after which a file is written.
 
     Raises:
@@ -58,17 +56,17 @@ class FeatureCache:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cache: {directory} can't be made: {error.strerror}") from error
-        self._remove_unfinished()
+        remove_abandoned(self.directory / f"*{SUFFIX}")
         self._lock = threading.Lock()
-        self._waiting: dict[str, dict[str, Tensor]] = {}
-        self._waiting_bytes = 0
+        self._buffer: dict[str, dict[str, Tensor]] = {}
+        self._buffered_bytes = 0
         self._since = time.monotonic()
-        # Of each entry that is in a file: which, and the names of its tensors.
+        # The file of each stored entry, and the names of its tensors.
         self._places: dict[str, tuple[Path, list[str]]] = {}
-        self._known: set[Path] = set()
+        self._files: set[Path] = set()
         self._opened: dict[Path, Any] = {}
         self._is_full = False
-        self._look()
+        self._scan()
 
     def __enter__(self) -> FeatureCache:
         return self
@@ -79,8 +77,8 @@ class FeatureCache:
     def get(self, key: str) -> dict[str, Tensor] | None:
         """Return an entry's tensors, which must not be written into, or None where there is no such entry."""
         with self._lock:
-            if key in self._waiting:
-                return dict(self._waiting[key])
+            if key in self._buffer:
+                return dict(self._buffer[key])
             if key in self._places:
                 path, names = self._places[key]
                 opened = self._open(path)
@@ -89,60 +87,48 @@ class FeatureCache:
             return None
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep an entry; one that is there already stays."""
+        """Add an entry; an existing one stays."""
         with self._lock:
-            if key in self._waiting or key in self._places or self._is_full:
+            if key in self._buffer or key in self._places or self._is_full:
                 return
             entry = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-            self._waiting[key] = entry
-            self._waiting_bytes += sum(value.nbytes for value in entry.values())
+            self._buffer[key] = entry
+            self._buffered_bytes += sum(value.nbytes for value in entry.values())
             is_late = time.monotonic() - self._since > SECONDS_BETWEEN_SHARDS
-            if self._waiting_bytes >= self.shard_bytes or is_late:
+            if self._buffered_bytes >= self.shard_bytes or is_late:
                 self._write()
 
     def flush(self) -> None:
-        """Write the entries that wait."""
+        """Write the buffered entries to a file."""
         with self._lock:
             self._write()
 
     def __len__(self) -> int:
-        """Return how many entries are known of: own ones, and those that others had written before."""
-        return len(self._places) + len(self._waiting)
+        """Return the number of entries: those of this process, and those that it has found in files."""
+        return len(self._places) + len(self._buffer)
 
     def _write(self) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+        buffer, self._buffer, self._buffered_bytes = self._buffer, {}, 0
         self._since = time.monotonic()
-        if not waiting:
+        if not buffer:
             return
-        tensors = {f"{key}.{name}": value for key, entry in waiting.items() for name, value in entry.items()}
-        content = save(tensors, {"entries": json.dumps({key: list(entry) for key, entry in waiting.items()})})
+        tensors = {f"{key}.{name}": value for key, entry in buffer.items() for name, value in entry.items()}
+        content = save(tensors, {"entries": json.dumps({key: list(entry) for key, entry in buffer.items()})})
         path = self.directory / (hashlib.sha256(content).hexdigest() + SUFFIX)
-        aside = self.directory / f".{path.name}.{os.getpid()}"
         try:
-            with aside.open("wb") as file:
-                file.write(content)
-                os.fsync(file.fileno())
-            aside.replace(path)
+            write_bytes(path, content, is_shared=True)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             self._is_full = True
             text = f"{self.directory}: can't be written to, so nothing more is kept: {error.strerror}"
             warnings.warn(text, CacheWarning, stacklevel=4)
             return
-        self._look()
+        self._scan()
 
-    def _remove_unfinished(self) -> None:
-        """Remove what processes killed long ago were writing."""
-        for aside in self.directory.glob(f".*{SUFFIX}.*"):
-            with suppress(OSError):
-                if time.time() - aside.stat().st_mtime > HOUR:
-                    aside.unlink()
-
-    def _look(self) -> None:
-        """Learn what is in files that are new."""
+    def _scan(self) -> None:
+        """Read the entries' names in files that are new."""
         for path in sorted(self.directory.glob(f"*{SUFFIX}")):
-            if path not in self._known:
-                self._known.add(path)
+            if path not in self._files:
+                self._files.add(path)
                 try:
                     with safe_open(path, framework="pt") as file:
                         entries = json.loads(file.metadata()["entries"])
@@ -152,11 +138,10 @@ class FeatureCache:
                 self._places |= {key: (path, names) for key, names in entries.items()}
 
     def _open(self, path: Path) -> Any:
-        """Return a file, mapped into memory, or None where it is not what was written."""
+        """Return a file, mapped into memory, or None where it is damaged."""
         if path not in self._opened:
             try:
-                with path.open("rb") as file:
-                    is_whole = hashlib.file_digest(file, "sha256").hexdigest() == path.stem
+                is_whole = file_digest(path) == path.stem
                 opened = safe_open(path, framework="pt") if is_whole else None
             except (OSError, SafetensorError):
                 opened = None
@@ -168,18 +153,18 @@ class FeatureCache:
 
     def _drop(self, path: Path) -> None:
         self._places = {key: place for key, place in self._places.items() if place[0] != path}
-        self._known.discard(path)
+        self._files.discard(path)
         path.unlink(missing_ok=True)
         text = f"{path}: is not the file that was written; it is removed, and what it held is computed again"
         warnings.warn(text, CacheWarning, stacklevel=4)
 
 
 def key_of(kind: str, *parts: Any) -> str:
-    """Return the key of an entry: a digest of its kind, of what decides it, and of the code's versions.
+    """Return the key of an entry: a digest of its kind, all that it depends on, and the code's versions.
 
     Args:
-        kind: What it is.
-        parts: What decides it, as JSON has it.
+        kind: A name for the kind of entry.
+        parts: All that it depends on, for JSON.
     """
     import transformers
 
@@ -188,15 +173,15 @@ def key_of(kind: str, *parts: Any) -> str:
 
 
 class WeightsDigest:
-    """The digest of a module's weights, computed anew only when they have been written to.
+    """The digest of a module's weights, computed again only when they have been written to.
 
     Args:
-        module: Whose weights.
+        module: The module.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._look()
+        self._collect()
         self._lock = threading.Lock()
         self._versions: list[tuple[int, int]] | None = None
         self._digest = ""
@@ -205,15 +190,15 @@ class WeightsDigest:
         """Return the SHA-256 of names, types, shapes and content of all parameters and buffers."""
         with self._lock:
             if any(table != before for table, before in self._children):
-                self._look()
+                self._collect()
             tensors = chain.from_iterable(table.values() for table in self._tables)
-            versions = [(own._version, own.data_ptr()) for own in tensors if own is not None]
+            versions = [(tensor._version, tensor.data_ptr()) for tensor in tensors if tensor is not None]
             if versions != self._versions:
                 self._versions, self._digest = versions, _digest(self.module)
             return self._digest
 
-    def _look(self) -> None:
-        """Note where the tensors are; to walk down to them for each input would take longer than all else."""
+    def _collect(self) -> None:
+        """Collect the tables of tensors, since walking all modules for each input would take too long."""
         parts = list(self.module.modules())
         self._tables = [table for part in parts for table in (part._parameters, part._buffers)]
         self._children = [(part._modules, dict(part._modules)) for part in parts if part._modules]
@@ -229,6 +214,6 @@ def _digest(module: nn.Module) -> str:
 
 
 def precision_of(device: torch.device | str) -> str:
-    """Return what products are computed in here: `weights` for the weights' own type, or autocast's type."""
+    """Return the precision of products on a device: `weights` for the weights' dtype, or autocast's dtype."""
     kind = torch.device(device).type
     return str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "weights"

@@ -1,4 +1,4 @@
-"""Writing on from the ends of a forest's responses, with the prompt encoded once for all of them.
+"""Decoding: continue the responses of a tree token by token, with its prompt encoded once for all of them.
 
 Shapes: N texts, D width, A position axes, V tokens of the vocabulary.
 """
@@ -19,12 +19,12 @@ from basereward.protocols import Backbone
 
 
 @dataclass(frozen=True)
-class Written:
-    """One text that was written.
+class Generation:
+    """The continuation of one response.
 
     Args:
-        ids: Its tokens, without those that end it.
-        is_finished: Whether the model ended it; else it is cut at the longest that was allowed.
+        ids: Its tokens, without the stop tokens.
+        is_finished: Whether the model ended it; else it is cut at `max_tokens`.
     """
 
     ids: list[int]
@@ -33,11 +33,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; each text's draws depend on the seed and its own beginning alone.
+    """Sampling with a temperature; each text's random numbers depend on the seed and its own beginning alone.
 
     Args:
-        temperature: What logits are divided by, > 0.
-        seed: Names the draws.
+        temperature: Divides the logits; > 0.
+        seed: The seed of the random numbers.
     """
 
     temperature: float = 1.0
@@ -45,59 +45,61 @@ class Sampling:
 
 
 @torch.no_grad()
-def write(
+def generate(
     backbone: Backbone,
     head: nn.Module,
     tree: Tree,
     *,
     max_tokens: int,
-    end: Sequence[int],
+    stop_ids: Sequence[int],
     sampling: Sampling | None = None,
-) -> list[Written]:
-    """Write on from each response of a tree, whose prompt is read once.
+) -> list[Generation]:
+    """Continue each response of a tree, whose prompt is encoded once.
 
-    Of the control tokens only those that end a text are written: one that stands for an image, say, would be
-    taken for an image where the text is read again.
+    Of the control tokens only the stop tokens are generated: an image token, say, would be taken for an image
+    where the text is read again.
 
     Args:
-        backbone: Reads; in evaluation.
-        head: Makes logits [..., V] of hidden states [..., D].
-        tree: The prompt, and what each text begins with; one token or more.
-        max_tokens: The longest text, without its end.
-        end: The tokens that end a text, such as the end of a turn.
-        sampling: How tokens are drawn; None always takes the likeliest.
+        backbone: The model, in evaluation.
+        head: The language-model head, hidden states [..., D] to logits [..., V].
+        tree: The prompt, and the beginning of each text, one token or more.
+        max_tokens: The longest text, without its stop tokens.
+        stop_ids: The sequence of tokens that ends a text, such as the end of a turn.
+        sampling: None decodes greedily.
     """
-    state: _Remembered | _ReadAgain
-    state = _Remembered(backbone, tree) if backbone.supports_kv_cache else _ReadAgain(backbone, tree)
-    draws = [_generator(sampling, tree, number) for number in range(len(tree.responses))]
+    state: _Cached | _Recomputed
+    state = _Cached(backbone, tree) if backbone.supports_kv_cache else _Recomputed(backbone, tree)
+    generators = [_generator(sampling, tree, number) for number in range(len(tree.responses))]
     texts: list[list[int]] = [[] for _ in tree.responses]
     finished = [False] * len(texts)
     device = next(backbone.parameters()).device
-    banned = torch.tensor(sorted(set(backbone.control_ids()) - set(end)), dtype=torch.long, device=device)
+    banned = torch.tensor(
+        sorted(set(backbone.control_ids()) - set(stop_ids)), dtype=torch.long, device=device
+    )
     active = list(range(len(texts)))
     while active:
         logits = head(state.ends).index_fill(1, banned, float("-inf"))  # [n, V]
-        tokens = _next(logits, sampling, [draws[number] for number in active])
+        tokens = _next(logits, sampling, [generators[number] for number in active])
         for number, token in zip(active, tokens, strict=True):
             texts[number].append(token)
-            finished[number] = texts[number][-len(end) :] == list(end)
+            finished[number] = texts[number][-len(stop_ids) :] == list(stop_ids)
         going = [
             place
             for place, number in enumerate(active)
-            # A text of the longest length may still be ended.
-            if not finished[number] and len(texts[number]) < max_tokens + len(end)
+            # A text of `max_tokens` tokens may still be ended.
+            if not finished[number] and len(texts[number]) < max_tokens + len(stop_ids)
         ]
         if going:
             state.step([tokens[place] for place in going], going)
         active = [active[place] for place in going]
     return [
-        Written(ids[: -len(end)] if is_finished else ids[:max_tokens], is_finished)
+        Generation(ids[: -len(stop_ids)] if is_finished else ids[:max_tokens], is_finished)
         for ids, is_finished in zip(texts, finished, strict=True)
     ]
 
 
-class _Remembered:
-    """Hidden states at the texts' ends, with keys and values of all before them in memory."""
+class _Cached:
+    """Hidden states at the texts' ends, computed with a KV cache of all tokens before them."""
 
     def __init__(self, backbone: Backbone, tree: Tree) -> None:
         self._backbone = backbone
@@ -109,7 +111,12 @@ class _Remembered:
         self.ends: Tensor = backbone(forest).flatten(0, 1).index_select(0, forest.ends)  # [n, D]
 
     def step(self, tokens: list[int], going: list[int]) -> None:
-        """Read the next token of the texts that go on, which are those of these numbers."""
+        """Append a token to each text that goes on.
+
+        Args:
+            tokens: The tokens.
+            going: The texts' numbers among those of the step before.
+        """
         if len(going) < len(self._positions):
             self._kv_cache.select(torch.tensor(going, device=self.ends.device))
             self._positions = self._positions[going]
@@ -125,42 +132,47 @@ class _Remembered:
         self.ends = self._backbone(forest)[0]
 
 
-class _ReadAgain:
-    """Hidden states at the texts' ends, all read again for each token: for backbones that can't remember."""
+class _Recomputed:
+    """Hidden states at the texts' ends, recomputed for each token: for backbones without a KV cache."""
 
     def __init__(self, backbone: Backbone, tree: Tree) -> None:
         self._backbone = backbone
         self._tree = tree
-        self._read()
+        self._run()
 
     def step(self, tokens: list[int], going: list[int]) -> None:
-        """Read the next token of the texts that go on, which are those of these numbers."""
+        """Append a token to each text that goes on.
+
+        Args:
+            tokens: The tokens.
+            going: The texts' numbers among those of the step before.
+        """
         before = [self._tree.responses[place] for place in going]
         longer = [[*ids, token] for ids, token in zip(before, tokens, strict=True)]
         self._tree = replace(self._tree, responses=longer)
-        self._read()
+        self._run()
 
-    def _read(self) -> None:
+    def _run(self) -> None:
         forest = replace(self._backbone.pack([self._tree]), reads="ends")
         forest = forest.to(next(self._backbone.parameters()).device)
         self.ends = self._backbone(forest).flatten(0, 1).index_select(0, forest.ends)  # [n, D]
 
 
-def _next(logits: Tensor, sampling: Sampling | None, draws: Sequence[Any]) -> list[int]:
+def _next(logits: Tensor, sampling: Sampling | None, generators: Sequence[Any]) -> list[int]:
     if sampling is None:
         return logits.argmax(-1).tolist()
-    shares = (logits.double() / sampling.temperature).softmax(-1).cpu()  # [n, V]
-    points = [torch.rand((), dtype=torch.float64, generator=draw) for draw in draws]
-    # Each by its own draw, so that a text doesn't depend on what is written beside it.
-    found = torch.searchsorted(shares.cumsum(-1), torch.stack(points)[:, None])[:, 0]
-    return found.clamp(max=logits.shape[-1] - 1).tolist()
+    probabilities = (logits.double() / sampling.temperature).softmax(-1).cpu()  # [n, V]
+    # One generator a text, so that a text doesn't depend on those generated beside it.
+    points = [torch.rand((), dtype=torch.float64, generator=generator) for generator in generators]
+    tokens = torch.searchsorted(probabilities.cumsum(-1), torch.stack(points)[:, None])[:, 0]
+    return tokens.clamp(max=logits.shape[-1] - 1).tolist()
 
 
 def _generator(sampling: Sampling | None, tree: Tree, number: int) -> torch.Generator | None:
-    """Return a source of draws of a text's own; the same beginning again draws anew."""
+    """Return the random generator of one text, seeded by its beginning and the repeats of that before it."""
     if sampling is None:
         return None
-    begins = tree.responses[number]
-    repeat = tree.responses[:number].count(begins)
-    decides = f"{sampling.seed} {repeat} {tree.prompt} {begins}".encode()
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(decides).digest()[:7]))
+    beginning = tree.responses[number]
+    repeat = tree.responses[:number].count(beginning)
+    seed = f"{sampling.seed} {repeat} {tree.prompt} {beginning}".encode()
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7]))

@@ -10,19 +10,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone, Limit
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.feature_cache import FeatureCache
-from basereward.backbones.image_feature_cache import KeptFeatures
-from basereward.backbones.lm_head import LanguageHead
+from basereward.backbones.image_feature_cache import ImageFeatureCache
 from basereward.backbones.quantization import Quantization
-from basereward.backbones.transformers_model import (
-    Decoder,
-    load_model,
-    load_tokenizer,
-    save_model,
-    source_arguments,
-)
+from basereward.backbones.transformers_backbone import TransformersBackbone
+from basereward.backbones.transformers_model import source_arguments
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest.forest import Forest, Tree
@@ -30,10 +23,10 @@ from basereward.media.image import Image
 from basereward.media.video import Video
 
 BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
-"""What stands around the tokens of an image, and what the chat template writes for a video."""
+"""The tokens around those of an image, and the chat template's text for a video."""
 
 
-class InternVL(Backbone):
+class InternVL(TransformersBackbone):
     """An InternVL model without its language-model head.
 
     An image is cut into square tiles of one size, as many as fit its shape best, beside which stands the
@@ -42,20 +35,12 @@ class InternVL(Backbone):
     Args:
         model: A directory with model, tokenizer and image processor, or a hub id such as
             `OpenGVLab/InternVL3-8B-hf`.
-        dtype: Type of the weights.
-        quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
-            with adapters in little memory; None for none. Models are saved with plain weights.
         max_tiles: Tiles that an image may be cut into, the small whole one aside; None keeps the processor's
             own bound, which is 12 of the published models.
         max_frames: Frames that are read of a video, evenly from its first to its last.
-        max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
-        on_long: Whether a longer response is refused or, counted, cut at its end.
-        attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
     """
 
-    unsaved_options = ("quantize",)
-
-    limit: Limit
+    unquantized = ("vision_tower", "multi_modal_projector")
 
     def __init__(
         self,
@@ -69,22 +54,20 @@ class InternVL(Backbone):
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
-        super().__init__()
         for name, value in (("max_tiles", max_tiles), ("max_frames", max_frames)):
             if value is not None and value < 1:
                 raise ConfigError(f"backbone option {name} is {value}; allowed: 1 or more")
-        skipped = ("vision_tower", "multi_modal_projector")
-        self.model: Any = load_model(model, dtype=dtype, quantize=quantize, skipped=skipped)
-        config = self.model.config
-        if config.model_type != "internvl":
-            raise ConfigError(
-                f"{model} is a {config.model_type!r} model; internvl reads 'internvl', published under names "
-                "that end in -hf"
-            )
+        super().__init__(
+            model=model,
+            dtype=dtype,
+            quantize=quantize,
+            max_tokens=max_tokens,
+            on_long=on_long,
+            attention=attention,
+        )
         self.max_frames = max_frames
-        self._source = model
-        self.tokenizer = load_tokenizer(model)
         self.image_processor = _load_image_processor(model, max_tiles)
+        config = self.model.config
         vision = config.vision_config
         self.tile = (self.image_processor.size["height"], self.image_processor.size["width"])
         if self.tile != tuple(vision.image_size):
@@ -96,18 +79,38 @@ class InternVL(Backbone):
         self._merge = round(1 / config.downsample_ratio) ** 2  # patches to a token
         self._token = config.image_token_id
         self._begin, self._end = (self._control_id(token) for token in (BEGIN, END))
-        self.chat = Chat(self.tokenizer, marks(self.tokenizer, config))
-        self.limit = Limit(max_tokens, on_long)
-        self.decoder = Decoder(self.model, self.model.language_model, attention)
-        self.dim = config.text_config.hidden_size
-        self.pad = self.tokenizer.pad_token_id
-        self.shares = self.decoder.shares
-        self.template_digest = self.chat.digest
-        self._kept: KeptFeatures | None = None
+        self._cache: ImageFeatureCache | None = None
+
+    @classmethod
+    def check_model(cls, model: Any, source: str) -> None:
+        """Refuse models that are no InternVL in transformers' form."""
+        if (kind := model.config.model_type) != "internvl":
+            raise ConfigError(
+                f"{source} is a {kind!r} model; internvl reads 'internvl', published under names "
+                "that end in -hf"
+            )
+
+    @staticmethod
+    def decoder_of(model: Any) -> Any:
+        """Return the language model."""
+        return model.language_model
+
+    @staticmethod
+    def parts_of(model: Any) -> Mapping[str, nn.Module]:
+        """Return the vision tower, the projector into the decoder's width, and the decoder."""
+        return {
+            "vision": model.vision_tower,
+            "projector": model.multi_modal_projector,
+            "language": model.language_model,
+        }
+
+    def make_chat(self) -> Chat:
+        """Return the chat template, which writes marks of its own for images."""
+        return Chat(self.tokenizer, marks(self.tokenizer, self.model.config))
 
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and tiles."""
-        # In the order of the prompt, in which features fill the places of the one token that all have.
+        # In the order of the prompt, in which features fill the image tokens of images and frames alike.
         seen: list[tuple[type, list[TiledImage]]] = []
         for part in (part for message in comparison.prompt for part in message.content):
             if isinstance(part, Image):
@@ -123,10 +126,8 @@ class InternVL(Backbone):
             runs = [[self._begin, *[self._token] * size, self._end] for size in sizes]
             ids[kind].append(runs[0] if kind is Image else self._numbered(runs))
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
-        fitted, num_cut = self.limit.fit(prompt, responses)
-        self.num_truncated += num_cut
         patches = sum(int(grid.prod()) for grid in media.get("image_grid_thw", ()))
-        return replace(Tree.of_text(prompt, fitted), media=media, patches=patches)
+        return replace(Tree.of_text(prompt, self.cut(prompt, responses)), media=media, patches=patches)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once a tile."""
@@ -145,42 +146,24 @@ class InternVL(Backbone):
             )
         )
 
-    def parts(self) -> Mapping[str, nn.Module]:
-        """Return the vision tower, the projector into the decoder's width, and the decoder."""
-        return {
-            "vision": self.model.vision_tower,
-            "projector": self.model.multi_modal_projector,
-            "language": self.model.language_model,
-        }
-
-    def language_head(self) -> LanguageHead:
-        """Return the head that the language model was loaded without."""
-        return self.decoder.language_head(self._source)
-
-    def fingerprint(self) -> str:
-        """Return a digest of tokenizer, template and settings."""
-        images = self.image_processor.to_json_string()
-        return self.decoder.fingerprint(self.chat, self.limit, images=images, frames=self.max_frames)
+    def settings(self) -> Mapping[str, Any]:
+        """Return those of the image processor and of videos."""
+        return {"images": self.image_processor.to_json_string(), "frames": self.max_frames}
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep the features of images and frames, if the vision tower and the projector are frozen."""
-        seeing = nn.ModuleList([self.model.vision_tower, self.model.multi_modal_projector])
-        if not any(parameter.requires_grad for parameter in seeing.parameters()):
-            self._kept = KeptFeatures(cache, seeing, precision, self._vision_settings)
-
-    def truncate(self, num_layers: int) -> None:
-        """Keep the first decoder layers only."""
-        self.decoder.truncate(num_layers)
+        """Cache the features of images and frames, if the vision tower and the projector are frozen."""
+        vision = nn.ModuleList([self.model.vision_tower, self.model.multi_modal_projector])
+        if not any(parameter.requires_grad for parameter in vision.parameters()):
+            self._cache = ImageFeatureCache(cache, vision, precision, self._vision_settings)
 
     def save(self, directory: Path) -> None:
         """Write model, tokenizer and image processor in the hub's layout."""
-        save_model(self.model, directory)
-        self.tokenizer.save_pretrained(directory)
+        super().save(directory)
         self.image_processor.save_pretrained(directory)
 
     def _control_id(self, token: str) -> int:
         if token not in self.tokenizer.get_vocab():
-            raise ModelError(f"the tokenizer of {self._source} has no token {token}")
+            raise ModelError(f"the tokenizer of {self.source} has no token {token}")
         return int(self.tokenizer.convert_tokens_to_ids(token))
 
     def _vision_settings(self) -> list[str]:
@@ -195,12 +178,13 @@ class InternVL(Backbone):
 
     def _media(self, images: Sequence[TiledImage]) -> dict[str, Tensor]:
         """Return `pixel_values` [tiles, 3, H, W] and `image_grid_thw` [images, 3], if there are images;
-        with a cache, what `KeptFeatures.media` has. A grid is tiles, and rows and columns of one's patches.
+        with a cache, the tensors of `ImageFeatureCache.media`. A grid is the number of tiles, and the rows
+        and columns of patches of one tile.
         """
-        if self._kept is None or not images:
+        if self._cache is None or not images:
             return self._pixels(images)
-        keys = [self._kept.key(image, max_tiles) for image, max_tiles in images]
-        return self._kept.media(keys, lambda numbers: self._pixels([images[number] for number in numbers]))
+        keys = [self._cache.key(image, max_tiles) for image, max_tiles in images]
+        return self._cache.media(keys, lambda numbers: self._pixels([images[number] for number in numbers]))
 
     def _pixels(self, images: Sequence[TiledImage]) -> dict[str, Tensor]:
         if not images:
@@ -211,33 +195,33 @@ class InternVL(Backbone):
             )["pixel_values"]
             for image, max_tiles in images
         ]
-        grids = [(len(own), *self._grid) for own in tiles]
+        grids = [(len(pixels), *self._grid) for pixels in tiles]
         return {"pixel_values": torch.cat(tiles), "image_grid_thw": torch.tensor(grids)}
 
     def _features(self, media: Mapping[str, Tensor]) -> Tensor | None:  # [tokens, D]
         if "image_keys" in media:
-            assert self._kept is not None
-            found = self._kept.features(
+            assert self._cache is not None
+            features = self._cache.features(
                 media,
                 num_pixels=lambda grids: grids[:, 0],
                 num_tokens=lambda grids: grids.prod(-1) // self._merge,
                 tower=lambda pixels, grid: self._tower(pixels),
             )
-            return torch.cat(found)
+            return torch.cat(features)
         return self._tower(media["pixel_values"]) if "pixel_values" in media else None
 
     def _tower(self, pixels: Tensor) -> Tensor:  # [tiles, 3, H, W] -> [tokens, D]
-        found: Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
-        return found.flatten(0, 1)
+        features: Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        return features.flatten(0, 1)
 
 
 def marks(tokenizer: Any, config: Any) -> dict[type, str]:
-    """Return what chat templates of InternVL write for an image and for a video."""
+    """Return the texts that chat templates of InternVL write for an image and for a video."""
     return {Image: tokenizer.convert_ids_to_tokens(config.image_token_id), Video: VIDEO}
 
 
 class TiledImage(NamedTuple):
-    """An image or a frame, and how many tiles it may be cut into."""
+    """An image or a frame, and the most tiles that it may be cut into."""
 
     image: Image
     max_tiles: int

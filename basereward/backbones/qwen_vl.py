@@ -10,20 +10,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.chat_template import Chat
 from basereward.backbones.feature_cache import FeatureCache
-from basereward.backbones.image_feature_cache import KeptFeatures
-from basereward.backbones.lm_head import LanguageHead
+from basereward.backbones.image_feature_cache import ImageFeatureCache
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.qwen_video import frame_bounds, video_patches
-from basereward.backbones.transformers_model import (
-    Decoder,
-    load_model,
-    load_tokenizer,
-    save_model,
-    source_arguments,
-)
+from basereward.backbones.transformers_backbone import TransformersBackbone
+from basereward.backbones.transformers_model import source_arguments
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -35,26 +27,18 @@ VIDEO_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 """Those that read a video as one block of patches."""
 
 
-class QwenVL(Backbone):
+class QwenVL(TransformersBackbone):
     """A Qwen vision-language model without its language-model head.
 
     Args:
         model: A directory with model, tokenizer and image processor, or a hub id.
-        dtype: Type of the weights.
-        quantize: `4bit` keeps the linear layers of the language model in 4 bits (bitsandbytes), for training
-            with adapters in little memory; None for none. Models are saved with plain weights.
         min_pixels: Pixels that a smaller image is enlarged to; None keeps the processor's own bound.
         max_pixels: Pixels that a larger image is reduced to; None keeps the processor's own bound.
         max_frames: Frames that are read of a video, evenly from its first to its last. Qwen2-VL and
             Qwen2.5-VL read videos; Qwen3-VL's time stamps are not supported.
-        max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
-        on_long: Whether a longer response is refused or, counted, cut at its end.
-        attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
     """
 
-    unsaved_options = ("quantize",)
-
-    limit: Limit
+    unquantized = ("visual",)
 
     def __init__(
         self,
@@ -69,29 +53,42 @@ class QwenVL(Backbone):
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
-        super().__init__()
-        self.model: Any = load_model(model, dtype=dtype, quantize=quantize, skipped=("visual",))
-        config = self.model.config
-        if config.model_type not in MODEL_TYPES:
-            raise ConfigError(
-                f"{model} is a {config.model_type!r} model; qwen-vl reads {', '.join(MODEL_TYPES)}"
-            )
         if max_frames < 1:
             raise ConfigError(f"backbone option max_frames is {max_frames}; allowed: 1 or more")
+        super().__init__(
+            model=model,
+            dtype=dtype,
+            quantize=quantize,
+            max_tokens=max_tokens,
+            on_long=on_long,
+            attention=attention,
+        )
         self.max_frames = max_frames
         self.frame_bounds = frame_bounds(min_pixels, max_pixels)
-        self.tokenizer = load_tokenizer(model)
         self.image_processor = _load_image_processor(model, min_pixels, max_pixels)
-        self.chat = Chat(self.tokenizer)
-        self.limit = Limit(max_tokens, on_long)
-        self.decoder = Decoder(self.model, self.model.language_model, attention)
-        self.dim = config.text_config.hidden_size
-        self.pad = self.tokenizer.pad_token_id
-        self.shares = self.decoder.shares
-        self.template_digest = self.chat.digest
-        self._source = model
-        self.merge = config.vision_config.spatial_merge_size
-        self._kept: KeptFeatures | None = None
+        self.merge = self.model.config.vision_config.spatial_merge_size
+        self._cache: ImageFeatureCache | None = None
+
+    @classmethod
+    def check_model(cls, model: Any, source: str) -> None:
+        """Refuse models that are no Qwen-VL."""
+        if (kind := model.config.model_type) not in MODEL_TYPES:
+            raise ConfigError(f"{source} is a {kind!r} model; qwen-vl reads {', '.join(MODEL_TYPES)}")
+
+    @staticmethod
+    def decoder_of(model: Any) -> Any:
+        """Return the language model."""
+        return model.language_model
+
+    @staticmethod
+    def parts_of(model: Any) -> Mapping[str, nn.Module]:
+        """Return the vision tower, the merger that projects into the decoder's width, and the decoder."""
+        modules = dict(model.visual.named_children())
+        return {
+            "vision": nn.ModuleList(module for name, module in modules.items() if "merger" not in name),
+            "projector": nn.ModuleList(module for name, module in modules.items() if "merger" in name),
+            "language": model.language_model,
+        }
 
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens, patches, and positions on the three axes of M-RoPE."""
@@ -113,12 +110,10 @@ class QwenVL(Backbone):
                 )
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
         positions, start = mrope_positions(prompt, {tokens[kind]: grids[kind] for kind in tokens})
-        fitted, num_cut = self.limit.fit(prompt, responses)
-        self.num_truncated += num_cut
-        # Known images count too: how a batch is divided must not depend on what a cache knows.
+        # Cached images count too: how a batch is divided must not depend on what is in a cache.
         all_grids = [*images.get("image_grid_thw", ()), *videos.get("video_grid_thw", ())]
         patches = sum(int(grid.prod()) for grid in all_grids)
-        return Tree(prompt, fitted, positions, start, {**images, **videos}, patches)
+        return Tree(prompt, self.cut(prompt, responses), positions, start, {**images, **videos}, patches)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""
@@ -131,8 +126,8 @@ class QwenVL(Backbone):
         )
 
     def _with_images(self, forest: Forest) -> tuple[Tensor, dict[str, Any]]:
-        """Return the embeddings [B, L, D] with features in the images' places, and what Qwen3-VL adds to
-        its first layers.
+        """Return the embeddings [B, L, D] with features at the image tokens, and the arguments by which
+        Qwen3-VL adds deeper features to its first layers.
         """
         config = self.model.config
         embedded = self.model.get_input_embeddings()(forest.input_ids)
@@ -143,9 +138,9 @@ class QwenVL(Backbone):
                 embedded = embedded + 0.0 * self._tower(*self._no_image(embedded.device))[0].sum()
             return embedded, {}
         deep: list[Tensor] = []
-        for token, found in ((config.image_token_id, images), (config.video_token_id, videos)):
-            if found:
-                features, *deep = torch.cat(found).to(embedded.dtype).split(self.dim, dim=-1)
+        for token, seen in ((config.image_token_id, images), (config.video_token_id, videos)):
+            if seen:
+                features, *deep = torch.cat(seen).to(embedded.dtype).split(self.dim, dim=-1)
                 embedded = embedded.masked_scatter((forest.input_ids == token)[..., None], features)
         if not deep:
             return embedded, {}
@@ -158,8 +153,8 @@ class QwenVL(Backbone):
         Both go through the tower together: whatever a batch holds, there is one pass, or none.
         """
         if "image_keys" in media:
-            assert self._kept is not None
-            images = self._kept.features(
+            assert self._cache is not None
+            images = self._cache.features(
                 media,
                 num_pixels=lambda grids: grids.prod(-1),
                 num_tokens=lambda grids: grids.prod(-1) // self.merge**2,
@@ -168,19 +163,19 @@ class QwenVL(Backbone):
             _, videos = self._features({name: value for name, value in media.items() if "video" in name})
             return images, videos
         names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
-        found = [(media[patches], media[grids]) for patches, grids in names if patches in media]
-        if not found:
+        inputs = [(media[patches], media[grids]) for patches, grids in names if patches in media]
+        if not inputs:
             return [], []
-        patches, grids = map(torch.cat, zip(*found, strict=True))
-        seen = self._tower(patches, grids)
+        patches, grids = map(torch.cat, zip(*inputs, strict=True))
+        features = self._tower(patches, grids)
         num_images = len(media.get("image_grid_thw", ()))
-        return seen[:num_images], seen[num_images:]
+        return features[:num_images], features[num_images:]
 
     def _tower(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
         """Return the features of each image [merged patches, D], those for deeper layers beside them."""
-        seen = self.model.get_image_features(patches, grids, return_dict=True)
-        layers = [seen.pooler_output, *getattr(seen, "deepstack_features", ())]
-        return [torch.cat(own, dim=-1) for own in zip(*layers, strict=True)]
+        output = self.model.get_image_features(patches, grids, return_dict=True)
+        layers = [output.pooler_output, *output.get("deepstack_features", ())]
+        return [torch.cat(layers_of_image, dim=-1) for layers_of_image in zip(*layers, strict=True)]
 
     def _no_image(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the patches [patches, features] and the grid [1, 3] of the smallest image, all zero."""
@@ -189,45 +184,23 @@ class QwenVL(Backbone):
         patches = torch.zeros(self.merge**2, width, device=device)
         return patches, torch.tensor([[1, self.merge, self.merge]], device=device)
 
-    def parts(self) -> Mapping[str, nn.Module]:
-        """Return the vision tower, the merger that projects into the decoder's width, and the decoder."""
-        visual = self.model.visual
-        mergers = [module for name, module in visual.named_children() if "merger" in name]
-        towers = [module for name, module in visual.named_children() if "merger" not in name]
-        return {
-            "vision": nn.ModuleList(towers),
-            "projector": nn.ModuleList(mergers),
-            "language": self.model.language_model,
-        }
-
-    def language_head(self) -> LanguageHead:
-        """Return the head that the language model was loaded without."""
-        return self.decoder.language_head(self._source)
-
-    def fingerprint(self) -> str:
-        """Return a digest of tokenizer, template and settings."""
+    def settings(self) -> Mapping[str, Any]:
+        """Return those of the image processor and of videos."""
         frames = [self.max_frames, dict(self.frame_bounds)]
-        return self.decoder.fingerprint(
-            self.chat, self.limit, images=self.image_processor.to_json_string(), frames=frames
-        )
+        return {"images": self.image_processor.to_json_string(), "frames": frames}
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep the features of images, if the vision tower is frozen, its merger included."""
+        """Cache the features of images, if the vision tower is frozen, its merger included."""
         visual = self.model.visual
         if not any(parameter.requires_grad for parameter in visual.parameters()):
-            self._kept = KeptFeatures(cache, visual, precision, self._vision_settings)
+            self._cache = ImageFeatureCache(cache, visual, precision, self._vision_settings)
 
     def _vision_settings(self) -> list[str]:
         return ["pil", self.image_processor.to_json_string(), self.model.visual.config.to_json_string()]
 
-    def truncate(self, num_layers: int) -> None:
-        """Keep the first decoder layers only."""
-        self.decoder.truncate(num_layers)
-
     def save(self, directory: Path) -> None:
         """Write model, tokenizer and image processor in the hub's layout."""
-        save_model(self.model, directory)
-        self.tokenizer.save_pretrained(directory)
+        super().save(directory)
         self.image_processor.save_pretrained(directory)
 
     def _merged(self, grid: Tensor) -> tuple[int, int, int]:
@@ -236,7 +209,7 @@ class QwenVL(Backbone):
         return frames, height // self.merge, width // self.merge
 
     def _interval(self, video: Video) -> float:
-        """Return by how much the time axis goes on from one pair of frames to the next.
+        """Return the step of the time axis from one pair of frames to the next.
 
         Qwen2.5-VL counts time (arXiv 2502.13923, section 2.1.2): two frames take 2 / fps seconds, and one
         second where fps is not known. Qwen2-VL counts pairs.
@@ -250,23 +223,23 @@ class QwenVL(Backbone):
 
     def _image_patches(self, comparison: Comparison) -> dict[str, Tensor]:
         """Return `pixel_values` [patches, features] and `image_grid_thw` [images, 3], if there are images;
-        with a cache, what `KeptFeatures.media` has.
+        with a cache, the tensors of `ImageFeatureCache.media`.
         """
         images = comparison.images
-        if self._kept is None or not images:
+        if self._cache is None or not images:
             return self._pixels(images)
-        keys = [self._kept.key(image) for image in images]
-        return self._kept.media(keys, lambda numbers: self._pixels([images[number] for number in numbers]))
+        keys = [self._cache.key(image) for image in images]
+        return self._cache.media(keys, lambda numbers: self._pixels([images[number] for number in numbers]))
 
     def _pixels(self, images: Sequence[Image]) -> dict[str, Tensor]:
         if not images:
             return {}
         try:
-            found = self.image_processor(images=[image.open() for image in images], return_tensors="pt")
+            output = self.image_processor(images=[image.open() for image in images], return_tensors="pt")
         except ValueError as error:
             # The processor refuses what it can't resize, such as an image 200 times as wide as high.
             raise DataError(f"the image processor refuses an image: {error}", field="images") from error
-        return {"pixel_values": found["pixel_values"], "image_grid_thw": found["image_grid_thw"]}
+        return {"pixel_values": output["pixel_values"], "image_grid_thw": output["image_grid_thw"]}
 
     def _video_patches(self, comparison: Comparison) -> dict[str, Tensor]:
         """Return `pixel_values_videos` [patches, features] and `video_grid_thw` [videos, 3], if there are
@@ -281,13 +254,13 @@ class QwenVL(Backbone):
                 field="videos",
             )
         try:
-            found = [
+            read = [
                 video_patches(video.sampled(self.max_frames), self.image_processor, self.frame_bounds)
                 for video in comparison.videos
             ]
         except ValueError as error:
             raise DataError(f"the image processor refuses a frame: {error}", field="videos") from error
-        patches, grids = zip(*found, strict=True)
+        patches, grids = zip(*read, strict=True)
         return {"pixel_values_videos": torch.cat(patches), "video_grid_thw": torch.stack(grids)}
 
 
@@ -301,18 +274,18 @@ class Grid(NamedTuple):
 
 def mrope_positions(
     ids: list[int], visions: Mapping[int, Sequence[tuple[Grid, float]]]
-) -> tuple[Tensor, int]:  # [3, P], start of what follows
+) -> tuple[Tensor, int]:  # [3, P], position of the next token
     """Return the temporal, height and width positions of a prompt (Qwen2-VL, arXiv 2409.12191, section 2.1).
 
     Text counts on all axes alike. An image or a video of t x h x w merged patches counts its rows and columns
-    from where it begins, and what follows it begins after the larger of h and w.
+    from its start, and the next token's position is its start plus the larger of h and w.
 
     Args:
         ids: The prompt's token ids.
-        visions: For the token of images, and that of videos, what each run of it stands for: its grid, and by
-            how much the time axis goes on from one step to the next.
+        visions: For the image token and the video token, the grid of each run of it, and the step of the time
+            axis.
     """
-    pieces: list[Tensor] = []
+    runs: list[Tensor] = []
     position = 0
     place = 0
     waiting = {token: iter(grids) for token, grids in visions.items()}
@@ -321,15 +294,15 @@ def mrope_positions(
             grid, interval = next(waiting[ids[place]])
             axes = [torch.arange(size) for size in grid]
             axes[0] = (axes[0] * interval).long()
-            pieces.append(torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1) + position)
+            runs.append(torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1) + position)
             place += math.prod(grid)
             position += max(grid.height, grid.width)
         else:
             stop = next((later for later in range(place, len(ids)) if ids[later] in waiting), len(ids))
-            pieces.append(torch.arange(position, position + stop - place).expand(3, -1))
+            runs.append(torch.arange(position, position + stop - place).expand(3, -1))
             position += stop - place
             place = stop
-    return torch.cat(pieces, dim=1), position
+    return torch.cat(runs, dim=1), position
 
 
 def _load_image_processor(model: str, min_pixels: int | None, max_pixels: int | None) -> Any:

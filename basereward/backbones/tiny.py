@@ -163,7 +163,8 @@ class Layer(nn.Module):
         query, key, value = parts.transpose(1, 3).unbind(2)  # [B, heads, L, D / heads]
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         states = states + self.out(attended.transpose(1, 2).flatten(2))
-        return states + self.perceptron(self.norms["perceptron"](states))
+        output: Tensor = states + self.perceptron(self.norms["perceptron"](states))
+        return output
 
 
 def _bytes(text: str, field: str) -> list[int]:
@@ -176,10 +177,5 @@ def _bytes(text: str, field: str) -> list[int]:
 def _patches(image: Image) -> Tensor:  # [GRID ** 2, 3 * PATCH ** 2]
     side = GRID * PATCH
     pixels = torch.from_numpy(numpy.array(image.open().resize((side, side)))).float() / 127.5 - 1
-    return (
-        pixels.unflatten(1, (GRID, PATCH))
-        .unflatten(0, (GRID, PATCH))
-        .transpose(1, 2)
-        .flatten(2)
-        .flatten(0, 1)
-    )
+    patches = pixels.unflatten(1, (GRID, PATCH))
+    return torch.unflatten(patches, 0, (GRID, PATCH)).transpose(1, 2).flatten(2).flatten(0, 1)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from rich.console import Console
-
     from basereward.comparison import Comparison
     from basereward.data import Dataset
     from basereward.data.conversion import Outcome
@@ -158,10 +156,7 @@ def _add_distance(parser: argparse.ArgumentParser, default: str) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from rich.table import Table
-    from rich.text import Text
-
-    from basereward.data.report import COLUMNS, Sample, cells, save_page, table_of
+    from basereward.data.report import Sample, save_report, source_table
     from basereward.data.statistics import Statistics
 
     datasets, title = _datasets(args)
@@ -170,15 +165,10 @@ def _inspect(args: argparse.Namespace) -> int:
         for row in _rows(args, datasets, advance):
             statistics.add(row)
             sample.add(row)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
-    for name, facts in table_of(statistics):
-        table.add_row(*map(Text, cells(name, facts)))
-    _console().print(table)
+    source_table(statistics).print(width=WIDTH)
     _report_rejected(statistics.rejected.total(), next(iter(sample.rejected), None))
     if args.output is not None:
-        save_page(Path(args.output), title, statistics, sample)
+        save_report(Path(args.output), title, statistics, sample)
         print(f"page: {args.output}", file=sys.stderr)
     return 0
 
@@ -276,6 +266,8 @@ def _print(curation: Curation, outcome: Outcome) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from basereward.reporting.tables import console
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("step", no_wrap=True)
     for column in ("in", "changed", "dropped", "out"):
@@ -286,23 +278,14 @@ def _print(curation: Curation, outcome: Outcome) -> None:
         why = ", ".join(f"{kind} {count:,}" for kind, count in step["dropped"].items())
         numbers = (step["num_in"], step["num_changed"], sum(step["dropped"].values()), step["num_out"])
         table.add_row(step["step"], *(f"{number:,}" for number in numbers), Text(why))
-    console = _console()
-    console.print(table)
+    lines = console(WIDTH)
+    lines.print(table)
     for step in curation.report():
         for example in step["examples"]:
             if "dropped" in example:
                 where = f"{example['file']}:{example['line']}" if example["file"] else example["id"]
                 text = f"{step['step']}: {where}: {example['dropped']}"
-                console.print(Text(text, style="dim"), soft_wrap=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
-    return console
+                lines.print(Text(text, style="dim"), soft_wrap=True)
 
 
 def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:

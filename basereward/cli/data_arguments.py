@@ -1,4 +1,4 @@
-"""What the commands that read comparisons have in common: from where, and by which data set."""
+"""Arguments of the commands that read comparisons: the path, the data set and its options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_data_arguments(parser: argparse._ActionsContainer) -> None:
         "--dataset",
         "--format",
         metavar="NAME",
-        help="what reads it, such as basereward or trl (default: told by the rows' fields)",
+        help="dataset that reads it, such as basereward or trl (default: recognized by the rows' fields)",
     )
     parser.add_argument(
         "--option",

@@ -13,22 +13,17 @@ from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from basereward.data import Dataset
     from basereward.errors import DataError
     from basereward.evaluation import Evaluation
-    from basereward.evaluation.benchmarks.report import Row
-    from basereward.evaluation.report import Line
     from basereward.evaluation.results import Result
 
 NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[plot]'"
 
 STANDARD = "-"
-
-FILE_WIDTH = 250
-"""Characters of a line of a table that goes to a file or a pipe."""
 
 EXAMPLES = """\
 examples:
@@ -107,7 +102,7 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     if output is not None:
         save_report(evaluation, output, facts)
     if not _write_json(args.json, {**facts, **evaluation.to_dict()}):
-        _print_lines(_lines(evaluation))
+        _print_metrics(evaluation)
     report_counts(model)
     _report_rejected(evaluation.rejected, "" if output is None else str(output / "rejected.jsonl"))
     _report_output(output)
@@ -135,18 +130,18 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     if output is not None:
         save_run(found, output)
     if not _write_json(args.json, found.to_dict()):
-        _print_table(*score_table(found))
+        score_table(found).print()
         print("", *found.notes, sep="\n")
         if len(found.entries) == 1:
             print()
-            _print_lines(_lines(found.entries[0].evaluation))
+            _print_metrics(found.entries[0].evaluation)
         if found.published:
-            titles, rows, notes = published_table(found)
+            table, remarks = published_table(found)
             print()
-            _print_table(titles, rows)
+            table.print()
             print(
                 "\n* corrected",
-                *(f"[{number}] {note}" for number, note in enumerate(notes, start=1)),
+                *(f"[{number}] {remark}" for number, remark in enumerate(remarks, start=1)),
                 sep="\n",
             )
     for model in models.values():
@@ -160,8 +155,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     from basereward.evaluation.benchmarks import Benchmark
-    from basereward.evaluation.benchmarks.report import markdown_table
-    from basereward.evaluation.model_comparison import Sides, comparison_table
+    from basereward.evaluation.model_comparison import Sides, difference_table
 
     if args.benchmark is not None:
         benchmark = _benchmark(args)
@@ -172,7 +166,7 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     else:
         sides = Sides.of_results(_results(args, first, None), _results(args, second, None))
     found = sides.differences()
-    titles, rows = comparison_table(first, second, found)
+    table = difference_table(first, second, found)
     facts = {
         "first": first,
         "second": second,
@@ -187,12 +181,12 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
         "only one of them has right; it takes units to be independent of each other.",
     )
     if output is not None:
-        text = ["# A - B", "", *markdown_table(titles, rows), "", *notes]
+        text = ["# A - B", "", table.markdown(), "", *notes]
         (output / "compare.md").write_text("\n".join(text) + "\n", encoding="utf-8")
         _write_json(str(output / "compare.json"), whole)
         print(f"report: {output / 'compare.md'}", file=sys.stderr)
     if not _write_json(args.json, whole):
-        _print_table(titles, rows)
+        table.print()
         print("", *notes, sep="\n")
     return 0
 
@@ -290,46 +284,7 @@ def _report_output(output: Path | None) -> None:
     print(f"report: {output / name}", file=sys.stderr)
 
 
-def _lines(evaluation: Evaluation) -> list[Line]:
-    from basereward.evaluation.report import lines_of
+def _print_metrics(evaluation: Evaluation) -> None:
+    from basereward.evaluation.report import metric_table
 
-    return lines_of(evaluation)
-
-
-def _print_lines(found: Iterable[Line]) -> None:
-    from rich.text import Text
-
-    table = _table()
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column()
-    for line in found:
-        table.add_row(Text(line.name), Text(line.value, style="bold"), Text(line.note, style="dim"))
-    _console().print(table)
-
-
-def _print_table(titles: Sequence[str], rows: Iterable[Row]) -> None:
-    from rich.text import Text
-
-    table = _table(show_header=True)
-    for number, title in enumerate(titles):
-        table.add_column(Text(title), justify="right" if number else "left")
-    for row in rows:
-        if row.look != "heading":
-            style = {"official": "bold", "variant": "dim"}.get(row.look, "")
-            table.add_row(*(Text(cell, style=style) for cell in row.cells))
-    _console().print(table)
-
-
-def _table(*, show_header: bool = False) -> Any:
-    from rich.table import Table
-
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # What is no terminal has no width that lines would have to fit into.
-    console = Console()
-    return console if console.is_terminal else Console(width=FILE_WIDTH)
+    metric_table(evaluation).print(show_titles=False, styles=("", "bold", "dim"))

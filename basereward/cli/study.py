@@ -103,7 +103,7 @@ def _tables(study: Study, directory: Path) -> int:
     from basereward.study.results import Results
 
     findings = write_report(study, Results.load(directory), directory)
-    _print(findings.table())
+    findings.table().print()
     print("", *findings.notes(), sep="\n")
     print(f"report: {directory / PAGE_FILE}", file=sys.stderr)
     return 0
@@ -117,23 +117,6 @@ def _list(study: Study, runs: list[PlannedRun]) -> int:
         state = "done" if (place / DONE_FILE).is_file() else "begun" if place.is_dir() else "to do"
         print(f"{state:6} {planned.name}: {place}")
     return 0
-
-
-def _print(table: object) -> None:
-    from rich.console import Console
-    from rich.table import Table as Shown
-    from rich.text import Text
-
-    from basereward.study.tables import Table
-
-    assert isinstance(table, Table)
-    shown = Shown(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, title in enumerate(table.titles):
-        shown.add_column(Text(title), justify="left" if number < table.num_labels else "right")
-    for row in table.rows:
-        shown.add_row(*(Text(cell.text, style="bold" if cell.is_bold else "") for cell in row))
-    console = Console()
-    (console if console.is_terminal else Console(width=250)).print(shown)
 
 
 def _num_jobs() -> int:

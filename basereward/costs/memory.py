@@ -77,7 +77,7 @@ def memory(
     every = list(dict.fromkeys(item for items in model.part_parameters().values() for item in items))
     trained = [item for items in trainable.values() for item in items]
     held = {item: _held(item, num_shards) for item in every}
-    quantized = model.backbone.in_4_bits()
+    quantized = model.backbone.quantized_weights()
     num_trained = sum(held[item] for item in trained)
     if num_shards > 1:
         working = _gathered(model, every, bf16=bf16)

@@ -1,4 +1,4 @@
-"""From rows to a curated file of our own format, with every row that is left out listed."""
+"""Write rows as a curated file of our own format, and list every row that is left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from basereward.errors import DataError
 
 @dataclass
 class Outcome:
-    """What became of the rows.
+    """Counts of the rows by their outcome.
 
     Attributes:
         num_in: Rows that were read.
@@ -51,11 +51,11 @@ def convert(
     each step did.
 
     Args:
-        rows: What is read: comparisons, and errors for rows that are none.
+        rows: Comparisons, and errors for rows that could not be read.
         curation: The steps; none to convert only.
-        writer: Takes what is left; None to count only.
+        writer: Writes the rows that are kept; None to count only.
         directory: Gets the two reports, if any does; None for the writer's `NAME-files`.
-        each: Called with what became of each row.
+        each: Called with each row as it was written, or with the error that left it out.
     """
     outcome = Outcome()
     if directory is None and writer is not None:

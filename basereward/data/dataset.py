@@ -72,7 +72,7 @@ class Dataset(protocols.Dataset, abc.ABC):
 
 
 class FileDataset(Dataset):
-    """Rows of files, each turned into a row of our own format by `own_row`.
+    """Rows of files, each turned into a row of our own format by `convert_row`.
 
     Args:
         path: A file (JSONL or a JSON list, gzipped or not, Parquet or Arrow); a directory of such files, read
@@ -105,19 +105,19 @@ class FileDataset(Dataset):
         media_hosts: tuple[str, ...] = (),
     ) -> None:
         self.path = local_path(path)
-        self.files = self.found_files(split, config)
+        self.files = self.data_files(split, config)
         if others := other_splits(self.path if config is None else self.path / config, self.files):
             listed = ", ".join(others)
             self.unread_splits = f"{path} has other splits, which are not read: {listed}; see option split"
         self.media = Media(media_root(self.path), roots=media_roots, hosts=media_hosts)
         self.source = source if source is not None else self.name or Path(path).name.split(".")[0]
 
-    def found_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: str | None, config: str | None) -> list[Path]:
         """Return the files to read."""
         return files_of(self.path, split=split, config=config)
 
     @abc.abstractmethod
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format; a relative path of an image starts from the directory."""
 
     def rows(self) -> Iterator[SourceRow]:
@@ -136,27 +136,27 @@ class FileDataset(Dataset):
         try:
             if isinstance(row, DataError):
                 raise row
-            own = self.checked_row(row, file)
+            converted = self.converted(row, file)
         except DataError as error:
             # A new error, without the frames of this one, which would keep the row alive.
             return error.at(file=str(file), line=line)
-        return self.finished(own, file, line)
+        return self.located(converted, file, line)
 
-    def checked_row(self, row: Row, file: Path) -> Row:
+    def converted(self, row: Row, file: Path) -> Row:
         """Return the row in our own format.
 
         Raises:
-            DataError: When it can't be, for its nesting too, which goes just as deep as Python can parse.
+            DataError: When it can't be converted, or is nested as deeply as Python can parse.
         """
         try:
-            return self.own_row(row, file.parent)
+            return self.convert_row(row, file.parent)
         except RecursionError as error:
             raise DataError("is nested too deeply") from error
 
-    def finished(self, own: Row, file: Path, line: int) -> Comparison | DataError:
-        """Return a row of our own format as a comparison, its images found, or as an error."""
+    def located(self, row: Row, file: Path, line: int) -> Comparison | DataError:
+        """Return a row of our own format as a comparison with the paths of its images, or as an error."""
         try:
-            located = self.media.located(own, file.parent)
+            located = self.media.located(row, file.parent)
             return comparison_of(located, file=str(file), line=line, source=self.source)
         except DataError as error:
             return error.at(file=str(file), line=line)
@@ -170,9 +170,9 @@ class FileDataset(Dataset):
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def count(self) -> int:
-        """Return how many items `read` yields, blank lines included; by reading if a file doesn't tell."""
-        known = self.num_rows
-        return super().count() if known is None else known
+        """Return how many items `read` yields, blank lines included; by reading if `num_rows` is None."""
+        num_rows = self.num_rows
+        return super().count() if num_rows is None else num_rows
 
 
 def comparison_of(row: Row, *, file: str, line: int, source: str = "") -> Comparison:

@@ -1,4 +1,4 @@
-"""Images behind URLs: fetched from allowed hosts only, once, into a cache."""
+"""Download images from allowed hosts, once, into a cache."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from urllib.parse import urlsplit
 
 from basereward.errors import DataError
 from basereward.media.limits import MAX_BYTES
+from basereward.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 TIMEOUT_SECONDS = 10
-"""How long a host may be silent."""
+"""Seconds that a host may be silent."""
 MAX_SECONDS = 60
-"""How long an image may take in all."""
+"""Seconds that the download of an image may take in all."""
 BLOCK = 1 << 16
 
 
 def fetched(url: str, hosts: Collection[str], field: str) -> Path:
-    """Return a file with what is behind a URL, fetching it if that has not happened before.
+    """Return the file of a URL's content, downloading it unless it is in the cache.
 
     Args:
         url: The URL, http or https.
@@ -42,9 +43,7 @@ def fetched(url: str, hosts: Collection[str], field: str) -> Path:
         return path
     content = _download(url, hosts, field)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    write_bytes(path, content, is_shared=True)
     return path
 
 
@@ -70,7 +69,7 @@ def check_host(url: str, hosts: Collection[str], field: str) -> None:
 
 
 def cache_directory() -> Path:
-    """Return where fetched files are kept."""
+    """Return the directory of downloaded files."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "basereward" / "media"
 

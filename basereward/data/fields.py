@@ -1,4 +1,4 @@
-"""Fields of rows that many formats have: texts, turns of conversations, ratings, images."""
+"""Fields that many formats share: texts, turns of conversations, ratings, images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROLES = {
     "observation": "tool",
     "tool": "tool",
 }
-"""What speakers are called in the formats, and in ours."""
+"""The roles of our format by the names that other formats give them."""
 
 
 def text_of(row: Mapping[str, Any], field: str) -> str:
@@ -41,12 +41,12 @@ def text_of(row: Mapping[str, Any], field: str) -> str:
 
 
 def object_of(row: Row, field: str) -> Mapping[str, Any]:
-    """Return an object of a row, of which some formats hold the JSON text.
+    """Return an object of a row, which some formats hold as JSON text.
 
     Raises:
         DataError: When it is missing, or none.
     """
-    value = loaded(row.get(field), field)
+    value = parsed_json(row.get(field), field)
     if value is None:
         raise DataError("is missing", field=field)
     if not isinstance(value, Mapping):
@@ -54,8 +54,8 @@ def object_of(row: Row, field: str) -> Mapping[str, Any]:
     return value
 
 
-def loaded(value: Any, field: str) -> Any:
-    """Return a value, or what it holds where it is JSON text.
+def parsed_json(value: Any, field: str) -> Any:
+    """Return a value, parsed if it is JSON text.
 
     Raises:
         DataError: When it is a text that is not JSON.
@@ -69,7 +69,7 @@ def loaded(value: Any, field: str) -> Any:
 
 
 def number_of(value: Any) -> float | None:
-    """Return a number that may be written as text; None for what is none, such as "N/A"."""
+    """Return a number that may be written as text; None if it is not a number, such as "N/A"."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -156,7 +156,7 @@ def without_marks(text: str, count: int, mark: str = PLACEHOLDER) -> str:
     return text.replace(mark + "\n", "").replace(mark, "").strip()
 
 
-def asked(question: str, images: Sequence[Any], videos: Sequence[Any] = ()) -> Row:
+def prompt_fields(question: str, images: Sequence[Any], videos: Sequence[Any] = ()) -> Row:
     """Return prompt, images and videos of a row whose marks can't be relied on."""
     prompt = without_marks(question, len(images))
     return {
@@ -189,15 +189,15 @@ def rated(responses: Sequence[str], ratings: Sequence[float | None]) -> Row:
     Raises:
         DataError: When fewer than two are left.
     """
-    found: dict[str, list[float]] = {}
+    ratings_of: dict[str, list[float]] = {}
     for response, rating in zip(responses, ratings, strict=True):
         if rating is not None and response.strip():
-            found.setdefault(response, []).append(rating)
-    if len(found) < 2:
+            ratings_of.setdefault(response, []).append(rating)
+    if len(ratings_of) < 2:
         raise DataError("fewer than two different responses have a rating", field="responses")
     return {
-        "responses": list(found),
-        "ratings": [sum(values) / len(values) for values in found.values()],
+        "responses": list(ratings_of),
+        "ratings": [sum(values) / len(values) for values in ratings_of.values()],
     }
 
 

@@ -80,14 +80,14 @@ class DetectedDataset(FileDataset):
     def _datasets(self) -> dict[str, FileDataset]:
         return {}
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         name = format_of(row, self._formats)
         if name is None:
             raise DataError(unknown_format(row, self._formats))
         if name not in self._datasets:
             self._datasets[name] = manager().build("dataset", Component(name, {"path": str(self.files[0])}))
-        return self._datasets[name].own_row(row, directory)
+        return self._datasets[name].convert_row(row, directory)
 
 
 def open_rows(

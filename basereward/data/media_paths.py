@@ -1,4 +1,4 @@
-"""Images and videos as rows name them: found within the data set's own directory while a row is read."""
+"""Resolve the images and videos that rows name to files of the data set's directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_CACHED = 10_000
 
 
 class Media:
-    """Where the images and videos of a data set may come from.
+    """The directories and hosts that a data set's images and videos may come from.
 
     Args:
         root: The data set's directory, which they must lie in, links resolved.
@@ -43,7 +43,7 @@ class Media:
         self._archives: dict[Path, list[Path]] = {}
 
     def located(self, row: Row, directory: Path) -> Row:
-        """Return a row of our own format with its images and videos found, unopened.
+        """Return a row of our own format with the paths of its images and videos resolved, unopened.
 
         Args:
             row: The row.
@@ -54,12 +54,9 @@ class Media:
         """
         changes: Row = {}
         for name, find in (("images", self.image), ("videos", self.video)):
-            given = row.get(name)
-            if given is None:
-                continue
-            if not isinstance(given, (list, tuple)):
-                continue  # for `Comparison` to refuse
-            changes[name] = [find(item, directory, f"{name}[{at}]") for at, item in enumerate(given)]
+            items = row.get(name)
+            if isinstance(items, (list, tuple)):  # anything else is for `Comparison` to refuse
+                changes[name] = [find(item, directory, f"{name}[{at}]") for at, item in enumerate(items)]
         prompt = row.get("prompt")
         if isinstance(prompt, (list, tuple)):
             changes["prompt"] = [
@@ -103,7 +100,7 @@ class Media:
         if video is None:
             raise DataError("is null; leave the video out instead", field=field)
         if isinstance(video, str):
-            path = self._found(video, directory)
+            path = self._resolved(video, directory)
             if path is None or not os.path.isdir(path):
                 return self._file(video, directory, field)
             self._check(path, field)
@@ -138,7 +135,7 @@ class Media:
             if not name.startswith("file://"):
                 return fetched(name, self.hosts, field)
             name = unquote(name.removeprefix("file://"))
-        path = self._found(name, directory)
+        path = self._resolved(name, directory)
         if path is None:
             raise DataError(f"there is no file {directory / name}", field=field)
         if (inside := member_of(path)) is not None:
@@ -155,8 +152,8 @@ class Media:
             raise DataError(f"{path} is no regular file", field=field)
         return path
 
-    def _found(self, name: str, directory: Path) -> Path | None:
-        """Return where a file or directory is, perhaps in an archive; None where it is nowhere."""
+    def _resolved(self, name: str, directory: Path) -> Path | None:
+        """Return the path of a file or directory, perhaps in an archive; None if there is none."""
         path = directory / name
         try:
             os.lstat(path)

@@ -1,7 +1,7 @@
-"""Which rows of which data set an epoch consists of, and in what order: of sizes, settings and seed alone.
+"""Choose the rows of an epoch, and their order, from sizes, settings and seed alone.
 
-An epoch is a row of *draws*. How many of them a data set has is its *quota*, which follows from the sizes.
-Nothing here remembers anything: whoever knows the epoch and the number of the next draw can go on from there.
+An epoch is a sequence of *draws*. A data set's *quota* is the number of its draws, which follows from the
+sizes. Nothing here has state: the epoch and the number of the next draw suffice to resume.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def quotas(
         mixture: The settings of all.
 
     Raises:
-        ConfigError: When there is nothing to give a share to.
+        ConfigError: When every weight is 0, or a data set of the kind that is to have a share is missing.
     """
     capped = [
         size if source.max_rows is None else min(size, source.max_rows)
@@ -105,7 +105,7 @@ def drawn_rows(size: int, quota: int, offset: int) -> list[int]:
 def draws(
     read: Callable[[], Iterable[Item]], size: int, quota: int, offset: int, skip: int = 0
 ) -> Iterator[Item]:
-    """Yield what `drawn_rows` says without holding it, reading a data set as often as that needs.
+    """Yield the rows of `drawn_rows` without holding them, reading a data set as often as that needs.
 
     A data set that has fewer rows than it said is simply read again earlier.
 
@@ -123,7 +123,7 @@ def draws(
     # The pass of which some rows only are drawn; the passes after it make up for rows that were missing.
     partial = quota // size if size and quota % size else None
 
-    def found() -> Iterator[Item]:
+    def drawn() -> Iterator[Item]:
         for number in count():
             is_empty = True
             for row, item in enumerate(read()):
@@ -133,7 +133,7 @@ def draws(
             if is_empty:
                 raise DataError("the data set has no rows, though it said that it has some")
 
-    return islice(found(), skip, quota) if quota else iter(())
+    return islice(drawn(), skip, quota) if quota else iter(())
 
 
 def interleaved(quotas: Sequence[int]) -> Iterator[int]:
@@ -161,8 +161,8 @@ def streamed(
 ) -> Iterator[Item]:
     """Yield the items of an epoch from a position on, with no more than `window` of them in memory.
 
-    The draws of all data sets are interleaved; each `window` of them in a row is shuffled. What comes before
-    the position's window is read but not kept.
+    The draws of all data sets are interleaved; each `window` of them in a row is shuffled. The draws before
+    the position's window are read but not kept.
 
     Args:
         reads: Start to read each data set.
@@ -183,14 +183,14 @@ def streamed(
     items = (next(sources[number]) for number in order)
     skip = position - first * window
     for number in count(first):
-        held = list(islice(items, window))
-        if not held:
+        buffer = list(islice(items, window))
+        if not buffer:
             return
-        random.Random(_number(f"window {number} of epoch {epoch} with seed {seed}")).shuffle(held)
-        held = held[skip:][::-1]
+        random.Random(_number(f"window {number} of epoch {epoch} with seed {seed}")).shuffle(buffer)
+        buffer = buffer[skip:][::-1]
         skip = 0
-        while held:
-            yield held.pop()
+        while buffer:
+            yield buffer.pop()
 
 
 def draw_offset(source: int, epoch: int, seed: int) -> int:

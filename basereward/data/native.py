@@ -27,7 +27,7 @@ class NativeDataset(FileDataset):
 
     detected_by = ("prompt", "responses")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row as it is."""
         return row
 

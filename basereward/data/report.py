@@ -9,44 +9,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from basereward.comparison import Comparison
+from basereward.data.sampling import Reservoir
 from basereward.data.statistics import EXACT, GROWTH, Facts, Lengths, Statistics
 from basereward.errors import DataError
-from basereward.reporting.comparison_card import STYLE, Line, card, escaped
+from basereward.reporting.comparison_card import Card, card_of
+from basereward.reporting.html import save_page
+from basereward.reporting.tables import Cell, Row, Table
 
 MAX_REJECTED = 50
-
-OWN_STYLE = """
-body { max-width: 80rem; } h2 { margin-top: 2.4rem; }
-table.facts td, table.facts th { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #eee; }
-table.facts td:first-child, table.facts th:first-child { text-align: left; }
-table.facts tr.total td { font-weight: 600; border-top: 2px solid #999; }
-table.facts td { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1.5rem; }
-figure { margin: 0; } figcaption { font-size: 13px; color: #555; margin-bottom: .3rem; }
-rect.bar { fill: #4a7fb5; } text { font: 11px system-ui, sans-serif; fill: #666; }
-.bias { position: relative; display: inline-block; width: 130px; height: 14px; background: #f0f0f0; }
-.bias i { position: absolute; top: 0; bottom: 0; background: #4a7fb5; }
-.bias b { position: absolute; top: -2px; bottom: -2px; width: 1px; background: #999; left: 50%; }
-"""
+BAR_HEIGHT = 120  # pixels
 
 
 @dataclass
 class Sample:
-    """A few rows of each source, all with the same chance, and the first rows that were rejected.
+    """A uniform sample of each source's rows, and the first rows that were rejected.
 
     Args:
         num: Rows of each source.
-        seed: Of the choice.
+        seed: Of the sampling.
     """
 
     num: int = 6
     seed: int = 0
-    rows: dict[str, list[Comparison]] = field(default_factory=dict)
+    sources: dict[str, Reservoir] = field(default_factory=dict)
     rejected: list[DataError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._chance = random.Random(self.seed)
-        self._seen: dict[str, int] = {}
+        self._generator = random.Random(self.seed)
 
     def add(self, row: Comparison | DataError) -> None:
         """Take a row into account."""
@@ -54,155 +43,119 @@ class Sample:
             if len(self.rejected) < MAX_REJECTED:
                 self.rejected.append(row)
             return
-        kept = self.rows.setdefault(row.source, [])
-        seen = self._seen[row.source] = self._seen.get(row.source, 0) + 1
-        if len(kept) < self.num:
-            kept.append(row)
-        elif (place := self._chance.randrange(seen)) < self.num:
-            kept[place] = row
+        if row.source not in self.sources:
+            self.sources[row.source] = Reservoir(self.num, self._generator)
+        self.sources[row.source].add(row)
 
 
-COLUMNS = (
-    "source",
-    "rows",
-    "images",
-    "N",
-    "pairs",
-    "ties",
-    "prompt",
-    "response",
-    "longer wins",
-)
-"""Titles of the table. N: responses a row. Prompt and response: characters, median and 95th percentile.
-Longer wins: how often the longer response of a pair is preferred."""
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a histogram.
+
+    Attributes:
+        title: Its range of lengths, and the number of texts in it.
+        height: Its height in pixels.
+        label: The text below it.
+    """
+
+    title: str
+    height: int
+    label: str
 
 
-def cells(name: str, facts: Facts) -> tuple[str, ...]:
-    """Return a line of the table of sources, as texts."""
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A histogram of lengths on a logarithmic scale, two bars to each doubling."""
+
+    title: str
+    bars: Sequence[Bar]
+
+    @classmethod
+    def of(cls, title: str, lengths: Lengths) -> Histogram:
+        """Return the histogram of lengths."""
+        counts: dict[int, int] = {}
+        for place, count in lengths.bins.items():
+            length = place if place < EXACT else EXACT * math.exp((place - EXACT + 0.5) * GROWTH)
+            step = int(2 * math.log2(max(length, 1)))
+            counts[step] = counts.get(step, 0) + count
+        first, last = min(counts, default=0), max(counts, default=-1)
+        bars = []
+        for step in range(first, last + 1):
+            count = counts.get(step, 0)
+            low, high = math.ceil(2 ** (step / 2)), math.ceil(2 ** ((step + 1) / 2)) - 1
+            label = f"{low:,}" if step % 4 == 0 or first == last else ""
+            height = round(BAR_HEIGHT * count / max(counts.values()))
+            bars.append(Bar(f"{low:,} to {high:,}: {count:,}", height, label))
+        facts = lengths.to_dict()
+        numbers = f"mean {facts['mean']:,.0f}, median {facts['median']:,}, largest {facts['max']:,}"
+        return cls(f"{title}: {numbers}", bars)
+
+
+def source_table(statistics: Statistics) -> Table:
+    """Return the table of sources, and of all of them together if there are several.
+
+    N: responses a row. Prompt and response: characters, median and 95th percentile. Longer wins: how often
+    the longer response of a pair is preferred.
+    """
+    titles = ("source", "rows", "images", "N", "pairs", "ties", "prompt", "response", "longer wins")
+    rows = [_source_row(name, facts) for name, facts in sorted(statistics.sources.items())]
+    if len(rows) != 1:
+        rows.append(_source_row("all of them" if rows else "nothing", statistics.total, "total"))
+    return Table(titles, rows)
+
+
+def save_report(path: Path, title: str, statistics: Statistics, sample: Sample) -> None:
+    """Write the page; it needs no other file."""
+    total = statistics.total
+    save_page(
+        path,
+        "dataset.html",
+        title=title,
+        num_rows=total.num_rows,
+        num_rejected=statistics.rejected.total(),
+        sources=source_table(statistics),
+        histograms=[
+            Histogram.of("Characters of a prompt", total.prompt_characters),
+            Histogram.of("Characters of a response", total.response_characters),
+        ],
+        samples={name: list(map(_card, rows.comparisons)) for name, rows in sorted(sample.sources.items())},
+        rejected=list(map(str, sample.rejected)),
+    )
+
+
+def _source_row(name: str, facts: Facts, style: str = "") -> Row:
     bias = facts.length_bias.to_dict()
     share, half = bias["preferred_longer"], bias["half_width"]
-    return (
+    texts = (
         name,
         f"{facts.num_rows:,}",
         f"{facts.num_with_images:,}",
         _spread(facts.responses),
         f"{facts.length_bias.num_pairs:,}",
         f"{facts.num_ties:,}",
-        _middle(facts.prompt_characters),
-        _middle(facts.response_characters),
-        "–" if share is None or half is None else f"{share:.1%} ± {100 * half:.1f}",
+        _quantiles(facts.prompt_characters),
+        _quantiles(facts.response_characters),
     )
+    longer = Cell("–")
+    if share is not None and half is not None:
+        # Wide enough to be seen, and within 0 to 1.
+        bar = (max(0.0, share - max(half, 0.01)), min(1.0, share + max(half, 0.01)))
+        longer = Cell(f"{share:.1%} ± {100 * half:.1f}", bar=bar)
+    return Row([*map(Cell, texts), longer], style)
 
 
-def table_of(statistics: Statistics) -> list[tuple[str, Facts]]:
-    """Return the lines of the table: each source, and all together if there are several."""
-    lines = sorted(statistics.sources.items())
-    return lines if len(lines) == 1 else [*lines, ("all of them" if lines else "nothing", statistics.total)]
-
-
-def save_page(path: Path, title: str, statistics: Statistics, sample: Sample) -> None:
-    """Write the page; it needs no other file."""
-    total = statistics.total
-    body = [
-        f"<h1>{escaped(title)}</h1>",
-        f"<p>{total.num_rows:,} rows, {statistics.rejected.total():,} more that can't be used.</p>",
-        _table(statistics),
-        '<p class="place">Images: rows that have some. N: responses a row. Prompt, response: characters, '
-        "median and 95th percentile. Longer wins: how often the longer response of a pair is preferred, with "
-        "the 95 % interval; the line marks one half, where length says nothing.</p>",
-        "<h2>Lengths</h2><div class=charts>",
-        _histogram("Characters of a prompt", total.prompt_characters),
-        _histogram("Characters of a response", total.response_characters),
-        "</div>",
-        *(_rows(name, rows) for name, rows in sorted(sample.rows.items())),
-        _rejected(statistics, sample.rejected),
-    ]
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
-        f"<style>{STYLE}{OWN_STYLE}</style></head>\n<body>" + "\n".join(body) + "\n</body></html>\n"
-    )
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
-
-
-def _table(statistics: Statistics) -> str:
-    lines = []
-    several = len(statistics.sources) > 1
-    for name, facts in table_of(statistics):
-        *texts, bias = cells(name, facts)
-        shown = "".join(f"<td>{escaped(text)}</td>" for text in texts)
-        look = ' class="total"' if several and facts is statistics.total else ""
-        lines.append(f"<tr{look}>{shown}<td>{_bias(facts)} {escaped(bias)}</td></tr>")
-    head = "".join(f"<th>{escaped(title)}</th>" for title in COLUMNS)
-    return f'<table class="facts"><tr>{head}</tr>{"".join(lines)}</table>'
-
-
-def _bias(facts: Facts) -> str:
-    bias = facts.length_bias.to_dict()
-    share, half = bias["preferred_longer"], bias["half_width"]
-    if share is None or half is None:
-        return ""
-    # At least so wide that it can be seen, and within the box.
-    half = max(half, 0.01)
-    left = 100 * max(0.0, share - half)
-    width = min(100.0, 100 * (share + half)) - left
-    return f'<span class="bias"><i style="left:{left:.1f}%;width:{width:.1f}%"></i><b></b></span>'
-
-
-def _histogram(title: str, lengths: Lengths) -> str:
-    """Return bars over lengths on a logarithmic scale, two to each doubling."""
-    counts: dict[int, int] = {}
-    for place, count in lengths.bins.items():
-        length = place if place < EXACT else EXACT * math.exp((place - EXACT + 0.5) * GROWTH)
-        step = int(2 * math.log2(max(length, 1)))
-        counts[step] = counts.get(step, 0) + count
-    if not counts:
-        return ""
-    first, last = min(counts), max(counts)
-    width, height, bar = 24 * (last - first + 1), 120, 22
-    shapes = []
-    for step in range(first, last + 1):
-        left, count = 24 * (step - first), counts.get(step, 0)
-        size = round(height * count / max(counts.values()))
-        low, high = math.ceil(2 ** (step / 2)), math.ceil(2 ** ((step + 1) / 2)) - 1
-        shapes.append(
-            f'<rect class="bar" x="{left}" y="{height - size}" width="{bar}" height="{size}">'
-            f"<title>{low:,} to {high:,}: {count:,}</title></rect>"
-        )
-        if step % 4 == 0 or first == last:
-            shapes.append(f'<text x="{left}" y="{height + 14}">{low:,}</text>')
-    facts = lengths.to_dict()
-    numbers = f"mean {facts['mean']:,.0f}, median {facts['median']:,}, largest {facts['max']:,}"
-    return (
-        f"<figure><figcaption>{title}: {numbers}</figcaption>"
-        f'<svg width="{width + 24}" height="{height + 20}">{"".join(shapes)}</svg></figure>'
-    )
-
-
-def _rows(name: str, rows: Sequence[Comparison]) -> str:
-    return f"<h2>{escaped(name)}: {len(rows)} rows at random</h2>" + "".join(map(_card, rows))
-
-
-def _card(comparison: Comparison) -> str:
+def _card(comparison: Comparison) -> Card:
     ranks, ratings = comparison.ranks, comparison.ratings
     places = {rank: place for place, rank in enumerate(sorted(set(ranks or ())), start=1)}
-    lines = []
+    rows = []
     for number, response in enumerate(comparison.responses):
         rank = "" if ranks is None else str(places[ranks[number]])
         rating = () if ratings is None else (f"{ratings[number]:.3g}",)
         is_best = ranks is not None and len(places) > 1 and rank == "1"
-        lines.append(Line((rank, *rating, f"{len(response):,}"), response, "best" if is_best else ""))
+        rows.append(Row.of(rank, *rating, f"{len(response):,}", response, style="best" if is_best else ""))
     titles = ("rank", "chars") if ratings is None else ("rank", "rating", "chars")
-    where = f"{comparison.id} · {comparison.label}" if comparison.place.file else comparison.id
-    return card(comparison, titles, sorted(lines, key=lambda line: int(line.numbers[0] or 0)), where)
-
-
-def _rejected(statistics: Statistics, errors: Sequence[DataError]) -> str:
-    if not errors:
-        return ""
-    lines = "".join(f"<li>{escaped(str(error))}</li>" for error in errors)
-    count = statistics.rejected.total()
-    shown = f", the first {len(errors)}" if count > len(errors) else ""
-    return f"<h2>{count:,} rows that can't be used{shown}</h2><ol>{lines}</ol>"
+    footer = f"{comparison.id} · {comparison.label}" if comparison.place.file else comparison.id
+    return card_of(comparison, titles, sorted(rows, key=lambda row: int(row.texts[0] or 0)), footer)
 
 
 def _spread(responses: Mapping[int, int]) -> str:
@@ -210,5 +163,5 @@ def _spread(responses: Mapping[int, int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _middle(lengths: Lengths) -> str:
+def _quantiles(lengths: Lengths) -> str:
     return f"{lengths.quantile(0.5):,} / {lengths.quantile(0.95):,}"

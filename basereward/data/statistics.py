@@ -1,4 +1,4 @@
-"""What a data set is made of: rows, sources, lengths, ranks, ties, and preference by length."""
+"""Statistics of a data set: rows, sources, lengths, ranks, ties, and preference by length."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Lengths:
 
 @dataclass
 class LengthBias:
-    """How often the preferred response of a pair is the longer one; equally long ones count as half.
+    """The share of pairs whose preferred response is the longer one; equally long ones count as half.
 
     The interval takes the pairs of one row as one observation of several, since they share responses: with c
     the longer ones of a row's m pairs and p the share, its variance is sum((c - p m)^2) / sum(m)^2.
@@ -138,12 +138,12 @@ class Facts:
 
 @dataclass
 class Statistics:
-    """What the rows of one or several data sets are, in all and by source.
+    """Statistics of the rows of one or several data sets, in all and by source.
 
     Attributes:
         total: Of all rows.
         sources: Of the rows of each source.
-        rejected: Rows that can't be used, counted by the field that is at fault; "row" where it is none.
+        rejected: Rows that can't be used, counted by the field at fault; "row" where no field is.
     """
 
     total: Facts = field(default_factory=Facts)

@@ -38,7 +38,7 @@ class TRLDataset(FileDataset):
 
     detected_by = ("chosen", "rejected")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         return trl_row(row)
 
@@ -61,7 +61,7 @@ def trl_row(row: Row) -> Row:
         if row.get(name):
             raise DataError("is not supported", field=name)
     prompt, chosen, rejected = split(row.get("prompt"), row["chosen"], row["rejected"])
-    own: Row = {
+    converted: Row = {
         "prompt": prompt,
         "images": images_of(row),
         "videos": row.get("videos"),
@@ -72,12 +72,12 @@ def trl_row(row: Row) -> Row:
     if (margin := row.get("margin")) is not None:
         if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
             raise DataError(f"a finite number >= 0 is needed, not {margin!r}", field="margin")
-        own["ratings"] = [margin, 0]
-    return own | {key: row[key] for key in ("id", "source", "weight") if row.get(key) is not None}
+        converted["ratings"] = [margin, 0]
+    return converted | {key: row[key] for key in ("id", "source", "weight") if row.get(key) is not None}
 
 
 def split(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, str, str]:
-    """Return prompt, chosen response and rejected response of what a row has under these names.
+    """Return the prompt, the chosen and the rejected response of a row's fields of these names.
 
     Args:
         prompt: A text, messages, or None where the other two begin with it.
@@ -157,8 +157,10 @@ def _is_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 def _ends_with(turns: Turns, prompt: Any) -> bool:
     if isinstance(prompt, str):
         return _text(turns[-1]["content"], "prompt").strip() == prompt.strip()
-    asked = [turn for turn in _turns(prompt, "prompt") if turn["role"] != "assistant"]
-    return len(asked) <= len(turns) and all(map(_is_same, asked, turns[len(turns) - len(asked) :]))
+    questions = [turn for turn in _turns(prompt, "prompt") if turn["role"] != "assistant"]
+    return len(questions) <= len(turns) and all(
+        map(_is_same, questions, turns[len(turns) - len(questions) :])
+    )
 
 
 def _response(turns: Turns, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import json
 import os
-import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.storage.atomic import replace_directory, replace_file
 
 if TYPE_CHECKING:
     from typing import Self
@@ -49,13 +50,13 @@ class Writer(abc.ABC):
                 raise ConfigError(f"{existing} exists; name another file, or replace it with --overwrite")
         self.num_rows = 0
         # Aside until the end, since what is replaced may be what is read.
-        self._aside = path.with_name(f".{path.name}.new")
-        self.files_aside = path.with_name(f".{self.files.name}.new")
+        self._stack = ExitStack()
         try:
-            shutil.rmtree(self.files_aside, ignore_errors=True)
-            self.files_aside.mkdir(parents=True)
+            self._aside = self._stack.enter_context(replace_file(path))
+            self.files_aside = self._stack.enter_context(replace_directory(self.files))
         except OSError as error:
             raise ConfigError(f"{self.files} can't be made: {error.strerror}") from error
+        self._stack.callback(self._close)
 
     def __enter__(self) -> Self:
         return self
@@ -63,15 +64,7 @@ class Writer(abc.ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close()
-        if kind is not None:
-            self._aside.unlink(missing_ok=True)
-            shutil.rmtree(self.files_aside)
-            return
-        if self.files.exists():
-            shutil.rmtree(self.files)
-        self.files_aside.rename(self.files)
-        os.replace(self._aside, self.path)
+        self._stack.__exit__(kind, error, traceback)
 
     def write(self, comparison: Comparison) -> None:
         """Write one comparison.

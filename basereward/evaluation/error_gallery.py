@@ -1,4 +1,4 @@
-"""The image sheet: what the model orders most wrongly, with images, responses and rewards."""
+"""The error gallery: the most wrongly ordered comparisons with images, responses and rewards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import DataError
-from basereward.reporting.comparison_card import MAX_CHARACTERS, STYLE, Line, card, prompt_text, thumbnail
+from basereward.reporting.comparison_card import Card, card_of, prompt_text, thumbnail
+from basereward.reporting.html import MAX_CHARACTERS, save_page
+from basereward.reporting.tables import Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,19 +24,12 @@ INK, GREEN, RED, GREY = "#222222", "#1b7f4b", "#c8553d", "#777777"
 
 
 def save_html(wrong: Sequence[Wrong], path: Path) -> None:
-    """Write one HTML page that needs no other file: the images are inlined as small JPEGs."""
-    items = "\n".join(_article(item) for item in wrong) or "<p>No pair is ordered wrongly.</p>"
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Most wrong</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>Most wrong</h1>\n"
-        "<p>Worst first. Green is best by the data, red has the highest reward.</p>\n"
-        f"{items}\n</body></html>\n"
-    )
-    path.write_text(page, encoding="utf-8")
+    """Write the gallery as a page that needs no other file."""
+    save_page(path, "error_gallery.html", cards=map(_page_card, wrong))
 
 
 def save_image(wrong: Sequence[Wrong], path: Path) -> None:
-    """Write a contact sheet as PNG, for where no browser is: first images and worst pairs."""
+    """Write the gallery as a PNG, for readers without a browser: first images and worst pairs."""
     import PIL.Image
     import PIL.ImageDraw
 
@@ -53,23 +48,24 @@ def save_image(wrong: Sequence[Wrong], path: Path) -> None:
     canvas.save(path, optimize=True)
 
 
-def _article(item: Wrong) -> str:
+def _page_card(item: Wrong) -> Card:
     result = item.result
-    lines = [
-        Line(
-            (f"{rank + 1:g}", f"{reward:+.3f}"),
+    rows = [
+        Row.of(
+            f"{place + 1}",
+            f"{reward:+.3f}",
             response,
-            "best " * (rank == min(result.ranks)) + "preferred" * (reward == max(result.rewards)),
+            style=("best " * (place == 0) + "preferred" * (reward == max(result.rewards))).strip(),
         )
-        for rank, reward, response in _by_rank(item)
+        for place, reward, response in _by_rank(item)
     ]
-    return card(item.comparison, ("true", "reward"), lines, f"{result.id} · margin {result.margin:+.3f}")
+    return card_of(item.comparison, ("true", "reward"), rows, f"{result.id} · margin {result.margin:+.3f}")
 
 
-def _by_rank(item: Wrong) -> list[tuple[float, float, str]]:
+def _by_rank(item: Wrong) -> list[tuple[int, float, str]]:
     """Return place, reward and text of each response in the true order; places count from 0."""
     result = item.result
-    places = {rank: float(place) for place, rank in enumerate(sorted(set(result.ranks)))}
+    places = {rank: place for place, rank in enumerate(sorted(set(result.ranks)))}
     rows = zip(
         (places[rank] for rank in result.ranks), result.rewards, item.comparison.responses, strict=True
     )
@@ -77,7 +73,7 @@ def _by_rank(item: Wrong) -> list[tuple[float, float, str]]:
 
 
 def _card(item: Wrong) -> PIL.Image.Image:
-    """Draw a comparison: its small, its prompt, and the pair that is most wrong."""
+    """Draw a comparison: a thumbnail, its prompt, and its most wrongly ordered pair."""
     import PIL.Image
     import PIL.ImageDraw
 

@@ -13,8 +13,8 @@ import numpy as np
 from basereward.errors import ConfigError
 from basereward.evaluation.benchmarks.benchmark import Item, Scored
 from basereward.evaluation.benchmarks.comparisons import order_measures
-from basereward.evaluation.benchmarks.report import Row
 from basereward.evaluation.results import Result
+from basereward.reporting.tables import Row, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -141,28 +141,24 @@ def differences(first: Mapping[str, Measure], second: Mapping[str, Measure]) -> 
     return found
 
 
-def comparison_table(
-    first: str, second: str, found: Iterable[Difference]
-) -> tuple[tuple[str, ...], list[Row]]:
-    """Return titles and lines of a table of differences."""
+def difference_table(first: str, second: str, differences: Iterable[Difference]) -> Table:
+    """Return the table of the differences between two models."""
     titles = ("metric", f"A: {first}", f"B: {second}", "A - B", "only A", "only B", "p", "n")
     rows = [
-        Row(
-            (
-                item.name,
-                f"{100 * item.first:.2f}",
-                f"{100 * item.second:.2f}",
-                str(item),
-                f"{item.only_first:,}",
-                f"{item.only_second:,}",
-                f"{item.p:.3g}",
-                f"{item.num:,} {item.unit}",
-            ),
-            item.kind,
+        Row.of(
+            item.name,
+            f"{100 * item.first:.2f}",
+            f"{100 * item.second:.2f}",
+            str(item),
+            f"{item.only_first:,}",
+            f"{item.only_second:,}",
+            f"{item.p:.3g}",
+            f"{item.num:,} {item.unit}",
+            style=item.kind,
         )
-        for item in found
+        for item in differences
     ]
-    return titles, rows
+    return Table(titles, rows)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, is_available, save_figure
+from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, is_available, label_of, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +127,7 @@ def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, pat
             fontsize=9,
         )
     axes.axvline(0.5, color=NEUTRAL, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(rows)), [name if len(name) <= 28 else name[:27] + "…" for name in rows])
+    axes.set_yticks(range(len(rows)), [label_of(name, 28) for name in rows])
     axes.invert_yaxis()
     axes.margins(y=0.12)
     lowest = min(0.5, *(part.low for part in rows.values()))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from basereward.evaluation import error_gallery, plots
+from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from basereward.errors import DataError
     from basereward.evaluation.metrics import Metrics
@@ -39,14 +40,9 @@ def save_report(
     paths = plots.save(evaluation.metrics, evaluation.pairs, directory / "plots")
     error_gallery.save_html(evaluation.wrong, directory / "wrong.html")
     error_gallery.save_image(evaluation.wrong, directory / "wrong.png")
-    text = markdown(
-        lines_of(evaluation),
-        evaluation.rejected,
-        {**facts, **evaluation.statistics},
-        [path.relative_to(directory).as_posix() for path in paths],
-        len(evaluation.wrong),
-    )
-    (directory / "report.md").write_text(text, encoding="utf-8")
+    plot_paths = [path.relative_to(directory).as_posix() for path in paths]
+    text = markdown(evaluation, {**facts, **evaluation.statistics}, plot_paths)
+    (directory / "report.md").write_text(text, encoding="utf-8", errors="backslashreplace")
     save_numbers(evaluation, directory, facts)
 
 
@@ -73,107 +69,80 @@ def save_numbers(
     (directory / "report.json").write_text(content + "\n", encoding="utf-8")
 
 
-class Line(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    value: str
-    note: str = ""
-
-
-def lines(metrics: Metrics) -> list[Line]:
-    """Return the table: what, how much, and of how many or how to read it."""
-    found = [Line("pair accuracy", str(metrics.accuracy), _of_pairs(metrics.accuracy))]
-    found += [
-        Line(f"  ratings {gap:g} or more apart", str(part), _of_pairs(part))
-        for gap, part in metrics.by_gap.items()
+def metric_rows(metrics: Metrics) -> list[Row]:
+    """Return the table's rows: name, value, and a note on how to read it."""
+    top1 = metrics.top1
+    rows = [
+        _interval_row("pair accuracy", metrics.accuracy),
+        *(_part(f"ratings {gap:g} or more apart", part) for gap, part in metrics.by_gap.items()),
     ]
     if len(metrics.by_source) > 1:
-        found += [
-            Line(f"  {name or '(no source)'}", str(part), _of_pairs(part))
-            for name, part in metrics.by_source.items()
-        ]
-    found += [
-        Line(f"  {name or '(no category)'}", str(part), _of_pairs(part))
-        for name, part in metrics.by_category.items()
-    ]
-    top1, chance = metrics.top1, metrics.top1_chance
-    found.append(Line("top-1 accuracy", str(top1), f"of {top1.num_pairs:,}; blindly {chance:.3f}"))
-    found += [
-        Line("always the longer response", str(metrics.longer), "knows lengths only"),
+        rows += [_part(name or "(no source)", part) for name, part in metrics.by_source.items()]
+    rows += [_part(name or "(no category)", part) for name, part in metrics.by_category.items()]
+    rows += [
+        Row.of("top-1 accuracy", str(top1), f"of {top1.num_pairs:,}; chance {metrics.top1_chance:.3f}"),
+        Row.of("always the longer response", str(metrics.longer), "knows lengths only"),
         *_by_length(metrics),
-        Line(
-            "margin",
-            f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}",
-            "mean ± deviation",
-        ),
-        Line("AUC across prompts", f"{metrics.auc:.3f}", "any better above any worse"),
-        Line("calibration error (ECE)", f"{metrics.ece:.3f}", "0 is best"),
-        Line("Brier score", f"{metrics.brier:.3f}", "0 is best, 0.25 is blind"),
-        Line("log loss", f"{metrics.log_loss:.3f}", "0 is best, 0.693 is blind"),
+        Row.of("margin", f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}", "mean ± deviation"),
+        Row.of("AUC across prompts", f"{metrics.auc:.3f}", "any better above any worse"),
+        Row.of("calibration error (ECE)", f"{metrics.ece:.3f}", "0 is best"),
+        Row.of("Brier score", f"{metrics.brier:.3f}", "0 is best, 0.25 is chance"),
+        Row.of("log loss", f"{metrics.log_loss:.3f}", "0 is best, 0.693 is chance"),
     ]
     if metrics.num_label_ties:
-        found.append(Line("ties in the data", f"{metrics.num_label_ties:,}", "pairs left out"))
+        rows.append(Row.of("ties in the data", f"{metrics.num_label_ties:,}", "pairs left out"))
     if metrics.num_reward_ties:
-        found.append(Line("ties in reward", f"{metrics.num_reward_ties:,}", "pairs that count half"))
-    return found
+        rows.append(Row.of("ties in reward", f"{metrics.num_reward_ties:,}", "pairs that count half"))
+    return rows
 
 
-def lines_of(evaluation: Evaluation) -> list[Line]:
-    """Return the table, with the members of an ensemble and how far they are apart after the accuracy."""
-    first, *others = lines(evaluation.metrics)
+def metric_table(evaluation: Evaluation) -> Table:
+    """Return the table of metrics, with the members of an ensemble and their disagreement."""
+    accuracy, *others = metric_rows(evaluation.metrics)
     members = [
-        Line(f"  member {name}", str(part := member.metrics.accuracy), _of_pairs(part))
-        for name, member in evaluation.members.items()
+        _part(f"member {name}", member.metrics.accuracy) for name, member in evaluation.members.items()
     ]
     if evaluation.disagreement is not None:
         value = f"{evaluation.disagreement:.3g}"
-        members.append(Line("  members' disagreement", value, "mean deviation over members"))
-    return [first, *members, *others]
+        members.append(Row.of("members' disagreement", value, "mean deviation over members", style="part"))
+    return Table(["metric", "value", ""], [accuracy, *members, *others], num_labels=3)
 
 
-def markdown(
-    table: Iterable[Line],
-    rejected: Sequence[DataError],
-    facts: Mapping[str, Any],
-    drawn: Iterable[str],
-    num_wrong: int,
-) -> str:
+def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Iterable[str]) -> str:
     """Return the report as Markdown.
 
     Args:
-        table: What `lines_of` gives.
-        rejected: Rows that could not be used.
-        facts: What else to say, such as model and data.
-        drawn: Paths of the plots, relative to the report.
-        num_wrong: Comparisons on the sheet of the most wrong ones.
+        evaluation: The evaluation.
+        facts: Further entries, such as model and data.
+        plot_paths: Paths of the plots, relative to the report.
     """
+    rejected = evaluation.rejected
     text = ["# Evaluation", ""]
-    text += [f"- {name}: `{value}`" for name, value in facts.items()]
-    text += ["", "| metric | value | |", "|---|---|---|"]
-    text += [f"| {_cell(line.name)} | {line.value} | {_cell(line.note)} |" for line in table]
+    text += [f"- {markdown_text(name)}: {markdown_code(str(value))}" for name, value in facts.items()]
     text += [
+        "",
+        metric_table(evaluation).markdown(),
         "",
         "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that "
         "of the number of independent pairs that would tell as much.",
         "",
     ]
-    drawn = list(drawn)
-    text += [f"![{path}]({path})" for path in drawn] or [
+    text += [f"![{path}]({path})" for path in plot_paths] or [
         "No plots: matplotlib is not installed (`basereward[plot]`)."
     ]
     text += ["", "## Most wrong", ""]
     text += (
         [
-            f"The {num_wrong} comparisons with the most negative margin: [wrong.html](wrong.html).",
+            f"The {len(evaluation.wrong)} comparisons with the most negative margin: "
+            "[wrong.html](wrong.html).",
             "",
             "![wrong.png](wrong.png)",
         ]
-        if num_wrong
+        if evaluation.wrong
         else ["No pair is ordered wrongly."]
     )
     text += ["", f"## Rejected rows: {len(rejected)}", ""]
-    text += [f"- `{str(error).replace('`', chr(39))}`" for error in rejected[:NUM_LISTED]]
+    text += [f"- {markdown_code(str(error))}" for error in rejected[:NUM_LISTED]]
     if len(rejected) > NUM_LISTED:
         text.append(f"- and {len(rejected) - NUM_LISTED} more in [rejected.jsonl](rejected.jsonl)")
     return "\n".join(text).rstrip() + "\n"
@@ -184,36 +153,24 @@ def rejected_row(error: DataError) -> dict[str, Any]:
     return {"file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
 
 
-def _by_length(metrics: Metrics) -> list[Line]:
-    found = []
-    if metrics.longer_right is not None:
-        part = metrics.longer_right
-        found.append(Line("  where longer is better", str(part), _of_pairs(part)))
-    if metrics.longer_wrong is not None:
-        part = metrics.longer_wrong
-        found.append(Line("  where shorter is better", str(part), _of_pairs(part)))
-    found += [
-        Line(f"  where the better is {name}", str(part), _of_pairs(part))
-        for name, part in metrics.by_length.items()
-    ]
+def _by_length(metrics: Metrics) -> list[Row]:
+    parts = {"where longer is better": metrics.longer_right, "where shorter is better": metrics.longer_wrong}
+    rows = [_part(name, part) for name, part in parts.items() if part is not None]
+    rows += [_part(f"where the better is {name}", part) for name, part in metrics.by_length.items()]
     if metrics.length_correlation is not None:
-        note = "correlation"
-        found.append(Line("  reward and length", f"{metrics.length_correlation:+.3f}", note))
-    return found
+        value = f"{metrics.length_correlation:+.3f}"
+        rows.append(Row.of("reward and length", value, "correlation", style="part"))
+    return rows
 
 
-def _of_pairs(interval: Interval) -> str:
+def _part(name: str, interval: Interval) -> Row:
+    return _interval_row(name, interval, "part")
+
+
+def _interval_row(name: str, interval: Interval, style: str = "") -> Row:
     effective = round(interval.num_effective)
-    return f"{interval.num_pairs:,} pairs" + (
-        f", worth {effective:,}" if effective < interval.num_pairs else ""
-    )
-
-
-def _cell(text: str) -> str:
-    # Markdown drops the spaces that set the parts of a number off from it.
-    indented = text.startswith(" ")
-    plain = text.strip().replace("|", "\\|").replace("\n", " ")
-    return f"– {plain}" if indented else plain
+    worth = f", worth {effective:,}" if effective < interval.num_pairs else ""
+    return Row.of(name, str(interval), f"{interval.num_pairs:,} pairs{worth}", style=style)
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -131,4 +131,4 @@ def _gather(
     states: Tensor,  # [B * L, heads, width]
     index: Tensor,  # [rows, columns]
 ) -> Tensor:  # [rows, heads, columns, width]
-    return states.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
+    return torch.unflatten(states.index_select(0, index.flatten()), 0, index.shape).transpose(1, 2)

@@ -215,8 +215,8 @@ def _scores(query: Tensor, key: Tensor, block: AttentionBlock, scale: float) -> 
 
 
 def _group_heads(states: Tensor, key: Tensor) -> Tensor:  # [n, heads, w] -> [key heads, groups * n, w]
-    return states.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3).flatten(1, 2)
+    return torch.unflatten(states, 1, (key.shape[1], -1)).permute(1, 2, 0, 3).flatten(1, 2)
 
 
 def _ungroup_heads(states: Tensor, query: Tensor) -> Tensor:  # [key heads, groups * n, w] -> [n, heads, w]
-    return states.unflatten(1, (-1, len(query))).flatten(0, 1).transpose(0, 1)
+    return torch.unflatten(states, 1, (-1, len(query))).flatten(0, 1).transpose(0, 1)

@@ -47,7 +47,7 @@ class BatchedBTLoss(Function):
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         """Scale it."""
         if grad_loss is None:
-            return (None,) * ctx.num_inputs
+            return (None,) * int(ctx.num_inputs)
         grad, rewards = ctx.saved_tensors
         scaled = grad * grad_loss
         if torch.is_grad_enabled():

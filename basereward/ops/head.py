@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def pairwise_reward_head(
     tracing = torch.compiler.is_compiling()
     readable = hidden.device.type == "cpu" and not tracing
     if library.compiled(hidden.device.type):
-        call = torch.ops.basereward.pairwise_reward_head if tracing else PairwiseRewardHead.apply
+        call: Any = torch.ops.basereward.pairwise_reward_head if tracing else PairwiseRewardHead.apply
         try:
             rewards: Tensor = call(*arguments)[0]
         except RuntimeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ def batched_bt_loss(
     tracing = torch.compiler.is_compiling()
     readable = rewards.device.type == "cpu" and not tracing
     if library.compiled(rewards.device.type):
-        call = torch.ops.basereward.batched_bt_loss if tracing else BatchedBTLoss.apply
+        call: Any = torch.ops.basereward.batched_bt_loss if tracing else BatchedBTLoss.apply
         try:
             loss, _, statistics = call(*tensors, *options)
         except RuntimeError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from basereward.backbones.generation import write
+from basereward.backbones.generation import generate
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -182,8 +182,8 @@ class Critic(Paradigm):
         if not missing:
             return [ids or [] for ids in item.critiques]
         tree = replace(item.tree, responses=[item.tree.responses[number] for number in missing])
-        written = write(
-            self.backbone, self.language_head, tree, max_tokens=self.max_critique_tokens, end=item.end
+        written = generate(
+            self.backbone, self.language_head, tree, max_tokens=self.max_critique_tokens, stop_ids=item.end
         )
         self.counts["critiques_written"] += len(written)
         self.counts["critiques_cut"] += sum(not each.is_finished for each in written)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from basereward import ops
-from basereward.backbones.generation import Sampling, write
+from basereward.backbones.generation import Sampling, generate
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -271,12 +271,12 @@ class Generative(Paradigm):
         was_training = self.training
         self.eval()
         try:
-            written = write(
+            written = generate(
                 self.backbone,
                 self.head,
                 tree,
                 max_tokens=self.max_answer_tokens,
-                end=self.end,
+                stop_ids=self.end,
                 sampling=sampling,
             )
         finally:

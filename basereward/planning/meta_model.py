@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone
-from basereward.backbones.transformers_model import Decoder
-from basereward.comparison import Comparison
+from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.config.run import RunConfig
 from basereward.costs.architecture import Architecture
 from basereward.errors import ConfigError
-from basereward.forest.forest import Forest, Tree
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.reward_model import RewardModel
-
-
-class Skeleton(Backbone):
-    """A backbone's modules, to be counted and not to be run.
-
-    Args:
-        kind: The backbone's class.
-        model: A bare model of transformers.
-        quantized: Whether the frozen linear layers of the language model are in 4 bits.
-    """
-
-    def __init__(self, kind: type[Backbone], model: Any, *, quantized: bool = False) -> None:
-        super().__init__()
-        self.quantized = quantized
-        self.kind = kind
-        self.model = model
-        self.decoder = Decoder(model, getattr(model, "language_model", model), "forest")
-        self.shares = self.decoder.shares
-        self.dim = model.config.get_text_config().hidden_size
-
-    def parts(self) -> Mapping[str, nn.Module]:
-        """Return the parts as the backbone names them."""
-        return self.kind.parts(self)
-
-    def in_4_bits(self) -> set[Tensor]:
-        """Return the weights that are quantized."""
-        if not self.quantized:
-            return set()
-        linear = (item for item in self.parts()["language"].modules() if isinstance(item, nn.Linear))
-        return {item.weight for item in linear if not item.weight.requires_grad}
-
-    def truncate(self, num_layers: int) -> None:
-        """Keep the first decoder layers only."""
-        self.decoder.truncate(num_layers)
-
-    def encode(self, comparison: Comparison) -> Tree:
-        """Refuse."""
-        raise NotImplementedError
-
-    def forward(self, forest: Forest) -> Tensor:
-        """Refuse."""
-        raise NotImplementedError
-
-    def save(self, directory: Path) -> None:
-        """Refuse."""
-        raise NotImplementedError
 
 
 def skeleton(
@@ -85,16 +34,17 @@ def skeleton(
     """
     options = run.backbone.options
     config, source = _config(str(options.get("model", "")), config_file)
-    kind: Any = plugins.load("backbone", run.backbone.name)
+    kind = plugins.load("backbone", run.backbone.name)
+    if not issubclass(kind, TransformersBackbone):
+        raise _unknown_make(run.backbone.name, config.model_type)
     with torch.device("meta"):
         from transformers import AutoModel
 
         bare = AutoModel.from_config(config, dtype=getattr(torch, options.get("dtype", "float32")))
-        if not hasattr(getattr(bare, "language_model", bare), "layers"):
-            raise _unknown_make(run.backbone.name, config.model_type)
-        backbone = Skeleton(kind, bare, quantized=options.get("quantize") is not None)
-        if not _has_parts(backbone):
-            raise _unknown_make(run.backbone.name, config.model_type)
+        try:
+            backbone = kind.of_model(bare, quantize=options.get("quantize"))
+        except ConfigError as error:
+            raise _unknown_make(run.backbone.name, config.model_type) from error
         head = plugins.build("head", run.head, backbone.dim)
         if (layer := getattr(head, "layer", None)) is not None:
             backbone.truncate(layer)
@@ -103,13 +53,6 @@ def skeleton(
     if Architecture.of(model) is None:
         raise _unknown_make(run.backbone.name, config.model_type)
     return model, source
-
-
-def _has_parts(backbone: Skeleton) -> bool:
-    try:
-        return bool(backbone.parts())
-    except AttributeError:  # the backbone keeps its modules elsewhere
-        return False
 
 
 def _unknown_make(name: str, model_type: str) -> ConfigError:

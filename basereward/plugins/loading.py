@@ -9,7 +9,8 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Plugin:
         error: Why it did not load.
         cause: The exception behind `error`, if there was one.
         is_disabled: Whether it was left out because the user asked for that.
+        directory: The working directory when the module was named; empty if the plugin was not named so.
     """
 
     name: str
@@ -59,6 +61,23 @@ class Plugin:
     error: str | None = None
     cause: BaseException | None = None
     is_disabled: bool = False
+    directory: str = ""
+
+    @contextmanager
+    def on_path(self) -> Iterator[None]:
+        """Let the modules in the plugin's directory be imported until the block ends.
+
+        A console script does not have the working directory on its path, where a user's own modules lie. Left
+        there, its files could take the places of optional dependencies that are not installed.
+        """
+        if not self.directory or self.directory in sys.path:
+            yield
+            return
+        sys.path.append(self.directory)
+        try:
+            yield
+        finally:
+            sys.path.remove(self.directory)
 
 
 class Registry:
@@ -87,15 +106,13 @@ class Registry:
 
     def add_modules(self, modules: Sequence[str | types.ModuleType]) -> None:
         """Add plugins that are modules or names of modules; those that were added before stay as they are."""
-        # A console script doesn't see the directory it is started in, where a user's own modules lie.
-        if any(isinstance(module, str) for module in modules) and not {"", os.getcwd()} & set(sys.path):
-            sys.path.append(os.getcwd())
         for module in modules:
             name = module if isinstance(module, str) else module.__name__
             if name in self._modules:
                 continue
             self._modules.add(name)
-            self._add(Plugin(name, "", "", name), functools.partial(_imported, module))
+            plugin = Plugin(name, "", "", name, directory=os.getcwd() if name is module else "")
+            self._add(plugin, functools.partial(_imported, module))
             if any(plugin.name == name and plugin.is_disabled for plugin in self.plugins):
                 warn(f"plugin {name!r} was asked for, but {DISABLE} leaves it out")
 
@@ -103,7 +120,8 @@ class Registry:
         """Call one plugin's hook, and no other's."""
         implementation = self._host.get_plugin(plugin.name)
         others = [other for other in self._host.get_plugins() if other is not implementation]
-        results: list[Any] = self._host.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+        with plugin.on_path():
+            results: list[Any] = self._host.subset_hook_caller(hook, remove_plugins=others)(**arguments)
         return results
 
     def _add_entry_point(self, point: EntryPoint) -> None:
@@ -133,7 +151,8 @@ class Registry:
                 _check_requirements(distribution)
             if taken:
                 raise PluginError(f"the name is taken by the plugin in {taken.target}")
-            implementation = load()
+            with plugin.on_path():
+                implementation = load()
             if self._host.is_registered(implementation):
                 if not plugin.distribution:  # `-p` of an installed plugin's module: it is there already
                     self.plugins.remove(plugin)

@@ -129,7 +129,8 @@ class PluginManager:
             adopt(kind, target, f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target.__qualname__})")
             return target
         subject = f"{kind} {_short(name)!r} of plugin {plugin.name!r}"
-        component = load_class(target, subject)
+        with plugin.on_path():
+            component = load_class(target, subject)
         adopt(kind, component, f"{subject} ({target})")
         return component
 

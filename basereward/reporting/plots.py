@@ -12,6 +12,7 @@ RIGHT, WRONG, NEUTRAL, GRID = "#2a6f97", "#c8553d", "#6c757d", "#dddddd"
 COLOURS = (RIGHT, WRONG, "#6a994e", "#7b5ea7", "#b5838d", "#8d6e00")
 SIZE = (6.4, 4.0)  # inches
 DPI = 120
+MAX_LABEL = 40  # characters; the labels of an axis take their room from its plot
 
 
 def is_available() -> bool:
@@ -36,7 +37,31 @@ def figure_of(title: str, subtitle: str, width: float = SIZE[0], height: float =
     return figure, axes
 
 
-def save_figure(figure: Any, path: Path) -> Path:
-    """Write a figure, and return its path."""
-    figure.savefig(path)
+def label_of(name: str, max_length: int = MAX_LABEL) -> str:
+    """Return a name as a label of a plot, cut short."""
+    return name if len(name) <= max_length else name[: max_length - 1] + "…"
+
+
+def save_figure(figure: Any, path: Path, **options: Any) -> Path:
+    """Write a figure, and return its path.
+
+    Names of models, data sets and categories are no formulas, whatever dollar signs they hold.
+
+    Args:
+        figure: The figure.
+        path: The file; its suffix decides on the format.
+        options: Options of `Figure.savefig`.
+
+    Raises:
+        ValueError: When matplotlib knows no such format.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    # A format has the same bytes each time, and SVG keeps its text as text.
+    settings = {"text.parse_math": False, "svg.hashsalt": "basereward", "svg.fonttype": "none"}
+    with matplotlib.rc_context(settings):
+        figure.savefig(path, **options)
     return path

@@ -30,7 +30,7 @@ STANDARD = "-"
 
 @dataclass
 class Counts:
-    """What became of the rows.
+    """Counts of the rows by their outcome.
 
     Attributes:
         num_scored: Rows with rewards.

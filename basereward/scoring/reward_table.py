@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ from typing import Any
 from basereward._version import __version__
 from basereward.errors import ConfigError, DataError
 from basereward.scoring.files import ScoredRow
-from basereward.storage.atomic import fsync
+from basereward.storage.atomic import remove_abandoned, replace_file
 
 FORMAT = 1
 KEY = b"basereward"
@@ -27,9 +23,6 @@ MAX_REASONS = 50
 """Kinds of errors that are counted by themselves: reasons may name files, each its own."""
 
 OTHER_REASONS = "other reasons"
-
-ABANDONED_SECONDS = 24 * 3600.0
-"""After which a table that nobody writes to any more was left by a killed worker."""
 
 
 def write_table(rows: Iterable[ScoredRow], path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,24 +56,26 @@ def write_table(rows: Iterable[ScoredRow], path: Path, facts: Mapping[str, Any])
     )
     summary = Summary()
     waiting = iter(rows)
-    with _aside(path) as aside:
-        with pyarrow.parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
-            while group := list(islice(waiting, ROWS_PER_GROUP)):
-                summary.add(group)
-                errors = [row.result if isinstance(row.result, DataError) else None for row in group]
-                columns = {
-                    "row": [row.line for row in group],
-                    "id": [None if row.id is None else str(row.id) for row in group],
-                    "rewards": [
-                        row.result if error is None else None
-                        for row, error in zip(group, errors, strict=True)
-                    ],
-                    "error": [None if error is None else str(error) for error in errors],
-                }
-                writer.write_table(pyarrow.table(columns, schema=schema))
-            found = {"format": FORMAT, "version": __version__, **facts, **summary.to_dict()}
-            writer.add_key_value_metadata({KEY: json.dumps(found)})
-        fsync(aside)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path)
+    with (
+        replace_file(path, is_shared=True) as aside,  # two workers may be sent to make one table
+        pyarrow.parquet.ParquetWriter(aside, schema, compression="zstd") as writer,
+    ):
+        while group := list(islice(waiting, ROWS_PER_GROUP)):
+            summary.add(group)
+            errors = [row.result if isinstance(row.result, DataError) else None for row in group]
+            columns = {
+                "row": [row.line for row in group],
+                "id": [None if row.id is None else str(row.id) for row in group],
+                "rewards": [
+                    row.result if error is None else None for row, error in zip(group, errors, strict=True)
+                ],
+                "error": [None if error is None else str(error) for error in errors],
+            }
+            writer.write_table(pyarrow.table(columns, schema=schema))
+        found = {"format": FORMAT, "version": __version__, **facts, **summary.to_dict()}
+        writer.add_key_value_metadata({KEY: json.dumps(found)})
     return found
 
 
@@ -166,33 +161,3 @@ class Summary:
             "reward_min": self.low if self.num_rewards else None,
             "reward_max": self.high if self.num_rewards else None,
         }
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Give a path beside the wanted one, whose file gets its name if nothing goes wrong.
-
-    Each time another path, for two workers may have been sent to make the same table.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.new"):
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                left.unlink()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())
-        os.replace(aside, path)
-        fsync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """Return the process's mask of permissions, which `mkstemp` leaves out of account."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -26,16 +26,7 @@ def ranked(comparison: Comparison, rewards: Sequence[float]) -> Comparison:
     order = _best_first(rewards)
     found = _in_order(comparison, rewards, order)
     ranks = [sum(other > rewards[number] for other in rewards) for number in order]
-    return Comparison(
-        found.prompt,
-        found.responses,
-        ranks=ranks,
-        weight=found.weight,
-        id=found.id,
-        source=found.source,
-        meta=found.meta,
-        place=found.place,
-    )
+    return found.replace(ranks=ranks)
 
 
 def agreed(
@@ -111,12 +102,5 @@ def _in_order(comparison: Comparison, rewards: Sequence[float], order: Sequence[
     meta = {**comparison.meta, "rewards": [rewards[number] for number in order]}
     if comparison.ranks is not None:
         meta["given_ranks"] = [comparison.ranks[number] for number in order]
-    return Comparison(
-        comparison.prompt,
-        [comparison.responses[number] for number in order],
-        weight=comparison.weight,
-        id=comparison.id,
-        source=comparison.source,
-        meta=meta,
-        place=comparison.place,
-    )
+    responses = [comparison.responses[number] for number in order]
+    return comparison.replace(responses=responses, ranks=None, ratings=None, meta=meta)

@@ -7,8 +7,6 @@ table that is there, whole, and of the same model and the same input is not made
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +20,7 @@ from basereward.scoring.batching import shares
 from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.ordered import Scorer
 from basereward.scoring.reward_table import Summary, read_facts, write_table
-from basereward.storage.atomic import file_digest
+from basereward.storage.atomic import file_digest, write_text
 from basereward.storage.model_directory import CONFIG_FILE
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
@@ -216,7 +214,5 @@ def _summarise(shards: Sequence[Shard], output: Path, model_digest: str) -> bool
         name = shard.target.relative_to(output).as_posix()
         tables[name] = {"num_rows": facts["num_rows"], "source": facts["source"]}
     whole = {"model": model_digest, **summary.report(), "tables": tables}
-    with tempfile.NamedTemporaryFile("w", dir=output, prefix=f".{SUMMARY_FILE}.", delete=False) as file:
-        file.write(json.dumps(whole, indent=2) + "\n")
-    os.replace(file.name, output / SUMMARY_FILE)
+    write_text(output / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n", is_shared=True)
     return True

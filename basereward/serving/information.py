@@ -1,44 +1,55 @@
-"""What GET answers: health, models, metrics, limits, the OpenAPI document, and a page to try it all on."""
+"""GET endpoints: health, models, metrics, limits, the OpenAPI document, and a page to try the models on."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from basereward._version import __version__
-from basereward.serving.apis import dialects
-from basereward.serving.openapi import document
+from basereward.serving.engine import Engine
+from basereward.serving.limits import Limits
+from basereward.serving.metrics import Metrics
+from basereward.serving.responses import Endpoint, json_response
 
-if TYPE_CHECKING:
-    from basereward.serving.app import Server
-
-JSON = "application/json"
 PAGE = "page.html"
 
 
 class Information:
-    """What a server says of itself.
+    """The endpoints that describe a server.
 
     Args:
-        server: Whose.
+        engines: Its models by name.
+        metrics: Its counters.
+        limits: Its bounds on requests.
+        document: Its OpenAPI document.
+        is_ready: Tells whether it answers with rewards.
     """
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self._document = document(dialects())
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        metrics: Metrics,
+        limits: Limits,
+        document: Mapping[str, Any],
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self.engines = engines
+        self.metrics = metrics
+        self.limits = limits
+        self.is_ready = is_ready
+        self._document = document
         self._page = files("basereward.serving").joinpath(PAGE).read_text(encoding="utf-8")
 
-    def routes(self) -> list[Route]:
-        """Return the paths; liveness, readiness and the page itself need no key."""
-        guarded = {
+    def routes(self, guarded: Callable[[Endpoint], Endpoint]) -> list[Route]:
+        """Return the routes; liveness, readiness and the page itself need no key, the others are guarded."""
+        endpoints = {
             "/v1/models": self._models,
             "/metrics": self._metrics,
             "/version": self._version,
@@ -48,15 +59,16 @@ class Information:
             Route("/health", self._health),
             Route("/ready", self._ready),
             Route("/", self._home),
-            *(Route(path, self.server.guarded(endpoint)) for path, endpoint in guarded.items()),
+            *(Route(path, guarded(endpoint)) for path, endpoint in endpoints.items()),
         ]
 
     async def _health(self, request: Request) -> Response:
-        return answer({"status": "alive"})
+        return json_response({"status": "alive"})
 
     async def _ready(self, request: Request) -> Response:
-        is_ready = self.server.is_ready
-        return answer({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
+        if self.is_ready():
+            return json_response({"status": "ready"})
+        return json_response({"status": "not ready"}, 503)
 
     async def _models(self, request: Request) -> Response:
         data = [
@@ -67,20 +79,18 @@ class Information:
                 "model_digest": engine.model_digest,
                 "template_digest": engine.template_digest,
             }
-            for engine in self.server.engines.values()
+            for engine in self.engines.values()
         ]
-        return answer({"object": "list", "data": data})
+        return json_response({"object": "list", "data": data})
 
     async def _metrics(self, request: Request) -> Response:
-        metrics = self.server.metrics
-        metrics.waiting_tokens.set(self.server.scheduler.waiting_tokens)
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _version(self, request: Request) -> Response:
-        return answer({"version": __version__, "limits": asdict(self.server.limits)})
+        return json_response({"version": __version__, "limits": asdict(self.limits)})
 
     async def _openapi(self, request: Request) -> Response:
-        return answer(self._document)
+        return json_response(self._document)
 
     async def _home(self, request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -90,8 +100,3 @@ class Information:
         )
         headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
         return Response(self._page.replace("NONCE", nonce), headers=headers, media_type="text/html")
-
-
-def answer(body: Mapping[str, Any], status: int = 200) -> Response:
-    """Return a response of JSON."""
-    return Response(msgspec.json.encode(body), status, media_type=JSON)

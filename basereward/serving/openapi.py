@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the very types that requests are decoded into."""
+"""The OpenAPI document, made of the types that requests are decoded into."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from basereward._version import __version__
-from basereward.serving.apis.base import Dialect, ErrorResponse
+from basereward.serving.apis.base import Api, ErrorResponse
 from basereward.serving.problems import PROBLEMS
 
 OPEN = ("/health", "/ready")
@@ -22,35 +22,36 @@ INFORMATION = {
     "/version": ("The version and the limits", "application/json", (200,)),
     "/openapi.json": ("This document", "application/json", (200,)),
 }
-"""What GET answers: what it is, its type, and its statuses."""
+"""The summary, media type and statuses of each GET path."""
 
 
-def document(dialects: Sequence[Dialect]) -> dict[str, Any]:
-    """Return the document of a server that speaks these APIs."""
-    types = [ErrorResponse]
-    for dialect in dialects:
-        types += [dialect.request, *dialect.responses, dialect.failure]
+def openapi_document(apis: Sequence[Api]) -> dict[str, Any]:
+    """Return the document of a server with these APIs."""
+    types: list[Any] = [ErrorResponse]
+    for api in apis:
+        types += [api.request_type, *api.response_types, api.error_type]
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
-    of_type = dict(zip(unique, schemas, strict=True))
+    schema_of = dict(zip(unique, schemas, strict=True))
     paths: dict[str, Any] = {}
-    for path, (summary, kind, statuses) in INFORMATION.items():
-        answers: dict[str, Any] = {
-            str(status): {"description": summary, "content": {kind: {"schema": {}}}} for status in statuses
+    for path, (summary, media_type, statuses) in INFORMATION.items():
+        successes = {
+            str(status): {"description": summary, "content": {media_type: {"schema": {}}}}
+            for status in statuses
         }
-        paths[path] = {"get": _operation(path, summary, answers, of_type[ErrorResponse], (401, 403))}
-    refusals = sorted({status for status, _ in PROBLEMS.values()} - {404, 405})
-    for dialect in dialects:
-        forms = [of_type[own] for own in dialect.responses]
-        schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
-        for path in dialect.paths:
-            answers = {"200": {"description": "Rewards", "content": {"application/json": {"schema": schema}}}}
-            names = dialect.request.__struct_fields__
-            refused_with = [*refusals, 404] if "model" in names else refusals
-            operation = _operation(path, dialect.summary, answers, of_type[dialect.failure], refused_with)
+        paths[path] = {"get": _operation(path, summary, successes, schema_of[ErrorResponse], (401, 403))}
+    failures = sorted({status for status, _ in PROBLEMS.values()} - {404, 405})
+    for api in apis:
+        forms = [schema_of[kind] for kind in api.response_types]
+        success = _json_content("Rewards", forms[0] if len(forms) == 1 else {"anyOf": forms})
+        refused_with = [*failures, 404] if "model" in api.request_type.__struct_fields__ else failures
+        for path in api.paths:
+            operation = _operation(
+                path, api.summary, {"200": success}, schema_of[api.error_type], refused_with
+            )
             operation["requestBody"] = {
                 "required": True,
-                "content": {"application/json": {"schema": of_type[dialect.request]}},
+                "content": {"application/json": {"schema": schema_of[api.request_type]}},
             }
             paths[path] = {"post": operation}
     return {
@@ -65,20 +66,27 @@ def document(dialects: Sequence[Dialect]) -> dict[str, Any]:
 
 
 def _operation(
-    path: str, summary: str, answers: dict[str, Any], failure: dict[str, Any], refused_with: Sequence[int]
+    path: str,
+    summary: str,
+    successes: dict[str, Any],
+    error_schema: dict[str, Any],
+    error_statuses: Sequence[int],
 ) -> dict[str, Any]:
-    """Return what a path does, with the problems it may have."""
-    refused = {
-        str(status): {
-            "description": "; ".join(code for code, (own, _) in PROBLEMS.items() if own == status),
-            "content": {"application/json": {"schema": failure}},
-        }
-        for status in sorted(refused_with)
+    """Return the operation of a path, with its problems by status."""
+    is_open = path in OPEN
+    errors = {
+        str(status): _json_content(
+            "; ".join(code for code, (of_code, _) in PROBLEMS.items() if of_code == status), error_schema
+        )
+        for status in sorted(error_statuses)
     }
-    open_to_all = path in OPEN
     return {
         "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
         "summary": summary,
-        "responses": answers if open_to_all else {**answers, **refused},
-        **({} if open_to_all else {"security": [{}, {"key": []}]}),
+        "responses": successes if is_open else {**successes, **errors},
+        **({} if is_open else {"security": [{}, {"key": []}]}),
     }
+
+
+def _json_content(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -1,4 +1,4 @@
-"""Running the application with uvicorn, to the last answer."""
+"""Run the application with uvicorn, and drain it on a signal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from basereward.serving.app import Server
 
 
 class Runner(uvicorn.Server):
-    """Serves until a signal, then answers what has come, refuses what comes, and ends.
+    """Serves until a signal, then refuses new requests, answers those in flight, and ends.
 
     Args:
-        server: What is served.
-        host: Where to listen.
-        port: Where to listen; 0 for any that is free.
+        server: The application.
+        host: The address to listen on.
+        port: The port to listen on; 0 for a free one.
     """
 
     def __init__(self, server: Server, *, host: str, port: int) -> None:
@@ -42,20 +42,20 @@ class Runner(uvicorn.Server):
         return int(self.servers[0].sockets[0].getsockname()[1])
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Listen, and say where."""
+        """Listen, and print the address."""
         await super().startup()
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         names = ", ".join(self.server.engines)
         print(f"serving {names} on http://{host}:{self.bound_port}", file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; end at once when asked again."""
-        if self.server.is_draining:
+        """Start draining; at the second signal, end at once."""
+        if self.server.admission.is_draining:
             self.force_exit = self.should_exit = True
-        self.server.drain()
+        self.server.admission.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether to end, ten times a second."""
-        if self.server.is_draining and self.server.is_idle:
+        """Return whether to end; called ten times a second."""
+        if self.server.admission.is_draining and self.server.admission.is_idle:
             self.should_exit = True
         return await super().on_tick(counter)

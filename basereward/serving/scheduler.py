@@ -1,7 +1,7 @@
-"""Which comparisons go through the device together: whatever waits when it is free.
+"""Continuous batching without a timer: a batch is whatever waits when the device becomes free.
 
-Nothing waits for a timer. A request that finds the device free is scored at once, alone; while it is, others
-gather, and go through together. So there are no settings to trade latency for throughput.
+A request that finds the device free is scored at once, alone; requests that arrive meanwhile form the next
+batch. So there are no settings to trade latency for throughput.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from basereward.serving.metrics import Metrics
 
 WINDOW = 4
-"""Batches' worth of comparisons among which like lengths are looked for; the oldest always goes first."""
+"""Comparisons searched for similar lengths, in batches; the oldest always goes first."""
 
 
 @dataclass
@@ -41,39 +41,40 @@ class Entry:
 
 @dataclass
 class Group:
-    """Comparisons of one prompt, to be scored as one tree."""
+    """Comparisons with the same prompt, to be scored as one tree."""
 
     engine: Engine
     entries: list[Entry]
     size: Size
 
     def tree(self) -> Prepared:
-        """Return the comparisons that still matter as one."""
+        """Return the comparisons as one."""
         return self.engine.join([entry.prepared for entry in self.entries])
 
 
 class Scheduler:
-    """Holds comparisons until the device is free, and hands it batches. Lives in one event loop.
+    """Queues comparisons, and runs them in batches on the device. Lives in one event loop.
 
     Args:
-        limits: What may wait, and what fits a batch.
-        metrics: Where it is counted.
+        limits: Bounds on the queue and on a batch.
+        metrics: Counts batches and the queue.
     """
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.limits = limits
         self.metrics = metrics
         self.waiting_tokens = 0
+        metrics.waiting_tokens.set_function(lambda: self.waiting_tokens)
         self._groups: list[Group] = []
         self._open: dict[tuple[int, Hashable], Group] = {}
         self._arrival = asyncio.Event()
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-device")
 
     def submit(self, engine: Engine, prepared: Sequence[Prepared]) -> list[asyncio.Future[Rewards | Problem]]:
-        """Let comparisons wait, and return their results to be; to cancel one is to take it out.
+        """Queue comparisons, and return futures of their results; cancelling one takes it out of the queue.
 
         Raises:
-            Problem: When too much waits already.
+            Problem: When the queue is full.
         """
         num_tokens = sum(one.size.tokens for one in prepared)
         if self.waiting_tokens and self.waiting_tokens + num_tokens > self.limits.waiting_tokens:
@@ -87,15 +88,15 @@ class Scheduler:
         return [entry.result for entry in entries]
 
     def _place(self, engine: Engine, entry: Entry) -> None:
-        """Put a comparison into a group of its prompt that waits, or into one of its own."""
+        """Put a comparison into a waiting group with its prompt, or into a new one."""
         prompt = entry.prepared.prompt
         key = (id(engine), prompt)
         group = None if prompt is None else self._open.get(key)
         if group is not None:
-            whole = engine.join([*(one.prepared for one in group.entries), entry.prepared])
-            if self._budget(engine).holds([whole.size]):
+            joined = engine.join([*(one.prepared for one in group.entries), entry.prepared])
+            if self._budget(engine).holds([joined.size]):
                 group.entries.append(entry)
-                group.size = whole.size
+                group.size = joined.size
                 self.metrics.joined.inc()
                 return
         group = Group(engine, [entry], entry.prepared.size)
@@ -130,12 +131,12 @@ class Scheduler:
                 self._hand_out(group, result)
 
     def close(self) -> None:
-        """Let go of the device's thread; a pass that runs is not waited for."""
+        """Shut the device's thread down without waiting for a forward pass that runs."""
         self._device.shutdown(wait=False)
 
     def _hand_out(self, group: Group, result: Rewards | Problem) -> None:
         if isinstance(result, Problem) and len(group.entries) > 1:
-            # One of several in a tree is at fault; each is tried alone, so that only that one fails.
+            # One comparison of the tree is at fault; each is retried alone, so that only that one fails.
             for entry in group.entries:
                 if not entry.is_dead:
                     self._groups.append(Group(group.engine, [entry], entry.prepared.size))
@@ -150,7 +151,7 @@ class Scheduler:
             start = stop
 
     def _take(self) -> list[Group]:
-        """Take a batch out of what waits: the oldest, and of the others of its model what fits with it."""
+        """Take a batch out of the queue: the oldest group, and others of its model that fit with it."""
         self._drop_dead()
         if not self._groups:
             return []
@@ -174,7 +175,7 @@ class Scheduler:
         return batch
 
     def _drop_dead(self) -> None:
-        """Take out what was cancelled or is too late."""
+        """Remove comparisons that were cancelled."""
         if not any(entry.is_dead for group in self._groups for entry in group.entries):
             return
         for group in self._groups:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available
+from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
 from basereward.study.tables import Findings, row_names
 
 if TYPE_CHECKING:
@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 
 PLOTS = "plots"
 FORMATS = ("png", "svg")
-SVG = {"svg.hashsalt": "basereward", "svg.fonttype": "none"}
-"""So that the same results are the same bytes, and text is text."""
 
 
 def save(study: Study, results: Results, findings: Findings, directory: Path) -> list[Path]:
     """Draw every column, and return the PNG files; without matplotlib there are none."""
     if not is_available():
         return []
-    import matplotlib
-
     (directory / PLOTS).mkdir(parents=True, exist_ok=True)
     drawn = []
     for column in study.columns:
@@ -36,10 +32,9 @@ def save(study: Study, results: Results, findings: Findings, directory: Path) ->
             draw = _draw_grid if is_grid else _draw_rows
             figure = draw(study, results, findings, column)
             stem = re.sub(r"[^A-Za-z0-9]+", "-", column).strip("-").lower()
-            with matplotlib.rc_context(SVG):
-                for kind in FORMATS:
-                    metadata = {"Date": None} if kind == "svg" else {}
-                    figure.savefig(directory / PLOTS / f"{stem}.{kind}", metadata=metadata)
+            for suffix in FORMATS:
+                metadata = {"Date": None} if suffix == "svg" else {}
+                save_figure(figure, directory / PLOTS / f"{stem}.{suffix}", metadata=metadata)
             drawn.append(directory / PLOTS / f"{stem}.png")
     return drawn
 
@@ -56,9 +51,9 @@ def _draw_grid(study: Study, results: Results, findings: Findings, column: str) 
         places = [list(along).index(cell.labels[names[0]]) + shift for cell in cells]
         colour = COLOURS[number % len(COLOURS)]
         known = _draw(axes, results, findings, column, [cell.name for cell in cells], places, colour, "x")
-        axes.plot(*known, color=colour, marker="o", linewidth=1, alpha=0.9, label=label)
+        axes.plot(*known, color=colour, marker="o", linewidth=1, alpha=0.9, label=label_of(label))
     _draw_baseline(axes.axhline, study, findings, column)
-    axes.set_xticks(range(len(along)), list(along))
+    axes.set_xticks(range(len(along)), [label_of(label) for label in along])
     axes.set_xlabel(names[0])
     axes.set_ylabel("percent")
     axes.legend(title=names[1], loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
@@ -73,7 +68,7 @@ def _draw_rows(study: Study, results: Results, findings: Findings, column: str) 
     known = _draw(axes, results, findings, column, names, places, COLOURS[0], "y")
     axes.plot(*reversed(known), color=COLOURS[0], marker="o", linestyle="none")
     _draw_baseline(axes.axvline, study, findings, column)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, [label_of(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("percent")
     return figure

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import html as escaping
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basereward.evaluation.benchmarks.report import STYLE, image
+from basereward.reporting.html import save_page
+from basereward.reporting.tables import markdown_text
 from basereward.study import plots
-from basereward.study.tables import Findings, Table
+from basereward.study.tables import Findings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from basereward.reporting.tables import Table
     from basereward.study.results import Results
     from basereward.study.spec import Study
 
@@ -21,50 +23,36 @@ TABLE_FILE, LATEX_FILE, PAGE_FILE = "table.md", "table.tex", "report.html"
 def write_report(study: Study, results: Results, directory: Path) -> Findings:
     """Write the tables, the page and the plots, and return the numbers of the tables."""
     findings = Findings.of(study, results)
-    drawn = plots.save(study, results, findings, directory)
-    tables = {column: findings.difference_table(column) for column in study.columns}
-    tables = {column: table for column, table in tables.items() if table.rows}
-    text = _markdown(findings, tables, [path.relative_to(directory) for path in drawn])
+    scores = findings.table()
+    differences = {column: findings.difference_table(column) for column in study.columns}
+    differences = {column: table for column, table in differences.items() if table.rows}
+    failed = [f"{run.row}, seed {run.seed}: {run.error}" for run in results.runs if run.error]
+    plot_paths = plots.save(study, results, findings, directory)
+    text = _markdown(findings, differences, failed, [path.relative_to(directory) for path in plot_paths])
     (directory / TABLE_FILE).write_text(text, encoding="utf-8")
-    latex = [f"% {study.title}", findings.table().latex()]
-    latex += [line for table in tables.values() for line in ("", table.latex())]
+    latex = [f"% {' '.join(study.title.splitlines())}", scores.latex()]
+    latex += [line for table in differences.values() for line in ("", table.latex())]
     (directory / LATEX_FILE).write_text("\n".join(latex) + "\n", encoding="utf-8")
-    (directory / PAGE_FILE).write_text(_page(findings, tables, drawn), encoding="utf-8")
+    save_page(
+        directory / PAGE_FILE,
+        "study.html",
+        title=study.title,
+        scores=scores,
+        notes=findings.notes(),
+        plots=plot_paths,
+        differences=differences,
+        failed=failed,
+    )
     return findings
 
 
-def _failed(findings: Findings) -> list[str]:
-    """Return a line for each run that has no result."""
-    return [f"{run.row}, seed {run.seed}: {run.error}" for run in findings.results.runs if run.error]
-
-
-def _markdown(findings: Findings, tables: Mapping[str, Table], drawn: Sequence[Path]) -> str:
-    text = [f"# {findings.study.title}", "", findings.table().markdown(), ""]
-    text += [*(f"- {note}" for note in findings.notes()), ""]
-    text += [f"![{path.stem}]({path.as_posix()})\n" for path in drawn]
-    text += [line for table in tables.values() for line in (table.markdown(), "")]
-    if failed := _failed(findings):
-        text += [f"## Without a result: {len(failed)}", "", *(f"- {line}" for line in failed)]
+def _markdown(
+    findings: Findings, differences: Mapping[str, Table], failed: Sequence[str], plot_paths: Sequence[Path]
+) -> str:
+    text = [f"# {markdown_text(findings.study.title)}", "", findings.table().markdown(), ""]
+    text += [*(f"- {markdown_text(note)}" for note in findings.notes()), ""]
+    text += [f"![{path.stem}]({path.as_posix()})\n" for path in plot_paths]
+    text += [line for table in differences.values() for line in (table.markdown(), "")]
+    if failed:
+        text += [f"## Without a result: {len(failed)}", "", *(f"- {markdown_text(line)}" for line in failed)]
     return "\n".join(text).rstrip() + "\n"
-
-
-def _page(findings: Findings, tables: Mapping[str, Table], drawn: Sequence[Path]) -> str:
-    title = escaping.escape(findings.study.title)
-    body = [f"<h1>{title}</h1>", _wide(findings.table()), *_list(findings.notes())]
-    body += ['<div class="plots">', *map(image, drawn), "</div>"]
-    for column, table in tables.items():
-        body += [f"<h2>{escaping.escape(f'Differences from the baseline: {column}')}</h2>", _wide(table)]
-    if failed := _failed(findings):
-        body += [f"<h2>Without a result: {len(failed)}</h2>", *_list(failed)]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body>" + "\n".join(body) + "\n</body></html>\n"
-    )
-
-
-def _wide(table: Table) -> str:
-    return f'<div class="wide">{table.html()}</div>'
-
-
-def _list(lines: Sequence[str]) -> list[str]:
-    return ["<ul>", *(f"<li>{escaping.escape(line)}</li>" for line in lines), "</ul>"]

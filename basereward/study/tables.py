@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html as escaping
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from basereward.reporting.tables import Cell, Row, Table
 from basereward.stats.seeds import LEVEL, Difference, Estimate, difference, holm
 
 if TYPE_CHECKING:
@@ -15,69 +15,6 @@ if TYPE_CHECKING:
     from basereward.study.spec import Study
 
 NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A cell of a table."""
-
-    text: str
-    is_bold: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for readers.
-
-    Attributes:
-        titles: Of the columns.
-        rows: As many cells each.
-        num_labels: Columns that are labels, not numbers.
-    """
-
-    titles: Sequence[str]
-    rows: Sequence[Sequence[Text]]
-    num_labels: int
-
-    def markdown(self) -> str:
-        """Return it as Markdown."""
-        lines = [
-            f"| {' | '.join(map(_of_markdown, self.titles))} |",
-            "|---" * self.num_labels + "|---:" * (len(self.titles) - self.num_labels) + "|",
-        ]
-        for row in self.rows:
-            cells = [
-                f"**{_of_markdown(one.text)}**" if one.is_bold else _of_markdown(one.text) for one in row
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join(lines)
-
-    def latex(self) -> str:
-        """Return it as LaTeX, with the rules of booktabs."""
-        alignment = "l" * self.num_labels + "r" * (len(self.titles) - self.num_labels)
-        lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-        lines += [" & ".join(map(_of_latex, self.titles)) + r" \\", r"\midrule"]
-        for row in self.rows:
-            cells = [
-                rf"\textbf{{{_of_latex(one.text)}}}" if one.is_bold else _of_latex(one.text) for one in row
-            ]
-            lines.append(" & ".join(cells) + r" \\")
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-    def html(self) -> str:
-        """Return it as HTML."""
-        left = ' style="text-align: left"'
-        sides = [left] * self.num_labels + [""] * (len(self.titles) - self.num_labels)
-        head = "".join(
-            f"<th{side}>{escaping.escape(title)}</th>" for side, title in zip(sides, self.titles, strict=True)
-        )
-        lines = [f"<table><tr>{head}</tr>"]
-        for row in self.rows:
-            texts = [escaping.escape(one.text) for one in row]
-            texts = [f"<b>{text}</b>" if one.is_bold else text for one, text in zip(row, texts, strict=True)]
-            cells = "".join(f"<td{side}>{text}</td>" for side, text in zip(sides, texts, strict=True))
-            lines.append(f"<tr>{cells}</tr>")
-        return "\n".join([*lines, "</table>"])
 
 
 @dataclass(frozen=True)
@@ -131,13 +68,13 @@ class Findings:
         printed = list(dict.fromkeys(title for item in study.published for title in item.values))
         rows = []
         for name, labels in _labelled(study):
-            cells = [Text(label) for label in labels]
+            cells = [Cell(label) for label in labels]
             for column in study.columns:
                 text = _mean(self.estimates.get((column, name)), self.differences.get((column, name)))
-                cells.append(Text(text, self.best.get(column) == name))
+                cells.append(Cell(text, self.best.get(column) == name))
             values = published_of(study, name)
-            cells += [Text(str(values[title]) if title in values else "") for title in printed]
-            rows.append(cells)
+            cells += [Cell(str(values[title]) if title in values else "") for title in printed]
+            rows.append(Row(cells))
         return Table(
             [*study.axes, *study.columns, *(f"in print: {title}" for title in printed)], rows, len(study.axes)
         )
@@ -150,7 +87,9 @@ class Findings:
                 interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
                 numbers = [f"{100 * found.value:+.2f}", NOTHING if math.isnan(found.low) else interval]
                 numbers += [_p(found.p), _p(found.adjusted), str(found.num_seeds)]
-                rows.append([*map(Text, labels), *(Text(text, found.is_significant) for text in numbers)])
+                rows.append(
+                    Row([*map(Cell, labels), *(Cell(text, found.is_significant) for text in numbers)])
+                )
         titles = [*self.study.axes, f"{column}: difference", "95 % interval", "p", "p (Holm)", "seeds"]
         return Table(titles, rows, len(self.study.axes))
 
@@ -239,24 +178,3 @@ def _mean(estimate: Estimate | None, found: Difference | None) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _of_markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "†": r"$^\dagger$",
-    "–": "--",
-    "<": "$<$",
-    "λ": r"$\lambda$",
-}
-
-
-def _of_latex(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in text)

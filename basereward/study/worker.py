@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -24,6 +23,7 @@ from basereward.evaluation import evaluate
 from basereward.evaluation.report import save_numbers
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.atomic import write_text
 from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
 from basereward.training.shutdown import TrainingStopped
 from basereward.training.train import train
@@ -113,9 +113,7 @@ def _execute(task: Task, directory: Path) -> None:
     if last != directory and task.config.data.eval:  # the results of several stages are those of the last
         shutil.copytree(last / EVALUATION, directory / EVALUATION, dirs_exist_ok=True)
     facts = {"seconds": round(time.monotonic() - began, 3)}
-    aside = directory / f".{DONE_FILE}.new"
-    aside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    os.replace(aside, directory / DONE_FILE)
+    write_text(directory / DONE_FILE, json.dumps(facts) + "\n")
     _clear(task, directory, last)
 
 

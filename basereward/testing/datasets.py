@@ -1,4 +1,4 @@
-"""What a dataset promises: the same comparisons every time, and a reason for each row that is none."""
+"""Checks of a dataset's promises: the same comparisons every time, and a reason for each rejected row."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def _require_data_error(subject: Subject, path: Any, what: str, mentions: str = 
     )
 
 
-def _require_same(found: list[Comparison], expected: list[Comparison], what: str) -> None:
-    require(len(found) == len(expected), f"{what} yield {len(expected)} and {len(found)} comparisons")
-    for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+def _require_same(rows: list[Comparison], expected: list[Comparison], what: str) -> None:
+    require(len(rows) == len(expected), f"{what} yield {len(expected)} and {len(rows)} comparisons")
+    for number, (one, other) in enumerate(zip(expected, rows, strict=True)):
         require(one == other, f"{what} differ in row {number}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from basereward.config.files import load_run, to_toml
 from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.storage.atomic import write_text
 from basereward.training.nonfinite import ROWS_FILE
 from basereward.training.resolve import RESUMABLE_SETTINGS, resolve_run, settings_of
 
@@ -70,9 +70,7 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
             "--overwrite, or set another output"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    aside = directory / UNFINISHED_RUN_FILE
-    aside.write_text(to_toml(config), encoding="utf-8")
-    os.replace(aside, directory / RUN_FILE)
+    write_text(directory / RUN_FILE, to_toml(config))
     return directory
 
 

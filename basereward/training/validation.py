@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from basereward.errors import DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
 from basereward.scoring.ordered import Rewards, score_in_order
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.atomic import write_text
 from basereward.training.data_loader import Reader, nothing_usable
 from basereward.training.distributed import Ranks
 from basereward.training.parallelize import Pass
@@ -95,9 +95,7 @@ class HeldOut:
                 lines.append({"error": {name: getattr(result, name) for name in ERROR_FIELDS}})
             else:
                 lines.append({"rewards": result})
-        aside = path.with_name(f".{path.name}.new")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        os.replace(aside, path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def remembered(self, path: Path) -> Evaluation:
         """Return the evaluation of results that were written, without a model."""

@@ -100,7 +100,7 @@ def test_a_video_is_refused() -> None:
 
 
 def test_what_is_remembered_of_a_template_changes_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("basereward.backbones.chat_template.MAX_KNOWN", 1)
+    monkeypatch.setattr("basereward.backbones.chat_template.MAX_CACHED", 1)
     prompts = [
         [Message(role, (text,)) for role in roles]
         for text in ("what is it", "a cat")

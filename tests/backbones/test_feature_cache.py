@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones import feature_cache
 from basereward.backbones.feature_cache import CacheWarning, FeatureCache, WeightsDigest, key_of, precision_of
 from basereward.errors import ConfigError
+from basereward.storage.atomic import ABANDONED_SECONDS
 
 
 def entry(number: int) -> dict[str, Tensor]:
@@ -151,14 +151,14 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         FeatureCache(tmp_path / "file")
 
 
-def test_what_a_process_killed_long_ago_was_writing_is_removed(tmp_path: Path) -> None:
-    for name, age in (("old", 2 * feature_cache.HOUR), ("new", 0)):
-        aside = tmp_path / f".{name}.safetensors.1"
+def test_unfinished_files_of_a_process_killed_long_ago_are_removed(tmp_path: Path) -> None:
+    for name, age in (("old", 2 * ABANDONED_SECONDS), ("new", 0)):
+        aside = tmp_path / f".{name}.safetensors.1.new"
         aside.touch()
         time = aside.stat().st_mtime - age
         os.utime(aside, (time, time))
     FeatureCache(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".new.safetensors.1"]
+    assert [path.name for path in tmp_path.iterdir()] == [".new.safetensors.1.new"]
 
 
 def write(directory: Path, first: int, last: int) -> None:

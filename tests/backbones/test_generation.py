@@ -1,4 +1,4 @@
-"""Texts written with keys and values in memory are those written by reading all again, and transformers'."""
+"""Generation with a KV cache equals generation without one, and that of transformers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 
 from basereward.backbones.base import Backbone
 from basereward.backbones.causal_lm import CausalLM
-from basereward.backbones.generation import Sampling, Written, write
+from basereward.backbones.generation import Generation, Sampling, generate
 from basereward.backbones.qwen_vl import QwenVL
 from basereward.backbones.tiny import Tiny
 from basereward.comparison import Comparison
 from basereward.forest import Tree
 from basereward.forest.kv_cache import GROWTH
 
-MORE_THAN_THERE_IS_ROOM_FOR = GROWTH + 20
+MORE_THAN_THE_FREE_PLACES = GROWTH + 20
 NO_END = [10**6]
-"""What no model writes."""
+"""A token that no model generates."""
 
 
 @pytest.fixture(params=[*tiny.VL_KINDS, *tiny.LM_KINDS])
@@ -40,21 +40,21 @@ def build(directory: Path, kind: str, **options: Any) -> tuple[Backbone, torch.n
     return backbone, backbone.language_head(), tree
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, seed=3)], ids=["likeliest", "drawn"])
-def test_a_memory_writes_what_reading_all_again_writes(
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, seed=3)], ids=["greedy", "sampled"])
+def test_generation_with_a_kv_cache_equals_generation_without_one(
     kind: str, sampling: Sampling | None, tmp_path: Path
 ) -> None:
     save = tiny.save_qwen_vl if kind in tiny.VL_KINDS else tiny.save_causal_lm
     backbone, head, tree = build(save(tmp_path / "model", kind), kind)
-    settings = {"max_tokens": MORE_THAN_THERE_IS_ROOM_FOR, "end": NO_END, "sampling": sampling}
-    for asked in (tree, replace(tree, responses=tree.responses[:1])):
-        remembered = write(backbone, head, asked, **settings)
+    settings = {"max_tokens": MORE_THAN_THE_FREE_PLACES, "stop_ids": NO_END, "sampling": sampling}
+    for beginnings in (tree, replace(tree, responses=tree.responses[:1])):
+        cached = generate(backbone, head, beginnings, **settings)
         backbone.decoder.use("dense")
         assert not backbone.supports_kv_cache
-        again = write(backbone, head, asked, **settings)
+        recomputed = generate(backbone, head, beginnings, **settings)
         backbone.decoder.use("forest")
-        assert remembered == again
-        assert all(len(each.ids) == MORE_THAN_THERE_IS_ROOM_FOR for each in remembered)
+        assert cached == recomputed
+        assert all(len(each.ids) == MORE_THAN_THE_FREE_PLACES for each in cached)
 
 
 def test_texts_are_those_of_transformers_own_generation(tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_texts_are_those_of_transformers_own_generation(tmp_path: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     with torch.no_grad():
         model.lm_head.weight.copy_(head.weight)
-    written = write(backbone, head, tree, max_tokens=40, end=NO_END)
+    generations = generate(backbone, head, tree, max_tokens=40, stop_ids=NO_END)
     banned = [[number] for number in backbone.control_ids()]
-    for response, found in zip(tree.responses, written, strict=True):
+    for response, generation in zip(tree.responses, generations, strict=True):
         ids = torch.tensor([[*tree.prompt, *response]])
-        wanted = model.generate(
+        expected = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=40,
@@ -78,11 +78,11 @@ def test_texts_are_those_of_transformers_own_generation(tmp_path: Path) -> None:
             eos_token_id=None,
             pad_token_id=0,
         )
-        assert found.ids == wanted[0, ids.shape[1] :].tolist()
+        assert generation.ids == expected[0, ids.shape[1] :].tolist()
 
 
 class Script(torch.nn.Module):
-    """Makes the logits of a text written beforehand, whatever the hidden states; each call the next token."""
+    """Returns the logits of prepared texts, whatever the hidden states; each call the next token."""
 
     def __init__(self, texts: list[list[int]], num_tokens: int) -> None:
         super().__init__()
@@ -105,8 +105,8 @@ def test_a_text_stops_at_its_end_and_others_go_on_without_it() -> None:
     backbone = Tiny().eval()
     tree = backbone.encode(Comparison("p", ["a", "b", "c"]))
     head = Script([[7, 1, 2], [1, 7, 7, 1, 2], [1, 2]], backbone.language.embedding.num_embeddings)
-    written = write(backbone, head, tree, max_tokens=5, end=[1, 2])
-    assert written == [Written([7], True), Written([1, 7, 7], True), Written([], True)]
+    generations = generate(backbone, head, tree, max_tokens=5, stop_ids=[1, 2])
+    assert generations == [Generation([7], True), Generation([1, 7, 7], True), Generation([], True)]
     assert head.num_asked == [3, 3, 2, 1, 1]
 
 
@@ -116,13 +116,13 @@ def test_a_text_past_the_longest_is_cut_and_says_so() -> None:
     tree = backbone.encode(Comparison("p", ["a", "b"]))
     # The first is ended right after its third token, the second goes on.
     head = Script([[7, 8, 9, 1], [7, 8, 9, 7]], backbone.language.embedding.num_embeddings)
-    assert write(backbone, head, tree, max_tokens=3, end=[1]) == [
-        Written([7, 8, 9], True),
-        Written([7, 8, 9], False),
+    assert generate(backbone, head, tree, max_tokens=3, stop_ids=[1]) == [
+        Generation([7, 8, 9], True),
+        Generation([7, 8, 9], False),
     ]
 
 
-def test_no_control_token_is_written_but_the_end(tmp_path: Path) -> None:
+def test_no_control_token_is_generated_but_stop_ids(tmp_path: Path) -> None:
     backbone, head, tree = build(tiny.save_causal_lm(tmp_path / "model"), "llama")
     control = set(backbone.control_ids())
     end = backbone.tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -131,15 +131,15 @@ def test_no_control_token_is_written_but_the_end(tmp_path: Path) -> None:
     def eager(hidden: torch.Tensor) -> torch.Tensor:
         return head(hidden).index_fill(1, torch.tensor(sorted(control - {end})), 1e4)
 
-    for each in write(backbone, eager, tree, max_tokens=30, end=[end]):
+    for each in generate(backbone, eager, tree, max_tokens=30, stop_ids=[end]):
         assert control.isdisjoint(each.ids)
 
 
-def test_what_is_drawn_depends_on_no_neighbour(tmp_path: Path) -> None:
+def test_a_sampled_text_depends_on_no_neighbour(tmp_path: Path) -> None:
     backbone, head, tree = build(tiny.save_causal_lm(tmp_path / "model"), "llama")
-    settings = {"max_tokens": 20, "end": NO_END, "sampling": Sampling()}
-    together = write(backbone, head, tree, **settings)
+    settings = {"max_tokens": 20, "stop_ids": NO_END, "sampling": Sampling()}
+    together = generate(backbone, head, tree, **settings)
     for number, response in enumerate(tree.responses):
-        assert write(backbone, head, replace(tree, responses=[response]), **settings) == [together[number]]
-    twice = write(backbone, head, replace(tree, responses=[tree.responses[0]] * 2), **settings)
+        assert generate(backbone, head, replace(tree, responses=[response]), **settings) == [together[number]]
+    twice = generate(backbone, head, replace(tree, responses=[tree.responses[0]] * 2), **settings)
     assert twice[0] == together[0] != twice[1]

@@ -1,4 +1,4 @@
-"""Kept features of images: the same hidden states, for nothing that has changed."""
+"""Cached features of images give the same hidden states, and are never used after a change."""
 
 from __future__ import annotations
 

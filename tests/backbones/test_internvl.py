@@ -133,7 +133,7 @@ def test_frames_are_single_tiles_in_numbered_lines(backbone: InternVL) -> None:
         images=[frame.open() for frame in video.frames], crop_to_patches=False, return_tensors="pt"
     )
     assert torch.equal(tree.media["pixel_values"], wanted["pixel_values"])
-    fewer = InternVL(model=backbone._source, max_frames=2).encode(asked(video))
+    fewer = InternVL(model=backbone.source, max_frames=2).encode(asked(video))
     assert torch.equal(fewer.media["pixel_values"], wanted["pixel_values"][[0, 2]])
 
 

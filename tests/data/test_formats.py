@@ -70,7 +70,7 @@ class Votes(FileDataset):
 
     detected_by = ("chosen", "rejected", "question", "votes")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         ratings = [row["votes"], 0]
         return {"prompt": row["question"], "responses": [row["chosen"], row["rejected"]], "ratings": ratings}

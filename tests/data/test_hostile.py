@@ -58,7 +58,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-LINES: dict[str, Callable[[dict[str, Any]], bytes]] = {
+TEXTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "cut short": lambda row: line_of(row)[: len(line_of(row)) // 2],
     "without its last character": lambda row: line_of(row)[:-1],
     "with something after it": lambda row: line_of(row) + b" {}",
@@ -76,6 +76,10 @@ LINES: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "null": lambda row: b"null",
     "not a number": lambda row: b"NaN",
     "Python": lambda row: repr(row).encode(),
+}
+"""Makes of a good row a line that holds no row."""
+
+ROWS: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "empty": lambda row: b"{}",
     "only nulls": lambda row: line_of(dict.fromkeys(row)),
     "only numbers": lambda row: line_of(dict.fromkeys(row, 5)),
@@ -88,7 +92,7 @@ LINES: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "only lists of nulls": lambda row: line_of({name: [None, None] for name in row}),
     "other names": lambda row: line_of({name.upper() + "_": value for name, value in row.items()}),
 }
-"""Makes of a good row a line that no data set can use."""
+"""Makes of a good row a row that no data set can use."""
 
 NAMES = {
     "up and out": "../../../../etc/passwd",
@@ -116,9 +120,17 @@ NAMES = {
 }
 """Names of images that lead nowhere a data set's image may be."""
 
-WITH_IMAGES = [name for name in SETS if SETS[name].num_images]
-TABLE = [(name, case) for name in SETS for case in LINES] + [
-    (name, case) for name in WITH_IMAGES for case in NAMES
+REPRESENTATIVES = ("basereward", "mm-rlhf")
+"""A data set of single rows, and one that joins rows and looks for images itself.
+
+Texts that hold no row come to an end in `json_rows.parsed`, before any data set, and all data sets take its
+errors in one of two ways: in `FileDataset.comparison` or in `GroupedDataset.read`. Names of images come to an
+end in `Media`, which all data sets ask alike; only MM-RLHF looks for the file before that. Rows of wrong
+values are met by the code of each data set, so they go to all.
+"""
+
+TABLE = [(name, case) for name in SETS for case in ROWS] + [
+    (name, case) for name in REPRESENTATIVES for case in (*TEXTS, *NAMES)
 ]
 
 
@@ -136,15 +148,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_there_are_more_than_three_hundred() -> None:
-    assert len(TABLE) == len(SETS) * len(LINES) + len(WITH_IMAGES) * len(NAMES) >= 300
+def test_every_data_set_is_put_to_the_test() -> None:
     assert set(SETS) == set(basereward_datasets())
 
 
 @pytest.mark.parametrize(("name", "case"), TABLE)
 def test_a_hostile_row_is_listed_and_all_others_arrive(directory: Path, name: str, case: str) -> None:
     rows = good_rows(name)
-    hostile = LINES[case](rows[0]) if case in LINES else line_of(replaced(rows[0], "cat.png", NAMES[case]))
+    lines = TEXTS | ROWS
+    hostile = lines[case](rows[0]) if case in lines else line_of(replaced(rows[0], "cat.png", NAMES[case]))
     after = replaced(rows, "What is shown?", "And here?")
     file = directory / "rows.jsonl"
     file.write_bytes(b"\n".join([*map(line_of, rows), hostile, *map(line_of, after)]) + b"\n")

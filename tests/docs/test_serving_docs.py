@@ -14,7 +14,7 @@ import pytest
 import tiny
 from served import Client
 
-from basereward.serving.apis import dialects
+from basereward.serving.apis import apis
 from basereward.serving.problems import PROBLEMS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -72,8 +72,8 @@ def test_a_problem_has_the_shape_that_is_shown(vision: Client) -> None:
 
 
 def test_every_path_and_status_is_told() -> None:
-    for dialect in dialects():
-        assert dialect.paths[0] in TEXT
+    for api in apis():
+        assert api.paths[0] in TEXT
     statuses = {str(status) for status, _ in PROBLEMS.values()}
     rows = [line for line in TEXT.splitlines() if line.startswith(("| 4", "| 5"))]
     told = set(re.findall(r"\b\d{3}\b", "".join(rows)))

@@ -172,19 +172,25 @@ def test_the_sheet_needs_no_other_file_and_runs_no_text_of_the_data(saved: Path)
     assert "&lt;script&gt;" in page
     assert "<script" not in page
     assert "wrong &amp; worse" in page
-    assert "right" not in re.findall(r'class="place">([^<]*)', page)[0]
+    assert "right" not in re.findall(r'class="note">([^<]*)', page)[0]
 
 
 def test_the_sheet_tells_best_from_preferred(saved: Path) -> None:
     rows = re.findall(
-        r'<tr class="([^"]*)"><td class="number">(\d+)</td><td class="number">([^<]*)',
+        r'<tr(?: class="([^"]*)")?><td class="label">(\d+)</td><td class="label">([^<]*)',
         (saved / "wrong.html").read_text(),
     )
-    assert [(kind.strip(), place, reward) for kind, place, reward in rows] == [
+    assert rows == [
         ("best", "1", "+1.000"),
         ("preferred", "2", "+2.000"),
         ("", "3", "+0.000"),
     ]
+
+
+def test_ranks_from_one_upwards_have_the_first_as_the_best(model: Any, tmp_path: Path) -> None:
+    save_report(evaluate(model, [comparison(1, 2, ranks=[1, 2])]), tmp_path)
+    styles = re.findall(r'<tr class="([^"]*)">', (tmp_path / "wrong.html").read_text())
+    assert styles == ["best", "preferred"]
 
 
 def test_an_image_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path) -> None:
@@ -192,7 +198,7 @@ def test_an_image_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path
     found = evaluate(model, [comparison(0, 1, images=[tmp_path / "gone.png"])])
     (tmp_path / "gone.png").unlink()
     save_report(found, tmp_path / "report")
-    assert f"can&#x27;t read {tmp_path}/gone.png" in (tmp_path / "report" / "wrong.html").read_text()
+    assert f"can&#39;t read {tmp_path}/gone.png" in (tmp_path / "report" / "wrong.html").read_text()
 
 
 def test_an_evaluation_without_a_mistake_has_an_empty_sheet(model: Any, tmp_path: Path) -> None:

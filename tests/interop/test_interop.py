@@ -97,12 +97,12 @@ def test_where_padding_is_the_end_of_a_turn_another_token_pads(tmp_path: Path) -
 
 
 def test_weights_in_several_files_get_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from basereward.backbones import causal_lm
+    from basereward.backbones import transformers_backbone
 
-    def save_in_pieces(model: Any, directory: Path) -> None:
+    def save_in_shards(model: Any, directory: Path) -> None:
         model.save_pretrained(directory, max_shard_size="20KB")
 
-    monkeypatch.setattr(causal_lm, "save_model", save_in_pieces)
+    monkeypatch.setattr(transformers_backbone, "save_model", save_in_shards)
     model = text_model(tmp_path / "base", bias=False)
     export_model(model, tmp_path / "out")
     assert (tmp_path / "out" / "model-score.safetensors").is_file()

@@ -16,7 +16,7 @@ from basereward import __version__, hookspecs
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS
-from basereward.plugins import PluginManager, PluginWarning, Provided, builtin, manager
+from basereward.plugins import Plugin, PluginManager, PluginWarning, Provided, builtin
 
 HOOKS = ", ".join([*KINDS.values(), "basereward_commands", "basereward_log"])
 GOOD = """
@@ -72,7 +72,7 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             del sys.modules[name]
 
 
-def only_plugin(manager: PluginManager) -> manager.Plugin:
+def only_plugin(manager: PluginManager) -> Plugin:
     """Return the one plugin besides the built-in."""
     _, plugin = manager.plugins
     return plugin
@@ -399,6 +399,42 @@ def test_asking_for_a_disabled_module_warns(space: Space, monkeypatch: pytest.Mo
     message = "^plugin 'good' was asked for, but BASEREWARD_DISABLE_PLUGINS leaves it out$"
     with pytest.warns(PluginWarning, match=message):
         PluginManager(["good"])
+
+
+def test_the_working_directory_is_on_the_path_only_while_a_plugin_of_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: Space
+) -> None:
+    elsewhere = tmp_path / "work"
+    elsewhere.mkdir()
+    names = {
+        "local_plugin": """
+            import local_names
+            from basereward import hookimpl
+
+            @hookimpl
+            def basereward_losses():
+                import local_hooks
+                return {local_names.NAME: "local_losses:Loss", "gone": "no_such_module:Loss"}
+            """,
+        "local_names": "NAME = 'local'",
+        "local_hooks": "",
+        "local_losses": "import local_arithmetic\nclass Loss: pass",
+        "local_arithmetic": "",
+    }
+    for name, source in names.items():
+        (elsewhere / f"{name}.py").write_text(textwrap.dedent(source))
+    path = list(sys.path)
+    monkeypatch.chdir(elsewhere)
+    plugins = PluginManager(["local_plugin"])
+    assert sys.path == path
+    monkeypatch.chdir(tmp_path)
+    assert plugins.load("loss", "local").__name__ == "Loss"
+    with pytest.raises(PluginError, match="No module named 'no_such_module'"):
+        plugins.load("loss", "gone")
+    assert sys.path == path
+    with pytest.warns(PluginWarning, match="No module named 'local_other'"):
+        PluginManager(["local_other"])
+    assert sys.path == path
 
 
 def test_process_has_one_manager_that_remembers_the_modules_named_to_it(space: Space) -> None:

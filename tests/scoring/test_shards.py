@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("basereward.scoring.reward_table.sync", full)
+    monkeypatch.setattr("basereward.storage.atomic.fsync", full)
     shards = shards_of([inputs / "a.parquet"], tmp_path / "out")
     with pytest.raises(OSError, match="No space left"):
         score(shards, tmp_path / "out")

@@ -29,10 +29,10 @@ from schemathesis.specs.openapi.checks import (
 )
 from served import JSON, Client, chatml, encoded, png_that_declares
 
-from basereward.serving.apis import dialects
-from basereward.serving.openapi import document
+from basereward.serving.apis import apis
+from basereward.serving.openapi import openapi_document
 
-POSTS = [path for dialect in dialects() for path in dialect.paths]
+POSTS = [path for api in apis() for path in api.paths]
 LIBRARIES = tuple({sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), str(Path(__file__).parents[2])})
 """Where modules are imported from, and tests are read."""
 
@@ -223,8 +223,8 @@ def test_no_request_of_the_table_is_a_500_opens_a_file_or_leads_elsewhere(vision
     assert good.status == 200
 
 
-SCHEMA = schemathesis.openapi.from_dict(document(dialects()))
-ALIASES = {path for dialect in dialects() for path in dialect.paths[1:]}
+SCHEMA = schemathesis.openapi.from_dict(openapi_document(apis()))
+ALIASES = {path for api in apis() for path in api.paths[1:]}
 OPERATIONS = [own for result in SCHEMA.get_all_operations() if (own := result.ok()).path not in ALIASES]
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 

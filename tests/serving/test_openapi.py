@@ -6,7 +6,7 @@ import re
 
 from served import Client
 
-from basereward.serving.apis import dialects
+from basereward.serving.apis import apis
 from basereward.serving.openapi import INFORMATION
 
 
@@ -14,7 +14,7 @@ def test_every_path_is_in_the_document_and_answers(echo: Client) -> None:
     document = echo.get("/openapi.json").json
     assert document["openapi"] == "3.1.0"
     posts = {path for path, operations in document["paths"].items() if "post" in operations}
-    assert posts == {path for dialect in dialects() for path in dialect.paths}
+    assert posts == {path for api in apis() for path in api.paths}
     for path in INFORMATION:
         assert echo.get(path).status == 200
     for path in posts:

@@ -212,7 +212,7 @@ class TestFourLimits:
         client = serve(server)
         first = threading.Thread(target=client.rewards, args=(item(),))
         first.start()
-        eventually(lambda: server.num_answering == 1)
+        eventually(lambda: server.admission.num_answering == 1)
         late = client.rewards(item("y"))
         first.join()
         engine.gate.set()
@@ -228,7 +228,7 @@ class TestFourLimits:
         threads = [threading.Thread(target=client.rewards, args=(item(),)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        eventually(lambda: server.num_answering == 2)
+        eventually(lambda: server.admission.num_answering == 2)
         refused = client.rewards(item())
         engine.gate.set()
         for thread in threads:
@@ -243,7 +243,7 @@ class TestFourLimits:
         client = serve(server)
         threads = [threading.Thread(target=client.rewards, args=(item("abcde", "abcde"),)) for _ in range(2)]
         threads[0].start()  # on the device, 0 wait
-        eventually(lambda: server.num_answering == 1 and not server.scheduler.waiting_tokens)
+        eventually(lambda: server.admission.num_answering == 1 and not server.scheduler.waiting_tokens)
         threads[1].start()  # 10 wait
         eventually(lambda: server.scheduler.waiting_tokens == 10)
         refused = client.rewards(item("abcde", "abcdef"))  # 10 + 11 > 20
@@ -347,10 +347,10 @@ class TestSevenPoison:
             None,
         ]
 
-    @pytest.mark.parametrize("joins", [False, True])
-    def test_a_request_that_breaks_the_model_fails_alone(self, joins: bool, serve: Serve) -> None:
+    @pytest.mark.parametrize("shares_prefix", [False, True])
+    def test_a_request_that_breaks_the_model_fails_alone(self, shares_prefix: bool, serve: Serve) -> None:
         """Requests of one batch, in trees of their own and in one."""
-        engine = Echo(joins=joins)
+        engine = Echo(shares_prefix=shares_prefix)
         server = Server([engine])
         client = serve(server)
         engine.gate.clear()
@@ -362,14 +362,14 @@ class TestSevenPoison:
 
         threads = [threading.Thread(target=send, args=(text,)) for text in texts]
         threads[0].start()  # on the device, before the others come
-        eventually(lambda: server.num_answering == 1 and not server.scheduler.waiting_tokens)
+        eventually(lambda: server.admission.num_answering == 1 and not server.scheduler.waiting_tokens)
         for thread in threads[1:]:
             thread.start()
         eventually(lambda: server.scheduler.waiting_tokens == sum(len(f"x{text}") for text in texts[1:]))
         engine.gate.set()
         for thread in threads:
             thread.join()
-        assert len(engine.passes[1]) == (1 if joins else 4)
+        assert len(engine.passes[1]) == (1 if shares_prefix else 4)
         assert {text: reply.status for text, reply in replies.items()} == {
             text: 422 if text == "poison" else 200 for text in texts
         }
@@ -457,7 +457,7 @@ class TestNineErrors:
         monkeypatch.setattr(engine, "prepare", prepare)
         reply = client.rewards(item("x", "private"))
         assert (reply.status, reply.code) == (500, "engine_failed")
-        monkeypatch.setattr(Native, "read", lambda self, body, reader: prepare(sent))
+        monkeypatch.setattr(Native, "parse", lambda self, body, parser: prepare(sent))
         reply = client.rewards(item("x", "private"))
         assert (reply.status, reply.code) == (500, "internal_error")
         assert "failed with KeyError" in caplog.text

@@ -98,7 +98,7 @@ def test_where_rows_are_padded_the_oldest_goes_with_those_like_it() -> None:
 
 
 def test_one_prompt_of_several_requests_is_one_tree() -> None:
-    engine = Echo(joins=True)
+    engine = Echo(shares_prefix=True)
 
     async def play(scheduler: Scheduler) -> None:
         held = await hold(scheduler, engine)
@@ -119,7 +119,7 @@ def test_one_prompt_of_several_requests_is_one_tree() -> None:
 
 
 def test_a_tree_of_several_requests_keeps_to_the_budget() -> None:
-    engine = Echo(joins=True)
+    engine = Echo(shares_prefix=True)
 
     async def play(scheduler: Scheduler) -> None:
         held = await hold(scheduler, engine)
@@ -132,7 +132,7 @@ def test_a_tree_of_several_requests_keeps_to_the_budget() -> None:
 
 
 def test_what_is_cancelled_never_reaches_the_device() -> None:
-    engine = Echo(joins=True)
+    engine = Echo(shares_prefix=True)
 
     async def play(scheduler: Scheduler) -> None:
         held = await hold(scheduler, engine)

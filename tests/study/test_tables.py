@@ -12,7 +12,7 @@ from basereward.stats.measure import share
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
 from basereward.study.results import Columns, Results, RunResult
-from basereward.study.tables import Findings, Table, Text
+from basereward.study.tables import Findings
 
 NUM = 40
 COLUMN = "held-out pairs"
@@ -70,36 +70,18 @@ def test_a_row_is_compared_on_the_seeds_that_both_have(study: Study) -> None:
     findings = Findings.of(study, results_of({"1": [20, 30], "2": [32]}))
     found = findings.differences[COLUMN, "2"]
     assert (found.num_seeds, found.value) == (1, pytest.approx(12 / 40))
-    cells = [row[1].text for row in findings.table().rows]
+    cells = [row.texts[1] for row in findings.table().rows]
     # Seeds of 50 % and 75 %: t of 12.7062 times 12.5.
     assert cells == ["62.5 ± 158.8", "80.0 †"]
 
 
 def test_a_row_without_results_is_empty(study: Study) -> None:
     findings = Findings.of(study, results_of({"2": [20, 20]}))
-    assert [[cell.text for cell in row] for row in findings.table().rows] == [
+    assert [row.texts for row in findings.table().rows] == [
         ["1", "–", ""],
         ["2", "50.0 ± 0.0", "76.5"],
     ]
     assert findings.difference_table(COLUMN).rows == []
-
-
-def test_formats_escape_what_they_must() -> None:
-    table = Table(["a|b", "x_1"], [[Text("<2 & 3"), Text("5 ± 1 †", is_bold=True)]], 1)
-    assert table.markdown().splitlines() == ["| a\\|b | x_1 |", "|---|---:|", "| <2 & 3 | **5 ± 1 †** |"]
-    assert table.latex().splitlines() == [
-        r"\begin{tabular}{lr}",
-        r"\toprule",
-        r"a|b & x\_1 \\",
-        r"\midrule",
-        r"$<$2 \& 3 & \textbf{5 $\pm$ 1 $^\dagger$} \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    assert table.html() == (
-        '<table><tr><th style="text-align: left">a|b</th><th>x_1</th></tr>\n'
-        '<tr><td style="text-align: left">&lt;2 &amp; 3</td><td><b>5 ± 1 †</b></td></tr>\n</table>'
-    )
 
 
 def test_stored_results_make_the_same_report(study: Study, tmp_path: Path) -> None:

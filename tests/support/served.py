@@ -83,10 +83,10 @@ class Echo:
     model_digest = "digest-of-model"
     template_digest = "digest-of-template"
 
-    def __init__(self, name: str = "echo", *, pads: bool = False, joins: bool = False) -> None:
+    def __init__(self, name: str = "echo", *, pads: bool = False, shares_prefix: bool = False) -> None:
         self.name = name
         self.pads = pads
-        self.joins = joins
+        self.shares_prefix = shares_prefix
         self.gate = threading.Event()
         self.gate.set()
         self.passes: list[list[tuple[str, ...]]] = []
@@ -94,7 +94,7 @@ class Echo:
     def prepare(self, comparison: Comparison) -> Prepared:
         texts = [*(message.text for message in comparison.prompt), *comparison.responses]
         return Prepared(
-            comparison, None, Size(sum(map(len, texts))), comparison.prompt if self.joins else None
+            comparison, None, Size(sum(map(len, texts))), comparison.prompt if self.shares_prefix else None
         )
 
     def join(self, batch: Sequence[Prepared]) -> Prepared:

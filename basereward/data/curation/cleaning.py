@@ -1,4 +1,4 @@
-"""Steps that clean: empty, identical and overlong rows, and images' marks spelled otherwise."""
+"""Steps that drop empty, identical and overlong rows, and that unify the marks of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from basereward.comparison import Comparison, Message, Part
 from basereward.data.curation.fingerprints import collapsed
-from basereward.data.curation.step import Step, with_prompt, with_responses, with_texts
+from basereward.data.curation.step import Step, with_responses
 from basereward.errors import DataError
 from basereward.media.image import Image
 
@@ -22,8 +22,8 @@ class DropEmpty(Step):
     """Drop rows with a prompt of no text, image or video, or with a response that is too short.
 
     Args:
-        min_characters: What a response needs besides white space; one that has none at all is refused when it
-            is read.
+        min_characters: Characters that a response needs besides white space; one that has none at all is
+            refused when it is read.
     """
 
     name = "drop-empty"
@@ -46,7 +46,7 @@ class DropEmpty(Step):
 
 
 class DropIdentical(Step):
-    """Of responses that differ in nothing but case and white space, keep the first.
+    """Keep the first of responses that differ in nothing but case and white space.
 
     A row is dropped when they are ranked differently, since it contradicts itself, and when one response is
     left of several.
@@ -105,9 +105,9 @@ class DropTooLong(Step):
         ]
         for field, value, limit in facts:
             if value > limit:
-                what = "images" if field == "images" else "characters"
+                unit = "images" if field == "images" else "characters"
                 kind = "too many images" if field == "images" else f"long {field.partition('s[')[0]}"
-                return DataError(f"{kind}: {value:,} {what}, at most {limit:,}", field=field)
+                return DataError(f"{kind}: {value:,} {unit}, at most {limit:,}", field=field)
         return comparison
 
 
@@ -143,11 +143,11 @@ class Placeholders(Step):
                             parts += [next(waiting)] if number else []
                             parts.append(text)
                 prompt.append(Message(message.role, tuple(part for part in parts if part != "")))
-            comparison = with_prompt(comparison, prompt)
+            comparison = comparison.replace(prompt=prompt)
         changed = any(new != old for new, old in zip(responses, comparison.responses, strict=True))
         # A response that was nothing but a mark stays, for there is no empty response.
         if changed and all(response.strip() for response in responses):
-            comparison = with_texts(comparison, responses)
+            comparison = comparison.replace(responses=responses)
         return comparison
 
 

@@ -1,4 +1,4 @@
-"""Contamination: which rows to train on share an image or a question with a benchmark."""
+"""Find rows that share an image or a question with a benchmark."""
 
 from __future__ import annotations
 
@@ -65,24 +65,24 @@ class Index:
                     self.num_unopened += 1
 
     def matches(self, comparison: Comparison) -> dict[str, str]:
-        """Return what a row shares with a benchmark, each kind with the first row there that has it.
+        """Return the kinds of overlap of a row with a benchmark, each with the first row there that has it.
 
         Raises:
             DataError: When an image of the row can't be opened.
         """
-        found: dict[str, str] = {}
+        overlaps: dict[str, str] = {}
         for image in comparison.images:
             if image.digest in self._digests:
-                found.setdefault(SAME_IMAGE, self._digests[image.digest])
+                overlaps.setdefault(SAME_IMAGE, self._digests[image.digest])
             elif self.max_distance is not None and (near := self._near.find(self._hash(image))):
-                found.setdefault(LIKE_IMAGE, near[0])
+                overlaps.setdefault(LIKE_IMAGE, near[0])
         for video in comparison.videos:
             if video.digest in self._digests:
-                found.setdefault(SAME_IMAGE, self._digests[video.digest])
+                overlaps.setdefault(SAME_IMAGE, self._digests[video.digest])
         question = question_of(comparison)
         if question and (label := self._questions.get(key_of([question]))):
-            found[SAME_QUESTION] = label
-        return found
+            overlaps[SAME_QUESTION] = label
+        return overlaps
 
     def _hash(self, image: Image) -> int:
         if image.digest not in self._hashed:
@@ -97,9 +97,9 @@ class Contamination(Step):
     user says, without case and punctuation.
 
     Args:
-        plugins: Where benchmarks are looked up.
+        plugins: The plugins that provide benchmarks and datasets.
         benchmarks: Benchmarks by name, each with its `path` and options.
-        data: Files or directories in our own format or TRL's that are to be kept apart from, besides.
+        data: Other files or directories of comparisons whose images and questions are not to be trained on.
         drop: Which rows: those that share "any" of both, an "image", a "question", or "both" of them where
             the row has an image. A question alone counts only if it has `min_question_words`, since "What
             is this?" is asked everywhere.
@@ -132,7 +132,7 @@ class Contamination(Step):
         for path in data:
             from basereward.data.formats import read_comparisons
 
-            self.index.add(path.name, read_comparisons(path))
+            self.index.add(path.name, read_comparisons(path, plugins=plugins))
 
     def __call__(self, comparison: Comparison) -> Comparison | DataError:
         """Drop or keep."""

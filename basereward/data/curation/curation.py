@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.plugins.loading import load_class
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.storage.atomic import write_text
 
 _PACKAGE = "basereward.data.curation"
 
@@ -41,12 +41,12 @@ EXAMPLE_CHARACTERS = 160
 
 @dataclass
 class Tally:
-    """What one step did.
+    """Counts of one step, and examples.
 
     Attributes:
         num_in: Rows that came to it.
-        num_changed: Those that left it otherwise than they came.
-        dropped: How many it dropped, by kind of reason.
+        num_changed: Rows that it changed.
+        dropped: Rows that it dropped, by kind of reason.
         examples: The first few that it dropped or changed.
     """
 
@@ -62,7 +62,7 @@ class Tally:
 
 
 class Curation:
-    """Steps, one after the other; called with a comparison it returns what is left of it.
+    """Steps, one after the other; called with a comparison, it returns what they leave.
 
     Args:
         steps: The steps in their order.
@@ -91,7 +91,7 @@ class Curation:
         self.tallies = [Tally() for _ in self.steps]
 
     def __call__(self, comparison: Comparison) -> Comparison | DataError:
-        """Return the comparison as the steps leave it, or which step dropped it and why."""
+        """Return the comparison that the steps leave, or the reason of the step that dropped it."""
         for step, tally in zip(self.steps, self.tallies, strict=True):
             tally.num_in += 1
             result = step(comparison)
@@ -106,7 +106,7 @@ class Curation:
         return comparison
 
     def report(self) -> list[dict[str, Any]]:
-        """Return, for each step, how many rows came, were changed, were dropped for what, and left."""
+        """Return the counts and examples of each step."""
         return [
             {
                 "step": step.name,
@@ -121,9 +121,7 @@ class Curation:
 
     def save(self, path: Path) -> None:
         """Write the report as JSON, in one go, so that a killed run leaves no half of it."""
-        aside = path.with_name(f".{path.name}.new")
-        aside.write_text(json.dumps(self.report(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_text(path, json.dumps(self.report(), ensure_ascii=False, indent=1) + "\n")
 
 
 def resolved_step(component: Component) -> Component:

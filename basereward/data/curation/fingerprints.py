@@ -1,4 +1,4 @@
-"""Fingerprints by which texts and images are told to be the same, or nearly."""
+"""Fingerprints by which texts and images are recognized as the same, or nearly."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def shingles(text: str) -> list[str]:
 
 
 def question_of(comparison: Comparison) -> str:
-    """Return the words of what is asked: of all messages of the user."""
+    """Return the words of all messages of the user."""
     return " ".join(
         word for message in comparison.prompt if message.role == "user" for word in words_of(message.text)
     )
 
 
 def key_of(texts: Iterable[str]) -> bytes:
-    """Return 16 bytes that stand for some texts."""
-    found = hashlib.blake2b(digest_size=16)
+    """Return a digest of some texts, of 16 bytes."""
+    hasher = hashlib.blake2b(digest_size=16)
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
-        found.update(len(encoded).to_bytes(8) + encoded)
-    return found.digest()
+        hasher.update(len(encoded).to_bytes(8) + encoded)
+    return hasher.digest()
 
 
 def perceptual_hash(image: Image) -> int:

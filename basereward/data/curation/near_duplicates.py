@@ -1,4 +1,4 @@
-"""Steps against repetition: rows that are nearly the same, and images that are in very many rows."""
+"""Steps that drop near duplicates of rows, and rows of images that many rows have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEED = 42
 
 
 class NearDuplicates(Step):
-    """Of rows that are the same, or nearly, keep the first.
+    """Keep the first of rows that are the same, or nearly.
 
     The same are rows with the same images, prompts and responses, letter case and white space aside. Nearly
     the same are rows with the same images and the same words in the prompt whose responses, those of equal
@@ -176,11 +176,11 @@ def _placed(comparison: Comparison) -> list[tuple[int, str]]:
 
 
 _DIGITS = 12
-"""Of the number before a row's place in the index, by which the earliest of several is found."""
+"""Digits of the number before a row's label in the index, by which the earliest of several is chosen."""
 
 
 def num_bands(threshold: float) -> int:
-    """Return into how few bands hashes can be cut so that 99 % of the pairs at the threshold meet in one."""
+    """Return the least bands of hashes with which 99 % of the pairs at the threshold agree in one band."""
     bands = 1
     while bands < NUM_HASHES and (1 - threshold ** (NUM_HASHES / bands)) ** bands > 0.01:
         bands *= 2

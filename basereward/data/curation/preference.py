@@ -1,10 +1,9 @@
-"""Steps that judge what is preferred: by length, by gap, and by whether others agree."""
+"""Steps that filter by the preference: its length bias, its gap in rating, and its agreement with others."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.data.curation.step import Step, best_and_worst, with_responses
@@ -42,13 +41,14 @@ class LengthBias(Step):
         lengths = [len(response) for response in comparison.responses]
         best = [length for length, rank in zip(lengths, ranks, strict=True) if rank == min(ranks)]
         others = [length for length, rank in zip(lengths, ranks, strict=True) if rank != min(ranks)]
-        found, other = sum(best) / len(best), sum(others) / len(others)
-        longer, shorter = max(found, other), min(found, other)
+        mean_best, mean_other = sum(best) / len(best), sum(others) / len(others)
+        longer, shorter = max(mean_best, mean_other), min(mean_best, mean_other)
         is_far = longer >= self.max_ratio * shorter and longer - shorter >= self.min_characters
-        if is_far and (found > other or self.both_ways):
-            how = "longer" if found > other else "shorter"
+        if is_far and (mean_best > mean_other or self.both_ways):
+            how = "longer" if mean_best > mean_other else "shorter"
             return DataError(
-                f"best response much {how}: {found:.0f} characters against {other:.0f}", field="responses"
+                f"best response much {how}: {mean_best:.0f} characters against {mean_other:.0f}",
+                field="responses",
             )
         return comparison
 
@@ -126,7 +126,7 @@ class Agreement(Step):
         pairs = [pair for pair in comparison.pairs() if not pair.tie]
         votes = []
         for judge in self.judges:
-            rewards = judge.get(comparison.id) or judge.get(comparison.place.line)
+            rewards = judge.get(comparison.id) or judge.get(comparison.place.line or 0)
             if rewards is None or len(rewards) != len(comparison.responses):
                 return DataError("not judged: a score file has no rewards for the row's responses")
             votes += [rewards[pair.chosen] > rewards[pair.rejected] for pair in pairs]
@@ -149,14 +149,14 @@ def too_small_gap(comparison: Comparison, pair: tuple[int, int], min_gap: float)
     return DataError(f"small gap: {gap:g} in rating, {min_gap:g} needed", field="ratings")
 
 
-def _rewards(path: Path) -> dict[Any, list[float]]:
-    """Return the rewards of a file of scores by id, and by line number where a row has none."""
-    found: dict[Any, list[float]] = {}
+def _rewards(path: Path) -> dict[str | int, list[float]]:
+    """Return the rewards of a file of scores by id as text, or by line number where a row has no id."""
+    rewards: dict[str | int, list[float]] = {}
     for _, row in read_rows(path):
         if isinstance(row, DataError):
             raise row.at(file=str(path))
         if not isinstance(row.get("line"), int):
             raise DataError(f"is no file of scores: a row has {json.dumps(row)[:60]}", file=str(path))
         if "rewards" in row:
-            found[row.get("id", row["line"])] = row["rewards"]
-    return found
+            rewards[str(row["id"]) if "id" in row else row["line"]] = row["rewards"]
+    return rewards

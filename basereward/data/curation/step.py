@@ -1,20 +1,20 @@
-"""What every step of a curation does: a comparison in; the same, another, or a reason to drop it out."""
+"""A step of a curation: takes a comparison, and returns it, a changed one, or a reason to drop it."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.errors import DataError
 
 
 class Step(abc.ABC):
-    """One step; its keyword-only options are what a run file sets.
+    """One step; its keyword-only options are set in run files.
 
     Attributes:
-        name: What run files and reports call it.
+        name: Its name in run files and reports.
         is_rowwise: Whether a row's fate depends on that row alone; only such steps go with streamed data.
         takes_plugins: Whether the constructor's first parameter is the plugin manager.
     """
@@ -31,37 +31,16 @@ class Step(abc.ABC):
         """Forget all rows, before a new pass over the data."""
 
 
-def with_prompt(comparison: Comparison, prompt: Iterable[Message]) -> Comparison:
-    """Return the comparison with other messages, images included."""
-    return _rebuilt(comparison, prompt, range(len(comparison.responses)), comparison.responses)
-
-
 def with_responses(comparison: Comparison, kept: Sequence[int]) -> Comparison:
     """Return the comparison with some of its responses, in the order of their numbers."""
-    return _rebuilt(comparison, comparison.prompt, kept, comparison.responses)
 
-
-def with_texts(comparison: Comparison, responses: Sequence[str]) -> Comparison:
-    """Return the comparison with other texts for the same responses."""
-    return _rebuilt(comparison, comparison.prompt, range(len(responses)), responses)
-
-
-def _rebuilt(
-    comparison: Comparison, prompt: Iterable[Message], kept: Sequence[int], responses: Sequence[str]
-) -> Comparison:
     def of_kept(values: Sequence[float] | None) -> list[float] | None:
         return None if values is None else [values[number] for number in kept]
 
-    return Comparison(
-        prompt,
-        [responses[number] for number in kept],
+    return comparison.replace(
+        responses=[comparison.responses[number] for number in kept],
         ranks=of_kept(comparison.ranks),
         ratings=of_kept(comparison.ratings),
-        weight=comparison.weight,
-        id=comparison.id,
-        source=comparison.source,
-        meta=comparison.meta,
-        place=comparison.place,
     )
 
 

@@ -29,7 +29,7 @@ class ShareGPT(FileDataset):
 
     detected_by = ("conversations", "chosen", "rejected")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         field = "conversations" if row.get("conversations") is not None else "messages"
         turns = turns_of(row.get(field), field)
@@ -71,10 +71,10 @@ class MMIF(ShareGPT):
 
     name = "mmif"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        own = super().own_row(row, directory)
-        return own | {"prompt": _remarked(own["prompt"], own["images"])}
+        converted = super().convert_row(row, directory)
+        return converted | {"prompt": _remarked(converted["prompt"], converted["images"])}
 
 
 class POVID(FileDataset):
@@ -86,7 +86,7 @@ class POVID(FileDataset):
     name = "povid"
     detected_by = ("conversations", "rejected_conversations")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         chosen = turns_of(row.get("conversations"), "conversations")
         rejected = turns_of(row.get("rejected_conversations"), "rejected_conversations")
@@ -111,7 +111,7 @@ class IXC(FileDataset):
 
     detected_by = ("conversations_a", "conversations_b")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         conversations = [turns_of(row.get(field), field) for field in ("conversations_a", "conversations_b")]
         prompt, chosen, rejected = split(None, *conversations)
@@ -138,7 +138,7 @@ RANKS_OF_WINNERS = {
     "tie (bothbad)": [0, 0],
     "bothbad": [0, 0],
 }
-"""What the battles' votes say; "both are bad" leaves neither better."""
+"""The ranks that a vote gives; "both are bad" leaves neither response better."""
 
 
 class WildVisionBattle(FileDataset):
@@ -151,7 +151,7 @@ class WildVisionBattle(FileDataset):
     name = "wildvision-battle"
     detected_by = ("conversation_a", "conversation_b", "winner")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         winner = row.get("winner")
         if not isinstance(winner, str) or winner not in RANKS_OF_WINNERS:
@@ -208,7 +208,7 @@ class OpenRLHF(FileDataset):
         if prompt_key is not None:
             self.keys["prompt"] = prompt_key
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         try:
             return trl_row(

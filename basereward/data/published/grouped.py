@@ -1,4 +1,4 @@
-"""Data sets whose rows must be joined: those in a row that belong to one prompt make one comparison."""
+"""Data sets whose successive rows of one prompt are joined to one comparison."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Placed(NamedTuple):
 
 
 class GroupedDataset(FileDataset):
-    """Rows of which those of one prompt stand one after the other and become one comparison.
+    """Rows of files, of which those of one prompt follow each other and become one comparison.
 
-    A subclass says by `key` what rows belong together, and joins them in `joined`. A row that `own_row`
+    A subclass says by `key` what rows belong together, and joins them in `joined`. A row that `convert_row`
     refuses is listed by itself, and the others of its prompt are joined without it.
     """
 
@@ -38,7 +38,7 @@ class GroupedDataset(FileDataset):
 
     @abc.abstractmethod
     def key(self, row: Row) -> Any:
-        """Return what rows of one prompt have in common; None for a row that stands alone."""
+        """Return a value that rows of one prompt share; None for a row that stands alone."""
 
     @abc.abstractmethod
     def joined(self, rows: list[Row]) -> list[Row]:
@@ -57,7 +57,7 @@ class GroupedDataset(FileDataset):
                 yield row.at(file=str(file), line=line)
                 continue
             try:
-                own, key = self.checked_row(row, file), self.key(row)
+                converted, key = self.converted(row, file), self.key(row)
             except DataError as error:
                 yield error.at(file=str(file), line=line)
                 continue
@@ -65,12 +65,12 @@ class GroupedDataset(FileDataset):
                 yield from self._comparisons(group)
                 group = []
             group_key = key
-            group.append(Placed(own, file, line))
+            group.append(Placed(converted, file, line))
         if group:
             yield from self._comparisons(group)
 
     def count(self) -> int:
-        """Return how many items `read` yields, which only reading tells."""
+        """Return how many items `read` yields, by reading."""
         return Dataset.count(self)
 
     def _comparisons(self, group: list[Placed]) -> Iterator[Comparison | DataError]:
@@ -82,4 +82,4 @@ class GroupedDataset(FileDataset):
             return
         # As many comparisons as rows are the rows themselves; one of all rows has the place of the first.
         for placed, row in zip(group, rows, strict=False):
-            yield self.finished(row, placed.file, placed.line)
+            yield self.located(row, placed.file, placed.line)

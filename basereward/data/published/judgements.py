@@ -1,4 +1,4 @@
-"""Data sets of judgements, in which question and responses stand in the text that a judge was given."""
+"""Data sets of a judge's verdicts, whose question and responses stand in the judge's prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from basereward.data.dataset import FileDataset
-from basereward.data.fields import as_list, loaded, name_of, plain, text_of, turns_of
+from basereward.data.fields import as_list, name_of, parsed_json, plain, text_of, turns_of
 from basereward.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ FINAL_SCORE: Final = re.compile(r"Final Score:\s*(\d+(?:\.\d+)?)")
 CAPTION_QUESTION: Final = "Describe this image in detail."
 
 MAX_CHARACTERS = 200_000
-"""What a judge was given is at most so long; longer texts could keep a search busy for minutes."""
+"""Characters of a judge's prompt that are searched; a search of longer texts could take minutes."""
 
 
 class LLaVACritic(FileDataset):
-    """LLaVA-Critic-113k (arXiv 2410.02712): judgements by GPT-4o; `config` is `pairwise` or `pointwise`.
+    """LLaVA-Critic-113k (arXiv 2410.02712): verdicts of GPT-4o; `config` is `pairwise` or `pointwise`.
 
     The first turn of `conversations` holds question and responses, in one of four forms; the second the
     verdict. Of two responses the better one is ranked first, two equally good ones are tied, and two scores
@@ -53,53 +53,55 @@ class LLaVACritic(FileDataset):
 
     name = "llava-critic"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         turns = turns_of(row.get("conversations"), "conversations")
         if len(turns) != 2 or not all(isinstance(turn["content"], str) for turn in turns):
-            raise DataError("what was judged and the verdict are needed, as two texts", field="conversations")
-        given, verdict = (turn["content"][:MAX_CHARACTERS] for turn in turns)
+            raise DataError(
+                "the judge's prompt and its verdict are needed, as two texts", field="conversations"
+            )
+        judge_prompt, verdict = (turn["content"][:MAX_CHARACTERS] for turn in turns)
         return {
             "id": name_of(row, "id"),
             "images": as_list(row.get("image")),
-            **judged(given.replace("<image>", "").strip(), verdict),
+            **judged(judge_prompt.replace("<image>", "").strip(), verdict),
             "meta": plain(row, "source"),
         }
 
 
-def judged(given: str, verdict: str) -> Row:
-    """Return question, responses and ranks or ratings of what a judge was given, and said.
+def judged(judge_prompt: str, verdict: str) -> Row:
+    """Return question, responses and ranks or ratings of a judge's prompt and its verdict.
 
     Raises:
-        DataError: When either has a form that is not known.
+        DataError: When the form of either is unknown.
     """
-    if found := BRACKETS.search(given):
+    if match := BRACKETS.search(judge_prompt):
         if better := BETTER.search(verdict):
             is_first = better.group(1).lower() in ("first", "1", "a")
-            return _pair(found, ranks=[0, 1] if is_first else [1, 0])
+            return _pair(match, ranks=[0, 1] if is_first else [1, 0])
         if "equally good" in verdict[-300:]:
-            return _pair(found, ranks=[0, 0])
-    elif found := ARENA.search(given):
+            return _pair(match, ranks=[0, 0])
+    elif match := ARENA.search(judge_prompt):
         if verdicts := VERDICT.findall(verdict):
             last = verdicts[-1]
-            return _pair(found, ranks=[0, 0] if "=" in last else [0, 1] if last[0] == "A" else [1, 0])
-    elif found := LLAVA_BENCH.search(given):
+            return _pair(match, ranks=[0, 0] if "=" in last else [0, 1] if last[0] == "A" else [1, 0])
+    elif match := LLAVA_BENCH.search(judge_prompt):
         if scores := TWO_SCORES.match(verdict):
-            return _pair(found, ratings=[float(score) for score in scores.groups()])
-    elif (found := CAPTION.search(given)) and (scores_of_caption := FINAL_SCORE.findall(verdict)):
+            return _pair(match, ratings=[float(score) for score in scores.groups()])
+    elif (match := CAPTION.search(judge_prompt)) and (caption_scores := FINAL_SCORE.findall(verdict)):
         return {
             "prompt": CAPTION_QUESTION,
-            "responses": [found["caption"]],
-            "ratings": [float(scores_of_caption[-1])],
+            "responses": [match["caption"]],
+            "ratings": [float(caption_scores[-1])],
         }
     raise DataError("question, responses or verdict are of no known form", field="conversations")
 
 
-def _pair(found: re.Match[str], **known: Any) -> Row:
+def _pair(match: re.Match[str], **order: Any) -> Row:
     return {
-        "prompt": found["question"].strip(),
-        "responses": [found["first"].strip(), found["second"].strip()],
-        **known,
+        "prompt": match["question"].strip(),
+        "responses": [match["first"].strip(), match["second"].strip()],
+        **order,
     }
 
 
@@ -123,24 +125,24 @@ class R1RewardRL(FileDataset):
     name = "r1-reward-rl"
     detected_by = ("message", "question", "answer")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         answers = as_list(row.get("answer"))
         answer = ANSWER.fullmatch(answers[0].strip()) if answers and isinstance(answers[0], str) else None
         if answer is None:
             raise DataError("<answer>1</answer> or <answer>2</answer> is needed", field="answer")
-        turns = turns_of(loaded(row.get("message"), "message"), "message")
+        turns = turns_of(parsed_json(row.get("message"), "message"), "message")
         parts = [part for turn in turns for part in _parts(turn["content"])]
         texts = "\n".join(str(part["text"]) for part in parts if isinstance(part.get("text"), str))
-        found = RESPONSES.search(texts[:MAX_CHARACTERS])
-        if found is None:
+        match = RESPONSES.search(texts[:MAX_CHARACTERS])
+        if match is None:
             raise DataError("has no [Response 1] and [Response 2]", field="message")
         return {
             "id": name_of(row, "id"),
             "prompt": text_of(row, "question").replace("<image>", "").strip(),
             "images": [part["image"] for part in parts if part.get("image") is not None],
             "videos": [part["video"] for part in parts if part.get("video") is not None],
-            "responses": [found["first"], found["second"]],
+            "responses": [match["first"], match["second"]],
             "ranks": [0, 1] if answer.group(1) == "1" else [1, 0],
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from basereward.data.fields import as_list, asked, name_of, text_of
+from basereward.data.fields import as_list, name_of, prompt_fields, text_of
 from basereward.data.published.grouped import GroupedDataset
 from basereward.data.reading.paths import files_of
 
@@ -28,7 +28,7 @@ class MMRLHF(GroupedDataset):
 
     name = "mm-rlhf"
 
-    def found_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: str | None, config: str | None) -> list[Path]:
         """Return the file of pairs of a directory that has it; `data.jsonl` beside it holds the same."""
         path = self.path if config is None else self.path / config
         return [path / PAIRS] if (path / PAIRS).is_file() else files_of(path, split=split)
@@ -37,13 +37,13 @@ class MMRLHF(GroupedDataset):
         """Return prompt and images."""
         return (row["prompt"], str(row.get("image")), str(row.get("video")))
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return one pair in our own format."""
         images = [_beside(image, directory) for image in as_list(row.get("image"))]
         videos = [_beside(video, directory) for video in as_list(row.get("video"))]
         return {
             "id": name_of(row, "id"),
-            **asked(text_of(row, "prompt"), images, videos),
+            **prompt_fields(text_of(row, "prompt"), images, videos),
             "responses": [text_of(row, "chosen"), text_of(row, "rejected")],
             "ranks": [0, 0] if row.get("is_tie") else [0, 1],
             **_critiques([row.get("chosen_reason"), row.get("rejected_reason")]),
@@ -54,7 +54,7 @@ class MMRLHF(GroupedDataset):
         ranks = ranking([(*row["responses"], row["ranks"] == [0, 0]) for row in rows])
         if ranks is None:
             return rows
-        known = {
+        critique_of = {
             text: critique
             for row in rows
             for text, critique in zip(
@@ -63,11 +63,11 @@ class MMRLHF(GroupedDataset):
             if critique
         }
         joint = {"responses": list(ranks), "ranks": list(ranks.values())}
-        return [{**rows[0], **joint, **_critiques([known.get(text) for text in ranks])}]
+        return [{**rows[0], **joint, **_critiques([critique_of.get(text) for text in ranks])}]
 
 
 def ranking(pairs: list[tuple[str, str, bool]]) -> dict[str, int] | None:
-    """Return ranks of texts that say what pairs of them say and no more; None where there are none.
+    """Return ranks of texts that imply exactly the given pairs; None where no ranks do.
 
     Args:
         pairs: (better, worse, whether they are tied after all).
@@ -86,13 +86,13 @@ def ranking(pairs: list[tuple[str, str, bool]]) -> dict[str, int] | None:
 
 
 def _critiques(texts: list[Any]) -> Row:
-    """Return the entry of a row for what was said about each response; none where nothing was."""
-    known = [text if isinstance(text, str) and text.strip() else None for text in texts]
-    return {"meta": {"critiques": known}} if any(known) else {}
+    """Return the entry of a row for the critiques of its responses; none where there is no critique."""
+    critiques = [text if isinstance(text, str) and text.strip() else None for text in texts]
+    return {"meta": {"critiques": critiques}} if any(critiques) else {}
 
 
 def _beside(name: Any, directory: Path) -> Any:
-    """Return where an image or folder of frames is: the hub's copy lacks the folder of the category."""
+    """Return the path of an image or folder of frames; the hub's copy lacks the folder of the category."""
     if not isinstance(name, str):
         return name
     places = (name, f"images/{name}", f"images/{os.path.basename(name)}")

@@ -24,12 +24,12 @@ class MMPR(QuestionDataset):
 
     `meta.json` names for each part the JSONL file and the directory that its images' paths start from. Rows
     have `image` (a path, a list of paths, or none), `question`, `chosen`, `rejected`. The part's name becomes
-    `meta.part`; `repeat_time` is a mixture's matter and passed over. A single JSONL file is read too.
+    `meta.part`; `repeat_time` is ignored, since it belongs to the mixture. A single JSONL file is read too.
     """
 
     name = "mmpr"
 
-    def found_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: str | None, config: str | None) -> list[Path]:
         """Return the files that `meta.json` lists, in its order."""
         path = self.path if config is None else self.path / config
         meta = path / META if path.is_dir() else path
@@ -41,13 +41,13 @@ class MMPR(QuestionDataset):
             self.parts[file] = (part, str(_near(meta.parent, entry["root"])))
         return list(self.parts)
 
-    def finished(self, own: Row, file: Path, line: int) -> Comparison | DataError:
+    def located(self, row: Row, file: Path, line: int) -> Comparison | DataError:
         """Return a row as a comparison, its images' paths starting from the root of its part."""
         if file in self.parts:
             part, root = self.parts[file]
-            images = [f"{root}/{image}" if isinstance(image, str) else image for image in own["images"]]
-            own = own | {"images": images, "meta": {"part": part}}
-        return super().finished(own, file, line)
+            images = [f"{root}/{image}" if isinstance(image, str) else image for image in row["images"]]
+            row = row | {"images": images, "meta": {"part": part}}
+        return super().located(row, file, line)
 
 
 def _entries(meta: Path) -> dict[str, dict[str, str]]:
@@ -71,6 +71,6 @@ def _inside(name: str) -> str:
 
 
 def _near(directory: Path, name: str) -> Path:
-    """Return where a path of `meta.json` is, which begins with the name of the directory that it is in."""
+    """Return the file of a path of `meta.json`, which begins with the name of its directory."""
     inside = directory / name.partition("/")[2]
     return inside if "/" in name and inside.exists() else directory / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from basereward.data.dataset import FileDataset
-from basereward.data.fields import as_list, asked, name_of, number_of, object_of, plain, text_of
+from basereward.data.fields import as_list, name_of, number_of, object_of, plain, prompt_fields, text_of
 from basereward.data.trl import TRLDataset
 from basereward.errors import DataError
 
@@ -21,7 +21,7 @@ class QuestionDataset(FileDataset):
     kept: ClassVar[tuple[str, ...]] = ()
     """Fields that become `meta`."""
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         return question_row(row) | {"meta": plain(row, *self.kept)}
 
@@ -35,7 +35,7 @@ def question_row(row: Row) -> Row:
     images = as_list(row.get("images") if row.get("image") is None else row["image"])
     return {
         "id": name_of(row, "id", "idx"),
-        **asked(text_of(row, "question"), images),
+        **prompt_fields(text_of(row, "question"), images),
         "responses": [text_of(row, "chosen"), text_of(row, "rejected")],
         "ranks": [0, 1],
     }
@@ -54,11 +54,11 @@ class RLHFV(FileDataset):
 
     name = "rlhf-v"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         inner = object_of(row, "text") if row.get("text") is not None else row
-        own = question_row({**inner, "image": row.get("image"), "images": row.get("images")})
-        return own | {
+        converted = question_row({**inner, "image": row.get("image"), "images": row.get("images")})
+        return converted | {
             "id": name_of(row, "idx", "id"),
             "meta": plain(row, "ds_name", "origin_dataset", "image_path"),
         }
@@ -83,7 +83,7 @@ class SHP(FileDataset):
     name = "shp"
     detected_by = ("history", "human_ref_A", "human_ref_B", "labels")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         label = row.get("labels")
         if label not in (0, 1) or isinstance(label, bool):
@@ -117,13 +117,13 @@ class Olmo2(TRLDataset):
 
     name = "olmo2"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        own = super().own_row(row, directory)
+        converted = super().convert_row(row, directory)
         better, worse = number_of(row.get("chosen_rating")), number_of(row.get("rejected_rating"))
         if better is not None and worse is not None and better > worse:
-            own["ratings"] = [better, worse]
-        return own
+            converted["ratings"] = [better, worse]
+        return converted
 
 
 class SkyworkReward(TRLDataset):

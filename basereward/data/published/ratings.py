@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import (
     as_list,
-    asked,
     name_of,
     number_of,
     plain,
+    prompt_fields,
     rated,
     records,
     text_of,
@@ -38,13 +38,13 @@ class VLFeedback(FileDataset):
     name = "vlfeedback"
     detected_by = ("prompt", "completions")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         completions = records(row.get("completions"), "completions")
         images = as_list(next((row[key] for key in ("image", "images", "img_path") if row.get(key)), None))
         return {
             "id": name_of(row, "id"),
-            **asked(text_of(row, "prompt"), images),
+            **prompt_fields(text_of(row, "prompt"), images),
             **rated(
                 [text_of(completion, "response") for completion in completions],
                 [_mean(completion.get("annotations"), VLFEEDBACK_ASPECTS) for completion in completions],
@@ -92,19 +92,19 @@ class UltraFeedback(FileDataset):
         self.subset = subset
         self.score = score
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         completions = records(row.get("completions"), "completions")
-        own = rated(
+        answers = rated(
             [text_of(completion, "response") for completion in completions],
             [self._score(completion) for completion in completions],
         )
         if self.subset == "hard":
-            own = hardest(own)
+            answers = hardest(answers)
         return {
             "id": name_of(row, "id"),
             "prompt": text_of(row, "instruction"),
-            **own,
+            **answers,
             "meta": plain(row, "source"),
         }
 
@@ -115,22 +115,22 @@ class UltraFeedback(FileDataset):
         return fine if fine is not None else _mean(completion.get("annotations"), ULTRAFEEDBACK_ASPECTS)
 
 
-def hardest(own: Row) -> Row:
+def hardest(answers: Row) -> Row:
     """Return best and worst response of those that have ratings.
 
     Raises:
         DataError: When all have the same.
     """
-    ratings = own["ratings"]
+    ratings = answers["ratings"]
     best, worst = ratings.index(max(ratings)), ratings.index(min(ratings))
     if ratings[best] == ratings[worst]:
         raise DataError("all responses have the same rating, so no pair is the one that differs most")
     chosen = sorted((best, worst))
-    return {name: [own[name][at] for at in chosen] for name in ("responses", "ratings")}
+    return {name: [answers[name][at] for at in chosen] for name in ("responses", "ratings")}
 
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-"""What HelpSteer and HelpSteer2 rate."""
+"""The attributes that HelpSteer and HelpSteer2 rate."""
 
 TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
 
@@ -177,16 +177,17 @@ class HelpSteer(GroupedDataset):
         """Return the prompt; a row with two responses stands alone."""
         return row.get("prompt") if "response" in row else None
 
-    def own_row(self, row: Row, directory: Path) -> Row:
-        """Return a row's own response with its rating, or its two with theirs."""
+    def convert_row(self, row: Row, directory: Path) -> Row:
+        """Return a row of one response and its rating, or of two responses and their ratings."""
         prompt = _prompt(row)
         if "response" in row:
             rating = number_of(row.get(self.rating))
             if rating is None:
                 raise DataError("is no number", field=self.rating)
-            own = {name: number for name in ATTRIBUTES if (number := number_of(row.get(name))) is not None}
+            scores = {name: number_of(row.get(name)) for name in ATTRIBUTES}
+            attributes = {name: score for name, score in scores.items() if score is not None}
             response = text_of(row, "response")
-            meta = {"meta": {"attributes": [own]}} if own else {}
+            meta = {"meta": {"attributes": [attributes]}} if attributes else {}
             return {"prompt": prompt, "responses": [response], "ratings": [rating], **meta}
         names = ("response_1", "response_2") if "response_1" in row else ("response1", "response2")
         field = "preference_strength" if "preference_strength" in row else "overall_preference"
@@ -200,12 +201,12 @@ class HelpSteer(GroupedDataset):
         """Return one comparison of all responses to a prompt."""
         responses = [response for row in rows for response in row["responses"]]
         ratings = [rating for row in rows for rating in row["ratings"]]
-        known = {
+        attributes_of = {
             row["responses"][0]: row["meta"]["attributes"][0] for row in reversed(rows) if row.get("meta")
         }
         joint = rated(responses, ratings)
-        attributes = [known.get(response) for response in joint["responses"]]
-        meta = {"meta": {"attributes": attributes}} if known else {}
+        attributes = [attributes_of.get(response) for response in joint["responses"]]
+        meta = {"meta": {"attributes": attributes}} if attributes_of else {}
         return [{**rows[0], **joint, **meta}]
 
 
@@ -227,10 +228,10 @@ def _mean(annotations: Any, aspects: tuple[str, ...]) -> float | None:
     """Return the mean of the ratings of some aspects, of those that have one."""
     if not isinstance(annotations, dict):
         return None
-    found = []
+    ratings = []
     for aspect in aspects:
         annotation = annotations.get(aspect)
         rating = number_of(annotation.get("Rating")) if isinstance(annotation, dict) else None
         if rating is not None:
-            found.append(rating)
-    return sum(found) / len(found) if found else None
+            ratings.append(rating)
+    return sum(ratings) / len(ratings) if ratings else None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PARQUET_MAGIC = b"PAR1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
 FILE_MAGIC = b"ARROW1"
-"""What Parquet, Arrow's stream (`Dataset.save_to_disk`) and Arrow's file format begin with."""
+"""First bytes of Parquet, of Arrow's stream (`Dataset.save_to_disk`) and of Arrow's file format."""
 
 BATCH_ROWS = 32
 """Rows of a table in memory at once: each may hold images of some megabytes."""

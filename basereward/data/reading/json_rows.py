@@ -1,4 +1,4 @@
-"""Rows in JSON: of a line, and of a file that is one list, which is read in flat memory.
+"""Read rows in JSON: of a line, and of a file that is one list, in flat memory.
 
 A list is read by `json`'s own scanner on a window of the text rather than by a streaming parser such as
 ijson, so that a row means the same, to the last digit, as it does in JSONL.
@@ -75,7 +75,7 @@ def read_list(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, Row | DataE
 
     Raises:
         DataError: When the text is not a JSON list, is cut short, or has an element that is not JSON; what
-            comes after such an element can't be told from it.
+            comes after such an element can't be separated from it.
     """
     window = _Window(file)
     window.expect("[", "is no JSON list")
@@ -96,7 +96,7 @@ def read_list(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, Row | DataE
 
 
 class _Window:
-    """A piece of a text: what has been read of it and not yet used."""
+    """The part of a text that has been read and not yet used."""
 
     def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self.file = file
@@ -147,7 +147,7 @@ class _Window:
         self.peek()
         while True:
             try:
-                found, end = self.scan(self.text, self.at)
+                value, end = self.scan(self.text, self.at)
             except json.JSONDecodeError as error:
                 is_open = error.msg.startswith("Unterminated") or error.pos > len(self.text) - NEARLY
                 if is_open and not self.is_whole:
@@ -169,4 +169,4 @@ class _Window:
                 continue
             source = self.text[self.at : end]
             self.at = end
-            return found, source
+            return value, source

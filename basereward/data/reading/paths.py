@@ -17,10 +17,10 @@ STANDARD_INPUT = Path("-")
 """The path that names standard input, which holds JSONL and can be read once."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".parquet", ".arrow")
-"""What the data files of a directory are told by; a single file's format is told by its content."""
+"""Endings of the data files of a directory; a single file's format is recognized by its content."""
 
 JSON_SUFFIXES = (".json", ".json.gz")
-"""Likewise, in directories that have none of the others, since settings are often kept in `.json`."""
+"""Endings of data files in directories that have none of the others; settings are often kept in `.json`."""
 
 FILE_SUFFIXES = (*SUFFIXES, *JSON_SUFFIXES, ".gz", ".zip", ".toml")
 
@@ -33,11 +33,11 @@ SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}\.")
 USUAL_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")
 USUAL_SPLIT = "train"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-"""Of a data set on the hub, perhaps with a revision; what ends like a data file is taken for one."""
+"""The id of a data set on the hub, perhaps with a revision; a name that ends like a data file is none."""
 
 
 def local_path(path: str | Path) -> Path:
-    """Return a path that exists; of a hub's id (`owner/name` or `owner/name@revision`) what is downloaded.
+    """Return a path; for a hub's id (`owner/name` or `owner/name@revision`) that of its download.
 
     Raises:
         DataError: When there is no such path, and no data set of that name can be downloaded.
@@ -77,7 +77,7 @@ def files_of(path: Path, *, split: str | None = None, config: str | None = None)
             saved by `datasets` (`save_to_disk`), one split or several; or downloaded from the hub.
         split: Which files to take where their names tell splits apart, as `train-00000-of-00002.parquet`,
             `train.jsonl` and a saved `DatasetDict` do; if not given, the only split there is, or `train`.
-            Files whose names tell nothing are of every split.
+            Files whose names name no split are of every split.
         config: A directory below the path to read instead of it, as data sets with several have.
 
     Raises:
@@ -93,39 +93,39 @@ def files_of(path: Path, *, split: str | None = None, config: str | None = None)
         splits = _setting(path / "dataset_dict.json", "splits")
         return files_of(path / _split_of(splits, split, path))
     if (path / "state.json").is_file():
-        files = [entry["filename"] for entry in _setting(path / "state.json", "_data_files")]
-        return [path / os.path.basename(file) for file in files]
-    found = _data_files(path)
-    names = {name for file in found if (name := _split_name(file)) is not None}
-    chosen = _split_of(sorted(names), split, path) if names else None
-    return [file for file in found if _split_name(file) in (chosen, None)]
+        names = [entry["filename"] for entry in _setting(path / "state.json", "_data_files")]
+        return [path / os.path.basename(name) for name in names]
+    files = _data_files(path)
+    named = {name for file in files if (name := _split_name(file)) is not None}
+    chosen = _split_of(sorted(named), split, path) if named else None
+    return [file for file in files if _split_name(file) in (chosen, None)]
 
 
 def other_splits(path: Path, files: Sequence[Path]) -> list[str]:
-    """Return the splits of a directory that none of the files is of, which are the ones that are read."""
+    """Return the splits of a directory that are not read, by the files that are."""
     if (path / "dataset_dict.json").is_file():
         read = {file.parent.name for file in files}
         return sorted(set(_setting(path / "dataset_dict.json", "splits")) - read)
     if not path.is_dir() or (path / "state.json").is_file():
         return []
-    there = _data_files(path)
-    if not set(files) <= set(there):  # a data set that finds its files by itself
+    all_files = _data_files(path)
+    if not set(files) <= set(all_files):  # a data set that lists its files by itself
         return []
-    return sorted({name for file in there if file not in files and (name := _split_name(file))})
+    return sorted({name for file in all_files if file not in files and (name := _split_name(file))})
 
 
 def _data_files(path: Path) -> list[Path]:
     for directories in ([path], [path / "data"], sorted(path.iterdir())):
         for suffixes in (SUFFIXES, JSON_SUFFIXES):
-            found = [
+            files = [
                 file
                 for directory in directories
                 if directory.is_dir()
                 for file in sorted(directory.iterdir())
                 if file.name.endswith(suffixes) and file.name not in SETTINGS and file.is_file()
             ]
-            if found:
-                return found
+            if files:
+                return files
     names = ", ".join("*" + suffix for suffix in (*SUFFIXES, *JSON_SUFFIXES))
     raise DataError(f"the directory has no file named {names}", file=str(path))
 

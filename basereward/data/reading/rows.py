@@ -1,4 +1,4 @@
-"""Rows of files of any kind, each with its number, and with a reason where it can't be read."""
+"""Read the rows of files of any kind, each with its number, or with the reason why it can't be read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
 START = 1 << 10
-"""Bytes that tell what a file is."""
+"""Bytes from which the kind of a file is recognized."""
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
     """Yield each row of a file with its number, counted from 1: the line in JSONL, the row in all else.
 
-    The file's content, not its name, tells whether it is JSONL, a JSON list, either of them gzipped, Parquet
-    or Arrow. A row that can't be read comes as the error that says why. Memory stays flat.
+    Whether it is JSONL, a JSON list, either of them gzipped, Parquet or Arrow follows from its content, not
+    its name. A row that can't be read comes as the error that says why. Memory stays flat.
 
     Raises:
         DataError: When the file as a whole can't be read, or not to its end.
@@ -65,7 +65,7 @@ def read_text(file: BinaryIO | gzip.GzipFile, start: bytes) -> Iterator[tuple[in
 
     Args:
         file: The text.
-        start: What it begins with.
+        start: Its first bytes.
 
     Raises:
         DataError: When a list is cut short or damaged.

@@ -147,7 +147,7 @@ class Scored:
 class Benchmark(protocols.Benchmark, FileDataset):
     """A dataset of comparisons that brings its official metric along.
 
-    A subclass names its files, reads a row in `own_row`, and gives the metrics in `measures`.
+    A subclass names its files, reads a row in `convert_row`, and gives the metrics in `measures`.
 
     Args:
         path: The annotation file; the directory that the benchmark was downloaded to; or its id on the hub.

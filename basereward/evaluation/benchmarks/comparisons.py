@@ -35,9 +35,9 @@ class Comparisons(Benchmark):
     patterns: ClassVar[tuple[str, ...]] = ("*.jsonl", "*.parquet")
     ties: str = "equal rewards count half; pairs that are tied in the data are left out"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        return self._rows.own_row(row, directory)
+        return self._rows.convert_row(row, directory)
 
     @cached_property
     def _rows(self) -> DetectedDataset:

@@ -46,7 +46,7 @@ class MMRLHFRewardBench(Benchmark):
             raise ValueError(f"num_frames is a number of frames >= 1, not {num_frames}")
         self.num_frames = num_frames
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         kind = "video" if row.get("video") else "image"
         path = text_of(row, kind)

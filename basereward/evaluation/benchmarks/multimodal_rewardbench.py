@@ -52,7 +52,7 @@ class MultimodalRewardBench(Benchmark):
     title = "Multimodal RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("all_data.json", "data/all_data.json", "data/test-*.parquet")
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the entry in our own format."""
         name, better = text_of(row, "ID"), row.get("Better")
         if better not in OUTPUTS:

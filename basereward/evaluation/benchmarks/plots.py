@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from basereward.reporting.plots import COLOURS, figure_of, save_figure
+from basereward.reporting.plots import COLOURS, figure_of, label_of, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,15 +33,20 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
             linewidth=3,
             alpha=0.4,
         )
-        axes.plot([100 * score.value for score in scores], places, "o", color=colour, label=entry.model)
+        axes.plot(
+            [100 * score.value for score in scores], places, "o", color=colour, label=label_of(entry.model)
+        )
     first = [run.of_metric(name)[0] for name in names]
-    for label, marker, attribute in (("longer wins", "|", "longest"), ("blind", "x", "chance")):
-        known = [(getattr(score, attribute), place) for place, score in enumerate(first)]
-        known = [(100 * value, place) for value, place in known if value is not None]
-        if known:
+    baselines = {
+        ("longer baseline", "|"): [score.longest for score in first],
+        ("chance", "x"): [score.chance for score in first],
+    }
+    for (label, marker), shares in baselines.items():
+        points = [(100 * share, place) for place, share in enumerate(shares) if share is not None]
+        if points:
             style = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 8, "zorder": 3}
-            axes.plot(*zip(*known, strict=True), label=label, **style)
-    axes.set_yticks(range(len(names)), names)
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+    axes.set_yticks(range(len(names)), [label_of(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("percent")

@@ -68,7 +68,7 @@ class RewardBench(Benchmark):
     patterns: ClassVar[tuple[str, ...]] = ("data/filtered-*.parquet", "filtered-*.parquet", "*.jsonl")
     size = 2985
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         return {
             "id": row.get("id"),

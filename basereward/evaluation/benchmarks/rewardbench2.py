@@ -56,7 +56,7 @@ class RewardBench2(Benchmark):
     size = 1865
     ties = "of equal highest rewards each has its share; in the subset Ties equal rewards count as wrong"
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format: the right responses first."""
         subset, name = text_of(row, "subset"), row.get("id")
         meta: dict[str, Any] = {CATEGORY: subset}

@@ -43,7 +43,7 @@ class RMBench(Benchmark):
     patterns: ClassVar[tuple[str, ...]] = ("total_dataset.json", "data/total_dataset.json", "data/*.parquet")
     size = 1237
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format: the right responses first."""
         num = len(STYLES)
         return {

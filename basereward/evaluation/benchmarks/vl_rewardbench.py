@@ -52,7 +52,7 @@ class VLRewardBench(Benchmark):
     patterns: ClassVar[tuple[str, ...]] = ("data/test-*.parquet", "*.parquet", "*.jsonl")
     size = 1250
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         name = text_of(row, "id")
         ranks = row.get(RANKS)

@@ -1,31 +1,28 @@
-"""The APIs that the server speaks, one file each; all read into calls and write out of answers."""
+"""The HTTP APIs of the server, one file each; all parse into `ScoringRequest` and write `ScoringResponse`."""
 
 from __future__ import annotations
 
-from basereward.serving.apis.base import Dialect
-from basereward.serving.apis.classify import Classify
-from basereward.serving.apis.embeddings import Embeddings
-from basereward.serving.apis.llama_factory import LlamaFactory
-from basereward.serving.apis.native import Native
-from basereward.serving.apis.openrlhf import OpenRLHF
-from basereward.serving.apis.pooling import Pooling
-from basereward.serving.apis.predict import Predict
-from basereward.serving.apis.rerank import Rerank
-from basereward.serving.apis.score import Scores
-from basereward.serving.apis.slime import Slime
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from basereward.serving.apis.base import Api
+
+APIS: Final = {
+    "rewards": "basereward.serving.apis.native:Native",
+    "openrlhf": "basereward.serving.apis.openrlhf:OpenRLHF",
+    "classify": "basereward.serving.apis.classify:Classify",
+    "pooling": "basereward.serving.apis.pooling:Pooling",
+    "score": "basereward.serving.apis.score:Scores",
+    "rerank": "basereward.serving.apis.rerank:Rerank",
+    "embeddings": "basereward.serving.apis.embeddings:Embeddings",
+    "predict": "basereward.serving.apis.predict:Predict",
+    "llama-factory": "basereward.serving.apis.llama_factory:LlamaFactory",
+    "slime": "basereward.serving.apis.slime:Slime",
+}
+"""The class of each API."""
 
 
-def dialects() -> list[Dialect]:
-    """Return every API."""
-    return [
-        Native(),
-        OpenRLHF(),
-        Classify(),
-        Pooling(),
-        Scores(),
-        Rerank(),
-        Embeddings(),
-        Predict(),
-        LlamaFactory(),
-        Slime(),
-    ]
+def apis() -> list[Api]:
+    """Load every API."""
+    return [resolve_name(path)() for path in APIS.values()]

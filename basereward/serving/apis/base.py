@@ -1,4 +1,4 @@
-"""What an API is: paths, the shapes of what comes and goes, and how one becomes the other."""
+"""The base class of HTTP APIs: paths, types of bodies, and conversion to and from rewards."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import msgspec
 from basereward.comparison import Comparison
 from basereward.serving.engine import Engine, Rewards
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An item's rewards, and the tokens that it took."""
+    """An item's rewards, and the tokens that were read for it."""
 
     comparison: Comparison
     rewards: Rewards
@@ -26,16 +26,16 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of a call.
+class ScoringResponse:
+    """The results of a scoring request, whatever the API.
 
     Args:
-        engine: Whose rewards these are.
-        results: Of each item.
-        id: Names the answer.
-        created: When, in seconds since 1970.
-        seconds: How long reading and scoring took.
-        query: What the URL says behind its question mark.
+        engine: The engine that gave the rewards.
+        results: Rewards or a problem for each item.
+        id: Identifier of the response.
+        created: Unix time in seconds.
+        seconds: Duration of reading and of scoring.
+        query: Query parameters of the URL.
     """
 
     engine: Engine
@@ -47,7 +47,7 @@ class Answer:
 
     @property
     def scored(self) -> list[Scored]:
-        """The items of a call that fails as a whole where one does, so that all have rewards."""
+        """The items with rewards: all of them, unless the request keeps going after a problem."""
         return [result for result in self.results if isinstance(result, Scored)]
 
     @property
@@ -62,7 +62,7 @@ class Answer:
 
 
 class ErrorBody(msgspec.Struct):
-    """What is wrong; the form that OpenAI's and vLLM's clients know."""
+    """A problem in the form that clients of OpenAI and vLLM read."""
 
     code: str
     message: str
@@ -71,72 +71,72 @@ class ErrorBody(msgspec.Struct):
 
 
 class ErrorResponse(msgspec.Struct):
-    """The body of an answer that holds no rewards."""
+    """The body of a response without rewards."""
 
     error: ErrorBody
 
 
-class Dialect(abc.ABC):
-    """One API. Requests are decoded into `request` before `read` sees them, so types are checked.
+class Api(abc.ABC):
+    """One HTTP API. Bodies are decoded into `request_type`, which checks them, before `parse` sees them.
 
     Attributes:
-        paths: Where it is.
-        summary: What it is, in a line.
-        request: The type of a request's body.
-        responses: The types that a response's body may have.
-        failure: The type of a body that says what is wrong.
+        paths: Its paths; the first names it in the ids of responses.
+        summary: One line for the OpenAPI document.
+        request_type: The type of request bodies.
+        response_types: The possible types of response bodies.
+        error_type: The type of error bodies.
     """
 
     paths: ClassVar[tuple[str, ...]]
     summary: ClassVar[str]
-    request: ClassVar[Any]
-    responses: ClassVar[tuple[Any, ...]]
-    failure: ClassVar[Any] = ErrorResponse
+    request_type: ClassVar[type[msgspec.Struct]]
+    response_types: ClassVar[tuple[Any, ...]]
+    error_type: ClassVar[type[msgspec.Struct]] = ErrorResponse
 
     @abc.abstractmethod
-    def read(self, body: Any, reader: Reader) -> Call:
-        """Return what a request asks.
+    def parse(self, body: Any, parser: RequestParser) -> ScoringRequest:
+        """Return the scoring request of a decoded body.
 
         Raises:
-            Problem: When that can't be told.
+            Problem: When the body is ambiguous, incomplete or has a forbidden argument.
         """
 
     @abc.abstractmethod
-    def write(self, body: Any, answer: Answer) -> Any:
-        """Return the body of the response, of one of `responses`' types."""
+    def write(self, body: Any, response: ScoringResponse) -> Any:
+        """Return the response body, of one of `response_types`, to a request body."""
 
-    def problem(self, problem: Problem) -> Any:
-        """Return the body of a response that says what is wrong, of type `failure`."""
-        return refusal(problem)
+    def write_error(self, problem: Problem) -> msgspec.Struct:
+        """Return the error body, of type `error_type`."""
+        return error_response(problem)
 
 
-def body_of(problem: Problem) -> ErrorBody:
-    """Return what is wrong."""
+def error_of(problem: Problem) -> ErrorBody:
+    """Return a problem as clients of OpenAI read it."""
     kind = "invalid_request_error" if problem.status < 429 else "server_error"
     return ErrorBody(problem.code, problem.message, kind, problem.param)
 
 
-def refusal(problem: Problem) -> ErrorResponse:
-    """Return the body of a response that says what is wrong."""
-    return ErrorResponse(body_of(problem))
+def error_response(problem: Problem) -> ErrorResponse:
+    """Return the body of a response that has a problem instead of rewards."""
+    return ErrorResponse(error_of(problem))
 
 
 def activated(value: float, *, is_asked: bool) -> float:
-    """Return a reward, or its sigmoid where that is asked for."""
+    """Return the sigmoid of a reward where it is asked for, else the reward."""
     if not is_asked:
         return value
-    # Without overflow on either side.
+    # Two forms, neither of which overflows.
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
 def refuse_given(**arguments: object) -> None:
-    """Refuse what would change how the model reads a request.
+    """Refuse arguments that would change how the model reads a request.
 
     Args:
-        arguments: By name; those that are None or False weren't given.
+        arguments: By name; None and False count as absent.
 
     Raises:
-        Problem: Naming the first that was given.
+        Problem: Naming the first one present.
     """
     for name, value in arguments.items():
         if value is not None and value is not False:

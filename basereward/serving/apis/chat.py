@@ -1,19 +1,25 @@
-"""Messages with images inline, as OpenAI's API and its many followers write them."""
+"""Messages, queries, documents and usage as OpenAI's API and its followers (vLLM, SGLang) write them."""
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 from basereward.comparison import Message, Part
+from basereward.serving.apis.base import ScoringResponse
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Reader, message
+from basereward.serving.request_parser import RequestParser, message
+
+Texts = str | list[str | int | list[int]]
+"""Rendered conversations; token ids are decoded too, to be refused with a code of their own."""
 
 
 class Address(msgspec.Struct):
-    """Where an image is; only `data:` URLs are read."""
+    """The URL of an image; only `data:` URLs are read."""
 
     url: str
     detail: str | None = None
@@ -35,7 +41,25 @@ class ChatMessage(msgspec.Struct):
     content: str | list[ContentPart]
 
 
-def content_of(content: str | Sequence[ContentPart], reader: Reader) -> list[Part]:
+class Content(msgspec.Struct):
+    """A query or a document of several pieces."""
+
+    content: list[ContentPart]
+
+
+Side = str | Content
+"""A query or a document."""
+
+
+class Usage(msgspec.Struct):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int = 0
+
+
+def content_of(content: str | Sequence[ContentPart], parser: RequestParser) -> list[Part]:
     """Return texts and images in their order.
 
     Raises:
@@ -43,18 +67,18 @@ def content_of(content: str | Sequence[ContentPart], reader: Reader) -> list[Par
     """
     if isinstance(content, str):
         return [content]
-    return [_part(part, reader) for part in content]
+    return [_part(part, parser) for part in content]
 
 
-def prompt_of(messages: str | Sequence[ChatMessage], reader: Reader) -> list[Message]:
-    """Return the messages of a prompt; a text is one of a user.
+def prompt_of(messages: str | Sequence[ChatMessage], parser: RequestParser) -> list[Message]:
+    """Return the messages of a prompt; a text is a user's message.
 
     Raises:
         Problem: When one can't be read.
     """
     if isinstance(messages, str):
         return [message("user", messages)]
-    return [message(own.role, *content_of(own.content, reader)) for own in messages]
+    return [message(turn.role, *content_of(turn.content, parser)) for turn in messages]
 
 
 def text_of(content: str | Sequence[ContentPart]) -> str:
@@ -71,7 +95,7 @@ def text_of(content: str | Sequence[ContentPart]) -> str:
 
 
 def last_turn(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
-    """Return what comes before the assistant's last turn, and the text of that.
+    """Return the messages before the assistant's last turn, and the text of that turn.
 
     Raises:
         Problem: When the last turn isn't the assistant's.
@@ -81,14 +105,50 @@ def last_turn(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], s
     return messages[:-1], text_of(messages[-1].content)
 
 
-def _part(part: ContentPart, reader: Reader) -> Part:
+def as_list(value: Side | list[Side]) -> list[Side]:
+    """Return a list of one or several."""
+    return value if isinstance(value, list) else [value]
+
+
+def query_of(side: Side, parser: RequestParser) -> list[Message]:
+    """Return a query as the only message of a prompt.
+
+    Raises:
+        Problem: When it can't be read.
+    """
+    content = side if isinstance(side, str) else side.content
+    return [message("user", *content_of(content, parser))]
+
+
+def document_of(side: Side) -> str:
+    """Return a document as a response.
+
+    Raises:
+        Problem: When it has an image.
+    """
+    return side if isinstance(side, str) else text_of(side.content)
+
+
+def usage_of(response: ScoringResponse) -> Usage:
+    """Return the tokens of a request."""
+    return Usage(response.num_tokens, response.num_tokens)
+
+
+def vector(values: Sequence[float], encoding: Literal["float", "base64"]) -> list[float] | str:
+    """Return numbers as they are, or as base64 of little-endian float32."""
+    if encoding == "float":
+        return list(values)
+    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+
+
+def _part(part: ContentPart, parser: RequestParser) -> Part:
     if part.type == "text" and part.text is not None:
         return part.text
     if part.type == "image" and part.image is not None:
-        return reader.image(part.image)
+        return parser.image(part.image)
     if part.type == "image_url" and part.image_url is not None:
         address = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-        return reader.image(address)
+        return parser.image(address)
     if part.type in ("video", "video_url"):
         raise Problem("video_not_allowed")
     raise Problem("image_placeholder_without_image" if part.type != "text" else "body_not_valid")

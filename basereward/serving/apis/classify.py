@@ -1,7 +1,7 @@
 """`POST /classify`: vLLM's (0.33), which verl's reward loop reads too, and SGLang's native one (0.5.23).
 
 A body with `input` or `messages` is vLLM's, one with `text` or `input_ids` SGLang's. Rewards are unbounded,
-as those of a model whose `problem_type` is `regression`; `use_activation` changes nothing there or here.
+as vLLM's are for a model whose `problem_type` is `regression`; `use_activation` has no effect in either.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from typing import Any
 import msgspec
 
 from basereward.comparison import Comparison
-from basereward.data import rendered_chat
-from basereward.serving.apis.base import Answer, Dialect, refuse_given
-from basereward.serving.apis.chat import ChatMessage, last_turn, prompt_of
-from basereward.serving.apis.openai import Texts, Usage, usage_of
+from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.chat import ChatMessage, Texts, Usage, last_turn, prompt_of, usage_of
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class PoolingFields(msgspec.Struct):
-    """What vLLM's requests have in common; what would change the reading of messages is refused."""
+    """Fields of vLLM's requests; those that would change how messages are read are refused."""
 
     model: str | None = None
     input: Texts | None = None
@@ -35,7 +33,7 @@ class PoolingFields(msgspec.Struct):
 
 
 class ClassifyRequest(PoolingFields):
-    """Either `input`, rendered conversations, or `messages`, one conversation; or SGLang's `text`."""
+    """A request with `input` (rendered conversations), `messages` (one conversation) or SGLang's `text`."""
 
     text: str | list[str] | None = None
     input_ids: Any = None
@@ -53,7 +51,7 @@ class Label(msgspec.Struct):
 
 
 class ClassifyResponse(msgspec.Struct):
-    """vLLM's answer."""
+    """vLLM's response."""
 
     id: str
     created: int
@@ -64,31 +62,31 @@ class ClassifyResponse(msgspec.Struct):
 
 
 class MetaInfo(msgspec.Struct):
-    """Beside an embedding of SGLang's."""
+    """SGLang's metadata of an embedding."""
 
     id: str
     prompt_tokens: int
 
 
 class Embedding(msgspec.Struct):
-    """SGLang's answer, or one of several: the reward as an embedding of one number."""
+    """SGLang's response, or one of a batch: the reward as an embedding of one number."""
 
     embedding: list[float]
     meta_info: MetaInfo
 
 
-class Classify(Dialect):
+class Classify(Api):
     """`POST /classify`."""
 
     paths = ("/classify",)
     summary = "vLLM and SGLang: rewards of whole conversations"
-    request = ClassifyRequest
-    responses = (ClassifyResponse, Embedding, list[Embedding])
+    request_type = ClassifyRequest
+    response_types = (ClassifyResponse, Embedding, list[Embedding])
 
-    def read(self, body: ClassifyRequest, reader: Reader) -> Call:
-        """Read one conversation of messages, or rendered ones."""
+    def parse(self, body: ClassifyRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse one conversation of messages, or rendered ones."""
         if body.text is None and body.input_ids is None:
-            return Call(pooled(body, reader), body.model)
+            return ScoringRequest(pooled(body, parser), body.model)
         if body.input_ids is not None:
             raise Problem("token_ids_not_allowed", "input_ids")
         refuse_video(body.video_data)
@@ -96,24 +94,24 @@ class Classify(Dialect):
         texts = [body.text] if isinstance(body.text, str) else body.text
         images = _images_of_each(body.image_data, len(texts), is_batch=isinstance(body.text, list))
         rows = list(zip(texts, images, strict=True))
-        items = reader.each(
-            rows, lambda row: reader.of_turns(rendered_chat.conversation(row[0]), row[1]), "text"
-        )
-        return Call(items)
+        items = parser.each(rows, lambda row: parser.conversation(*row), "text")
+        return ScoringRequest(items)
 
-    def write(self, body: ClassifyRequest, answer: Answer) -> Any:
-        """Write a reward as a class's probability, or as an embedding."""
+    def write(self, body: ClassifyRequest, response: ScoringResponse) -> Any:
+        """Write a reward as the probability of the only class, or as an embedding."""
         if body.text is None:
-            data = [Label(index, "LABEL_0", [own], 1) for index, own in enumerate(answer.rewards)]
-            return ClassifyResponse(answer.id, answer.created, answer.engine.name, data, usage_of(answer))
-        found = [
-            Embedding(own.rewards.values, MetaInfo(f"{answer.id}-{index}", own.num_tokens))
-            for index, own in enumerate(answer.scored)
+            data = [Label(index, "LABEL_0", [reward], 1) for index, reward in enumerate(response.rewards)]
+            return ClassifyResponse(
+                response.id, response.created, response.engine.name, data, usage_of(response)
+            )
+        embeddings = [
+            Embedding(item.rewards.values, MetaInfo(f"{response.id}-{index}", item.num_tokens))
+            for index, item in enumerate(response.scored)
         ]
-        return found[0] if isinstance(body.text, str) else found
+        return embeddings[0] if isinstance(body.text, str) else embeddings
 
 
-def pooled(body: PoolingFields, reader: Reader) -> list[Comparison | Problem]:
+def pooled(body: PoolingFields, parser: RequestParser) -> list[Comparison | Problem]:
     """Return the conversations of a request to vLLM's `/classify` or `/pooling`.
 
     Raises:
@@ -130,20 +128,20 @@ def pooled(body: PoolingFields, reader: Reader) -> list[Comparison | Problem]:
     if (body.input is None) == (body.messages is None):
         raise Problem("body_not_valid")
     if body.messages is not None:
-        return reader.each([body.messages], lambda messages: _conversation(messages, reader), "messages")
-    return conversations(body.input or [], reader)
+        return parser.each([body.messages], lambda messages: _conversation(messages, parser), "messages")
+    return conversations(body.input or [], parser)
 
 
-def conversations(texts: Texts, reader: Reader) -> list[Comparison | Problem]:
-    """Return rendered conversations.
+def conversations(texts: Texts, parser: RequestParser) -> list[Comparison | Problem]:
+    """Return the comparisons of rendered conversations.
 
     Raises:
-        Problem: When one is token ids.
+        Problem: When one is given as token ids.
     """
     if not isinstance(texts, str) and any(not isinstance(text, str) for text in texts):
         raise Problem("token_ids_not_allowed", "input")
     several = [texts] if isinstance(texts, str) else [str(text) for text in texts]
-    return reader.each(several, lambda text: reader.of_turns(rendered_chat.conversation(text)), "input")
+    return parser.each(several, parser.conversation, "input")
 
 
 def refuse_video(video: object) -> None:
@@ -156,21 +154,19 @@ def refuse_video(video: object) -> None:
         raise Problem("video_not_allowed")
 
 
-def _conversation(messages: list[ChatMessage], reader: Reader) -> Comparison:
-    asked, response = last_turn(messages)
-    return reader.comparison(prompt_of(asked, reader), [response])
+def _conversation(messages: list[ChatMessage], parser: RequestParser) -> Comparison:
+    prompt, response = last_turn(messages)
+    return parser.comparison(prompt_of(prompt, parser), [response])
 
 
 def _images_of_each(
     images: str | list[str | list[str]] | None, count: int, *, is_batch: bool
 ) -> list[list[str]]:
-    """Return the images of each text: of one, an image or several; of a batch, those of each."""
+    """Return the images of each text; a single text may come with one image or a list."""
     if images is None:
         return [[]] * count
-    if not is_batch:
-        found: list[Any] = [[images] if isinstance(images, str) else images]
-    else:
-        found = [[own] if isinstance(own, str) else own for own in images]
-    if len(found) != count or any(not isinstance(image, str) for own in found for image in own):
+    each: list[Any] = list(images) if is_batch else [images]
+    lists = [[entry] if isinstance(entry, str) else entry for entry in each]
+    if len(lists) != count or any(not isinstance(image, str) for entry in lists for image in entry):
         raise Problem("body_not_valid", "image_data")
-    return found
+    return lists

@@ -1,6 +1,6 @@
 """`POST /v1/embeddings`: SGLang's (0.5.23) for reward models, whose embedding is the reward.
 
-It is not normalized to length 1, which would leave of every reward its sign.
+It is not normalized: at length 1 nothing but the sign of a reward would be left.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from basereward.data import rendered_chat
-from basereward.serving.apis.base import Answer, Dialect, refuse_given
+from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.chat import Usage, usage_of, vector
 from basereward.serving.apis.classify import conversations, refuse_video
-from basereward.serving.apis.openai import Usage, usage_of, vector
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class MultimodalInput(msgspec.Struct):
@@ -43,7 +42,7 @@ class EmbeddingItem(msgspec.Struct):
 
 
 class EmbeddingsResponse(msgspec.Struct):
-    """The answer, as OpenAI's clients read it."""
+    """The response, as OpenAI's clients read it."""
 
     data: list[EmbeddingItem]
     model: str
@@ -51,38 +50,36 @@ class EmbeddingsResponse(msgspec.Struct):
     object: str = "list"
 
 
-class Embeddings(Dialect):
+class Embeddings(Api):
     """`POST /v1/embeddings`."""
 
     paths = ("/v1/embeddings",)
     summary = "SGLang: rewards of whole conversations, as embeddings"
-    request = EmbeddingsRequest
-    responses = (EmbeddingsResponse,)
+    request_type = EmbeddingsRequest
+    response_types = (EmbeddingsResponse,)
 
-    def read(self, body: EmbeddingsRequest, reader: Reader) -> Call:
-        """Read rendered conversations."""
+    def parse(self, body: EmbeddingsRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse rendered conversations."""
         refuse_given(dimensions=body.dimensions)
-        several = [own for own in body.input if isinstance(own, MultimodalInput)]
-        if not several:
-            plain: Any = body.input
-            return Call(conversations(plain, reader), body.model)
-        if len(several) != len(body.input):
+        inputs = [entry for entry in body.input if isinstance(entry, MultimodalInput)]
+        if not inputs:
+            texts: Any = body.input
+            return ScoringRequest(conversations(texts, parser), body.model)
+        if len(inputs) != len(body.input):
             raise Problem("body_not_valid", "input")
-        for own in several:
-            refuse_video(own.video)
-        items = reader.each(
-            several,
-            lambda own: reader.of_turns(
-                rendered_chat.conversation(own.text), [own.image] if own.image else []
-            ),
+        for entry in inputs:
+            refuse_video(entry.video)
+        items = parser.each(
+            inputs,
+            lambda entry: parser.conversation(entry.text, [entry.image] if entry.image else []),
             "input",
         )
-        return Call(items, body.model)
+        return ScoringRequest(items, body.model)
 
-    def write(self, body: EmbeddingsRequest, answer: Answer) -> EmbeddingsResponse:
+    def write(self, body: EmbeddingsRequest, response: ScoringResponse) -> EmbeddingsResponse:
         """Write each reward as an embedding."""
         data = [
-            EmbeddingItem(index, vector([own], body.encoding_format))
-            for index, own in enumerate(answer.rewards)
+            EmbeddingItem(index, vector([reward], body.encoding_format))
+            for index, reward in enumerate(response.rewards)
         ]
-        return EmbeddingsResponse(data, answer.engine.name, usage_of(answer))
+        return EmbeddingsResponse(data, response.engine.name, usage_of(response))

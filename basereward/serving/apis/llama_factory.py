@@ -1,20 +1,19 @@
 """`POST /v1/score/evaluation`: LLaMA-Factory's (2026-08), for its PPO with `reward_model_type: api`.
 
-Its client sends whole conversations, rendered by the policy's template, and a model's name that can't be
-chosen, which is passed over.
+Its client sends whole conversations, rendered by the policy's template, and a fixed model name, which is
+ignored.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from basereward.data import rendered_chat
-from basereward.serving.apis.base import Answer, Dialect
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.apis.base import Api, ScoringResponse
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class ScoreEvaluationRequest(msgspec.Struct):
-    """Rendered conversations. `max_length` would cut, which is not done here: what is too long is refused."""
+    """Rendered conversations. `max_length` is ignored: long texts are refused, not cut."""
 
     messages: list[str]
     model: str | None = None
@@ -22,7 +21,7 @@ class ScoreEvaluationRequest(msgspec.Struct):
 
 
 class ScoreEvaluationResponse(msgspec.Struct):
-    """The reward of each."""
+    """The reward of each conversation."""
 
     id: str
     model: str
@@ -30,22 +29,18 @@ class ScoreEvaluationResponse(msgspec.Struct):
     object: str = "score.evaluation"
 
 
-class LlamaFactory(Dialect):
+class LlamaFactory(Api):
     """`POST /v1/score/evaluation`."""
 
     paths = ("/v1/score/evaluation",)
     summary = "LLaMA-Factory: rewards of rendered conversations"
-    request = ScoreEvaluationRequest
-    responses = (ScoreEvaluationResponse,)
+    request_type = ScoreEvaluationRequest
+    response_types = (ScoreEvaluationResponse,)
 
-    def read(self, body: ScoreEvaluationRequest, reader: Reader) -> Call:
-        """Read each conversation."""
-        return Call(
-            reader.each(
-                body.messages, lambda text: reader.of_turns(rendered_chat.conversation(text)), "messages"
-            )
-        )
+    def parse(self, body: ScoreEvaluationRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse each conversation."""
+        return ScoringRequest(parser.each(body.messages, parser.conversation, "messages"))
 
-    def write(self, body: ScoreEvaluationRequest, answer: Answer) -> ScoreEvaluationResponse:
+    def write(self, body: ScoreEvaluationRequest, response: ScoringResponse) -> ScoreEvaluationResponse:
         """Write the rewards in their order."""
-        return ScoreEvaluationResponse(answer.id, answer.engine.name, answer.rewards)
+        return ScoreEvaluationResponse(response.id, response.engine.name, response.rewards)

@@ -1,4 +1,4 @@
-"""Our own API: prompts with N responses each, whose prompt and images are computed once."""
+"""`POST /v1/rewards`, the native API: prompts with N responses each, every prompt encoded once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal
 import msgspec
 
 from basereward.comparison import Comparison
-from basereward.serving.apis.base import Answer, Dialect, ErrorBody, body_of
+from basereward.serving.apis.base import Api, ErrorBody, ScoringResponse, error_of
 from basereward.serving.apis.chat import ChatMessage, last_turn, prompt_of
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class RewardItem(msgspec.Struct, forbid_unknown_fields=True):
-    """Either `prompt` and `responses`, or `messages` whose last is the assistant's.
+    """An item with `prompt` and `responses`, or with `messages` of which the last is the assistant's.
 
     `images`, as base64 or `data:` URLs, are for the `<image>` placeholders of the prompt in their order;
     without placeholders they come before the first user message's text. Images may stand in the messages
@@ -29,7 +29,7 @@ class RewardItem(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RewardsRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What to score; with `on_error` as `null`, an item that can't be doesn't fail the others."""
+    """The items to score; with `on_error` as `null`, an item with a problem doesn't fail the others."""
 
     items: list[RewardItem]
     model: str | None = None
@@ -49,7 +49,7 @@ class ItemRewards(msgspec.Struct):
 
 
 class RewardsResponse(msgspec.Struct):
-    """The rewards of all items; `seconds` says what reading and scoring took."""
+    """The rewards of all items; `seconds` has the durations of reading and of scoring."""
 
     id: str
     created: int
@@ -61,36 +61,36 @@ class RewardsResponse(msgspec.Struct):
     seconds: dict[str, float]
 
 
-class Native(Dialect):
+class Native(Api):
     """`POST /v1/rewards`."""
 
     paths = ("/v1/rewards",)
     summary = "Rewards of each prompt's responses"
-    request = RewardsRequest
-    responses = (RewardsResponse,)
+    request_type = RewardsRequest
+    response_types = (RewardsResponse,)
 
-    def read(self, body: RewardsRequest, reader: Reader) -> Call:
-        """Read each item."""
-        items = reader.each(body.items, lambda item: self._comparison(item, reader), "items")
-        return Call(items, body.model, keeps_going=body.on_error == "null")
+    def parse(self, body: RewardsRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse each item."""
+        items = parser.each(body.items, lambda item: self._comparison(item, parser), "items")
+        return ScoringRequest(items, body.model, keeps_going=body.on_error == "null")
 
-    def _comparison(self, item: RewardItem, reader: Reader) -> Comparison:
+    def _comparison(self, item: RewardItem, parser: RequestParser) -> Comparison:
         if (item.messages is None) == (item.prompt is None) or (
             (item.responses is None) != (item.prompt is None)
         ):
             raise Problem("body_not_valid")
         if item.messages is not None:
             messages, response = last_turn(item.messages)
-            return reader.comparison(prompt_of(messages, reader), [response], item.images)
+            return parser.comparison(prompt_of(messages, parser), [response], item.images)
         assert item.prompt is not None
-        return reader.comparison(prompt_of(item.prompt, reader), item.responses or [], item.images)
+        return parser.comparison(prompt_of(item.prompt, parser), item.responses or [], item.images)
 
-    def write(self, body: RewardsRequest, answer: Answer) -> RewardsResponse:
+    def write(self, body: RewardsRequest, response: ScoringResponse) -> RewardsResponse:
         """Write rewards and problems, item by item."""
         data = []
-        for index, (item, result) in enumerate(zip(body.items, answer.results, strict=True)):
+        for index, (item, result) in enumerate(zip(body.items, response.results, strict=True)):
             if isinstance(result, Problem):
-                data.append(ItemRewards(index, item.id, None, body_of(result), 0))
+                data.append(ItemRewards(index, item.id, None, error_of(result), 0))
                 continue
             rewards = result.rewards
             data.append(
@@ -105,12 +105,12 @@ class Native(Dialect):
                 )
             )
         return RewardsResponse(
-            answer.id,
-            answer.created,
-            answer.engine.name,
-            answer.engine.model_digest,
-            answer.engine.template_digest,
+            response.id,
+            response.created,
+            response.engine.name,
+            response.engine.model_digest,
+            response.engine.template_digest,
             data,
-            answer.num_tokens,
-            answer.seconds,
+            response.num_tokens,
+            response.seconds,
         )

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from basereward.data import rendered_chat
-from basereward.serving.apis.base import Answer, Dialect
+from basereward.serving.apis.base import Api, ScoringResponse
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class GetRewardRequest(msgspec.Struct):
-    """Texts of prompt and response together, and of the prompts alone.
+    """Texts of prompt and response together, and texts of the prompts alone.
 
     `images`, beyond what OpenRLHF sends, are each sample's images as base64 or `data:` URLs.
     """
@@ -36,27 +36,26 @@ class GetRewardResponse(msgspec.Struct):
     extra_logs: dict[str, list[float]]
 
 
-class OpenRLHF(Dialect):
+class OpenRLHF(Api):
     """`POST /get_reward`."""
 
     paths = ("/get_reward",)
     summary = "OpenRLHF: rewards of texts that hold prompt and response"
-    request = GetRewardRequest
-    responses = (GetRewardResponse,)
+    request_type = GetRewardRequest
+    response_types = (GetRewardResponse,)
 
-    def read(self, body: GetRewardRequest, reader: Reader) -> Call:
-        """Read each text, cut where its prompt ends."""
+    def parse(self, body: GetRewardRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse each text, cut where its prompt ends."""
         prompts = body.prompts or [""] * len(body.query)
         images = body.images or [[]] * len(body.query)
         if len(prompts) != len(body.query) or len(images) != len(body.query):
             raise Problem("body_not_valid")
         rows = list(zip(body.query, prompts, images, strict=True))
-        items = reader.each(
-            rows, lambda row: reader.of_turns(rendered_chat.split(row[0], row[1]), row[2]), "query"
+        return ScoringRequest(
+            parser.each(rows, lambda row: parser.of_turns(rendered_chat.split(*row[:2]), row[2]), "query")
         )
-        return Call(items)
 
-    def write(self, body: GetRewardRequest, answer: Answer) -> GetRewardResponse:
-        """Write the rewards; `extra_logs` holds numbers only, of which the client makes tensors."""
-        rewards = answer.rewards
+    def write(self, body: GetRewardRequest, response: ScoringResponse) -> GetRewardResponse:
+        """Write the rewards; `extra_logs` holds numbers only, since the client makes tensors of them."""
+        rewards = response.rewards
         return GetRewardResponse(rewards, rewards, {"reward": rewards})

@@ -6,14 +6,14 @@ from typing import Literal
 
 import msgspec
 
-from basereward.serving.apis.base import Answer, Dialect, refuse_given
+from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.chat import Usage, usage_of, vector
 from basereward.serving.apis.classify import PoolingFields, pooled
-from basereward.serving.apis.openai import Usage, usage_of, vector
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class PoolingRequest(PoolingFields):
-    """As that of `/classify`."""
+    """A request like those of `/classify`."""
 
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -28,7 +28,7 @@ class Pooled(msgspec.Struct):
 
 
 class PoolingResponse(msgspec.Struct):
-    """vLLM's answer."""
+    """vLLM's response."""
 
     id: str
     created: int
@@ -38,22 +38,23 @@ class PoolingResponse(msgspec.Struct):
     object: str = "list"
 
 
-class Pooling(Dialect):
+class Pooling(Api):
     """`POST /pooling`."""
 
     paths = ("/pooling",)
     summary = "vLLM: rewards of whole conversations, as vectors"
-    request = PoolingRequest
-    responses = (PoolingResponse,)
+    request_type = PoolingRequest
+    response_types = (PoolingResponse,)
 
-    def read(self, body: PoolingRequest, reader: Reader) -> Call:
-        """Read one conversation of messages, or rendered ones."""
+    def parse(self, body: PoolingRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse one conversation of messages, or rendered ones."""
         refuse_given(dimensions=body.dimensions)
-        return Call(pooled(body, reader), body.model)
+        return ScoringRequest(pooled(body, parser), body.model)
 
-    def write(self, body: PoolingRequest, answer: Answer) -> PoolingResponse:
+    def write(self, body: PoolingRequest, response: ScoringResponse) -> PoolingResponse:
         """Write each reward as a vector."""
         data = [
-            Pooled(index, vector([own], body.encoding_format)) for index, own in enumerate(answer.rewards)
+            Pooled(index, vector([reward], body.encoding_format))
+            for index, reward in enumerate(response.rewards)
         ]
-        return PoolingResponse(answer.id, answer.created, answer.engine.name, data, usage_of(answer))
+        return PoolingResponse(response.id, response.created, response.engine.name, data, usage_of(response))

@@ -1,4 +1,4 @@
-"""`POST /predict`: that of Hugging Face's text-embeddings-inference (2026-07)."""
+"""`POST /predict` of Hugging Face's text-embeddings-inference (TEI, 2026-07)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Any
 import msgspec
 
 from basereward.comparison import Comparison
-from basereward.data import rendered_chat
-from basereward.serving.apis.base import Answer, Dialect, activated
+from basereward.serving.apis.base import Api, ScoringResponse, activated
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader, message
+from basereward.serving.request_parser import RequestParser, ScoringRequest, message
 
 KINDS = {401: "Unauthorized", 413: "Validation", 429: "Overloaded", 503: "Unhealthy", 504: "Overloaded"}
-"""TEI's kinds of errors by status; others below 500 are of validation, others above of the backend."""
+"""TEI's error types by status; other statuses below 500 are `Validation`, others above `Backend`."""
 
 
 class PredictRequest(msgspec.Struct):
     """A rendered conversation, a pair of prompt and response, or a list of lists of one or two such texts.
 
-    `truncate` allows what is not done here: what is too long is refused.
+    `truncate` is ignored: long texts are refused, not cut.
     """
 
     inputs: str | list[str | list[str]]
@@ -35,56 +34,59 @@ class Prediction(msgspec.Struct):
 
 
 class TEIError(msgspec.Struct):
-    """TEI's errors."""
+    """TEI's error body."""
 
     error: str
     error_type: str
 
 
-class Predict(Dialect):
+class Predict(Api):
     """`POST /predict`."""
 
     paths = ("/predict",)
     summary = "TEI: rewards of pairs of prompt and response"
-    request = PredictRequest
-    responses = (list[Prediction], list[list[Prediction]])
-    failure = TEIError
+    request_type = PredictRequest
+    response_types = (list[Prediction], list[list[Prediction]])
+    error_type = TEIError
 
-    def read(self, body: PredictRequest, reader: Reader) -> Call:
-        """Read one input or several."""
-        return Call(reader.each(_rows(body.inputs), lambda row: self._comparison(row, reader), "inputs"))
+    def parse(self, body: PredictRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse one input or several."""
+        return ScoringRequest(
+            parser.each(_rows(body.inputs), lambda row: self._comparison(row, parser), "inputs")
+        )
 
-    def _comparison(self, row: list[str], reader: Reader) -> Comparison:
+    def _comparison(self, row: list[str], parser: RequestParser) -> Comparison:
         if len(row) == 1:
-            return reader.of_turns(rendered_chat.conversation(row[0]))
+            return parser.conversation(row[0])
         if len(row) != 2:
             raise Problem("body_not_valid")
-        return reader.comparison([message("user", row[0])], row[1:])
+        return parser.comparison([message("user", row[0])], row[1:])
 
-    def write(self, body: PredictRequest, answer: Answer) -> Any:
-        """Write each as a list of one label."""
-        found = [
-            [Prediction(activated(own, is_asked=not body.raw_scores), "LABEL_0")] for own in answer.rewards
+    def write(self, body: PredictRequest, response: ScoringResponse) -> Any:
+        """Write each reward as a list of one label."""
+        predictions = [
+            [Prediction(activated(reward, is_asked=not body.raw_scores), "LABEL_0")]
+            for reward in response.rewards
         ]
-        return found if _is_batch(body.inputs) else found[0]
+        return predictions if _is_batch(body.inputs) else predictions[0]
 
-    def problem(self, problem: Problem) -> Any:
-        """Write what is wrong as TEI does, with our code in front."""
+    def write_error(self, problem: Problem) -> TEIError:
+        """Write a problem as TEI writes errors, with our code in front."""
         kind = KINDS.get(problem.status, "Validation" if problem.status < 500 else "Backend")
         return TEIError(f"{problem.code}: {problem.message}", kind)
 
 
 def _is_batch(inputs: str | list[str | list[str]]) -> bool:
-    return not isinstance(inputs, str) and not all(isinstance(own, str) for own in inputs)
+    return not isinstance(inputs, str) and not all(isinstance(entry, str) for entry in inputs)
 
 
 def _rows(inputs: str | list[str | list[str]]) -> list[list[str]]:
     if isinstance(inputs, str):
         return [[inputs]]
-    single = [own for own in inputs if isinstance(own, str)]
+    single = [entry for entry in inputs if isinstance(entry, str)]
     if single and len(single) == len(inputs):
         return [single]
-    rows = [own for own in inputs if isinstance(own, list)]
+    rows = [entry for entry in inputs if isinstance(entry, list)]
     if not rows or len(rows) != len(inputs):
         raise Problem("body_not_valid", "inputs")
     return rows

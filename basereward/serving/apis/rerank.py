@@ -1,4 +1,4 @@
-"""`POST /rerank`: vLLM's (0.33), which is Cohere's, for `documents`, and TEI's (2026-07) for `texts`."""
+"""`POST /rerank`: Cohere's API as vLLM (0.33) has it, with `documents`, and TEI's (2026-07), with `texts`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import Any
 
 import msgspec
 
-from basereward.serving.apis.base import Answer, Dialect, activated, refuse_given
-from basereward.serving.apis.chat import ContentPart
-from basereward.serving.apis.openai import Side, Usage, document_of, query_of, usage_of
+from basereward.serving.apis.base import Api, ScoringResponse, activated, refuse_given
+from basereward.serving.apis.chat import ContentPart, Side, Usage, document_of, query_of, usage_of
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class RerankRequest(msgspec.Struct):
-    """A query and its documents, or in TEI's form its texts.
+    """A query and its `documents`, or its `texts` in TEI's form.
 
     TEI's scores are sigmoids of rewards unless it asks for `raw_scores`; vLLM's are rewards.
     """
@@ -39,7 +38,7 @@ class Document(msgspec.Struct):
 
 
 class Ranked(msgspec.Struct):
-    """A document's place among those sent, and its reward."""
+    """A document with its index in the request and its reward."""
 
     index: int
     document: Document
@@ -47,7 +46,7 @@ class Ranked(msgspec.Struct):
 
 
 class RerankResponse(msgspec.Struct):
-    """vLLM's answer, best first."""
+    """vLLM's response, best first."""
 
     id: str
     model: str
@@ -56,23 +55,23 @@ class RerankResponse(msgspec.Struct):
 
 
 class RankedText(msgspec.Struct, omit_defaults=True):
-    """One of TEI's answer, best first."""
+    """An entry of TEI's response, best first."""
 
     index: int
     score: float
     text: str | None = None
 
 
-class Rerank(Dialect):
+class Rerank(Api):
     """`POST /rerank`."""
 
     paths = ("/rerank", "/v1/rerank", "/v2/rerank")
     summary = "vLLM and TEI: documents, taken for responses to the query, best first"
-    request = RerankRequest
-    responses = (RerankResponse, list[RankedText])
+    request_type = RerankRequest
+    response_types = (RerankResponse, list[RankedText])
 
-    def read(self, body: RerankRequest, reader: Reader) -> Call:
-        """Read the query as a prompt and the documents as its responses."""
+    def parse(self, body: RerankRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse the query as a prompt and the documents as its responses."""
         refuse_given(
             instruction=body.instruction,
             chat_template_kwargs=body.chat_template_kwargs,
@@ -80,15 +79,15 @@ class Rerank(Dialect):
         )
         if (body.documents is None) == (body.texts is None):
             raise Problem("body_not_valid")
-        documents = [document_of(own) for own in body.documents or body.texts or []]
-        items = reader.each(
-            [body.query], lambda query: reader.comparison(query_of(query, reader), documents), "query"
+        documents = [document_of(side) for side in body.documents or body.texts or []]
+        items = parser.each(
+            [body.query], lambda query: parser.comparison(query_of(query, parser), documents), "query"
         )
-        return Call(items, body.model)
+        return ScoringRequest(items, body.model)
 
-    def write(self, body: RerankRequest, answer: Answer) -> Any:
-        """Write the documents, best first; those with like rewards in the order they came."""
-        rewards = answer.rewards
+    def write(self, body: RerankRequest, response: ScoringResponse) -> Any:
+        """Write the documents, best first; those with equal rewards in the order of the request."""
+        rewards = response.rewards
         order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
         if body.texts is not None:
             return [
@@ -104,7 +103,7 @@ class Rerank(Dialect):
             Ranked(index, _document(documents[index]), rewards[index])
             for index in order[: body.top_n if body.top_n > 0 else None]
         ]
-        return RerankResponse(answer.id, answer.engine.name, usage_of(answer), results)
+        return RerankResponse(response.id, response.engine.name, usage_of(response), results)
 
 
 def _document(side: Side) -> Document:

@@ -1,4 +1,4 @@
-"""`POST /score`: vLLM's (0.33): how well documents answer queries, which here are responses to prompts."""
+"""`POST /score` of vLLM (0.33): documents are scored as responses, and queries as their prompts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from typing import Any
 
 import msgspec
 
-from basereward.serving.apis.base import Answer, Dialect, refuse_given
-from basereward.serving.apis.openai import Side, Usage, as_list, document_of, query_of, usage_of
+from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.chat import Side, Usage, as_list, document_of, query_of, usage_of
 from basereward.serving.problems import Problem
-from basereward.serving.request_reader import Call, Reader
-
-NAMES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
-"""What the two sides of a request may be called."""
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class ScoreRequest(msgspec.Struct):
@@ -40,7 +37,7 @@ class Score(msgspec.Struct):
 
 
 class ScoreResponse(msgspec.Struct):
-    """vLLM's answer."""
+    """vLLM's response."""
 
     id: str
     created: int
@@ -50,43 +47,49 @@ class ScoreResponse(msgspec.Struct):
     object: str = "list"
 
 
-class Scores(Dialect):
+class Scores(Api):
     """`POST /score`."""
 
     paths = ("/score", "/v1/score")
     summary = "vLLM: rewards of documents, taken for responses to queries"
-    request = ScoreRequest
-    responses = (ScoreResponse,)
+    request_type = ScoreRequest
+    response_types = (ScoreResponse,)
 
-    def read(self, body: ScoreRequest, reader: Reader) -> Call:
-        """Read one query with all its documents as one prompt with its responses; several one by one."""
+    def parse(self, body: ScoreRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse one query with N documents as a prompt with N responses, and N queries with one each."""
         refuse_given(
             instruction=body.instruction,
             chat_template_kwargs=body.chat_template_kwargs,
             mm_processor_kwargs=body.mm_processor_kwargs,
         )
-        given = [
+        sides = (
+            (body.queries, body.documents),
+            (body.queries, body.items),
+            (body.data_1, body.data_2),
+            (body.text_1, body.text_2),
+        )
+        pairs = [
             (as_list(first), as_list(second))
-            for names in NAMES
-            if None not in (first := getattr(body, names[0]), second := getattr(body, names[1]))
+            for first, second in sides
+            if first is not None and second is not None
         ]
-        if len(given) != 1:
+        if len(pairs) != 1:
             raise Problem("body_not_valid")
-        [(queries, documents)] = given
+        [(queries, documents)] = pairs
         if len(queries) == 1:
             rows = [(queries[0], documents)]
         elif len(queries) == len(documents):
             rows = [(query, [document]) for query, document in zip(queries, documents, strict=True)]
         else:
             raise Problem("body_not_valid")
-        items = reader.each(
+        items = parser.each(
             rows,
-            lambda row: reader.comparison(query_of(row[0], reader), [document_of(own) for own in row[1]]),
+            lambda row: parser.comparison(query_of(row[0], parser), list(map(document_of, row[1]))),
             "queries",
         )
-        return Call(items, body.model)
+        return ScoringRequest(items, body.model)
 
-    def write(self, body: ScoreRequest, answer: Answer) -> ScoreResponse:
+    def write(self, body: ScoreRequest, response: ScoringResponse) -> ScoreResponse:
         """Write each document's reward."""
-        data = [Score(index, own) for index, own in enumerate(answer.rewards)]
-        return ScoreResponse(answer.id, answer.created, answer.engine.name, data, usage_of(answer))
+        data = [Score(index, reward) for index, reward in enumerate(response.rewards)]
+        return ScoreResponse(response.id, response.created, response.engine.name, data, usage_of(response))

@@ -1,7 +1,7 @@
-"""`POST /reward`: what slime (2026-08) asks of `--rm-type remote_rm --rm-url URL`, one sample a request.
+"""`POST /reward`: slime's (2026-08) `--rm-type remote_rm --rm-url URL`, one sample a request.
 
-The whole body of the answer is the reward, or with `--reward-key NAME` an object that has it under that name;
-the server is told the name in the URL, as `/reward?key=NAME`.
+The response body is the bare reward. For `--reward-key NAME` it is an object with the reward under that name,
+which the URL has to repeat: `/reward?key=NAME`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import msgspec
 
 from basereward.comparison import Comparison
 from basereward.data import rendered_chat
-from basereward.serving.apis.base import Answer, Dialect
+from basereward.serving.apis.base import Api, ScoringResponse
 from basereward.serving.apis.chat import ChatMessage, prompt_of
-from basereward.serving.request_reader import Call, Reader
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
 class RewardRequest(msgspec.Struct):
@@ -29,26 +29,26 @@ class RewardRequest(msgspec.Struct):
     images: list[str] = []
 
 
-class Slime(Dialect):
+class Slime(Api):
     """`POST /reward`."""
 
     paths = ("/reward",)
     summary = "slime: the reward of one response"
-    request = RewardRequest
-    responses = (float, dict[str, float])
+    request_type = RewardRequest
+    response_types = (float, dict[str, float])
 
-    def read(self, body: RewardRequest, reader: Reader) -> Call:
-        """Read the sample."""
-        return Call(reader.each([body], lambda body: self._comparison(body, reader), "samples"))
+    def parse(self, body: RewardRequest, parser: RequestParser) -> ScoringRequest:
+        """Parse the sample."""
+        return ScoringRequest(parser.each([body], lambda body: self._comparison(body, parser), "samples"))
 
-    def _comparison(self, body: RewardRequest, reader: Reader) -> Comparison:
+    def _comparison(self, body: RewardRequest, parser: RequestParser) -> Comparison:
         if isinstance(body.prompt, str):
-            return reader.of_turns(rendered_chat.continued(body.prompt, body.response), body.images)
+            return parser.of_turns(rendered_chat.continued(body.prompt, body.response), body.images)
         response = rendered_chat.without_end(body.response)
-        return reader.comparison(prompt_of(body.prompt, reader), [response], body.images)
+        return parser.comparison(prompt_of(body.prompt, parser), [response], body.images)
 
-    def write(self, body: RewardRequest, answer: Answer) -> Any:
-        """Write the reward alone, or under the name that was asked for."""
-        [reward] = answer.rewards
-        key = answer.query.get("key")
+    def write(self, body: RewardRequest, response: ScoringResponse) -> Any:
+        """Write the bare reward, or an object with it under the key of the URL."""
+        [reward] = response.rewards
+        key = response.query.get("key")
         return {key: reward} if key else reward

@@ -194,7 +194,7 @@ def roofline(finish: Callable[[], None] = lambda: None) -> dict[str, float]:
 
 def floor(row: Mapping[str, Any], rates: Mapping[str, float]) -> float:
     """Return the least seconds that the bytes and the products of a case need."""
-    return max(row["num_bytes"] / rates["bytes"], row["num_flops"] / rates[row["dtype"]])
+    return max(float(row["num_bytes"]) / rates["bytes"], float(row["num_flops"]) / rates[row["dtype"]])
 
 
 def shown(seconds: float) -> str:

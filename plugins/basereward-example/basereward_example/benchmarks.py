@@ -30,7 +30,7 @@ class Duels(Benchmark):
     title = "Duels"
     patterns: ClassVar[tuple[str, ...]] = ("duels.jsonl",)
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in BaseReward's own format."""
         return {
             "prompt": text_of(row, "question"),

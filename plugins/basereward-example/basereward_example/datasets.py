@@ -20,7 +20,7 @@ class Votes(FileDataset):
     A row is `{"question": TEXT, "answers": [{"text": TEXT, "votes": NUMBER}, ...]}`.
     """
 
-    def own_row(self, row: Row, directory: Path) -> Row:
+    def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in BaseReward's own format; what is wrong with it goes on the list of bad rows."""
         answers = row.get("answers")
         if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):

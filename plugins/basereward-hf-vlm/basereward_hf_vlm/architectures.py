@@ -1,13 +1,12 @@
-"""What is known of architectures: those whose responses may share a prompt, and templates they lack."""
+"""Known architectures: those whose responses may share a prompt, and chat templates of those without one."""
 
 from __future__ import annotations
 
 SHARING = frozenset(
     {"idefics3", "internvl", "llava", "llava_next", "llava_onevision", "smolvlm"},
 )
-"""Model types that hand positions and what tells tokens' places to their decoder as they are given, and let a
-token see all before it and none after. Each is tested; any other gets a row for each response, which is right
-whatever it does.
+"""Model types that hand positions and attention arguments to their decoder unchanged, with causal attention.
+Each is tested; any other gets a row for each response, which is always right.
 """
 
 TEMPLATES = {

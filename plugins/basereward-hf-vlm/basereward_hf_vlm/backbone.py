@@ -15,10 +15,9 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone, Limit
 from basereward.backbones.chat_template import Chat
-from basereward.backbones.lm_head import LanguageHead
-from basereward.backbones.transformers_model import Decoder, load_model, load_tokenizer, save_model
+from basereward.backbones.transformers_backbone import TransformersBackbone
+from basereward.backbones.transformers_model import save_model
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import IGNORED, Forest, Tree
@@ -27,14 +26,11 @@ from basereward_hf_vlm.architectures import SHARING, TEMPLATES
 from basereward_hf_vlm.processing import Processor
 
 
-class HfVlm(Backbone):
+class HfVlm(TransformersBackbone):
     """An image-text-to-text model of transformers without its language-model head.
 
     Args:
         model: A directory with model, tokenizer and processor, or a hub id.
-        dtype: Type of the weights.
-        max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
-        on_long: Whether a longer response is refused or, counted, cut at its end.
         attention: `forest` lets responses share their prompt where the architecture is known to allow it;
             `dense` does so with a mask, as its reference; `plain` gives each response a row of its own.
     """
@@ -48,36 +44,70 @@ class HfVlm(Backbone):
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense", "plain"] = "forest",
     ) -> None:
-        super().__init__()
-        self.model: Any = load_model(model, dtype=dtype)
-        config = self.model.config
-        kind = config.model_type
-        if not hasattr(self.model, "get_image_features"):
-            raise ConfigError(f"{model} is a {kind!r} model, which reads no images; try causal-lm")
-        self.tokenizer = load_tokenizer(model)
-        self.processor = Processor(model, kind, self.tokenizer)
-        template = self.processor.template or self.tokenizer.chat_template or TEMPLATES.get(kind)
-        if template is None:
-            raise ConfigError(f"{model} has no chat template; save one as chat_template.jinja beside it")
-        self.tokenizer.chat_template = template
-        self.image_token = _image_token(config)
-        self.chat = Chat(self.tokenizer, {Image: self.processor.mark})
+        super().__init__(
+            model=model,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            on_long=on_long,
+            attention="dense" if attention == "dense" else "forest",
+        )
+        if attention == "plain":
+            self.decoder.use("plain")
+            self.shares = False
+        self.image_token = _image_token(self.model.config)
         if self.image_token not in self.control_ids():
             raise ModelError(
                 f"the tokenizer of {model} takes its token for images ({self.image_token}) for text"
             )
-        self._begin = _beginning(self.tokenizer)
-        self.limit = Limit(max_tokens, on_long)
-        shares = kind in SHARING and attention != "plain"
-        self.decoder = Decoder(self.model, self.model.get_decoder(), attention if shares else "plain")
-        self.shares = shares and self.decoder.shares
-        self.dim = config.get_text_config().hidden_size
-        self.pad = self.tokenizer.pad_token_id
-        self.template_digest = self.chat.digest
-        self._source = model
+        self._begin = _bos_ids(self.tokenizer)
         self._blank, _ = self.processor([Image(PIL.Image.new("RGB", (32, 32)))])
-        for parameter in self._unread():
+        for parameter in self._unused_parameters():
             parameter.requires_grad_(False)
+
+    @classmethod
+    def check_model(cls, model: Any, source: str) -> None:
+        """Refuse models that read no images."""
+        if not hasattr(model, "get_image_features"):
+            raise ConfigError(
+                f"{source} is a {model.config.model_type!r} model, which reads no images; try causal-lm"
+            )
+
+    @staticmethod
+    def decoder_of(model: Any) -> Any:
+        """Return the decoder."""
+        return model.get_decoder()
+
+    @staticmethod
+    def hands_on_positions(model: Any) -> bool:
+        """Tell whether the architecture is tested to hand positions and attention arguments on."""
+        return model.config.model_type in SHARING
+
+    @staticmethod
+    def parts_of(model: Any) -> Mapping[str, nn.Module]:
+        """Return the vision tower, the modules that project into the decoder's width, and the decoder."""
+        decoder = model.get_decoder()
+        vision: list[nn.Module] = []
+        others: list[nn.Module] = [nn.ParameterList(model.parameters(recurse=False))]
+        for name, module in model.named_children():
+            if module is not decoder:
+                (vision if "vision" in name or "visual" in name else others).append(module)
+        return {
+            "vision": nn.ModuleList(vision),
+            "projector": nn.ModuleList(others),
+            "language": decoder,
+        }
+
+    def make_chat(self) -> Chat:
+        """Return the chat template of the processor or the tokenizer, or ours for architectures without."""
+        kind = self.model.config.model_type
+        self.processor = Processor(self.source, kind, self.tokenizer)
+        template = self.processor.template or self.tokenizer.chat_template or TEMPLATES.get(kind)
+        if template is None:
+            raise ConfigError(
+                f"{self.source} has no chat template; save one as chat_template.jinja beside it"
+            )
+        self.tokenizer.chat_template = template
+        return Chat(self.tokenizer, {Image: self.processor.mark})
 
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and tensors of images."""
@@ -85,9 +115,8 @@ class HfVlm(Backbone):
         prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, texts)
         if prompt[: len(self._begin)] != self._begin:
             prompt = self._begin + prompt
-        fitted, num_cut = self.limit.fit(prompt, responses)
-        self.num_truncated += num_cut
-        return replace(Tree.of_text(prompt, fitted), media=media, patches=prompt.count(self.image_token))
+        tree = Tree.of_text(prompt, self.cut(prompt, responses))
+        return replace(tree, media=media, patches=prompt.count(self.image_token))
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""
@@ -102,36 +131,14 @@ class HfVlm(Backbone):
             arguments |= {"input_ids": ids, **self.processor.arguments(forest.media, dtype)}
         elif self.always_runs_vision:
             embedded = self.model.get_input_embeddings()(ids)
-            arguments["inputs_embeds"] = embedded + 0.0 * self._of_nothing().to(embedded.dtype)
+            arguments["inputs_embeds"] = embedded + 0.0 * self._sum_of_blank_features().to(embedded.dtype)
         else:
             arguments["input_ids"] = ids
         return self.decoder.hidden(lambda: self.model(**arguments))
 
-    def parts(self) -> Mapping[str, nn.Module]:
-        """Return what sees, what projects into the decoder's width, and the decoder."""
-        decoder = self.decoder.decoder
-        seeing: list[nn.Module] = []
-        others: list[nn.Module] = [nn.ParameterList(self.model.parameters(recurse=False))]
-        for name, module in self.model.named_children():
-            if module is not decoder:
-                (seeing if "vision" in name or "visual" in name else others).append(module)
-        return {
-            "vision": nn.ModuleList(seeing),
-            "projector": nn.ModuleList(others),
-            "language": decoder,
-        }
-
-    def language_head(self) -> LanguageHead:
-        """Return the head that the language model was loaded without."""
-        return self.decoder.language_head(self._source)
-
-    def fingerprint(self) -> str:
-        """Return a digest of tokenizer, template and settings."""
-        return self.decoder.fingerprint(self.chat, self.limit, images=self.processor.settings())
-
-    def truncate(self, num_layers: int) -> None:
-        """Keep the first decoder layers only."""
-        self.decoder.truncate(num_layers)
+    def settings(self) -> Mapping[str, Any]:
+        """Return those of the processor."""
+        return {"images": self.processor.settings()}
 
     def save(self, directory: Path) -> None:
         """Write model, tokenizer and processor in the hub's layout."""
@@ -139,38 +146,38 @@ class HfVlm(Backbone):
         self.processor.save(directory)
 
     def _token_types(self, ids: Tensor, forest: Forest) -> dict[str, Tensor]:
-        """Return what tells the model, where it asks, which tokens are of which kind."""
-        asked = inspect.signature(self.model.forward).parameters
+        """Return the types of tokens, text or image, for models whose forward pass takes them."""
+        parameters = inspect.signature(self.model.forward).parameters
         if self.model.config.model_type == "paligemma":
             return {"token_type_ids": (forest.branch != 0).long()}  # 0 in the prefix
-        names = [name for name in ("mm_token_type_ids", "token_type_ids") if name in asked]
+        names = [name for name in ("mm_token_type_ids", "token_type_ids") if name in parameters]
         return {name: (ids == self.image_token).long() for name in names[:1]}
 
-    def _of_nothing(self) -> Tensor:
-        """Return the sum of what a black image becomes, which all that sees has part in."""
+    def _sum_of_blank_features(self) -> Tensor:
+        """Return the sum of the features of a black image, which depends on all of vision and projector."""
         weight = self.model.get_input_embeddings().weight
         media = {name: value.to(weight.device) for name, value in self._blank.items()}
-        found = self.model.get_image_features(
+        output = self.model.get_image_features(
             **self.processor.arguments(media, weight.dtype), return_dict=True
         )
-        features = found.pooler_output
+        features = output.pooler_output
         listed: list[Tensor] = list(features) if isinstance(features, list | tuple) else [features]
         return torch.stack([one.sum() for one in listed]).sum()
 
-    def _unread(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that see but have no part in what is seen, such as a tower's own head.
+    def _unused_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield parameters of vision and projector that no feature depends on, such as a tower's own head.
 
-        Processes that train together would wait for their gradients. Found by the graph of a forward pass
-        over a black image, since architectures read towers at different layers.
+        Processes that train together would wait for their gradients. They are those outside the autograd
+        graph of a black image, since architectures read towers at different layers.
         """
         with torch.enable_grad():
-            waiting = [self._of_nothing().grad_fn]
-        reached, known = set(), set()
+            waiting = [self._sum_of_blank_features().grad_fn]
+        reached, visited = set(), set()
         while waiting:
             node = waiting.pop()
-            if node is None or node in known:
+            if node is None or node in visited:
                 continue
-            known.add(node)
+            visited.add(node)
             if hasattr(node, "variable"):
                 reached.add(id(node.variable))
             waiting += [below for below, _ in node.next_functions]
@@ -179,10 +186,10 @@ class HfVlm(Backbone):
                 yield from (parameter for parameter in part.parameters() if id(parameter) not in reached)
 
 
-def _beginning(tokenizer: Any) -> list[int]:
-    """Return the token that a tokenizer puts before a text by itself, which templates then leave out."""
-    begin = tokenizer.bos_token_id
-    return [begin] if begin is not None and tokenizer("a")["input_ids"][:1] == [begin] else []
+def _bos_ids(tokenizer: Any) -> list[int]:
+    """Return the token that a tokenizer itself puts before each text, which templates then leave out."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
 def _image_token(config: Any) -> int:

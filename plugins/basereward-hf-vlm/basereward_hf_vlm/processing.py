@@ -1,4 +1,4 @@
-"""What processors of transformers make of images: tensors, and the text that stands for each of them."""
+"""Processors of transformers: images to tensors, and to the text that takes the place of each image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from basereward.backbones.transformers_model import source_arguments
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.media import Image
 
-OF_TEXT = {
+TEXT_KEYS = {
     "attention_mask",
     "input_ids",
     "labels",
@@ -23,10 +23,10 @@ OF_TEXT = {
     "text_replacement_offsets",
     "token_type_ids",
 }
-"""What a processor returns of the text; all else is of images."""
+"""Outputs of a processor that concern the text; all others concern images."""
 
 NUM_TILES = "num_tiles"
-"""Of each image, or each row's images, how many tiles there are, where they came as tiles of images."""
+"""The number of tiles of each image, or of each row's images, where a processor cuts images into tiles."""
 
 SETTINGS_FILE = "processor_config.json"
 
@@ -42,7 +42,7 @@ class Processor:
         tokenizer: Its tokenizer.
 
     Attributes:
-        mark: What a chat template writes where an image goes.
+        mark: The text that a chat template writes in the place of an image.
         template: The processor's own chat template; None where there is none.
 
     Raises:
@@ -82,10 +82,9 @@ class Processor:
         } | {"processor_class": str(name)}
 
     def __call__(self, images: Sequence[Image]) -> tuple[dict[str, Tensor], list[str]]:
-        """Return the tensors of a prompt's images, and the text that stands for each of them.
+        """Return the tensors of a prompt's images, and the text that takes the place of each.
 
-        Tensors may be joined with those of other prompts along their first dimension; `arguments` makes
-        arguments of them then.
+        Tensors may be joined with those of other prompts along their first dimension, before `arguments`.
 
         Raises:
             DataError: When an image can't be opened, or the processor refuses it.
@@ -93,7 +92,7 @@ class Processor:
         if not images:
             return {}, []
         try:
-            found = self._processor(
+            output = self._processor(
                 images=[[image.open() for image in images]],
                 text=[self.mark * len(images)],
                 return_text_replacement_offsets=True,
@@ -102,8 +101,8 @@ class Processor:
             )
         except ValueError as error:
             raise DataError(f"the processor refuses an image: {error}", field="images") from error
-        texts = [place["replacement"] for place in found["text_replacement_offsets"][0]]
-        media = {name: torch.as_tensor(value) for name, value in found.items() if name not in OF_TEXT}
+        texts = [place["replacement"] for place in output["text_replacement_offsets"][0]]
+        media = {name: torch.as_tensor(value) for name, value in output.items() if name not in TEXT_KEYS}
         pixels = media["pixel_values"]
         if pixels.ndim == 5:
             # [images, tiles, C, H, W], or [1, tiles of all, C, H, W]; another prompt's differ in tiles.
@@ -114,20 +113,20 @@ class Processor:
 
     @staticmethod
     def arguments(media: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return a model's arguments; floating-point tensors in its own type."""
-        found = {
+        """Return a model's arguments; floating-point tensors in its dtype."""
+        arguments = {
             name: value.to(dtype) if value.is_floating_point() else value for name, value in media.items()
         }
-        if (num_tiles := found.pop(NUM_TILES, None)) is not None:
+        if (num_tiles := arguments.pop(NUM_TILES, None)) is not None:
             sizes = num_tiles.tolist()
-            for name, value in found.items():
+            for name, value in arguments.items():
                 if len(value) == sum(sizes) and value.ndim >= 3:
                     # Models leave out tiles that are nothing but zeros.
-                    found[name] = pad_sequence(list(torch.split(value, sizes)), batch_first=True)
-        return found
+                    arguments[name] = pad_sequence(list(torch.split(value, sizes)), batch_first=True)
+        return arguments
 
     def settings(self) -> str:
-        """Return all that decides what it makes of images, as JSON."""
+        """Return all settings that the tensors of images depend on, as JSON."""
         return json.dumps([self._processor.image_processor.to_json_string(), self._settings], sort_keys=True)
 
     def save(self, directory: Path) -> None:

@@ -72,4 +72,4 @@ def _features(backbone: MiniVLM, drawings: Sequence[Drawing]) -> Tensor:  # [n, 
 
 def _embedding(backbone: MiniVLM, name: str) -> Tensor:  # [D]
     ids = torch.tensor(backbone.chat.text_ids(name, "name"))
-    return backbone.language.embed_tokens.weight[ids].mean(0).detach()
+    return backbone.model.embed_tokens.weight[ids].mean(0).detach()

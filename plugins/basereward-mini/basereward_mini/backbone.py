@@ -16,11 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone, Limit
-from basereward.backbones.chat_template import Chat
+from basereward.backbones.causal_lm import CausalLM
 from basereward.backbones.feature_cache import FeatureCache, key_of
-from basereward.backbones.lm_head import LanguageHead
-from basereward.backbones.transformers_model import Decoder, load_model, load_tokenizer
+from basereward.backbones.quantization import Quantization
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import Forest, Tree
@@ -34,11 +32,11 @@ MEAN, STD = 0.5, 0.5
 """EfficientNet-Lite's own normalization, of pixels in 0 to 1."""
 
 
-class MiniVLM(Backbone):
+class MiniVLM(CausalLM):
     """Images as soft tokens in front of a small decoder: the shape of the large models, at a thousandth of
     them.
 
-    The image encoder is frozen; what it makes of an image is computed once and kept. In training one of
+    The image encoder is frozen; the features of an image are computed once and cached. In training one of
     several views of each image is drawn.
 
     Args:
@@ -50,9 +48,6 @@ class MiniVLM(Backbone):
         feature_dropout: Share of an image's features that training drops.
         train_embeddings: Whether the tokens' embeddings are trained; frozen, words that training never sees
             stay where the decoder expects them.
-        max_tokens: The longest that prompt and response may be together; None for no limit.
-        on_long: Whether a longer response is refused or, counted, cut at its end.
-        attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
     """
 
     def __init__(
@@ -69,26 +64,17 @@ class MiniVLM(Backbone):
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
     ) -> None:
-        super().__init__()
         if not 1 <= num_views <= len(VIEWS):
             raise ConfigError(f"num_views is {num_views}; allowed: 1 to {len(VIEWS)}")
         source = str(smollm2.directory(num_layers)) if model == SMOLLM2 else model
-        self._source = source
-        self.language: Any = load_model(source, dtype="float32")
-        self.tokenizer = load_tokenizer(source)
-        self.dim = self.language.config.hidden_size
+        super().__init__(model=source, max_tokens=max_tokens, on_long=on_long, attention=attention)
         self.vision = _new_encoder()
         self.projector = nn.Sequential(
             nn.LayerNorm(CHANNELS, elementwise_affine=False), nn.Linear(CHANNELS, self.dim)
         )
         self.feature_dropout = nn.Dropout(feature_dropout)
-        self.chat = Chat(self.tokenizer)
-        self.limit = Limit(max_tokens, on_long)
-        self.decoder = Decoder(self.language, self.language, attention)
-        self.pad = self.tokenizer.pad_token_id
-        # No text can hold the padding token, so it stands for an image's soft tokens, too.
+        # No text can hold the padding token, so it serves as the image token, too.
         self.image_token = self.pad
-        self.template_digest = self.chat.digest
         self.grid = grid
         self.image_side = image_side
         self.num_views = num_views
@@ -101,7 +87,12 @@ class MiniVLM(Backbone):
         # From the start, or reading images before `train` is called would move its running averages.
         self.vision.requires_grad_(False).eval()
         self.encoder_digest = _digest(self.vision)
-        self.language.embed_tokens.requires_grad_(train_embeddings)
+        self.model.embed_tokens.requires_grad_(train_embeddings)
+
+    @classmethod
+    def of_model(cls, model: Any, *, quantize: Quantization | None = None) -> MiniVLM:
+        """Refuse: the image encoder is no part of the model."""
+        raise ConfigError("mini-vlm has an image encoder that its language model's config doesn't describe")
 
     def train(self, mode: bool = True) -> MiniVLM:
         """Switch to training or back; the image encoder, being frozen, stays in evaluation."""
@@ -110,7 +101,7 @@ class MiniVLM(Backbone):
         return self
 
     def encode(self, comparison: Comparison) -> Tree:
-        """Turn a comparison into tokens and the kept features of its images."""
+        """Turn a comparison into tokens and the cached features of its images."""
         num_views = self.num_views if self.training else 1
         features = [
             torch.stack([self._view(image, number) for number in range(num_views)])
@@ -120,14 +111,12 @@ class MiniVLM(Backbone):
         prompt, responses = self.chat.encode(
             comparison.prompt, comparison.responses, [soft for _ in features]
         )
-        fitted, num_cut = self.limit.fit(prompt, responses)
-        self.num_truncated += num_cut
         media = {"features": torch.stack(features)} if features else {}
-        return replace(Tree.of_text(prompt, fitted), media=media)
+        return replace(Tree.of_text(prompt, self.cut(prompt, responses)), media=media)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""
-        embedded = self.language.embed_tokens(forest.input_ids)  # [B, L, D]
+        embedded = self.model.embed_tokens(forest.input_ids)  # [B, L, D]
         if "features" in forest.media:
             views = forest.media["features"]  # [images, views, grid * grid, channels]
             chosen = torch.zeros(len(views), dtype=torch.long)
@@ -142,41 +131,32 @@ class MiniVLM(Backbone):
             embedded = embedded + 0.0 * self.projector(nothing).sum()
         arguments = self.decoder.arguments(forest)
         return self.decoder.hidden(
-            lambda: self.language(inputs_embeds=embedded, position_ids=forest.positions[0], **arguments)
+            lambda: self.model(inputs_embeds=embedded, position_ids=forest.positions[0], **arguments)
         )
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Return image encoder, projector and decoder."""
-        return {"vision": self.vision, "projector": self.projector, "language": self.language}
+        return {"vision": self.vision, "projector": self.projector, "language": self.model}
 
     def blocks(self) -> list[nn.Module]:
         """Return the decoder's layers; the image encoder runs ahead, whole."""
-        return list(self.language.layers)
+        return list(self.model.layers)
 
     def ahead(self) -> list[nn.Module]:
         """Return the image encoder."""
         return [self.vision]
 
-    def language_head(self) -> LanguageHead:
-        """Return the decoder's own head, which is tied to its embedding."""
-        return self.decoder.language_head(self._source)
-
-    def fingerprint(self) -> str:
-        """Return a digest of tokenizer, template and settings."""
-        return self.decoder.fingerprint(self.chat, self.limit, grid=self.grid, image_side=self.image_side)
+    def settings(self) -> Mapping[str, Any]:
+        """Return those of the image encoder."""
+        return {"grid": self.grid, "image_side": self.image_side}
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Keep views of images on disk, too; they are always computed in bf16."""
+        """Cache the views of images on disk, too; they are always computed in bf16."""
         self._cache = cache
-
-    def truncate(self, num_layers: int) -> None:
-        """Keep the first decoder layers only."""
-        self.decoder.truncate(num_layers)
 
     def save(self, directory: Path) -> None:
         """Write decoder and tokenizer as transformers does, and image encoder and projector beside them."""
-        self.language.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        super().save(directory)
         parts = {"vision": self.vision, "projector": self.projector}
         tensors = {
             f"{part}.{name}": value.contiguous()
@@ -194,31 +174,33 @@ class MiniVLM(Backbone):
         depend on the size of its batch.
         """
         device = next(self.vision.parameters()).device
-        decides = (self.encoder_digest, self.image_side, self.grid, image.digest, number, device.type)
-        key = key_of("mini-vlm view", *decides)
-        found = KEPT.get(key)
-        if found is None and self._cache is not None and (stored := self._cache.get(key)) is not None:
-            found = stored["view"]
-            KEPT.put(key, found)
-        if found is None:
+        key = key_of(
+            "mini-vlm view",
+            *(self.encoder_digest, self.image_side, self.grid, image.digest, number, device.type),
+        )
+        features = MEMORY_CACHE.get(key)
+        if features is None and self._cache is not None and (entry := self._cache.get(key)) is not None:
+            features = entry["view"]
+            MEMORY_CACHE.put(key, features)
+        if features is None:
             pixels = numpy.array(image.open().resize((self.image_side, self.image_side)))
             scaled = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - MEAN) / STD
             view = VIEWS[number](scaled).bfloat16().to(memory_format=torch.channels_last)
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 grid = self.vision.extract_features(view.to(device))  # [1, channels, height, width]
                 pooled = nn.functional.adaptive_avg_pool2d(grid.float(), self.grid)
-            found = pooled[0].flatten(1).T.bfloat16().cpu()
-            KEPT.put(key, found)
+            features = pooled[0].flatten(1).T.bfloat16().cpu()
+            MEMORY_CACHE.put(key, features)
         if self._cache is not None:
-            self._cache.put(key, {"view": found})
-        return found
+            self._cache.put(key, {"view": features})
+        return features
 
 
-class Kept:
-    """The features computed last, of all models of the process: evaluation reads what training computed.
+class LRUCache:
+    """The features used last, of all models of the process: evaluation reads those that training computed.
 
     Args:
-        capacity: Views kept, of 23 kB each for a grid of 3 x 3.
+        capacity: Views, of 23 kB each for a grid of 3 x 3.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -234,7 +216,7 @@ class Kept:
             return self._entries.get(key)
 
     def put(self, key: str, value: Tensor) -> None:
-        """Keep an entry, and drop the one that was not read for longest if there is no room."""
+        """Add an entry, and evict the least recently used one if there are too many."""
         with self._lock:
             self._entries[key] = value
             if len(self._entries) > self.capacity:
@@ -246,7 +228,7 @@ class Kept:
             self._entries.clear()
 
 
-KEPT = Kept(8192)
+MEMORY_CACHE = LRUCache(8192)
 
 
 def _same(pixels: Tensor) -> Tensor:
@@ -289,12 +271,12 @@ def _digest(module: nn.Module) -> str:
 def _load(backbone: MiniVLM, path: Path) -> None:
     tensors = load_file(path)
     for part in ("vision", "projector"):
-        own = {
+        state = {
             name.removeprefix(f"{part}."): value
             for name, value in tensors.items()
             if name.startswith(f"{part}.")
         }
         try:
-            getattr(backbone, part).load_state_dict(own, strict=True)
+            backbone.get_submodule(part).load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise ModelError(f"{path}: {error}") from error

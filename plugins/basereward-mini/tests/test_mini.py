@@ -23,7 +23,7 @@ except (ConfigError, ImportError) as error:
 import torch
 from basereward_mini import human_ratings, smollm2
 from basereward_mini.alignment import ridge
-from basereward_mini.backbone import KEPT, Kept, MiniVLM
+from basereward_mini.backbone import MEMORY_CACHE, LRUCache, MiniVLM
 from basereward_mini.human_ratings import HumanRatings, RatedText
 from basereward_mini.openmoji import OpenMojiCaptions, split_of
 from basereward_mini.openmoji import image as image_of
@@ -83,31 +83,31 @@ def test_the_image_encoder_never_trains() -> None:
     before = {name: value.clone() for name, value in fresh.vision.state_dict().items()}
     image = next(iter(OpenMojiCaptions(split="validation", num_responses=2)))
     features = fresh.encode(image).media["features"][:, 0]
-    KEPT.clear()
+    MEMORY_CACHE.clear()
     torch.testing.assert_close(fresh.eval().encode(image).media["features"][:, 0], features, atol=0, rtol=0)
     assert all(torch.equal(value, before[name]) for name, value in fresh.train().vision.state_dict().items())
     assert not fresh.vision.training
 
 
-def test_features_are_kept_up_to_a_bound() -> None:
-    kept = Kept(2)
+def test_features_are_cached_up_to_a_bound() -> None:
+    cache = LRUCache(2)
     for number in range(3):
-        kept.put(str(number), torch.tensor(number))
-        kept.get("0")
+        cache.put(str(number), torch.tensor(number))
+        cache.get("0")
     # 0 was read again before 2 came, so 1 had to go.
-    assert [kept.get(str(number)) is not None for number in range(3)] == [True, False, True]
+    assert [cache.get(str(number)) is not None for number in range(3)] == [True, False, True]
 
 
 def test_views_on_disk_are_not_computed_again(
     backbone: MiniVLM, rows: list[Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    KEPT.clear()
+    MEMORY_CACHE.clear()
     with FeatureCache(tmp_path) as cache:
         monkeypatch.setattr(backbone, "_cache", cache)
         expected = [backbone.encode(row).media.get("features") for row in rows]
     # Two images, of which in evaluation one view each is looked at.
     assert len(cache) == 2
-    KEPT.clear()
+    MEMORY_CACHE.clear()
 
     def fail(pixels: torch.Tensor) -> torch.Tensor:
         raise AssertionError("computed again")
@@ -151,7 +151,7 @@ def test_a_batch_without_images_runs_the_projector_where_processes_train_togethe
 
 
 def test_what_is_sharded_is_the_decoder_alone(backbone: MiniVLM) -> None:
-    assert backbone.blocks() == list(backbone.language.layers)
+    assert backbone.blocks() == list(backbone.model.layers)
     assert backbone.ahead() == [backbone.vision]
 
 
@@ -195,7 +195,7 @@ def test_a_saved_judge_writes_with_the_embedding_as_its_head(tmp_path: Path, row
         backbone = Component("mini-vlm", {"model": model, "num_layers": 2, "num_views": 2})
         judge = RewardModel.build(backbone=backbone, paradigm=paradigm, plugins=plugins)
         hidden = torch.randn(3, judge.backbone.dim)
-        weight = judge.backbone.language.embed_tokens.weight
+        weight = judge.backbone.model.embed_tokens.weight
         assert torch.equal(judge.backbone.language_head()(hidden), hidden @ weight.T)
         judge.backbone.save(tmp_path / "saved")
         judge.save(tmp_path / "judge")
@@ -209,7 +209,7 @@ def test_the_decoder_is_what_transformers_reads_of_the_same_file(backbone: MiniV
     source = assets.SMOLLM2.find()
     whole = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     theirs = whole.model.state_dict()
-    for name, value in backbone.language.state_dict().items():
+    for name, value in backbone.model.state_dict().items():
         assert torch.equal(value, theirs[name]), name
 
 

@@ -165,6 +165,21 @@ def test_rows_that_other_judges_order_otherwise_are_dropped(tmp_path: Path) -> N
     )
 
 
+def test_ids_that_are_numbers_are_not_taken_for_lines(tmp_path: Path) -> None:
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text(
+        '{"line": 1, "id": 2, "rewards": [1.0, 0.0]}\n{"line": 2, "id": 1, "rewards": [0.0, 1.0]}\n'
+    )
+    data = tmp_path / "rows.jsonl"
+    rows = [{"id": number, "prompt": "p", "responses": ["a", "b"], "ranks": [0, 1]} for number in (2, 1)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second = read_comparisons(data)
+    assert fate("agreement", first, scores=(str(scores),)) is first
+    assert fate("agreement", second, scores=(str(scores),)) == (
+        "ranks: dropped by agreement: judges disagree: 0 of 1 judgements as the row ranks"
+    )
+
+
 def near(text: str) -> str:
     return text.replace("behind the barn", "behind a barn")
 

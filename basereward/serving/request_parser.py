@@ -1,7 +1,7 @@
-"""From what a request says to comparisons, within limits; every dialect reads through this and nothing else.
+"""Parse requests into comparisons, within limits; every API builds its comparisons through this.
 
-No string of a request is ever taken for a path or an address: images come out of base64 alone, and texts go
-into `Message`s as texts.
+No string of a request is ever taken for a path or an address: images are decoded from base64 only, and texts
+go into `Message`s as texts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part
+from basereward.data import rendered_chat
 from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
 from basereward.errors import DataError
 from basereward.media.image import Image
@@ -25,31 +26,29 @@ Body = TypeVar("Body")
 ANY_SIZE = 2**62
 DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
-"""How addresses of any scheme begin, which base64 has no way to."""
+"""The beginning of an address of any scheme, which no base64 text has."""
 
 
-@dataclass
-class Call:
-    """What a request asks, whatever dialect it came in.
+@dataclass(frozen=True)
+class ScoringRequest:
+    """The comparisons to score of a request, whatever its API.
 
     Args:
-        items: What to score, and what is wrong with those that can't be.
-        model: Whose rewards; None for the first model's.
-        keeps_going: Whether an item's problem is its own; else it is the whole request's.
-        body: The request as its dialect has it.
+        items: Comparisons, or the problems of those that can't be built.
+        model: The name of the model; None for the first one.
+        keeps_going: Whether an item's problem leaves the others alone; else it fails the whole request.
     """
 
     items: list[Comparison | Problem]
     model: str | None = None
     keeps_going: bool = False
-    body: object = None
 
 
-class Reader:
-    """Makes comparisons of one request, and keeps count of what it may still have.
+class RequestParser:
+    """Builds the comparisons of one request, and counts its pixels.
 
     Args:
-        limits: What is allowed.
+        limits: Bounds on the request.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -59,31 +58,31 @@ class Reader:
     def each(
         self, bodies: Sequence[Body], build: Callable[[Body], Comparison], param: str
     ) -> list[Comparison | Problem]:
-        """Return what `build` makes of each, or why it can't.
+        """Return the comparison of each body, or the problem that `build` raises.
 
         Raises:
             Problem: When there are too many.
         """
         if len(bodies) > self.limits.items:
             raise Problem("too_many_items", param)
-        found: list[Comparison | Problem] = []
+        items: list[Comparison | Problem] = []
         for number, body in enumerate(bodies):
             try:
-                found.append(build(body))
+                items.append(build(body))
             except Problem as problem:
-                found.append(problem.at(f"{param}[{number}]"))
+                items.append(problem.at(f"{param}[{number}]"))
             except NotSeparableError:
-                found.append(Problem("response_not_separable", f"{param}[{number}]"))
-        return found
+                items.append(Problem("response_not_separable", f"{param}[{number}]"))
+        return items
 
     def image(self, encoded: str) -> Image:
         """Return the image of a data URL, or of bare base64.
 
         Raises:
-            Problem: When it is something else, or too large.
+            Problem: When it is neither, or too large.
         """
-        if found := DATA_URL.match(encoded):
-            encoded = encoded[found.end() :]
+        if prefix := DATA_URL.match(encoded):
+            encoded = encoded[prefix.end() :]
         elif ADDRESS.match(encoded):
             raise Problem("image_url_not_allowed")
         try:
@@ -111,7 +110,7 @@ class Reader:
                 placeholders they are put before the first user message's text.
 
         Raises:
-            Problem: Saying what is wrong, or over a limit.
+            Problem: When something is missing, empty, misplaced or over a limit.
         """
         messages = tuple(prompt)
         limits = self.limits
@@ -123,12 +122,12 @@ class Reader:
             if not response.strip():
                 raise Problem("response_empty", f"responses[{number}]")
         texts = [part for message in messages for part in message.content if isinstance(part, str)]
-        shown = [part for message in messages for part in message.content if isinstance(part, Image)]
-        if not any(text.strip() for text in texts) and not shown and not images:
+        num_inline = sum(isinstance(part, Image) for message in messages for part in message.content)
+        if not any(text.strip() for text in texts) and not num_inline and not images:
             raise Problem("prompt_empty")
         if sum(map(len, texts)) + sum(map(len, responses)) > limits.characters:
             raise Problem("too_many_characters")
-        if len(images) + len(shown) > limits.images:
+        if len(images) + num_inline > limits.images:
             raise Problem("too_many_images")
         num_places = sum(text.count(PLACEHOLDER) for text in texts)
         if any(IMAGE.search(text) or VIDEO_PLACEHOLDER in text for text in texts):
@@ -141,21 +140,30 @@ class Reader:
             raise Problem("image_without_placeholder")
         return Comparison(messages, responses, images=[self.image(image) for image in images])
 
-    def of_turns(self, split: tuple[list[Turn], str], images: Sequence[str] = ()) -> Comparison:
-        """Return the comparison of a rendered conversation; what stands for images there takes the images.
+    def conversation(self, text: str, images: Sequence[str] = ()) -> Comparison:
+        """Return the comparison of a rendered conversation, whose only turn of the assistant is the response.
 
         Raises:
-            Problem: Saying what is wrong, or over a limit.
+            NotSeparableError: When the response can't be told from the prompt.
+            Problem: As of `comparison`.
+        """
+        return self.of_turns(rendered_chat.conversation(text), images)
+
+    def of_turns(self, split: tuple[list[Turn], str], images: Sequence[str] = ()) -> Comparison:
+        """Return the comparison of a rendered prompt's turns and a response; images replace their tokens.
+
+        Raises:
+            Problem: As of `comparison`.
         """
         turns, response = split
-        # Without images no text of theirs is a place for one, and `comparison` refuses what looks like it.
+        # Without images their tokens stay in the text, where `comparison` refuses them.
         texts = [IMAGE.sub(PLACEHOLDER, turn.text) if images else turn.text for turn in turns]
         prompt = [message(turn.role, text) for turn, text in zip(turns, texts, strict=True)]
         return self.comparison(prompt, [response], images)
 
 
 def message(role: str, *content: Part) -> Message:
-    """Return a message of a role that a request names.
+    """Return a message with a role of a request.
 
     Raises:
         Problem: When there is no such role.

@@ -1,0 +1,154 @@
+"""From a request's body to rewards: parsing and tokenizing in threads, then the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import msgspec
+
+from basereward.comparison import Comparison
+from basereward.serving.apis.base import Api, Scored
+from basereward.serving.engine import Engine, Prepared, Rewards
+from basereward.serving.limits import Limits
+from basereward.serving.metrics import Metrics
+from basereward.serving.problems import Problem, log_failure
+from basereward.serving.request_parser import RequestParser
+from basereward.serving.scheduler import Scheduler
+
+
+@dataclass(frozen=True)
+class ParsedRequest:
+    """A request, ready to be scored.
+
+    Args:
+        body: The decoded body.
+        engine: The engine of the model that it names.
+        items: What the engine prepared of each item, or its problem.
+        keeps_going: Whether an item's problem leaves the others alone.
+    """
+
+    body: object
+    engine: Engine
+    items: list[Prepared | Problem]
+    keeps_going: bool
+
+
+class ScoringService:
+    """Scores the requests of all APIs.
+
+    Args:
+        engines: Engines by name; the first one is the default.
+        scheduler: Batches comparisons for the device.
+        limits: Bounds on each request.
+        metrics: Counts responses and problems.
+    """
+
+    def __init__(
+        self, engines: Mapping[str, Engine], scheduler: Scheduler, limits: Limits, metrics: Metrics
+    ) -> None:
+        self.engines = engines
+        self.limits = limits
+        self.metrics = metrics
+        self.scheduler = scheduler
+        self._parsers = ThreadPoolExecutor(
+            max_workers=max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="basereward-parse"
+        )
+
+    def close(self) -> None:
+        """Shut the threads down without waiting for them."""
+        self._parsers.shutdown(wait=False, cancel_futures=True)
+
+    def parse(self, api: Api, body: bytes) -> asyncio.Future[ParsedRequest]:
+        """Decode, check and tokenize a request in a thread.
+
+        Raises:
+            Problem: By the future, when it can't be scored.
+        """
+        return asyncio.get_running_loop().run_in_executor(self._parsers, self._parse, api, body)
+
+    def score(self, parsed: ParsedRequest) -> asyncio.Future[list[Scored | Problem]]:
+        """Queue a request, and return a future of each item's rewards or problem.
+
+        Raises:
+            Problem: When too much is waiting; by the future, when an item has a problem and the request
+                doesn't keep going.
+        """
+        prepared = [item for item in parsed.items if isinstance(item, Prepared)]
+        futures = self.scheduler.submit(parsed.engine, prepared) if prepared else []
+        results = asyncio.create_task(self._results(parsed, futures))
+        # Also where it was cancelled before its first step.
+        results.add_done_callback(lambda _: [future.cancel() for future in futures])
+        return results
+
+    async def _results(
+        self, parsed: ParsedRequest, futures: Sequence[asyncio.Future[Rewards | Problem]]
+    ) -> list[Scored | Problem]:
+        # Unlike `gather`, this can be cancelled without a word in the log.
+        scored = iter([await future for future in futures])
+        results = [
+            item if isinstance(item, Problem) else _result(number, item, next(scored))
+            for number, item in enumerate(parsed.items)
+        ]
+        for result in results:
+            if isinstance(result, Scored):
+                self.metrics.responses.inc(len(result.rewards.values))
+            elif parsed.keeps_going:
+                self.metrics.problems.labels(result.code).inc()
+            else:
+                raise result
+        return results
+
+    def _parse(self, api: Api, body: bytes) -> ParsedRequest:
+        decoded = _decoded(body, api.request_type)
+        request = api.parse(decoded, RequestParser(self.limits))
+        engine = self._engine(request.model)
+        items: list[Prepared | Problem] = []
+        for number, item in enumerate(request.items):
+            prepared = item if isinstance(item, Problem) else self._prepared(engine, item, f"items[{number}]")
+            if isinstance(prepared, Problem) and not request.keeps_going:
+                raise prepared
+            items.append(prepared)
+        return ParsedRequest(decoded, engine, items, request.keeps_going)
+
+    def _engine(self, name: str | None) -> Engine:
+        if name is None:
+            return next(iter(self.engines.values()))
+        if name not in self.engines:
+            raise Problem("model_not_found", "model")
+        return self.engines[name]
+
+    def _prepared(self, engine: Engine, comparison: Comparison, param: str) -> Prepared | Problem:
+        try:
+            prepared = engine.prepare(comparison)
+        except Problem as problem:
+            return problem.at(param)
+        except Exception as error:
+            log_failure("reading an item", error)
+            return Problem("engine_failed", param)
+        return Problem("too_many_tokens", param) if prepared.size.tokens > self.limits.tokens else prepared
+
+
+def _result(number: int, item: Prepared, rewards: Rewards | Problem) -> Scored | Problem:
+    if isinstance(rewards, Problem):
+        return rewards.at(f"items[{number}]")
+    return Scored(item.comparison, rewards, item.size.tokens)
+
+
+def _decoded(body: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """Return a body as its type.
+
+    Raises:
+        Problem: When it is not JSON, or doesn't follow the type.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        # Only the place is kept of the library's text; its names are the schema's.
+        _, _, place = str(error).partition(" - at `$")
+        raise Problem("body_not_valid", place.strip(".`") or None) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise Problem("body_not_json") from None

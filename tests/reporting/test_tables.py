@@ -1,0 +1,91 @@
+"""One table in four formats: what each shows, and what each escapes."""
+
+from __future__ import annotations
+
+import pytest
+
+from basereward.reporting.html import environment
+from basereward.reporting.tables import Cell, Row, Table, markdown_code, markdown_text
+
+
+def html(table: Table) -> str:
+    return str(environment().get_template("table.html").module.table(table))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def table() -> Table:
+    rows = [
+        Row.of("All <i>", style="heading"),
+        Row([Cell("a|b"), Cell("5 ± 1 †", is_bold=True)], "official"),
+        Row([Cell("x_1"), Cell("< 1 & 2", bar=(0.25, 0.5))], "part"),
+    ]
+    return Table(["<2 & 3", "&lt;"], rows)
+
+
+def test_markdown_shows_every_text_as_it_is(table: Table) -> None:
+    assert table.markdown().splitlines() == [
+        "| <2 & 3 | &amp;lt; |",
+        "|---|---:|",
+        "| **All &lt;i>** |  |",
+        "| a\\|b | **5 ± 1 †** |",
+        "| – x_1 | < 1 & 2 |",
+    ]
+
+
+def test_latex_escapes_its_signs() -> None:
+    table = Table(["a|b", "x_1"], [Row([Cell("<2 & 3"), Cell("5 ± 1 †", is_bold=True)])])
+    assert table.latex().splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"a|b & x\_1 \\",
+        r"\midrule",
+        r"$<$2 \& 3 & \textbf{5 $\pm$ 1 $^\dagger$} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_a_page_has_headings_bold_cells_and_bars(table: Table) -> None:
+    assert html(table).split("\n") == [
+        '<div class="table"><table>',
+        '<tr><th class="label">&lt;2 &amp; 3</th><th>&amp;lt;</th></tr>',
+        '<tr class="heading"><td class="label" colspan="2">All &lt;i&gt;</td></tr>',
+        '<tr class="official"><td class="label">a|b</td><td><b>5 ± 1 †</b></td></tr>',
+        '<tr class="part"><td class="label">x_1</td><td>'
+        '<span class="bar"><i style="left:25.0%;width:25.0%"></i><b></b></span> &lt; 1 &amp; 2</td></tr>',
+        "</table></div>",
+        "",
+    ]
+
+
+def test_the_console_shows_brackets_and_indents_parts(
+    table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table(["[red]a", "b"], table.rows)
+    table.print(show_titles=True)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["[red]a        b", "a|b     5 ± 1 †", "  x_1   < 1 & 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("<script>a</script>", "&lt;script>a&lt;/script>"),
+        ("<!-- a -->", "&lt;!-- a -->"),
+        ("p < 0.05 & q", "p < 0.05 & q"),
+        ("&lt;b&#62;", "&amp;lt;b&amp;#62;"),
+        ("![a](http://b)", "![a]&#40;http://b)"),
+        ("`code`\n# two", "&#96;code&#96; # two"),
+        ("<https://a.b>", "&lt;https://a.b>"),
+    ],
+)
+def test_markdown_begins_nothing_in_a_text(text: str, escaped: str) -> None:
+    assert markdown_text(text) == escaped
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("a", "`a`"), ("a`b", "``a`b``"), ("``a", "``` ``a ```"), ("a\nb", "`a b`"), ("", "`  `")],
+)
+def test_a_code_span_holds_any_text(text: str, code: str) -> None:
+    assert markdown_code(text) == code
