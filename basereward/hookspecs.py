@@ -176,12 +176,12 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
     A benchmark is a `basereward.evaluation.benchmarks.Benchmark`, or anything made by `(path, *, ...)` with
 
     - `comparisons()`: an iterable of `Comparison`, best a `Dataset`, in the same order every time. Images
-      are not opened, so that the annotation alone is enough for a judge that needs none. In `meta`, `group`
+      are not opened, so that the annotation alone is enough for a baseline. In `meta`, `group`
       names comparisons that are not independent of each other, `category` a part to report by itself.
     - `report(rewards)`: a `basereward.evaluation.Score` by each metric's name, from a list of rewards for
       each comparison, None for one that could not be scored. The official metric comes first; a variant in
       print has a name that says whose it is. A score has its 95 % interval, the number of units it is of, and
-      what the longer responses and a blind judge get by the same metric, where that is known.
+      the scores of the longer responses and of chance by the same metric, where they are known.
     - `title`, `size`, `ties`, where it has them: its name in print, how many comparisons were published, and
       what the official metric does with equal rewards.
 

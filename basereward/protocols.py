@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from basereward.forest.forest import Forest, Tree
     from basereward.losses import LossOutput, Targets
     from basereward.scoring.reward_model import RewardModel
-    from basereward.stats.measure import Score
+    from basereward.stats.metric import Score
 else:
     Module = object  # listing plugins must not import torch
 

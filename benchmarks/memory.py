@@ -79,8 +79,8 @@ def read(path: Path, *, streaming: bool, window: int, limit_mb: int | None) -> d
     from basereward.config import Component, DataConfig, MixtureConfig, Source
     from basereward.data.curation import Curation
     from basereward.plugins import PluginManager
-    from basereward.training.data_loader import Reader, RowsInMemory, StreamedRows
-    from basereward.training.prefetch import batches
+    from basereward.training.data_loader import DataReader, IterableRows, MapRows
+    from basereward.training.prefetch import Prefetcher
     from basereward.training.rejected_rows import RejectedRows
 
     plugins = PluginManager()
@@ -92,16 +92,16 @@ def read(path: Path, *, streaming: bool, window: int, limit_mb: int | None) -> d
         streaming=streaming,
     )
     rejected = RejectedRows(path.with_suffix(".rejected"), fail=False)
-    reader = Reader(
+    reader = DataReader(
         data.train,
         plugins,
         split="train",
         rejected=rejected,
-        why_not=lambda comparison: None,
+        rejection_reason=lambda comparison: None,
         progress=lambda dataset, split: dataset,
         curation=Curation.of(steps, plugins),
     )
-    kind = StreamedRows if streaming else RowsInMemory
+    kind = IterableRows if streaming else MapRows
     rows = kind(reader, data, seed=0, shuffle=True)
     before = _peak_mb()
     if limit_mb is not None:
@@ -109,9 +109,11 @@ def read(path: Path, *, streaming: bool, window: int, limit_mb: int | None) -> d
     started = time.perf_counter()
     num_rows = 0
     try:
-        rows.turn_to(0)
-        for batch in batches(rows.rows(0), rows.num_rows, 128, lambda comparison: len(comparison.prompt)):
-            num_rows += len(batch.prepared)
+        rows.set_epoch(0)
+        with Prefetcher(
+            rows.rows(0), rows.num_rows, 128, lambda comparison: len(comparison.prompt)
+        ) as batches:
+            num_rows = sum(len(batch.prepared) for batch in batches)
     except MemoryError:
         return {"num_rows": num_rows, "failed": "out of memory"}
     seconds = time.perf_counter() - started

@@ -37,7 +37,7 @@ from basereward.costs.memory import FP32, activations, optimizer_bytes
 from basereward.paradigms.scalar import Prepared
 from basereward.scoring.reward_model import RewardModel
 from basereward.training import optimizers, parameter_groups
-from basereward.training.activation_checkpointing import recompute
+from basereward.training.activation_checkpointing import checkpoint_activations
 
 MEGABYTE = 1e6
 SETTINGS = {
@@ -103,7 +103,7 @@ def measure(directory: str, case: Case, settings: str, *, prunes: bool) -> dict[
     parts = parameter_groups.trainable_parts(model.part_parameters(), config)
     trained = [parameter for parameters in parts.values() for parameter in parameters]
     if config.activation_checkpointing:
-        recompute(model.backbone.blocks())
+        checkpoint_activations(model.backbone.blocks())
     optimizer = optimizers.build(parts, config)
     model.paradigm.train()
 

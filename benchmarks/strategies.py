@@ -27,8 +27,8 @@ from basereward.config import Component, DataConfig, LoraConfig, RunConfig, Sour
 from basereward.paradigms.scalar import Prepared
 from basereward.plugins import PluginManager
 from basereward.training import optimizers
-from basereward.training.distributed import Ranks
-from basereward.training.model_state import Learner
+from basereward.training.distributed import ProcessGroup
+from basereward.training.model_state import TrainedModel
 from basereward.training.progress import one_bar_at_a_time
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 CASE = Case("pairs", 4, 2, 100, 8, 40)
 
 
-def learner_of(directory: str, settings: dict[str, Any]) -> Learner:
+def trained_model(directory: str, settings: dict[str, Any]) -> TrainedModel:
     """Return a model in training."""
     settings = {"lr": 1e-5, "precision": "fp32", **settings}
     options = {"model": directory, "quantize": settings.pop("quantize", None)}
@@ -60,9 +60,9 @@ def learner_of(directory: str, settings: dict[str, Any]) -> Learner:
         train=TrainConfig(**settings),
     )
     torch.manual_seed(0)
-    learner = Learner(config, PluginManager(), Ranks())
-    learner.train_mode()
-    return learner
+    model = TrainedModel(config, PluginManager(), ProcessGroup())
+    model.train()
+    return model
 
 
 def num_bytes(tensors: Any) -> int:
@@ -71,9 +71,9 @@ def num_bytes(tensors: Any) -> int:
 
 
 @contextmanager
-def kept_for_backward(learner: Learner, found: list[int]) -> Iterator[None]:
+def kept_for_backward(model: TrainedModel, found: list[int]) -> Iterator[None]:
     """Count the bytes that forward passes keep for backward ones, weights aside."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in learner.passing.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.module.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -87,23 +87,23 @@ def kept_for_backward(learner: Learner, found: list[int]) -> Iterator[None]:
     found.append(sum(kept.values()))
 
 
-def memory(learner: Learner, batch: list[Prepared]) -> dict[str, float]:
+def memory(model: TrainedModel, batch: list[Prepared]) -> dict[str, float]:
     """Take one step, and return megabytes by what they are for."""
     found: list[int] = []
-    with kept_for_backward(learner, found):
-        total, _ = learner.passing(batch)
+    with kept_for_backward(model, found):
+        total, _ = model.module(batch)
     del total
-    learner.add_up([batch], 1, None)
-    parameters = list(learner.passing.parameters())
+    model.accumulate_gradients([batch], 1, None)
+    parameters = list(model.module.parameters())
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     sizes = {
         "weights": num_bytes(parameters),
         "gradients": num_bytes(gradients),
         "activations": found[0],
     }
-    learner.apply(1)
-    sizes["moments"] = num_bytes(optimizers.state_of(learner.optimizer).values())
-    sizes["averages"] = num_bytes(learner.average.tensors.values())
+    model.optimizer_step(1)
+    sizes["moments"] = num_bytes(optimizers.state_of(model.optimizer).values())
+    sizes["averages"] = num_bytes(model.ema.tensors.values())
     return {name: size / 1e6 for name, size in sizes.items()}
 
 
@@ -119,16 +119,16 @@ def main() -> None:
     batch = [Prepared(Comparison("", ["better", "worse"], ranks=[0, 1]), tree) for tree in trees(CASE)]
     with tempfile.TemporaryDirectory() as directory, one_bar_at_a_time():
         save_model(Path(directory))
-        learners = {name: learner_of(directory, settings) for name, settings in STRATEGIES.items()}
-    results = {name: memory(learner, batch) for name, learner in learners.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in learners}
+        models = {name: trained_model(directory, settings) for name, settings in STRATEGIES.items()}
+    results = {name: memory(model, batch) for name, model in models.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(arguments.repeats):
-        for name, learner in learners.items():
+        for name, model in models.items():
             began = time.perf_counter()
-            learner.add_up([batch], 1, None)
-            learner.apply(repeat + 2)
+            model.accumulate_gradients([batch], 1, None)
+            model.optimizer_step(repeat + 2)
             seconds[name].append(time.perf_counter() - began)
-    first = next(iter(learners))
+    first = next(iter(models))
     parts = ["weights", "gradients", "moments", "averages", "activations"]
     print(f"MB {'':33}{''.join(f'{part:>12}' for part in parts)}{'step ms':>10}{'times':>7}")
     rows = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
-from basereward.study.results import CREDIT_FILE, RESULTS_FILE, Results
+from basereward.study.results import RESULTS_FILE, UNIT_SCORES_FILE, Results
 from basereward.study.tables import Findings
 
 ROOT = Path(__file__).parents[1]
@@ -60,10 +60,10 @@ def take() -> None:
         if "[axes" not in path.read_text(encoding="utf-8"):
             continue
         output = ROOT / load_study(path).output
-        if (output / CREDIT_FILE).is_file():
+        if (output / UNIT_SCORES_FILE).is_file():
             place = STORED / path.stem.removeprefix("small-")
             place.mkdir(parents=True, exist_ok=True)
-            for file in (RESULTS_FILE, CREDIT_FILE):
+            for file in (RESULTS_FILE, UNIT_SCORES_FILE):
                 shutil.copy(output / file, place / file)
 
 

@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--gaps", metavar="A,B,...", help="rating gaps to tell accuracy by (default: 0.5,1.5,3)"
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="where to leave report, plots, rewards and image sheet"
+        "--output", metavar="DIR", help="where to leave report, plots, rewards and error gallery"
     )
     parser.add_argument(
         "--json",
@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("--gaps does not go with --compare")
         return _compare(args, *args.compare)
     if not args.model:
-        raise ConfigError("give a model directory or a judge (longest, shortest, random), or --compare A B")
+        raise ConfigError(
+            "give a model directory or a baseline (longest, shortest, random), or --compare A B"
+        )
     if args.benchmark is not None:
         return _run_benchmark(args)
     if len(args.model) > 1:

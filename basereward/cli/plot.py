@@ -1,4 +1,4 @@
-"""`basereward plot`: the courses of several trainings in one image."""
+"""`basereward plot`: training curves of several runs in one image."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.smoothing < 1:
         raise ConfigError(f"--smoothing is {args.smoothing:g}; allowed: from 0 up to, not including, 1")
-    from basereward.training.log_history import check_metrics, read_courses
-    from basereward.training.plots import METRICS, draw_runs
+    from basereward.training.log_history import check_metrics, read_histories
+    from basereward.training.plots import METRICS, plot_runs
 
-    courses = read_courses(args.runs)
+    histories = read_histories(args.runs)
     metrics = args.metrics or METRICS
     if args.metrics:
-        check_metrics(courses, metrics)
+        check_metrics(histories, metrics)
     else:  # not every run has held-out data
-        known = {name for course in courses for name in course.metrics}
+        known = {name for history in histories for name in history.metrics}
         metrics = [name for name in METRICS if name in known]
     if not metrics:
         raise ConfigError(f"{', '.join(map(str, args.runs))}: no record of a step yet, so nothing to draw")
-    draw_runs(courses, args.output, metrics=metrics, axis=args.x, smoothing=args.smoothing)
+    plot_runs(histories, args.output, metrics=metrics, axis=args.x, smoothing=args.smoothing)
     print(args.output)
     return 0

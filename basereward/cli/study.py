@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     runs = planned_runs(study, plugins, path=args.study_file)
     if args.only_list:
         return _list(study, runs)
-    from basereward.study.collect import gather
-    from basereward.study.run import conduct
+    from basereward.study.collect import collect
+    from basereward.study.run import run_study
 
     signal.signal(signal.SIGTERM, _interrupt)
-    conducted = conduct(
+    conducted = run_study(
         study,
         runs,
         plugins,
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         progress=not args.quiet,
     )
-    results = gather(study, runs, plugins)
+    results = collect(study, runs, plugins)
     output = Path(study.output)
     results.save(output)
     print(f"{conducted.num_done} runs done, {conducted.num_before} were before", file=sys.stderr)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"basereward: {stopped}", file=sys.stderr)
         return 128 + stopped.signal_number
-    if result.is_first:
+    if result.is_main:
         print("\n".join(_summary(result)))
     return 0
 

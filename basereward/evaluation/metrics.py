@@ -1,4 +1,4 @@
-"""What rewards are worth: accuracy, calibration, and the part of it that length explains.
+"""Metrics of scored pairs: accuracy, calibration and length bias.
 
 Shapes: P pairs.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from basereward.errors import DataError
-from basereward.evaluation.scored_pairs import PairCollector, ScoredPairs, credit_of
+from basereward.evaluation.scored_pairs import PairCollector, ScoredPairs, unit_scores_of
 from basereward.stats.interval import Interval, interval_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from basereward.comparison import Comparison
 
 GAPS = (0.5, 1.5, 3.0)
-"""Gaps of ratings that accuracy is told by; the steps of the human ratings that have a known ceiling."""
+"""Rating gaps of the accuracy by gap; the steps of the human ratings that have a known ceiling."""
 
 LENGTHS = {
     "under half as long": (0.0, 0.5),
@@ -31,14 +31,14 @@ LENGTHS = {
     "1.25 to 2 times as long": (1.25, 2.0),
     "over twice as long": (2.0, np.inf),
 }
-"""Bins of the better response's length over the worse one's: lower ends, in, and upper ends, out."""
+"""Bins of the better response's length over the worse one's, each from its lower end to below its upper."""
 
 NUM_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Pairs that the model is about equally sure of.
+    """Pairs of similar confidence.
 
     Attributes:
         low: Smallest confidence, 0.5 to 1.
@@ -56,19 +56,19 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """What is known of a model's rewards on some comparisons.
+class PairMetrics:
+    """Metrics of a model's rewards on comparisons.
 
     Attributes:
         accuracy: Share of pairs whose better response has the higher reward; pairs of equal reward count
             half, pairs that are tied in the data are left out.
         top1: Share of comparisons whose highest reward belongs to a best response.
-        top1_chance: The same, of a response taken blindly.
+        top1_chance: The same of a random response.
         margin: Mean of the better response's reward less the worse one's.
         margin_std: Standard deviation of that.
-        auc: How often a better response of any comparison has a higher reward than a worse one of any: what
-            rewards are worth across prompts.
-        log_loss: Mean of -log p, where p = sigmoid(margin) is how probable the model holds the known order.
+        auc: How often a better response of any comparison has a higher reward than a worse one of any: the
+            accuracy across prompts.
+        log_loss: Mean of -log p, where p = sigmoid(margin) is the model's probability of the known order.
         brier: Mean of (1 - p)^2.
         ece: Expected calibration error: the mean over pairs of |accuracy - confidence| of the pair's bin.
         bins: Pairs by confidence max(p, 1 - p), in bins of equal width.
@@ -76,9 +76,9 @@ class Metrics:
         by_source: Accuracy by data set.
         by_category: Accuracy by `category` of the comparisons' `meta`; empty where there is none.
         by_length: Accuracy by how long the better response is beside the worse one.
-        longer: Accuracy of always taking the longer response: the baseline that knows lengths alone.
-        longer_right: Accuracy on the pairs whose better response is the longer one; None if there is none.
-        longer_wrong: Accuracy on the pairs whose better response is the shorter one.
+        longer_baseline: Accuracy of always taking the longer response.
+        where_longer: Accuracy on the pairs whose better response is the longer one; None if there is none.
+        where_shorter: Accuracy on the pairs whose better response is the shorter one.
         length_correlation: Correlation of reward and characters within comparisons; None if one never varies.
         num_comparisons: Comparisons with a pair.
         num_label_ties: Pairs left out, being tied in the data.
@@ -99,16 +99,16 @@ class Metrics:
     by_source: Mapping[str, Interval]
     by_category: Mapping[str, Interval]
     by_length: Mapping[str, Interval]
-    longer: Interval
-    longer_right: Interval | None
-    longer_wrong: Interval | None
+    longer_baseline: Interval
+    where_longer: Interval | None
+    where_shorter: Interval | None
     length_correlation: float | None
     num_comparisons: int
     num_label_ties: int
     num_reward_ties: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it for a JSON report; `accuracy`, `low`, `high` and `num_pairs` stand at the top."""
+        """Return a JSON report, with `accuracy`, `low`, `high` and `num_pairs` at the top."""
         return {
             **self.accuracy.to_dict(),
             "num_comparisons": self.num_comparisons,
@@ -123,29 +123,29 @@ class Metrics:
                 "log_loss": self.log_loss,
                 "bins": [
                     {
-                        "low": found.low,
-                        "high": found.high,
-                        "num_pairs": found.num_pairs,
-                        "confidence": found.confidence,
-                        "accuracy": found.accuracy,
+                        "low": bin.low,
+                        "high": bin.high,
+                        "num_pairs": bin.num_pairs,
+                        "confidence": bin.confidence,
+                        "accuracy": bin.accuracy,
                     }
-                    for found in self.bins
+                    for bin in self.bins
                 ],
             },
-            "by_gap": {f"{gap:g}": found.to_dict() for gap, found in self.by_gap.items()},
-            "by_source": {name: found.to_dict() for name, found in self.by_source.items()},
-            "by_category": {name: found.to_dict() for name, found in self.by_category.items()},
+            "by_gap": {f"{gap:g}": part.to_dict() for gap, part in self.by_gap.items()},
+            "by_source": {name: part.to_dict() for name, part in self.by_source.items()},
+            "by_category": {name: part.to_dict() for name, part in self.by_category.items()},
             "length": {
-                "longer_baseline": self.longer.to_dict(),
-                "accuracy_where_longer_is_better": self.longer_right and self.longer_right.to_dict(),
-                "accuracy_where_shorter_is_better": self.longer_wrong and self.longer_wrong.to_dict(),
+                "longer_baseline": self.longer_baseline.to_dict(),
+                "accuracy_where_longer_is_better": self.where_longer and self.where_longer.to_dict(),
+                "accuracy_where_shorter_is_better": self.where_shorter and self.where_shorter.to_dict(),
                 "correlation_with_reward": self.length_correlation,
-                "accuracy_where_better_is": {name: found.to_dict() for name, found in self.by_length.items()},
+                "accuracy_where_better_is": {name: part.to_dict() for name, part in self.by_length.items()},
             },
         }
 
 
-def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> Metrics:
+def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> PairMetrics:
     """Compute every metric of scored pairs.
 
     Raises:
@@ -154,14 +154,14 @@ def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> Metrics:
     if len(pairs.chosen) == 0:
         ties = f"; {pairs.num_label_ties} are tied" if pairs.num_label_ties else ""
         raise DataError(f"there is nothing to evaluate: no pair of responses has a known order{ties}")
-    margin, credit = pairs.margin, pairs.credit
+    margin, unit_scores = pairs.margin, pairs.unit_scores
     confidence = 1 / (1 + np.exp(-np.abs(margin)))
-    bins = calibration_bins(confidence, credit)
+    bins = calibration_bins(confidence, unit_scores)
     log_losses = np.logaddexp(0.0, -margin)  # -log sigmoid(margin), finite for any margin
     ratio = pairs.length_ratio
     is_length = {name: (ratio >= low) & (ratio < high) for name, (low, high) in LENGTHS.items()}
-    return Metrics(
-        accuracy=interval_of(credit, pairs.group),
+    return PairMetrics(
+        accuracy=interval_of(unit_scores, pairs.group),
         top1=interval_of(pairs.top, np.arange(len(pairs.top))),
         top1_chance=float(pairs.top_chance.mean()),
         margin=float(margin.mean()),
@@ -169,15 +169,17 @@ def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> Metrics:
         auc=auc_of(pairs.chosen, pairs.rejected),
         log_loss=float(log_losses.mean()),
         brier=float(np.mean(np.expm1(-log_losses) ** 2)),  # 1 - p = -expm1(log p)
-        ece=sum(found.num_pairs * abs(found.accuracy - found.confidence) for found in bins) / len(margin),
+        ece=sum(bin.num_pairs * abs(bin.accuracy - bin.confidence) for bin in bins) / len(margin),
         bins=bins,
-        by_gap={gap: found for gap in gaps if (found := _part(pairs, pairs.gap >= gap)) is not None},
+        by_gap={gap: part for gap in gaps if (part := _part(pairs, pairs.gap >= gap)) is not None},
         by_source=_by(pairs, pairs.source, pairs.sources),
         by_category=_by(pairs, pairs.category, pairs.categories) if any(pairs.categories) else {},
-        by_length={name: found for name, of in is_length.items() if (found := _part(pairs, of)) is not None},
-        longer=interval_of(credit_of(pairs.longer), pairs.group),
-        longer_right=_part(pairs, pairs.longer > 0),
-        longer_wrong=_part(pairs, pairs.longer < 0),
+        by_length={
+            name: part for name, is_in in is_length.items() if (part := _part(pairs, is_in)) is not None
+        },
+        longer_baseline=interval_of(unit_scores_of(pairs.length_difference), pairs.group),
+        where_longer=_part(pairs, pairs.length_difference > 0),
+        where_shorter=_part(pairs, pairs.length_difference < 0),
         length_correlation=None if np.isnan(pairs.length_correlation) else pairs.length_correlation,
         num_comparisons=pairs.num_comparisons,
         num_label_ties=pairs.num_label_ties,
@@ -187,25 +189,25 @@ def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> Metrics:
 
 def calibration_bins(
     confidence: NDArray[np.float64],  # [P] 0.5 to 1
-    credit: NDArray[np.float64],  # [P]
+    unit_scores: NDArray[np.float64],  # [P]
 ) -> tuple[Bin, ...]:
     """Return the pairs in bins of equal width; empty bins are left out."""
     edges = np.linspace(0.5, 1.0, NUM_BINS + 1)
     # A confidence of exactly 1 belongs to the last bin.
     place = np.minimum(((confidence - 0.5) * 2 * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    found = []
+    bins = []
     for number in np.unique(place):
         here = place == number
-        found.append(
+        bins.append(
             Bin(
                 low=float(edges[number]),
                 high=float(edges[number + 1]),
                 num_pairs=int(here.sum()),
                 confidence=float(confidence[here].mean()),
-                accuracy=float(credit[here].mean()),
+                accuracy=float(unit_scores[here].mean()),
             )
         )
-    return tuple(found)
+    return tuple(bins)
 
 
 def auc_of(
@@ -246,12 +248,12 @@ def pair_metrics(comparisons: Iterable[Comparison], rewards: Iterable[Sequence[f
         "log_loss": metrics.log_loss,
         "brier": metrics.brier,
         "ece": metrics.ece,
-        "longer_baseline": metrics.longer.value,
+        "longer_baseline": metrics.longer_baseline.value,
     }
 
 
 def _part(pairs: ScoredPairs, is_in: NDArray[np.bool_]) -> Interval | None:
-    return interval_of(pairs.credit[is_in], pairs.group[is_in]) if is_in.any() else None
+    return interval_of(pairs.unit_scores[is_in], pairs.group[is_in]) if is_in.any() else None
 
 
 def _by(
@@ -259,8 +261,8 @@ def _by(
     label: NDArray[np.int64],  # [P]
     names: Sequence[str],
 ) -> dict[str, Interval]:
-    found = ((name, _part(pairs, label == number)) for number, name in enumerate(names))
-    return {name: part for name, part in found if part is not None}
+    parts = ((name, _part(pairs, label == number)) for number, name in enumerate(names))
+    return {name: part for name, part in parts if part is not None}
 
 
 def _of_comparisons(interval: Interval) -> dict[str, float]:

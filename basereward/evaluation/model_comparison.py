@@ -12,7 +12,7 @@ import numpy as np
 
 from basereward.errors import ConfigError
 from basereward.evaluation.benchmarks.benchmark import Item, Scored
-from basereward.evaluation.benchmarks.comparisons import order_measures
+from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.results import Result
 from basereward.reporting.tables import Row, Table
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from basereward.evaluation.benchmarks.benchmark import Benchmark
-    from basereward.stats.measure import Kind, Measure
+    from basereward.stats.metric import Kind, Metric
 
 REWARDS_FILE = "rewards.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MetricDifference:
     """How much more one model scores than another.
 
     Attributes:
@@ -38,7 +38,7 @@ class Difference:
         num: How many units the metric is of.
         unit: What they are.
         kind: "official", "category" or "variant".
-        only_first: Units for which the first model has more credit: those that it alone has right.
+        only_first: Units for which the first model scores higher: those that it alone has right.
         only_second: The same of the second.
         p: McNemar's exact two-sided p-value of these two numbers; it takes units to be independent.
     """
@@ -80,8 +80,8 @@ class Sides:
         num_left_out: Comparisons that only one of them has, or neither.
     """
 
-    first: Mapping[str, Measure]
-    second: Mapping[str, Measure]
+    first: Mapping[str, Metric]
+    second: Mapping[str, Metric]
     num: int
     num_left_out: int
 
@@ -95,7 +95,7 @@ class Sides:
         both = [rewards_of(results, benchmark.items) for results in (first, second)]
         known = [None not in found for found in zip(*both, strict=True)]
         kept = [[found if here else None for found, here in zip(side, known, strict=True)] for side in both]
-        mine, its = (benchmark.measures(Scored.of(benchmark.items, rewards)) for rewards in kept)
+        mine, its = (benchmark.metrics(Scored.of(benchmark.items, rewards)) for rewards in kept)
         return cls(mine, its, sum(known), len(known) - sum(known))
 
     @classmethod
@@ -107,24 +107,24 @@ class Sides:
         """
         mine, its = shared(first, second)
         left_out = len(first) + len(second) - 2 * len(mine)
-        return cls(order_measures(scored_of(mine)), order_measures(scored_of(its)), len(mine), left_out)
+        return cls(order_metrics(scored_of(mine)), order_metrics(scored_of(its)), len(mine), left_out)
 
-    def differences(self) -> list[Difference]:
+    def differences(self) -> list[MetricDifference]:
         """Return the difference of every metric."""
         return differences(self.first, self.second)
 
 
-def differences(first: Mapping[str, Measure], second: Mapping[str, Measure]) -> list[Difference]:
+def differences(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> list[MetricDifference]:
     """Return the difference of every metric of two models that scored the same comparisons."""
     found = []
     for name, mine in first.items():
         its = second[name]
         between = mine.minus(its)
         low, high = between.interval()
-        gains = np.concatenate([part.credit for part in between.parts])
+        gains = np.concatenate([part.unit_scores for part in between.parts])
         only_first, only_second = int((gains > 0).sum()), int((gains < 0).sum())
         found.append(
-            Difference(
+            MetricDifference(
                 name=name,
                 first=mine.value,
                 second=its.value,
@@ -141,7 +141,7 @@ def differences(first: Mapping[str, Measure], second: Mapping[str, Measure]) -> 
     return found
 
 
-def difference_table(first: str, second: str, differences: Iterable[Difference]) -> Table:
+def difference_table(first: str, second: str, differences: Iterable[MetricDifference]) -> Table:
     """Return the table of the differences between two models."""
     titles = ("metric", f"A: {first}", f"B: {second}", "A - B", "only A", "only B", "p", "n")
     rows = [

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from basereward.evaluation.metrics import Metrics
+    from basereward.evaluation.metrics import PairMetrics
     from basereward.evaluation.scored_pairs import ScoredPairs
     from basereward.stats.interval import Interval
 
 MAX_SOURCES = 20
 
 
-def save(metrics: Metrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
+def save(metrics: PairMetrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
     """Draw the metrics that there are, and return the PNG files; none without matplotlib."""
     if not is_available():
         return []
@@ -46,7 +46,7 @@ def _largest(parts: Mapping[str, Interval]) -> dict[str, Interval]:
     return dict(sorted(sorted(parts.items(), key=lambda entry: -entry[1].num_pairs)[:MAX_SOURCES]))
 
 
-def _margins(metrics: Metrics, pairs: ScoredPairs, path: Path) -> Path:
+def _margins(metrics: PairMetrics, pairs: ScoredPairs, path: Path) -> Path:
     figure, axes = figure_of("Reward margin of each pair", f"pair accuracy {metrics.accuracy}")
     margin = pairs.margin
     # Few stray pairs would squeeze all others into one bar; they are counted in the outermost.
@@ -71,7 +71,7 @@ def _margins(metrics: Metrics, pairs: ScoredPairs, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def _calibration(metrics: Metrics, path: Path) -> Path:
+def _calibration(metrics: PairMetrics, path: Path) -> Path:
     figure, axes = figure_of(
         "Calibration", f"expected calibration error {metrics.ece:.3f}, Brier {metrics.brier:.3f}"
     )
@@ -102,7 +102,7 @@ def _calibration(metrics: Metrics, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def _accuracies(metrics: Metrics, parts: Mapping[str, Interval], title: str, path: Path) -> Path:
+def _accuracies(metrics: PairMetrics, parts: Mapping[str, Interval], title: str, path: Path) -> Path:
     figure, axes = figure_of(
         f"Pair accuracy by {title}", "bars: 95 % interval", height=1.6 + 0.42 * (len(parts) + 1)
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from basereward.errors import DataError
-    from basereward.evaluation.metrics import Metrics
+    from basereward.evaluation.metrics import PairMetrics
     from basereward.evaluation.results import Evaluation
     from basereward.stats.interval import Interval
 
@@ -69,7 +69,7 @@ def save_numbers(
     (directory / "report.json").write_text(content + "\n", encoding="utf-8")
 
 
-def metric_rows(metrics: Metrics) -> list[Row]:
+def metric_rows(metrics: PairMetrics) -> list[Row]:
     """Return the table's rows: name, value, and a note on how to read it."""
     top1 = metrics.top1
     rows = [
@@ -81,7 +81,7 @@ def metric_rows(metrics: Metrics) -> list[Row]:
     rows += [_part(name or "(no category)", part) for name, part in metrics.by_category.items()]
     rows += [
         Row.of("top-1 accuracy", str(top1), f"of {top1.num_pairs:,}; chance {metrics.top1_chance:.3f}"),
-        Row.of("always the longer response", str(metrics.longer), "knows lengths only"),
+        Row.of("always the longer response", str(metrics.longer_baseline), "knows lengths only"),
         *_by_length(metrics),
         Row.of("margin", f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}", "mean ± deviation"),
         Row.of("AUC across prompts", f"{metrics.auc:.3f}", "any better above any worse"),
@@ -153,8 +153,8 @@ def rejected_row(error: DataError) -> dict[str, Any]:
     return {"file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
 
 
-def _by_length(metrics: Metrics) -> list[Row]:
-    parts = {"where longer is better": metrics.longer_right, "where shorter is better": metrics.longer_wrong}
+def _by_length(metrics: PairMetrics) -> list[Row]:
+    parts = {"where longer is better": metrics.where_longer, "where shorter is better": metrics.where_shorter}
     rows = [_part(name, part) for name, part in parts.items() if part is not None]
     rows += [_part(f"where the better is {name}", part) for name, part in metrics.by_length.items()]
     if metrics.length_correlation is not None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from basereward.comparison import Comparison
     from basereward.errors import DataError
-    from basereward.evaluation.metrics import Metrics
+    from basereward.evaluation.metrics import PairMetrics
     from basereward.evaluation.scored_pairs import ScoredPairs
     from basereward.stats.interval import Interval
 
@@ -76,7 +76,7 @@ class Evaluation:
             `EnsembleRewards.disagreement`; None where no two members were asked.
     """
 
-    metrics: Metrics
+    metrics: PairMetrics
     pairs: ScoredPairs
     results: Sequence[Result]
     rejected: Sequence[DataError]

@@ -40,13 +40,13 @@ def pairs_to_judge(comparison: Comparison) -> list[Pair]:
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Pairs whose order is known, and the rewards of both sides; a column for each thing known.
+    """Pairs whose order is known, with the rewards of both responses, as columns.
 
     Attributes:
         chosen: [P] reward of the better response.
         rejected: [P] reward of the worse response.
         gap: [P] difference of the ratings, NaN where there are none.
-        longer: [P] how many characters the better response is longer than the worse.
+        length_difference: [P] characters of the better response less those of the worse.
         length_ratio: [P] characters of the better response over those of the worse.
         group: [P] which group of comparisons, in any numbering; a group is one comparison, or all those with
             the same `group` in their `meta`.
@@ -54,9 +54,9 @@ class ScoredPairs:
         sources: Names of the data sets.
         category: [P] which of `categories`.
         categories: Values of `category` in the comparisons' `meta`; "" where there is none.
-        top: [T] of the T comparisons that have a best response and a worse one: the credit of the response
-            with the highest reward, 1 if it is a best one; the mean credit of those that share that reward.
-        top_chance: [T] the credit of a response taken blindly.
+        top: [T] of the T comparisons that have a best response and a worse one: 1 if the response with
+            the highest reward is a best one, else 0; the mean over those that share that reward.
+        top_chance: [T] the same of a random response.
         length_correlation: Pearson's correlation of reward and characters within comparisons; NaN if either
             never varies.
         num_comparisons: All that were added.
@@ -66,7 +66,7 @@ class ScoredPairs:
     chosen: NDArray[np.float64]
     rejected: NDArray[np.float64]
     gap: NDArray[np.float64]
-    longer: NDArray[np.float64]
+    length_difference: NDArray[np.float64]
     length_ratio: NDArray[np.float64]
     group: NDArray[np.int64]
     source: NDArray[np.int64]
@@ -85,19 +85,19 @@ class ScoredPairs:
         return self.chosen - self.rejected
 
     @property
-    def credit(self) -> NDArray[np.float64]:
+    def unit_scores(self) -> NDArray[np.float64]:
         """[P] 1 where the better response has the higher reward, 0.5 where both have the same, else 0."""
-        return credit_of(self.margin)
+        return unit_scores_of(self.margin)
 
 
-def credit_of(difference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 for differences above nought, 0 for those below, and 0.5 for nought."""
+def unit_scores_of(difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 for positive differences, 0 for negative ones, and 0.5 for zero."""
     return (np.sign(difference) + 1) / 2
 
 
 @dataclass
 class PairCollector:
-    """Takes scored comparisons one by one and keeps some numbers of each."""
+    """Collect scored comparisons one by one as columns of numbers."""
 
     _columns: dict[str, array[float]] = field(
         default_factory=lambda: {
@@ -118,7 +118,7 @@ class PairCollector:
         """Take one comparison with its rewards [N].
 
         Returns:
-            The smallest margin among its pairs, below nought where one is wrong; None if all are ties.
+            The smallest margin among its pairs, negative where one is wrong; None if all are ties.
 
         Raises:
             DataError: When the comparison has no pairs.
@@ -127,7 +127,7 @@ class PairCollector:
         if len(rewards) != len(comparison.responses):
             raise ValueError(f"{len(rewards)} rewards for {len(comparison.responses)} responses")
         labels = {
-            # Numbers below nought are comparisons that are a group of their own.
+            # Negative numbers are comparisons that are a group of their own.
             "group": self._number("group", str(comparison.meta[GROUP]))
             if GROUP in comparison.meta
             else -1 - self._num_comparisons,
@@ -165,7 +165,7 @@ class PairCollector:
             chosen=columns["chosen"],
             rejected=columns["rejected"],
             gap=columns["gap"],
-            longer=columns["longer"],
+            length_difference=columns["longer"],
             length_ratio=columns["ratio"],
             **labels,
             sources=tuple(self._names["source"]),

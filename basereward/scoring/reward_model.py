@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
@@ -33,6 +33,7 @@ class RewardModel(StreamScorer["list[float]"]):
         paradigm: The module that holds backbone, head and loss.
         components: For each kind its name, plugin, plugin version and all options.
         record: Further facts for the model directory, such as digests of the training data.
+        forward: Computes the rewards [N] of prepared comparisons; None for the paradigm's `score_of`.
 
     Attributes:
         layer: The decoder layer that the head reads; None for the last.
@@ -41,11 +42,17 @@ class RewardModel(StreamScorer["list[float]"]):
     layer: int | None = None
 
     def __init__(
-        self, paradigm: Paradigm, components: Mapping[str, Any], record: Mapping[str, Any] | None = None
+        self,
+        paradigm: Paradigm,
+        components: Mapping[str, Any],
+        record: Mapping[str, Any] | None = None,
+        *,
+        forward: Callable[[Sequence[Any]], Tensor] | None = None,
     ) -> None:
         self.paradigm = paradigm
         self.components = dict(components)
         self.record = dict(record or {})
+        self._forward = forward
 
     @classmethod
     def build(
@@ -282,7 +289,7 @@ class RewardModel(StreamScorer["list[float]"]):
     ) -> list[list[float] | DataError]:
         """Return each comparison's rewards, or the error that kept it from being scored."""
         usable = [item for item in prepared if not isinstance(item, DataError)]
-        rewards = self.paradigm.score_of(usable).tolist() if usable else []
+        rewards = (self._forward or self.paradigm.score_of)(usable).tolist() if usable else []
         return self.results_of(batch, prepared, rewards)
 
     def results_of(

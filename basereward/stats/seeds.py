@@ -16,20 +16,20 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from basereward.stats.measure import Measure
+    from basereward.stats.metric import Metric
 
 LEVEL = 0.05
-"""The chance that a difference is called significant where there is none."""
+"""Significance level: the probability of a false positive."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """What a metric is the weighted mean of: pairs mostly, which all runs have in common.
+    """The units of a metric, mostly pairs, which all runs have in common.
 
     Attributes:
-        unit: What one is.
-        weight: [U] what a unit's credit is multiplied by in the sum that is the metric.
-        part: [U] which of the metric's means a unit belongs to; an average has several.
+        unit: Name of the units.
+        weight: [U] the factor of a unit's score in the sum that is the metric.
+        part: [U] the mean that a unit belongs to; an average has several.
         group: [U] units of one group are not independent of each other.
     """
 
@@ -39,13 +39,13 @@ class Units:
     group: NDArray[np.int64]
 
     @classmethod
-    def of(cls, measure: Measure) -> Units:
-        """Return the units of a measure."""
-        sizes = [len(part.credit) for part in measure.parts]
-        weights = [part.weight / size for part, size in zip(measure.parts, sizes, strict=True)]
-        groups = np.concatenate([part.group for part in measure.parts])
+    def of(cls, metric: Metric) -> Units:
+        """Return the units of a metric."""
+        sizes = [len(part.unit_scores) for part in metric.parts]
+        weights = [part.weight / size for part, size in zip(metric.parts, sizes, strict=True)]
+        groups = np.concatenate([part.group for part in metric.parts])
         return cls(
-            measure.unit,
+            metric.unit,
             np.repeat(weights, sizes),
             np.repeat(np.arange(len(sizes)), sizes),
             np.unique(groups, return_inverse=True)[1],
@@ -66,29 +66,29 @@ class Units:
             np.concatenate(groups),
         )
 
-    def value(self, credit: NDArray[np.float64]) -> float:  # [U]
+    def value(self, unit_scores: NDArray[np.float64]) -> float:  # [U]
         """Return the metric."""
-        return math.fsum((self.weight * credit).tolist())
+        return math.fsum((self.weight * unit_scores).tolist())
 
-    def variance(self, credit: NDArray[np.float64]) -> float:  # [U]
+    def variance(self, unit_scores: NDArray[np.float64]) -> float:  # [U]
         """Return the variance of the metric over draws of groups, by linearisation."""
         num_groups = int(self.group.max()) + 1
         if num_groups < 2:
             return math.nan
         sizes = np.bincount(self.part, weights=self.weight)
-        means = np.bincount(self.part, weights=self.weight * credit) / sizes
-        pulls = np.bincount(self.group, weights=self.weight * (credit - means[self.part]))  # [G]
+        means = np.bincount(self.part, weights=self.weight * unit_scores) / sizes
+        pulls = np.bincount(self.group, weights=self.weight * (unit_scores - means[self.part]))  # [G]
         return num_groups / (num_groups - 1) * float((pulls**2).sum())
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, with the 95 % interval of what it would be over endlessly many.
+    """A mean over seeds, with its 95 % interval over the population of seeds.
 
     Attributes:
         value: The mean.
-        half: Half the interval's width; not-a-number for a single seed.
-        num: Seeds.
+        half: Half the interval's width; NaN for a single seed.
+        num: Number of seeds.
     """
 
     value: float
@@ -107,15 +107,15 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much more a cell scores than the baseline, on the same seeds and held-out units.
+class PairedDifference:
+    """The difference of a cell from the baseline, on the same seeds and held-out units.
 
     Attributes:
         value: The mean difference.
         low: Lower end of its 95 % interval, over seeds and units.
         high: Upper end.
-        p: The two-sided p-value of no difference.
-        num_seeds: Seeds that both have.
+        p: The two-sided p-value of the null hypothesis of no difference.
+        num_seeds: Number of seeds that both have.
         adjusted: The p-value after Holm's correction; the same as `p` before it.
     """
 
@@ -126,13 +126,13 @@ class Difference:
     num_seeds: int
     adjusted: float
 
-    def corrected(self, adjusted: float) -> Difference:
+    def corrected(self, adjusted: float) -> PairedDifference:
         """Return the same difference with its p-value corrected."""
         return replace(self, adjusted=adjusted)
 
     @property
     def is_significant(self) -> bool:
-        """Whether chance is unlikely to have made it, all comparisons of the column considered."""
+        """Whether the corrected p-value is below the level."""
         return self.adjusted < LEVEL
 
 
@@ -140,13 +140,12 @@ def difference(
     units: Units,
     first: NDArray[np.float64],  # [S, U]
     second: NDArray[np.float64],  # [S, U]
-) -> Difference:
-    """Return the paired difference of two cells' credit.
+) -> PairedDifference:
+    """Return the paired difference of two cells.
 
-    Other seeds would have given another difference, and so would other held-out groups. With d the
-    difference, its variance is taken as that over seeds, of which there are S, plus that over groups of the
-    seeds' mean; t has the degrees of freedom of Welch and Satterthwaite. What both vary together is counted
-    twice, which makes the test a little too careful.
+    Its variance is that over the S seeds plus that over groups of the seeds' mean; t has the degrees of
+    freedom of Welch and Satterthwaite. Variance that both share is counted twice, which makes the test
+    slightly conservative.
     """
     between = first - second
     num = len(between)
@@ -160,24 +159,24 @@ def difference(
         parts.append((of_units, int(units.group.max())))
     variance = math.fsum(own for own, _ in parts)
     if not parts:
-        return Difference(value, math.nan, math.nan, 1.0, num, 1.0)
+        return PairedDifference(value, math.nan, math.nan, 1.0, num, 1.0)
     if variance == 0:
         p = 1.0 if value == 0 else 0.0
-        return Difference(value, value, value, p, num, p)
+        return PairedDifference(value, value, value, p, num, p)
     freedom = variance**2 / math.fsum(own**2 / degrees for own, degrees in parts)
     error = math.sqrt(variance)
     half = t_quantile(freedom) * error
     p = t_tail(value / error, freedom)
-    return Difference(value, value - half, value + half, p, num, p)
+    return PairedDifference(value, value - half, value + half, p, num, p)
 
 
-def holm(found: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number (Holm, 1979): the chance of any mistake among them."""
-    order = sorted(range(len(found)), key=found.__getitem__)
-    adjusted = [0.0] * len(found)
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(found) - rank) * found[place]))
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = largest
     return adjusted
 
@@ -190,7 +189,7 @@ def t_tail(t: float, freedom: float) -> float:
 
 @lru_cache(maxsize=4096)
 def t_quantile(freedom: float) -> float:
-    """Return the t that is exceeded with a chance of 5 %, to either side."""
+    """Return the two-sided 5 % point of Student's t."""
     low, high = 0.0, 20.0  # 12.7 for one degree of freedom, the least there is
     while high - low > 1e-9:
         middle = (low + high) / 2
@@ -199,6 +198,7 @@ def t_quantile(freedom: float) -> float:
 
 
 def _mpmath() -> Any:
+    # torch brings mpmath, through sympy; scipy would be a dependency for two functions.
     import mpmath
 
     return mpmath

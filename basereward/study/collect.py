@@ -14,22 +14,22 @@ from basereward.config.run import RunConfig
 from basereward.errors import BaseRewardError, ConfigError
 from basereward.evaluation.benchmarks import Benchmark
 from basereward.evaluation.benchmarks.benchmark import Scored
-from basereward.evaluation.benchmarks.comparisons import order_measures
+from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.model_comparison import read_results, rewards_of, scored_of
 from basereward.study.offline_ensemble import Members
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
 from basereward.study.spec import HELD_OUT, EnsembleRow, PlannedRun, Study
 from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done
-from basereward.training.data_loader import Reader
+from basereward.training.data_loader import DataReader
 from basereward.training.rejected_rows import RejectedRows
-from basereward.training.validation import why_not_judged
+from basereward.training.validation import unevaluable_reason
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.evaluation.results import Result
     from basereward.plugins.plugin_manager import PluginManager
-    from basereward.stats.measure import Measure
+    from basereward.stats.metric import Metric
 
 Key = tuple[str, int]
 """A row's name, and a seed."""
@@ -73,15 +73,15 @@ class Source:
         if self.benchmark is not None:
             return list(self.benchmark.comparisons())
         with closing(RejectedRows(None, fail=False)) as rejected:
-            reader = Reader(
+            reader = DataReader(
                 config.data.eval,
                 split="eval",
-                why_not=why_not_judged,
+                rejection_reason=unevaluable_reason,
                 plugins=plugins,
                 rejected=rejected,
                 progress=lambda dataset, split: dataset,
             )
-            reader.turn_to(0)
+            reader.set_epoch(0)
             return [comparison for comparisons in reader.read() for comparison in comparisons]
 
     def shared(self, rows: set[str]) -> tuple[set[int], int]:
@@ -105,35 +105,35 @@ class Source:
                 numbers.append({result.number for result in results})
         return (set.intersection(*numbers), len(set.union(*numbers))) if numbers else (set(), 0)
 
-    def measures(self, results: Sequence[Result]) -> Mapping[str, Measure]:
+    def metrics(self, results: Sequence[Result]) -> Mapping[str, Metric]:
         """Return all that is measured of a run's rewards."""
         if self.benchmark is not None:
             rewards = rewards_of(results, self.benchmark.items)
-            found: Mapping[str, Measure] = self.benchmark.measures(Scored.of(self.benchmark.items, rewards))
+            found: Mapping[str, Metric] = self.benchmark.metrics(Scored.of(self.benchmark.items, rewards))
             return found
         scored = scored_of(results)
         # Data sets that are held out together are measured one by one too.
         items = [
             replace(item, category=result.source) for item, result in zip(scored.items, results, strict=True)
         ]
-        return order_measures(Scored(items, scored.rewards, scored.ranks))
+        return order_metrics(Scored(items, scored.rewards, scored.ranks))
 
-    def metric(self, title: str, measures: Mapping[str, Measure]) -> Measure:
+    def metric(self, title: str, metrics: Mapping[str, Metric]) -> Metric:
         """Return what a column shows.
 
         Raises:
             ConfigError: When that is not measured.
         """
         metric = self.columns[title]
-        if metric not in measures:
-            hint = did_you_mean(metric, measures) or ";"
+        if metric not in metrics:
+            hint = did_you_mean(metric, metrics) or ";"
             raise ConfigError(
-                f"column {title!r}: {self.name} has no metric {metric!r}{hint} metrics: {', '.join(measures)}"
+                f"column {title!r}: {self.name} has no metric {metric!r}{hint} metrics: {', '.join(metrics)}"
             )
-        return measures[metric]
+        return metrics[metric]
 
 
-def gather(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) -> Results:
+def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) -> Results:
     """Return what the runs that are done have found; those that are not say why.
 
     Numbers are of the comparisons that every run with a row of its own has scored, so that all are of the
@@ -165,16 +165,16 @@ def gather(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) -> 
         num_left_out[source.name] = num - len(shared)
         for key, results in source.results.items():
             if key[0] in rows:
-                measures = source.measures([own for own in results if own.number in shared])
+                metrics = source.metrics([own for own in results if own.number in shared])
                 for title in source.columns:
-                    measure = source.metric(title, measures)
-                    values.setdefault(key, {})[title] = columns.add(title, *key, measure)
+                    metric = source.metric(title, metrics)
+                    values.setdefault(key, {})[title] = columns.add(title, *key, metric)
     for key, own_values in values.items():
         for title, parts in study.averages.items():
             if all(part in own_values for part in parts):
                 own_values[title] = columns.average(title, parts, *key)
     return Results(
-        _rows(study, configs, sources, values, errors), columns.units, columns.credit, num_left_out
+        _rows(study, configs, sources, values, errors), columns.units, columns.unit_scores, num_left_out
     )
 
 
@@ -185,7 +185,7 @@ def _sources(study: Study, plugins: PluginManager) -> list[Source]:
         benchmark: Any = plugins.build("benchmark", component)
         if not isinstance(benchmark, Benchmark):
             raise ConfigError(
-                f"benchmark {item.name!r} gives a report alone; a study needs the credit of each unit, which "
+                f"benchmark {item.name!r} gives a report alone; a study needs the score of each unit, which "
                 "a basereward.evaluation.benchmarks.Benchmark has"
             )
         found.append(Source(item.source, item.columns, component, benchmark))

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 from unittest.mock import patch
 
-from basereward.study.worker import Outcome, Task, execute
+from basereward.study.worker import TaskOutcome, WorkerTask, run_task
 
 PRELOADED = (
     "basereward.study.pool",
@@ -24,7 +24,7 @@ PRELOADED = (
 )
 
 
-def outcomes(tasks: Sequence[Task], num_jobs: int) -> Iterator[tuple[Task, Outcome]]:
+def run_tasks(tasks: Sequence[WorkerTask], num_jobs: int) -> Iterator[tuple[WorkerTask, TaskOutcome]]:
     """Yield what becomes of each task, as they end.
 
     Leaving the iterator early ends the runs in hand, each after its step, with a checkpoint.
@@ -37,7 +37,7 @@ def outcomes(tasks: Sequence[Task], num_jobs: int) -> Iterator[tuple[Task, Outco
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     waiting, known = list(tasks), set[str]()
-    busy: dict[Connection, tuple[Any, Task]] = {}
+    busy: dict[Connection, tuple[Any, WorkerTask]] = {}
     idle: list[tuple[Any, Connection]] = []
     num_threads = max(1, num_cores() // num_jobs)
     try:
@@ -54,9 +54,9 @@ def outcomes(tasks: Sequence[Task], num_jobs: int) -> Iterator[tuple[Task, Outco
                     idle.append((process, connection))
                 except (EOFError, OSError):
                     process.join()
-                    outcome = Outcome(_how_it_ended(process.exitcode))
+                    outcome = TaskOutcome(_how_it_ended(process.exitcode))
                 if not outcome.error:
-                    known.add(task.waits_for)
+                    known.add(task.cache_key)
                 yield task, outcome
     finally:
         for process, _ in busy.values():
@@ -72,10 +72,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _next(waiting: Sequence[Task], known: set[str], busy: dict[Connection, tuple[Any, Task]]) -> Task | None:
+def _next(
+    waiting: Sequence[WorkerTask], known: set[str], busy: dict[Connection, tuple[Any, WorkerTask]]
+) -> WorkerTask | None:
     """Return the first task whose inputs nobody else is computing just now."""
-    being_computed = {task.waits_for for _, task in busy.values()} - known - {""}
-    return next((task for task in waiting if task.waits_for not in being_computed), None)
+    being_computed = {task.cache_key for _, task in busy.values()} - known - {""}
+    return next((task for task in waiting if task.cache_key not in being_computed), None)
 
 
 def _start(context: Any, num_threads: int) -> tuple[Any, Connection]:
@@ -98,7 +100,7 @@ def _work(connection: Connection, num_threads: int) -> None:
     logging.disable_progress_bar()
     while True:
         try:
-            connection.send(execute(connection.recv()))
+            connection.send(run_task(connection.recv()))
         except (EOFError, BrokenPipeError, ConnectionResetError):  # the study is over
             return
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from basereward.config.conversion import Component
 from basereward.reporting.progress import progress_bar
-from basereward.study.pool import outcomes
+from basereward.study.pool import run_tasks
 from basereward.study.spec import PlannedRun, Study
-from basereward.study.worker import DONE_FILE, Task, is_done
+from basereward.study.worker import DONE_FILE, WorkerTask, is_done
 from basereward.training.run_directory import clear
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Conducted:
+class StudyRun:
     """What became of the runs of a study.
 
     Attributes:
@@ -34,7 +34,7 @@ class Conducted:
     failed: dict[str, str]
 
 
-def conduct(
+def run_study(
     study: Study,
     runs: Sequence[PlannedRun],
     plugins: PluginManager,
@@ -42,7 +42,7 @@ def conduct(
     num_jobs: int,
     overwrite: bool = False,
     progress: bool = True,
-) -> Conducted:
+) -> StudyRun:
     """Do the runs that are left; one that fails is told of, and the others go on.
 
     Args:
@@ -61,17 +61,17 @@ def conduct(
             clear(Path(run.config.output))
             Path(run.config.output, DONE_FILE).unlink(missing_ok=True)
     left = [run for run in by_output.values() if not is_done(run.config, benchmarks)]
-    tasks = [Task(run.config, benchmarks, study.keep, study.launch, _inputs_of(run)) for run in left]
+    tasks = [WorkerTask(run.config, benchmarks, study.keep, study.launch, _inputs_of(run)) for run in left]
     num_before = len(by_output) - len(left)
     failed: dict[str, str] = {}
     with progress_bar("runs", len(by_output), is_shown=progress and bool(left)) as advance:
         advance(num_before)
-        for task, outcome in outcomes(tasks, num_jobs):
+        for task, outcome in run_tasks(tasks, num_jobs):
             name = by_output[task.config.output].name
             if outcome.error or outcome.is_stopped:
                 failed[name] = outcome.error or "was stopped; the same command goes on with it"
             advance(1, f"{len(failed)} failed" if failed else None)
-    return Conducted(num_before, len(left) - len(failed), failed)
+    return StudyRun(num_before, len(left) - len(failed), failed)
 
 
 def benchmarks_of(study: Study, plugins: PluginManager) -> tuple[Component, ...]:

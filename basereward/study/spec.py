@@ -71,7 +71,7 @@ class EnsembleRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedValues:
     """Numbers in print, to stand beside the study's own.
 
     Args:
@@ -147,7 +147,7 @@ class Study:
     only_members: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     keep: Literal["model", "rewards"] = "model"
     launch: tuple[str, ...] = ()
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedValues, ...] = ()
     source: str = ""
     notes: tuple[str, ...] = ()
 

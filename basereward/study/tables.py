@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from basereward.reporting.tables import Cell, Row, Table
-from basereward.stats.seeds import LEVEL, Difference, Estimate, difference, holm
+from basereward.stats.seeds import LEVEL, Estimate, PairedDifference, difference, holm
 
 if TYPE_CHECKING:
     from basereward.study.results import Results
@@ -32,7 +32,7 @@ class Findings:
     study: Study
     results: Results
     estimates: Mapping[tuple[str, str], Estimate]
-    differences: Mapping[tuple[str, str], Difference]
+    differences: Mapping[tuple[str, str], PairedDifference]
     best: Mapping[str, str]
 
     @classmethod
@@ -41,19 +41,19 @@ class Findings:
         names = row_names(study)
         baseline = study.cell(study.baseline).name
         estimates: dict[tuple[str, str], Estimate] = {}
-        differences: dict[tuple[str, str], Difference] = {}
+        differences: dict[tuple[str, str], PairedDifference] = {}
         best = {}
         for column in study.columns:
-            own: dict[str, Difference] = {}
+            own: dict[str, PairedDifference] = {}
             its = set(results.seeds_of(column, baseline))
             for name in names:
                 seeds = results.seeds_of(column, name)
                 if seeds:
                     units = results.units[column]
-                    values = [units.value(credit) for credit in results.credit_of(column, name, seeds)]
+                    values = list(map(units.value, results.unit_scores_of(column, name, seeds)))
                     estimates[column, name] = Estimate.of(values)
                 if name != baseline and (both := [seed for seed in seeds if seed in its]):
-                    pair = [results.credit_of(column, row, both) for row in (name, baseline)]
+                    pair = [results.unit_scores_of(column, row, both) for row in (name, baseline)]
                     own[name] = difference(results.units[column], *pair)
             corrected = holm([found.p for found in own.values()])
             for (name, found), p in zip(own.items(), corrected, strict=True):
@@ -157,7 +157,7 @@ def _best(
     names: Sequence[str],
     column: str,
     estimates: Mapping[tuple[str, str], Estimate],
-    differences: Mapping[str, Difference],
+    differences: Mapping[str, PairedDifference],
 ) -> str | None:
     known = [name for name in names if (column, name) in estimates]
     if not known:
@@ -169,7 +169,7 @@ def _best(
     return first if is_alone else None
 
 
-def _mean(estimate: Estimate | None, found: Difference | None) -> str:
+def _mean(estimate: Estimate | None, found: PairedDifference | None) -> str:
     if estimate is None:
         return NOTHING
     half = "" if math.isnan(estimate.half) else f" ± {100 * estimate.half:.1f}"

@@ -37,7 +37,7 @@ BENCHMARKS = "benchmarks"
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """What a worker is given.
 
     Attributes:
@@ -45,7 +45,7 @@ class Task:
         benchmarks: What its model is held against.
         keep: Whether its model is kept.
         launch: What starts `basereward` for the training; empty to train here.
-        waits_for: Tasks with the same text read the same inputs through the same frozen weights: one of them
+        cache_key: Tasks with the same text read the same inputs through the same frozen weights: one of them
             computes what the others find. "" if there are none.
     """
 
@@ -53,11 +53,11 @@ class Task:
     benchmarks: tuple[Component, ...] = ()
     keep: Literal["model", "rewards"] = "model"
     launch: tuple[str, ...] = ()
-    waits_for: str = ""
+    cache_key: str = ""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What became of a task.
 
     Attributes:
@@ -87,23 +87,23 @@ def folder_of(benchmark: Component | None) -> str:
     return f"{BENCHMARKS}/{benchmark.name}-{digest[:8]}"
 
 
-def execute(task: Task) -> Outcome:
+def run_task(task: WorkerTask) -> TaskOutcome:
     """Do all that is left of a run; whatever goes wrong is told, and kept in `error.txt`."""
     directory = Path(task.config.output)
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
-        _execute(task, directory)
+        _run_task(task, directory)
     except TrainingStopped:
-        return Outcome(is_stopped=True)
+        return TaskOutcome(is_stopped=True)
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
         is_ours = isinstance(error, BaseRewardError)
-        return Outcome(str(error) if is_ours else f"{type(error).__name__}: {error}")
-    return Outcome()
+        return TaskOutcome(str(error) if is_ours else f"{type(error).__name__}: {error}")
+    return TaskOutcome()
 
 
-def _execute(task: Task, directory: Path) -> None:
+def _run_task(task: WorkerTask, directory: Path) -> None:
     began = time.monotonic()
     last = Path(stage_runs(task.config)[-1].output)
     if not (directory / DONE_FILE).is_file():
@@ -117,7 +117,7 @@ def _execute(task: Task, directory: Path) -> None:
     _clear(task, directory, last)
 
 
-def _train(task: Task) -> None:
+def _train(task: WorkerTask) -> None:
     if not task.launch:
         train(task.config, resume=True, progress=False, plots=False)
         return
@@ -127,7 +127,7 @@ def _train(task: Task) -> None:
     subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
 
 
-def _benchmark(task: Task, model_dir: Path, directory: Path) -> None:
+def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
     """Hold the model against the benchmarks, and leave its rewards."""
     config = task.config
     plugins = manager(config.plugins)
@@ -160,7 +160,7 @@ def is_frozen(config: RunConfig, parts: set[str]) -> bool:
     return config.train.lora is None and parts <= set(config.train.freeze)
 
 
-def _clear(task: Task, directory: Path, last: Path) -> None:
+def _clear(task: WorkerTask, directory: Path, last: Path) -> None:
     """Remove what only a run that goes on needs, and the model if it isn't kept."""
     names = [CHECKPOINT, LAST, *([MODEL, ADAPTER] if task.keep == "rewards" else [])]
     for place in {directory, last}:

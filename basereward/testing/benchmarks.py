@@ -1,4 +1,4 @@
-"""What a benchmark promises: its official metric follows from differences of rewards alone."""
+"""Checks of a benchmark: its official metric follows from differences of rewards alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest.mock import patch
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.media.image import Image
-from basereward.stats.measure import Score
+from basereward.stats.metric import Score
 from basereward.testing import datasets
 from basereward.testing.files import path_of
 from basereward.testing.subject import Subject, require
@@ -45,7 +45,7 @@ def opens_no_image(subject: Subject) -> None:
             benchmark = subject.build()
             benchmark.report(_perfect(_comparisons(benchmark)))
         except AssertionError as error:
-            require(False, f"{error}; a judge that needs none should not wait for them")
+            require(False, f"{error}; a baseline that needs none should not wait for them")
 
 
 def reports_scores(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what a layer computed is thrown away, and computed again in the backward pass."""
+"""Activation checkpointing: drop the activations of a layer, and recompute them in the backward pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(blocks: Iterable[nn.Module]) -> None:
-    """Have each block keep its inputs alone for the backward pass (arXiv 1604.06174).
+def checkpoint_activations(blocks: Iterable[nn.Module]) -> None:
+    """Have each block keep only its inputs for the backward pass (arXiv 1604.06174).
 
-    Gradients are the same bit for bit: random numbers, such as dropout's, are drawn again as they were. No
-    module is wrapped, so names stay, and the hooks of others, such as FSDP2's, stand around the whole.
+    Gradients are the same bit for bit: random numbers, such as dropout's, are drawn again. No module is
+    wrapped, so tensor names stay, and other hooks, such as FSDP2's, enclose the whole block.
 
     Args:
         blocks: Modules such as decoder layers, none within another.

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from basereward.training import optimizers
 from basereward.training.checkpoints import Checkpoint, CheckpointError
 
-MODEL, AVERAGE, OPTIMIZER = "model", "average", "optimizer"
+MODEL, EMA, OPTIMIZER = "model", "average", "optimizer"
+"""The groups of tensors, and the names of their files."""
 
 
 def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[str, Tensor]:
@@ -21,23 +22,24 @@ def trained_tensors(module: nn.Module, frozen: Collection[nn.Module]) -> dict[st
 
     Args:
         module: The whole model.
-        frozen: Modules that are not trained, whose buffers stay as they are too.
+        frozen: Modules that are not trained; neither are their buffers.
     """
-    still = {id(buffer) for part in frozen for buffer in part.buffers()}
+    frozen_buffers = {id(buffer) for part in frozen for buffer in part.buffers()}
     seen: set[int] = set()
-    found = {}
+    trained = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
-        changes = tensor.requires_grad if isinstance(tensor, nn.Parameter) else id(tensor) not in still
-        if changes and id(tensor) not in seen:
+        is_parameter = isinstance(tensor, nn.Parameter)
+        is_trained = tensor.requires_grad if is_parameter else id(tensor) not in frozen_buffers
+        if is_trained and id(tensor) not in seen:
             seen.add(id(tensor))
-            found[name] = tensor
-    return found
+            trained[name] = tensor
+    return trained
 
 
-def capture(
+def tensors_of(
     weights: Mapping[str, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
 ) -> dict[str, Mapping[str, Tensor]]:
-    """Return the tensors of a checkpoint by group: those of the model, and the optimizer's."""
+    """Return the tensors of a checkpoint by group: weights and optimizer state."""
     return {**weights, OPTIMIZER: optimizers.state_of(optimizer)}
 
 
@@ -45,27 +47,27 @@ def capture(
 def restore(
     checkpoint: Checkpoint, weights: Mapping[str, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Set weights and moments to those of a checkpoint.
+    """Load weights and optimizer state from a checkpoint.
 
     Raises:
-        CheckpointError: When the checkpoint is of a model with other tensors.
+        CheckpointError: When it is of a model with other tensors.
     """
     for group, tensors in weights.items():
         saved = checkpoint.tensors(group)
         for name in sorted({*saved.names, *tensors}):
             if name not in saved.names or name not in tensors or saved.shape(name) != tensors[name].shape:
-                place = checkpoint.directory / f"{group}.safetensors"
-                raise CheckpointError(f"{place} is of another model: it differs in the tensor {name}")
-            saved.fill(name, tensors[name])
+                path = checkpoint.directory / f"{group}.safetensors"
+                raise CheckpointError(f"{path} is of another model: it differs in the tensor {name}")
+            saved.copy_to(name, tensors[name])
     moments = checkpoint.tensors(OPTIMIZER)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     for name in moments.names:
         parameter = parameters[int(name.partition(".")[0])]
-        # What has a parameter's shape is divided among processes as the parameter is.
+        # A tensor of the parameter's shape is sharded as the parameter is.
         if moments.shape(name) == parameter.shape:
-            found[name] = torch.zeros_like(parameter)
-            moments.fill(name, found[name])
+            state[name] = torch.zeros_like(parameter)
+            moments.copy_to(name, state[name])
         else:
-            found[name] = moments.read(name)
-    optimizers.load_state(optimizer, found)
+            state[name] = moments.read(name)
+    optimizers.load_state(optimizer, state)

@@ -1,6 +1,7 @@
-"""Checkpoints: all that a training needs to go on as if it had never ended, put in place whole or not at all.
+"""Checkpoints: everything a training needs to continue exactly, written atomically.
 
-Safetensors and JSON only: reading a checkpoint runs nobody's code.
+Safetensors and JSON only: reading a checkpoint runs no code of its author. Unlike torch's distributed
+checkpoints, these hold digests and no pickle, and any number of ranks reads what any number has written.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch.distributed.tensor import DTensor
 
 from basereward.errors import BaseRewardError
 from basereward.storage.atomic import file_digest, fsync
-from basereward.training.distributed import Ranks
-from basereward.training.sharded_tensors import Rows, Stored, held, is_to_be_written
+from basereward.training.distributed import ProcessGroup
+from basereward.training.sharded_tensors import RowShard, ShardedReader, local_shard, writes_shard
 
 FORMAT = 2
 STATE_FILE = "state.json"
@@ -36,120 +37,123 @@ class CheckpointError(BaseRewardError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is whole.
+    """A checkpoint whose digests are right.
 
     Args:
-        directory: Where it is.
-        state: What JSON holds of it.
-        files: For each of its files the rows of tensors that lie in it in pieces.
+        directory: Its directory.
+        state: Its JSON state.
+        files: For each of its files the positions of the shards in it by tensor name.
     """
 
     directory: Path
     state: dict[str, Any]
-    files: dict[str, dict[str, Rows]]
+    files: dict[str, dict[str, RowShard]]
 
-    def tensors(self, group: str) -> Stored:
-        """Return one group of tensors, such as `model`."""
-        return Stored(
-            {self.directory / name: rows for name, rows in self.files.items() if _group_of(name) == group}
+    def tensors(self, group: str) -> ShardedReader:
+        """Return a reader of one group of tensors, such as `model`."""
+        return ShardedReader(
+            {
+                self.directory / name: positions
+                for name, positions in self.files.items()
+                if _group_of(name) == group
+            }
         )
 
 
 class Checkpoints:
     """The checkpoints of one run: a directory `step-N` each, of which the newest are kept.
 
-    An older one goes only after the newer one is on disk under its name, so that one is whole at any moment;
-    and where the newest is damaged later, the one before it is still there.
-    Of a model that is divided among processes each writes its rows, to a disk that all of them see; any
-    number of processes can read them.
+    An older one is removed only after the newer one is on disk under its name, so that one is whole at any
+    moment. Each rank writes its shards of a sharded model, to a disk that all ranks see; any number of ranks
+    can read them.
 
     Args:
-        directory: Where they are.
-        ranks: The processes that train together.
-        keep: How many are kept.
+        directory: The directory of the checkpoints.
+        group: The process group.
+        keep: How many checkpoints are kept.
     """
 
-    def __init__(self, directory: Path, ranks: Ranks | None = None, *, keep: int = 1) -> None:
+    def __init__(self, directory: Path, group: ProcessGroup | None = None, *, keep: int = 1) -> None:
         self.directory = directory
         self.keep = keep
-        self.ranks = ranks or Ranks()
+        self.group = group or ProcessGroup()
 
-    def place(self, step: int) -> Path:
-        """Return where the checkpoint of a step is."""
+    def path(self, step: int) -> Path:
+        """Return the directory of a step's checkpoint."""
         return self.directory / f"step-{step:08d}"
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint aside, put it on disk, give it its name, and remove the oldest.
+        """Write a checkpoint aside, sync it, rename it, and remove the oldest.
 
         Args:
-            step: Names it.
-            tensors: For each safetensors file its tensors.
-            state: What JSON can hold.
+            step: The step, which names it.
+            tensors: The tensors of each group.
+            state: JSON values.
 
         Raises:
             CheckpointError: When the disk refuses it; the previous one stays.
         """
-        place = self.place(step)
-        aside = self.directory / f"{UNFINISHED}{place.name}"
+        path = self.path(step)
+        aside = self.directory / f"{UNFINISHED}{path.name}"
         try:
-            self.ranks.first(lambda: _make_anew(aside))
-            written = self.ranks.each(lambda: _write_tensors(aside, tensors, self.ranks))
-            files = {name: entry for found in written for name, entry in found.items()}
-            self.ranks.first(lambda: self._put_in_place(aside, place, files, state))
+            self.group.on_main(lambda: _make_anew(aside))
+            written = self.group.on_all(lambda: _write_tensors(aside, tensors, self.group))
+            files = {name: entry for rank_files in written for name, entry in rank_files.items()}
+            self.group.on_main(lambda: self._put_in_place(aside, path, files, state))
         except (OSError, SafetensorError) as error:
-            kept = self._places()
-            if self.ranks.is_first:
+            remaining = self._paths()
+            if self.group.is_main:
                 shutil.rmtree(aside, ignore_errors=True)
-            previous = f"; {kept[-1]} stays the newest" if kept else ""
-            raise CheckpointError(f"{place}: can't be written: {error}{previous}") from error
+            previous = f"; {remaining[-1]} stays the newest" if remaining else ""
+            raise CheckpointError(f"{path}: can't be written: {error}{previous}") from error
 
     def _put_in_place(
-        self, aside: Path, place: Path, files: Mapping[str, Any], state: Mapping[str, Any]
+        self, aside: Path, path: Path, files: Mapping[str, Any], state: Mapping[str, Any]
     ) -> None:
         _write_state(aside, files, state)
-        if place.exists():  # a damaged one that was passed over on resume
-            shutil.rmtree(place)
-        aside.rename(place)
+        if path.exists():  # a damaged one that was skipped on resume
+            shutil.rmtree(path)
+        aside.rename(path)
         fsync(self.directory)
-        places = self._places()
-        number = places.index(place)
-        # Those with a later step were passed over on resume, and are of a course not taken.
-        for other in (*places[: max(number + 1 - self.keep, 0)], *places[number + 1 :]):
+        paths = self._paths()
+        number = paths.index(path)
+        # Checkpoints of later steps were skipped on resume; the run has taken another course since.
+        for other in (*paths[: max(number + 1 - self.keep, 0)], *paths[number + 1 :]):
             shutil.rmtree(other)
 
     def newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
-        """Find the newest checkpoint that is whole, and return it with the errors of newer, damaged ones.
+        """Return the newest checkpoint that is whole, and the errors of newer, damaged ones.
 
-        What a killed run left unfinished is removed, and what it was about to remove.
+        Unfinished checkpoints of a killed run are removed, and those it was about to remove.
 
         Raises:
             CheckpointError: Naming the damaged file, when there are checkpoints and none is whole.
         """
-        return self.ranks.first(self._newest)
+        return self.group.on_main(self._newest)
 
     def _newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
-        for left in self.directory.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(left)
+        for unfinished in self.directory.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(unfinished)
         errors: list[CheckpointError] = []
-        places = self._places()
-        while places:
+        paths = self._paths()
+        while paths:
             try:
-                found = _read(places.pop())
+                checkpoint = _read(paths.pop())
             except CheckpointError as error:
                 errors.append(error)
             else:
-                for older in places[: max(len(places) + 1 - self.keep, 0)]:
+                for older in paths[: max(len(paths) + 1 - self.keep, 0)]:
                     shutil.rmtree(older)
-                return found, errors
+                return checkpoint, errors
         if errors:
             raise errors[0]
         return None, []
 
-    def _places(self) -> list[Path]:
+    def _paths(self) -> list[Path]:
         if not self.directory.is_dir():
             return []
-        named = {path: NAME.fullmatch(path.name) for path in self.directory.iterdir()}
-        return sorted((path for path, match in named.items() if match), key=lambda path: int(path.name[5:]))
+        steps = {path: NAME.fullmatch(path.name) for path in self.directory.iterdir()}
+        return sorted((path for path, match in steps.items() if match), key=lambda path: int(path.name[5:]))
 
 
 def _group_of(file: str) -> str:
@@ -162,30 +166,30 @@ def _make_anew(directory: Path) -> None:
 
 
 def _write_tensors(
-    directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], ranks: Ranks
+    directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], group: ProcessGroup
 ) -> dict[str, dict[str, Any]]:
-    """Write what is for this process to write, and return each file's digest and pieces."""
-    found = {}
-    for group, named in tensors.items():
-        whole = {name: value for name, value in named.items() if not isinstance(value, DTensor)}
-        pieces = {
-            name: held(value)
-            for name, value in named.items()
-            if isinstance(value, DTensor) and is_to_be_written(value)
+    """Write this rank's tensors, and return each file's digest and the positions of its shards."""
+    written = {}
+    for name, named in tensors.items():
+        plain = {key: value for key, value in named.items() if not isinstance(value, DTensor)}
+        shards = {
+            key: local_shard(value)
+            for key, value in named.items()
+            if isinstance(value, DTensor) and writes_shard(value)
         }
-        files: list[tuple[str, dict[str, Tensor], dict[str, Rows]]] = []
-        if ranks.is_first:
-            files.append((group, whole, {}))
-        if pieces:
-            rows = {name: place for name, (_, place) in pieces.items() if place is not None}
-            local = {name: piece for name, (piece, _) in pieces.items()}
-            files.append((f"{group}-{ranks.rank:05d}", local, rows))
-        for stem, content, rows in files:
+        files: list[tuple[str, dict[str, Tensor], dict[str, RowShard]]] = []
+        if group.is_main:
+            files.append((name, plain, {}))
+        if shards:
+            positions = {key: position for key, (_, position) in shards.items() if position is not None}
+            local = {key: shard for key, (shard, _) in shards.items()}
+            files.append((f"{name}-{group.rank:05d}", local, positions))
+        for stem, content, positions in files:
             path = directory / f"{stem}.safetensors"
-            save_file({name: value.detach().contiguous() for name, value in content.items()}, path)
-            found[path.name] = {"sha256": file_digest(path), "rows": rows}
+            save_file({key: value.detach().contiguous() for key, value in content.items()}, path)
+            written[path.name] = {"sha256": file_digest(path), "rows": positions}
             fsync(path)
-    return found
+    return written
 
 
 def _write_state(directory: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -221,7 +225,7 @@ def _read(directory: Path) -> Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
     files = {
-        name: {tensor: Rows(*rows) for tensor, rows in entry["rows"].items()}
+        name: {tensor: RowShard(*position) for tensor, position in entry["rows"].items()}
         for name, entry in content["files"].items()
     }
     return Checkpoint(directory, content["state"], files)

@@ -1,4 +1,4 @@
-"""The rows a training learns from: held or read while it trains; curated, mixed and ordered."""
+"""The training data: curated, mixed and shuffled; in memory (map-style) or streamed (iterable-style)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 
 
-class Reader:
-    """Reads data sets: curates each row, and tells those that are of use from those that are not.
+class DataReader:
+    """Reads data sets, curates each row, and rejects rows that can't be used.
 
     Args:
         components: The data sets.
-        plugins: Where they are looked up.
+        plugins: Where data sets are looked up.
         split: `train` or `eval`, for the list of rejected rows.
-        rejected: Takes the rows that can't be used.
-        why_not: Returns why a comparison is of no use, or None.
-        progress: Wraps the reading of a data set to show how far it is.
-        curation: Steps that each row goes through first.
+        rejected: Lists the rejected rows.
+        rejection_reason: Returns why a comparison can't be used, or None.
+        progress: Wraps the reading of a data set to show its progress.
+        curation: Curation steps of each row.
     """
 
     def __init__(
@@ -43,41 +43,41 @@ class Reader:
         *,
         split: str,
         rejected: RejectedRows,
-        why_not: Callable[[Comparison], DataError | None],
+        rejection_reason: Callable[[Comparison], DataError | None],
         progress: Callable[[Dataset, str], Iterable[Comparison]],
         curation: Curation | None = None,
     ) -> None:
         self.split = split
         self.rejected = rejected
-        self.why_not = why_not
+        self.rejection_reason = rejection_reason
         self.progress = progress
         self.curation = curation or Curation(())
         self.datasets: list[Dataset] = [plugins.build("dataset", component) for component in components]
         for dataset in self.datasets:
             dataset.on_bad_row = "fail" if rejected.fail else "skip"
-        self.changes = any(hasattr(dataset, "set_epoch") for dataset in self.datasets)
+        self.changes_by_epoch = any(hasattr(dataset, "set_epoch") for dataset in self.datasets)
 
-    def turn_to(self, epoch: int) -> None:
-        """Turn to an epoch the data sets whose epochs differ."""
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the data sets whose rows differ by epoch."""
         for dataset in self.datasets:
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(epoch)
 
     def read(self) -> list[list[Comparison]]:
-        """Return the comparisons of each data set, and list the rows that can't be used.
+        """Return the comparisons of each data set, and list the rejected rows.
 
         Raises:
-            DataError: When not one of them can be used, or a row can't and that ends the training.
+            DataError: When no row can be used, or when one can't and `data.on_bad_row` is "fail".
         """
         self.curation.reset()
-        found: list[list[Comparison]] = []
-        first: DataError | None = None
+        comparisons: list[list[Comparison]] = []
+        first_error: DataError | None = None
         num_rejected = 0
         for dataset in self.datasets:
             usable: list[Comparison] = []
             errors: list[tuple[str, DataError]] = []
             for comparison in self.progress(dataset, self.split):
-                row = self.usable(comparison)
+                row = self.curated(comparison)
                 if not isinstance(row, DataError):
                     usable.append(row)
                     continue
@@ -86,19 +86,19 @@ class Reader:
                     break
             for id, error in (*(("", error) for error in dataset.rejected), *errors):
                 self.rejected.add(error, split=self.split, id=id)
-                first = first or error
+                first_error = first_error or error
                 num_rejected += 1
-            found.append(usable)
-        if not any(found):
-            raise nothing_usable(self.split, num_rejected, first)
-        return found
+            comparisons.append(usable)
+        if not any(comparisons):
+            raise no_usable_rows(self.split, num_rejected, first_error)
+        return comparisons
 
-    def usable(self, row: Comparison | DataError) -> Comparison | DataError:
-        """Return a row that was read as it is trained on, or the error that says why it is not."""
+    def curated(self, row: Comparison | DataError) -> Comparison | DataError:
+        """Return a row after curation, or the error that says why it is rejected."""
         if isinstance(row, DataError):
             return row
         result = self.curation(row)
-        error = result if isinstance(result, DataError) else self.why_not(result)
+        error = result if isinstance(result, DataError) else self.rejection_reason(result)
         return result if error is None else row.place.locate(error)
 
 
@@ -106,59 +106,70 @@ class TrainingRows(abc.ABC):
     """The rows of each epoch in their order, from any position on.
 
     Attributes:
-        epoch: The epoch that `turn_to` was called with last.
-        num_rows: How many rows it has.
-        digest: A SHA-256 that tells this data from other data.
+        epoch: The current epoch; -1 before the first `set_epoch`.
+        num_rows: The number of rows of the epoch.
+        digest: A SHA-256 of the data.
     """
 
     epoch: int
     num_rows: int
     digest: str
 
-    def __init__(self, reader: Reader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
+    def __init__(self, reader: DataReader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
         self.reader = reader
         self.data = data
         self.seed = seed
         self.shuffle = shuffle
+        self.epoch = -1
+        self._sizes: list[int] = []
+        self._quotas: list[int] = []
 
     @property
-    def changes(self) -> bool:
+    def changes_by_epoch(self) -> bool:
         """Whether epochs differ in more than their order."""
-        return self.reader.changes
+        return self.reader.changes_by_epoch
 
     @abc.abstractmethod
-    def turn_to(self, epoch: int) -> None:
-        """Turn to an epoch.
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch.
 
         Raises:
-            DataError: When it has no row of use, or a row can't be used and that ends the training.
+            DataError: When it has no usable row, or when a row can't be used and `data.on_bad_row` is "fail".
             ConfigError: When the mixture can't be made.
         """
 
     @abc.abstractmethod
     def rows(self, position: int) -> Iterator[Comparison | DataError]:
-        """Yield the epoch's rows from a position on; errors stand in the places of rows of no use."""
+        """Yield the epoch's rows from a position on; errors stand in the places of rejected rows."""
+
+    def _must_read(self, epoch: int) -> bool:
+        return self.epoch < 0 or (self.changes_by_epoch and epoch != self.epoch)
+
+    def _set_quotas(self, sizes: list[int], samples: Sequence[Sequence[Comparison]]) -> None:
+        """Set how many rows of each data set an epoch has, given each one's size and first rows."""
+        multimodal = [
+            _has_media(sample[:1]) if source.multimodal is None else source.multimodal
+            for source, sample in zip(self.data.train, samples, strict=True)
+        ]
+        self._sizes = sizes
+        self._quotas = quotas(sizes, multimodal, self.data.train, self.data.mixture)
 
 
-class RowsInMemory(TrainingRows):
-    """All comparisons in memory, in an order of their own in each epoch."""
+class MapRows(TrainingRows):
+    """All comparisons in memory, in a new order in each epoch."""
 
-    def __init__(self, reader: Reader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
+    def __init__(self, reader: DataReader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
         super().__init__(reader, data, seed=seed, shuffle=shuffle)
-        self.epoch = -1
         self.comparisons: list[Comparison] = []
         self.order: list[int] = []
-        self._sizes: list[int] = []
-        self._quotas: list[int] = []
 
-    def turn_to(self, epoch: int) -> None:
-        """Turn to an epoch; data sets without `set_epoch` are read once."""
-        if self.epoch < 0 or (self.changes and epoch != self.epoch):
-            self.reader.turn_to(epoch)
-            found = self.reader.read()
-            self._sizes = [len(comparisons) for comparisons in found]
-            self._quotas = _quotas(self.data, self._sizes, found)
-            self.comparisons = [comparison for comparisons in found for comparison in comparisons]
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch; data sets whose rows don't differ by epoch are read once."""
+        if self._must_read(epoch):
+            self.reader.set_epoch(epoch)
+            by_dataset = self.reader.read()
+            self._set_quotas([len(comparisons) for comparisons in by_dataset], by_dataset)
+            self.comparisons = [comparison for comparisons in by_dataset for comparison in comparisons]
             self.digest = digest_of(self.comparisons)
         self.epoch = epoch
         drawn, start = [], 0
@@ -168,17 +179,17 @@ class RowsInMemory(TrainingRows):
             start += size
         self.num_rows = len(drawn)
         order = order_of(epoch, len(drawn), seed=self.seed, shuffle=self.shuffle)
-        self.order = [drawn[place] for place in order]
+        self.order = [drawn[index] for index in order]
 
     def rows(self, position: int) -> Iterator[Comparison | DataError]:
         """Yield the epoch's comparisons from a position on."""
-        return (self.comparisons[number] for number in self.order[position:])
+        return (self.comparisons[index] for index in self.order[position:])
 
 
-class StreamedRows(TrainingRows):
-    """Comparisons that are read while they are trained on, shuffled within a window of fixed size."""
+class IterableRows(TrainingRows):
+    """Comparisons read during training, shuffled within a buffer of fixed size."""
 
-    def __init__(self, reader: Reader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
+    def __init__(self, reader: DataReader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
         super().__init__(reader, data, seed=seed, shuffle=shuffle)
         for number, step in enumerate(reader.curation.steps):
             if not step.is_rowwise:
@@ -186,28 +197,25 @@ class StreamedRows(TrainingRows):
                     f"data.curation.{number}: {step.name} remembers earlier rows, as streamed data can't; "
                     "write the curated data once with `basereward data curate`, and stream that"
                 )
-        self.epoch = -1
-        self._sizes: list[int] = []
-        self._quotas: list[int] = []
 
-    def turn_to(self, epoch: int) -> None:
-        """Turn to an epoch: rows are counted, and the beginning of each data set is read."""
-        if self.epoch < 0 or (self.changes and epoch != self.epoch):
-            self.reader.turn_to(epoch)
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch; rows are counted, and the first ones of each data set are read."""
+        if self._must_read(epoch):
+            self.reader.set_epoch(epoch)
             datasets = self.reader.datasets
-            self._sizes = [dataset.count() for dataset in datasets]
-            heads = [list(islice(_comparisons(dataset), HEAD)) for dataset in datasets]
-            self._quotas = _quotas(self.data, self._sizes, heads)
+            sizes = [dataset.count() for dataset in datasets]
+            samples = [list(islice(_comparisons(dataset), NUM_SAMPLED)) for dataset in datasets]
+            self._set_quotas(sizes, samples)
             self.num_rows = sum(self._quotas)
             if not self.num_rows:
-                raise nothing_usable("train", 0, None)
-            comparisons = [comparison for head in heads for comparison in head]
-            self.digest = digest_of(comparisons, *self._sizes, *map(_bytes_of, datasets))
+                raise no_usable_rows("train", 0, None)
+            comparisons = [comparison for sample in samples for comparison in sample]
+            self.digest = digest_of(comparisons, *sizes, *map(_file_sizes, datasets))
         self.epoch = epoch
 
     def rows(self, position: int) -> Iterator[Comparison | DataError]:
-        """Yield the epoch's rows from a position on; what comes before is read and passed over."""
-        read = streamed(
+        """Yield the epoch's rows from a position on; earlier ones are read and skipped."""
+        rows = streamed(
             [dataset.read for dataset in self.reader.datasets],
             self._sizes,
             self._quotas,
@@ -216,53 +224,45 @@ class StreamedRows(TrainingRows):
             seed=self.seed,
             window=self.data.mixture.shuffle_buffer if self.shuffle else 1,
         )
-        return map(self.reader.usable, read)
+        return map(self.reader.curated, rows)
 
 
-HEAD = 64
-"""Rows of each data set by which streamed data is told from other data."""
+NUM_SAMPLED = 64
+"""First rows of each streamed data set that the digest covers."""
 
 
 def digest_of(comparisons: Iterable[Comparison], *facts: object) -> str:
     """Return a SHA-256 of comparisons' texts, ranks, ratings and weights, and of other facts."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for comparison in comparisons:
         texts = [(message.role, message.text) for message in comparison.prompt]
         values = (texts, comparison.responses, comparison.ranks, comparison.ratings, comparison.weight)
-        found.update(repr(values).encode("utf-8", "surrogatepass"))
+        digest.update(repr(values).encode("utf-8", "surrogatepass"))
     for fact in facts:
-        found.update(repr(fact).encode())
-    return found.hexdigest()
+        digest.update(repr(fact).encode())
+    return digest.hexdigest()
 
 
 def _comparisons(dataset: Dataset) -> Iterator[Comparison]:
     return (row for row in dataset.read() if not isinstance(row, DataError))
 
 
-def _bytes_of(dataset: Any) -> list[int]:
+def _file_sizes(dataset: Any) -> list[int]:
     return [file.stat().st_size for file in getattr(dataset, "files", ())]
 
 
-def _quotas(data: DataConfig, sizes: Sequence[int], heads: Sequence[Sequence[Comparison]]) -> list[int]:
-    multimodal = [
-        _shows_images(head[:1]) if source.multimodal is None else source.multimodal
-        for source, head in zip(data.train, heads, strict=True)
-    ]
-    return quotas(sizes, multimodal, data.train, data.mixture)
-
-
-def _shows_images(comparisons: Iterable[Comparison]) -> bool:
+def _has_media(comparisons: Iterable[Comparison]) -> bool:
     return any(comparison.images or comparison.videos for comparison in comparisons)
 
 
-def nothing_usable(split: str, num_rejected: int, first: DataError | None) -> DataError:
-    """Return the error for data that is empty or all rejected."""
+def no_usable_rows(split: str, num_rejected: int, first: DataError | None) -> DataError:
+    """Return the error for a split that is empty or entirely rejected."""
     if first is None:
         return DataError(f"data.{split} has no rows")
     return DataError(f"data.{split} has no row that can be used; {num_rejected} rejected, the first: {first}")
 
 
-def why_useless(comparison: Comparison, loss: nn.Module) -> DataError | None:
+def untrainable_reason(comparison: Comparison, loss: nn.Module) -> DataError | None:
     """Return why a loss learns nothing from a comparison, or None where it does.
 
     Only comparisons without a better and a worse response are in doubt. The loss decides by its gradient: a
@@ -286,7 +286,7 @@ def why_useless(comparison: Comparison, loss: nn.Module) -> DataError | None:
 
 
 def order_of(epoch: int, num_rows: int, *, seed: int, shuffle: bool) -> list[int]:
-    """Return the order in which an epoch visits its rows: of seed and epoch alone."""
+    """Return the order in which an epoch visits its rows, a function of seed and epoch alone."""
     if not shuffle:
         return list(range(num_rows))
     mixed = hashlib.sha256(f"order of epoch {epoch} with seed {seed}".encode()).digest()

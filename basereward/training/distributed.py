@@ -1,6 +1,6 @@
-"""The processes of one training: who they are, and what they tell each other.
+"""The process group of a training: rank, world size, device and collectives.
 
-What is told goes over the CPU (gloo), so that nothing here waits for a device.
+Collectives run over gloo on the CPU, so that none of them waits for a device.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import torch.distributed as dist
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(hours=2)
-"""How long a process waits for the others: writing a large model to a slow disk takes that long at worst."""
+"""How long a rank waits for the others: at worst for a large model to be written to a slow disk."""
 
 
-class Ranks:
-    """The processes that train together, each of which has this object.
+class ProcessGroup:
+    """The processes that train together; each of them has an object of this class.
 
     Args:
-        rank: The number of this process.
-        size: How many there are.
-        device: Where this process computes.
+        rank: The rank of this process.
+        world_size: The number of processes.
+        device: The device of this process.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
+    def __init__(self, rank: int = 0, world_size: int = 1, device: torch.device | None = None) -> None:
         self.rank = rank
-        self.size = size
+        self.world_size = world_size
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @classmethod
-    def join(cls) -> Ranks:
-        """Meet the other processes, where `torchrun` has started some; else be the only one."""
-        size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-        if size == 1:
+    def init(cls) -> ProcessGroup:
+        """Initialize the process group of `torchrun`; without `torchrun`, one of a single process."""
+        world_size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+        if world_size == 1:
             return cls()
         device = torch.device("cpu")
         if torch.cuda.is_available():
@@ -45,73 +45,74 @@ class Ranks:
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
-        return cls(dist.get_rank(), size, device)
+        return cls(dist.get_rank(), world_size, device)
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process is the one that writes and shows what all have in common."""
+    def is_main(self) -> bool:
+        """Whether this is the main process, which writes the run's files and shows its progress."""
         return self.rank == 0
 
-    def gather(self, value: Value) -> list[Value]:
-        """Return what each process gave, in their order."""
-        if self.size == 1:
+    def all_gather_objects(self, value: Value) -> list[Value]:
+        """Return the value of each rank, in order of rank."""
+        if self.world_size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
-    def gather_numbers(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Return the whole numbers that each process gave, in their order; much faster than `gather`."""
-        if self.size == 1:
+    def all_gather_ints(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Return the integers of each rank, in order of rank; much faster than `all_gather_objects`."""
+        if self.world_size == 1:
             return [list(numbers)]
-        return self.gather_tensor(torch.tensor(numbers, dtype=torch.int64)).tolist()
+        return self.all_gather_tensor(torch.tensor(numbers, dtype=torch.int64)).tolist()
 
-    def gather_tensor(self, tensor: torch.Tensor) -> torch.Tensor:  # [n] -> [size, n]
-        """Return a tensor of each process, on the device that it is on."""
-        if self.size == 1:
+    def all_gather_tensor(self, tensor: torch.Tensor) -> torch.Tensor:  # [n] -> [world size, n]
+        """Return the tensor of each rank, on the tensor's device."""
+        if self.world_size == 1:
             return tensor[None]
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(found, tensor)
-        return torch.stack(found)
+        tensors = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        dist.all_gather(tensors, tensor)
+        return torch.stack(tensors)
 
-    def first(self, call: Callable[[], Value]) -> Value:
-        """Have the first process do something, and return in all what came of it.
+    def on_main(self, call: Callable[[], Value]) -> Value:
+        """Call a function on the main process, and return its result on all ranks.
 
         Raises:
-            Exception: In all processes, what it raised in the first.
+            Exception: On all ranks, the exception that the function raised.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return call()
-        found: list[Any] = [None, None]
-        if self.is_first:
+        outcome: list[Any] = [None, None]
+        if self.is_main:
             try:
-                found[0] = call()
+                outcome[0] = call()
             except Exception as error:
-                found[1] = error
-        dist.broadcast_object_list(found)
-        if found[1] is not None:
-            raise found[1]
-        return found[0]  # type: ignore[no-any-return]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        result, failure = outcome
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[no-any-return]
 
-    def each(self, call: Callable[[], Value]) -> list[Value]:
-        """Have each process do something, and return in all what came of it in each.
+    def on_all(self, call: Callable[[], Value]) -> list[Value]:
+        """Call a function on every rank, and return the results of all on each, in order of rank.
 
         Raises:
-            Exception: In all processes, what the first of those that failed raised.
+            Exception: On all ranks, the exception of the lowest rank that failed.
         """
-        value: Any = None
+        result: Any = None
         failure: Exception | None = None
         try:
-            value = call()
+            result = call()
         except Exception as error:
             failure = error
-        found = self.gather((value, failure))
-        for _, failed in found:
-            if failed is not None:
-                raise failed
-        return [value for value, _ in found]
+        outcomes = self.all_gather_objects((result, failure))
+        for _, other_failure in outcomes:
+            if other_failure is not None:
+                raise other_failure
+        return [result for result, _ in outcomes]
 
-    def leave(self) -> None:
-        """Part from the other processes, so that none waits for what another does after this."""
-        if self.size > 1 and dist.is_initialized():
+    def close(self) -> None:
+        """Destroy the process group, so that no rank waits for what another one does later."""
+        if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()

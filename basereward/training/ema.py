@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights, which is evaluated and saved in their place."""
+"""EMA: an exponential moving average of the trained weights, which is evaluated and saved in their place."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from basereward.training.sharded_tensors import held
+from basereward.training.sharded_tensors import local_shard
 
 
-class WeightAverage:
-    """The averages, fp32, on the weights' devices and divided among processes as they are.
+class EMA:
+    """Averages of the trained parameters: fp32, on the parameters' devices, sharded as they are.
 
     Args:
-        trained: Tensors by name; those that aren't parameters, such as running means, are left as they are.
-        decay: How much of itself an average keeps in a step; 0 for no averages, and nothing is done then.
+        trained: Tensors by name; buffers among them, such as running means, are not averaged.
+        decay: The weight of the average itself in a step; 0 switches averaging off.
     """
 
     def __init__(self, trained: Mapping[str, Tensor], decay: float) -> None:
@@ -33,22 +33,22 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Move the averages towards the weights.
 
-        They begin as the first weights, which would weigh on them for long; so a step keeps no more than
-        (1 + step) / (10 + step) of them.
+        They start as the initial weights, which would dominate them for long; so the decay is no larger than
+        (1 + step) / (10 + step).
 
         Args:
-            step: Optimizer steps that are done, 1 after the first.
+            step: The number of optimizer steps taken, 1 after the first.
         """
         if self._weights:
-            kept = min(self.decay, (1 + step) / (10 + step))
+            decay = min(self.decay, (1 + step) / (10 + step))
             averages, weights = self._local()
-            torch._foreach_lerp_(averages, weights, 1 - kept)
+            torch._foreach_lerp_(averages, weights, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the weights' places; after it the weights are what they were, bit for bit.
+        """Swap the averages into the model; afterwards the weights are restored bit for bit.
 
-        Within another such context it does nothing.
+        A nested context does nothing.
         """
         if self._is_applied:
             yield
@@ -63,13 +63,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        # One by one, so that there is never a third copy of more than one tensor.
+        # One tensor at a time, so that there is never a third copy of more than one.
         for average, weight in zip(*self._local(), strict=True):
-            kept = weight.clone()
+            saved = weight.clone()
             weight.copy_(average)
-            average.copy_(kept)
+            average.copy_(saved)
 
     def _local(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return averages and weights, of sharded ones what this process holds."""
-        averages = [held(average)[0] for average in self.tensors.values()]
-        return averages, [held(weight.detach())[0] for weight in self._weights.values()]
+        """Return averages and weights; of sharded ones this rank's shards."""
+        averages = [local_shard(average)[0] for average in self.tensors.values()]
+        return averages, [local_shard(weight.detach())[0] for weight in self._weights.values()]

@@ -1,4 +1,4 @@
-"""The logs of runs as series of numbers, whichever keys they have and however far they are."""
+"""The metric history of runs: their logs as series of numbers, of running trainings too."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from basereward.training.run_directory import LOG_FILE
 Axis = Literal["steps", "pairs", "seconds"]
 
 HELD_OUT = "held-out."
-"""What names of held-out metrics begin with."""
+"""The prefix of metrics of held-out data."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """What the log of a run says.
+class RunHistory:
+    """The log of a run.
 
     Args:
-        name: What the run is called beside others.
-        records: The log's records, in their order.
+        name: The run's name in plots.
+        records: The log's records, in order.
     """
 
     name: str
@@ -36,52 +36,52 @@ class Course:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of all numbers that there are, those of held-out data with `held-out.` before them."""
-        found: dict[str, None] = {}
+        """The names of all numbers in the log, those of held-out data with the prefix `held-out.`."""
+        names: dict[str, None] = {}
         for kind, prefix in (("step", ""), ("evaluation", HELD_OUT)):
             for record in self.of_kind(kind):
                 for name, value in record.items():
                     if name in ("kind", "step"):
                         continue
                     if isinstance(value, Mapping):
-                        found |= dict.fromkeys([prefix + name, *(f"{prefix}{name}.{key}" for key in value)])
+                        names |= dict.fromkeys([prefix + name, *(f"{prefix}{name}.{key}" for key in value)])
                     elif _is_number(value):
-                        found[prefix + name] = None
-        return list(found)
+                        names[prefix + name] = None
+        return list(names)
 
     def series(self, metric: str, axis: Axis = "steps") -> tuple[list[float], list[float]]:
-        """Return the places on an axis and the values of a metric; of one by parts, the largest of them.
+        """Return the positions on an axis and the values of a metric; of one by parts, the largest value.
 
         Records without it are left out.
         """
         kind, name = "step", metric
         if metric.startswith(HELD_OUT):
             kind, name = "evaluation", metric.removeprefix(HELD_OUT)
-        places, values = [], []
-        at = self._places(axis)
+        positions, values = [], []
+        position_of = self._positions(axis)
         for record in self.of_kind(kind):
             value = _value(record, name)
-            place = at.get(record["step"])
-            if value is not None and place is not None:
-                places.append(place)
+            position = position_of.get(record["step"])
+            if value is not None and position is not None:
+                positions.append(position)
                 values.append(value)
-        return places, values
+        return positions, values
 
-    def _places(self, axis: Axis) -> dict[int, float]:
-        """Return where each step lies; one without a record of its own lies where the one before it does."""
-        found: dict[int, float] = {}
-        place = 0.0
+    def _positions(self, axis: Axis) -> dict[int, float]:
+        """Return the position of each step; a step without a record has that of the step before it."""
+        positions: dict[int, float] = {}
+        position = 0.0
         for record in self.records:
             if "step" not in record:
                 continue
             if axis == "steps":
-                place = record["step"]
+                position = record["step"]
             elif record.get("kind") == "step" and axis == "pairs":
-                place += record.get("num_pairs") or 0
+                position += record.get("num_pairs") or 0
             elif record.get("kind") == "step":
-                place = record.get("seconds") or place
-            found[record["step"]] = place
-        return found
+                position = record.get("seconds") or position
+            positions[record["step"]] = position
+        return positions
 
 
 def _value(record: Mapping[str, Any], name: str) -> float | None:
@@ -100,30 +100,32 @@ def _is_number(value: object) -> bool:
 
 
 def smoothed(values: Sequence[float], smoothing: float) -> list[float]:
-    """Return a running mean in which each step keeps a share `smoothing` of the mean before it.
+    """Return the exponential moving average of values, corrected for its start at zero.
 
-    The first values count in full, so that the mean doesn't begin at zero.
+    Args:
+        values: The values.
+        smoothing: The weight of the average so far in each step.
     """
-    found: list[float] = []
+    averages: list[float] = []
     total = weight = 0.0
     for value in values:
         total = smoothing * total + (1 - smoothing) * value
         weight = smoothing * weight + 1 - smoothing
-        found.append(total / weight)
-    return found
+        averages.append(total / weight)
+    return averages
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a last line that is still being written is left out.
+    """Return the records of a log; an unfinished last line is left out.
 
     Raises:
-        ConfigError: When it can't be read, or another line is no record.
+        ConfigError: When it can't be read, or when a line is not a record.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}") from error
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)
@@ -131,15 +133,15 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             raise ConfigError(f"{path}:{number}: is no record of a training: {error}") from error
         if not isinstance(record, dict):
             raise ConfigError(f"{path}:{number}: is no record of a training")
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
-def read_courses(runs: Sequence[Path]) -> list[Course]:
-    """Read the logs of runs, and of a run with stages each stage's.
+def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
+    """Read the logs of runs; of a run with stages, the log of each stage.
 
     Args:
-        runs: Their directories, or the log files themselves.
+        runs: Run directories or log files.
 
     Raises:
         ConfigError: When one has no log.
@@ -155,29 +157,29 @@ def read_courses(runs: Sequence[Path]) -> list[Course]:
         else:
             what = f"holds no {LOG_FILE}" if run.is_dir() else "isn't there"
             raise ConfigError(f"{run} {what}; give the directory of a run, or its {LOG_FILE}")
-    return [Course(name, read_records(log)) for name, log in zip(_names(list(logs)), logs, strict=True)]
+    return [RunHistory(name, read_records(log)) for name, log in zip(_names(list(logs)), logs, strict=True)]
 
 
 def _names(logs: Sequence[Path]) -> list[str]:
-    """Return names as short as they can be while all differ."""
-    homes = [log.absolute().parent for log in logs]
-    for depth in range(1, 1 + max((len(home.parts) for home in homes), default=0)):
-        names = ["/".join(home.parts[-depth:]) for home in homes]
+    """Return the shortest names that differ: the last parts of the directories' paths."""
+    directories = [log.absolute().parent for log in logs]
+    for depth in range(1, 1 + max((len(path.parts) for path in directories), default=0)):
+        names = ["/".join(path.parts[-depth:]) for path in directories]
         if len(set(names)) == len(names):
             return names
     return [str(log) for log in logs]
 
 
-def check_metrics(courses: Sequence[Course], metrics: Sequence[str]) -> None:
-    """Refuse metrics that no run has.
+def check_metrics(histories: Sequence[RunHistory], metrics: Sequence[str]) -> None:
+    """Check that some run has each metric.
 
     Raises:
-        ConfigError: Naming those that there are.
+        ConfigError: Naming the metrics that the runs have.
     """
-    known = list(dict.fromkeys(name for course in courses for name in course.metrics))
+    names = list(dict.fromkeys(name for history in histories for name in history.metrics))
     for metric in metrics:
-        if metric not in known:
-            hint = did_you_mean(metric, known) or ";"
+        if metric not in names:
+            hint = did_you_mean(metric, names) or ";"
             raise ConfigError(
-                f"--metric {metric}: no run has it{hint} there are: {', '.join(known) or 'none'}"
+                f"--metric {metric}: no run has it{hint} there are: {', '.join(names) or 'none'}"
             )

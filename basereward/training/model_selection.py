@@ -1,4 +1,4 @@
-"""Which evaluation is the best so far, and when better ones are no longer waited for."""
+"""Model selection and early stopping: which validation is the best so far, and when training ends."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
 from basereward.evaluation import pair_metrics
 
-SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
-OF_REWARDS = ("reward_mean", "reward_std")
-"""Metrics of a held-out evaluation besides those of pairs."""
+LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+REWARD_METRICS = ("reward_mean", "reward_std")
+"""Metrics of a validation besides those of pairs."""
 
 
-class Best:
-    """Chooses the best evaluation.
+class ModelSelector:
+    """Chooses the best model by a metric of its validation.
 
     Args:
-        config: Says by which metric, and how long to wait for a better one.
+        config: `best_by`, the metric, and `patience`.
 
     Raises:
         ConfigError: When there is no such metric.
@@ -29,28 +29,28 @@ class Best:
     def __init__(self, config: TrainConfig) -> None:
         self.metric = config.best_by.removeprefix("-")
         self.patience = config.patience
-        self._is_smaller_better = config.best_by.startswith("-") or self.metric in SMALLER_IS_BETTER
+        self._is_lower_better = config.best_by.startswith("-") or self.metric in LOWER_IS_BETTER
         pair = Comparison("", ["better", "worse"], ranks=[0, 1])
-        known = (*pair_metrics([pair], [[1.0, 0.0]]), *OF_REWARDS)
-        if self.metric not in known:
-            hint = did_you_mean(self.metric, known) or ";"
+        metrics = (*pair_metrics([pair], [[1.0, 0.0]]), *REWARD_METRICS)
+        if self.metric not in metrics:
+            hint = did_you_mean(self.metric, metrics) or ";"
             raise ConfigError(
-                f"train.best_by: there is no metric {self.metric!r}{hint} metrics: {', '.join(known)}"
+                f"train.best_by: there is no metric {self.metric!r}{hint} metrics: {', '.join(metrics)}"
             )
 
     def is_better(self, metrics: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-        """Tell whether an evaluation beats the best so far; of equals the lower loss does, or the earlier."""
+        """Return whether a validation beats the best so far; a tie is broken by log loss, then by age."""
         if not best:
             return True
         new, old = metrics[self.metric], best[self.metric]
         if new == old:
             return bool(metrics["log_loss"] < best["log_loss"])
-        return bool(new < old if self._is_smaller_better else new > old)
+        return bool(new < old if self._is_lower_better else new > old)
 
-    def is_given_up(self, num_worse: int) -> bool:
-        """Tell whether training ends.
+    def stops_early(self, num_worse: int) -> bool:
+        """Return whether training ends early.
 
         Args:
-            num_worse: Evaluations since the best one.
+            num_worse: Validations since the best one.
         """
         return self.patience is not None and num_worse >= self.patience

@@ -1,9 +1,9 @@
-"""What learns: a model over processes, its optimizer, and the averages of its weights."""
+"""The model, its optimizer and its EMA, on this process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,141 +16,203 @@ from basereward.costs.accelerators import peak_flops
 from basereward.costs.flops import StepFlops
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.protocols import Paradigm
 from basereward.scoring.batching import Budget
 from basereward.scoring.reward_model import RewardModel
-from basereward.training import checkpoint_state, optimizers, parallelize, parameter_groups, precision
-from basereward.training.activation_checkpointing import recompute
+from basereward.training import checkpoint_state, optimizers, precision
+from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.checkpoints import Checkpoint
-from basereward.training.distributed import Ranks
-from basereward.training.ema import WeightAverage
+from basereward.training.distributed import ProcessGroup
+from basereward.training.ema import EMA
+from basereward.training.gradients import align_missing_gradients, average_and_clip
 from basereward.training.lora import Adapters
-from basereward.training.optimizer_step import Updater
+from basereward.training.parallelize import (
+    ParadigmModule,
+    full_parameters,
+    no_sync,
+    parallelize,
+    release_ddp,
+)
+from basereward.training.parameter_groups import trainable_parts
+from basereward.training.step_metrics import combined_sums, empty_sums
 
 
-class Learner:
+class TrainedModel:
     """A model in training.
 
     Args:
-        config: The run, its components' options filled in.
+        run: The resolved run.
         plugins: Where components are looked up.
-        ranks: The processes that train together.
+        group: The process group.
 
     Attributes:
-        passing: The paradigm as a module; scores too.
-        updater: Takes steps.
-        autocast: Returns the context in which the model runs.
-        budget: What fits one forward pass.
-        step_flops: Counts the operations of a step in this process; 0 where that isn't known.
-        peak_flops: Operations a second that the device has at most; None where that isn't known.
-        description: What is trained where, for people.
+        reward_model: The reward model.
+        module: Its paradigm as a module.
+        scorer: The reward model as it scores in training: forward passes go through `module`.
+        optimizer: The optimizer of the trained parameters.
+        ema: The averages of the trained parameters.
+        limits: What fits one micro-batch.
+        step_flops: Counts the operations of a step on this rank; 0 where that isn't known.
+        peak_flops: Peak operations per second of the device; None where that isn't known.
+        description: The trained parts, the device and the precision, for people.
     """
 
-    def __init__(self, config: RunConfig, plugins: PluginManager, ranks: Ranks) -> None:
-        settings = config.train
-        self.ranks = ranks
-        self.model = _starting_model(config, plugins)
-        is_sharded = settings.parallel == "fsdp" and ranks.size > 1
-        # What is to be divided goes to the device block by block: the whole may not fit.
-        paradigm: Any = self.model.paradigm if is_sharded else self.model.paradigm.to(ranks.device)
-        backbone: Any = self.model.backbone
-        bf16 = precision.computes_in_bf16(settings.precision, ranks.device, backbone.dim)
-        self.autocast = partial(precision.autocast, ranks.device, bf16)
-        self.adapters = Adapters(backbone, settings, str(config.init or self.model.record["base_model"]))
-        parameter_groups.trainable_parts(self.model.part_parameters(), settings)
-        self.cache: FeatureCache | None = None
-        if config.cache is not None:
-            if is_sharded:
-                raise ConfigError(
-                    "cache: what divided weights make of inputs isn't kept; leave out cache, or set "
-                    'train.parallel = "ddp"'
-                )
-            self.cache = FeatureCache(config.cache)
-            # Which parts are trained, and where they are, is settled now.
-            paradigm.attach_feature_cache(self.cache, str(torch.bfloat16) if bf16 else "weights")
-        if settings.activation_checkpointing:
-            recompute(backbone.blocks())
-        self.passing = parallelize.Pass(paradigm)
-        module = parallelize.over_ranks(self.passing, ranks, settings, bf16=bf16)
-        # Asked again, since sharding has put other tensors in their places.
-        parts = parameter_groups.trainable_parts(self.model.part_parameters(), settings)
-        parameters = [parameter for parameters in parts.values() for parameter in parameters]
-        self.optimizer = optimizers.build(parts, settings)
-        self.updater = Updater(
-            module,
-            parameters,
-            self.optimizer,
-            ranks,
-            clip_norm=settings.clip_norm,
-            autocast=self.autocast,
-        )
+    def __init__(self, run: RunConfig, plugins: PluginManager, group: ProcessGroup) -> None:
+        self.group, self.config = group, run.train
+        self.reward_model = _initial_model(run, plugins)
+        backbone = self.reward_model.backbone
+        self.bf16 = precision.computes_in_bf16(run.train.precision, group.device, backbone.dim)
+        # FSDP moves the model to the device block by block: the whole may not fit.
+        if not self._is_sharded:
+            self.paradigm.to(group.device)
+
+        # The order of these steps matters. Adapters decide what is frozen; caches and sharding depend on what
+        # is frozen; FSDP's hooks must enclose a block that recomputes its activations; and since sharding
+        # replaces the parameters, those to optimize are looked up afterwards.
+        base_model = str(run.init or self.reward_model.record["base_model"])
+        self.adapters = Adapters(backbone, run.train, base_model)
+        self._freeze()
+        self.cache = self._attach_cache(run.cache)
+        if run.train.activation_checkpointing:
+            checkpoint_activations(backbone.blocks())
+        self.module = ParadigmModule(self.paradigm)
+        self._wrapped = parallelize(self.module, group, run.train, bf16=self.bf16)
+        parts = self._freeze()
+
+        self._parameters = [parameter for parameters in parts.values() for parameter in parameters]
+        self.optimizer = optimizers.build(parts, run.train)
         self._frozen = [part for name, part in backbone.parts().items() if name not in parts]
-        self._trained = checkpoint_state.trained_tensors(paradigm, self._frozen)
-        self.average = WeightAverage(self._trained, settings.ema_decay)
-        self.budget = Budget.of(settings, pads=paradigm.pads)
-        self.step_flops = StepFlops(self.model)
-        self.peak_flops = peak_flops(ranks.device, bf16=bf16)
-        num_parameters = sum(parameter.numel() for parameter in parameters)
-        place = ranks.device.type
-        if ranks.size > 1:
-            place = f"{ranks.size} processes ({settings.parallel}) on {place}"
-        self.description = (
-            f"training {', '.join(parts)} ({num_parameters:,} parameters) on {place} in "
-            f"{'bf16' if bf16 else 'fp32'}"
-        )
+        self._trained = checkpoint_state.trained_tensors(self.paradigm, self._frozen)
+        self.ema = EMA(self._trained, run.train.ema_decay)
+        self.scorer = RewardModel(self.paradigm, self.reward_model.components, forward=self.module.score_of)
+        self.limits = Budget.of(run.train, pads=self.paradigm.pads)
+        self.step_flops = StepFlops(self.reward_model)
+        self.peak_flops = peak_flops(group.device, bf16=self.bf16)
+        self.description = self._describe(parts)
 
-    def release(self) -> None:
-        """Take no more steps, and let the other processes go."""
-        if self.cache is not None:
-            self.cache.flush()
-        parallelize.release(self.updater.module)
+    @property
+    def paradigm(self) -> Paradigm:
+        """The paradigm of the reward model."""
+        return self.reward_model.paradigm
 
-    def train_mode(self) -> None:
-        """Switch to training what is trained."""
-        self.passing.train()
-        for module in self._frozen:
-            module.eval()  # or its dropout would be on, and its running averages move
+    @property
+    def _is_sharded(self) -> bool:
+        return self.config.parallel == "fsdp" and self.group.world_size > 1
 
-    def add_up(
-        self, passes: Sequence[Sequence[Any]], num_passes: int, spare: Any
+    def _freeze(self) -> dict[str, list[torch.nn.Parameter]]:
+        """Freeze the parts in `train.freeze`, and return the trained parameters of the others."""
+        return trainable_parts(self.reward_model.part_parameters(), self.config)
+
+    def _attach_cache(self, directory: str | None) -> FeatureCache | None:
+        """Attach a cache of what the frozen weights compute."""
+        if directory is None:
+            return None
+        if self._is_sharded:
+            raise ConfigError(
+                "cache: does not work with train.parallel = 'fsdp', since the weights are sharded; leave out "
+                'cache, or set train.parallel = "ddp"'
+            )
+        cache = FeatureCache(directory)
+        self.paradigm.attach_feature_cache(cache, str(torch.bfloat16) if self.bf16 else "weights")
+        return cache
+
+    def _describe(self, parts: Mapping[str, Sequence[torch.nn.Parameter]]) -> str:
+        device = self.group.device.type
+        if self.group.world_size > 1:
+            device = f"{self.group.world_size} processes ({self.config.parallel}) on {device}"
+        num_parameters = sum(parameter.numel() for parameter in self._parameters)
+        dtype = "bf16" if self.bf16 else "fp32"
+        return f"training {', '.join(parts)} ({num_parameters:,} parameters) on {device} in {dtype}"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of forward passes."""
+        return precision.autocast(self.group.device, self.bf16)
+
+    def train(self) -> None:
+        """Switch the trained parts to training mode."""
+        self.module.train()
+        for part in self._frozen:
+            part.eval()  # or its dropout would be on, and its running averages move
+
+    def eval(self) -> None:
+        """Switch the model to evaluation mode."""
+        self.module.eval()
+
+    def accumulate_gradients(
+        self, micro_batches: Sequence[Sequence[Any]], num_micro_batches: int, dummy: Any
     ) -> tuple[list[list[float]], float]:
-        """Leave the gradients of a step in the parameters; see `Updater.add_up`."""
-        return self.updater.add_up(passes, num_passes, spare)
+        """Compute the gradient of a step's mean loss over all micro-batches and ranks, and clip it.
 
-    def apply(self, step: int) -> None:
-        """Change the weights, and their averages.
+        Each micro-batch adds the gradient of its summed loss; at the end the sum of the weights of all pairs
+        divides once. So the result is the mean over all pairs of the step, however they are split up.
+
+        Args:
+            micro_batches: The prepared comparisons of each micro-batch of this rank.
+            num_micro_batches: The largest number of micro-batches of any rank: all run as many.
+            dummy: A prepared comparison for micro-batches that contribute nothing.
+
+        Returns:
+            The metric sums of each rank, in the order of `sums_of`, and the gradient's norm before clipping.
+        """
+        sums = [empty_sums(self.group.device)]
+        for number in range(num_micro_batches):
+            is_last = number == num_micro_batches - 1
+            is_dummy = number >= len(micro_batches)
+            with nullcontext() if is_last else no_sync(self._wrapped):
+                with self.autocast():
+                    loss, loss_sums = self._wrapped([dummy] if is_dummy else micro_batches[number])
+                (loss * 0.0 if is_dummy else loss).backward()
+            if not is_dummy:
+                sums.append(loss_sums)
+        align_missing_gradients(self._parameters, self.optimizer)
+        rank_sums = self.group.all_gather_tensor(combined_sums(sums))  # [world size, 2 + S]
+        norm = average_and_clip(
+            self._parameters,
+            rank_sums[:, 1].sum(),
+            self.config.clip_norm,
+            world_size=self.group.world_size,
+        )
+        # The step's only wait for the device; before the optimizer step, which must not apply a NaN.
+        *flat, norm_value = torch.cat([rank_sums.flatten(), norm[None]]).tolist()
+        width = rank_sums.shape[1]
+        return [flat[start : start + width] for start in range(0, len(flat), width)], norm_value
+
+    def optimizer_step(self, step: int) -> None:
+        """Update the weights and their EMA.
 
         Args:
             step: The step's number, counted from 1.
         """
-        self.updater.apply()
-        self.average.update(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(step)
 
     def save_model(
         self, directory: Path, record: Mapping[str, Any], *, adapter_directory: Path | None = None
     ) -> None:
-        """Save the model as it is evaluated: with the averages, if there are some, and whole.
+        """Save the model as it is validated: with EMA weights if there are any, adapters merged, unsharded.
 
         Args:
-            directory: Where the model goes.
-            record: What is known of its training.
-            adapter_directory: Where its adapters go, if it has some and they are to be saved alone, too.
+            directory: The model directory.
+            record: Facts about the training.
+            adapter_directory: Where the adapters are saved too, if there are any; None for nowhere.
         """
 
         def save() -> None:
             with self.adapters.merged():
-                self.model.save(directory, **record)
+                self.reward_model.save(directory, **record)
             if adapter_directory is not None:
                 self.adapters.save(adapter_directory)
 
-        with self.average.applied(), parallelize.whole(self.passing, self.ranks):
-            self.ranks.first(save)
+        with self.ema.applied(), full_parameters(self.module, self.group):
+            self.group.on_main(save)
 
-    def capture(self) -> dict[str, Mapping[str, Tensor]]:
+    def state(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the tensors of a checkpoint by group."""
-        return checkpoint_state.capture(self._weights(), self.optimizer)
+        return checkpoint_state.tensors_of(self._weights(), self.optimizer)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint.
+        """Load the tensors of a checkpoint.
 
         Raises:
             CheckpointError: When it is of a model with other tensors.
@@ -158,17 +220,23 @@ class Learner:
         checkpoint_state.restore(checkpoint, self._weights(), self.optimizer)
 
     def _weights(self) -> dict[str, Mapping[str, Tensor]]:
-        averages = {checkpoint_state.AVERAGE: self.average.tensors} if self.average.tensors else {}
+        averages = {checkpoint_state.EMA: self.ema.tensors} if self.ema.tensors else {}
         return {checkpoint_state.MODEL: self._trained, **averages}
 
+    def close(self) -> None:
+        """Write the cache's pending entries, and release DDP's connections."""
+        if self.cache is not None:
+            self.cache.flush()
+        release_ddp(self._wrapped)
 
-def _starting_model(config: RunConfig, plugins: PluginManager) -> RewardModel:
+
+def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
     components = {
-        "backbone": config.backbone,
-        "head": config.head,
-        "loss": config.loss,
-        "paradigm": config.paradigm,
+        "backbone": run.backbone,
+        "head": run.head,
+        "loss": run.loss,
+        "paradigm": run.paradigm,
     }
-    if config.init is None:
+    if run.init is None:
         return RewardModel.build(**components, plugins=plugins)
-    return RewardModel.start(config.init, **components, plugins=plugins)
+    return RewardModel.start(run.init, **components, plugins=plugins)

@@ -1,4 +1,4 @@
-"""A model over processes: copies of it whose gradients are joined (DDP), or its parts (FSDP2, HSDP)."""
+"""Data parallel training: DDP (a replica on each rank), FSDP2 (shards) and HSDP (shards within groups)."""
 
 from __future__ import annotations
 
@@ -16,181 +16,165 @@ from torch.nn.parallel import DistributedDataParallel
 
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
-from basereward.losses import LossOutput
-from basereward.protocols import Paradigm
-from basereward.training.distributed import Ranks
-from basereward.training.step_metrics import row_of
+from basereward.training.distributed import ProcessGroup
+from basereward.training.step_metrics import sums_of
 
 
-class Pass(Paradigm, nn.Module):
-    """A paradigm as one module with one `forward`, which DDP and FSDP2 put their hooks around.
+class ParadigmModule(nn.Module):
+    """A paradigm as a module with a single `forward`, which DDP and FSDP2 attach their hooks to."""
 
-    It stands in for the paradigm where a `RewardModel` scores while it is trained.
-    """
-
-    def __init__(self, paradigm: Paradigm) -> None:
+    def __init__(self, paradigm: nn.Module) -> None:
         super().__init__()
         self.paradigm: Any = paradigm
-        self.reason_for_nan = paradigm.reason_for_nan
-        self._in_step_with: Ranks | None = None
+        self._joined: ProcessGroup | None = None
 
     def forward(self, batch: Sequence[Any], *, scores: bool = False) -> Any:
-        """Return the summed loss [] and the row of statistics [2 + S] of prepared comparisons, or rewards."""
+        """Return summed loss [] and metric sums [2 + S] of prepared comparisons, or their rewards [N]."""
         if scores:
             return self.paradigm.score_of(batch)
-        output = self.loss_of(batch)
-        return output.loss * output.weight, row_of(output)
-
-    def loss_of(self, batch: Sequence[Any]) -> LossOutput:
-        """Return the loss of prepared comparisons."""
-        output: LossOutput = self.paradigm.loss_of(batch)
-        return output
-
-    def prepare(self, comparison: Any) -> Any:
-        """Do what the CPU can do ahead."""
-        return self.paradigm.prepare(comparison)
+        output = self.paradigm.loss_of(batch)
+        return output.loss * output.weight, sums_of(output)
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Any]) -> Tensor:  # [N]
         """Return the rewards of prepared comparisons."""
-        if self._in_step_with is not None:
-            self._in_step_with.gather_numbers([1])
+        if self._joined is not None:
+            self._joined.all_gather_ints([1])
         rewards: Tensor = self(batch, scores=True)
         return rewards
 
     @contextmanager
-    def in_step(self, ranks: Ranks, spare: Any) -> Iterator[None]:
-        """Let each process call `score_of` as often as it needs to.
+    def join_uneven_inputs(self, group: ProcessGroup, dummy: Any) -> Iterator[None]:
+        """Let each rank call `score_of` as often as it needs to.
 
-        A pass through a sharded model is a thing that all processes do together, so those that are done go on
-        with a pass for nothing until all are.
+        FSDP forward passes are collective: a rank that has no inputs left runs dummy passes until every rank
+        is done.
 
         Args:
-            ranks: The processes.
-            spare: A prepared comparison to do it with.
+            group: The process group.
+            dummy: A prepared comparison for the dummy passes.
         """
         if not isinstance(self, FSDPModule):
             yield
             return
-        self._in_step_with = ranks
+        self._joined = group
         try:
             yield
         finally:
-            self._in_step_with = None
+            self._joined = None
         with torch.no_grad():
-            while any(busy for [busy] in ranks.gather_numbers([0])):
-                self([spare], scores=True)
+            while any(is_busy for [is_busy] in group.all_gather_ints([0])):
+                self([dummy], scores=True)
 
 
-def over_ranks(passing: Pass, ranks: Ranks, config: TrainConfig, *, bf16: bool) -> nn.Module:
-    """Return the module to call in training: the pass itself, or what stands for it among processes.
+def parallelize(module: ParadigmModule, group: ProcessGroup, config: TrainConfig, *, bf16: bool) -> nn.Module:
+    """Return the module to train: wrapped in DDP, sharded in place by FSDP2, or as it is on a single rank.
 
     Args:
-        passing: On its device, its frozen parameters frozen.
-        ranks: The processes.
-        config: Says how: `parallel`, `shard_ranks`.
-        bf16: Whether products are computed in bf16.
+        module: On its device, its frozen parameters frozen.
+        group: The process group.
+        config: `parallel` and `shard_ranks`.
+        bf16: Whether matrix products are computed in bf16.
 
     Raises:
-        ConfigError: When the processes can't be divided as asked.
+        ConfigError: When the number of ranks can't be divided by `shard_ranks`.
     """
-    if ranks.size == 1:
-        return passing
-    backbone = passing.paradigm.backbone
-    # A process whose comparisons have no image must still take part in what the others do with theirs.
-    backbone.always_runs_vision = True
+    if group.world_size == 1:
+        return module
+    # A rank whose comparisons have no image must still take part in the collectives of the vision tower.
+    module.paradigm.backbone.always_runs_vision = True
     if config.parallel == "fsdp":
-        shard(passing, ranks, shard_ranks=config.shard_ranks, bf16=bf16)
-        return passing
+        apply_fsdp(module, group, shard_ranks=config.shard_ranks, bf16=bf16)
+        return module
     with warnings.catch_warnings():
         # Newer releases of torch have another name for `broadcast_buffers`.
         warnings.simplefilter("ignore", FutureWarning)
         # Some parameters may go unused, such as the norm after a layer that isn't the last.
         return DistributedDataParallel(
-            passing, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
         )
 
 
-def shard(passing: Pass, ranks: Ranks, *, shard_ranks: int | None, bf16: bool) -> None:
-    """Divide the parameters among processes, block by block (FSDP2); with `shard_ranks` within groups (HSDP).
+def apply_fsdp(module: ParadigmModule, group: ProcessGroup, *, shard_ranks: int | None, bf16: bool) -> None:
+    """Shard the parameters block by block over all ranks (FSDP2), or within groups of `shard_ranks` (HSDP).
 
-    In bf16, blocks are gathered in bf16 and their gradients added up in fp32; what isn't in a block, heads
-    and embeddings, stays fp32.
+    In bf16, blocks are all-gathered in bf16 and their gradients reduced in fp32; parameters outside the
+    blocks, such as heads and embeddings, stay fp32.
 
     Raises:
-        ConfigError: When the number of processes is no multiple of `shard_ranks`, or weights are quantized.
+        ConfigError: When the world size is no multiple of `shard_ranks`, or when weights are quantized.
     """
-    if not all(parameter.is_floating_point() for parameter in passing.parameters()):
+    if not all(parameter.is_floating_point() for parameter in module.parameters()):
         raise ConfigError("train.parallel is 'fsdp', which can't divide quantized weights; use 'ddp'")
-    group = shard_ranks or ranks.size
-    if ranks.size % group:
-        allowed = ", ".join(str(number) for number in range(1, ranks.size + 1) if not ranks.size % number)
-        number = ranks.size
+    size, world_size = shard_ranks or group.world_size, group.world_size
+    if world_size % size:
+        allowed = ", ".join(str(number) for number in range(1, world_size + 1) if not world_size % number)
         raise ConfigError(
-            f"train.shard_ranks is {group}, which doesn't divide the {number} processes; allowed: {allowed}"
+            f"train.shard_ranks is {size}, which doesn't divide the {world_size} processes; "
+            f"allowed: {allowed}"
         )
-    shape, names = ((group,), ("shard",))
-    if group < ranks.size:
-        shape, names = ((ranks.size // group, group), ("replicate", "shard"))  # type: ignore[assignment]
-    mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=names)
+    shape: tuple[int, ...] = (size,)
+    names: tuple[str, ...] = ("shard",)
+    if size < world_size:
+        shape, names = (world_size // size, size), ("replicate", "shard")
+    mesh = init_device_mesh(group.device.type, shape, mesh_dim_names=names)
     # Autocast decides what is computed in bf16; casting the inputs too would cost positions their precision.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    backbone = passing.paradigm.backbone
-    # What runs in the threads that prepare can't be brought together there.
-    ahead = {parameter for module in backbone.ahead() for parameter in module.parameters()}
+    backbone = module.paradigm.backbone
+    # Modules that run in the prefetch threads stay whole: no collective can run there.
+    ignored = {parameter for part in backbone.ahead() for parameter in part.parameters()}
     for block in backbone.blocks():
         fully_shard(block, mesh=mesh, mp_policy=policy)
     rest = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    fully_shard(passing, mesh=mesh, mp_policy=rest, ignored_params=ahead)
+    fully_shard(module, mesh=mesh, mp_policy=rest, ignored_params=ignored)
 
 
-def without_joining(module: nn.Module) -> AbstractContextManager[object]:
-    """Return the context of passes after which more of the same step follow.
+def no_sync(module: nn.Module) -> AbstractContextManager[object]:
+    """Return the context of a micro-batch that is not the last of its step: DDP synchronizes gradients later.
 
-    DDP adds up over processes after the last one. FSDP2 does after each, or each process would have to hold a
-    gradient of the whole model.
+    FSDP2 reduces gradients after each micro-batch, or each rank would hold a gradient of the whole model.
     """
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
-def release(module: nn.Module) -> None:
-    """Make DDP let go of the processes, which must come before they part.
+def release_ddp(module: nn.Module) -> None:
+    """Make DDP drop its connections, which must happen before the process group is destroyed.
 
-    Else the last to hold the connections is DDP's reducer, which waits for their threads while it keeps them
-    from running Python, and sometimes for ever.
+    Otherwise DDP's reducer is the last to hold them; it waits for their threads while it keeps them from
+    running Python, and sometimes hangs.
     """
     if isinstance(module, DistributedDataParallel):
-        held: Any = module
-        held.reducer = held.logger = None
+        ddp: Any = module
+        ddp.reducer = ddp.logger = None
 
 
 @contextmanager
-def whole(module: nn.Module, ranks: Ranks) -> Iterator[None]:
-    """Put a sharded module's whole parameters in their places, in the first process, on the CPU.
+def full_parameters(module: nn.Module, group: ProcessGroup) -> Iterator[None]:
+    """Replace a sharded module's parameters by full ones, on the main process and on the CPU.
 
-    They are brought together one by one, so that no device has to hold them all.
+    They are gathered one by one, so that no device has to hold them all.
     """
-    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for part in sharded:
+    sharded_modules = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded_modules:
         part.reshard()
-    kept: list[tuple[nn.Module, str, nn.Parameter]] = []
-    found: dict[int, nn.Parameter] = {}
-    for owner in module.modules() if sharded else ():
+    sharded: list[tuple[nn.Module, str, nn.Parameter]] = []
+    full: dict[int, nn.Parameter] = {}
+    for owner in module.modules() if sharded_modules else ():
         for name, parameter in list(owner.named_parameters(recurse=False)):
             if not isinstance(parameter, DTensor):
                 continue
-            if id(parameter) not in found:
-                full = parameter.full_tensor().detach()
-                held = full.cpu() if ranks.is_first else full.new_empty(0)
-                found[id(parameter)] = nn.Parameter(held, requires_grad=parameter.requires_grad)
-            if ranks.is_first:
-                kept.append((owner, name, parameter))
-    for owner, name, parameter in kept:
-        setattr(owner, name, found[id(parameter)])
+            if id(parameter) not in full:
+                gathered = parameter.full_tensor().detach()
+                value = gathered.cpu() if group.is_main else gathered.new_empty(0)
+                full[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
+            if group.is_main:
+                sharded.append((owner, name, parameter))
+    for owner, name, parameter in sharded:
+        setattr(owner, name, full[id(parameter)])
     try:
         yield
     finally:
-        for owner, name, parameter in kept:
+        for owner, name, parameter in sharded:
             setattr(owner, name, parameter)

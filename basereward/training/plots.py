@@ -1,4 +1,4 @@
-"""The course of a training as an image, and those of several in one."""
+"""Plots of training curves: those of one run, and several runs compared."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from basereward.errors import ConfigError
-from basereward.training.log_history import HELD_OUT, Axis, Course, read_records, smoothed
+from basereward.training.log_history import HELD_OUT, Axis, RunHistory, read_records, smoothed
 from basereward.training.run_directory import LOG_FILE, PLOTS
 
-COURSE = "training.png"
+TRAINING_PLOT = "training.png"
 
 METRICS = ("loss", "accuracy", f"{HELD_OUT}accuracy", "lr", "pairs_per_second")
-"""What is drawn of several runs if nothing else is asked for."""
+"""The metrics that `basereward plot` draws by default."""
 
 TITLES = {
     "loss": "loss",
@@ -29,12 +29,12 @@ AXES = {"steps": "optimizer step", "pairs": "pairs", "seconds": "seconds"}
 COLUMNS = 2
 
 
-def draw_course(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) -> Path | None:
-    """Draw loss, accuracy and learning rates over the steps of `log.jsonl` into `plots/training.png`.
+def plot_run(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) -> Path | None:
+    """Plot loss, accuracy and learning rates by step, from `log.jsonl` to `plots/training.png`.
 
     Args:
         run_dir: The run directory.
-        warn: Takes the line that says that matplotlib is not installed; nothing is drawn then.
+        warn: Receives a line if matplotlib is not installed; nothing is drawn then.
     """
     try:
         from matplotlib.figure import Figure
@@ -70,32 +70,31 @@ def draw_course(run_dir: Path, *, warn: Callable[[str], None] = lambda text: Non
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
     figure.suptitle(run_dir.name)
-    path = run_dir / PLOTS / COURSE
+    path = run_dir / PLOTS / TRAINING_PLOT
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
 
 
 def _line(axes: Any, records: list[dict[str, Any]], name: str, label: str, **style: Any) -> None:
-    """Draw what is known of a value over the steps."""
-    known = [record for record in records if record.get(name) is not None]
-    if known:
-        steps = [record["step"] for record in known]
-        axes.plot(steps, [record[name] for record in known], label=label, **style)
+    """Draw a value by step, where there is one."""
+    present = [record for record in records if record.get(name) is not None]
+    if present:
+        steps = [record["step"] for record in present]
+        axes.plot(steps, [record[name] for record in present], label=label, **style)
 
 
-def draw_runs(
-    courses: Sequence[Course], output: Path, *, metrics: Sequence[str], axis: Axis, smoothing: float
+def plot_runs(
+    histories: Sequence[RunHistory], output: Path, *, metrics: Sequence[str], axis: Axis, smoothing: float
 ) -> None:
-    """Draw the same metrics of several runs into one image, a line to each run.
+    """Plot metrics of several runs in one image, with a line for each run.
 
     Args:
-        courses: The runs.
-        output: Where to; the ending decides on the format.
-        metrics: What to draw, a plot to each.
-        axis: What lies on the axis that the plots share.
-        smoothing: Share of the mean so far that each value leaves of it; the values themselves are drawn
-            faintly then.
+        histories: The runs.
+        output: The image file; its suffix decides on the format.
+        metrics: The metrics, each with axes of its own.
+        axis: The x axis that they share.
+        smoothing: Weight of the moving average; if not 0, the values themselves are drawn faintly.
 
     Raises:
         ConfigError: When matplotlib isn't installed, or knows no such format.
@@ -106,20 +105,20 @@ def draw_runs(
         raise ConfigError("matplotlib is not installed; pip install 'basereward[plot]' brings it") from error
     num_rows = -(-len(metrics) // COLUMNS)
     num_columns = min(COLUMNS, len(metrics))
-    # A line of names for each run, in as many columns as there are of plots.
-    height = 2.6 * num_rows + 0.25 * -(-len(courses) // num_columns) + 0.4
+    # A line of the legend for each run, in as many columns as there are columns of plots.
+    height = 2.6 * num_rows + 0.25 * -(-len(histories) // num_columns) + 0.4
     figure = Figure(figsize=(5.0 * num_columns, height), layout="constrained")
     plots = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True).flatten()
     for axes, metric in zip(plots, metrics, strict=False):
-        for number, course in enumerate(courses):
-            places, values = course.series(metric, axis)
+        for number, history in enumerate(histories):
+            positions, values = history.series(metric, axis)
             style: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1.4}
             if metric.startswith(HELD_OUT):
                 style |= {"marker": "o", "markersize": 3.5}
             elif smoothing and not metric.startswith("lr"):  # a schedule has no noise
-                axes.plot(places, values, color=style["color"], linewidth=0.8, alpha=0.25)
+                axes.plot(positions, values, color=style["color"], linewidth=0.8, alpha=0.25)
                 values = smoothed(values, smoothing)
-            axes.plot(places, values, label=course.name, **style)
+            axes.plot(positions, values, label=history.name, **style)
         axes.set_title(TITLES.get(metric, metric), fontsize="medium", loc="left")
         axes.grid(visible=True, alpha=0.3)
         if metric.startswith("lr"):

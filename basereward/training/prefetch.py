@@ -1,10 +1,10 @@
-"""Batches of one epoch: a row that can't be used leaves its batch smaller and moves no other."""
+"""Prefetching: threads prepare the next batch of an epoch while the model trains on the current one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,105 +16,127 @@ from basereward.scoring.ordered import estimated_size
 Row = Comparison | DataError
 
 
-class Rejected(NamedTuple):
-    """A row that can't be used: its place in the batch, its id as far as it has one, and the reason."""
+class RejectedRow(NamedTuple):
+    """A row that can't be used: its position in the step's batch, its id if it has one, and the error."""
 
-    place: int
+    position: int
     id: str
     error: DataError
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process has of one step's rows, ready for the model, and the errors of those that are not.
+    """This rank's share of the rows of one step, prepared for the model, and the errors of rejected rows.
 
     Args:
-        comparisons: Those that can be used.
-        prepared: The same, as the paradigm prepared them.
+        comparisons: Comparisons that can be used.
+        prepared: The same comparisons, as the paradigm prepared them.
         rejected: Rows that can't be used.
-        num_rows: Rows of the step in all processes: how far the batch leads on in its epoch.
-        is_last: Whether the epoch ends with it.
-        spare: A prepared comparison of the step, whosever it is; None where none can be used.
-        following: The next batch of the epoch, which a thread prepares.
+        num_rows: Rows of the step on all ranks; the position in the epoch advances by so many.
+        is_last: Whether this is the epoch's last batch.
+        dummy: A prepared comparison of the step, of any rank; None where no row of the step can be used.
     """
 
     comparisons: list[Comparison]
     prepared: list[Any]
-    rejected: list[Rejected]
+    rejected: list[RejectedRow]
     num_rows: int
     is_last: bool
-    spare: Any = None
-    following: Future[Batch] | None = None
-
-    def settle(self) -> None:
-        """Wait until the next batch is prepared, which may depend on the model being in training mode."""
-        if self.following is not None:
-            wait([self.following])
+    dummy: Any = None
 
 
-def batches(
-    rows: Iterator[Row],
-    num_rows: int,
-    batch_size: int,
-    prepare: Callable[[Comparison], Any],
-    *,
-    num_workers: int = 1,
-    rank: int = 0,
-    num_ranks: int = 1,
-) -> Generator[Batch]:
-    """Yield an epoch's batches in order; while one is trained on, threads prepare the next.
+class Prefetcher:
+    """The batches of an epoch, in order; threads prepare one batch ahead.
 
-    A row that can't be used leaves its batch smaller and moves no other row, so that every batch depends on
-    the order alone; and which rows a step is made of doesn't depend on how many processes share them.
+    Enter it, iterate over it once, and leave it, which waits for the threads. The rows of a step depend on
+    their order alone, neither on time nor on the number of ranks: a row that can't be used leaves its batch
+    smaller and moves no other row.
 
     Args:
-        rows: Comparisons, and errors in the places of those that can't be used.
-        num_rows: How many there are.
-        batch_size: Rows of a step, in all processes together; the last may have fewer.
-        prepare: What a thread does to each comparison of this process.
-        num_workers: Threads that prepare.
-        rank: The number of this process.
-        num_ranks: How many processes share each step's rows.
+        rows: Comparisons, and errors in the places of rows that can't be used.
+        num_rows: The number of rows.
+        batch_size: Rows of a step on all ranks together; the last batch may have fewer.
+        prepare: Called in a thread for each comparison of this rank.
+        num_workers: Threads that prepare comparisons.
+        rank: This process's rank.
+        world_size: Number of ranks that share each step's rows.
     """
 
-    def prepared(row: Row) -> Any:
+    def __init__(
+        self,
+        rows: Iterator[Row],
+        num_rows: int,
+        batch_size: int,
+        prepare: Callable[[Comparison], Any],
+        *,
+        num_workers: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._rows = rows
+        self._num_rows = num_rows
+        self._batch_size = batch_size
+        self._prepare = prepare
+        self._rank, self._world_size = rank, world_size
+        self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="basereward-prepare")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="basereward-batches")
+        self._next: Future[Batch] | None = None
+
+    def __enter__(self) -> Prefetcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown()
+        self._workers.shutdown()
+
+    def __iter__(self) -> Iterator[Batch]:
+        starts = iter(range(0, self._num_rows, self._batch_size))
+        self._prefetch(starts)
+        while self._next is not None:
+            batch = self._next.result()
+            self._prefetch(starts)
+            yield batch
+
+    def wait_for_prefetch(self) -> None:
+        """Wait until the next batch is prepared; to be called before the model leaves training mode.
+
+        What a paradigm or backbone prepares may depend on that mode.
+        """
+        if self._next is not None:
+            wait([self._next])
+
+    def _prefetch(self, starts: Iterator[int]) -> None:
+        start = next(starts, None)
+        self._next = None if start is None else self._executor.submit(self._make, start)
+
+    def _make(self, start: int) -> Batch:
+        rows = list(islice(self._rows, self._batch_size))
+        costs = [0.0 if isinstance(row, DataError) else estimated_size(row) for row in rows]
+        indices = shares(costs, self._world_size)[self._rank]
+        comparisons: list[Comparison] = []
+        prepared: list[Any] = []
+        rejected: list[RejectedRow] = []
+        results = self._workers.map(self._prepare_row, [rows[index] for index in indices])
+        for index, result in zip(indices, results, strict=True):
+            row = rows[index]
+            if isinstance(result, DataError):
+                rejected.append(RejectedRow(index, "" if isinstance(row, DataError) else row.id, result))
+            else:
+                assert isinstance(row, Comparison)
+                comparisons.append(row)
+                prepared.append(result)
+        # A rank without usable rows runs another rank's row as a dummy.
+        dummy = prepared[0] if prepared else None
+        if not prepared and self._world_size > 1:
+            results = map(self._prepare_row, rows)
+            dummy = next((result for result in results if not isinstance(result, DataError)), None)
+        is_last = start + self._batch_size >= self._num_rows
+        return Batch(comparisons, prepared, rejected, len(rows), is_last, dummy)
+
+    def _prepare_row(self, row: Row) -> Any:
         if isinstance(row, DataError):
             return row
         try:
-            return prepare(row)
+            return self._prepare(row)
         except DataError as error:
             return row.place.locate(error)
-
-    def make(num_done: int) -> Batch:
-        chosen = list(islice(rows, batch_size))
-        costs = [0.0 if isinstance(row, DataError) else estimated_size(row) for row in chosen]
-        own = shares(costs, num_ranks)[rank]
-        usable: list[Comparison] = []
-        ready: list[Any] = []
-        rejected: list[Rejected] = []
-        found = workers.map(prepared, [chosen[place] for place in own])
-        for place, result in zip(own, found, strict=True):
-            row = chosen[place]
-            if isinstance(result, DataError):
-                rejected.append(Rejected(place, "" if isinstance(row, DataError) else row.id, result))
-            else:
-                assert isinstance(row, Comparison)
-                usable.append(row)
-                ready.append(result)
-        is_last = num_done + batch_size >= num_rows
-        # Where others have work and this process has none, it goes through the motions with one of theirs.
-        others = () if num_ranks == 1 or ready else (prepared(row) for row in chosen)
-        spare = next((other for other in others if not isinstance(other, DataError)), None)
-        return Batch(usable, ready, rejected, len(chosen), is_last, ready[0] if ready else spare)
-
-    num_done = 0
-    with (
-        ThreadPoolExecutor(max_workers=num_workers, thread_name_prefix="basereward-prepare") as workers,
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-batches") as executor,
-    ):
-        upcoming = executor.submit(make, num_done) if num_rows else None
-        while upcoming is not None:
-            batch = upcoming.result()
-            num_done += batch_size
-            upcoming = None if batch.is_last else executor.submit(make, num_done)
-            yield replace(batch, following=upcoming)

@@ -10,13 +10,13 @@ from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.storage.atomic import write_text
-from basereward.training.nonfinite import ROWS_FILE
 from basereward.training.resolve import RESUMABLE_SETTINGS, resolve_run, settings_of
 
 RUN_FILE = "run.toml"
 LOG_FILE = "log.jsonl"
 REJECTED_FILE = "rejected.jsonl"
 CURATION_FILE = "curation.json"
+NONFINITE_FILE = "not-finite.jsonl"
 MODEL, LAST, CHECKPOINT = "model", "last", "checkpoint"
 ADAPTER = "adapter"
 BEST_REWARDS = "best-rewards.jsonl"
@@ -26,7 +26,7 @@ OWNED_FILES = (
     LOG_FILE,
     REJECTED_FILE,
     CURATION_FILE,
-    ROWS_FILE,
+    NONFINITE_FILE,
     ADAPTER,
     BEST_REWARDS,
     MODEL,

@@ -1,4 +1,4 @@
-"""Stopping a training from outside: the step is finished, a checkpoint is written, and nothing is lost."""
+"""Graceful shutdown: after SIGINT or SIGTERM the current step ends and a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TrainingStopped(BaseRewardError):
 
     Args:
         signal_number: The signal.
-        step: The last step that the checkpoint holds.
+        step: The last step that the checkpoint includes.
         run_dir: The run directory to resume.
     """
 
@@ -29,30 +29,30 @@ class TrainingStopped(BaseRewardError):
         )
 
 
-class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered; a second one has its usual effect."""
+class ShutdownSignal:
+    """Records SIGINT and SIGTERM while it is entered; a second signal has its usual effect."""
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self.number: int | None = None
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> ShutdownSignal:
         # Python lets only the main thread set handlers; a training in another thread is stopped by its owner.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._restore()
+        self._restore_handlers()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        self._restore()
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore_handlers()
 
-    def _restore(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

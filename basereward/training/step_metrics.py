@@ -1,4 +1,4 @@
-"""Sums that the metrics of a step or of many are made of, in one tensor and one transfer."""
+"""Metric sums of a step or of many: one tensor, and one transfer from the device."""
 
 from __future__ import annotations
 
@@ -12,53 +12,54 @@ from basereward.losses import STATISTICS, LossOutput
 EXTREMES = {STATISTICS.index("min"): min, STATISTICS.index("max"): max}
 
 
-def row_of(output: LossOutput) -> Tensor:  # [2 + S] fp64
-    """Return the sum of losses, the weight and the statistics of one forward pass, on its device."""
+def sums_of(output: LossOutput) -> Tensor:  # [2 + S] fp64
+    """Return the summed loss, the weight and the statistics of one forward pass, on its device."""
     weight = output.weight.detach().double()
     loss = output.loss.detach().double() * weight
     return torch.cat([torch.stack([loss, weight]), output.sums])
 
 
-def joined(rows: Sequence[Tensor]) -> Tensor:  # [2 + S] each, and together
-    """Return the row of several forward passes together, on their device."""
-    stacked = torch.stack(list(rows))
-    found = stacked.sum(0)
-    for place, join in EXTREMES.items():
-        found[2 + place] = (torch.amin if join is min else torch.amax)(stacked[:, 2 + place], 0)
-    return found
+def combined_sums(sums: Sequence[Tensor]) -> Tensor:  # [2 + S] each -> [2 + S]
+    """Return the sums of several forward passes together, on their device."""
+    stacked = torch.stack(list(sums))
+    combined = stacked.sum(0)
+    for index, extreme in EXTREMES.items():
+        reduce = torch.amin if extreme is min else torch.amax
+        combined[2 + index] = reduce(stacked[:, 2 + index], 0)
+    return combined
 
 
-def row_of_nothing(device: torch.device) -> Tensor:  # [2 + S] fp64
-    """Return the row of no forward pass at all."""
-    found = torch.zeros(2 + len(STATISTICS), dtype=torch.float64, device=device)
-    for place, join in EXTREMES.items():
-        found[2 + place] = float("inf") if join is min else float("-inf")
-    return found
+def empty_sums(device: torch.device) -> Tensor:  # [2 + S] fp64
+    """Return the sums of no forward pass."""
+    sums = torch.zeros(2 + len(STATISTICS), dtype=torch.float64, device=device)
+    for index, extreme in EXTREMES.items():
+        sums[2 + index] = float("inf") if extreme is min else float("-inf")
+    return sums
 
 
-class Window:
+class MetricSums:
     """The sums since the last record of the log.
 
     Args:
-        sums: Of a checkpoint; None at the start.
+        sums: The sums of a checkpoint; None at the start.
     """
 
     def __init__(self, sums: Sequence[float] | None = None) -> None:
         self.sums = list(sums) if sums else []
 
-    def add(self, row: Sequence[float]) -> None:
-        """Add one forward pass."""
+    def add(self, sums: Sequence[float]) -> None:
+        """Add the sums of a step, in the order of `sums_of`."""
         if not self.sums:
-            self.sums = list(row)
+            self.sums = list(sums)
             return
-        joins = {2 + place: join for place, join in EXTREMES.items()}
+        extremes = {2 + index: extreme for index, extreme in EXTREMES.items()}
         self.sums = [
-            joins[place](old, new) if place in joins else old + new
-            for place, (old, new) in enumerate(zip(self.sums, row, strict=True))
+            extremes[index](old, new) if index in extremes else old + new
+            for index, (old, new) in enumerate(zip(self.sums, sums, strict=True))
         ]
 
     def metrics(self) -> dict[str, float]:
-        """Return loss, accuracy, margin and mean rewards; what there was no pair for is NaN."""
+        """Return loss, accuracy, margin and mean rewards; means over no pair are NaN."""
         loss, weight, *rest = self.sums
         sums = dict(zip(STATISTICS, rest, strict=True))
         return {

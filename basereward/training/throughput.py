@@ -1,4 +1,4 @@
-"""How much work a training does, and how fast: pairs, tokens, and places that hold none."""
+"""Throughput of a training: pairs, tokens, padding and floating-point operations per second."""
 
 from __future__ import annotations
 
@@ -9,59 +9,61 @@ from basereward.scoring.batching import Budget, Size
 
 
 @dataclass
-class Work:
-    """What was computed since the last record of the log, in one process or in all.
+class Meter:
+    """The work since the last record of the log, of one rank or of all.
 
     Args:
-        num_pairs: Pairs, of all processes.
+        num_pairs: Pairs of all ranks.
         num_tokens: Tokens.
-        num_places: Places in rows, those that hold no token included.
-        num_patches: Patches of images.
+        num_padded_tokens: Tokens and padding.
+        num_patches: Image patches.
         flops: Floating-point operations, as far as they are known.
-        num_ranks: Processes that did it.
+        world_size: Ranks that did the work.
     """
 
     num_pairs: float = 0.0
     num_tokens: int = 0
-    num_places: int = 0
+    num_padded_tokens: int = 0
     num_patches: int = 0
     flops: float = 0.0
-    num_ranks: int = 1
+    world_size: int = 1
 
     @classmethod
-    def over(cls, parts: Sequence[Work]) -> Work:
-        """Return the work of all processes."""
+    def combined(cls, meters: Sequence[Meter]) -> Meter:
+        """Return the work of all ranks."""
         return cls(
-            parts[0].num_pairs,
-            sum(part.num_tokens for part in parts),
-            sum(part.num_places for part in parts),
-            sum(part.num_patches for part in parts),
-            sum(part.flops for part in parts),
-            len(parts),
+            meters[0].num_pairs,
+            sum(meter.num_tokens for meter in meters),
+            sum(meter.num_padded_tokens for meter in meters),
+            sum(meter.num_patches for meter in meters),
+            sum(meter.flops for meter in meters),
+            len(meters),
         )
 
     def add(
-        self, sizes: Sequence[Size], passes: Sequence[Sequence[int]], budget: Budget, flops: float
+        self, sizes: Sequence[Size], micro_batches: Sequence[Sequence[int]], budget: Budget, flops: float
     ) -> None:
-        """Add the forward passes of a step."""
+        """Add the micro-batches of a step."""
         self.num_tokens += sum(size.tokens for size in sizes)
-        self.num_places += sum(budget.places([sizes[number] for number in group]) for group in passes)
+        self.num_padded_tokens += sum(
+            budget.places([sizes[number] for number in numbers]) for numbers in micro_batches
+        )
         self.num_patches += sum(size.patches for size in sizes)
         self.flops += flops
 
     def rates(self, seconds: float, peak_flops: float | None) -> dict[str, float]:
-        """Return what a record of the log says of it; what isn't known is left out.
+        """Return the rates of a record of the log; unknown ones are left out.
 
         Args:
-            seconds: How long it took.
-            peak_flops: Operations a second that each process's device has at most; None where unknown.
+            seconds: The time that the work took.
+            peak_flops: Peak operations per second of each rank's device; None where unknown.
         """
-        found = {"pairs_per_second": self.num_pairs / seconds}
+        rates = {"pairs_per_second": self.num_pairs / seconds}
         if self.num_tokens:
-            found["tokens_per_second"] = self.num_tokens / seconds
-            found["fill"] = self.num_tokens / self.num_places
+            rates["tokens_per_second"] = self.num_tokens / seconds
+            rates["fill"] = self.num_tokens / self.num_padded_tokens
         if self.flops:
-            found["tflops_per_second"] = self.flops / seconds / 1e12
+            rates["tflops_per_second"] = self.flops / seconds / 1e12
             if peak_flops:
-                found["mfu"] = self.flops / seconds / (peak_flops * self.num_ranks)
-        return found
+                rates["mfu"] = self.flops / seconds / (peak_flops * self.world_size)
+        return rates

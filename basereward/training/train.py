@@ -8,7 +8,7 @@ from pathlib import Path
 from basereward.config.run import RunConfig, stage_runs
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
-from basereward.training.distributed import Ranks
+from basereward.training.distributed import ProcessGroup
 from basereward.training.progress import Display, one_bar_at_a_time
 from basereward.training.resolve import resolve_run
 from basereward.training.stage import TrainResult, train_stage
@@ -43,18 +43,18 @@ def train(
         ConfigError: When a setting is wrong, or the run directory is in use.
         DataError: When no row can be used, or when one can't and `data.on_bad_row` is "fail".
         CheckpointError: When a checkpoint is damaged, belongs to another training, or can't be written.
-        NotFinite: When the loss or its gradient is not finite.
+        NonFiniteError: When the loss or its gradient is not finite.
         TrainingStopped: When a signal ended the training.
     """
     plugins = plugins or manager(config.plugins)
-    ranks = Ranks.join()
-    display = Display(enabled=progress and ranks.is_first)
+    group = ProcessGroup.init()
+    display = Display(enabled=progress and group.is_main)
     try:
         runs = [resolve_run(run, plugins) for run in stage_runs(config)]
         first = 0
         if config.stages:
             whole = resolve_run(config, plugins)
-            first = ranks.first(
+            first = group.on_main(
                 lambda: _prepare_stages(whole, runs, plugins, resume=resume, overwrite=overwrite)
             )
         with one_bar_at_a_time():
@@ -67,12 +67,12 @@ def train(
                     resume=resume,
                     overwrite=overwrite,
                     display=display,
-                    ranks=ranks,
+                    group=group,
                     plots=plots,
                     is_last=number == len(runs) - 1,
                 )
     finally:
-        ranks.leave()
+        group.close()
     return result
 
 

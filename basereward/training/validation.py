@@ -1,4 +1,4 @@
-"""How good the model is on comparisons that it doesn't train on."""
+"""Validation: the metrics of the model on held-out comparisons."""
 
 from __future__ import annotations
 
@@ -14,48 +14,46 @@ from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
 from basereward.scoring.ordered import Rewards, score_in_order
-from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
-from basereward.training.data_loader import Reader, nothing_usable
-from basereward.training.distributed import Ranks
-from basereward.training.parallelize import Pass
+from basereward.training.data_loader import DataReader, no_usable_rows
+from basereward.training.model_state import TrainedModel
 from basereward.training.rejected_rows import RejectedRows
 
 
-class HeldOut:
-    """The held-out comparisons of a run.
+class Validator:
+    """The held-out comparisons of a run, and their latest rewards.
 
     Args:
-        reader: Of the data sets.
-        rejected: Takes the comparisons that can't be encoded.
-        batch_size: Comparisons a forward pass.
-        ranks: The processes, which share the comparisons.
+        reader: Reads the data sets.
+        rejected: Lists the comparisons that can't be encoded.
+        batch_size: Comparisons per forward pass.
 
     Attributes:
-        results: Of the latest evaluation: each comparison's rewards, or why it has none.
-        seconds: How long the latest evaluation took.
+        results: Each comparison's rewards in the latest validation, or the error that says why it has none.
+        seconds: The time that the latest validation took.
     """
 
-    def __init__(self, reader: Reader, rejected: RejectedRows, batch_size: int, ranks: Ranks) -> None:
-        reader.turn_to(0)
+    def __init__(self, reader: DataReader, rejected: RejectedRows, batch_size: int) -> None:
+        reader.set_epoch(0)
         self.comparisons = [comparison for comparisons in reader.read() for comparison in comparisons]
         self.rejected = rejected
         self.batch_size = batch_size
-        self.ranks = ranks
         self.results: list[Rewards | DataError] = []
         self.seconds = 0.0
-        self._spare: Any = None
+        self._dummy: Any = None
 
-    def evaluate(self, passing: Pass) -> dict[str, Any]:
-        """Return the metrics of pairs, and mean and deviation of the rewards.
+    def validate(self, model: TrainedModel) -> dict[str, Any]:
+        """Return the metrics of pairs, and mean and standard deviation of the rewards.
 
         Raises:
-            DataError: When not one comparison can be encoded.
+            DataError: When no comparison can be encoded.
         """
         began = time.monotonic()
-        self.results = self._scored(passing)
+        model.eval()
+        with model.ema.applied(), model.autocast():
+            self.results = self._score(model)
         self.seconds = time.monotonic() - began
-        used: list[Comparison] = []
+        scored: list[Comparison] = []
         rewards: list[list[float]] = []
         errors: list[DataError] = []
         for comparison, result in zip(self.comparisons, self.results, strict=True):
@@ -63,32 +61,30 @@ class HeldOut:
                 errors.append(result)
                 self.rejected.add(result, split="eval", id=comparison.id)
             else:
-                used.append(comparison)
+                scored.append(comparison)
                 rewards.append(result)
-        if not used:
-            raise nothing_usable("eval", len(errors), errors[0])
+        if not scored:
+            raise no_usable_rows("eval", len(errors), errors[0])
         flat = [reward for group in rewards for reward in group]
         mean = math.fsum(flat) / len(flat)
         deviation = math.sqrt(math.fsum((reward - mean) ** 2 for reward in flat) / len(flat))
-        return {**pair_metrics(used, rewards), "reward_mean": mean, "reward_std": deviation}
+        return {**pair_metrics(scored, rewards), "reward_mean": mean, "reward_std": deviation}
 
-    def _scored(self, passing: Pass) -> list[Rewards | DataError]:
-        """Return the results of all comparisons, each scored by one of the processes."""
-        if self.ranks.size > 1 and self._spare is None:
-            self._spare = _first_prepared(self.comparisons, passing)
-        own = self.comparisons[self.ranks.rank :: self.ranks.size]
-        model = RewardModel(passing, {})
-        with passing.in_step(self.ranks, self._spare):
-            scored = score_in_order(model, own, batch_size=self.batch_size)
-            found = [result for _, result in scored]
-        found_by = self.ranks.gather(found)
-        return [
-            found_by[number % self.ranks.size][number // self.ranks.size]
-            for number in range(len(self.comparisons))
-        ]
+    def _score(self, model: TrainedModel) -> list[Rewards | DataError]:
+        """Return the results of all comparisons, which the ranks share."""
+        rank, world_size = model.group.rank, model.group.world_size
+        if world_size > 1 and self._dummy is None:
+            self._dummy = _first_prepared(self.comparisons, model)
+        with model.module.join_uneven_inputs(model.group, self._dummy):
+            scored = score_in_order(
+                model.scorer, self.comparisons[rank::world_size], batch_size=self.batch_size
+            )
+            results = [result for _, result in scored]
+        by_rank = model.group.all_gather_objects(results)
+        return [by_rank[i % world_size][i // world_size] for i in range(len(self.comparisons))]
 
-    def remember(self, path: Path) -> None:
-        """Write the latest results, for `remembered`."""
+    def save_results(self, path: Path) -> None:
+        """Write the latest results, for `load_results`."""
         lines: list[dict[str, Any]] = [{"seconds": self.seconds}]
         for result in self.results:
             if isinstance(result, DataError):
@@ -97,21 +93,21 @@ class HeldOut:
                 lines.append({"rewards": result})
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
-    def remembered(self, path: Path) -> Evaluation:
-        """Return the evaluation of results that were written, without a model."""
+    def load_results(self, path: Path) -> Evaluation:
+        """Return the evaluation of saved results, without a model."""
         [first, *lines] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
         results: list[Rewards | DataError] = [
             line["rewards"] if "rewards" in line else DataError(**line["error"]) for line in lines
         ]
-        scorer = _Remembered(dict(zip(map(id, self.comparisons), results, strict=True)))
+        scorer = _SavedResults(dict(zip(map(id, self.comparisons), results, strict=True)))
         return replace(evaluate(scorer, self.comparisons), seconds=first["seconds"])
 
 
 ERROR_FIELDS = ("reason", "file", "line", "field")
 
 
-class _Remembered:
-    """Gives comparisons the rewards that they had."""
+class _SavedResults:
+    """A scorer that returns saved results."""
 
     def __init__(self, results: Mapping[int, Rewards | DataError]) -> None:
         self.results = results
@@ -122,17 +118,17 @@ class _Remembered:
         return ((comparison, self.results[id(comparison)]) for comparison in comparisons)
 
 
-def _first_prepared(comparisons: Iterable[Comparison], passing: Pass) -> Any:
+def _first_prepared(comparisons: Iterable[Comparison], model: TrainedModel) -> Any:
     for comparison in comparisons:
         try:
-            return passing.prepare(comparison)
+            return model.paradigm.prepare(comparison)
         except DataError:
             continue
     return None
 
 
-def why_not_judged(comparison: Comparison) -> DataError | None:
-    """Return why a comparison tells nothing about a model, or None where it does."""
+def unevaluable_reason(comparison: Comparison) -> DataError | None:
+    """Return why a model can't be judged by a comparison, or None where it can."""
     if comparison.ranks is None:
         return DataError("has no ranks or ratings to judge the model by", field="ranks")
     if len(comparison.responses) == 1:

@@ -15,7 +15,7 @@ from basereward import RewardModel
 from basereward.backbones.last_layer import can_skip_rows
 from basereward.config import Component
 from basereward.losses import LossOutput
-from basereward.training.activation_checkpointing import recompute
+from basereward.training.activation_checkpointing import checkpoint_activations
 
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
 
@@ -108,7 +108,7 @@ def test_a_head_that_does_not_say_what_it_reads_gets_every_token(tiny_models: di
 
 def test_activation_checkpointing_computes_the_same_rows(tiny_models: dict[str, Path], kind: str) -> None:
     pruned, whole = (build(tiny_models[kind], kind, prune=prune) for prune in (True, False))
-    recompute(pruned.backbone.blocks())
+    checkpoint_activations(pruned.backbone.blocks())
     assert_alike(pruned, whole, kind)
 
 

@@ -15,9 +15,10 @@ from torch import nn
 from basereward import ConfigError, RewardModel
 from basereward.backbones import quantization
 from basereward.config import Component, LoraConfig, TrainConfig
-from basereward.training import parallelize, parameter_groups
-from basereward.training.distributed import Ranks
+from basereward.training import parameter_groups
+from basereward.training.distributed import ProcessGroup
 from basereward.training.lora import Adapters
+from basereward.training.parallelize import ParadigmModule, apply_fsdp
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +105,9 @@ def test_quantized_weights_are_not_trained_themselves(wide: Path) -> None:
 
 
 def test_quantized_weights_are_not_divided_among_processes(wide: Path) -> None:
-    passing = parallelize.Pass(build(wide, quantize="4bit").paradigm)
+    module = ParadigmModule(build(wide, quantize="4bit").paradigm)
     with pytest.raises(ConfigError) as caught:
-        parallelize.shard(passing, Ranks(0, 2), shard_ranks=None, bf16=False)
+        apply_fsdp(module, ProcessGroup(0, 2), shard_ranks=None, bf16=False)
     assert str(caught.value) == ("train.parallel is 'fsdp', which can't divide quantized weights; use 'ddp'")
 
 

@@ -1,4 +1,4 @@
-"""`basereward evaluate` with a benchmark, with judges, and with two models against each other."""
+"""`basereward evaluate` with a benchmark, with baselines, and with two models against each other."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_table_json_markdown_and_page_have_the_same_numbers(
     # The longer response is right in four of the six questions, that is in 8 of 12 pairs.
     scores = whole["models"]["longest"]["scores"]
     assert (scores["Acc"]["value"], scores["Acc"]["num"]) == (pytest.approx(8 / 12), 12)
-    assert scores["Acc+"]["value"] == scores["Acc+"]["longest"] == pytest.approx(4 / 6)
+    assert scores["Acc+"]["value"] == scores["Acc+"]["longer_baseline"] == pytest.approx(4 / 6)
     assert whole["num_comparisons"] == 12
     assert whole["official_size"] == 170
     assert json.loads((output / "report.json").read_text()) == whole
@@ -150,7 +150,7 @@ def test_a_model_stands_beside_judges_and_unscored_comparisons_are_left_out_of_i
     assert [models[name]["num_unscored"] for name in ("longest", str(model_dir))] == [0, 2]
     assert [models[name]["scores"]["Acc"]["num"] for name in ("longest", str(model_dir))] == [12, 10]
     # The longer response's score is that of the same ten pairs.
-    assert models[str(model_dir)]["scores"]["Acc"]["longest"] == pytest.approx(6 / 10)
+    assert models[str(model_dir)]["scores"]["Acc"]["longer_baseline"] == pytest.approx(6 / 10)
     assert f"{model_dir}: 2 of 12 comparisons could not be scored" in shown(
         capsys, "longest", model_dir, *BENCHMARK, data
     )
@@ -216,7 +216,7 @@ def test_judges_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a model directory or a judge (longest, shortest, random), or --compare A B"),
+        ([], "give a model directory or a baseline (longest, shortest, random), or --compare A B"),
         (["longest", "random"], "2 models go with --benchmark NAME; without one, give one model"),
         (["longest", "longest", *BENCHMARK, "x"], "a model is named twice; once is enough"),
         (["longest", "--benchmark", "x"], "--benchmark x needs --data PATH, where it lies"),

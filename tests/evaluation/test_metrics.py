@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from basereward import Comparison, DataError
 from basereward.evaluation import pair_metrics
-from basereward.evaluation.metrics import Metrics, metrics_of
+from basereward.evaluation.metrics import PairMetrics, metrics_of
 from basereward.evaluation.scored_pairs import PairCollector
 
 
-def metrics(*scored: tuple[Comparison, list[float]], gaps: tuple[float, ...] = (0.5, 1.5, 3.0)) -> Metrics:
+def metrics(
+    *scored: tuple[Comparison, list[float]], gaps: tuple[float, ...] = (0.5, 1.5, 3.0)
+) -> PairMetrics:
     collector = PairCollector()
     for comparison, rewards in scored:
         collector.add(comparison, rewards)
@@ -97,10 +99,10 @@ def test_the_longer_response_is_a_baseline() -> None:
     texts = [("aaaa", "b"), ("a", "bbbb"), ("aa", "bb")]
     scored = [(Comparison("p", pair, ranks=[0, 1]), [1.0, 0.0]) for pair in texts]
     found = metrics(*scored)
-    assert found.longer.value == pytest.approx((1 + 0 + 0.5) / 3)
-    assert found.longer_right is not None
-    assert found.longer_wrong is not None
-    assert (found.longer_right.num_pairs, found.longer_wrong.num_pairs) == (1, 1)
+    assert found.longer_baseline.value == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found.where_longer is not None
+    assert found.where_shorter is not None
+    assert (found.where_longer.num_pairs, found.where_shorter.num_pairs) == (1, 1)
 
 
 @pytest.mark.parametrize(("sign", "correlation"), [(1, 1.0), (-1, -1.0), (0, None)])
@@ -167,7 +169,7 @@ def test_the_metrics_are_those_of_a_plain_computation(rows: list[list[tuple[int,
             pair_metrics(comparisons, rewards)
         return
 
-    def credit(difference: float) -> float:
+    def unit_scores(difference: float) -> float:
         return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
 
     count = len(pairs)
@@ -175,7 +177,7 @@ def test_the_metrics_are_those_of_a_plain_computation(rows: list[list[tuple[int,
     found = pair_metrics(comparisons, rewards)
     assert found["num_pairs"] == count
     assert found["num_comparisons"] == len(rows)
-    assert found["accuracy"] == pytest.approx(sum(map(credit, margins)) / count)
+    assert found["accuracy"] == pytest.approx(sum(map(unit_scores, margins)) / count)
     assert found["low"] <= found["accuracy"] <= found["high"]
     assert found["top1"] == pytest.approx(sum(tops) / len(tops))
     assert found["margin"] == pytest.approx(sum(margins) / count)
@@ -183,14 +185,16 @@ def test_the_metrics_are_those_of_a_plain_computation(rows: list[list[tuple[int,
         sum(math.log1p(math.exp(-margin)) for margin in margins) / count
     )
     assert found["brier"] == pytest.approx(sum((1 - sigmoid(margin)) ** 2 for margin in margins) / count)
-    assert found["longer_baseline"] == pytest.approx(sum(credit(longer) for _, _, longer in pairs) / count)
+    assert found["longer_baseline"] == pytest.approx(
+        sum(unit_scores(longer) for _, _, longer in pairs) / count
+    )
     assert found["auc"] == pytest.approx(
-        sum(credit(chosen - rejected) for chosen, _, _ in pairs for _, rejected, _ in pairs) / count**2
+        sum(unit_scores(chosen - rejected) for chosen, _, _ in pairs for _, rejected, _ in pairs) / count**2
     )
     bins: dict[int, list[tuple[float, float]]] = {}
     for margin in margins:
         sure = sigmoid(abs(margin))
-        bins.setdefault(min(int((sure - 0.5) * 20), 9), []).append((sure, credit(margin)))
+        bins.setdefault(min(int((sure - 0.5) * 20), 9), []).append((sure, unit_scores(margin)))
     ece = sum(abs(sum(sure - right for sure, right in entries)) for entries in bins.values()) / count
     assert found["ece"] == pytest.approx(ece, abs=1e-9)
 

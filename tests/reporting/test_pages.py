@@ -20,10 +20,10 @@ from basereward.data.report import save_report as save_dataset_report
 from basereward.data.statistics import Statistics
 from basereward.evaluation import evaluate, save_report
 from basereward.evaluation.benchmarks.comparisons import Comparisons
-from basereward.evaluation.benchmarks.published import Published
+from basereward.evaluation.benchmarks.published import PublishedScores
 from basereward.evaluation.benchmarks.report import save_run
 from basereward.evaluation.benchmarks.run import run_benchmark
-from basereward.stats.measure import share
+from basereward.stats.metric import unit_mean
 from basereward.study.report import write_report
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.spec import Study
@@ -93,7 +93,7 @@ def benchmark(comparisons: list[Comparison], directory: Path) -> tuple[Path, set
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     models = {hostile("model"): WrittenDown()}
     run = run_benchmark(Comparisons(path), models, name="comparisons", data=hostile("data"))
-    published = Published("P", "s", {"pair accuracy": 50.0}, note=hostile("note"))
+    published = PublishedScores("P", "s", {"pair accuracy": 50.0}, note=hostile("note"))
     save_run(replace(run, title=hostile("title"), published=[published]), directory)
     return directory / "report.html", {"category", "model", "data", "title", "note"}
 
@@ -118,12 +118,12 @@ def study(comparisons: list[Comparison], directory: Path) -> tuple[Path, set[str
         notes=(hostile("note"),),
     )
     columns = Columns()
-    value = columns.add("held-out pairs", label, 0, share(np.ones(2), np.arange(2), np.zeros(2)))
+    value = columns.add("held-out pairs", label, 0, unit_mean(np.ones(2), np.arange(2), np.zeros(2)))
     runs = [
         RunResult(label, {"axis": label}, 0, {"held-out pairs": value}, {}),
         RunResult(label, {"axis": label}, 1, {}, {}, hostile("error")),
     ]
-    write_report(grid, Results(runs, columns.units, columns.credit, {}), directory)
+    write_report(grid, Results(runs, columns.units, columns.unit_scores, {}), directory)
     return directory / "report.html", {"title", "model", "note", "error"}
 
 

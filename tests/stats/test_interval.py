@@ -22,8 +22,8 @@ def test_wilson_of_eight_in_ten() -> None:
 
 
 def test_one_pair_a_comparison_is_plain_wilson() -> None:
-    credit = np.array([1.0] * 8 + [0.0] * 2)
-    found = interval_of(credit, np.arange(10))
+    unit_scores = np.array([1.0] * 8 + [0.0] * 2)
+    found = interval_of(unit_scores, np.arange(10))
     # deff = 10/9 * (8 * 0.2^2 + 2 * 0.8^2) / 100 / (0.16 / 10) = 10/9: of K - 1 instead of K only.
     assert found.num_effective == pytest.approx(9)
     assert (found.low, found.high) == wilson(0.8, found.num_effective)
@@ -47,12 +47,12 @@ def test_the_design_effect_of_two_comparisons_by_hand() -> None:
     assert found.num_effective == pytest.approx(2.25)
 
 
-@pytest.mark.parametrize("credit", [0.0, 1.0])
-def test_where_all_agree_the_pairs_of_a_comparison_are_taken_for_copies(credit: float) -> None:
+@pytest.mark.parametrize("unit_scores", [0.0, 1.0])
+def test_where_all_agree_the_pairs_of_a_comparison_are_taken_for_copies(unit_scores: float) -> None:
     # Nothing varies, so nothing tells how alike they are: 6^2 / (2^2 + 4^2) = 1.8.
-    found = interval_of(np.full(6, credit), np.array([0, 0, 1, 1, 1, 1]))
+    found = interval_of(np.full(6, unit_scores), np.array([0, 0, 1, 1, 1, 1]))
     assert found.num_effective == pytest.approx(1.8)
-    assert found.low <= credit <= found.high
+    assert found.low <= unit_scores <= found.high
 
 
 def test_a_single_comparison_is_one_observation() -> None:
@@ -68,12 +68,12 @@ def test_no_pair_has_no_interval() -> None:
 def test_the_share_lies_in_its_interval_and_more_is_never_claimed_than_there_is(
     pairs: list[tuple[float, int]],
 ) -> None:
-    credit, group = (np.array(column) for column in zip(*pairs, strict=True))
-    found = interval_of(credit, group)
+    unit_scores, group = (np.array(column) for column in zip(*pairs, strict=True))
+    found = interval_of(unit_scores, group)
     assert 0 <= found.low <= found.value <= found.high <= 1
     assert 0 < found.num_effective <= found.num_pairs + 1e-9
     order = np.random.default_rng(0).permutation(len(pairs))
-    again = interval_of(credit[order], group[order] * 7)
+    again = interval_of(unit_scores[order], group[order] * 7)
     assert (again.low, again.high) == pytest.approx((found.low, found.high))
 
 
@@ -85,8 +85,8 @@ def test_nineteen_of_twenty_intervals_hold_the_truth_where_pairs_share_compariso
     for _ in range(num_runs):
         # Each comparison has an ease of its own that its pairs share: intraclass correlation 1 / (4 + 1 + 1).
         ease = chance.beta(truth * 5, (1 - truth) * 5, num_groups)
-        credit = (chance.random((num_groups, size)) < ease[:, None]).astype(np.float64).ravel()
-        found = interval_of(credit, np.repeat(np.arange(num_groups), size))
+        unit_scores = (chance.random((num_groups, size)) < ease[:, None]).astype(np.float64).ravel()
+        found = interval_of(unit_scores, np.repeat(np.arange(num_groups), size))
         held += found.low <= truth <= found.high
         low, high = wilson(found.value, found.num_pairs)
         held_plainly += low <= truth <= high

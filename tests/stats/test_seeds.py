@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from basereward.stats.measure import average, share
+from basereward.stats.metric import average, unit_mean
 from basereward.stats.seeds import Estimate, Units, difference, holm, t_quantile, t_tail
 
 
 def units_of(groups: list[int]) -> Units:
     """Return units of a plain mean, in groups."""
-    return Units.of(share(np.zeros(len(groups)), np.array(groups), np.zeros(len(groups))))
+    return Units.of(unit_mean(np.zeros(len(groups)), np.array(groups), np.zeros(len(groups))))
 
 
 def test_an_interval_over_seeds_is_students() -> None:
@@ -67,8 +67,8 @@ def test_with_one_seed_a_difference_counts_chance_in_groups_alone() -> None:
 
 
 def test_equal_cells_do_not_differ() -> None:
-    credit = np.array([[1.0, 0, 1], [1, 1, 0]])
-    found = difference(units_of([0, 1, 2]), credit, credit)
+    unit_scores = np.array([[1.0, 0, 1], [1, 1, 0]])
+    found = difference(units_of([0, 1, 2]), unit_scores, unit_scores)
     assert (found.value, found.low, found.high, found.p, found.is_significant) == (0, 0, 0, 1, False)
 
 
@@ -80,15 +80,15 @@ def test_holm_corrects_step_by_step() -> None:
 
 
 def test_a_mean_of_means_has_the_measures_value_and_parts() -> None:
-    first = share(np.array([1.0, 0, 0, 0]), np.arange(4), np.zeros(4))
-    second = share(np.array([1.0, 1]), np.arange(2), np.zeros(2))
+    first = unit_mean(np.array([1.0, 0, 0, 0]), np.arange(4), np.zeros(4))
+    second = unit_mean(np.array([1.0, 1]), np.arange(2), np.zeros(2))
     whole = average([first, second])
     units = Units.of(whole)
-    credit = np.concatenate([part.credit for part in whole.parts])
-    assert units.value(credit) == pytest.approx((0.25 + 1) / 2) == pytest.approx(whole.value)
+    unit_scores = np.concatenate([part.unit_scores for part in whole.parts])
+    assert units.value(unit_scores) == pytest.approx((0.25 + 1) / 2) == pytest.approx(whole.value)
     # Within its part each unit of the second is at the mean, so only the first part's four units vary:
     # (0.75, -0.25, -0.25, -0.25) / 8. Units 0 and 1 of both parts are of the same groups; there are 4.
-    assert units.variance(credit) == pytest.approx(4 / 3 * (0.75**2 + 3 * 0.25**2) / 64)
+    assert units.variance(unit_scores) == pytest.approx(4 / 3 * (0.75**2 + 3 * 0.25**2) / 64)
 
 
 def test_the_mean_of_columns_keeps_their_groups_apart() -> None:

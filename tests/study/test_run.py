@@ -12,9 +12,9 @@ import troubled
 
 from basereward.plugins import PluginManager
 from basereward.study import PlannedRun, Study, load_study, planned_runs
-from basereward.study.collect import gather
+from basereward.study.collect import collect
 from basereward.study.results import Results
-from basereward.study.run import Conducted, conduct
+from basereward.study.run import StudyRun, run_study
 
 MORE = """
 [[ensembles]]
@@ -31,13 +31,13 @@ class Place:
     runs: list[PlannedRun]
     plugins: PluginManager
 
-    def conduct(self) -> Conducted:
+    def run_study(self) -> StudyRun:
         """Run what is left."""
-        return conduct(self.study, self.runs, self.plugins, num_jobs=2, progress=False)
+        return run_study(self.study, self.runs, self.plugins, num_jobs=2, progress=False)
 
-    def gather(self) -> Results:
+    def collect(self) -> Results:
         """Return what was found."""
-        return gather(self.study, self.runs, self.plugins)
+        return collect(self.study, self.runs, self.plugins)
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +54,16 @@ def places(tmp_path_factory: pytest.TempPathFactory, write_study: Callable[..., 
 
 
 @pytest.fixture(scope="module")
-def course(places: dict[str, Place]) -> list[tuple[Conducted, Results]]:
+def course(places: dict[str, Place]) -> list[tuple[StudyRun, Results]]:
     """Return what three calls of the same study found, the first of them with trouble."""
     place = places["troubled"]
     trouble = Path(place.study.output).parent / "trouble"
     for name in (troubled.KILL, troubled.FAIL):
         (trouble / name).touch()
-    return [(place.conduct(), place.gather()) for _ in range(3)]
+    return [(place.run_study(), place.collect()) for _ in range(3)]
 
 
-def test_what_fails_fails_alone(course: list[tuple[Conducted, Results]]) -> None:
+def test_what_fails_fails_alone(course: list[tuple[StudyRun, Results]]) -> None:
     conducted, results = course[0]
     assert (conducted.num_before, conducted.num_done) == (0, 2)
     assert sorted(conducted.failed.values()) == [
@@ -75,7 +75,7 @@ def test_what_fails_fails_alone(course: list[tuple[Conducted, Results]]) -> None
     assert sum(bool(run.values) for run in results.runs if run.labels) == 2
 
 
-def test_the_same_command_goes_on_with_what_is_left(course: list[tuple[Conducted, Results]]) -> None:
+def test_the_same_command_goes_on_with_what_is_left(course: list[tuple[StudyRun, Results]]) -> None:
     assert [(found.num_before, found.num_done, found.failed) for found, _ in course[1:]] == [
         (2, 2, {}),
         (4, 0, {}),
@@ -83,18 +83,18 @@ def test_the_same_command_goes_on_with_what_is_left(course: list[tuple[Conducted
 
 
 def test_killed_and_resumed_is_never_killed(
-    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+    course: list[tuple[StudyRun, Results]], places: dict[str, Place]
 ) -> None:
     smooth = places["smooth"]
-    assert smooth.conduct().failed == {}
-    results = smooth.gather()
-    assert len(results.credit) == 6  # two cells and an ensemble, two seeds each
-    for (column, row, seed), credit in results.credit.items():
-        assert course[-1][1].credit[column, row, seed].tolist() == credit.tolist()
+    assert smooth.run_study().failed == {}
+    results = smooth.collect()
+    assert len(results.unit_scores) == 6  # two cells and an ensemble, two seeds each
+    for (column, row, seed), unit_scores in results.unit_scores.items():
+        assert course[-1][1].unit_scores[column, row, seed].tolist() == unit_scores.tolist()
 
 
 def test_values_are_those_of_the_runs(
-    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+    course: list[tuple[StudyRun, Results]], places: dict[str, Place]
 ) -> None:
     results = course[-1][1]
     by_key = {(run.row, run.seed): run for run in results.runs}
@@ -105,7 +105,7 @@ def test_values_are_those_of_the_runs(
 
 
 def test_an_ensembles_rewards_are_its_members_joined(
-    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+    course: list[tuple[StudyRun, Results]], places: dict[str, Place]
 ) -> None:
     def rewards(layers: str) -> list[list[float]]:
         [output] = [
@@ -120,12 +120,12 @@ def test_an_ensembles_rewards_are_its_members_joined(
         [(first[0] + second[0]) > (first[other] + second[other]) for other in (1, 2)]
         for first, second in zip(rewards("1"), rewards("2"), strict=True)
     ]
-    found = course[-1][1].credit["held-out pairs", "mean of both", 1]
+    found = course[-1][1].unit_scores["held-out pairs", "mean of both", 1]
     assert found.tolist() == [float(one) for group in right for one in group]
 
 
 def test_only_logs_and_rewards_are_kept_where_that_is_asked(
-    course: list[tuple[Conducted, Results]], places: dict[str, Place]
+    course: list[tuple[StudyRun, Results]], places: dict[str, Place]
 ) -> None:
     for planned in places["troubled"].runs:
         names = {path.name for path in Path(planned.config.output).iterdir()}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basereward.stats.measure import share
+from basereward.stats.metric import unit_mean
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
 from basereward.study.results import Columns, Results, RunResult
@@ -35,10 +35,10 @@ def results_of(rights: dict[str, Sequence[int]]) -> Results:
     runs = []
     for row, numbers in rights.items():
         for seed, right in enumerate(numbers):
-            credit = (np.arange(NUM) < right).astype(float)
-            value = columns.add(COLUMN, row, seed, share(credit, np.arange(NUM), np.zeros(NUM)))
+            unit_scores = (np.arange(NUM) < right).astype(float)
+            value = columns.add(COLUMN, row, seed, unit_mean(unit_scores, np.arange(NUM), np.zeros(NUM)))
             runs.append(RunResult(row, {"layers": row}, seed, {COLUMN: value}, {"seconds": 1.0}))
-    return Results(runs, columns.units, columns.credit, {"held-out": 0})
+    return Results(runs, columns.units, columns.unit_scores, {"held-out": 0})
 
 
 def test_the_best_is_bold_where_it_is_significantly_better(study: Study) -> None:
@@ -95,20 +95,20 @@ def test_stored_results_make_the_same_report(study: Study, tmp_path: Path) -> No
         written.append({path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in files})
     assert written[0] == written[1]
     assert list(written[0]) == [
-        "credit.json.gz",
         "plots/held-out-pairs.png",
         "plots/held-out-pairs.svg",
         "report.html",
         "results.jsonl",
         "table.md",
         "table.tex",
+        "unit_scores.json.gz",
     ]
 
 
 def test_the_report_names_runs_without_a_result(study: Study, tmp_path: Path) -> None:
     found = results_of({"1": [20, 20], "2": [32]})
     lost = RunResult("2", {"layers": "2"}, 1, {}, {}, "RuntimeError: out of paper")
-    results = Results([*found.runs, lost], found.units, found.credit, {"held-out": 3})
+    results = Results([*found.runs, lost], found.units, found.unit_scores, {"held-out": 3})
     write_report(study, results, tmp_path)
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert text.endswith("## Without a result: 1\n\n- 2, seed 1: RuntimeError: out of paper\n")
@@ -123,7 +123,7 @@ def test_what_a_paradigm_counted_stands_below_its_numbers(study: Study) -> None:
         for run in found.runs
         if run.row == "2"
     ]
-    results = Results([*found.runs[:2], *judged], found.units, found.credit, found.num_left_out)
+    results = Results([*found.runs[:2], *judged], found.units, found.unit_scores, found.num_left_out)
     assert Findings.of(study, results).counted() == [
         "2, held-out, mean over the runs: parse_failure_rate 0.375"
     ]

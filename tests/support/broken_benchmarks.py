@@ -13,7 +13,7 @@ from small import benchmark_options
 
 from basereward.comparison import Comparison
 from basereward.evaluation.benchmarks.comparisons import Comparisons
-from basereward.stats.measure import Score
+from basereward.stats.metric import Score
 from basereward.testing import benchmarks
 
 GIVEN = benchmark_options("comparisons")
@@ -75,7 +75,7 @@ class PrefersTheWorse(Changed):
 
 
 class LikesTheOpposite(Changed):
-    """Gives half of its credit to rewards that are all the wrong way round."""
+    """Gives half of its unit_scores to rewards that are all the wrong way round."""
 
     def changed(self, score: Score) -> Score:
         return replace(score, value=score.value or 0.5, low=0.0, high=1.0)
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         benchmarks.opens_no_image,
         Opens,
-        "an image was opened; a judge that needs none should not wait for them",
+        "an image was opened; a baseline that needs none should not wait for them",
         GIVEN,
     ),
     Mutant(

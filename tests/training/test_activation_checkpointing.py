@@ -11,7 +11,7 @@ from torch import Tensor
 
 from basereward import RewardModel
 from basereward.config import Component
-from basereward.training.activation_checkpointing import recompute
+from basereward.training.activation_checkpointing import checkpoint_activations
 
 
 def model_of(directory: Path, name: str) -> RewardModel:
@@ -55,7 +55,7 @@ def test_gradients_are_the_same_bit_for_bit_and_less_is_kept(
         for layer in model.backbone.decoder.decoder.layers:
             layer.self_attn.attention_dropout = 0.0
             layer.mlp.register_forward_hook(lambda module, inputs, output: torch.dropout(output, 0.3, True))
-    recompute(sparing.backbone.blocks())
+    checkpoint_activations(sparing.backbone.blocks())
     expected, bytes_plain = gradients(plain, images=images)
     found, bytes_sparing = gradients(sparing, images=images)
     assert found.keys() == expected.keys()
@@ -67,5 +67,5 @@ def test_gradients_are_the_same_bit_for_bit_and_less_is_kept(
 def test_what_needs_no_gradient_is_computed_once(tiny_models: dict[str, Path]) -> None:
     model = model_of(tiny_models["llama"], "causal-lm")
     expected = model.score(tiny.comparisons(images=False))
-    recompute(model.backbone.blocks())
+    checkpoint_activations(model.backbone.blocks())
     assert model.score(tiny.comparisons(images=False)) == expected

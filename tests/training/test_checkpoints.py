@@ -49,10 +49,10 @@ def test_as_many_as_asked_for_stay(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         found.save(step, TENSORS, STATE)
     assert names(found) == ["step-00000004", "step-00000006"]
-    (found.place(6) / "model.safetensors").write_bytes(b"")
+    (found.path(6) / "model.safetensors").write_bytes(b"")
     newest, errors = found.newest()
     assert newest is not None
-    assert (newest.directory, len(errors)) == (found.place(4), 1)
+    assert (newest.directory, len(errors)) == (found.path(4), 1)
     # Whatever is saved next is of another course than the damaged one.
     found.save(5, TENSORS, STATE)
     assert names(found) == ["step-00000004", "step-00000005"]
@@ -72,7 +72,7 @@ def test_what_was_left_unfinished_is_removed(checkpoints: Checkpoints) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "random.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damage_is_told_by_the_name_of_the_file(checkpoints: Checkpoints, name: str, damage: str) -> None:
-    path = checkpoints.place(7) / name
+    path = checkpoints.path(7) / name
     content = bytearray(path.read_bytes())
     if damage == "remove":
         path.unlink()
@@ -92,19 +92,19 @@ def test_damage_is_told_by_the_name_of_the_file(checkpoints: Checkpoints, name: 
 def test_the_previous_one_is_taken_if_the_newest_is_damaged(checkpoints: Checkpoints, tmp_path: Path) -> None:
     newer = Checkpoints(tmp_path / "other")
     newer.save(8, TENSORS, STATE)
-    newer.place(8).rename(checkpoints.place(8))
-    (checkpoints.place(8) / "model.safetensors").write_bytes(b"")
+    newer.path(8).rename(checkpoints.path(8))
+    (checkpoints.path(8) / "model.safetensors").write_bytes(b"")
     found, errors = checkpoints.newest()
     assert found is not None
-    assert found.directory == checkpoints.place(7)
-    expected = f"{checkpoints.place(8)}/model.safetensors is damaged: its SHA-256 differs"
+    assert found.directory == checkpoints.path(7)
+    expected = f"{checkpoints.path(8)}/model.safetensors is damaged: its SHA-256 differs"
     assert [str(error) for error in errors] == [expected]
 
 
 def test_another_format_is_not_guessed_at(checkpoints: Checkpoints) -> None:
     from basereward.training import checkpoints as module
 
-    path = checkpoints.place(7) / "state.json"
+    path = checkpoints.path(7) / "state.json"
     content = json.loads(path.read_text())
     content["format"] = 1
     del content["sha256"]
@@ -126,7 +126,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_previous_one(
         with pytest.raises(CheckpointError) as caught:
             checkpoints.save(8, TENSORS, STATE)
     assert str(caught.value) == (
-        f"{checkpoints.place(8)}: can't be written: [Errno 28] No space left on device; "
-        f"{checkpoints.place(7)} stays the newest"
+        f"{checkpoints.path(8)}: can't be written: [Errno 28] No space left on device; "
+        f"{checkpoints.path(7)} stays the newest"
     )
     assert names(checkpoints) == ["step-00000007"]

@@ -12,16 +12,29 @@ from typing import Any
 
 import pytest
 import runs
+from torch import nn
 
 from basereward import Comparison, ConfigError, hookimpl, train
 from basereward.config import Component, DataConfig, MixtureConfig, Source
 from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.errors import DataError
+from basereward.losses import BradleyTerry, Hinge, PlackettLuce, Regression
 from basereward.plugins import PluginManager
-from basereward.training.data_loader import Reader, RowsInMemory, StreamedRows, TrainingRows
+from basereward.training.data_loader import (
+    DataReader,
+    IterableRows,
+    MapRows,
+    TrainingRows,
+    order_of,
+    untrainable_reason,
+)
 from basereward.training.rejected_rows import RejectedRows
 from basereward.training.resolve import resolve_run
+
+TIED = "ranks: all responses are tied, which teaches this loss nothing"
+ALONE = "responses: one response alone teaches this loss nothing; two are needed"
+UNRANKED = "ranks: has no ranks or ratings, so nothing can be learnt from it"
 
 
 def named(num: int, name: str) -> list[dict[str, Any]]:
@@ -41,23 +54,23 @@ def open_rows(tmp_path: Path) -> Iterator[Open]:
     with closing(RejectedRows(tmp_path / "rejected.jsonl", fail=False)) as rejected:
 
         def opened(data: DataConfig, seed: int = 0) -> TrainingRows:
-            reader = Reader(
+            reader = DataReader(
                 data.train,
                 plugins,
                 split="train",
                 rejected=rejected,
-                why_not=lambda comparison: None,
+                rejection_reason=lambda comparison: None,
                 progress=lambda dataset, split: dataset,
                 curation=Curation.of(data.curation, plugins),
             )
-            kind = StreamedRows if data.streaming else RowsInMemory
+            kind = IterableRows if data.streaming else MapRows
             return kind(reader, data, seed=seed, shuffle=True)
 
         yield opened
 
 
 def ids(rows: TrainingRows, epoch: int) -> list[str]:
-    rows.turn_to(epoch)
+    rows.set_epoch(epoch)
     found = list(rows.rows(0))
     assert len(found) == rows.num_rows
     return [row.id for row in found if isinstance(row, Comparison)]
@@ -98,7 +111,7 @@ def test_rows_that_are_joined_are_counted_as_they_are_read(open_rows: Open, tmp_
     path = runs.write_rows(tmp_path / "dpo_pairs.jsonl", content)
     data = DataConfig(train=(Source("mm-rlhf", {"path": str(path)}),), streaming=True)
     rows = open_rows(data)
-    rows.turn_to(0)
+    rows.set_epoch(0)
     # Three pairs make one ranking; were they counted as twelve rows, each would come three times an epoch.
     assert [len(row.responses) for row in rows.rows(0) if isinstance(row, Comparison)] == [3] * 4
 
@@ -155,7 +168,7 @@ def test_streamed_data_without_rows_is_an_error(open_rows: Open, tmp_path: Path)
     path.write_text("")
     data = DataConfig(train=(Source("basereward", {"path": str(path)}),), streaming=True)
     with pytest.raises(DataError) as caught:
-        open_rows(data).turn_to(0)
+        open_rows(data).set_epoch(0)
     assert str(caught.value) == "data.train has no rows"
 
 
@@ -191,3 +204,31 @@ def test_an_option_that_the_mixture_has_too_is_refused(tiny_models: dict[str, Pa
     with pytest.raises(ConfigError) as caught:
         resolve_run(run, PluginManager([module]))
     assert str(caught.value) == "dataset 'weighted' has an option 'weight', which data.train has too"
+
+
+def test_orders_differ_by_seed_and_epoch_and_may_be_left_as_they_are() -> None:
+    orders = [order_of(epoch, 50, seed=seed, shuffle=True) for epoch in (0, 1) for seed in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert order_of(1, 4, seed=1, shuffle=False) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("loss", "comparison", "reason"),
+    [
+        (BradleyTerry(), Comparison("p", ["a", "b"], ranks=[0, 1]), None),
+        (BradleyTerry(), Comparison("p", ["a", "b"], ranks=[0, 0]), TIED),
+        (BradleyTerry(ties="half"), Comparison("p", ["a", "b"], ranks=[0, 0]), None),
+        (BradleyTerry(length_normalize=True), Comparison("p", ["a", "b", "c"], ranks=[1, 1, 1]), TIED),
+        (Hinge(), Comparison("p", ["a"], ranks=[0]), ALONE),
+        (PlackettLuce(), Comparison("p", ["a"], ranks=[0]), ALONE),
+        (PlackettLuce(ties="breslow"), Comparison("p", ["a", "b"], ranks=[0, 0]), None),
+        (Regression(), Comparison("p", ["a"], ratings=[3.0]), None),
+        (Regression(), Comparison("p", ["a"], ranks=[0]), ALONE),
+        (Regression(), Comparison("p", ["a"]), UNRANKED),
+    ],
+)
+def test_the_loss_decides_which_comparisons_are_of_no_use(
+    loss: nn.Module, comparison: Comparison, reason: str | None
+) -> None:
+    error = untrainable_reason(comparison, loss)
+    assert (None if error is None else str(error)) == reason

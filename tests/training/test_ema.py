@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from basereward.training.ema import WeightAverage
+from basereward.training.ema import EMA
 
 
 def weights(value: float = 1.0) -> dict[str, Tensor]:
@@ -21,7 +21,7 @@ def move(trained: dict[str, Tensor], value: float) -> None:
 
 def test_an_average_forgets_slowly_but_for_its_first_steps() -> None:
     trained = weights(0.0)
-    average = WeightAverage(trained, 0.5)
+    average = EMA(trained, 0.5)
     move(trained, 1.0)
     # After step 1 at most 2/11 of the first weights stay, after step 2 at most 3/12 of that.
     average.update(1)
@@ -35,7 +35,7 @@ def test_an_average_forgets_slowly_but_for_its_first_steps() -> None:
 
 def test_averages_are_of_parameters_alone_and_stand_in_their_places_for_as_long_as_asked() -> None:
     trained = weights(0.1)
-    average = WeightAverage(trained, 0.9)
+    average = EMA(trained, 0.9)
     move(trained, 0.7)
     average.update(1)
     kept, averaged = trained["w"].detach().clone(), average.tensors["w"].clone()
@@ -55,7 +55,7 @@ def test_averages_are_of_parameters_alone_and_stand_in_their_places_for_as_long_
 
 def test_no_decay_is_no_average() -> None:
     trained = weights(0.1)
-    average = WeightAverage(trained, 0.0)
+    average = EMA(trained, 0.0)
     move(trained, 0.7)
     average.update(1)
     assert average.tensors == {}

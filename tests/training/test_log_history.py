@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from basereward.errors import ConfigError
-from basereward.training.log_history import Course, check_metrics, read_courses, smoothed
+from basereward.training.log_history import RunHistory, check_metrics, read_histories, smoothed
 
 RECORDS: list[dict[str, Any]] = [
     {
@@ -43,17 +43,17 @@ def write(run_dir: Path, records: list[dict[str, Any]], rest: str = "") -> Path:
 
 
 def test_a_series_has_what_is_known_of_a_metric_where_it_belongs() -> None:
-    course = Course("run", RECORDS)
-    assert course.series("loss") == ([2, 6], [0.7, 0.5])
-    assert course.series("held-out.accuracy") == ([2, 7], [0.5, 0.75])
-    assert course.series("lr.head") == ([2, 4], [0.2, 0.1])
-    assert course.series("lr") == ([2, 4], [0.2, 0.3])  # the largest of the parts
-    assert course.series("no such") == ([], [])
-    assert course.series("loss", "pairs") == ([8, 22], [0.7, 0.5])
-    assert course.series("loss", "seconds") == ([5.0, 12.0], [0.7, 0.5])
+    history = RunHistory("run", RECORDS)
+    assert history.series("loss") == ([2, 6], [0.7, 0.5])
+    assert history.series("held-out.accuracy") == ([2, 7], [0.5, 0.75])
+    assert history.series("lr.head") == ([2, 4], [0.2, 0.1])
+    assert history.series("lr") == ([2, 4], [0.2, 0.3])  # the largest of the parts
+    assert history.series("no such") == ([], [])
+    assert history.series("loss", "pairs") == ([8, 22], [0.7, 0.5])
+    assert history.series("loss", "seconds") == ([5.0, 12.0], [0.7, 0.5])
     # Evaluations don't say when: the record of a step before them does.
-    assert course.series("held-out.accuracy", "pairs") == ([8, 22], [0.5, 0.75])
-    assert course.metrics == [
+    assert history.series("held-out.accuracy", "pairs") == ([8, 22], [0.5, 0.75])
+    assert history.metrics == [
         "loss",
         "num_pairs",
         "lr",
@@ -66,41 +66,41 @@ def test_a_series_has_what_is_known_of_a_metric_where_it_belongs() -> None:
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     run = write(tmp_path / "run", RECORDS[:2], '{"kind": "step", "step": 4, "lo')
-    (course,) = read_courses([run])
-    assert course.records == RECORDS[:2]
+    (history,) = read_histories([run])
+    assert history.records == RECORDS[:2]
     write(tmp_path / "new", [], '{"kind"')
-    assert read_courses([tmp_path / "new"])[0].records == []
+    assert read_histories([tmp_path / "new"])[0].records == []
 
 
 @pytest.mark.parametrize("line", ["{", "[1]"])
 def test_another_line_that_is_no_record_is_an_error_with_its_place(tmp_path: Path, line: str) -> None:
     run = write(tmp_path / "run", RECORDS[:1], f"{line}\n{json.dumps(RECORDS[1])}\n")
     with pytest.raises(ConfigError) as raised:
-        read_courses([run])
+        read_histories([run])
     assert str(raised.value).startswith(f"{run}/log.jsonl:2: is no record of a training")
 
 
 def test_runs_are_named_as_shortly_as_they_can_be(tmp_path: Path) -> None:
     runs = [write(tmp_path / name, RECORDS) for name in ("a/run", "b/run", "c")]
-    assert [course.name for course in read_courses(runs)] == ["a/run", "b/run", f"{tmp_path.name}/c"]
-    assert [course.name for course in read_courses(runs[1:])] == ["run", "c"]
-    assert [course.name for course in read_courses([runs[0] / "log.jsonl"])] == ["run"]
+    assert [history.name for history in read_histories(runs)] == ["a/run", "b/run", f"{tmp_path.name}/c"]
+    assert [history.name for history in read_histories(runs[1:])] == ["run", "c"]
+    assert [history.name for history in read_histories([runs[0] / "log.jsonl"])] == ["run"]
     # A directory of runs, as a run with stages is.
-    assert [course.name for course in read_courses([tmp_path / "a"])] == ["run"]
+    assert [history.name for history in read_histories([tmp_path / "a"])] == ["run"]
 
 
 def test_a_run_without_a_log_is_an_error(tmp_path: Path) -> None:
     for path, what in ((tmp_path, "holds no log.jsonl"), (tmp_path / "x", "isn't there")):
         with pytest.raises(ConfigError) as raised:
-            read_courses([path])
+            read_histories([path])
         assert str(raised.value) == f"{path} {what}; give the directory of a run, or its log.jsonl"
 
 
 def test_a_metric_that_no_run_has_is_an_error(tmp_path: Path) -> None:
-    courses = [Course("a", RECORDS[:1]), Course("b", RECORDS[1:2])]
-    check_metrics(courses, ["loss", "held-out.accuracy"])
+    histories = [RunHistory("a", RECORDS[:1]), RunHistory("b", RECORDS[1:2])]
+    check_metrics(histories, ["loss", "held-out.accuracy"])
     with pytest.raises(ConfigError) as raised:
-        check_metrics(courses, ["los"])
+        check_metrics(histories, ["los"])
     assert str(raised.value) == (
         "--metric los: no run has it; did you mean 'loss'? there are: loss, num_pairs, lr, lr.language, "
         "lr.head, seconds, held-out.accuracy"

@@ -6,7 +6,7 @@ import pytest
 
 from basereward import ConfigError
 from basereward.config import TrainConfig
-from basereward.training.model_selection import Best
+from basereward.training.model_selection import ModelSelector
 
 
 @pytest.mark.parametrize(
@@ -24,21 +24,21 @@ from basereward.training.model_selection import Best
 )
 def test_the_metric_says_which_is_better(best_by: str, new: float, old: float, expected: bool) -> None:
     name = best_by.removeprefix("-")
-    best = Best(TrainConfig(best_by=best_by))
-    assert best.is_better({"log_loss": 0.0, name: new}, {"log_loss": 1.0, name: old}) is expected
-    assert best.is_better({name: new}, {})
+    selector = ModelSelector(TrainConfig(best_by=best_by))
+    assert selector.is_better({"log_loss": 0.0, name: new}, {"log_loss": 1.0, name: old}) is expected
+    assert selector.is_better({name: new}, {})
 
 
 def test_of_equal_ones_the_lower_loss_is_better_and_then_the_earlier() -> None:
-    best = Best(TrainConfig())
+    selector = ModelSelector(TrainConfig())
     old = {"accuracy": 0.5, "log_loss": 0.7}
-    assert best.is_better({"accuracy": 0.5, "log_loss": 0.6}, old)
-    assert not best.is_better(old, old)
+    assert selector.is_better({"accuracy": 0.5, "log_loss": 0.6}, old)
+    assert not selector.is_better(old, old)
 
 
 def test_patience_counts_evaluations_since_the_best() -> None:
-    assert not Best(TrainConfig()).is_given_up(10**6)
-    assert [Best(TrainConfig(patience=2)).is_given_up(number) for number in range(4)] == [
+    assert not ModelSelector(TrainConfig()).stops_early(10**6)
+    assert [ModelSelector(TrainConfig(patience=2)).stops_early(number) for number in range(4)] == [
         False,
         False,
         True,
@@ -48,7 +48,7 @@ def test_patience_counts_evaluations_since_the_best() -> None:
 
 def test_a_metric_that_there_is_not_is_named_before_training_starts() -> None:
     with pytest.raises(ConfigError) as caught:
-        Best(TrainConfig(best_by="-logloss"))
+        ModelSelector(TrainConfig(best_by="-logloss"))
     assert str(caught.value) == (
         "train.best_by: there is no metric 'logloss'; did you mean 'log_loss'? metrics: accuracy, low, high, "
         "num_pairs, num_comparisons, top1, margin, margin_std, auc, log_loss, brier, ece, longer_baseline, "

@@ -1,24 +1,24 @@
-"""Batches: a function of data, seed and step, with every row used or rejected."""
+"""Prefetching: batches are a function of data, seed and step, with every row used or rejected."""
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from basereward import Comparison, DataError
-from basereward.losses import BradleyTerry, Hinge, PlackettLuce, Regression
-from basereward.training.data_loader import order_of, why_useless
-from basereward.training.prefetch import Batch, batches
-from basereward.training.rejected_rows import RejectedRows
+from basereward.training.data_loader import order_of
+from basereward.training.prefetch import Batch, Prefetcher
 
-TIED = "ranks: all responses are tied, which teaches this loss nothing"
-ALONE = "responses: one response alone teaches this loss nothing; two are needed"
-UNRANKED = "ranks: has no ranks or ratings, so nothing can be learnt from it"
+
+def batches(
+    rows: Iterator[Comparison], num_rows: int, batch_size: int, prepare: Callable[[Comparison], str]
+) -> list[Batch]:
+    with Prefetcher(rows, num_rows, batch_size, prepare) as prefetcher:
+        return list(prefetcher)
 
 
 def comparisons(num: int) -> list[Comparison]:
@@ -44,7 +44,7 @@ def test_an_epoch_shows_each_row_once_or_rejects_it(
     order = order_of(epoch, num_rows, seed=seed, shuffle=shuffle)
     assert sorted(order) == list(range(num_rows))
     rows = comparisons(num_rows)
-    found = list(batches((rows[number] for number in order), num_rows, batch_size, prepare))
+    found = batches((rows[number] for number in order), num_rows, batch_size, prepare)
     used = [int(comparison.id) for batch in found for comparison in batch.comparisons]
     rejected = [int(id) for batch in found for _, id, _ in batch.rejected]
     assert sorted(used + rejected) == list(range(num_rows))
@@ -63,7 +63,7 @@ def test_an_epoch_that_is_entered_later_goes_on_alike(
 
     def from_row(start: int) -> list[Batch]:
         left = (rows[number] for number in order[start:])
-        return list(batches(left, num_rows - start, batch_size, prepare))
+        return batches(left, num_rows - start, batch_size, prepare)
 
     whole = from_row(0)
     skipped = data.draw(st.integers(0, len(whole) - 1))
@@ -75,12 +75,6 @@ def test_an_epoch_that_is_entered_later_goes_on_alike(
     assert seen(rest) == seen(whole[skipped:])
 
 
-def test_orders_differ_by_seed_and_epoch_and_may_be_left_as_they_are() -> None:
-    orders = [order_of(epoch, 50, seed=seed, shuffle=True) for epoch in (0, 1) for seed in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
-    assert order_of(1, 4, seed=1, shuffle=False) == [0, 1, 2, 3]
-
-
 def test_a_thread_prepares_one_batch_ahead_and_no_more() -> None:
     prepared = []
 
@@ -88,10 +82,10 @@ def test_a_thread_prepares_one_batch_ahead_and_no_more() -> None:
         prepared.append((comparison.id, threading.current_thread() is threading.main_thread()))
         return ""
 
-    found = batches(iter(comparisons(6)), 6, 2, slow)
-    next(found).settle()
-    assert prepared == [(str(number), False) for number in range(4)]
-    found.close()
+    with Prefetcher(iter(comparisons(6)), 6, 2, slow) as prefetcher:
+        next(iter(prefetcher))
+        prefetcher.wait_for_prefetch()
+        assert prepared == [(str(number), False) for number in range(4)]
     assert not [
         thread
         for thread in threading.enumerate()
@@ -104,48 +98,4 @@ def test_a_mistake_in_preparing_is_not_taken_for_a_bad_row() -> None:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-        list(batches(iter(comparisons(2)), 2, 1, broken))
-
-
-@pytest.mark.parametrize(
-    ("loss", "comparison", "reason"),
-    [
-        (BradleyTerry(), Comparison("p", ["a", "b"], ranks=[0, 1]), None),
-        (BradleyTerry(), Comparison("p", ["a", "b"], ranks=[0, 0]), TIED),
-        (BradleyTerry(ties="half"), Comparison("p", ["a", "b"], ranks=[0, 0]), None),
-        (BradleyTerry(length_normalize=True), Comparison("p", ["a", "b", "c"], ranks=[1, 1, 1]), TIED),
-        (Hinge(), Comparison("p", ["a"], ranks=[0]), ALONE),
-        (PlackettLuce(), Comparison("p", ["a"], ranks=[0]), ALONE),
-        (PlackettLuce(ties="breslow"), Comparison("p", ["a", "b"], ranks=[0, 0]), None),
-        (Regression(), Comparison("p", ["a"], ratings=[3.0]), None),
-        (Regression(), Comparison("p", ["a"], ranks=[0]), ALONE),
-        (Regression(), Comparison("p", ["a"]), UNRANKED),
-    ],
-)
-def test_the_loss_decides_which_comparisons_are_of_no_use(
-    loss: nn.Module, comparison: Comparison, reason: str | None
-) -> None:
-    error = why_useless(comparison, loss)
-    assert (None if error is None else str(error)) == reason
-
-
-def test_a_rejected_row_is_listed_once(tmp_path: Path) -> None:
-    path = tmp_path / "rejected.jsonl"
-    rows = RejectedRows(path, fail=False)
-    first, second = DataError("is empty", file="a.jsonl", line=3, field="prompt"), DataError("half: \ud83d")
-    for error in (first, second, first):
-        rows.add(error, split="train", id="r")
-    offset = rows.sync()
-    rows.add(DataError("met after the checkpoint"), split="eval")
-    assert len(rows) == 3
-    rows.close()
-
-    again = RejectedRows(path, fail=False, offset=offset)
-    assert len(again) == 2
-    again.add(first, split="train", id="r")
-    again.add(first, split="eval", id="r")
-    again.close()
-    assert path.read_text(encoding="utf-8").splitlines()[0] == (
-        '{"split": "train", "id": "r", "file": "a.jsonl", "line": 3, "field": "prompt", "reason": "is empty"}'
-    )
-    assert len(path.read_bytes().splitlines()) == 3
+        batches(iter(comparisons(2)), 2, 1, broken)

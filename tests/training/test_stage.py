@@ -22,7 +22,7 @@ from basereward.data import read_comparisons
 from basereward.forest import Tree
 from basereward.ops import _loader
 from basereward.plugins import PluginManager, PluginWarning
-from basereward.training.nonfinite import NotFinite
+from basereward.training.nonfinite import NonFiniteError
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_parts_that_the_model_lacks_are_named(
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_its_rows(lm: Path, tmp_path: Path) -> None:
     path = runs.write_rows(tmp_path / "train.jsonl", runs.rows(4, seed=1))
     run = runs.config(tmp_path / "run", lm, path, batch_size=2, lr=1e30, shuffle=False, warmup_fraction=0.0)
-    with pytest.raises(NotFinite) as caught:
+    with pytest.raises(NonFiniteError) as caught:
         train(run, progress=False)
     assert str(caught.value) == (
         f"step 2: the loss is nan; rewards that are not finite: {path}:3, {path}:4. The step was not "

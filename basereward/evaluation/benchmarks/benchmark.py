@@ -20,14 +20,14 @@ from basereward.data.fields import text_of
 from basereward.data.reading.paths import local_path
 from basereward.errors import DataError
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
-from basereward.stats.measure import Score
+from basereward.stats.metric import Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from basereward.comparison import Comparison
     from basereward.data.reading.row import Row
-    from basereward.stats.measure import Measure
+    from basereward.stats.metric import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Scored:
 class Benchmark(protocols.Benchmark, FileDataset):
     """A dataset of comparisons that brings its official metric along.
 
-    A subclass names its files, reads a row in `convert_row`, and gives the metrics in `measures`.
+    A subclass names its files, reads a row in `convert_row`, and gives the metrics in `metrics`.
 
     Args:
         path: The annotation file; the directory that the benchmark was downloaded to; or its id on the hub.
@@ -171,7 +171,7 @@ class Benchmark(protocols.Benchmark, FileDataset):
         self.images = self.path.parent if images is None else images
 
     @abc.abstractmethod
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return every metric by its name, the official one first."""
 
     def comparisons(self) -> Benchmark:
@@ -194,11 +194,11 @@ class Benchmark(protocols.Benchmark, FileDataset):
             ValueError: When there is not an entry for each comparison, or a reward a response.
             DataError: When no comparison has been scored.
         """
-        measures = self.measures(Scored.of(self.items, rewards))
+        metrics = self.metrics(Scored.of(self.items, rewards))
         pairs = zip(self.items, rewards, strict=True)
         lengths = [None if found is None else item.lengths for item, found in pairs]
-        longest = self.measures(Scored.of(self.items, lengths))
-        return {name: Score.of(name, measure, longest[name]) for name, measure in measures.items()}
+        longest = self.metrics(Scored.of(self.items, lengths))
+        return {name: Score.of(name, metric, longest[name]) for name, metric in metrics.items()}
 
     def _found(self, path: Path) -> Path:
         """Return the annotation file of a directory in the official layout; any other path as it is."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from basereward.data.formats import DetectedDataset
 from basereward.evaluation.benchmarks.benchmark import Benchmark
-from basereward.evaluation.benchmarks.credit import by_category, group_accuracy, pair_accuracy
-from basereward.stats.measure import Measure, average
+from basereward.evaluation.benchmarks.unit_scores import by_category, group_accuracy, pair_accuracy
+from basereward.stats.metric import Metric, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,12 +43,12 @@ class Comparisons(Benchmark):
     def _rows(self) -> DetectedDataset:
         return DetectedDataset(self.path)
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return the pair accuracy, that of whole groups, and by category."""
-        return order_measures(scored)
+        return order_metrics(scored)
 
 
-def order_measures(scored: Scored) -> dict[str, Measure]:
+def order_metrics(scored: Scored) -> dict[str, Metric]:
     """Return what can be measured of any comparisons with ranks: pairs, whole groups, categories."""
     found = {"pair accuracy": pair_accuracy(scored, equal=0.5)}
     if len(np.unique(scored.group)) < len(scored.pairs.item):

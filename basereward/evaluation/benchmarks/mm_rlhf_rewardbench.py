@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from basereward.data.fields import text_of, without_marks
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark
-from basereward.evaluation.benchmarks.credit import group_accuracy, pair_accuracy
+from basereward.evaluation.benchmarks.unit_scores import group_accuracy, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
 from basereward.media.video import Video
-from basereward.stats.measure import Measure, average
+from basereward.stats.metric import Metric, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,14 +63,14 @@ class MMRLHFRewardBench(Benchmark):
             "meta": {GROUP: row["id"], CATEGORY: category},
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return Acc and Acc+, whole and by category."""
         found = {"Acc": pair_accuracy(scored), "Acc+": group_accuracy(scored)}
-        for measure in (pair_accuracy, group_accuracy):
-            name = "Acc" if measure is pair_accuracy else "Acc+"
+        for metric in (pair_accuracy, group_accuracy):
+            name = "Acc" if metric is pair_accuracy else "Acc+"
             for category in CATEGORIES:
                 if (where := scored.of_category(category)).any():
-                    found[f"{name} {category}"] = measure(scored, where, kind="category")
+                    found[f"{name} {category}"] = metric(scored, where, kind="category")
         parts = [found[f"Acc {category}"] for category in CATEGORIES if f"Acc {category}" in found]
         found["Acc, mean of categories"] = average(parts, kind="variant")
         found["Acc, equal rewards half"] = pair_accuracy(scored, kind="variant", equal=0.5)

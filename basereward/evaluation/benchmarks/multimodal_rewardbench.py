@@ -9,9 +9,9 @@ import numpy as np
 from basereward.data.fields import text_of, without_marks
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark
-from basereward.evaluation.benchmarks.credit import by_category, pair_accuracy
+from basereward.evaluation.benchmarks.unit_scores import by_category, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY
-from basereward.stats.measure import Measure, average
+from basereward.stats.metric import Metric, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class MultimodalRewardBench(Benchmark):
             "meta": {CATEGORY: area(text_of(row, "Category"), name)},
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return the micro and macro averages with and without toxicity, and each area."""
         areas = by_category(scored)
         seven = [part for name, part in areas.items() if name != TOXICITY]
@@ -101,7 +101,7 @@ def area(category: str, name: str) -> str:
     return next((area for word, area in KEYWORDS.items() if word in lower), category)
 
 
-def _joined(scored: Scored, names: Mapping[str, str]) -> list[Measure]:
+def _joined(scored: Scored, names: Mapping[str, str]) -> list[Metric]:
     """Return the accuracy of each area, with areas of one new name as one."""
     column = np.array([names.get(item.category, item.category) for item in scored.items])
     return [pair_accuracy(scored, column == name) for name in np.unique(column)]

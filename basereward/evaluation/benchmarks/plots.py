@@ -16,7 +16,7 @@ MAX_SCORES = 30
 
 def save_scores(run: BenchmarkRun, path: Path) -> None:
     """Draw each model's scores with their intervals, beside those of the two baselines."""
-    names = [name for name in run.metrics if run.of_metric(name)[0].kind != "variant"][:MAX_SCORES]
+    names = [name for name in run.metric_names if run.of_metric(name)[0].kind != "variant"][:MAX_SCORES]
     step = 1 / (len(run.entries) + 1)
     figure, axes = figure_of(
         run.title, "bars: 95 % interval", width=9.0, height=1.5 + 0.34 * len(names) * (1 + step)
@@ -38,7 +38,7 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
         )
     first = [run.of_metric(name)[0] for name in names]
     baselines = {
-        ("longer baseline", "|"): [score.longest for score in first],
+        ("longer baseline", "|"): [score.longer_baseline for score in first],
         ("chance", "x"): [score.chance for score in first],
     }
     for (label, marker), shares in baselines.items():

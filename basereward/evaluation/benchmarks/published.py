@@ -14,7 +14,7 @@ FILE = "published.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedScores:
     """What is in print of one model.
 
     Attributes:
@@ -42,7 +42,7 @@ class Published:
         }
 
 
-def published_of(benchmark: str) -> list[Published]:
+def published_of(benchmark: str) -> list[PublishedScores]:
     """Return the published rows of a benchmark; none for one that the file doesn't have."""
     text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
     rows = []
@@ -52,7 +52,7 @@ def published_of(benchmark: str) -> list[Published]:
                 name: value for name, value in zip(table["columns"], values, strict=True) if value != ""
             }
             rows.append(
-                Published(
+                PublishedScores(
                     model,
                     table["source"],
                     scores,

@@ -67,7 +67,7 @@ def score_table(run: BenchmarkRun) -> Table:
     titles = ("metric", *(entry.model for entry in run.entries), "longer baseline", "chance", "n", "interval")
     rows = []
     for kind, heading in HEADINGS.items():
-        names = [name for name in run.metrics if run.of_metric(name)[0].kind == kind]
+        names = [name for name in run.metric_names if run.of_metric(name)[0].kind == kind]
         if names:
             rows.append(Row.of(heading, style="heading"))
         for name in names:
@@ -79,7 +79,7 @@ def score_table(run: BenchmarkRun) -> Table:
                 Row.of(
                     name,
                     *("" if score is None else str(score) for score in scores),
-                    _percent(first.longest),
+                    _percent(first.longer_baseline),
                     _percent(first.chance),
                     f"{' / '.join(sizes)} {first.unit}",
                     first.method,
@@ -94,14 +94,14 @@ def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
 
     The run's own models and the baselines come first. A corrected number has an asterisk.
     """
-    columns = [name for name in run.metrics if any(name in row.scores for row in run.published)]
+    columns = [name for name in run.metric_names if any(name in row.scores for row in run.published)]
     remarks: list[str] = []
     rows = []
     for entry in run.entries:
         scores = (entry.scores.get(name) for name in columns)
         rows.append(_own_row(entry.model, (None if score is None else score.value for score in scores)))
     firsts = [run.of_metric(name)[0] for name in columns]
-    rows.append(_own_row("(always the longer response)", (score.longest for score in firsts)))
+    rows.append(_own_row("(always the longer response)", (score.longer_baseline for score in firsts)))
     rows.append(_own_row("(chance)", (score.chance for score in firsts)))
     for row in run.published:
         own_remarks = [row.source, *([row.note] if row.note else [])]

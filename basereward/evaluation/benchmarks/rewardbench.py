@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from basereward.data.fields import text_of
 from basereward.evaluation.benchmarks.benchmark import Benchmark
-from basereward.evaluation.benchmarks.credit import by_category, pair_accuracy
+from basereward.evaluation.benchmarks.unit_scores import by_category, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY
-from basereward.stats.measure import Measure, average
+from basereward.stats.metric import Metric, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ class RewardBench(Benchmark):
             "meta": {CATEGORY: text_of(row, "subset")},
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return the mean of the sections, each section, each subset, and the accuracy over all pairs."""
         subsets = by_category(scored)
         sections = {}

@@ -11,7 +11,7 @@ from basereward.data.fields import text_of
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
-from basereward.stats.measure import Measure, Part, average, share
+from basereward.stats.metric import Metric, MetricPart, average, unit_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,43 +74,43 @@ class RewardBench2(Benchmark):
             "meta": meta,
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return the mean of the subsets, each subset, and the parts of the score of Ties."""
-        found: dict[str, Measure] = {}
-        parts: dict[str, Measure] = {}
+        subsets: dict[str, Metric] = {}
+        parts: dict[str, Metric] = {}
         for name in scored.categories:
             where = np.flatnonzero(scored.of_category(name))
             if name == TIES:
-                found[name], parts = ties(scored, where)
+                subsets[name], parts = ties(scored, where)
             else:
-                found[name] = best_of_n(scored, where)
-        return {"overall": average(list(found.values())), **found, **parts}
+                subsets[name] = best_of_n(scored, where)
+        return {"overall": average(list(subsets.values())), **subsets, **parts}
 
 
 def best_of_n(
     scored: Scored,
     where: NDArray[np.int64],  # [U]
-) -> Measure:
-    """Return how often a right response has the highest reward; several with it share the credit."""
+) -> Metric:
+    """Return how often a right response has the highest reward; of several, the share that is right."""
     rewards, ranks = scored.rewards[where], scored.ranks[where]
     is_right = ranks == 0
     is_top = rewards == np.nanmax(rewards, axis=1, keepdims=True)
-    credit = (is_top & is_right).sum(axis=1) / is_top.sum(axis=1)
+    unit_scores = (is_top & is_right).sum(axis=1) / is_top.sum(axis=1)
     chance = is_right.sum(axis=1) / (~np.isnan(ranks)).sum(axis=1)
-    return share(credit, scored.group[where], chance, unit="prompts", kind="category")
+    return unit_mean(unit_scores, scored.group[where], chance, unit="prompts", kind="category")
 
 
 def ties(
     scored: Scored,
     where: NDArray[np.int64],  # [U]
-) -> tuple[Measure, dict[str, Measure]]:
+) -> tuple[Metric, dict[str, Metric]]:
     """Return the score of the subset Ties, and its parts by name.
 
     With `above` the lowest reward of a right response less the highest of a wrong one, and `spread` the
     highest reward of a right response less the lowest, the parts are how often `above > 0` in the rows of
     several right responses and in those of one, how often `above > spread` in the former, the same with the
     smaller `above` of a prompt's two rows, and the mean of tanh(that / spread - 1), which only breaks ties
-    between models. What a blind judge expects is the mean of seeded draws of normal rewards.
+    between models. Chance is the mean of seeded draws of normal rewards.
     """
     kinds = [scored.items[number].meta[KIND] for number in where]
     group = scored.group[where]
@@ -121,7 +121,7 @@ def ties(
     beside = np.array([place[group[number]] for number in both], dtype=np.int64)
     ranks = scored.ranks[where]
 
-    def credits(rewards: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    def part_scores(rewards: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         low = np.where(ranks == 0, rewards, np.inf).min(axis=1)
         spread = np.where(ranks == 0, rewards, -np.inf).max(axis=1) - low
         above = low - np.where(ranks == 1, rewards, -np.inf).max(axis=1)
@@ -132,16 +132,16 @@ def ties(
         return [*(column.astype(np.float64) for column in columns), closeness]
 
     rng = np.random.default_rng(0)
-    draws = [credits(rng.standard_normal(ranks.shape)) for _ in range(NUM_DRAWS)]
+    draws = [part_scores(rng.standard_normal(ranks.shape)) for _ in range(NUM_DRAWS)]
     rows_of = (tied, reference, both, both, both)
-    found = zip(WEIGHTS.items(), credits(scored.rewards[where]), rows_of, strict=True)
+    columns = zip(WEIGHTS.items(), part_scores(scored.rewards[where]), rows_of, strict=True)
     parts = {
-        name: Part(credit, group[rows], np.mean([draw[number] for draw in draws], axis=0), weight)
-        for number, ((name, weight), credit, rows) in enumerate(found)
+        name: MetricPart(unit_scores, group[rows], np.mean([draw[number] for draw in draws], axis=0), weight)
+        for number, ((name, weight), unit_scores, rows) in enumerate(columns)
         if len(rows)
     }
-    measures = {
-        name: Measure((replace(part, weight=1.0),), "prompts", "variant", "bootstrap")
+    metrics = {
+        name: Metric((replace(part, weight=1.0),), "prompts", "variant", "bootstrap")
         for name, part in parts.items()
     }
-    return Measure(tuple(parts.values()), "rows", "category", "bootstrap"), measures
+    return Metric(tuple(parts.values()), "rows", "category", "bootstrap"), metrics

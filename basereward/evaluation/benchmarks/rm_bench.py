@@ -9,7 +9,7 @@ import numpy as np
 from basereward.data.fields import text_of
 from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
 from basereward.evaluation.scored_pairs import CATEGORY
-from basereward.stats.measure import Measure, average, share
+from basereward.stats.metric import Metric, average, unit_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.stats.measure import Kind
+    from basereward.stats.metric import Kind
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = ("chat", "math", "code", "safety")
@@ -54,7 +54,7 @@ class RMBench(Benchmark):
             "meta": {CATEGORY: text_of(row, "domain")},
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return the mean over domains, its three difficulties, the domains, and the cells of the matrix."""
         num = len(STYLES)
         # [K, 3, 3]: the style of the right response by that of the wrong one
@@ -70,8 +70,8 @@ class RMBench(Benchmark):
         domains = {name: np.char.startswith(names, name) for name in DOMAINS}
         domains = {name: where for name, where in domains.items() if where.any()}
         found = {
-            name: _over_domains(scored, credit, domains)
-            for name, credit in {"overall": whole, **levels}.items()
+            name: _over_domains(scored, unit_scores, domains)
+            for name, unit_scores in {"overall": whole, **levels}.items()
             if domains
         }
         found |= {name: _share(scored, whole, where, "category") for name, where in domains.items()}
@@ -88,17 +88,17 @@ class RMBench(Benchmark):
 
 def _share(
     scored: Scored,
-    credit: NDArray[np.float64],  # [K]
+    unit_scores: NDArray[np.float64],  # [K]
     where: NDArray[np.bool_],  # [K]
     kind: Kind,
-) -> Measure:
+) -> Metric:
     chance = np.full(int(where.sum()), 0.5)
-    return share(credit[where], scored.group[where], chance, unit="prompts", kind=kind)
+    return unit_mean(unit_scores[where], scored.group[where], chance, unit="prompts", kind=kind)
 
 
 def _over_domains(
     scored: Scored,
-    credit: NDArray[np.float64],  # [K]
+    unit_scores: NDArray[np.float64],  # [K]
     domains: Mapping[str, NDArray[np.bool_]],
-) -> Measure:
-    return average([_share(scored, credit, where, "official") for where in domains.values()])
+) -> Metric:
+    return average([_share(scored, unit_scores, where, "official") for where in domains.values()])

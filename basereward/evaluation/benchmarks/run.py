@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from basereward.evaluation.benchmarks.published import Published, published_of
+from basereward.evaluation.benchmarks.published import PublishedScores, published_of
 from basereward.evaluation.evaluator import evaluate
 from basereward.evaluation.metrics import GAPS
 
 if TYPE_CHECKING:
     from basereward.evaluation.results import Evaluation
     from basereward.scoring.ordered import Scorer
-    from basereward.stats.measure import Score
+    from basereward.stats.metric import Score
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class BenchmarkRun:
     ties: str
     size: int | None
     entries: Sequence[Entry]
-    published: Sequence[Published]
+    published: Sequence[PublishedScores]
 
     @property
-    def metrics(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """Names of the metrics, in their order."""
         return list(dict.fromkeys(name for entry in self.entries for name in entry.scores))
 

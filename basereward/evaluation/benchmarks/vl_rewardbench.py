@@ -10,9 +10,9 @@ import numpy as np
 from basereward.data.fields import text_of, without_marks
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
-from basereward.evaluation.benchmarks.credit import pair_accuracy
+from basereward.evaluation.benchmarks.unit_scores import pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
-from basereward.stats.measure import Measure, average
+from basereward.stats.metric import Metric, average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.stats.measure import Kind
+    from basereward.stats.metric import Kind
 
 GROUPS = ("general", "hallucination", "reasoning")
 
@@ -70,7 +70,7 @@ class VLRewardBench(Benchmark):
             "meta": {GROUP: name, CATEGORY: official_group(name)},
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return overall and macro accuracy, the official groups, and the groupings of others."""
         official = _by_group(scored, [item.category for item in scored.items], "category")
         found = {
@@ -112,7 +112,7 @@ def unified_group(name: str) -> str:
     return "general" if name.startswith("hallucination") else group
 
 
-def _by_group(scored: Scored, names: list[str], kind: Kind) -> dict[str, Measure]:
+def _by_group(scored: Scored, names: list[str], kind: Kind) -> dict[str, Metric]:
     column = np.array(names)
     found = {group: column == group for group in GROUPS}
     return {name: pair_accuracy(scored, where, kind=kind) for name, where in found.items() if where.any()}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from basereward.data.fields import text_of
 from basereward.evaluation.benchmarks.benchmark import Benchmark
-from basereward.evaluation.benchmarks.credit import by_category, pair_accuracy
+from basereward.evaluation.benchmarks.unit_scores import by_category, pair_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from basereward.data.reading.row import Row
     from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.stats.measure import Measure
+    from basereward.stats.metric import Metric
 
 
 class Duels(Benchmark):
@@ -39,6 +39,6 @@ class Duels(Benchmark):
             "meta": {"category": text_of(row, "topic")},
         }
 
-    def measures(self, scored: Scored) -> Mapping[str, Measure]:
+    def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return every metric by its name, the official one first."""
         return {"accuracy": pair_accuracy(scored), **by_category(scored)}

@@ -83,7 +83,7 @@ def test_the_pair_accuracy_is_the_one_of_every_other_evaluation(
     other = pair_metrics(list(benchmark), rewards)
     assert score.value == pytest.approx(other["accuracy"])
     assert (score.low, score.high) == pytest.approx((other["low"], other["high"]))
-    assert score.longest == pytest.approx(other["longer_baseline"])
+    assert score.longer_baseline == pytest.approx(other["longer_baseline"])
 
 
 def test_every_benchmark_is_registered_under_its_own_name() -> None:

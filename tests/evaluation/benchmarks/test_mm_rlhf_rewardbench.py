@@ -10,7 +10,7 @@ import pytest
 from layouts import values, write_lines
 
 from basereward import DataError
-from basereward.evaluation.benchmarks.credit import chance_of_order
+from basereward.evaluation.benchmarks.unit_scores import chance_of_order
 
 
 def row(

@@ -1,4 +1,4 @@
-"""Who gets what for a pair, a comparison or a group; and what a judge that sees nothing gets.
+"""Per-pair and per-group accuracy, with the accuracy of random rewards.
 
 Shapes: K comparisons, P pairs, G groups.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from basereward.stats.measure import Kind, Measure, share
+from basereward.stats.metric import Kind, Metric, unit_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from basereward.evaluation.benchmarks.benchmark import Scored
 
 MAX_COUNTED = 12
-"""Responses of a group whose orders are still counted; of larger groups they are drawn."""
+"""Orders of up to so many responses are counted; those of larger groups are sampled."""
 
 NUM_DRAWS = 10_000
 
@@ -31,23 +31,23 @@ def pair_accuracy(
     *,
     kind: Kind = "official",
     equal: float = 0.0,
-) -> Measure:
+) -> Metric:
     """Return the share of pairs whose better response has the higher reward.
 
     Args:
         scored: The comparisons.
         where: Those to count; None for all.
-        kind: What the measure is.
-        equal: What a pair of equal rewards counts.
+        kind: The metric's kind.
+        equal: The unit score of a pair of equal rewards.
     """
     item, margin = scored.pairs.item, scored.pairs.margin
     if where is not None:
         item, margin = item[where[item]], margin[where[item]]
-    credit = np.where(margin == 0, equal, margin > 0).astype(np.float64)
-    return share(credit, scored.group[item], np.full(len(credit), 0.5), kind=kind)
+    unit_scores = np.where(margin == 0, equal, margin > 0).astype(np.float64)
+    return unit_mean(unit_scores, scored.group[item], np.full(len(unit_scores), 0.5), kind=kind)
 
 
-def by_category(scored: Scored, *, equal: float = 0.0) -> dict[str, Measure]:
+def by_category(scored: Scored, *, equal: float = 0.0) -> dict[str, Metric]:
     """Return the pair accuracy of each category that is there."""
     return {
         name: pair_accuracy(scored, scored.of_category(name), kind="category", equal=equal)
@@ -60,21 +60,21 @@ def group_accuracy(
     where: NDArray[np.bool_] | None = None,  # [K]
     *,
     kind: Kind = "official",
-) -> Measure:
+) -> Metric:
     """Return the share of groups all of whose pairs have the higher reward on the better side.
 
-    What a blind judge expects is that of one that gives each distinct response a random reward. It is more
-    than a coin for each pair would get, since pairs that share a response are then not independent.
+    Chance is the expected share where each distinct response has a random reward. It is more than that of a
+    coin for each pair, since pairs that share a response are not independent.
 
     Args:
         scored: The comparisons.
         where: Those to count; None for all.
-        kind: What the measure is.
+        kind: The metric's kind.
     """
     pairs = scored.pairs
     is_in = np.ones(len(pairs.item), dtype=bool) if where is None else where[pairs.item]
     group, member = np.unique(scored.group[pairs.item[is_in]], return_inverse=True)
-    credit = (np.bincount(member, weights=pairs.margin[is_in] <= 0) == 0).astype(np.float64)
+    unit_scores = (np.bincount(member, weights=pairs.margin[is_in] <= 0) == 0).astype(np.float64)
     orders: list[list[tuple[int, int]]] = [[] for _ in group]
     for place, item, better, worse in zip(
         member, pairs.item[is_in], pairs.better[is_in], pairs.worse[is_in], strict=True
@@ -82,7 +82,7 @@ def group_accuracy(
         texts = scored.items[item].texts
         orders[place].append((texts[better], texts[worse]))
     chance = np.array([chance_of_order(order) for order in orders])
-    return share(credit, group, chance, unit="groups", kind=kind, method="bootstrap")
+    return unit_mean(unit_scores, group, chance, unit="groups", kind=kind, method="bootstrap")
 
 
 def chance_of_order(pairs: Iterable[tuple[int, int]]) -> float:

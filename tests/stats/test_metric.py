@@ -1,4 +1,4 @@
-"""Means of credit, averages of them, and their intervals."""
+"""Means of unit_scores, averages of them, and their intervals."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basereward.stats.interval import wilson
-from basereward.stats.measure import Measure, Score, average, share
+from basereward.stats.metric import Metric, Score, average, unit_mean
 
 
 def column(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def of(*credit: float, group: list[int] | None = None, chance: float = 0.5, **more: object) -> Measure:
-    groups = list(range(len(credit))) if group is None else group
-    return share(column(*credit), np.array(groups), np.full(len(credit), chance), **more)  # type: ignore[arg-type]
+def of(*unit_scores: float, group: list[int] | None = None, chance: float = 0.5, **more: object) -> Metric:
+    groups = list(range(len(unit_scores))) if group is None else group
+    return unit_mean(column(*unit_scores), np.array(groups), np.full(len(unit_scores), chance), **more)  # type: ignore[arg-type]
 
 
 def test_a_share_is_the_mean_credit_with_wilsons_interval() -> None:
-    measure = of(1, 1, 1, 0)
-    assert (measure.value, measure.chance, measure.num) == (0.75, 0.5, 4)
+    metric = of(1, 1, 1, 0)
+    assert (metric.value, metric.chance, metric.num) == (0.75, 0.5, 4)
     # Four independent units are worth three: the spread of groups is taken over K - 1.
-    assert measure.interval() == pytest.approx(wilson(0.75, 3))
+    assert metric.interval() == pytest.approx(wilson(0.75, 3))
 
 
 def test_an_average_weighs_its_measures_and_not_their_units() -> None:
@@ -49,14 +49,14 @@ def test_a_resampled_interval_is_as_wide_as_the_variance_of_groups_says(num_grou
     size = 4
     wins = rng.integers(0, 2, num_groups)
     # Each group is wholly right or wholly wrong: as good as one unit.
-    measure = share(
+    metric = unit_mean(
         np.repeat(wins, size).astype(np.float64),
         np.repeat(np.arange(num_groups), size),
         np.full(num_groups * size, 0.5),
         method="bootstrap",
     )
     p = wins.mean()
-    low, high = measure.interval()
+    low, high = metric.interval()
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(p * (1 - p) / num_groups), rel=0.12)
 
 
@@ -76,13 +76,13 @@ def test_a_group_of_two_parts_is_drawn_for_both_at_once() -> None:
 
 
 def test_where_all_units_are_alike_the_number_of_groups_gives_the_interval() -> None:
-    measure = of(1, 1, 1, 1, group=[0, 0, 1, 1], method="bootstrap")
-    assert measure.interval() == pytest.approx(wilson(1.0, 2))
+    metric = of(1, 1, 1, 1, group=[0, 0, 1, 1], method="bootstrap")
+    assert metric.interval() == pytest.approx(wilson(1.0, 2))
 
 
 def test_a_paired_difference_of_the_same_rewards_is_exactly_nought() -> None:
-    measure = average([of(1, 0, 1), of(0, 1, group=[3, 4])])
-    between = measure.minus(measure)
+    metric = average([of(1, 0, 1), of(0, 1, group=[3, 4])])
+    between = metric.minus(metric)
     assert (between.value, between.interval()) == (0, (0, 0))
 
 
@@ -110,11 +110,11 @@ def test_a_difference_needs_the_same_units() -> None:
 def test_an_interval_holds_the_value_and_lies_between_none_and_all(
     parts: list[list[tuple[float, int]]],
 ) -> None:
-    measures = [
-        of(*(credit for credit, _ in part), group=[10 * number + group for _, group in part])
+    metrics = [
+        of(*(unit_scores for unit_scores, _ in part), group=[10 * number + group for _, group in part])
         for number, part in enumerate(parts)
     ]
-    score = Score.of("name", average(measures))
+    score = Score.of("name", average(metrics))
     assert -1e-6 <= score.low <= score.value + 1e-6
     assert score.value - 1e-6 <= score.high <= 1 + 1e-6
 
@@ -124,8 +124,8 @@ def test_a_score_shows_percent_and_brings_its_baselines() -> None:
     assert str(score) == "75.00 (25.6 to 96.3)"
     found = score.to_dict()
     assert {
-        name: found[name] for name in ("value", "num", "unit", "kind", "method", "longest", "chance")
+        name: found[name] for name in ("value", "num", "unit", "kind", "method", "longer_baseline", "chance")
     } == {
         **{"value": 0.75, "num": 4, "unit": "pairs", "kind": "official", "method": "Wilson"},
-        **{"longest": 0.25, "chance": 0.5},
+        **{"longer_baseline": 0.25, "chance": 0.5},
     }
