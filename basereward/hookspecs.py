@@ -163,6 +163,7 @@ def basereward_datasets() -> Mapping[str, str | type]:  # type: ignore[empty-bod
     - `__iter__` yields `Comparison`; `__len__` where the number is known; `set_epoch(number)` if epochs
       differ.
     - `on_bad_row`: "skip" or "fail"; with "skip", `rejected` lists a `DataError` for each row left out.
+    - `detected_by`: the fields that mark a row as this dataset's where no dataset is named; empty by default.
 
     Promise: the order is the same every time, and every row of the files is yielded or listed with its
     reason.

@@ -1,1 +1,1 @@
-"""BaseReward inside other people's pipelines; each module is for another one, whose package it needs."""
+"""BaseReward inside the pipelines of other projects, a module each; it needs that project's package."""

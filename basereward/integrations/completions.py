@@ -1,4 +1,4 @@
-"""What policies wrote, as comparisons, and what they get for it; every stack's adapter goes through here.
+"""Score completions of a policy, for the integrations of all trainers.
 
 Shapes: N completions of a call.
 """
@@ -6,90 +6,107 @@ Shapes: N completions of a call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack
 
 from basereward.comparison import PLACEHOLDER, Comparison
 from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
-from basereward.integrations.reward_source import RewardSource
+from basereward.integrations.reward_source import RewardSource, SourceOptions, reward_source
 from basereward.integrations.shaping import Rollouts, Shape, apply
 
 
-def shaped_rewards(
-    source: RewardSource,
-    shapes: Sequence[Shape],
-    prompts: Sequence[Any],
-    texts: Sequence[str],
-    *,
-    images: Sequence[Sequence[object]],
-    lengths: Sequence[int],
-    columns: Mapping[str, Any],
-) -> tuple[list[float | None], list[float | None]]:
-    """Return rewards [N] as the model gives them, and [N] after shaping; None where there is none.
-
-    Completions of one prompt that stand side by side are scored together.
+class CompletionScorer:
+    """Gives completions the rewards of a model, shaped.
 
     Args:
-        source: Of the rewards.
-        shapes: What is done to them, one after the other.
-        prompts: [N] texts or messages.
-        texts: [N] completions.
-        images: [N] of each prompt, for its `<image>` places; not looked at where the prompt has its own.
-        lengths: [N] of the completions in tokens of the policy.
-        columns: Other columns of the data set by name, each [N].
-
-    Raises:
-        DataError: When no completion at all could be scored, which is no matter of a single one.
+        model: The directory of a model or an ensemble, a server's address, or a function of comparisons.
+        shapes: Applied to the raw rewards in their order; see `basereward.integrations.shaping`.
+        unscored: The reward of a completion that can't be scored, for trainers that can't leave one out; None
+            raises the error.
+        options: As for `reward_source`, such as `device`, `key`.
     """
-    groups = _groups(prompts)
-    raw = _raw(source, prompts, texts, images, groups)
-    return raw, apply(shapes, raw, Rollouts(texts, groups, lengths, columns))
 
+    def __init__(
+        self,
+        model: str | Path | RewardSource,
+        *,
+        shapes: Sequence[Shape] = (),
+        unscored: float | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> None:
+        self.source = reward_source(model, **options)
+        self.shapes = shapes
+        self.unscored = unscored
 
-def single_reward(
-    source: RewardSource,
-    shapes: Sequence[Shape],
-    prompt: Any,
-    text: str,
-    *,
-    images: Sequence[object] = (),
-    num_tokens: int = 0,
-    row: Mapping[str, Any],
-    unscored: float | None = None,
-) -> tuple[float | None, float]:
-    """Return a completion's reward as the model gives it, None if it doesn't, and after shaping.
+    def score(
+        self,
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        *,
+        images: Sequence[Sequence[object]],
+        lengths: Sequence[int],
+        columns: Mapping[str, Any],
+    ) -> tuple[list[float | None], list[float | None]]:
+        """Return raw and shaped rewards [N]; None for completions without one, whatever `unscored` is.
 
-    Args:
-        source: Of the reward.
-        shapes: What is done to it.
-        prompt: A text or messages.
-        text: The completion.
-        images: As for `shaped_rewards`.
-        num_tokens: Of the completion.
-        row: What else belongs to it, which shapes may read.
-        unscored: What a completion gets that can't be scored; None raises the error.
+        Adjacent completions of one prompt are scored together.
 
-    Raises:
-        DataError: When it can't be scored.
-    """
-    columns = {name: [value] for name, value in row.items()}
-    try:
-        if not text.strip():
-            raise DataError("the completion is empty, so it can't be scored; `unscored` says what it gets")
-        [raw], [reward] = shaped_rewards(
-            source, shapes, [prompt], [text], images=[images], lengths=[num_tokens], columns=columns
-        )
-    except DataError:
-        if unscored is None:
-            raise
-        return None, unscored
-    if reward is None:
-        raise DataError("a shape left the completion without a reward")
-    return raw, reward
+        Args:
+            prompts: [N] texts or messages.
+            texts: [N] completions.
+            images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
+            lengths: [N] of the completions in tokens of the policy.
+            columns: Other columns of the data set by name, each [N].
+
+        Raises:
+            DataError: When no completion at all could be scored, so that no single one is at fault.
+        """
+        groups = _groups(prompts)
+        raw = _raw(self.source, prompts, texts, images, groups)
+        return raw, apply(self.shapes, raw, Rollouts(texts, groups, lengths, columns))
+
+    def score_one(
+        self,
+        prompt: Any,
+        text: str,
+        *,
+        images: Sequence[object] = (),
+        num_tokens: int = 0,
+        row: Mapping[str, Any],
+    ) -> tuple[float | None, float]:
+        """Return a completion's raw reward, None if it has none, and its shaped one.
+
+        Args:
+            prompt: A text or messages.
+            text: The completion.
+            images: As for `score`.
+            num_tokens: Of the completion.
+            row: The other fields of its row, for shapes.
+
+        Raises:
+            DataError: When it can't be scored, and `unscored` is None.
+        """
+        columns = {name: [value] for name, value in row.items()}
+        try:
+            if not text.strip():
+                raise DataError(
+                    "the completion is empty, so it can't be scored; `unscored` says what it gets"
+                )
+            [raw], [reward] = self.score(
+                [prompt], [text], images=[images], lengths=[num_tokens], columns=columns
+            )
+        except DataError:
+            if self.unscored is None:
+                raise
+            return None, self.unscored
+        if reward is None:
+            raise DataError("a shape left the completion without a reward")
+        return raw, reward
 
 
 def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a completion: a text, or messages of which the last is the answer."""
+    """Return the text of a completion: a text, or messages of which the last one is scored."""
     if isinstance(completion, str):
         return completion
     content = completion[-1].get("content") if completion else ""
@@ -110,15 +127,15 @@ def images_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
 def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, str]:
     """Return messages and response of a prompt that a chat template has rendered, or of a plain one.
 
-    What stands for images in the template's text becomes `<image>`.
+    Tokens of images in the template's text become `<image>`.
 
     Raises:
         DataError: When it can't be told where the response begins, or an image is missing.
     """
-    turns, answer = continued(prompt, response)
+    turns, text = continued(prompt, response)
     if not has_images and any(IMAGE.search(turn.text) for turn in turns):
         raise DataError("the prompt has a place for an image, and no image came with it", field="images")
-    return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], answer
+    return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], text
 
 
 def _raw(
@@ -129,26 +146,26 @@ def _raw(
     groups: Sequence[int],
 ) -> list[float | None]:
     members: dict[int, list[int]] = {}
-    for number, group in enumerate(groups):
+    for number, prompt_number in enumerate(groups):
         if texts[number].strip():
-            members.setdefault(group, []).append(number)
+            members.setdefault(prompt_number, []).append(number)
     comparisons: list[Comparison] = []
     numbers: list[list[int]] = []
     errors: list[DataError] = []
-    for own in members.values():
-        prompt = prompts[own[0]]
-        beside = () if _has_images(prompt) else images[own[0]]
+    for group in members.values():
+        prompt = prompts[group[0]]
+        separate = () if _has_images(prompt) else images[group[0]]
         try:
-            comparisons.append(Comparison(prompt, [texts[number] for number in own], images=beside))
-            numbers.append(own)
+            comparisons.append(Comparison(prompt, [texts[number] for number in group], images=separate))
+            numbers.append(group)
         except DataError as error:
             errors.append(error)
     rewards: list[float | None] = [None] * len(texts)
-    for own, found in zip(numbers, source(comparisons) if comparisons else (), strict=True):
-        if isinstance(found, DataError):
-            errors.append(found)
+    for group, result in zip(numbers, source(comparisons) if comparisons else (), strict=True):
+        if isinstance(result, DataError):
+            errors.append(result)
             continue
-        for number, reward in zip(own, found, strict=True):
+        for number, reward in zip(group, result, strict=True):
             rewards[number] = reward
     if errors and len(errors) == len(members):
         raise errors[0]
@@ -156,7 +173,7 @@ def _raw(
 
 
 def _groups(prompts: Sequence[Any]) -> list[int]:
-    """Return the number of each completion's prompt; trainers put the completions of one side by side."""
+    """Return the number of each completion's prompt; trainers hand over those of one prompt side by side."""
     groups: list[int] = []
     for number, prompt in enumerate(prompts):
         is_same = number > 0 and prompt == prompts[number - 1]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Consistency = Callable[[str, int], float]
-"""Tells of a reasoning and the verdict after it whether they agree (1), disagree (-1), or neither (0)."""
+"""Returns whether a reasoning and the verdict after it agree (1), disagree (-1), or neither (0)."""
 
 RewardFunc = Callable[..., "list[float]"]
 
@@ -56,23 +56,23 @@ def judge_prompts(
     and, where the comparisons have images, `images`, which stand in the prompt where the template has them.
 
     Args:
-        comparisons: With ranks.
-        tokenizer: The policy's tokenizer or processor, which would read its control tokens out of texts.
-        template: The judge template; one of reasoned verdicts.
+        comparisons: Comparisons with ranks.
+        tokenizer: The policy's tokenizer or processor.
+        template: A judge template of reasoned verdicts.
 
     Raises:
-        ConfigError: When the template asks for something else, the chat template leaves out the turn in which
-            the policy answers, or every pair is a tie.
+        ConfigError: When the template asks for something else, the chat template ignores
+            `add_generation_prompt`, or every pair is a tie.
         DataError: When a comparison has no ranks, a video, or a text with a control token of the policy.
     """
     from datasets import Dataset, Image
 
     from basereward.paradigms.judge_template import JudgeTemplate
 
-    asks = JudgeTemplate.load(template)
-    if asks.answer != "reasoned":
+    judge = JudgeTemplate.load(template)
+    if judge.answer != "reasoned":
         raise ConfigError(
-            f"judge template {template!r} asks for a {asks.answer}; give one of reasoned verdicts"
+            f"judge template {template!r} asks for a {judge.answer}; give one of reasoned verdicts"
         )
     _check_generation(tokenizer)
     control = _control_tokens(tokenizer)
@@ -84,7 +84,7 @@ def judge_prompts(
             for verdict, shown in ((1, (pair.chosen, pair.rejected)), (2, (pair.rejected, pair.chosen))):
                 texts = [comparison.responses[number] for number in shown]
                 try:
-                    [message] = asks.messages(comparison.prompt, texts)
+                    [message] = judge.messages(comparison.prompt, texts)
                     rows.append({**_question(message, control), "verdict": verdict})
                 except DataError as error:
                     raise error.at(file=f"comparison {comparison.id}" if comparison.id else None) from error
@@ -103,12 +103,12 @@ def judge_prompts(
 
 
 def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """Return for each completion 1 if it is in the form <think>...</think><answer>1</answer>, else 0."""
+    """Return 1 for each completion of the form <think>...</think><answer>1</answer>, 0 for others."""
     return [float(_read(completion)[1] is not None) for completion in completions]
 
 
 def verdict_reward(completions: Sequence[Any], verdict: Sequence[int], **columns: Any) -> list[float]:
-    """Return for each completion 1 if its verdict is right; 0 if it is wrong or can't be read."""
+    """Return 1 for each completion whose verdict is right, 0 where it is wrong or can't be parsed."""
     return [
         float(_read(completion)[1] == right) for completion, right in zip(completions, verdict, strict=True)
     ]
@@ -117,26 +117,26 @@ def verdict_reward(completions: Sequence[Any], verdict: Sequence[int], **columns
 def r1_reward(consistency: Consistency | None = None, *, num_threads: int = 8) -> RewardFunc:
     """Return R1-Reward's reward, Result * (1 + 0.5 * Consistency) + 0.5 * Format.
 
-    arXiv 2505.02835, section 4. A text whose form is wrong has no verdict, so its result is 0 there.
+    arXiv 2505.02835, section 4. A text whose form is wrong has no verdict, so that its Result is 0.
 
     Args:
-        consistency: Whether a reasoning leads to its verdict: a judge that is asked, or `stated_preference`.
-            None for 0 everywhere. Only asked where the verdict is right, the product being 0 elsewhere.
-        num_threads: How many reasonings it is asked about at once.
+        consistency: Rates reasonings: a call of a judge, or `stated_preference`; None for 0 everywhere.
+            Called only where the verdict is right, since the product is 0 elsewhere.
+        num_threads: Number of concurrent calls of it.
     """
 
     def reward(completions: Sequence[Any], verdict: Sequence[int], **columns: Any) -> list[float]:
-        found = [_read(completion) for completion in completions]
-        agrees = [0.0] * len(found)
-        right = [number for number, (_, said) in enumerate(found) if said == verdict[number]]
+        parsed = [_read(completion) for completion in completions]
+        agreements = [0.0] * len(parsed)
+        right = [number for number, (_, stated) in enumerate(parsed) if stated == verdict[number]]
         if consistency is not None:
             with ThreadPoolExecutor(num_threads) as threads:
-                answers = threads.map(lambda number: consistency(found[number][0], verdict[number]), right)
-                for number, answer in zip(right, answers, strict=True):
-                    agrees[number] = answer
+                ratings = threads.map(lambda number: consistency(parsed[number][0], verdict[number]), right)
+                for number, rating in zip(right, ratings, strict=True):
+                    agreements[number] = rating
         return [
-            float(said == wanted) * (1 + 0.5 * agreement) + 0.5 * (said is not None)
-            for (_, said), wanted, agreement in zip(found, verdict, agrees, strict=True)
+            float(stated == wanted) * (1 + 0.5 * agreement) + 0.5 * (stated is not None)
+            for (_, stated), wanted, agreement in zip(parsed, verdict, agreements, strict=True)
         ]
 
     reward.__name__ = "r1_reward"
@@ -144,8 +144,9 @@ def r1_reward(consistency: Consistency | None = None, *, num_threads: int = 8) -
 
 
 def stated_preference(reasoning: str, verdict: int) -> float:
-    """Return 1 if the last response that a reasoning calls better is the verdict's, -1 if it is the other,
-    and 0 if it calls none better: a check without a model, blind to all that is said in other words.
+    """Return 1 if a reasoning calls the verdict's response better, -1 if the other, 0 if neither.
+
+    The last statement counts. No model is asked, so that other phrasings are missed.
     """
     stated = BETTER.findall(reasoning)
     if not stated:
@@ -166,7 +167,7 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
     directory = Path(directory)
-    is_vision = hasattr(AutoConfig.from_pretrained(directory), "vision_config")
+    is_vision = "vision_config" in AutoConfig.from_pretrained(directory).sub_configs
     kind: Any = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
     model, report = kind.from_pretrained(
         directory, output_loading_info=True, use_safetensors=True, **{"dtype": "float32", **options}
@@ -178,8 +179,7 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
         from basereward.backbones.lm_head import LanguageHead
         from basereward.storage.model_directory import load_tensors
 
-        own = LanguageHead(model.get_input_embeddings(), head.weight)
-        load_tensors({"head": own}, path)
+        load_tensors({"head": LanguageHead(model.get_input_embeddings(), head.weight)}, path)
         missing.remove("lm_head.weight")
     if missing:
         raise ModelError(f"{directory} lacks the tensor {min(missing)}")
@@ -198,10 +198,10 @@ def save_judge(
 
     Args:
         policy: The directory that `trainer.save_model` wrote.
-        directory: Where to.
-        backbone: What reads the policy's kind of model: `causal-lm`, `qwen-vl`, ...
-        template: What it was trained with.
-        options: Of the paradigm `generative`, such as `max_answer_tokens`.
+        directory: The directory to write.
+        backbone: The backbone for the policy's kind of model: `causal-lm`, `qwen-vl`, ...
+        template: The judge template of its training.
+        options: Options of the paradigm `generative`, such as `max_answer_tokens`.
     """
     from basereward.config.conversion import Component
     from basereward.scoring.reward_model import RewardModel
@@ -217,8 +217,8 @@ def _read(completion: Any) -> tuple[str, int | None]:
     """Return the reasoning and the verdict of a completion; no verdict where it isn't in the form."""
     from basereward.paradigms.verdicts import ANSWER
 
-    found = ANSWER.fullmatch(completion_text(completion).strip())
-    return ("", None) if found is None else (found["reasoning"], int(found["verdict"]))
+    match = ANSWER.fullmatch(completion_text(completion).strip())
+    return ("", None) if match is None else (match["reasoning"], int(match["verdict"]))
 
 
 def _question(message: Message, control: re.Pattern[str] | None) -> dict[str, Any]:
@@ -226,15 +226,15 @@ def _question(message: Message, control: re.Pattern[str] | None) -> dict[str, An
     parts: list[dict[str, str]] = []
     for part in message.content:
         if isinstance(part, Image):
-            # Each part has a text, or Arrow would fill in a missing one, which some templates would show.
+            # With a text, since Arrow would make a missing one None, which some templates would render.
             parts.append({"type": "image", "text": ""})
         elif isinstance(part, str):
             parts.append({"type": "text", "text": part})
         else:
             raise DataError("TRL's trainer shows no videos; take them out of the row", field="videos")
-    if control is not None and (found := control.search(_joined(parts))):
+    if control is not None and (match := control.search(_joined(parts))):
         raise DataError(
-            f"has the text {found.group()!r}, which the policy would read as a control token; remove it",
+            f"has the text {match.group()!r}, which the policy would read as a control token; remove it",
             field="prompt or responses",
         )
     return {"parts": parts, "images": message.images}
@@ -245,10 +245,10 @@ def _joined(parts: Sequence[Mapping[str, str]]) -> str:
 
 
 def _check_generation(tokenizer: Any) -> None:
-    """Raise a ConfigError where a chat template asks without opening the turn of the answer."""
-    asked = [{"role": "user", "content": "-"}]
+    """Raise a ConfigError where a chat template can't open the assistant's turn."""
+    messages = [{"role": "user", "content": "-"}]
     plain, opened = (
-        tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=opens)
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens)
         for opens in (False, True)
     )
     if plain == opened:
@@ -259,7 +259,7 @@ def _check_generation(tokenizer: Any) -> None:
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
-    """Return what finds the control tokens of a tokenizer, or of a processor's, in texts."""
+    """Return a pattern of the control tokens of a tokenizer or a processor; None where there are none."""
     added = getattr(tokenizer, "tokenizer", tokenizer).added_tokens_decoder.values()
     literals = [re.escape(str(token)) for token in added if token.special and str(token)]
     return re.compile("|".join(literals)) if literals else None

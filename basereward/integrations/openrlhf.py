@@ -10,9 +10,9 @@ A file for `--train.agent_func_path`, which images reach:
     from basereward.integrations.openrlhf import agent_executor
     AgentExecutor = agent_executor("http://127.0.0.1:8000")
 
-What OpenRLHF (0.11.2) hands over is read as its `openrlhf/utils/agent.py` does it, one completion a call. It
-has no way to leave a completion out: one that can't be scored is an error, which OpenRLHF logs before it
-fails, unless `unscored` says what such a completion gets.
+The calls are those of OpenRLHF 0.11.2, `openrlhf/utils/agent.py`, one completion each. OpenRLHF can't leave a
+completion out: one that can't be scored is an error, which OpenRLHF logs before it fails, unless `unscored`
+gives it a reward.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from basereward.errors import DataError
-from basereward.integrations.completions import single_reward, unrendered
-from basereward.integrations.reward_source import RewardSource, reward_source
+from basereward.integrations.completions import CompletionScorer, unrendered
+from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.shaping import Shape
 
 
@@ -33,34 +33,28 @@ def reward_func(
     *,
     shapes: Sequence[Shape] = (),
     unscored: float | None = None,
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> Callable[..., dict[str, Any]]:
     """Return a `reward_func(queries, prompts, labels)`.
 
-    A prompt that a chat template has rendered is taken apart into its turns. Shapes find the label as the
-    column `label`.
-
-    Args:
-        model: A directory, a server's address, or a function of comparisons.
-        shapes: What is done to the raw rewards, one after the other; see `basereward.integrations.shaping`.
-        unscored: What a completion gets that can't be scored; None raises the error.
-        options: Of `reward_source`, such as `device`, `key`.
+    A prompt that a chat template has rendered is parsed into its turns. Shapes find the label as the column
+    `label`. The arguments are those of `CompletionScorer`.
     """
-    source = reward_source(model, **options)
+    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
 
-    def rewards(
+    def score(
         queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
     ) -> dict[str, Any]:
         import torch
 
-        found = [
-            _reward(source, shapes, prompt, _continuation(query, prompt), (), label, unscored)
+        rewards = [
+            _reward(scorer, prompt, _continuation(query, prompt), (), label)
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
-        shaped = torch.tensor([reward for _, reward in found])
-        return {"rewards": shaped, "scores": shaped, "extra_logs": _logs(found)}
+        shaped = torch.tensor([reward for _, reward in rewards])
+        return {"rewards": shaped, "scores": shaped, "extra_logs": _logs(rewards)}
 
-    return rewards
+    return score
 
 
 def agent_executor(
@@ -68,19 +62,15 @@ def agent_executor(
     *,
     shapes: Sequence[Shape] = (),
     unscored: float | None = None,
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> type:
     """Return an `AgentExecutor` that has the policy answer once, and scores the answer with its images.
 
-    Args:
-        model: As for `reward_func`.
-        shapes: As for `reward_func`.
-        unscored: As for `reward_func`.
-        options: As for `reward_func`.
+    The arguments are those of `CompletionScorer`.
     """
     from openrlhf.utils.agent import SingleTurnAgentExecutor
 
-    source = reward_source(model, **options)
+    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
 
     class AgentExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # OpenRLHF has no types
         """One answer, scored with the prompt's images."""
@@ -104,7 +94,7 @@ def agent_executor(
             answer = hf_tokenizer.decode(tokens, skip_special_tokens=False)
             # In a thread: other answers are being written meanwhile.
             raw, reward = await asyncio.to_thread(
-                _reward, source, shapes, prompt, answer, _images(images), label, unscored, len(tokens)
+                _reward, scorer, prompt, answer, _images(images), label, len(tokens)
             )
             logs = {name: values[0] for name, values in _logs([(raw, reward)]).items()}
             output.update(reward=reward, scores=reward, extra_logs=logs)
@@ -114,26 +104,15 @@ def agent_executor(
 
 
 def _reward(
-    source: RewardSource,
-    shapes: Sequence[Shape],
+    scorer: CompletionScorer,
     prompt: str,
     continuation: str,
     images: Sequence[object],
     label: Any,
-    unscored: float | None,
     num_tokens: int = 0,
 ) -> tuple[float | None, float]:
     messages, answer = unrendered(prompt, continuation, has_images=bool(images))
-    return single_reward(
-        source,
-        shapes,
-        messages,
-        answer,
-        images=images,
-        num_tokens=num_tokens,
-        row={"label": label},
-        unscored=unscored,
-    )
+    return scorer.score_one(messages, answer, images=images, num_tokens=num_tokens, row={"label": label})
 
 
 def _continuation(query: str, prompt: str) -> str:
@@ -152,9 +131,8 @@ def _images(images: Any) -> list[object]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
-def _logs(found: Sequence[tuple[float | None, float]]) -> dict[str, list[float]]:
-    """Return what OpenRLHF logs: numbers, as it makes tensors of them."""
-    logs = {"unscored": [float(raw is None) for raw, _ in found]}
-    if all(raw is not None for raw, _ in found):
-        logs["raw_reward"] = [raw for raw, _ in found if raw is not None]
-    return logs
+def _logs(rewards: Sequence[tuple[float | None, float]]) -> dict[str, list[float]]:
+    """Return the numbers for OpenRLHF's log, of raw and shaped rewards; it makes tensors of them."""
+    logs = {"unscored": [float(raw is None) for raw, _ in rewards]}
+    raw_rewards = [raw for raw, _ in rewards if raw is not None]
+    return logs | ({"raw_reward": raw_rewards} if len(raw_rewards) == len(rewards) else {})

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class RewardStage:
     """Adds the columns `rewards` (list of float32) and `error` (string) to rows of comparisons.
 
-    Each of Ray's actors has a model of its own. Rewards are those of `basereward score`.
+    Each Ray actor loads its own model. Rewards are those of `basereward score`.
 
     Args:
         model: The directory of a model or an ensemble, which every node sees.

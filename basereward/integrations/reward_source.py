@@ -1,4 +1,4 @@
-"""Where an integration's rewards come from: a model in this process, or one that is served."""
+"""Sources of rewards for integrations: a model in this process, or a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
@@ -18,9 +18,21 @@ from basereward.media.image import Image
 from basereward.media.video import Video
 
 RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
-"""Gives each comparison's rewards, or the error that keeps it from having any."""
+"""Returns each comparison's rewards, or the error of one that can't be scored."""
 
 BUSY = (429, 503)
+"""Statuses after which a request is sent again."""
+
+
+class SourceOptions(TypedDict, total=False):
+    """The options of `reward_source`, for functions that pass them on."""
+
+    device: str
+    batch_size: int
+    served_name: str | None
+    key: str | None
+    timeout_seconds: float
+    num_tries: int
 
 
 def reward_source(
@@ -33,17 +45,17 @@ def reward_source(
     timeout_seconds: float = 600.0,
     num_tries: int = 10,
 ) -> RewardSource:
-    """Return the rewards of a model directory, or of the server at an address; several threads may ask.
+    """Return a function that gives the rewards of a model directory or a server; several threads may call it.
 
     Args:
         model: The directory of a model or an ensemble, which is loaded here, or `http://host:port` of
-            `basereward serve`. What gives rewards already is returned as it is.
-        device: Where a directory's weights go.
-        batch_size: Comparisons a forward pass of a directory's model.
-        served_name: Which of a server's models; None for its first.
+            `basereward serve`. A function of comparisons is returned as it is.
+        device: The device of a directory's model.
+        batch_size: Comparisons in a forward pass of a directory's model.
+        served_name: The name of the server's model; None for its first.
         key: The server's key.
-        timeout_seconds: How long an answer of the server may take.
-        num_tries: How often a server that is busy or can't be reached is asked.
+        timeout_seconds: Timeout of each request.
+        num_tries: Number of tries while the server is busy or can't be reached.
     """
     if callable(model):
         return model
@@ -72,7 +84,7 @@ def _served(
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = _asked(request, timeout_seconds, num_tries)
+        answer = _answer(request, timeout_seconds, num_tries)
         return [
             entry["rewards"]
             if entry["error"] is None
@@ -83,11 +95,11 @@ def _served(
     return rewards
 
 
-def _asked(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> Any:
-    """Return the answer to a request, which is sent again while the server is busy or can't be reached.
+def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> Any:
+    """Return the response body of a request, which is sent again while the server is busy or unreachable.
 
     Raises:
-        ConfigError: When the server refuses it, or isn't there.
+        ConfigError: When the server refuses it or can't be reached.
     """
     for remaining in reversed(range(num_tries)):
         try:
@@ -113,7 +125,7 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 
 def _item(comparison: Comparison) -> dict[str, Any]:
-    """Return an item of the server's own API, its images inline."""
+    """Return an item of the server's native API, with its images inline."""
     prompt = [
         {"role": message.role, "content": [_part(part) for part in message.content]}
         for message in comparison.prompt

@@ -9,18 +9,18 @@ from typing import Any
 from basereward.errors import ConfigError, DataError
 
 Rule = Callable[[str, Any], bool]
-"""Tells of a completion and the right answer whether they match."""
+"""Returns whether a completion matches the right answer."""
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = "\\boxed{"
 CHOICE = re.compile(r"\(?\b([A-Z])\b\)?")
-SAID = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b\)?", re.IGNORECASE)
+STATEMENT = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b\)?", re.IGNORECASE)
 
 
 def exact_match(completion: str, answer: str) -> bool:
-    """Compare the answer part of a completion with the right answer, but for case, spaces and a final dot.
+    """Compare the answer part of a completion with the right answer, ignoring case, spaces and a final dot.
 
-    The answer part is what stands in the last <answer>...</answer>, else in the last \\boxed{...}, else all.
+    The answer part is the content of the last <answer>...</answer>, else of the last \\boxed{...}, else all.
     """
     return _plain(answer_part(completion)) == _plain(str(answer))
 
@@ -32,11 +32,11 @@ def choice_letter(completion: str, answer: str) -> bool:
     counts. A letter within other words is no choice.
     """
     part = answer_part(completion).strip()
-    said = SAID.findall(part)
-    found = said[-1] if said else None
-    if found is None and (first := CHOICE.match(part)) and not re.match(r"\s+[a-z]", part[first.end() :]):
-        found = first.group(1)
-    return found is not None and found.upper() == str(answer).strip().strip("().").upper()
+    statements = STATEMENT.findall(part)
+    letter = statements[-1] if statements else None
+    if letter is None and (first := CHOICE.match(part)) and not re.match(r"\s+[a-z]", part[first.end() :]):
+        letter = first.group(1)
+    return letter is not None and letter.upper() == str(answer).strip().strip("().").upper()
 
 
 def math_verify(completion: str, answer: str) -> bool:
@@ -56,7 +56,7 @@ def math_verify(completion: str, answer: str) -> bool:
 
 
 def answer_part(completion: str) -> str:
-    """Return what stands in the last <answer>...</answer>, else in the last \\boxed{...}, else all."""
+    """Return the content of the last <answer>...</answer>, else of the last \\boxed{...}, else all."""
     if tagged := ANSWER.findall(completion):
         return str(tagged[-1])
     start = completion.rfind(BOXED)

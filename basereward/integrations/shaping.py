@@ -1,7 +1,7 @@
-"""Shaping rewards for reinforcement learning: from a model's raw rewards to what a policy is trained on.
+"""Reward shaping for reinforcement learning: functions from a model's raw rewards to training rewards.
 
-Each function returns a shape; shapes are applied one after the other. A reward of None, a completion that
-could not be scored, stays None, which TRL leaves out of its group.
+Each function returns a shape; shapes are applied one after the other. A reward of None, of a completion that
+could not be scored, stays None.
 
 Shapes: N completions of a call.
 """
@@ -21,7 +21,7 @@ Rewards = Sequence["float | None"]
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What a policy wrote, beside its rewards.
+    """Completions of a policy, without their rewards.
 
     Args:
         completions: [N] texts.
@@ -50,8 +50,8 @@ def apply(shapes: Sequence[Shape], rewards: Rewards, rollouts: Rollouts) -> list
 def sigmoid(*, center: float = 0.0, scale: float = 1.0) -> Shape:
     """Return 1 / (1 + exp(-(r - center) / scale)), in (0, 1).
 
-    Bradley-Terry rewards have no zero of their own: where most are far on one side of `center`, all come out
-    alike. `calibrated` takes the place of the zero from data.
+    Bradley-Terry rewards have no natural zero: where most are far from `center`, all are mapped to almost the
+    same value. `calibrated` takes the center from data.
     """
     if not (math.isfinite(center) and 0 < scale < math.inf):
         raise ConfigError(f"center is a finite number and scale one > 0, not {center} and {scale}")
@@ -64,18 +64,18 @@ def calibrated(references: Sequence[float], *, temperature: float = 1.0) -> Shap
     By Bradley-Terry that is the mean of 1 / (1 + exp(-(r - reference) / temperature)).
 
     Args:
-        references: Rewards of such responses, those of the untrained policy say, by the same model.
-        temperature: What the model's margins are divided by to be true log-odds, from `basereward evaluate`.
+        references: Rewards of such responses by the same model, for example of the untrained policy's.
+        temperature: The divisor that makes the model's margins true log-odds, from `basereward evaluate`.
     """
-    known = [float(value) for value in references]
-    if not known or not all(map(math.isfinite, known)) or not 0 < temperature < math.inf:
+    values = [float(value) for value in references]
+    if not values or not all(map(math.isfinite, values)) or not 0 < temperature < math.inf:
         raise ConfigError(
             "references are one or more finite rewards and temperature is a number > 0, not "
-            f"{len(known)} rewards and {temperature}"
+            f"{len(values)} rewards and {temperature}"
         )
 
     def probability(reward: float) -> float:
-        return math.fsum(_sigmoid((reward - value) / temperature) for value in known) / len(known)
+        return math.fsum(_sigmoid((reward - value) / temperature) for value in values) / len(values)
 
     return _each(probability)
 
@@ -83,13 +83,13 @@ def calibrated(references: Sequence[float], *, temperature: float = 1.0) -> Shap
 def hybrid(rule: Rule, *, column: str = "answer", otherwise: Shape | None = None) -> Shape:
     """Return 1 where a rule finds the right answer, else the sigmoid of the reward.
 
-    The best of arXiv 2509.16127, section 5.4.1: what is right is right, and what is wrong still has a slope.
+    The best of arXiv 2509.16127, section 5.4.1: right answers get 1, and wrong ones still have a gradient.
 
     Args:
-        rule: Tells of a completion and the right answer whether they match.
-        column: Has the right answers.
-        otherwise: What is done to the rewards of the others; None for `sigmoid()`. Its values should stay
-            below 1, or a wrong answer could be worth more than a right one.
+        rule: Returns whether a completion matches the right answer.
+        column: The column of the right answers.
+        otherwise: The shape for the others; None for `sigmoid()`. Its values should stay below 1, or a wrong
+            answer could be worth more than a right one.
     """
     lower = otherwise or sigmoid()
 
@@ -108,8 +108,8 @@ def hybrid(rule: Rule, *, column: str = "answer", otherwise: Shape | None = None
 def group_normalized(*, epsilon: float = 1e-4) -> Shape:
     """Return (r - mean) / (standard deviation + epsilon) over the completions of each prompt.
 
-    GRPO does that itself to the sum of its rewards; here it puts one of several on the others' scale before.
-    A group of one has 0.
+    GRPO normalizes the sum of its rewards; this puts one of several rewards on a common scale before. In a
+    group of one the result is 0.
     """
     if not epsilon > 0:
         raise ConfigError(f"epsilon is a number > 0, not {epsilon}")
@@ -119,9 +119,9 @@ def group_normalized(*, epsilon: float = 1e-4) -> Shape:
         for group, reward in zip(rollouts.groups, rewards, strict=True):
             if reward is not None:
                 members.setdefault(group, []).append(reward)
-        facts = {group: _mean_and_deviation(values) for group, values in members.items()}
+        moments = {group: _mean_and_deviation(values) for group, values in members.items()}
         return [
-            None if reward is None else (reward - facts[group][0]) / (facts[group][1] + epsilon)
+            None if reward is None else (reward - moments[group][0]) / (moments[group][1] + epsilon)
             for group, reward in zip(rollouts.groups, rewards, strict=True)
         ]
 
@@ -162,9 +162,9 @@ def column_of(columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
     return columns[name]
 
 
-def _each(of: Callable[[float], float]) -> Shape:
+def _each(function: Callable[[float], float]) -> Shape:
     def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
-        return [None if reward is None else of(reward) for reward in rewards]
+        return [None if reward is None else function(reward) for reward in rewards]
 
     return shape
 

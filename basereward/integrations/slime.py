@@ -5,8 +5,8 @@ A module for `--custom-rm-path my_rewards.custom_rm`, with or without `--group-r
     from basereward.integrations.slime import custom_rm as made
     custom_rm = made("http://127.0.0.1:8000")
 
-Samples are read as `slime/utils/types.py` (2026-08) has them; images come out of `multimodal_inputs`. slime
-has no way to leave a sample out: one that can't be scored is an error, unless `unscored` says what it gets.
+Samples are those of `slime/utils/types.py` (2026-08), with images in `multimodal_inputs`. slime can't leave a
+sample out: one that can't be scored is an error, unless `unscored` gives it a reward.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from basereward.errors import DataError
-from basereward.integrations.completions import shaped_rewards, unrendered
-from basereward.integrations.reward_source import RewardSource, reward_source
+from basereward.integrations.completions import CompletionScorer, unrendered
+from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.shaping import Shape
 
 
@@ -27,60 +27,51 @@ def custom_rm(
     *,
     shapes: Sequence[Shape] = (),
     unscored: float | None = None,
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> Callable[..., Awaitable[float | list[float]]]:
     """Return a coroutine function of a sample, or with `--group-rm` of the samples of a prompt.
 
-    A prompt that a chat template has rendered is taken apart into its turns. Shapes find the label as the
-    column `label`, and what the sample's metadata has under its own names.
-
-    Args:
-        model: A directory, a server's address, or a function of comparisons.
-        shapes: What is done to the raw rewards, one after the other; see `basereward.integrations.shaping`.
-        unscored: What a sample gets that can't be scored; None raises the error.
-        options: Of `reward_source`, such as `device`, `key`.
+    A prompt that a chat template has rendered is parsed into its turns. Shapes find the label as the column
+    `label`, and the sample's metadata under their names. The arguments are those of `CompletionScorer`.
     """
-    source = reward_source(model, **options)
+    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
 
     async def rewards(args: Any, sample: Any, **_: Any) -> float | list[float]:
         samples = sample if isinstance(sample, list) else [sample]
-        found = await asyncio.to_thread(_rewards, source, shapes, samples, unscored)
-        return found if isinstance(sample, list) else found[0]
+        scores = await asyncio.to_thread(_rewards, scorer, samples)
+        return scores if isinstance(sample, list) else scores[0]
 
     return rewards
 
 
-def _rewards(
-    source: RewardSource, shapes: Sequence[Shape], samples: Sequence[Any], unscored: float | None
-) -> list[float]:
+def _rewards(scorer: CompletionScorer, samples: Sequence[Any]) -> list[float]:
     images = [_images(sample) for sample in samples]
-    asked = [
-        unrendered(sample.prompt, sample.response, has_images=bool(own))
+    pairs = [
+        unrendered(sample.prompt, sample.response, has_images=bool(shown))
         if isinstance(sample.prompt, str)
         else (sample.prompt, sample.response)
-        for sample, own in zip(samples, images, strict=True)
+        for sample, shown in zip(samples, images, strict=True)
     ]
     names = {name for sample in samples for name in sample.metadata or ()}
     columns = {name: [(sample.metadata or {}).get(name) for sample in samples] for name in names}
     try:
-        _, shaped = shaped_rewards(
-            source,
-            shapes,
-            [prompt for prompt, _ in asked],
-            [text for _, text in asked],
+        _, shaped = scorer.score(
+            [prompt for prompt, _ in pairs],
+            [text for _, text in pairs],
             images=images,
             lengths=[sample.response_length for sample in samples],
             columns={**columns, "label": [sample.label for sample in samples]},
         )
     except DataError:
-        if unscored is None:
+        if scorer.unscored is None:
             raise
-        return [unscored] * len(samples)
-    if unscored is None and None in shaped:
+        shaped = [None] * len(samples)
+    rewards = [scorer.unscored if reward is None else reward for reward in shaped]
+    if None in rewards:
         raise DataError(
-            f"sample {shaped.index(None)} of {len(samples)} can't be scored; `unscored` says what such get"
+            f"sample {rewards.index(None)} of {len(samples)} can't be scored; `unscored` says what such get"
         )
-    return [unscored if reward is None else reward for reward in shaped]  # type: ignore[misc]  # not both
+    return [reward for reward in rewards if reward is not None]
 
 
 def _images(sample: Any) -> list[object]:

@@ -8,8 +8,8 @@ from basereward.integrations.trl import reward_func
 reward = reward_func("MODEL_DIR", shapes=[hybrid(exact_match, column="answer")])
 trainer = GRPOTrainer("Qwen/Qwen2.5-VL-3B-Instruct", reward, ...)
 
-Images reach the reward model, from the prompt's parts or from the columns `image` and `images`, and all
-completions of a prompt are scored together, the prompt read once.
+Images reach the reward model from the prompt's parts or from the columns `image` and `images`. All
+completions of a prompt are scored together, so that the prompt is encoded once.
 
 Shapes: N completions of a call.
 """
@@ -19,10 +19,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from basereward.integrations.completions import completion_text, images_of, shaped_rewards
-from basereward.integrations.reward_source import RewardSource, reward_source
+from basereward.integrations.completions import CompletionScorer, completion_text, images_of
+from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.rules import Rule
 from basereward.integrations.shaping import Shape, column_of
 
@@ -33,24 +33,24 @@ def reward_func(
     shapes: Sequence[Shape] = (),
     prompt_column: str | None = None,
     name: str = "reward",
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> Callable[..., list[float | None]]:
     """Return a reward function for TRL's `reward_funcs`.
 
-    A completion that can't be scored, an empty one say, has None, which leaves it out of its group's
-    advantages; the metric `NAME/unscored` says how many these are. Add a rule that punishes them.
+    The reward of a completion that can't be scored, such as an empty one, is None, which leaves it out of its
+    group's advantages; the metric `NAME/unscored` is their share. Add a rule that punishes them.
 
     Args:
-        model: A directory, a server's address, or a function of comparisons.
-        shapes: What is done to the raw rewards, one after the other; see `basereward.integrations.shaping`.
-        prompt_column: The column with the prompt that the reward model sees; None for the policy's own.
-        name: What TRL's log calls it.
-        options: Of `reward_source`, such as `device`, `batch_size`, `key`.
+        model: As for `CompletionScorer`.
+        shapes: As for `CompletionScorer`.
+        prompt_column: The column with the reward model's prompt; None for the policy's.
+        name: The name in TRL's log.
+        options: As for `CompletionScorer`.
     """
-    source = reward_source(model, **options)
+    scorer = CompletionScorer(model, shapes=shapes, **options)
 
     def reward(**columns: Any) -> list[float | None]:
-        return _rewards(source, shapes, prompt_column, name, columns)
+        return _rewards(scorer, prompt_column, name, columns)
 
     reward.__name__ = name
     return reward
@@ -62,24 +62,17 @@ def async_reward_func(
     shapes: Sequence[Shape] = (),
     prompt_column: str | None = None,
     name: str = "reward",
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> Callable[..., Awaitable[list[float | None]]]:
-    """Return an asynchronous reward function; TRL awaits all such together, each in a thread of its own.
+    """Return the asynchronous form of `reward_func`; TRL awaits all such together, each in its own thread.
 
-    Worth it for several servers. Shapes run in the thread too, where math-verify, which stops by signals,
+    It pays with several servers. Shapes run in the thread too, where math-verify, whose timeout uses signals,
     can't work.
-
-    Args:
-        model: As for `reward_func`.
-        shapes: As for `reward_func`.
-        prompt_column: As for `reward_func`.
-        name: As for `reward_func`.
-        options: As for `reward_func`.
     """
-    source = reward_source(model, **options)
+    waiting = reward_func(model, shapes=shapes, prompt_column=prompt_column, name=name, **options)
 
     async def reward(**columns: Any) -> list[float | None]:
-        return await asyncio.to_thread(_rewards, source, shapes, prompt_column, name, columns)
+        return await asyncio.to_thread(waiting, **columns)
 
     reward.__name__ = name
     return reward
@@ -90,8 +83,8 @@ def rule_reward(rule: Rule, *, column: str = "answer", name: str | None = None) 
 
     Args:
         rule: One of `basereward.integrations.rules`, or your own.
-        column: Of the data set, with the right answers.
-        name: What the log calls it; None for the rule's own name.
+        column: The column of the data set with the right answers.
+        name: The name in the log; None for the rule's own.
     """
 
     def reward(completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -106,20 +99,13 @@ def rule_reward(rule: Rule, *, column: str = "answer", name: str | None = None) 
 
 
 def _rewards(
-    source: RewardSource,
-    shapes: Sequence[Shape],
-    prompt_column: str | None,
-    name: str,
-    columns: Mapping[str, Any],
+    scorer: CompletionScorer, prompt_column: str | None, name: str, columns: Mapping[str, Any]
 ) -> list[float | None]:
     completions: Sequence[Any] = columns["completions"]
     prompts = columns["prompts"] if prompt_column is None else column_of(columns, prompt_column)
     texts = [completion_text(completion) for completion in completions]
-    asked = [_whole_prompt(*pair) for pair in zip(prompts, completions, strict=True)]
-    raw, shaped = shaped_rewards(
-        source,
-        shapes,
-        asked,
+    raw, shaped = scorer.score(
+        [_whole_prompt(*pair) for pair in zip(prompts, completions, strict=True)],
         texts,
         images=images_of(columns, len(texts)),
         lengths=[len(ids) for ids in columns["completion_ids"]],
@@ -134,7 +120,7 @@ def _rewards(
 
 
 def _whole_prompt(prompt: Any, completion: Any) -> Any:
-    """Return what a completion's last message answers: the prompt, and the turns of tools before it."""
+    """Return the prompt of a completion's last message: the policy's prompt, then any turns of tools."""
     if isinstance(prompt, str) or isinstance(completion, str) or len(completion) < 2:
         return prompt
     return [*prompt, *completion[:-1]]

@@ -7,14 +7,14 @@ A file with a manager, which images reach:
 
 for `reward.reward_manager.source=importlib reward.reward_manager.module.path=FILE
 reward.reward_manager.name=BaseReward`; or one with a function, to which verl gives neither prompt nor
-images, so that both must stand in the data set's `extra_info`:
+images, so that the data set's `extra_info` must have both:
 
     from basereward.integrations.verl import compute_score as made
     compute_score = made("http://127.0.0.1:8000")
 
-for `reward.custom_reward_function.path=FILE`. Written against verl 0.9.1, `verl/experimental/reward_loop`.
-verl can leave no completion out: one that can't be scored is an error, unless `unscored` says what it
-gets.
+for `reward.custom_reward_function.path=FILE`. The calls are those of verl 0.9.1,
+`verl/experimental/reward_loop`. verl can't leave a completion out: one that can't be scored is an error,
+unless `unscored` gives it a reward.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from basereward.errors import ConfigError
-from basereward.integrations.completions import single_reward
-from basereward.integrations.reward_source import RewardSource, reward_source
+from basereward.integrations.completions import CompletionScorer
+from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.shaping import Shape
 
 
@@ -36,20 +36,20 @@ def compute_score(
     shapes: Sequence[Shape] = (),
     prompt_key: str = "question",
     unscored: float | None = None,
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> Callable[..., Awaitable[dict[str, float]]]:
     """Return a `compute_score` for `reward.custom_reward_function`.
 
-    Shapes find the right answer as the column `ground_truth`, and `extra_info` under its own names.
+    Shapes find the right answer as the column `ground_truth`, and fields of `extra_info` under their names.
 
     Args:
-        model: A directory, a server's address, or a function of comparisons.
-        shapes: What is done to the raw rewards, one after the other; see `basereward.integrations.shaping`.
-        prompt_key: What `extra_info` has the prompt under; its images, if any, are its `images`.
-        unscored: What a completion gets that can't be scored; None raises the error.
-        options: Of `reward_source`, such as `device`, `key`.
+        model: As for `CompletionScorer`.
+        shapes: As for `CompletionScorer`.
+        prompt_key: The key of the prompt in `extra_info`; images are under `images`.
+        unscored: As for `CompletionScorer`.
+        options: As for `CompletionScorer`.
     """
-    source = reward_source(model, **options)
+    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
 
     async def score(
         data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, **_: Any
@@ -62,14 +62,7 @@ def compute_score(
             )
         row = {**info, "data_source": data_source, "ground_truth": ground_truth}
         raw, reward = await asyncio.to_thread(
-            single_reward,
-            source,
-            shapes,
-            info[prompt_key],
-            solution_str,
-            images=info.get("images") or (),
-            row=row,
-            unscored=unscored,
+            scorer.score_one, info[prompt_key], solution_str, images=info.get("images") or (), row=row
         )
         return _result(raw, reward)
 
@@ -81,21 +74,16 @@ def reward_manager(
     *,
     shapes: Sequence[Shape] = (),
     unscored: float | None = None,
-    **options: Any,
+    **options: Unpack[SourceOptions],
 ) -> type:
     """Return a class for `reward.reward_manager`, which sends the prompt's messages with their images.
 
-    Shapes find the right answer as the column `ground_truth`, and `extra_info` under its own names.
-
-    Args:
-        model: As for `compute_score`.
-        shapes: As for `compute_score`.
-        unscored: As for `compute_score`.
-        options: As for `compute_score`.
+    Shapes find the right answer as the column `ground_truth`, and fields of `extra_info` under their names.
+    The arguments are those of `CompletionScorer`.
     """
     from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-    source = reward_source(model, **options)
+    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
 
     class BaseReward(RewardManagerBase):  # type: ignore[misc]  # verl has no types
         """Rewards of a model."""
@@ -116,14 +104,11 @@ def reward_manager(
                 "ground_truth": (others.get("reward_model") or {}).get("ground_truth"),
             }
             raw, reward = await asyncio.to_thread(
-                single_reward,
-                source,
-                shapes,
+                scorer.score_one,
                 [dict(message) for message in others["raw_prompt"]],
                 text,
                 num_tokens=num_tokens,
                 row=row,
-                unscored=unscored,
             )
             result = _result(raw, reward)
             return {"reward_score": result.pop("score"), "reward_extra_info": result}
@@ -132,7 +117,7 @@ def reward_manager(
 
 
 def _result(raw: float | None, reward: float) -> dict[str, float]:
-    """Return the reward and what verl logs, of which every sample must have the same."""
+    """Return the reward and the numbers for verl's log, which must have the same names for every sample."""
     return {
         "score": reward,
         "raw_reward": reward if raw is None else raw,

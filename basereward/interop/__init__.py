@@ -1,1 +1,1 @@
-"""Reward models from and for other tools: checkpoints with one linear head, and what people call them."""
+"""Export and import of checkpoints of other tools, with one linear head."""

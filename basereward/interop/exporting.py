@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from basereward.backbones.chat_template import KEEPS_TAIL
+from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.errors import ConfigError
 from basereward.heads import MLP
 from basereward.paradigms.scalar import Scalar
@@ -32,16 +33,16 @@ STRIPPED = (
     "{% set basereward_text %}TEMPLATE{% endset %}"
     "{{ basereward_text if add_generation_prompt else basereward_text.rstrip() }}"
 )
-"""Leaves out what a template writes after the end of the last turn, where rewards are not read."""
+"""A template that leaves out the text after the end of the last turn, where rewards are not read."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What became of a model.
+    """The result of an export.
 
     Args:
         architecture: The class that reads the checkpoint.
-        offset: What is to be added to its logit to get the reward, since its head has no bias.
+        offset: The difference of the reward and its logit, since its head has no bias.
     """
 
     architecture: str
@@ -56,9 +57,9 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
 
     Args:
         model: Of the paradigm scalar, with a head that is linear, or linear layers without activation.
-        directory: Where to; an older one there is replaced.
-        format: `hf` has the head where transformers looks for it, `vllm` where vLLM does; they differ for
-            vision-language models alone.
+        directory: The directory to write; an older one is replaced.
+        format: `hf` puts the head where transformers looks for it, `vllm` where vLLM does; they differ for
+            vision-language models only.
 
     Raises:
         ConfigError: When such a checkpoint can't hold the model.
@@ -71,15 +72,15 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
             f"{model.components['paradigm']['name']!r} doesn't"
         )
     weight, bias = linear_of(model.head)
-    backbone: Any = model.backbone
-    inner = getattr(backbone, "model", None)
-    if inner is None or not hasattr(inner, "config"):
+    backbone = model.backbone
+    if not isinstance(backbone, TransformersBackbone):
         raise ConfigError(f"the backbone {model.components['backbone']['name']!r} is no transformers model")
+    inner = backbone.model
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
     with replace_directory(Path(directory)) as place:
         backbone.save(place)
         _finish(place, backbone, name)
-        has_vision = "text_config" in getattr(inner.config, "sub_configs", {})
+        has_vision = "text_config" in inner.config.sub_configs
         prefix = "language_model." if format == "vllm" and has_vision else ""
         _add_head(place, f"{prefix}score.weight", weight.to(next(inner.parameters()).dtype))
         if not has_vision:
@@ -113,8 +114,8 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
     return weight.float(), float(bias)
 
 
-def _finish(place: Path, backbone: Any, architecture: str) -> None:
-    """Write config and tokenizer as readers of the checkpoint take them."""
+def _finish(place: Path, backbone: TransformersBackbone, architecture: str) -> None:
+    """Write the config and the tokenizer of a checkpoint with a head."""
     tokenizer = backbone.tokenizer
     end = backbone.chat.end_ids[-1]
     pad = tokenizer.pad_token_id
@@ -125,8 +126,7 @@ def _finish(place: Path, backbone: Any, architecture: str) -> None:
         pad = others[0]
     path = place / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    own = {"architectures": [architecture], "pad_token_id": pad, **LABELS}
-    config |= own
+    config |= {"architectures": [architecture], "pad_token_id": pad, **LABELS}
     if "text_config" in config:
         config["text_config"] |= {"pad_token_id": pad, **LABELS}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -141,7 +141,7 @@ def _finish(place: Path, backbone: Any, architecture: str) -> None:
 
 
 def _add_head(place: Path, name: str, weight: Tensor) -> None:
-    """Write the head's weight beside the others, into a file of its own where they are in several."""
+    """Add the head's weight to the model's file, or as a file of its own where the model is sharded."""
     index = place / "model.safetensors.index.json"
     if not index.is_file():
         path = place / "model.safetensors"
@@ -155,7 +155,7 @@ def _add_head(place: Path, name: str, weight: Tensor) -> None:
 
 
 def _prefix_backbone(place: Path, prefix: str) -> None:
-    """Put the names of a text model's tensors below its own, as its class with a head has them."""
+    """Prefix the names of a text model's tensors, as its class with a head expects them."""
 
     def renamed(name: str) -> str:
         return name if name.startswith(("score.", f"{prefix}.")) else f"{prefix}.{name}"

@@ -1,4 +1,4 @@
-"""Checkpoints of other tools as model directories: a model with a scalar head under one of its known names.
+"""Import checkpoints of other tools: a model with a scalar head under one of the known names.
 
 Shapes: D width, H width of a hidden layer.
 """
@@ -25,19 +25,19 @@ BACKBONES = {
     "qwen3_vl": "qwen-vl",
     "internvl": "internvl",
 }
-"""Which backbone reads a model type; text models are `causal-lm`."""
+"""The backbone of each model type; text models are `causal-lm`."""
 
 BIN = ("value_head.bin", "pytorch_model.bin")
-"""Pickled files that may hold a head, which run code when they are loaded without care."""
+"""Pickled files that may hold a head; unpickling can run code unless only tensors are allowed."""
 
 
 class Layout(NamedTuple):
-    """The names of a head's tensors, and what stands between its layers.
+    """The names of a head's tensors.
 
     Args:
-        title: Who writes it.
+        title: The tools that write it.
         layers: (weight, bias) of each layer, first to last; a bias may be missing.
-        activation: Between the layers.
+        activation: The activation between layers.
     """
 
     title: str
@@ -72,16 +72,16 @@ def import_model(
     read_bin: bool = False,
     **options: Any,
 ) -> tuple[RewardModel, Layout]:
-    """Write a checkpoint of another tool as a model directory, and return the model and what it was.
+    """Write a checkpoint of another tool as a model directory, and return the model and its head's layout.
 
     Rewards are read where these tools read them: at the last token that the chat template writes.
 
     Args:
         source: A directory with a transformers model and its head.
-        directory: Where to.
-        backbone: The name of the backbone; None to tell by the model's type.
+        directory: The directory to write.
+        backbone: The name of the backbone; None for that of the model's type.
         read_bin: Whether heads in pickled files are read, tensors only.
-        options: Further options of the backbone.
+        options: Options of the backbone.
 
     Raises:
         ConfigError: When there is no head of a known layout, or several.
@@ -116,15 +116,15 @@ def import_model(
 def _head_of(source: Path, read_bin: bool) -> tuple[Layout, dict[str, Tensor]]:
     names = {name for layout in LAYOUTS for pair in layout.layers for name in pair}
     tensors = dict(_tensors(source, names, read_bin))
-    found = [layout for layout in LAYOUTS if all(weight in tensors for weight, _ in layout.layers)]
-    if len(found) > 1:
-        raise ConfigError(f"{source} has heads of {' and of '.join(layout.title for layout in found)}")
-    if not found:
+    layouts = [layout for layout in LAYOUTS if all(weight in tensors for weight, _ in layout.layers)]
+    if len(layouts) > 1:
+        raise ConfigError(f"{source} has heads of {' and of '.join(layout.title for layout in layouts)}")
+    if not layouts:
         pickled = [name for name in BIN if (source / name).is_file()]
         hint = f"; {pickled[0]} may hold one, which --read-bin reads" if pickled and not read_bin else ""
         wanted = ", ".join(layout.layers[0][0] for layout in LAYOUTS)
         raise ConfigError(f"{source} has no head of a known layout ({wanted}){hint}")
-    return found[0], tensors
+    return layouts[0], tensors
 
 
 def _tensors(source: Path, names: set[str], read_bin: bool) -> Iterator[tuple[str, Tensor]]:
@@ -156,13 +156,13 @@ def _fill(head: Any, layout: Layout, tensors: Mapping[str, Tensor], source: Path
         for layer, (weight, bias) in zip(head.layers, layout.layers, strict=True):
             values = {weight: layer.weight, bias: layer.bias}
             for name, target in values.items():
-                found = tensors.get(name)
-                if found is None:
+                tensor = tensors.get(name)
+                if tensor is None:
                     target.zero_()  # these tools have heads without bias
                     continue
-                if found.shape != target.shape or not bool(found.isfinite().all()):
+                if tensor.shape != target.shape or not bool(tensor.isfinite().all()):
                     raise ModelError(
-                        f"{source}: {name} has the shape {list(found.shape)}, not {list(target.shape)}, or "
+                        f"{source}: {name} has the shape {list(tensor.shape)}, not {list(target.shape)}, or "
                         "values that are not finite"
                     )
-                target.copy_(found)
+                target.copy_(tensor)

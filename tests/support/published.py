@@ -10,6 +10,11 @@ from typing import Any
 
 from PIL import Image as Pillow
 
+from basereward import Comparison
+from basereward.config import Component
+from basereward.data import Dataset
+from basereward.plugins import PluginManager
+
 
 def image(colour: str = "red") -> bytes:
     """Return a small PNG file."""
@@ -456,3 +461,25 @@ def write_set(directory: Path, name: str) -> Path:
     image_file.parent.mkdir(exist_ok=True)
     image_file.write_bytes(image())
     return write_rows(directory / f"data.{published.container}", published.rows, published.container)
+
+
+def opened(name: str, path: Path, **options: Any) -> Dataset:
+    """Open a data set by its name."""
+    return PluginManager().build("dataset", Component(name, {"path": str(path), **options}))
+
+
+def only(name: str, path: Path, **options: Any) -> Comparison:
+    """Return the only comparison of a data set; a bad row is raised."""
+    dataset = opened(name, path, **options)
+    dataset.on_bad_row = "fail"
+    [comparison] = dataset
+    return comparison
+
+
+def read(tmp_path: Path, name: str, *rows: Any, **options: Any) -> tuple[list[Comparison], list[str]]:
+    """Return the comparisons of rows, and the errors of the others without their file."""
+    (tmp_path / "cat.png").write_bytes(image())
+    file = write_rows(tmp_path / "rows.jsonl", list(rows), "jsonl")
+    dataset = opened(name, file, **options)
+    comparisons = list(dataset)
+    return comparisons, [str(error).removeprefix(f"{file}:") for error in dataset.rejected]
