@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from basereward.comparison import Comparison
-from basereward.data import Dataset
+from basereward.data import Dataset, FileDataset
 from basereward.errors import DataError
 from basereward.testing.files import GARBAGE, path_of, with_a_bad_row
 from basereward.testing.subject import Subject, require
@@ -33,6 +33,15 @@ def yields_comparisons(subject: Subject) -> None:
                 image.open()
             except DataError as error:
                 require(False, f"an image of row {number} does not open: {error}")
+
+
+def has_the_fields_that_mark_it(subject: Subject) -> None:
+    """The rows of its files have the fields of `detected_by`."""
+    dataset = subject.build()
+    fields = vars(subject.cls).get("detected_by", ())  # not inherited
+    for row, _, line in dataset.rows() if isinstance(dataset, FileDataset) else ():
+        missing = [field for field in fields if isinstance(row, dict) and field not in row]
+        require(not missing, f"row {line} of its files has no {', '.join(missing)}, by which it is detected")
 
 
 def has_a_fixed_order(subject: Subject) -> None:
@@ -130,6 +139,7 @@ def _errors(dataset: Any) -> str:
 CHECKS = (
     is_a_dataset,
     yields_comparisons,
+    has_the_fields_that_mark_it,
     has_a_fixed_order,
     reads_alike_twice,
     counts_its_rows,

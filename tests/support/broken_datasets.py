@@ -53,6 +53,12 @@ class Dictionaries(NativeDataset):
         return ({"prompt": row.prompt} for row in super().read() if isinstance(row, Comparison))
 
 
+class Unmarked(NativeDataset):
+    """Is detected by a field that its rows lack."""
+
+    detected_by = ("prompt", "answers")
+
+
 class Shuffled(NativeDataset):
     """Has another order each time it is made."""
 
@@ -127,6 +133,12 @@ class Raises(Dataset):
 MUTANTS = [
     Mutant(
         datasets.is_a_dataset, Foreign, "Foreign is no basereward.data.Dataset; derive it from that", rows
+    ),
+    Mutant(
+        datasets.has_the_fields_that_mark_it,
+        Unmarked,
+        "row # of its files has no answers, by which it is detected",
+        rows,
     ),
     Mutant(datasets.yields_comparisons, Dictionaries, "row # is a dict, not a Comparison", rows),
     Mutant(
