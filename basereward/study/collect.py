@@ -212,7 +212,7 @@ def _add_ensemble(
         for source in sources
     }
     ensembler = plugins.build("ensembler", row.ensembler)
-    if hasattr(ensembler, "fit"):
+    if ensembler.learns:
         assert row.fit is not None  # which is checked before anything is run
         ensembles[row.fit].fit(ensembler)
     # All of them before any is added, so that an error leaves no half-added ensemble.

@@ -315,7 +315,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
 
     for row in study.ensembles:
         plugins.resolve("ensembler", row.ensembler)
-        learns = hasattr(plugins.load("ensembler", row.ensembler.name), "fit")
+        learns = plugins.load("ensembler", row.ensembler.name).learns
         if learns != (row.fit is not None):
             text = 'learns from comparisons: say which by fit = "held-out", or by a benchmark\'s name'
             text = text if learns else "learns nothing; leave out fit"

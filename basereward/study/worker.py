@@ -137,7 +137,7 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
     if config.cache is not None and is_frozen(config, set(model.backbone.parts())):
         model.backbone.requires_grad_(False)
         cache = FeatureCache(config.cache)
-        model.paradigm.use_cache(cache)
+        model.paradigm.attach_feature_cache(cache)
     size = config.train.micro_batch_size or config.train.batch_size
     for component in task.benchmarks:
         folder = directory / folder_of(component)
