@@ -25,7 +25,7 @@ KNOWN = frozenset(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: who speaks, and texts, images and videos in the order they are seen."""
+    """One turn: the role of its speaker, and texts, images and videos in their order."""
 
     role: str
     content: tuple[Part, ...]
@@ -170,7 +170,7 @@ class Comparison:
             raise DataError(
                 "the comparison has no ranks, so no response is known to be better", field="ranks"
             )
-        found = []
+        pairs = []
         for first in range(len(self.responses)):
             for second in range(first + 1, len(self.responses)):
                 tie = self.ranks[first] == self.ranks[second]
@@ -178,8 +178,8 @@ class Comparison:
                     (first, second) if self.ranks[first] <= self.ranks[second] else (second, first)
                 )
                 margin = None if self.ratings is None else self.ratings[better] - self.ratings[worse]
-                found.append(Pair(better, worse, margin, tie))
-        return found
+                pairs.append(Pair(better, worse, margin, tie))
+        return pairs
 
     def without_images(self) -> Comparison:
         """Return the same comparison without images and videos: the control that shows their worth."""
@@ -232,12 +232,12 @@ class Comparison:
         for name in ("prompt", "responses"):
             if row.get(name) is None:
                 raise DataError("is missing", field=name)
-        known = {name: value for name, value in row.items() if value is not None}
+        given = {name: value for name, value in row.items() if value is not None}
         for name in ("images", "videos"):
-            media = known.get(name, ())
+            media = given.get(name, ())
             if isinstance(media, str | bytes) or not isinstance(media, Sequence):
                 raise DataError(f"a list of {name} is needed, not {type(media).__name__}", field=name)
-        return cls(**known, place=place)
+        return cls(**given, place=place)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row of our own format; images and videos must be files.

@@ -24,10 +24,10 @@ class ScaleWarning(UserWarning):
 
 
 class DataError(BaseRewardError):
-    """A row of data that can't be used; knows its place as far as it has been told.
+    """A row of data that can't be used, with its file and line as far as they are known.
 
     Args:
-        reason: What is wrong, and what is allowed.
+        reason: The mistake, and the allowed values.
         file: The file the row came from.
         line: Its line in a text file, its row in a table; counted from 1.
         field: The field of the row that is at fault.

@@ -1,4 +1,4 @@
-"""The command line: one file a command, with `add_parser` and `run`; what is heavy is imported in `run`."""
+"""The command line: one file a command, with `add_parser` and `run`; only `run` imports heavy modules."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("basereward: interrupted", file=sys.stderr)
             return 130
-        except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
+        except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except OSError as error:  # a full disk, a directory that may not be written: no bug of ours

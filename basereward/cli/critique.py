@@ -70,12 +70,12 @@ def _criticised(
     from basereward.paradigms.critic import KEY
 
     for row in dataset.read():
-        found = row
+        result = row
         if not isinstance(row, DataError):
             try:
-                found = row.with_meta(**{KEY: paradigm.critiques(row)})  # type: ignore[attr-defined]
+                result = row.with_meta(**{KEY: paradigm.critiques(row)})  # type: ignore[attr-defined]
             except DataError as error:
-                found = row.place.locate(error)
-        if isinstance(found, DataError) and args.on_bad_row == "fail":
-            raise found
-        yield found
+                result = row.place.locate(error)
+        if isinstance(result, DataError) and args.on_bad_row == "fail":
+            raise result
+        yield result

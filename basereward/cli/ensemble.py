@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from basereward.scoring.ensemble import Ensemble
 
 FIT_ROWS = 1000
-"""As arXiv 2509.16127 has it, section 4.7."""
+"""The default of arXiv 2509.16127, section 4.7."""
 
 EXAMPLES = """\
 examples:
@@ -144,8 +144,8 @@ def _print(made: Ensemble) -> None:
         for title in ("accuracy", "scale", *(["weight"] if weights else [])):
             table.add_column(title, justify="right")
     for name in made.members.names:
-        own = made.measured.get(name)
-        cells = ["", ""] if own is None else [f"{own.accuracy:.3f}", f"{own.scale:.3g}"]
+        statistics = made.measured.get(name)
+        cells = ["", ""] if statistics is None else [f"{statistics.accuracy:.3f}", f"{statistics.scale:.3g}"]
         cells += [f"{weights[name]:.3g}"] if weights else []
         table.add_row(Text(name), *(cells if made.measured else []))
     Console().print(table)

@@ -120,7 +120,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     benchmark = _benchmark(args)
     output = _directory(args.output)
     models = {name: load_model(args, name) for name in args.model}
-    found = run_benchmark(
+    run = run_benchmark(
         benchmark,
         models,
         name=args.benchmark,
@@ -130,15 +130,15 @@ def _run_benchmark(args: argparse.Namespace) -> int:
         gaps=_gaps(args.gaps),
     )
     if output is not None:
-        save_run(found, output)
-    if not _write_json(args.json, found.to_dict()):
-        score_table(found).print()
-        print("", *found.notes, sep="\n")
-        if len(found.entries) == 1:
+        save_run(run, output)
+    if not _write_json(args.json, run.to_dict()):
+        score_table(run).print()
+        print("", *run.notes, sep="\n")
+        if len(run.entries) == 1:
             print()
-            _print_metrics(found.entries[0].evaluation)
-        if found.published:
-            table, remarks = published_table(found)
+            _print_metrics(run.entries[0].evaluation)
+        if run.published:
+            table, remarks = published_table(run)
             print()
             table.print()
             print(
@@ -148,8 +148,8 @@ def _run_benchmark(args: argparse.Namespace) -> int:
             )
     for model in models.values():
         report_counts(model)
-    evaluation = found.entries[0].evaluation
-    where = "" if output is None else str(output / found.entries[0].folder / "rejected.jsonl")
+    evaluation = run.entries[0].evaluation
+    where = "" if output is None else str(output / run.entries[0].folder / "rejected.jsonl")
     _report_rejected(evaluation.rejected, where)
     _report_output(output)
     return 0
@@ -157,28 +157,31 @@ def _run_benchmark(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     from basereward.evaluation.benchmarks import Benchmark
-    from basereward.evaluation.model_comparison import Sides, difference_table
+    from basereward.evaluation.model_comparison import PairedMetrics, difference_table
 
     if args.benchmark is not None:
         benchmark = _benchmark(args)
-        mine, its = (_results(args, name, benchmark.comparisons()) for name in (first, second))
-        # Of a benchmark that is no `Benchmark` only the report is known, and that has no units to pair.
-        of_benchmark = isinstance(benchmark, Benchmark)
-        sides = Sides.of_benchmark(benchmark, mine, its) if of_benchmark else Sides.of_results(mine, its)
+        results = [_results(args, name, benchmark.comparisons()) for name in (first, second)]
+        # A benchmark that is no `Benchmark` gives its report only, which has no units to pair.
+        metrics = (
+            PairedMetrics.of_benchmark(benchmark, *results)
+            if isinstance(benchmark, Benchmark)
+            else PairedMetrics.of_results(*results)
+        )
     else:
-        sides = Sides.of_results(_results(args, first, None), _results(args, second, None))
-    found = sides.differences()
-    table = difference_table(first, second, found)
+        metrics = PairedMetrics.of_results(_results(args, first, None), _results(args, second, None))
+    differences = metrics.differences()
+    table = difference_table(first, second, differences)
     facts = {
         "first": first,
         "second": second,
-        "num_comparisons": sides.num,
-        "num_left_out": sides.num_left_out,
+        "num_comparisons": metrics.num,
+        "num_left_out": metrics.num_left_out,
     }
     output = _directory(args.output)
-    whole = {**facts, "differences": {item.name: item.to_dict() for item in found}}
+    whole = {**facts, "differences": {item.name: item.to_dict() for item in differences}}
     notes = (
-        f"Of {sides.num:,} comparisons that both have scored; {sides.num_left_out:,} are left out.",
+        f"Of {metrics.num:,} comparisons that both have scored; {metrics.num_left_out:,} are left out.",
         "A - B: with its 95 % interval, by paired bootstrap of groups. p: McNemar's exact test of what",
         "only one of them has right; it takes units to be independent of each other.",
     )
@@ -208,9 +211,9 @@ def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[
             )
         data = _dataset(args)
     model = load_model(args, name)
-    found = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
+    evaluation = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
     report_counts(model)
-    return list(found.results)
+    return list(evaluation.results)
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
@@ -256,14 +259,14 @@ def _directory(output: str | None) -> Path | None:
     return Path(output)
 
 
-def _write_json(target: str | None, found: Mapping[str, Any]) -> bool:
+def _write_json(target: str | None, report: Mapping[str, Any]) -> bool:
     """Write JSON where it was asked for; tell whether that was standard output."""
     from pathlib import Path
 
     if target == STANDARD:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(report, ensure_ascii=False))
     elif target is not None:
-        Path(target).write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        Path(target).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target == STANDARD
 
 

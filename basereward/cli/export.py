@@ -41,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.reward_model import RewardModel
 
     logging.disable_progress_bar()
-    found = export_model(RewardModel.load(args.model), args.output, args.format)
-    print(f"{found.architecture}: {args.output}")
-    if found.offset:
+    export = export_model(RewardModel.load(args.model), args.output, args.format)
+    print(f"{export.architecture}: {args.output}")
+    if export.offset:
         print(
-            f"its logits are the rewards less {found.offset:.6g}: such a checkpoint has no bias. No order or "
-            "difference of rewards changes.",
+            f"its logits are the rewards less {export.offset:.6g}: such a checkpoint has no bias. No order "
+            "or difference of rewards changes.",
             file=sys.stderr,
         )
     return 0

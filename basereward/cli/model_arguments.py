@@ -1,4 +1,4 @@
-"""What the commands that use a trained model have in common: which model, on what, in what batches."""
+"""Arguments that the commands for trained models share: the model, its inputs, the size of batches."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def files(name: str, parts: Iterable[str]) -> dict[str, str]:
 
 
 def _chosen(text: str, parts: set[str]) -> str:
-    """Return a template without what stands between `@if PART ...` and `@end` for none of the parts."""
+    """Return a template without the blocks `@if PART ...` to `@end` that are for none of the parts."""
     lines = []
     is_in = True
     for line in text.splitlines(keepends=True):

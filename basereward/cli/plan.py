@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("num-rows", "rows of an epoch"),
     ):
         parser.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"{text}, instead of what is found or assumed"
+            f"--{name}", type=int, metavar="N", help=f"{text}, instead of what is estimate or assumed"
         )
     parser.add_argument("--json", action="store_true", help="print JSON, all in bytes, FLOPs and seconds")
     parser.set_defaults(run=run)
@@ -96,15 +96,15 @@ def run(args: argparse.Namespace) -> int:
         for stage in stages
     ]
     if args.json:
-        tables = [as_table(stage, found, args) for stage, found in zip(stages, plans, strict=True)]
+        tables = [as_table(stage, estimate, args) for stage, estimate in zip(stages, plans, strict=True)]
         print(json.dumps(tables if config.stages else tables[0], indent=2))
         return 0
-    for stage, found in zip(stages, plans, strict=True):
-        print("\n".join(_lines(stage, found, gpu, args)), end="\n\n" if stage is not stages[-1] else "\n")
+    for stage, estimate in zip(stages, plans, strict=True):
+        print("\n".join(_lines(stage, estimate, gpu, args)), end="\n\n" if stage is not stages[-1] else "\n")
     return 0
 
 
-def as_table(run: RunConfig, found: Plan, args: argparse.Namespace) -> dict[str, Any]:
+def as_table(run: RunConfig, plan: Plan, args: argparse.Namespace) -> dict[str, Any]:
     """Return a plan as JSON can hold it."""
     from dataclasses import asdict
 
@@ -113,14 +113,14 @@ def as_table(run: RunConfig, found: Plan, args: argparse.Namespace) -> dict[str,
         "model": _model_name(run),
         "gpu": args.gpu,
         "gpus": args.gpus,
-        **asdict(found),
+        **asdict(plan),
     }
     for name in ("on_average", "at_most"):
-        table[name]["total"] = getattr(found, name).total
+        table[name]["total"] = getattr(plan, name).total
     for name in ("with_tree", "without_tree"):
-        table[name]["total"] = getattr(found, name).total
-    table |= {"fits": found.fits, "mfu": list(args.mfu)}
-    table["gpu_hours"] = [args.gpus * seconds / 3600 for seconds in found.seconds]
+        table[name]["total"] = getattr(plan, name).total
+    table |= {"fits": plan.fits, "mfu": list(args.mfu)}
+    table["gpu_hours"] = [args.gpus * seconds / 3600 for seconds in plan.seconds]
     if args.price is not None:
         table["cost"] = [args.price * hours for hours in table["gpu_hours"]]
     return table
@@ -130,42 +130,42 @@ def _model_name(run: RunConfig) -> str:
     return str(run.backbone.options.get("model") or run.init)
 
 
-def _lines(run: RunConfig, found: Plan, gpu: Accelerator, args: argparse.Namespace) -> list[str]:
+def _lines(run: RunConfig, plan: Plan, gpu: Accelerator, args: argparse.Namespace) -> list[str]:
     peak = gpu.fp32_tflops if run.train.precision == "fp32" else gpu.bf16_tflops
     kind = "fp32" if run.train.precision == "fp32" else "dense bf16"
     number = f"{args.gpus} x " if args.gpus > 1 else ""
     return [
         f"{run.output} on {number}{gpu.title} ({gpu.memory_gb:g} GB, {peak:g} TFLOP/s in {kind})",
         "",
-        f"model {_model_name(run)}; sizes: {found.sizes_from}",
-        *_parts(found),
+        f"model {_model_name(run)}; sizes: {plan.sizes_from}",
+        *_parts(plan),
         "",
-        *_rows(found),
+        *_rows(plan),
         "",
-        *_memory(found, gpu, run),
+        *_memory(plan, gpu, run),
         "",
-        *_compute(found, run),
+        *_compute(plan, run),
         "",
-        *_time(found, run, args),
+        *_time(plan, run, args),
         "",
-        *_verdict(found, args),
+        *_verdict(plan, args),
     ]
 
 
-def _parts(found: Plan) -> list[str]:
+def _parts(plan: Plan) -> list[str]:
     lines = [f"  {'part':<12}{'parameters':>16}{'trained':>16}"]
-    for name, part in found.parts.items():
+    for name, part in plan.parts.items():
         trained = f"{part.trained:,}" if part.trained else "no"
         lines.append(f"  {name:<12}{part.parameters:>16,}{trained:>16}")
-    total = sum(part.parameters for part in found.parts.values())
-    trained = f"{sum(part.trained for part in found.parts.values()):,}"
+    total = sum(part.parameters for part in plan.parts.values())
+    trained = f"{sum(part.trained for part in plan.parts.values()):,}"
     return [*lines, f"  {'all':<12}{total:>16,}{trained:>16}"]
 
 
-def _rows(found: Plan) -> list[str]:
+def _rows(plan: Plan) -> list[str]:
     from basereward.planning.lengths import ASSUMED, ASSUMED_IMAGE
 
-    rows = found.rows
+    rows = plan.rows
     height, width = ASSUMED_IMAGE
     patches = f", {rows.mean.patches:,.0f} patches of images" if rows.mean.patches else ""
     pairs = "1 pair" if rows.pairs == 1 else f"{rows.pairs:.3g} pairs"
@@ -198,24 +198,24 @@ MEMORY = {
 }
 
 
-def _memory(found: Plan, gpu: Accelerator, run: RunConfig) -> list[str]:
-    columns = [_count(number, "row") for number in found.rows_in_pass]
+def _memory(plan: Plan, gpu: Accelerator, run: RunConfig) -> list[str]:
+    columns = [_count(number, "row") for number in plan.rows_in_pass]
     lines = [
         f"memory of each GPU, GB    {'mean: ' + columns[0]:>16}{'longest: ' + columns[1]:>18}",
     ]
     for name, title in MEMORY.items():
-        values = [getattr(memory, name) / 1e9 for memory in (found.on_average, found.at_most)]
+        values = [getattr(memory, name) / 1e9 for memory in (plan.on_average, plan.at_most)]
         if any(values):
             lines.append(f"  {title:<24}{values[0]:>16.1f}{values[1]:>18.1f}")
     return [
         *lines,
-        f"  usable: {found.usable_bytes / 1e9:.1f} of {gpu.memory_gb:g}",
-        f"  logits of a language-model head, which is never run, would take {found.logits_bytes / 1e9:.1f}",
+        f"  usable: {plan.usable_bytes / 1e9:.1f} of {gpu.memory_gb:g}",
+        f"  logits of a language-model head, which is never run, would take {plan.logits_bytes / 1e9:.1f}",
     ]
 
 
-def _compute(found: Plan, run: RunConfig) -> list[str]:
-    tree, alone = found.with_tree, found.without_tree
+def _compute(plan: Plan, run: RunConfig) -> list[str]:
+    tree, alone = plan.with_tree, plan.without_tree
     lines = [
         f"compute, TFLOP a row{'with the tree':>22}{'a row a response':>20}",
         f"  {'forward':<18}{tree.forward / 1e12:>22.2f}{alone.forward / 1e12:>20.2f}",
@@ -223,54 +223,54 @@ def _compute(found: Plan, run: RunConfig) -> list[str]:
     ]
     if tree.recomputed:
         lines.append(f"  {'recomputed':<18}{tree.recomputed / 1e12:>22.2f}{alone.recomputed / 1e12:>20.2f}")
-    pairs = found.rows.pairs
+    pairs = plan.rows.pairs
     return [
         *lines,
         f"  {'a pair':<18}{tree.total / pairs / 1e12:>22.2f}{alone.total / pairs / 1e12:>20.2f}"
         f"    the tree saves a factor of {alone.total / tree.total:.2f}",
-        f"  a language-model head would add {found.head_flops / 1e12:.2f} a row",
+        f"  a language-model head would add {plan.head_flops / 1e12:.2f} a row",
     ]
 
 
-def _time(found: Plan, run: RunConfig, args: argparse.Namespace) -> list[str]:
-    tokens = found.num_comparisons * found.rows.mean.tokens
-    hours = [seconds / 3600 for seconds in found.seconds]
+def _time(plan: Plan, run: RunConfig, args: argparse.Namespace) -> list[str]:
+    tokens = plan.num_comparisons * plan.rows.mean.tokens
+    hours = [seconds / 3600 for seconds in plan.seconds]
     low, high = args.mfu
     lines = [
-        f"time: {found.num_steps:,} steps of {run.train.batch_size} rows, {tokens / 1e6:,.1f} million tokens",
+        f"time: {plan.num_steps:,} steps of {run.train.batch_size} rows, {tokens / 1e6:,.1f} million tokens",
         f"  {_range(hours)} hours at {high:.0%} to {low:.0%} of the peak, "
         f"{_range([args.gpus * each for each in hours])} GPU hours",
     ]
     if args.price is not None:
         cost = [args.price * args.gpus * each for each in hours]
         lines.append(f"  {_range(cost)} at {args.price:g} for a GPU hour")
-    if found.traffic_bytes:
+    if plan.communication_bytes:
         lines.append(
-            f"  each GPU gets {found.traffic_bytes / 1e9:.1f} GB from the others in a step, in "
-            f"{found.traffic_seconds:.2g} s, at best while it computes"
+            f"  each GPU gets {plan.communication_bytes / 1e9:.1f} GB from the others in a step, in "
+            f"{plan.communication_seconds:.2g} s, at best while it computes"
         )
     lines.append("  evaluations, checkpoints and waiting for data come on top")
-    if found.busy_gpus < args.gpus:
-        idle = args.gpus - found.busy_gpus
+    if plan.busy_gpus < args.gpus:
+        idle = args.gpus - plan.busy_gpus
         lines.append(f"  {_count(idle, 'GPU')} have nothing to do: a batch has {run.train.batch_size} rows")
     return lines
 
 
-def _verdict(found: Plan, args: argparse.Namespace) -> list[str]:
-    usable = found.usable_bytes
-    if found.fits:
-        return [f"It fits: at most {found.at_most.total / 1e9:.1f} of {usable / 1e9:.1f} GB."]
-    if found.on_average.total <= usable:
+def _verdict(plan: Plan, args: argparse.Namespace) -> list[str]:
+    usable = plan.usable_bytes
+    if plan.fits:
+        return [f"It fits: at most {plan.at_most.total / 1e9:.1f} of {usable / 1e9:.1f} GB."]
+    if plan.on_average.total <= usable:
         lines = ["It fits rows of mean length, and not the longest ones."]
     else:
-        lines = [f"It doesn't fit: {found.on_average.total / 1e9:.1f} GB and more, of {usable / 1e9:.1f}."]
-    if not found.changes:
+        lines = [f"It doesn't fit: {plan.on_average.total / 1e9:.1f} GB and more, of {usable / 1e9:.1f}."]
+    if not plan.changes:
         return [
             *lines,
             "No setting that plan knows of makes it fit; take more or larger GPUs, or shorter rows.",
         ]
     lines.append("It would with:")
-    for change in found.changes:
+    for change in plan.changes:
         settings = " ".join(f"--set {setting}" for setting in change.settings)
         lines.append(f"  {settings}    at most {change.bytes_on_gpu / 1e9:.1f} GB")
     return lines

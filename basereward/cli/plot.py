@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if args.metrics:
         check_metrics(histories, metrics)
     else:  # not every run has held-out data
-        known = {name for history in histories for name in history.metrics}
-        metrics = [name for name in METRICS if name in known]
+        available = {name for history in histories for name in history.metrics}
+        metrics = [name for name in METRICS if name in available]
     if not metrics:
         raise ConfigError(f"{', '.join(map(str, args.runs))}: no record of a step yet, so nothing to draw")
     plot_runs(histories, args.output, metrics=metrics, axis=args.x, smoothing=args.smoothing)

@@ -1,4 +1,4 @@
-"""`basereward plugins`: what is installed, what works, and what it provides."""
+"""`basereward plugins`: list the plugins, their status and their components."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def worker_of(args: argparse.Namespace) -> tuple[int, int]:
-    """Return which worker this is of how many: as it was told, or as torchrun and the job array say."""
+    """Return this worker's number and the number of workers: as given, or from torchrun or a job array."""
     if (args.worker is None) != (args.workers is None):
         raise ConfigError("--worker and --workers go together: --worker 0 --workers 4 is the first of four")
     if args.worker is not None:

@@ -1,4 +1,4 @@
-"""What the commands have in common that score rows and write some of them, or parts of them."""
+"""The part that the commands share which score rows and write some of them, or parts of them."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
         open_writer(Path(args.output), overwrite=args.overwrite) as writer,
         progress_bar("scoring", dataset.num_rows, is_shown=not args.quiet) as advance,
     ):
-        found = selected(model, rows(), selection, batch_size=args.batch_size, advance=advance)
-        outcome = convert(found, Curation([]), writer)
+        results = selected(model, rows(), selection, batch_size=args.batch_size, advance=advance)
+        outcome = convert(results, Curation([]), writer)
     report_counts(model)
     if not args.quiet:
         first = "" if outcome.first is None else f", the first: {outcome.first}"

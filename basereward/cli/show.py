@@ -30,12 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the component's first line, its provider, its file, and its options."""
     plugins = manager()
-    found = plugins.find(args.kind, args.name)
+    provided = plugins.find(args.kind, args.name)
     component = plugins.load(args.kind, args.name)
     text = inspect.getdoc(component) or ""
-    print(f"{found.kind} {found.name}: {text.partition(chr(10))[0]}".rstrip(), end="\n\n")
-    print(f"plugin  {found.plugin} {found.version}".rstrip())
-    print(f"class   {found.target}")
+    print(f"{provided.kind} {provided.name}: {text.partition(chr(10))[0]}".rstrip(), end="\n\n")
+    print(f"plugin  {provided.plugin} {provided.version}".rstrip())
+    print(f"class   {provided.target}")
     print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")
     descriptions: dict[str, str] = {}
     for cls in reversed(component.__mro__):  # a subclass need not repeat what its base says of an option

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from basereward.errors import ConfigError
 
 NONE = "none"
-"""How a run file, whose format has no null, writes None where an option allows it."""
+"""The word for None in a run file, as TOML has no null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ValidationError(ConfigError):
 
     Args:
         path: Keys that lead from the top to the value.
-        reason: What is wrong, and what is allowed; it goes on from the subject.
+        reason: The mistake and the allowed values, as the end of a sentence that begins with the subject.
         subject: What the message is about; the path if empty.
     """
 
@@ -48,7 +48,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 
 def convert(value: Any, annotation: Any, path: tuple[str, ...] = ()) -> Any:
-    """Return a value of a run file as its annotation has it: a list as a tuple, a table as a dataclass.
+    """Return a value of a run file in the type of its annotation: a list as a tuple, a table as a dataclass.
 
     Raises:
         ValidationError: When the annotation doesn't allow the value.
@@ -97,9 +97,9 @@ def from_table(cls: Any, table: Mapping[str, Any], path: tuple[str, ...] = ()) -
     if _is_component(cls):
         if "name" not in table:
             raise ValidationError(path, "needs 'name'")
-        own = {key: value for key, value in table.items() if key in fields and key != "options"}
-        options = {key: value for key, value in table.items() if key not in own}
-        table = {**own, "options": options}
+        settings = {key: value for key, value in table.items() if key in fields and key != "options"}
+        options = {key: value for key, value in table.items() if key not in settings}
+        table = {**settings, "options": options}
     subject = f"[{'.'.join(path)}]" if path else "the top level"
     for key in table:
         if key not in fields:
@@ -189,7 +189,7 @@ def _convert_union(value: Any, annotation: Any, path: tuple[str, ...]) -> Any:
         except ValidationError as error:
             failures.append(error)
     inner = [error for error in failures if error.path != path]
-    if inner:  # the value has a member's shape; what is wrong lies within it
+    if inner:  # the value has a member's shape; the mistake lies within it
         raise inner[0]
     raise ValidationError(path, f"must be {allowed(annotation)}, not {_shown(value)}")
 

@@ -20,7 +20,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Args:
         path: The TOML file.
         overrides: Settings `KEY=VALUE` that replace the file's, such as `train.lr=1e-5` or
-            `data.train.0.path=a.jsonl`. A value is TOML; a bare word that is no TOML is a string.
+            `data.train.0.path=a.jsonl`. A value that is not TOML is a string.
 
     Raises:
         ConfigError: Naming file, table and key, or the override.
@@ -38,13 +38,13 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the tables of a run file, put into those of the one that its key `base` names, if it has that.
+    """Return the tables of a run file, merged into those of the file that its key `base` names, if any.
 
-    A component that is named anew takes the other's place with all its options; so does a list.
+    A component with another name replaces the base's with all its options; a list replaces the base's list.
 
     Args:
         path: The TOML file; its `base` is a path from there.
-        changed_by: The files of which it is the base.
+        changed_by: The files that it is the base of.
 
     Raises:
         ConfigError: When a file can't be read, or is its own base.
@@ -65,7 +65,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Return the tables of a TOML file.
 
     Raises:
-        ConfigError: When it can't be read, or is none.
+        ConfigError: When it can't be read, or is not TOML.
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))

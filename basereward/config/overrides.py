@@ -1,4 +1,4 @@
-"""Settings put into the tables of a run file: `KEY=VALUE` of a command line, and tables of changes."""
+"""Changes of a run file's tables: `KEY=VALUE` settings of a command line, and tables of changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from basereward.errors import ConfigError
 
 
 def set_value(table: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Put one `KEY=VALUE` into the table, and return its keys."""
+    """Set one `KEY=VALUE` in the table, and return its keys."""
     text, equals, value_text = override.partition("=")
     keys = _keys(text)
     if not (equals and keys):
@@ -58,7 +58,7 @@ def _keys(text: str) -> tuple[str, ...]:
 
 
 def parse_value(text: str) -> Any:
-    """Return the value of `KEY=VALUE`: TOML, or the text itself where it is none."""
+    """Return the value of `KEY=VALUE`: parsed as TOML, or the text itself if it is not TOML."""
     try:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -68,14 +68,14 @@ def parse_value(text: str) -> Any:
 
 
 def deep_merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table with changes in it; tables below it are changed in their turn, all else is replaced.
+    """Return a table with changes merged into it: nested tables are merged too, other values replaced.
 
     A change with a `name` is another component, and replaces the one that is there with all its options. Keys
     that are numbers change the items of a list, counted from 0.
     """
-    found = dict(table)
+    merged = dict(table)
     for key, value in changes.items():
-        below = found.get(key)
+        below = merged.get(key)
         if isinstance(value, Mapping) and "name" not in value:
             if isinstance(below, str):  # `loss = "hinge"` is short for a table with that name
                 below = {"name": below}
@@ -84,5 +84,5 @@ def deep_merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
             elif isinstance(below, list) and all(number.isdecimal() for number in value):
                 items = deep_merge({str(number): item for number, item in enumerate(below)}, value)
                 value = list(items.values())
-        found[key] = value
-    return found
+        merged[key] = value
+    return merged

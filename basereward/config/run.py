@@ -22,7 +22,7 @@ class Source(Component):
         max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
             before `weight`.
         multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
-            tell by its first row.
+            decide by its first row.
     """
 
     weight: float = 1.0
@@ -36,7 +36,7 @@ class Source(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """How many rows of each data set an epoch shows; none of this changes how many it shows in all.
+    """The shares of the data sets in an epoch; none of this changes its number of rows.
 
     Args:
         temperature: 1 leaves the data sets in proportion to their sizes, larger values make them more alike.
@@ -58,11 +58,11 @@ class MixtureConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is trained on and what is held out.
+    """The training data and the held-out data.
 
     Args:
-        train: What to train on; each a `[[data.train]]` table with a `name`, mostly a `path`, its part in the
-            mixture, and options of the data set.
+        train: The training data; each a `[[data.train]]` table with a `name`, mostly a `path`, its part in
+            the mixture, and options of the data set.
         eval: Held-out data sets: `[[data.eval]]` tables with `name`, `path` and options.
         on_bad_row: Whether a row that can't be used ends the run, or is listed in `rejected.jsonl`.
         mixture: How many rows of each data set an epoch shows.
@@ -124,7 +124,7 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained.
+    """The hyperparameters and the schedule of a training.
 
     Args:
         epochs: Passes over the training data; a fraction ends within a pass.
@@ -153,7 +153,7 @@ class TrainConfig:
         freeze: Parts of the model that aren't trained, such as `vision`.
         lora: Trains adapters instead of the backbone's weights; None to train the weights.
         ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
-            (1 + step) / (10 + step); the average is what is evaluated and saved. 0 for no average.
+            (1 + step) / (10 + step); the average is evaluated and saved. 0 for no average.
         activation_checkpointing: Whether each layer is computed again in the backward pass instead of its
             results being kept. Changes memory and time, not results.
         eval_every: Steps between evaluations; None for one after each epoch.
@@ -253,7 +253,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One training: what is built, from what it learns, and where it leaves its results.
+    """One training: its components, its data, its hyperparameters and the directory of its results.
 
     Paths are relative to the directory that the run is started in.
 
@@ -264,9 +264,9 @@ class RunConfig:
         head: Makes rewards of hidden states.
         loss: Compares rewards with ranks.
         paradigm: Puts the three together.
-        data: What is trained on and what is held out.
-        train: How.
-        cache: Directory of what frozen weights made of inputs, which epochs and runs share: features of
+        data: The training data and the held-out data.
+        train: The hyperparameters.
+        cache: Directory of the outputs of frozen weights, which epochs and runs share: features of
             images where the vision tower is frozen, hidden states where the whole backbone is; None to
             keep nothing. It changes no result.
         init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
@@ -297,7 +297,7 @@ class RunConfig:
             if name in names[:number]:
                 raise ValidationError(("stages", str(number), "name"), f"is {name!r}, as another stage's is")
         if self.stages:
-            stage_runs(self)  # which finds their mistakes now, not when their turn comes
+            stage_runs(self)  # finds the mistakes of later stages before the first one starts
         elif not self.data.eval:
             for key, default in (("best_by", "accuracy"), ("patience", None)):
                 if getattr(self.train, key) != default:
@@ -308,23 +308,24 @@ def stage_runs(run: RunConfig) -> list[RunConfig]:
     """Return the run of each stage, from the first to the last; of a run without stages itself alone.
 
     Raises:
-        ValidationError: When what differs in a stage is no setting of a run.
+        ValidationError: When a change of a stage is no setting of a run.
     """
     if not run.stages:
         return [run]
     table = to_table(run)
     del table["stages"]
-    found = []
+    runs = []
     for number, stage in enumerate(run.stages):
-        own = {**table, "output": str(Path(run.output, stage.name))}
+        settings = {**table, "output": str(Path(run.output, stage.name))}
         if number:
             model = "model" if stage.start == "best" else "last"
-            own["init"] = str(Path(run.output, run.stages[number - 1].name, model))
+            settings["init"] = str(Path(run.output, run.stages[number - 1].name, model))
+        settings = deep_merge(settings, {"data": stage.data, "train": stage.train})
         try:
-            found.append(from_table(RunConfig, deep_merge(own, {"data": stage.data, "train": stage.train})))
+            runs.append(from_table(RunConfig, settings))
         except ValidationError as error:
             raise ValidationError(("stages", str(number), *error.path), error.reason) from None
-    return found
+    return runs
 
 
 def _check(path: tuple[str, ...], value: object, holds: bool, range_: str) -> None:

@@ -1,1 +1,1 @@
-"""FLOPs, memory and traffic of an architecture on an accelerator, by formula."""
+"""FLOPs, memory and communication of an architecture on an accelerator, by formula."""

@@ -1,4 +1,4 @@
-"""What accelerators can do, by their makers' data sheets."""
+"""Peak FLOPs, memory and bandwidth of accelerators, by their makers' data sheets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Accelerator:
         bf16_tflops: Peak of dense bf16 products that add up in fp32; data sheets often print twice as much,
             for matrices of which half the elements are zero.
         fp32_tflops: Peak of fp32, without tensor cores.
-        link_gb_s: What comes in from other GPUs of the machine, GB a second: half of what data sheets print,
-            which add up both directions.
-        device_names: What CUDA calls it.
+        link_gb_s: Bandwidth from other GPUs of the machine, GB a second: half of the data sheets' number,
+            which adds up both directions.
+        device_names: The names that CUDA gives it.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What a model is made of, as far as its cost depends on it: matrices of each part, widths of its layers.
+"""The facts of a model that its cost follows from: matrices of each part, widths of its layers.
 
 Shapes: D width of the hidden states, I width within the MLP.
 """
@@ -16,7 +16,7 @@ ORDER = ("vision", "projector", "language", "head")
 
 
 class Matrices(NamedTuple):
-    """How many weights each position of a part is multiplied with.
+    """The number of weights that each position of a part is multiplied with.
 
     Args:
         weights: Elements of its matrices; of experts those that a token goes through.
@@ -83,7 +83,7 @@ class Architecture:
         """Read the facts off a reward model, its frozen parameters frozen, weights or no weights.
 
         Returns:
-            None for a backbone that is made otherwise than a decoder of transformers, Qwen-VL or InternVL.
+            None for a backbone of another structure than a decoder of transformers, Qwen-VL or InternVL.
         """
         core: Any = getattr(model.backbone, "model", None)
         decoder: Any = getattr(core, "language_model", core)
@@ -100,13 +100,13 @@ class Architecture:
             else:
                 return None
         share = _active_share(text)
-        own: set[Tensor] = {
+        counted: set[Tensor] = {
             parameter for parameters in model.part_parameters().values() for parameter in parameters
         }
         named = model.backbone.parts()
         modules = {name: [module] for name, module in named.items()}
         modules["head"] = [module for name, module in model.paradigm.named_children() if name != "backbone"]
-        parts = {name: _matrices(found, own, share) for name, found in modules.items()}
+        parts = {name: _matrices(found, counted, share) for name, found in modules.items()}
         return cls(
             parts={name: parts[name] for name in ORDER if name in parts},
             language=_text_layers(text, decoder),
@@ -172,10 +172,10 @@ def _active_share(config: Any) -> float:
     return config.num_experts_per_tok / number if number else 1.0
 
 
-def _matrices(modules: list[nn.Module], own: set[Tensor], share: float) -> Matrices:
+def _matrices(modules: list[nn.Module], counted: set[Tensor], share: float) -> Matrices:
     weights = trained = on_pixels = 0
     for number, parameter in _weights(modules):
-        if parameter not in own:
+        if parameter not in counted:
             continue
         if parameter.ndim == 3:  # experts, one after the other
             number = round(number * share)
@@ -186,7 +186,7 @@ def _matrices(modules: list[nn.Module], own: set[Tensor], share: float) -> Matri
 
 
 def _weights(modules: list[nn.Module]) -> Iterator[tuple[int, Tensor]]:
-    """Yield what positions are multiplied with, and its size: no embeddings, whose rows are looked up."""
+    """Yield the weights of matrix products, and their sizes: no embeddings, whose rows are looked up."""
     for root in modules:
         for module in root.modules():
             if isinstance(module, nn.Linear):  # quantized ones hold several weights in an element

@@ -1,4 +1,4 @@
-"""What the processes of a training send each other in a step."""
+"""The bytes that the processes of a training send each other in a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NODE = 8
 """GPUs of a machine, which are linked to each other."""
 
 NETWORK_GB_S = 50.0
-"""What a machine's network brings to each of its GPUs, GB a second: 400 Gbit/s, as is usual beside H100."""
+"""Network bandwidth of each GPU of a machine, GB a second: 400 Gbit/s, as is usual beside H100."""
 
 
 def bandwidth(gpu: Accelerator, num_gpus: int) -> float:
@@ -26,8 +26,8 @@ def bandwidth(gpu: Accelerator, num_gpus: int) -> float:
     return 1e9 * min(gpu.link_gb_s, network)
 
 
-def traffic(model: Any, config: TrainConfig, *, num_ranks: int, num_passes: int, bf16: bool) -> float:
-    """Return the bytes that come into each process in a step.
+def communication(model: Any, config: TrainConfig, *, num_ranks: int, num_passes: int, bf16: bool) -> float:
+    """Return the bytes that each process receives in a step.
 
     Args:
         model: The reward model, with or without weights, its frozen parameters frozen.

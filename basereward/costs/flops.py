@@ -1,6 +1,6 @@
-"""What a training step computes: multiplications and additions of matrix products, 2mnk for [m, n] x [n, k].
+"""FLOPs of a training step: multiplications and additions of matrix products, 2mnk for [m, n] x [n, k].
 
-What else there is (norms, activations, softmax, the optimizer) is below a hundredth of it in any large model.
+All else (norms, activations, softmax, the optimizer) is below a hundredth of them in any large model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from basereward.forest.forest import Tree
 
 @dataclass(frozen=True)
 class Counts:
-    """How much of everything there is to compute.
+    """The amounts that a step's FLOPs and memory are proportional to.
 
     Args:
         tokens: Tokens, those of images included.
@@ -68,12 +68,12 @@ class Counts:
         if not shared and len(responses) > 1:
             alone = [cls.of_lengths(prompt, [length], grids, window=window) for length in responses]
             return sum(alone, cls())
-        own = sum(length * prompt + _triangle(length) for length in responses)
+        of_responses = sum(length * prompt + _triangle(length) for length in responses)
         side = window or 1
         grids = list(grids)
         return cls(
             tokens=prompt + sum(responses),
-            pairs=_triangle(prompt) + own,
+            pairs=_triangle(prompt) + of_responses,
             patches=sum(math.prod(grid) for grid in grids),
             # Each frame attends to itself alone.
             patch_pairs=sum(time * (height * width) ** 2 for time, height, width in grids),
@@ -117,8 +117,8 @@ class Flops:
 
     Args:
         forward: Of the forward pass.
-        backward: Of the backward pass, gradients of weights and of what went into them.
-        recomputed: Of what activation checkpointing computes a second time.
+        backward: Of the backward pass: gradients of weights and of inputs.
+        recomputed: Of the layers that activation checkpointing computes a second time.
     """
 
     forward: float
@@ -127,7 +127,7 @@ class Flops:
 
     @property
     def model(self) -> float:
-        """What the model's utilisation (MFU, arXiv 2204.02311) counts: nothing that is done twice."""
+        """The FLOPs that utilisation (MFU, arXiv 2204.02311) counts: nothing that is computed twice."""
         return self.forward + self.backward
 
     @property
@@ -137,14 +137,14 @@ class Flops:
 
 
 def flops(architecture: Architecture, counts: Counts, *, recomputes: bool = False) -> Flops:
-    """Return what a training step on comparisons costs.
+    """Return the FLOPs of a training step on comparisons.
 
     A part that nothing before it trains, and that isn't trained itself, needs no backward pass; one that is
     frozen behind a trained one passes gradients on, which is half of a backward pass.
 
     Args:
-        architecture: The model, which says what is trained.
-        counts: What there is to compute.
+        architecture: The model, with the number of trained weights.
+        counts: The amounts to compute.
         recomputes: Whether blocks are computed again in the backward pass.
     """
     has_class_token = architecture.vision is not None and architecture.vision.has_class_token
@@ -175,14 +175,14 @@ def flops(architecture: Architecture, counts: Counts, *, recomputes: bool = Fals
 def _attention(architecture: Architecture, counts: Counts) -> dict[str, float]:
     """Return the FLOPs of queries times keys and of weights times values, by part."""
     language, vision = architecture.language, architecture.vision
-    found = {"language": 4 * language.query_width * language.number * counts.pairs}
+    by_part = {"language": 4 * language.query_width * language.number * counts.pairs}
     if vision is not None:
         num_full = vision.num_full if vision.window else vision.number
         pairs = num_full * counts.patch_pairs + (vision.number - num_full) * counts.window_pairs
         if vision.has_class_token:
             pairs += vision.number * (2 * counts.patches + counts.frames)
-        found["vision"] = 4 * vision.query_width * pairs
-    return found
+        by_part["vision"] = 4 * vision.query_width * pairs
+    return by_part
 
 
 def _last_products(architecture: Architecture, name: str, positions: float) -> float:
@@ -206,7 +206,7 @@ class StepFlops:
     def __call__(self, prepared: Sequence[Any]) -> float:
         """Return the FLOPs of training on prepared comparisons; 0 where the model's cost isn't known.
 
-        Recomputed layers aren't counted, as utilisation (MFU) has it.
+        Recomputed layers aren't counted, by the definition of utilisation (MFU).
         """
         trees = [tree for item in prepared if isinstance(tree := getattr(item, "tree", None), Tree)]
         if self.architecture is None or len(trees) < len(prepared):

@@ -32,7 +32,7 @@ class Memory:
         averages: Of the weights, if there are some.
         working_weights: Copies in which products are computed: in bf16 of all weights that a gradient passes,
             and under FSDP2 the blocks that are brought together at a time, with their gradients.
-        activations: What the forward pass keeps for the backward pass.
+        activations: Results that the forward pass keeps for the backward pass.
         passing_gradients: Those of a block's results, while the backward pass is in it.
     """
 
@@ -60,11 +60,11 @@ def memory(
     num_ranks: int,
     bf16: bool,
 ) -> Memory:
-    """Return what a training takes in each process.
+    """Return the memory that a training takes in each process.
 
     Args:
         model: The reward model without weights.
-        trainable: What is trained, as `optimization.trainable_parts` returns it.
+        trainable: The trained parameters, as `parameter_groups.trainable_parts` returns it.
         architecture: Of the model.
         config: The training's settings.
         counts: The comparisons of the largest forward pass.
@@ -102,7 +102,7 @@ def memory(
 
 
 def optimizer_bytes(trained: Iterable[tuple[Tensor, int]], optimizer: str) -> int:
-    """Return what an optimizer keeps between steps.
+    """Return the bytes that an optimizer keeps between steps.
 
     Args:
         trained: The tensors, each with the elements of it that this process holds.
@@ -143,15 +143,15 @@ def _held(tensor: Tensor, num_shards: int) -> int:
 
 def _passed(architecture: Architecture) -> int:
     """Return the weights of the parts that a gradient passes through."""
-    found, is_reached = 0, False
+    weights, is_reached = 0, False
     for name, part in architecture.parts.items():
         is_reached = is_reached or part.trained > 0
-        found += part.weights if is_reached and name != "head" else 0
-    return found
+        weights += part.weights if is_reached and name != "head" else 0
+    return weights
 
 
 def _gathered(model: Any, every: Sequence[nn.Parameter], *, bf16: bool) -> int:
-    """Return the bytes of what FSDP2 has whole at once.
+    """Return the bytes of the parameters that FSDP2 has gathered at once.
 
     Two blocks, since the next is fetched while one computes, with one block's gradients; and all that is in
     no block, such as embeddings, in fp32 from the first use of it to the last.
@@ -179,13 +179,13 @@ class Activations(NamedTuple):
 def activations(
     architecture: Architecture, counts: Counts, *, recomputes: bool, bf16: bool, reads_in_place: bool
 ) -> Activations:
-    """Return what a pass takes besides the weights.
+    """Return the memory that a pass takes besides the weights.
 
     With recomputation each block's input is kept, and all of the largest block, which is computed again.
     There are about as many gradients of a block's results as results.
 
     Args:
-        architecture: Of the model, which says what is trained.
+        architecture: Of the model, with the number of trained weights.
         counts: The comparisons of the pass.
         recomputes: Whether blocks are computed again in the backward pass.
         bf16: Whether products are computed in bf16.
@@ -217,7 +217,7 @@ def _blocks(architecture: Architecture, counts: Counts, *, bf16: bool, reads_in_
         "vision": (architecture.vision, counts.patches, counts.patches),
         "language": (architecture.language, counts.tokens, counts.keys),
     }
-    found: list[_Block] = []
+    blocks: list[_Block] = []
     is_reached = False
     for name, part in architecture.parts.items():
         is_reached = is_reached or part.trained > 0
@@ -227,14 +227,14 @@ def _blocks(architecture: Architecture, counts: Counts, *, bf16: bool, reads_in_
                 layers, positions, keys, bf16=bf16, fused=name == "vision", reads_in_place=reads_in_place
             )
             pixels = (BF16 if bf16 else FP32) * part.on_pixels / layers.width * positions
-            found.append(_Block(layers.number, kept, FP32 * layers.width * positions, pixels))
-    return found
+            blocks.append(_Block(layers.number, kept, FP32 * layers.width * positions, pixels))
+    return blocks
 
 
 def _kept(
     layers: Layers, positions: float, keys: float, *, bf16: bool, fused: bool, reads_in_place: bool
 ) -> float:
-    """Return what one block keeps.
+    """Return the bytes that one block keeps.
 
     Args:
         layers: The blocks.

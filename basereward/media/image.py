@@ -1,4 +1,4 @@
-"""Images: where they come from, and how they are opened without trusting them."""
+"""Images from paths, archives, bytes and objects, opened without trust in their content."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Image:
 
     @property
     def name(self) -> str:
-        """The path, or what else tells this image from others in a message."""
+        """The path, or else the size, for messages."""
         if isinstance(self.source, Path):
             return str(self.source)
         return f"{len(self.source)} bytes" if isinstance(self.source, bytes) else f"{self.source.size} pixels"
@@ -137,9 +137,9 @@ class Image:
             buffer = io.BytesIO()
             self.source.save(buffer, "PNG")
             return buffer.getvalue()
-        if (found := member_of(self.source)) is not None:
+        if (member := member_of(self.source)) is not None:
             try:
-                return read_member(*found, MAX_BYTES)
+                return read_member(*member, MAX_BYTES)
             except DataError as error:
                 raise DataError(error.reason, field="images") from error
         check_file(self.source, MAX_BYTES, "images")

@@ -25,17 +25,19 @@ MAX_VIDEO_PIXELS = 512_000_000
 
 
 def check_file(path: Path, max_bytes: int, field: str) -> None:
-    """Refuse what is no regular file, which might never end, and what is too large.
+    """Refuse a path that is no regular file, which might never end, and a file that is too large.
 
     Raises:
-        DataError: Saying which.
+        DataError: Naming the reason.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         reason = error.strerror if isinstance(error, OSError) else "no file has such a name"
         raise DataError(f"can't read {path}: {reason}", field=field) from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path} is no regular file", field=field)
-    if found.st_size > max_bytes:
-        raise DataError(f"{path} has {found.st_size:,} bytes; at most {max_bytes:,} are allowed", field=field)
+    if status.st_size > max_bytes:
+        raise DataError(
+            f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are allowed", field=field
+        )

@@ -16,7 +16,7 @@ from basereward.media.image import Image
 from basereward.media.limits import MAX_FRAMES, MAX_VIDEO_BYTES, check_file
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-"""What the frames in a folder are told by."""
+"""Suffixes of the files in a folder that are its frames."""
 
 
 class Video:
@@ -72,7 +72,7 @@ class Video:
 
     @property
     def name(self) -> str:
-        """The path, or what else tells this video from others in a message."""
+        """The path, or else the size, for messages."""
         if isinstance(self.source, Path):
             return str(self.source)
         return f"{len(self.source)} {'bytes' if isinstance(self.source, bytes) else 'frames'}"
@@ -97,7 +97,7 @@ class Video:
 
     @cached_property
     def frames(self) -> tuple[Image, ...]:
-        """The frames; of a video file all are decoded, so `sampled` is the better question there.
+        """The frames; of a video file all are decoded, so prefer `sampled` there.
 
         Raises:
             DataError: When there is none, or more than the limits allow.
@@ -155,25 +155,25 @@ def natural(name: str) -> list[tuple[str, int, str]]:
 
 
 def frame_paths(folder: Path) -> list[Path]:
-    """Return the frames of a folder in natural order of their names; other files are passed over.
+    """Return the frames of a folder in natural order of their names; other files are ignored.
 
     Raises:
         DataError: When there is none, or there are more than `MAX_FRAMES`.
     """
-    found = []
+    paths = []
     try:
         for path in folder.iterdir():
             if path.suffix.lower() in FRAME_SUFFIXES and not path.name.startswith("."):
-                found.append(path)
-                if len(found) > MAX_FRAMES:
+                paths.append(path)
+                if len(paths) > MAX_FRAMES:
                     raise DataError(
                         f"{folder} has more than the {MAX_FRAMES:,} frames allowed", field="videos"
                     )
     except OSError as error:
         raise DataError(f"can't read {folder}: {error.strerror}", field="videos") from error
-    if not found:
+    if not paths:
         raise DataError(f"{folder} has no frame named *{', *'.join(FRAME_SUFFIXES)}", field="videos")
-    return sorted(found, key=lambda path: natural(path.name))
+    return sorted(paths, key=lambda path: natural(path.name))
 
 
 def _slowed(fps: float | None, total: int, count: int) -> float | None:

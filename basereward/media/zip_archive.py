@@ -31,7 +31,7 @@ def read_member(archive: Path, name: str, max_bytes: int) -> bytes:
     """Return a file of an archive.
 
     Raises:
-        DataError: When there is none, it is damaged or encrypted, or it unpacks to more than `max_bytes`.
+        DataError: When there is none, it is damaged or encrypted, or larger than `max_bytes` when unpacked.
     """
     try:
         opened = _opened(archive)
@@ -39,15 +39,15 @@ def read_member(archive: Path, name: str, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise DataError(f"{archive}/{name} has {size:,} bytes; at most {max_bytes:,} are allowed")
         with opened.open(name) as file:
-            # What the archive says of the size is not believed.
-            found = file.read(max_bytes + 1)
+            # The size in the archive's table of contents may be a lie.
+            content = file.read(max_bytes + 1)
     except KeyError as error:
         raise DataError(f"{archive} has no file {name}") from error
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{archive}/{name} is damaged, encrypted or packed in an unknown way") from error
-    if len(found) > max_bytes:
+    if len(content) > max_bytes:
         raise DataError(f"{archive}/{name} has more than the {max_bytes:,} bytes allowed")
-    return found
+    return content
 
 
 def _opened(archive: Path) -> zipfile.ZipFile:

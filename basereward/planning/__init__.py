@@ -1,1 +1,1 @@
-"""What a training will take, said before it starts: memory, FLOPs, time and money."""
+"""Estimates of a training before it starts: memory, FLOPs, time and money."""

@@ -1,4 +1,4 @@
-"""How many patches an image becomes, by the rules of the published image processors."""
+"""Patch grids of images, by the rules of the published image processors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Grid = tuple[int, int, int]
 """Patches along time, height and width."""
 
 
-class Images(abc.ABC):
-    """The images of one model.
+class ImageGrids(abc.ABC):
+    """Patch grids of the images of one model.
 
     Args:
         patches_per_token: Patches that are merged into one token.
@@ -55,7 +55,7 @@ class Images(abc.ABC):
         return 1, side * self.merge, number // side * self.merge
 
 
-class Resized(Images):
+class ResizedGrids(ImageGrids):
     """Qwen-VL's: an image keeps its shape and is resized to whole tokens."""
 
     num_markers = 2
@@ -93,7 +93,7 @@ class Resized(Images):
         return 1, size[0] // self.patch, size[1] // self.patch
 
 
-class Tiled(Images):
+class TiledGrids(ImageGrids):
     """InternVL's: an image is cut into tiles of one size, and is seen whole too where there are several."""
 
     num_markers = 2
@@ -132,7 +132,7 @@ FRAME_NUMBER = 4
 """Tokens of `Frame1: ` and the end of the line, about."""
 
 
-def images_of(config: Any, options: Mapping[str, Any], patches_per_token: int) -> Images:
+def image_grids(config: Any, options: Mapping[str, Any], patches_per_token: int) -> ImageGrids:
     """Return the rules of a model's image processor.
 
     Args:
@@ -140,5 +140,5 @@ def images_of(config: Any, options: Mapping[str, Any], patches_per_token: int) -
         options: Of the backbone.
         patches_per_token: Patches that are merged into one token.
     """
-    kind = Tiled if config.model_type == "internvl" else Resized
+    kind = TiledGrids if config.model_type == "internvl" else ResizedGrids
     return kind(config, options, patches_per_token)

@@ -1,4 +1,4 @@
-"""How long the rows of a run's data are: measured on some of them, or assumed where there are none."""
+"""Lengths of the rows of a run's data: measured on some of them, or assumed where there are none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from basereward.costs.flops import Counts
 from basereward.data import Dataset
 from basereward.data.mixture import quotas
 from basereward.errors import ConfigError, DataError
-from basereward.planning.image_grids import Grid, images_of
+from basereward.planning.image_grids import Grid, image_grids
 from basereward.plugins.plugin_manager import PluginManager
 
 SAMPLE = 256
@@ -25,7 +25,7 @@ SAMPLE = 256
 
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 20
-"""About what English text and a chat template take, where there is no tokenizer to ask."""
+"""Estimates for English text and a chat template, for use without a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Row:
 
 ASSUMED = Row(text_tokens=100, responses=(200, 200))
 ASSUMED_IMAGE = (480, 640)
-"""What rows are taken to be like where nothing is known: height and width in pixels."""
+"""The row assumed where nothing is known; height and width in pixels."""
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user knows better; None for what is measured or assumed.
+    """Lengths that the user sets; None for those that are measured or assumed.
 
     Args:
         prompt_tokens: Tokens of a prompt's text.
@@ -79,14 +79,14 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the rows of an epoch are like.
+    """The sizes of the rows of an epoch.
 
     Args:
         num_rows: How many there are.
         pairs: Pairs of responses a row.
-        mean: What a row is on average, its prompt once.
+        mean: Of an average row, its prompt once.
         alone: The same, with a copy of the prompt to each response.
-        longest: What the longest row is that may come.
+        longest: Of the longest row that may come.
         measured: Data sets of which rows were measured, and how many of them.
         assumed: Data sets that aren't here.
     """
@@ -107,7 +107,7 @@ class Measure:
         model: The reward model, with or without weights.
         architecture: Of the model.
         options: Of the backbone.
-        tokenizer: None where none is at hand.
+        tokenizer: None where it is not on this machine.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Measure:
         self.architecture = architecture
         self.max_frames = int(options.get("max_frames", 16))
         self.images = (
-            images_of(model.backbone.model.config, options, architecture.patches_per_token)
+            image_grids(model.backbone.model.config, options, architecture.patches_per_token)
             if architecture.vision is not None
             else None
         )
@@ -145,15 +145,15 @@ class Measure:
                 of_videos.append([0] * self.images.markers_of_video(len(frames)))
         if self.chat is None:
             prompt = sum(len(message.text) for message in comparison.prompt)
-            responses = [len(text) for text in comparison.responses]
+            characters = [len(text) for text in comparison.responses]
             text = TEMPLATE_TOKENS + math.ceil(prompt / CHARACTERS_PER_TOKEN)
             return Row(
                 text,
-                tuple(1 + math.ceil(length / CHARACTERS_PER_TOKEN) for length in responses),
+                tuple(1 + math.ceil(length / CHARACTERS_PER_TOKEN) for length in characters),
                 tuple(grids),
             )
-        ids, found = self.chat.encode(comparison.prompt, comparison.responses, markers, of_videos)
-        return Row(len(ids), tuple(map(len, found)), tuple(grids))
+        ids, responses = self.chat.encode(comparison.prompt, comparison.responses, markers, of_videos)
+        return Row(len(ids), tuple(map(len, responses)), tuple(grids))
 
     def tokens(self, row: Row) -> int:
         """Return the tokens of a row's prompt."""
@@ -161,12 +161,12 @@ class Measure:
         return row.text_tokens + patches // self.architecture.patches_per_token
 
     def counts(self, row: Row, *, shared: bool = True) -> Counts:
-        """Return what there is to compute of a row."""
+        """Return the amounts to compute of a row."""
         window = self.architecture.vision.window if self.architecture.vision else None
         return Counts.of_lengths(self.tokens(row), row.responses, row.grids, window=window, shared=shared)
 
     def changed(self, row: Row, overrides: Overrides) -> Row:
-        """Return a row with what the user knows better."""
+        """Return a row with the lengths that the user has set."""
         responses = row.responses
         if (number := overrides.num_responses) is not None:
             responses = tuple(responses[place % len(responses)] for place in range(number))
@@ -187,7 +187,7 @@ def _size(image: Any) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Source:
     """A data set: its number of rows, some of them in numbers, and whether they show images."""
 
     name: str
@@ -206,24 +206,24 @@ def lengths(
     overrides: Overrides,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Lengths:
-    """Return what the rows of a run's training data are like.
+    """Return the sizes of the rows of a run's training data.
 
     Args:
         run: The run, its components' options filled in.
         measure: Turns comparisons into numbers.
         plugins: Where data sets are looked up.
         shared: Whether responses share their prompt.
-        overrides: What the user knows better.
+        overrides: Lengths that the user sets.
         progress: Takes the name of each data set before it is read.
 
     Raises:
         ConfigError: When nothing says how many rows there are.
         DataError: When none of the rows that were read can be used.
     """
-    found = [_found(source, measure, plugins, overrides, progress) for source in run.data.train]
+    sources = [_measured(source, measure, plugins, overrides, progress) for source in run.data.train]
     drawn = quotas(
-        [item.num_rows for item in found],
-        [item.multimodal for item in found],
+        [item.num_rows for item in sources],
+        [item.multimodal for item in sources],
         run.data.train,
         run.data.mixture,
     )
@@ -232,7 +232,7 @@ def lengths(
     mean = alone = Counts()
     pairs = 0.0
     longest: list[Counts] = []
-    for item, quota in zip(found, drawn, strict=True):
+    for item, quota in zip(sources, drawn, strict=True):
         if not quota:
             continue
         rows = [measure.changed(row, overrides) for row in item.rows]
@@ -248,15 +248,17 @@ def lengths(
             pairs += math.comb(len(row.responses), 2) * share
             longest.append(measure.counts(row, shared=shared))
     if limit is not None:
-        longest.append(_full(limit, [row for item in found for row in item.rows], measure, overrides, shared))
+        longest.append(
+            _full(limit, [row for item in sources for row in item.rows], measure, overrides, shared)
+        )
     return Lengths(
         num_rows=overrides.num_rows or sum(drawn),
         pairs=pairs,
         mean=mean,
         alone=alone,
         longest=max(longest, key=lambda counts: counts.tokens),
-        measured={item.name: len(item.rows) for item in found if not item.is_assumed},
-        assumed=tuple(item.name for item in found if item.is_assumed),
+        measured={item.name: len(item.rows) for item in sources if not item.is_assumed},
+        assumed=tuple(item.name for item in sources if item.is_assumed),
     )
 
 
@@ -269,13 +271,13 @@ def _full(limit: int, rows: Sequence[Row], measure: Measure, overrides: Override
     return measure.counts(filled, shared=shared)
 
 
-def _found(
+def _measured(
     source: Source,
     measure: Measure,
     plugins: PluginManager,
     overrides: Overrides,
     progress: Callable[[str], None],
-) -> _Found:
+) -> _Source:
     path = source.options.get("path")
     name = f"{source.name} ({path})" if path else source.name
     progress(name)
@@ -294,14 +296,14 @@ def _found(
     if not rows:
         raise DataError(f"{name}: of its first {SAMPLE} rows none can be used: {reason}")
     shows = any(row.grids for row in rows[:1]) if source.multimodal is None else source.multimodal
-    return _Found(name, dataset.count(), rows, shows)
+    return _Source(name, dataset.count(), rows, shows)
 
 
-def _assumed(source: Source, name: str, measure: Measure, overrides: Overrides, error: Exception) -> _Found:
+def _assumed(source: Source, name: str, measure: Measure, overrides: Overrides, error: Exception) -> _Source:
     num_rows = source.max_rows or overrides.num_rows
     if num_rows is None:
         raise ConfigError(f"{error}; to plan without the data, say how much there is by --num-rows") from None
     shows = measure.images is not None if source.multimodal is None else source.multimodal
     grids = (measure.images.grid(*ASSUMED_IMAGE),) if shows and measure.images else ()
     row = Row(ASSUMED.text_tokens, ASSUMED.responses, grids)
-    return _Found(name, num_rows, [row], shows, is_assumed=True)
+    return _Source(name, num_rows, [row], shows, is_assumed=True)

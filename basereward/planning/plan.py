@@ -1,4 +1,4 @@
-"""What a training will take on some GPUs."""
+"""The memory, FLOPs and time that a training takes on some GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from basereward.config.conversion import ValidationError
 from basereward.config.run import LoraConfig, RunConfig, TrainConfig
 from basereward.costs.accelerators import Accelerator
 from basereward.costs.architecture import Architecture
-from basereward.costs.communication import bandwidth, traffic
+from basereward.costs.communication import bandwidth, communication
 from basereward.costs.flops import Counts, Flops, flops
 from basereward.costs.memory import FP32, Memory, memory
 from basereward.errors import ConfigError
@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a run's settings with which it fits: what to write, and what each GPU then holds."""
+    """A change of settings with which a run fits: the settings to write, and the bytes on each GPU."""
 
     settings: tuple[str, ...]
     bytes_on_gpu: float
@@ -48,27 +48,27 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will take.
+    """The memory, FLOPs and time of a training.
 
     Args:
         sizes_from: Where the model's sizes are from.
         parts: Parameters of each part.
-        rows: What the data is like.
+        rows: The sizes of the data's rows.
         num_steps: Optimizer steps.
         num_comparisons: Comparisons, those seen again counted again.
         rows_in_pass: Comparisons of a forward pass, of mean length and of the longest.
         on_average: Memory with rows of mean length.
         at_most: Memory with the longest rows.
         usable_bytes: Of a GPU's memory.
-        logits_bytes: What the logits of a language-model head would take in a pass of the longest rows, fp32.
+        logits_bytes: Bytes of a language-model head's logits in a pass of the longest rows, fp32.
         with_tree: FLOPs of a comparison.
         without_tree: FLOPs of a comparison whose responses each have a copy of the prompt.
         head_flops: FLOPs that a language-model head would add to a comparison.
         busy_gpus: GPUs that have something to do: no more than a batch has comparisons.
-        traffic_bytes: What comes into each GPU in a step, from the others.
-        traffic_seconds: How long that takes.
+        communication_bytes: Bytes that each GPU receives from the others in a step.
+        communication_seconds: How long that takes.
         seconds: The shortest and longest time of the training, evaluations and checkpoints not counted.
-        changes: What to change if it doesn't fit; empty if it does, or if nothing known helps.
+        changes: Changes with which it fits; empty if it fits without, or if none of them helps.
     """
 
     sizes_from: str
@@ -85,8 +85,8 @@ class Plan:
     without_tree: Flops
     head_flops: float
     busy_gpus: int
-    traffic_bytes: float
-    traffic_seconds: float
+    communication_bytes: float
+    communication_seconds: float
     seconds: tuple[float, float]
     changes: tuple[Change, ...]
 
@@ -120,13 +120,13 @@ def plan(
     """Plan a run without stages, or one stage.
 
     Args:
-        run: What is to be trained.
+        run: The run.
         plugins: Where components are looked up.
         gpu: The kind of GPU.
         num_gpus: How many of them.
         mfu: Lowest and highest share of the GPU's peak that the model's own FLOPs reach while nothing is
-            waited for; what is computed twice comes on top.
-        overrides: What is known of the data's lengths.
+            waited for; FLOPs that are computed twice come on top.
+        overrides: Lengths that the user knows.
         config_file: The backbone's `config.json`, where its sizes aren't known otherwise.
         progress: Takes the name of each data set before it is read.
 
@@ -143,7 +143,7 @@ def plan(
 
     def needs(config: TrainConfig, counts: Counts, of: _Model = model) -> tuple[int, Memory]:
         number = _rows_in_pass(config, counts, num_gpus)
-        found = memory(
+        estimate = memory(
             of.reward_model,
             of.trainable,
             of.architecture,
@@ -152,7 +152,7 @@ def plan(
             num_ranks=num_gpus,
             bf16=bf16,
         )
-        return number, found
+        return number, estimate
 
     usable = USABLE * gpu.memory_gb * 1e9
     average, longest = needs(run.train, rows.mean), needs(run.train, rows.longest)
@@ -166,8 +166,10 @@ def plan(
     busy = min(num_gpus, run.train.batch_size)
     peak = 1e12 * (gpu.bf16_tflops if bf16 else gpu.fp32_tflops)
     num_passes = math.ceil(math.ceil(run.train.batch_size / num_gpus) / average[0])
-    moved = traffic(model.reward_model, run.train, num_ranks=num_gpus, num_passes=num_passes, bf16=bf16)
-    moving = moved / bandwidth(gpu, num_gpus)
+    received = communication(
+        model.reward_model, run.train, num_ranks=num_gpus, num_passes=num_passes, bf16=bf16
+    )
+    receiving = received / bandwidth(gpu, num_gpus)
     computing = [num_comparisons * with_tree.total / (busy * peak * share) for share in mfu]
     changes: tuple[Change, ...] = ()
     if longest[1].total > usable:
@@ -188,10 +190,10 @@ def plan(
         without_tree=without_tree,
         head_flops=3 * 2 * width * vocabulary * rows.mean.tokens,
         busy_gpus=busy,
-        traffic_bytes=moved,
-        traffic_seconds=moving,
-        # At best all that is sent is sent while something is computed, at worst nothing.
-        seconds=(max(computing[1], num_steps * moving), computing[0] + num_steps * moving),
+        communication_bytes=received,
+        communication_seconds=receiving,
+        # At best all communication overlaps with computation, at worst none does.
+        seconds=(max(computing[1], num_steps * receiving), computing[0] + num_steps * receiving),
         changes=changes,
     )
 
@@ -230,8 +232,8 @@ def _tokenizer(run: RunConfig) -> Any:
 
 def _rows_in_pass(config: TrainConfig, counts: Counts, num_gpus: int) -> int:
     """Return the comparisons of a forward pass in a process, if all are like these."""
-    own = math.ceil(config.batch_size / num_gpus)
-    limits = [own, config.micro_batch_size or own]
+    share = math.ceil(config.batch_size / num_gpus)
+    limits = [share, config.micro_batch_size or share]
     for budget, size in (
         (config.micro_batch_tokens, counts.tokens),
         (config.micro_batch_patches, counts.patches),
@@ -255,7 +257,7 @@ def _changes(
     num_gpus: int,
 ) -> tuple[Change, ...]:
     """Return ways to make it fit, each with as few changes as will do: as it is, with 8 bits, with LoRA."""
-    found = []
+    ways = []
     small = {"parallel": "fsdp", "micro_batch_size": 1, "activation_checkpointing": True}
     for extra in ({}, {"optimizer": "adamw-8bit"}, {"lora": LoraConfig()}):
         if "lora" in extra and run.train.lora is not None:
@@ -278,9 +280,9 @@ def _changes(
                     for name, value in {**settings, **extra}.items()
                     if getattr(run.train, name) != value
                 ]
-                found.append(Change(tuple(changed), memory_then.total))
+                ways.append(Change(tuple(changed), memory_then.total))
                 break
-    return tuple(found)
+    return tuple(ways)
 
 
 def _choices(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

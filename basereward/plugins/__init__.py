@@ -1,4 +1,4 @@
-"""Plugins: found, checked, kept apart from each other; components by kind and name, and their options."""
+"""Plugins, their components by kind and name, and the options of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registration: plugins are found, imported, checked, and kept apart from each other."""
+"""Finding, importing and checking plugins, so that a broken one affects no other."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Plugin:
         version: Of its distribution, or the module's `__version__`.
         distribution: What to `pip install`; empty for a local module.
         target: Where its hooks are.
-        components: By kind, names and what they stand for.
+        components: For each kind, names and their classes, or "module:Class".
         hooks: The names of the hooks it implements.
         error: Why it did not load.
         cause: The exception behind `error`, if there was one.
@@ -81,9 +81,9 @@ class Plugin:
 
 
 class Registry:
-    """Plugins by the order in which they were found, the built-in one first.
+    """Plugins in the order in which they were found, the built-in one first.
 
-    A plugin that can't be used is recorded on its `Plugin` and warned about once; the others don't notice.
+    The error of a plugin that can't be used is recorded on its `Plugin` and warned about once.
 
     Attributes:
         plugins: All that were found.
@@ -172,7 +172,7 @@ class Registry:
         warn(f"plugin {plugin.name!r} did not load: {plugin.error}")
 
     def _read(self, plugin: Plugin, implementation: object) -> None:
-        """Fill in what a registered plugin says of itself."""
+        """Fill in the version, hooks and components of a registered plugin."""
         self._check_marks(implementation)
         plugin.version = plugin.version or str(getattr(implementation, "__version__", ""))
         plugin.hooks = self._hooks(implementation)
@@ -195,10 +195,10 @@ class Registry:
         """
         hooks = []
         for caller in self._host.get_hookcallers(implementation) or ():
-            own = [item for item in caller.get_hookimpls() if item.plugin is implementation]
+            implementations = [item for item in caller.get_hookimpls() if item.plugin is implementation]
             if caller.has_spec():
                 hooks.append(caller.name)
-            elif not all(item.optionalhook for item in own):
+            elif not all(item.optionalhook for item in implementations):
                 hint = did_you_mean(caller.name, HOOKS) or ";"
                 raise PluginError(f"unknown hook {caller.name!r}{hint} hooks: {', '.join(HOOKS)}")
         if not hooks:

@@ -1,4 +1,4 @@
-"""Options: read from the signatures of components, and checked against their annotations."""
+"""Options of components: read from their constructors, and checked against the annotations there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from basereward.config.conversion import ValidationError, convert, did_you_mean,
 from basereward.errors import ConfigError, PluginError
 
 REQUIRED: Any = inspect.Parameter.empty
-"""Stands as the default of an option that has none."""
+"""The default of an option that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,22 @@ def resolved_options(component: type, options: Mapping[str, Any], subject: str =
     """Return every option of a component: checked where given, its default where not.
 
     Args:
-        component: The class whose constructor says what is allowed.
-        options: What the user has set.
-        subject: What messages call the component; its module and class if empty.
+        component: The class, whose constructor declares the options.
+        options: The values that the user has set.
+        subject: The component's name in messages; its module and class if empty.
 
     Raises:
         ConfigError: When an option is unknown, is missing, or has a value of a wrong type.
     """
-    known = component_options(component)
+    declared = component_options(component)
     subject = subject or _place(component)
-    listing = f"options: {', '.join(known)}" if known else "it has no options"
+    listing = f"options: {', '.join(declared)}" if declared else "it has no options"
     for name in options:
-        if name not in known:
-            hint = did_you_mean(name, known) or ";"
+        if name not in declared:
+            hint = did_you_mean(name, declared) or ";"
             raise ConfigError(f"{subject} has no option {name!r}{hint} {listing}")
     resolved = {}
-    for name, option in known.items():
+    for name, option in declared.items():
         if name in options:
             try:
                 resolved[name] = convert(options[name], option.type, (name,))

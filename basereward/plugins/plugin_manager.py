@@ -1,4 +1,4 @@
-"""Plugins, asked for components by name: the one way from a run file or a checkpoint to a class."""
+"""Plugins, and their components by name: the one way from a run file or a checkpoint to a class."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WITH_PATH = ("dataset", "benchmark")
 
 @dataclass(frozen=True, slots=True)
 class Provided:
-    """A component and who provides it: what a checkpoint has to remember of it, besides its options."""
+    """A component and its provider: the facts that a checkpoint records of it, besides its options."""
 
     kind: str
     name: str
@@ -100,7 +100,7 @@ class PluginManager:
         ]
 
     def names(self, kind: str) -> list[str]:
-        """Return what a run file can write for one kind; `plugin/name` where plugins share a name."""
+        """Return the names of one kind as a run file writes them: `plugin/name` where plugins share one."""
         provided = self.provided(kind)
         shared = [item.name for item in provided]
         return sorted(
@@ -108,7 +108,7 @@ class PluginManager:
         )
 
     def find(self, kind: str, name: str) -> Provided:
-        """Return what a name, alone or as `plugin/name`, stands for; nothing is imported.
+        """Return the component of a name, alone or as `plugin/name`, without importing it.
 
         Raises:
             PluginError: When no plugin provides it, or several do.
@@ -129,7 +129,7 @@ class PluginManager:
             return load_class(target, f"{kind} {_short(name)!r} of plugin {plugin.name!r}")
 
     def build(self, kind: str, component: Component, *wired: Any) -> Any:
-        """Make a component of what the framework wires, by position, and of the options that the user sets.
+        """Construct a component with the framework's arguments by position, and the user's options by name.
 
         Without wired arguments a dataset's or benchmark's `path` is taken from its options.
 
@@ -163,7 +163,7 @@ class PluginManager:
         return Component(component.name, {"path": os.fspath(paths[0]), **options} if paths else options)
 
     def emit(self, event: str, **arguments: Any) -> None:
-        """Call an event hook of every plugin; one that fails is warned about, and gets no more events."""
+        """Call an event hook of every plugin; warn about one that fails, and send it no more events."""
         for plugin in self.loaded:
             if event not in plugin.hooks or plugin.name in self._silenced:
                 continue

@@ -1,4 +1,4 @@
-"""The model directory: what is in it, how it is put in place at once, and how damage is found."""
+"""The model directory: its files, and the checks that find damaged, missing and extra ones."""
 
 from __future__ import annotations
 
@@ -106,13 +106,13 @@ def load_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
             key = f"{prefix}.{name}"
             if key not in tensors:
                 raise ModelError(f"{path} lacks the tensor {key}")
-            found = tensors.pop(key)
-            if found.shape != value.shape:
-                raise ModelError(f"{path}: {key} has the shape {list(found.shape)}, not {list(value.shape)}")
-            if found.is_floating_point() and not bool(torch.isfinite(found).all()):
+            tensor = tensors.pop(key)
+            if tensor.shape != value.shape:
+                raise ModelError(f"{path}: {key} has the shape {list(tensor.shape)}, not {list(value.shape)}")
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ModelError(f"{path}: {key} holds values that are not finite")
             with torch.no_grad():
-                value.copy_(found)
+                value.copy_(tensor)
     if tensors:
         raise ModelError(f"{path} has the unexpected tensor {min(tensors)}")
 
@@ -131,7 +131,7 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
             raise ModelError(
                 f"{path} could run code when loaded; a model directory holds safetensors and JSON only"
             )
-        # A loader may take up what lies in its directory unasked, as an adapter or another chat template.
+        # A loader may read files of its directory unasked, such as an adapter or another chat template.
         if name not in expected and not _is_harmless(name):
             raise ModelError(f"{path} is not among the model's files; remove it")
         if verify and name in expected and file_digest(path) != expected[name]:

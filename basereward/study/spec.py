@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
 
 HELD_OUT = "held-out"
-"""What a study file calls the held-out data of its runs."""
+"""Name of the held-out data of the runs in a study file."""
 
 HELD_OUT_COLUMNS = {"held-out pairs": "pair accuracy"}
 RUNS = "runs"
@@ -48,7 +48,7 @@ class BenchmarkColumns(Component):
 
     @property
     def source(self) -> str:
-        """What the study calls it."""
+        """The name of the benchmark in the study."""
         return self.label or self.name
 
 
@@ -91,7 +91,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The labels, joined."""
         return ", ".join(self.labels.values())
 
     def is_one_of(self, where: Mapping[str, Any]) -> bool:
@@ -260,7 +260,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the run in messages."""
         return f"{self.cell.name}, seed {self.seed}"
 
 

@@ -1,4 +1,4 @@
-"""One run of a study: trained, held against the benchmarks, and marked as done."""
+"""One run of a study: train it, evaluate its model on the benchmarks, and mark it as done."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ BENCHMARKS = "benchmarks"
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker is given.
+    """A run for a worker process.
 
     Attributes:
         config: The run.
-        benchmarks: What its model is held against.
+        benchmarks: The benchmarks to evaluate its model on.
         keep: Whether its model is kept.
-        launch: What starts `basereward` for the training; empty to train here.
-        cache_key: Tasks with the same text read the same inputs through the same frozen weights: one of them
-            computes what the others find. "" if there are none.
+        launch: The command that starts `basereward` for the training; empty to train in this process.
+        cache_key: Key of the features that the run caches. Tasks with the same key read the same inputs
+            through the same frozen weights, so that one computes the features of all. "" without a cache.
     """
 
     config: RunConfig
@@ -58,7 +58,7 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of a task.
+    """The end of a task.
 
     Attributes:
         error: Why it failed; empty if it did not.
@@ -71,14 +71,14 @@ class TaskOutcome:
 
 def is_done(config: RunConfig, benchmarks: tuple[Component, ...]) -> bool:
     """Tell whether a run has all its results."""
-    places = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
-    return all(Path(config.output, place).is_file() for place in places)
+    files = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
+    return all(Path(config.output, file).is_file() for file in files)
 
 
 def folder_of(benchmark: Component | None) -> str:
-    """Return where in a run's directory the rewards of a benchmark are; of the held-out data for None.
+    """Return the folder of a benchmark's rewards in a run's directory; of the held-out data for None.
 
-    The same benchmark on other data has another place.
+    The same benchmark on other data has another folder.
     """
     if benchmark is None:
         return EVALUATION
@@ -88,7 +88,7 @@ def folder_of(benchmark: Component | None) -> str:
 
 
 def run_task(task: WorkerTask) -> TaskOutcome:
-    """Do all that is left of a run; whatever goes wrong is told, and kept in `error.txt`."""
+    """Do the rest of a run; an error is returned, and its traceback is kept in `error.txt`."""
     directory = Path(task.config.output)
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
@@ -104,7 +104,7 @@ def run_task(task: WorkerTask) -> TaskOutcome:
 
 
 def _run_task(task: WorkerTask, directory: Path) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     last = Path(stage_runs(task.config)[-1].output)
     if not (directory / DONE_FILE).is_file():
         _train(task)
@@ -112,7 +112,7 @@ def _run_task(task: WorkerTask, directory: Path) -> None:
         _benchmark(task, last / MODEL, directory)
     if last != directory and task.config.data.eval:  # the results of several stages are those of the last
         shutil.copytree(last / EVALUATION, directory / EVALUATION, dirs_exist_ok=True)
-    facts = {"seconds": round(time.monotonic() - began, 3)}
+    facts = {"seconds": round(time.monotonic() - start, 3)}
     write_text(directory / DONE_FILE, json.dumps(facts) + "\n")
     _clear(task, directory, last)
 
@@ -128,7 +128,7 @@ def _train(task: WorkerTask) -> None:
 
 
 def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
-    """Hold the model against the benchmarks, and leave its rewards."""
+    """Evaluate the model on the benchmarks, and save its rewards."""
     config = task.config
     plugins = manager(config.plugins)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -161,8 +161,8 @@ def is_frozen(config: RunConfig, parts: set[str]) -> bool:
 
 
 def _clear(task: WorkerTask, directory: Path, last: Path) -> None:
-    """Remove what only a run that goes on needs, and the model if it isn't kept."""
+    """Remove the files for resuming, and the model if it isn't kept."""
     names = [CHECKPOINT, LAST, *([MODEL, ADAPTER] if task.keep == "rewards" else [])]
-    for place in {directory, last}:
+    for parent in {directory, last}:
         for name in names:
-            shutil.rmtree(place / name, ignore_errors=True)
+            shutil.rmtree(parent / name, ignore_errors=True)

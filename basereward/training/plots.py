@@ -1,4 +1,4 @@
-"""Plots of training curves: those of one run, and several runs compared."""
+"""Plots of training curves, of one run or of several runs to compare."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from basereward.config import RunConfig, load_run
 from basereward.costs.architecture import Architecture
 from basereward.costs.flops import Counts
 from basereward.errors import ConfigError, DataError
-from basereward.planning.image_grids import Resized, Tiled
+from basereward.planning.image_grids import ResizedGrids, TiledGrids
 from basereward.planning.lengths import Measure, Overrides, Row, lengths
 from basereward.planning.meta_model import skeleton
 from basereward.plugins import PluginManager
@@ -76,9 +76,9 @@ def test_measured_tokens_and_patches_are_those_that_the_model_reads(
     backbone = PluginManager().build("backbone", run.backbone)
     measure = measure_of(run)
     # What the model's image processor has in place of the published bounds.
-    if isinstance(measure.images, Resized):
+    if isinstance(measure.images, ResizedGrids):
         measure.images.bounds = (28 * 28, 28 * 28 * 16)
-    if isinstance(measure.images, Tiled):
+    if isinstance(measure.images, TiledGrids):
         measure.images.max_tiles = 6
     for comparison in tiny.comparisons(images=kind != "llama"):
         tree = backbone.encode(comparison)

@@ -10,7 +10,7 @@ import pytest
 
 from basereward.config import RunConfig, load_run
 from basereward.costs.accelerators import ACCELERATORS
-from basereward.costs.communication import bandwidth, traffic
+from basereward.costs.communication import bandwidth, communication
 from basereward.errors import ConfigError
 from basereward.planning.lengths import Overrides
 from basereward.planning.meta_model import skeleton
@@ -65,7 +65,7 @@ def test_time_follows_from_flops_and_the_peak() -> None:
     lora = "train.lora.rank=16"  # which fits
     found = planned(lora, FITTING[1], num_gpus=1)
     flops = found.num_comparisons * found.with_tree.total
-    assert found.traffic_bytes == 0
+    assert found.communication_bytes == 0
     assert found.seconds == pytest.approx((flops / (0.4 * 989.4e12), flops / (0.2 * 989.4e12)))
     slow = planned(lora, FITTING[1], "train.precision=fp32", num_gpus=1)
     assert slow.seconds[0] == pytest.approx(flops / (0.4 * 67e12))
@@ -75,8 +75,8 @@ def test_time_follows_from_flops_and_the_peak() -> None:
     assert (few.num_steps, few.num_comparisons) == (10, 1280)
     assert few.seconds[0] == pytest.approx(10 / 22_343 * all_of_it.seconds[0], rel=1e-3)
     # Sending and computing at once at best, one after the other at worst.
-    assert all_of_it.seconds[0] >= 22_343 * all_of_it.traffic_seconds
-    assert all_of_it.seconds[1] > 22_343 * all_of_it.traffic_seconds + all_of_it.seconds[0] / 2
+    assert all_of_it.seconds[0] >= 22_343 * all_of_it.communication_seconds
+    assert all_of_it.seconds[1] > 22_343 * all_of_it.communication_seconds + all_of_it.seconds[0] / 2
 
 
 def test_more_gpus_than_a_batch_has_rows_stay_idle() -> None:
@@ -155,7 +155,7 @@ def test_each_way_of_training_together_sends_what_it_must() -> None:
 
     def sent(parallel: str, num_ranks: int, num_passes: int, *, bf16: bool = True, **settings: int) -> float:
         config = replace(run.train, parallel=parallel, **settings)
-        return traffic(model, config, num_ranks=num_ranks, num_passes=num_passes, bf16=bf16)
+        return communication(model, config, num_ranks=num_ranks, num_passes=num_passes, bf16=bf16)
 
     assert sent("ddp", 1, 1) == 0
     # Parts of the sum go round, then the sum: twice 7 of 8 parts in fp32, once a step.

@@ -52,8 +52,8 @@ def test_the_only_split_is_read_and_of_several_one_must_be_train_or_named(tmp_pa
     assert str(error.value) == f"{tmp_path / 'only'}: has no split 'train'; splits: eval"
     with pytest.raises(DataError) as error:
         files_of(tmp_path / "several")
-    told = "has the splits dev, test; name one by the option split"
-    assert str(error.value) == f"{tmp_path / 'several'}: {told}"
+    message = "has the splits dev, test; name one by the option split"
+    assert str(error.value) == f"{tmp_path / 'several'}: {message}"
 
 
 def test_splits_that_are_not_read_are_told(tmp_path: Path) -> None:
