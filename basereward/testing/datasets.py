@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from basereward.comparison import Comparison
@@ -69,7 +70,7 @@ def counts_its_rows(subject: Subject) -> None:
     dataset = subject.build()
     num = len(list(dataset)) + len(dataset.rejected)
     require(dataset.count() == num, f"count says {dataset.count()}, but a pass yields and rejects {num}")
-    if hasattr(dataset, "__len__"):
+    if isinstance(dataset, Sized):
         require(len(dataset) == num, f"its length is {len(dataset)}, but a pass yields and rejects {num}")
     about = dataset.num_rows
     require(about is None or about >= 0, f"num_rows is {about}")
@@ -113,7 +114,7 @@ def refuses_a_bad_file(subject: Subject) -> None:
 def _require_data_error(subject: Subject, path: Any, what: str, mentions: str = "") -> None:
     try:
         dataset = subject.build(path=str(path))
-        rows = list(dataset.comparisons() if hasattr(dataset, "comparisons") else dataset)
+        rows = list(dataset.comparisons() if subject.kind == "benchmark" else dataset)
     except DataError as error:
         require(mentions in str(error), f"the error for a file that {what} doesn't name it: {error}")
         return
@@ -121,7 +122,7 @@ def _require_data_error(subject: Subject, path: Any, what: str, mentions: str = 
         require(False, f"for a file that {what} it raises {type(error).__name__}, not DataError: {error}")
     require(not rows, f"of a file that {what} it makes {len(rows)} comparisons")
     require(
-        getattr(dataset, "rejected", ()) and not mentions,
+        isinstance(dataset, Dataset) and dataset.rejected and not mentions,
         f"a file that {what} is read as an empty one; raise DataError",
     )
 
