@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,7 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.evaluation.results import Result
+    from basereward.protocols import Ensembler
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class OfflineEnsemble:
             for results in self.by_number
         ]
 
-    def rewards(self, ensembler: Any) -> tuple[list[int], torch.Tensor]:
+    def rewards(self, ensembler: Ensembler) -> tuple[list[int], torch.Tensor]:
         """Return the comparisons that all members asked for them have scored, and the rewards [M, N].
 
         Raises:
@@ -53,9 +54,7 @@ class OfflineEnsemble:
         """
         numbers, columns = [], []
         for number, comparison in enumerate(self.comparisons):
-            asked = [True] * len(self.results)
-            if hasattr(ensembler, "asks"):
-                asked = ensembler.asks(comparison, self.reads_images)
+            asked = ensembler.route(comparison, self.reads_images)
             members = list(zip(self.by_number, asked, strict=True))
             if all(number in results for results, is_asked in members if is_asked):
                 unasked = [math.nan] * len(comparison.responses)
@@ -68,12 +67,12 @@ class OfflineEnsemble:
             raise DataError("its members have no comparison in common")
         return numbers, torch.cat(columns, 1)
 
-    def fit(self, ensembler: Any) -> None:
+    def fit(self, ensembler: Ensembler) -> None:
         """Fit an ensembler to the members' rewards."""
         numbers, rewards = self.rewards(ensembler)
         ensembler.fit(rewards, [self.comparisons[number] for number in numbers])
 
-    def score(self, ensembler: Any) -> list[Result]:
+    def score(self, ensembler: Ensembler) -> list[Result]:
         """Return the results of the ensemble; a comparison without finite rewards is left out."""
         numbers, rewards = self.rewards(ensembler)
         comparisons = [self.comparisons[number] for number in numbers]

@@ -159,8 +159,8 @@ class Study:
             raise ValidationError(
                 ("seeds",), f"must be different numbers, at least one, not {list(self.seeds)}"
             )
-        for name in ("exclude", "only_members"):
-            for number, where in enumerate(getattr(self, name)):
+        for name, wheres in {"exclude": self.exclude, "only_members": self.only_members}.items():
+            for number, where in enumerate(wheres):
                 self._check_labels(where, (name, str(number)))
         self.cell(self.baseline, ("baseline",))
         sources = [HELD_OUT, *(benchmark.source for benchmark in self.benchmarks)]
@@ -315,7 +315,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
 
     for row in study.ensembles:
         plugins.resolve("ensembler", row.ensembler)
-        learns = hasattr(plugins.load("ensembler", row.ensembler.name), "fit")
+        learns = plugins.load("ensembler", row.ensembler.name).learns
         if learns != (row.fit is not None):
             text = 'learns from comparisons: say which by fit = "held-out", or by a benchmark\'s name'
             text = text if learns else "learns nothing; leave out fit"

@@ -10,7 +10,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from basereward.errors import BaseRewardError
 from basereward.evaluation import evaluate
 from basereward.evaluation.report import save_numbers
 from basereward.plugins.plugin_manager import manager
+from basereward.protocols import Benchmark
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
@@ -137,13 +138,13 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
     if config.cache is not None and is_frozen(config, set(model.backbone.parts())):
         model.backbone.requires_grad_(False)
         cache = FeatureCache(config.cache)
-        model.paradigm.use_cache(cache)
+        model.paradigm.attach_feature_cache(cache)
     size = config.train.micro_batch_size or config.train.batch_size
     for component in task.benchmarks:
         folder = directory / folder_of(component)
         if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
-        benchmark: Any = plugins.build("benchmark", component)
+        benchmark: Benchmark = plugins.build("benchmark", component)
         evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
         save_numbers(evaluation, folder, {"benchmark": component.name})
     if cache is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from basereward import protocols
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import text_of
 from basereward.data.reading.paths import local_path
@@ -147,7 +148,7 @@ class Scored:
         return sorted({self.items[number].category for number in self.pairs.item} - {""})
 
 
-class Benchmark(FileDataset):
+class Benchmark(protocols.Benchmark, FileDataset):
     """A dataset of comparisons with its official metric.
 
     A subclass names its files, reads a row in `convert_row`, and gives the metrics in `metrics`.
@@ -159,13 +160,13 @@ class Benchmark(FileDataset):
 
     name: ClassVar[str]
     """The name that it is registered under."""
-    title: ClassVar[str]
+    title: str
     """The name in print."""
     patterns: ClassVar[tuple[str, ...]] = ()
     """Globs of the annotation file in the benchmark's directory; the first that matches counts."""
-    size: ClassVar[int | None] = None
+    size: int | None = None
     """Number of comparisons of the published benchmark."""
-    ties: ClassVar[str] = "equal rewards count as wrong"
+    ties: str = "equal rewards count as wrong"
     """How the official metric counts equal rewards."""
 
     def __init__(self, path: str | Path, *, images: Path | None = None) -> None:

@@ -33,7 +33,7 @@ class Comparisons(Benchmark):
     name = "comparisons"
     title = "Comparisons"
     patterns: ClassVar[tuple[str, ...]] = ("*.jsonl", "*.parquet")
-    ties: ClassVar[str] = "equal rewards count half; pairs that are tied in the data are left out"
+    ties: str = "equal rewards count half; pairs that are tied in the data are left out"
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
