@@ -1,8 +1,8 @@
-"""What each training strategy costs: memory by what it is for, and time a step.
+"""Memory by kind of tensor, and time per step, of each training strategy.
 
 Run as `python benchmarks/strategies.py`. All train one Qwen2.5-VL of about 30M random parameters on the same
-4 pairs in fp32, and take turns so that a noisy machine disturbs them alike. Memory is counted, not sampled:
-the bytes of the tensors.
+4 pairs in fp32, in interleaved steps, so that a noisy machine disturbs them alike. Memory is counted, not
+sampled: the bytes of the tensors.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from basereward.plugins import PluginManager
 from basereward.training import optimizers
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_state import TrainedModel
-from basereward.training.progress import one_bar_at_a_time
+from basereward.training.progress import without_transformers_bars
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "AdamW": {},
     "Adafactor": {"optimizer": "adafactor"},
     "8-bit AdamW": {"optimizer": "adamw-8bit"},
-    "averages": {"ema_decay": 0.999},
-    "recomputation": {"activation_checkpointing": True},
+    "EMA": {"ema_decay": 0.999},
+    "activation checkpointing": {"activation_checkpointing": True},
     "frozen vision": {"freeze": ("vision",)},
-    "adapters": {"lora": LoraConfig(rank=16)},
-    "adapters on 4 bits": {"lora": LoraConfig(rank=16), "quantize": "4bit"},
-    "adapters on 4 bits, recomputation": {
+    "LoRA": {"lora": LoraConfig(rank=16)},
+    "LoRA on 4 bits": {"lora": LoraConfig(rank=16), "quantize": "4bit"},
+    "LoRA on 4 bits, activation checkpointing": {
         "lora": LoraConfig(rank=16),
         "quantize": "4bit",
         "activation_checkpointing": True,
@@ -103,7 +103,7 @@ def memory(model: TrainedModel, batch: list[Prepared]) -> dict[str, float]:
     }
     model.optimizer_step(1)
     sizes["moments"] = num_bytes(optimizers.state_of(model.optimizer).values())
-    sizes["averages"] = num_bytes(model.ema.tensors.values())
+    sizes["ema"] = num_bytes(model.ema.tensors.values())
     return {name: size / 1e6 for name, size in sizes.items()}
 
 
@@ -117,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     batch = [Prepared(Comparison("", ["better", "worse"], ranks=[0, 1]), tree) for tree in trees(CASE)]
-    with tempfile.TemporaryDirectory() as directory, one_bar_at_a_time():
+    with tempfile.TemporaryDirectory() as directory, without_transformers_bars():
         save_model(Path(directory))
         models = {name: trained_model(directory, settings) for name, settings in STRATEGIES.items()}
     results = {name: memory(model, batch) for name, model in models.items()}
@@ -129,8 +129,8 @@ def main() -> None:
             model.optimizer_step(repeat + 2)
             seconds[name].append(time.perf_counter() - began)
     first = next(iter(models))
-    parts = ["weights", "gradients", "moments", "averages", "activations"]
-    print(f"MB {'':33}{''.join(f'{part:>12}' for part in parts)}{'step ms':>10}{'times':>7}")
+    parts = ["weights", "gradients", "moments", "ema", "activations"]
+    print(f"MB {'':37}{''.join(f'{part:>12}' for part in parts)}{'step ms':>10}{'times':>7}")
     rows = []
     for name, sizes in results.items():
         ratios = [own / other for own, other in zip(seconds[name], seconds[first], strict=True)]
@@ -138,7 +138,7 @@ def main() -> None:
         row |= {"step_ms": 1e3 * statistics.median(seconds[name]), "time_ratio": statistics.median(ratios)}
         rows.append(row)
         shown = "".join(f"{sizes[part]:12.1f}" for part in parts)
-        print(f"{name:36}{shown}{row['step_ms']:10.0f}{row['time_ratio']:7.2f}")
+        print(f"{name:40}{shown}{row['step_ms']:10.0f}{row['time_ratio']:7.2f}")
     if arguments.output:
         machine = {
             "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""Low-rank adapters in a backbone, by PEFT: trained alone, and merged into its weights in saved models."""
+"""LoRA: low-rank adapters in a backbone, by PEFT, which saved models have merged into their weights."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from basereward.errors import ConfigError
 from basereward.storage.atomic import replace_directory
 
 NAME = "default"
-"""What PEFT calls the adapter; the files don't say it."""
+"""PEFT's name of the adapter; it is not in the files."""
 
 
 class Adapters:
-    """The adapters of a backbone, or none.
+    """The LoRA adapters of a backbone, or none.
 
     Args:
-        backbone: Gets the adapters; all else in it is frozen, but for `lora.whole_parts`.
-        config: Says which, in `lora`; without it nothing is done here or later.
-        base_model: Where the backbone's weights came from, for those who read the adapters alone.
+        backbone: Adapters are added to it; everything else in it is frozen, except for `lora.whole_parts`.
+        config: `lora` describes the adapters; without it there are none, and all methods do nothing.
+        base_model: The model of the backbone's weights, for readers of the adapter's files.
 
     Raises:
-        ConfigError: When PEFT isn't installed, when there is no such part or layer, or when a part that gets
+        ConfigError: When PEFT isn't installed, when there is no such part or layer, or when a part with
             adapters is frozen.
     """
 
@@ -42,25 +42,26 @@ class Adapters:
         from peft import inject_adapter_in_model
 
         layers = _layers(backbone.parts(), config.lora, config.freeze)
-        whole = {id(item) for name in config.lora.whole_parts for item in backbone.parts()[name].parameters()}
+        parts = backbone.parts()
+        fully_trained = {id(item) for name in config.lora.whole_parts for item in parts[name].parameters()}
         for parameter in backbone.parameters():
-            if id(parameter) not in whole:
+            if id(parameter) not in fully_trained:
                 parameter.requires_grad_(False)
         trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
         self._root, names = _root_and_names(backbone, layers)
         peft_config.target_modules = names
         inject_adapter_in_model(peft_config, self._root, adapter_name=NAME)
-        for parameter in trained:  # PEFT has frozen whatever isn't its own
+        for parameter in trained:  # PEFT has frozen all parameters but its own
             parameter.requires_grad_(True)
-        # It has made a set of them, in whose order no two files would agree.
+        # PEFT has made a set of the names, whose order would differ from file to file.
         self._root.peft_config[NAME].target_modules = sorted(names)
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Put plain layers, whose weights hold the adapters too, in the places of those with adapters.
+        """Replace the layers with adapters by plain layers that have the adapters merged into their weights.
 
-        Names of tensors are then those of a model without adapters. After it everything is as it was, bit for
-        bit. What it adds up it adds up in fp32, whatever the type of the weights, as all trained weights are.
+        Tensor names are then those of a model without adapters. Afterwards everything is as it was, bit for
+        bit. The weights are merged in fp32, whatever their type.
         """
         swapped: list[tuple[nn.Module, str, nn.Module]] = []
         try:
@@ -74,18 +75,18 @@ class Adapters:
                 setattr(owner, name, layer)
 
     def save(self, directory: Path) -> None:
-        """Write the adapters in PEFT's own format, at once; an older one there is replaced.
+        """Write the adapters in PEFT's format, atomically; older ones in the directory are replaced.
 
-        `PeftModel.from_pretrained` puts them on the bare model that the run started from; the head isn't part
-        of it.
+        `PeftModel.from_pretrained` adds them to the base model that the run started from; the head is not
+        among them.
         """
         if self._root is None:
             return
         from peft import get_peft_model_state_dict
 
-        found = get_peft_model_state_dict(self._root, adapter_name=NAME, save_embedding_layers=False)
+        state = get_peft_model_state_dict(self._root, adapter_name=NAME, save_embedding_layers=False)
         tensors: dict[str, Tensor] = {
-            f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in found.items()
+            f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()
         }
         with replace_directory(directory) as place:
             self._root.peft_config[NAME].save_pretrained(place)
@@ -108,7 +109,7 @@ def _peft_config(lora: LoraConfig, base_model: str) -> Any:
 
 
 def _layers(parts: Mapping[str, nn.Module], lora: LoraConfig, frozen: Collection[str]) -> list[nn.Module]:
-    """Return the linear layers that get an adapter."""
+    """Return the linear layers to add adapters to."""
     for key, names in (("parts", lora.parts), ("whole_parts", lora.whole_parts)):
         for name in names:
             if name not in parts:
@@ -149,20 +150,20 @@ def _ends_in(name: str, target: str) -> bool:
 
 
 def _root_and_names(backbone: nn.Module, layers: list[nn.Module]) -> tuple[nn.Module, list[str]]:
-    """Return transformers' own model if it holds all the layers, else the backbone; and their names in it."""
+    """Return the transformers model that contains all the layers, or else the backbone, and their names."""
     from transformers import PreTrainedModel
 
     models = [module for module in backbone.modules() if isinstance(module, PreTrainedModel)]
-    wanted = {id(layer) for layer in layers}
+    layer_ids = {id(layer) for layer in layers}
     for root in (*models, backbone):
-        names = [name for name, module in root.named_modules() if id(module) in wanted]
-        if len(names) == len(wanted):
+        names = [name for name, module in root.named_modules() if id(module) in layer_ids]
+        if len(names) == len(layer_ids):
             break
     return root, names
 
 
 def _adapted(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Return the layers with adapters, each with the module that holds it and its name there."""
+    """Return the layers with adapters, each with its parent module and its name there."""
     from peft.tuners.lora import LoraLayer
 
     return [
@@ -175,13 +176,13 @@ def _adapted(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
 
 @torch.no_grad()
 def _merged_layer(layer: Any) -> nn.Linear:
-    """Return a plain layer, on the CPU, with the adapters in its weights."""
+    """Return a plain layer, on the CPU, with the adapters merged into its weights."""
     from peft.tuners.lora import Linear
 
     base = layer.get_base_layer()
     plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     plain.weight = nn.Parameter(plain_weight(base), requires_grad=False)
-    # PEFT merges into what the layer holds; given a copy to merge into, there is nothing to take out again.
+    # PEFT merges in place; with a copy of the weights to merge into, nothing has to be unmerged.
     layer.base_layer = plain
     try:
         Linear.merge(layer)

@@ -1,4 +1,4 @@
-"""The optimisers by name, each with a rate for each part, and their state as tensors that can be saved."""
+"""Optimizers by name, with a learning rate for each part, and their state as tensors for checkpoints."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from basereward.errors import ConfigError
 
 
 def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimizer of a run, with no decay on biases and norms (one axis).
+    """Return the optimizer of a run; biases and norms (tensors of one axis) have no weight decay.
 
     Args:
         trainable: The parameters of each part.
-        config: Says which optimizer, and each part's rate.
+        config: The optimizer and each part's learning rate.
 
     Raises:
-        ConfigError: When it is of a library that isn't installed.
+        ConfigError: When its library isn't installed.
     """
     groups = []
     for name, parameters in trainable.items():
         peak = config.lr_parts.get(name, config.lr)
         for decays in (True, False):
-            chosen = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
-            if chosen:
+            group = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
+            if group:
                 decay = config.weight_decay if decays else 0.0
                 rates = {"lr": peak, "peak": peak, "weight_decay": decay}
-                groups.append({"params": chosen, "part": name, **rates})
+                groups.append({"params": group, "part": name, **rates})
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(groups)
     if config.optimizer == "adamw-8bit":
@@ -52,28 +52,28 @@ def _adamw_8bit() -> Any:
 
 def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the state of each parameter as tensors named `NUMBER.KEY`, in the order of the groups."""
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     tables: set[int] = set()
     for number, parameter in enumerate(_parameters(optimizer)):
         for key, value in optimizer.state.get(parameter, {}).items():
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-            # The 8-bit optimizer's parameters share one table of values, which safetensors would refuse.
+            # The parameters of the 8-bit optimizer share a table of values, which safetensors refuses.
             if key.startswith("qmap"):
                 tensor = tensor.clone() if id(value) in tables else tensor
                 tables.add(id(value))
-            found[f"{number}.{key}"] = tensor
-    return found
+            state[f"{number}.{key}"] = tensor
+    return state
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Give an optimizer the state that `state_of` returned, its rates left as they are."""
+    """Load the state that `state_of` returned; learning rates stay as they are."""
     numbered: dict[int, dict[str, Any]] = {}
     for name, tensor in state.items():
         number, _, key = name.partition(".")
         is_plain = key == "step" and not tensor.is_floating_point()
         numbered.setdefault(int(number), {})[key] = int(tensor) if is_plain else tensor
     for values in numbered.values():
-        if "absmax1" in values:  # its moments are bytes, in whatever type they were read
+        if "absmax1" in values:  # the moments are bytes, whatever type they were loaded as
             values |= {key: values[key].to(torch.uint8) for key in ("state1", "state2")}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})

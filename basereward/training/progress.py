@@ -1,4 +1,4 @@
-"""What a training shows on standard error: a bar in a terminal, lines elsewhere."""
+"""Progress of a training on standard error: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
+from basereward.reporting.progress import progress_bar
 
 
 @contextmanager
-def one_bar_at_a_time() -> Iterator[None]:
-    """Keep transformers from drawing bars of its own into ours, of each file that it reads or writes."""
+def without_transformers_bars() -> Iterator[None]:
+    """Keep transformers from drawing its bars, one for each file that it reads or writes, into ours."""
     from transformers.utils import logging
 
     if not logging.is_progress_bar_enabled():
@@ -37,7 +30,7 @@ def one_bar_at_a_time() -> Iterator[None]:
 
 
 class Display:
-    """Shows how far a training is, how fast it goes and how good it has become.
+    """Shows a training's progress, speed and metrics.
 
     Args:
         enabled: Whether to show anything.
@@ -56,7 +49,7 @@ class Display:
         self.console.print(text, markup=False)
 
     def busy(self, text: str) -> AbstractContextManager[object]:
-        """Show in a terminal that something without a measurable end is going on."""
+        """Show in a terminal that something of unknown length is going on."""
         return self.console.status(text) if self._is_live else nullcontext()
 
     @property
@@ -64,14 +57,17 @@ class Display:
         return self.enabled and self.console.is_terminal
 
     def reading(self, dataset: Dataset, split: str) -> Iterator[Comparison]:
-        """Yield a data set's comparisons while showing how many there were."""
+        """Yield a data set's comparisons while showing their number."""
         # Two bars at once would tear each other; later epochs' data is read while the training's bar is up.
         if not self._is_live or self._bar is not None:
             yield from dataset
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            yield from _counted(dataset, bar, bar.add_task(f"reading data.{split}", total=dataset.num_rows))
+        label = f"reading data.{split}"
+        with progress_bar(label, dataset.num_rows, console=self.console, is_transient=True) as advance:
+            for number, comparison in enumerate(dataset, start=1):
+                if number % 100 == 0:  # drawing takes longer than reading a row
+                    advance(100)
+                yield comparison
 
     def start(self, num_steps: int, step: int, held_out: float | None) -> None:
         """Show the bar of the training."""
@@ -86,7 +82,7 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
             console=self.console,
-            # Drawing takes time from the two cores that some of us train on.
+            # Drawing takes CPU time that small machines need for the training.
             refresh_per_second=2,
             expand=True,
         )
@@ -94,7 +90,7 @@ class Display:
         self._bar.start()
 
     def advance(self, step: int) -> None:
-        """Show that a step is done."""
+        """Move the bar on after a step."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step)
 
@@ -107,30 +103,29 @@ class Display:
         else:
             self._step = record
         if self._bar is not None and self._task is not None:
-            room = (
-                self.console.width - len(f"training  {num_steps}/{num_steps}  left 00:00:00") - NARROWEST_BAR
-            )
-            self._bar.update(self._task, facts=facts(self._step, self._held_out, room=room))
+            fixed_text = f"training  {num_steps}/{num_steps}  left 00:00:00"
+            width = self.console.width - len(fixed_text) - MIN_BAR_WIDTH
+            self._bar.update(self._task, facts=facts(self._step, self._held_out, width=width))
         elif record["kind"] == "step":
             self.line(f"{place}: {facts(record, self._held_out)}")
 
     def stop(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
-NARROWEST_BAR = 10  # characters
+MIN_BAR_WIDTH = 10  # characters
 
 
-def facts(step: Mapping[str, Any], held_out: float | None, *, room: int | None = None) -> str:
-    """Return in few words how a training goes: its pace, how much of the work counts, how good it is.
+def facts(step: Mapping[str, Any], held_out: float | None, *, width: int | None = None) -> str:
+    """Return throughput, loss and held-out accuracy as a short line.
 
     Args:
-        step: A record of the log; what it doesn't have isn't said.
-        held_out: Accuracy of the latest evaluation.
-        room: Characters that there is room for: what matters less is left out; None for no limit.
+        step: A record of the log; values that it lacks are left out.
+        held_out: Accuracy of the latest validation.
+        width: Longest line in characters, for which minor values are left out; None for no limit.
     """
     rates = {
         "pairs_per_second": f"{_number(step.get('pairs_per_second'), '.1f')} pairs/s",
@@ -139,21 +134,13 @@ def facts(step: Mapping[str, Any], held_out: float | None, *, room: int | None =
         "mfu": f"MFU {_number(step.get('mfu'), '.0%')}",
         "loss": f"loss {_number(step.get('loss'), '.4f')}",
     }
-    said = {name: text for name, text in rates.items() if name in step}
+    texts = {name: text for name, text in rates.items() if name in step}
     if held_out is not None:
-        said["held_out"] = f"held-out {held_out:.3f}"
+        texts["held_out"] = f"held-out {held_out:.3f}"
     for name in ("fill", "tokens_per_second", "mfu", "pairs_per_second"):
-        if room is not None and len("  ".join(said.values())) > room:
-            said.pop(name, None)
-    return "  ".join(said.values())
-
-
-def _counted(dataset: Dataset, bar: Progress, task: TaskID) -> Iterator[Comparison]:
-    # The bar is told of every hundredth row: telling it takes longer than reading one.
-    for number, comparison in enumerate(dataset, start=1):
-        if number % 100 == 0:
-            bar.update(task, completed=number)
-        yield comparison
+        if width is not None and len("  ".join(texts.values())) > width:
+            texts.pop(name, None)
+    return "  ".join(texts.values())
 
 
 def _number(value: float | None, form: str) -> str:
@@ -161,7 +148,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _short(value: float | None) -> str:
-    """Return a number in three digits or so."""
+    """Return a number with about three digits."""
     if value is None or value < 1000:
         return _number(value, ".0f")
     scaled, unit = (value / 1e3, "k") if value < 1e6 else (value / 1e6, "M")

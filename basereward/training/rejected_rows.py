@@ -1,4 +1,4 @@
-"""Rows that a training could not use: listed with file, line, field and reason, or raised."""
+"""Rejected rows: listed in `rejected.jsonl` with file, line, field and reason, or raised as errors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from basereward.errors import DataError
 
 
 class RejectedRows:
-    """The file `rejected.jsonl` of a run: each row once, however often it is met.
+    """The file `rejected.jsonl` of a run: each row once, however often it is rejected.
 
     Args:
-        path: The file; what it holds up to `offset` is kept. None where another process writes it.
+        path: The file; its content up to `offset` is kept. None on ranks that don't write it.
         fail: Whether a rejected row ends the training instead.
-        offset: Bytes of it that belong to the run so far; what a killed run wrote after them is cut off.
+        offset: Length in bytes at the checkpoint; lines that a killed run wrote later are cut off.
     """
 
     def __init__(self, path: Path | None, *, fail: bool, offset: int = 0) -> None:
@@ -37,12 +37,12 @@ class RejectedRows:
         """List a row, unless it is listed already.
 
         Args:
-            error: Why it was rejected, and where it stands.
+            error: The reason, with file and line.
             split: `train` or `eval`.
-            id: Of the comparison, where it got as far as having one.
+            id: The comparison's id; empty if the row could not be read as a comparison.
 
         Raises:
-            DataError: The same error, where a bad row ends the training.
+            DataError: The same error, if a rejected row ends the training.
         """
         if self.fail:
             raise error
@@ -55,7 +55,7 @@ class RejectedRows:
             self._file.flush()
 
     def sync(self) -> int:
-        """Put the file on disk, and return its length in bytes."""
+        """Sync the file to disk, and return its length in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
@@ -66,5 +66,5 @@ class RejectedRows:
 
 
 def _digest(line: bytes) -> bytes:
-    # Instead of the line itself, which is many times as long: streamed data may have millions of bad rows.
+    # Digests take less memory than lines: streamed data may have millions of bad rows.
     return hashlib.blake2b(line, digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs: `log.jsonl`, TensorBoard, and other people's loggers."""
+"""The log of a training: `log.jsonl`, TensorBoard, and the loggers of plugins."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from basereward.plugins.plugin_manager import PluginManager
 
 
 class RunLog:
-    """Writes each record of a training to all places that want it.
+    """Writes each record to `log.jsonl`, to TensorBoard, and to the hook `basereward_log`.
 
-    A record says its `kind`: "step", "evaluation" or "checkpoint". `log.jsonl` has one JSON object a line.
+    A record has a `kind`: "step", "evaluation" or "checkpoint". `log.jsonl` has one JSON object per line.
 
     Args:
-        run_dir: Where `log.jsonl` and `tensorboard/` are.
-        plugins: Whose `basereward_log` is called.
-        offset: Bytes of `log.jsonl` that belong to the run so far; what a killed run wrote after them goes.
-        step: The last step of the run so far; TensorBoard forgets what lies after it.
-        warn: Takes the line that says that TensorBoard is not installed.
+        run_dir: The run directory, with `log.jsonl` and `tensorboard/`.
+        plugins: Calls the hook.
+        offset: Length of `log.jsonl` in bytes at the checkpoint; records that a killed run wrote later are
+            cut off.
+        step: The checkpoint's step; TensorBoard discards later events.
+        warn: Receives a line if TensorBoard is not installed.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class RunLog:
         return record
 
     def sync(self) -> int:
-        """Put `log.jsonl` on disk, and return its length in bytes."""
+        """Sync `log.jsonl` to disk, and return its length in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
@@ -74,7 +75,7 @@ def _event_writer(directory: Path, step: int, warn: Callable[[str], None]) -> An
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: numbers that are not finite become None."""
+    """Return a JSON value; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -85,11 +86,11 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return the numbers of a record by their path."""
-    found: dict[str, float] = {}
+    """Return the numbers of a record by path, such as `lr/head`."""
+    numbers: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}/")
+            numbers |= _flat(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
-            found[prefix + name] = value
-    return found
+            numbers[prefix + name] = value
+    return numbers

@@ -9,7 +9,7 @@ from basereward.config.run import RunConfig, stage_runs
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
-from basereward.training.progress import Display, one_bar_at_a_time
+from basereward.training.progress import Display, without_transformers_bars
 from basereward.training.resolve import resolve_run
 from basereward.training.stage import TrainResult, train_stage
 
@@ -53,11 +53,11 @@ def train(
         runs = [resolve_run(run, plugins) for run in stage_runs(config)]
         first = 0
         if config.stages:
-            whole = resolve_run(config, plugins)
+            staged = resolve_run(config, plugins)
             first = group.on_main(
-                lambda: _prepare_stages(whole, runs, plugins, resume=resume, overwrite=overwrite)
+                lambda: _prepare_stages(staged, runs, plugins, resume=resume, overwrite=overwrite)
             )
-        with one_bar_at_a_time():
+        with without_transformers_bars():
             for number, run in enumerate(runs[first:], start=first):
                 if config.stages:
                     display.line(f"stage {number + 1} of {len(runs)}: {config.stages[number].name}")

@@ -29,7 +29,7 @@ def test_what_is_not_known_is_not_said() -> None:
 
 
 def test_a_narrow_terminal_shows_what_matters_most() -> None:
-    said = [facts(STEP, 0.7124, room=room) for room in (75, 60, 50, 40, 30, 10)]
+    said = [facts(STEP, 0.7124, width=width) for width in (75, 60, 50, 40, 30, 10)]
     assert said == [
         "52.3 pairs/s  105k tokens/s  fill 97%  MFU 38%  loss 0.5931  held-out 0.712",
         "52.3 pairs/s  MFU 38%  loss 0.5931  held-out 0.712",

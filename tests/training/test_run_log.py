@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from basereward.losses import STATISTICS
 from basereward.plugins import PluginManager
-from basereward.training.plots import draw_course
+from basereward.training.plots import plot_run
 from basereward.training.run_log import RunLog
 from basereward.training.step_metrics import Window
 
@@ -58,13 +58,13 @@ def test_tensorboard_has_every_number_by_its_step(tmp_path: Path) -> None:
 def test_without_tensorboard_and_matplotlib_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("torch.utils.tensorboard", "matplotlib.figure"):
+    for name in ("torch.utils.tensorboard", "matplotlib"):
         monkeypatch.setitem(sys.modules, name, None)
     said: list[str] = []
     log = RunLog(tmp_path, PluginManager(), warn=said.append)
     log.write("step", step=1, loss=0.5)
     log.close()
-    assert draw_course(tmp_path, warn=said.append) is None
+    assert plot_run(tmp_path, warn=said.append) is None
     assert said == [
         "TensorBoard is not installed: no events; pip install 'basereward[train]' brings it",
         "matplotlib is not installed: no plots; pip install 'basereward[plot]' brings it",
@@ -74,11 +74,11 @@ def test_without_tensorboard_and_matplotlib_one_line_says_so(
 
 def test_an_image_is_drawn_of_any_log(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").touch()
-    assert draw_course(tmp_path) == tmp_path / "plots" / "training.png"
+    assert plot_run(tmp_path) == tmp_path / "plots" / "training.png"
     log = RunLog(tmp_path, PluginManager())
     log.write("step", step=1, loss=float("nan"), accuracy=float("nan"), lr={"head": 0.1})
     log.close()
-    assert draw_course(tmp_path) is not None
+    assert plot_run(tmp_path) is not None
 
 
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=11, max_size=11), min_size=1, max_size=5))
