@@ -46,8 +46,8 @@ def meta_model(
         except ConfigError as error:
             raise _unknown_cost(run.backbone.name, config.model_type) from error
         head = plugins.build("head", run.head, backbone.dim)
-        if (layer := getattr(head, "layer", None)) is not None:
-            backbone.truncate(layer)
+        if head.reads_layer is not None:
+            backbone.truncate(head.reads_layer)
         loss = plugins.build("loss", run.loss)
         model = RewardModel(plugins.build("paradigm", run.paradigm, backbone, head, loss), {})
     if Architecture.of(model) is None:
