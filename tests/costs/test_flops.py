@@ -20,6 +20,7 @@ from basereward.costs.accelerators import ACCELERATORS, peak_flops
 from basereward.costs.architecture import Architecture, Layers, Matrices
 from basereward.costs.flops import Counts, StepFlops, flops
 from basereward.plugins import PluginManager
+from basereward.protocols import Paradigm
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 Build = Callable[..., RewardModel]

@@ -29,6 +29,7 @@ from basereward import (
 from basereward.config import Component
 from basereward.ensemblers import Mean
 from basereward.errors import ScaleWarning
+from basereward.paradigms.scalar import Scalar
 from basereward.plugins import PluginManager
 
 ROWS = tiny.comparisons()
@@ -105,9 +106,7 @@ def test_a_backbone_is_shared_only_where_it_is_the_same(tmp_path: Path, tiny_mod
             assert joined.members[name] == pytest.approx(expected, abs=1e-5)
 
 
-def test_models_of_a_scalar_subclass_share_a_backbone_and_a_prompt_unless_they_score_in_their_own_way() -> (
-    None
-):
+def test_subclasses_of_scalar_share_backbone_and_prompt_unless_they_score_in_their_own_way() -> None:
     class Trains(Scalar):
         def loss_of(self, batch: Any) -> Any:
             return super().loss_of(batch)

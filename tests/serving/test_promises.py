@@ -542,5 +542,5 @@ class TestTenSameScore:
         reply = serve(Server([ModelEngine("short", model)])).rewards(long)
         assert (reply.status, reply.code) == (422, "too_many_tokens")
         # The model that was handed over still cuts where it is used elsewhere.
-        [[reward]] = model.score([Comparison("x", long["responses"])])
+        [_] = model.score([Comparison("x", long["responses"])])
         assert model.num_truncated == 1
