@@ -536,7 +536,7 @@ class TestTenSameScore:
     ) -> None:
         from basereward.config import Component
 
-        options = {"model": str(tiny_models["llama"]), "max_tokens": 40, "on_long": "truncate"}
+        options = {"model": str(tiny_models["llama"]), "max_tokens": 100, "on_long": "truncate"}
         model = RewardModel.build(backbone=Component("causal-lm", options))
         long = item("x", "a cat sits " * 40)
         reply = serve(Server([ModelEngine("short", model)])).rewards(long)
