@@ -19,11 +19,12 @@ from torch.nn import functional
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.losses import Targets
+from basereward.protocols import Ensembler
 
 NEWTON_STEPS = 100
 
 
-class Mean:
+class Mean(Ensembler):
     """The mean of the members' rewards; a member with larger rewards counts for more."""
 
     def __call__(self, members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [N]
@@ -32,7 +33,7 @@ class Mean:
         return checked(members).mean(0).to(members.dtype)
 
 
-class Median:
+class Median(Ensembler):
     """The middle of the members' rewards, which a single wild member doesn't move.
 
     Between the two in the middle where there are two.
@@ -43,7 +44,7 @@ class Median:
         return checked(members).quantile(0.5, dim=0).to(members.dtype)
 
 
-class Min:
+class Min(Ensembler):
     """The lowest of the members' rewards: what all of them grant.
 
     Worst-case optimization of arXiv 2310.02743. It supposes rewards with one zero: a member that gives all
@@ -55,7 +56,7 @@ class Min:
         return checked(members).amin(0).to(members.dtype)
 
 
-class MeanMinusStd:
+class MeanMinusStd(Ensembler):
     """The mean of the members' rewards less a penalty on how far they are apart.
 
     As uncertainty-weighted optimization of arXiv 2310.02743, with the standard deviation for the variance, so
@@ -77,7 +78,7 @@ class MeanMinusStd:
         return (values.mean(0) - penalty).to(members.dtype)
 
 
-class RankMean:
+class RankMean(Ensembler):
     """The mean of the ranks that the members give a response within its comparison, whatever their scales.
 
     A rank is the share of the comparison's other responses that have a lower reward, equal ones counting
@@ -93,7 +94,7 @@ class RankMean:
         return torch.cat([_ranks(own).mean(0) for own in of_each(members, comparisons)]).to(members.dtype)
 
 
-class Routed:
+class Routed(Ensembler):
     """Comparisons without images to the members that read text alone, all others to those that see.
 
     Of the members that are asked, the mean. Where there are none of the wanted kind, all are asked.
@@ -106,7 +107,7 @@ class Routed:
     def __init__(self, *, on_text: Literal["text", "all"] = "text") -> None:
         self.on_text = on_text
 
-    def asks(self, comparison: Comparison, reads_images: Sequence[bool]) -> list[bool]:
+    def route(self, comparison: Comparison, reads_images: Sequence[bool]) -> list[bool]:
         """Return which members [M] are asked about a comparison."""
         has_images = bool(comparison.images or comparison.videos)
         if not has_images and self.on_text == "all":
@@ -119,8 +120,10 @@ class Routed:
         return checked(members).nanmean(0).to(members.dtype)
 
 
-class Linear(abc.ABC):
+class Linear(Ensembler, abc.ABC):
     """Base of ensemblers that add the members' rewards up, each with a weight that is learned."""
+
+    learns = True
 
     def __init__(self) -> None:
         self._weights: list[float] = []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from basereward import ops
 from basereward.errors import ConfigError
 from basereward.forest.forest import Forest
+from basereward.protocols import Head
 
 ACTIVATIONS = {"none": nn.Identity, "tanh": nn.Tanh, "silu": nn.SiLU, "relu": nn.ReLU}
 
@@ -32,7 +33,7 @@ def gather(hidden: Tensor, forest: Forest, pooling: Pooling) -> Tensor:  # [B, L
     return sums / forest.lengths[:, None]
 
 
-class MLP(nn.Module):
+class MLP(Head, nn.Module):
     """A perceptron on each response's hidden state; arXiv 2509.16127, 4.2, found 2 layers and SiLU best.
 
     Args:
@@ -68,12 +69,8 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.pooling: Pooling = pooling
-        self.layer = layer
-
-    @property
-    def reads(self) -> Literal["all", "ends"]:
-        """Which hidden states are read; where it's the ends, no others are computed in the last layer."""
-        return "ends" if self.pooling == "last" else "all"
+        self.reads = "ends" if pooling == "last" else "all"
+        self.reads_layer = layer
 
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards [N] in fp32, whatever the backbone's type or the autocast around it.

@@ -86,6 +86,7 @@ def basereward_heads() -> Mapping[str, str | type]:  # type: ignore[empty-body]
     - `forward(hidden, forest) -> rewards`: [B, L, D] to [N] fp32, in the order of `forest.ends`, under
       autocast too.
     - `reads`, if it reads nothing but the states at `forest.ends`: "ends", which saves computing the others.
+    - `reads_layer`, if it reads a decoder layer before the last: its number, counted from 1.
 
     Promise: padding is ignored, and a response's reward depends on no other response.
     """
@@ -102,6 +103,8 @@ def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
       `ranks` [N], `ratings` [N] and `group` [N], some of them None.
     - `LossOutput.loss`: the weighted mean, a scalar; `weight`: its denominator, so that loss * weight adds
       up over batches; `sums`: fp64 statistics in the order of `basereward.losses.STATISTICS`.
+    - `learns_from_ties` and `learns_from_single`, if a comparison of ties alone or of one response gives a
+      gradient: True; or `untrainable_reason(comparison)`, if that depends on anything else.
 
     Promise: the loss never rises as a margin grows, is finite at rewards of +-1e4, and says what it does
     with ties.
@@ -115,11 +118,11 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
     An ensembler is made by `(*, ...)`, with
 
     - `__call__(members, comparisons) -> rewards`: [M, N] to [N]; the comparisons say which responses belong
-      together. A member's rewards are finite wherever it was asked.
+      together. A member's rewards are finite wherever it was routed.
     - `fit(members, comparisons)`, if it learns anything: [M, N] rewards of comparisons whose ranks are known;
       with it `state()`, what was learned as JSON has it, and `load_state(state)`.
-    - `asks(comparison, reads_images) -> asked`, if it doesn't ask all members: from whether each member
-      sees images, [M], whether it is asked, [M]; the rewards of those that aren't are not-a-number.
+    - `route(comparison, reads_images) -> mask`, if not all members score every comparison: from whether each
+      member sees images, [M], whether it scores this one, [M]; the rewards of the others are not-a-number.
     - `is_scale_free = True`, if a member with larger rewards counts for no more than others.
     - `unit`, if its rewards are on none of the members' scales: what they are, such as "rank".
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward import ops
+from basereward.errors import DataError
 from basereward.ops import STATISTICS
+from basereward.protocols import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,7 +111,7 @@ class LossOutput:
     sums: Tensor  # [9] fp64, in the order of STATISTICS, detached
 
 
-class BradleyTerry(nn.Module):
+class BradleyTerry(Loss, nn.Module):
     """The negative log-likelihood that the chosen response beats the rejected one (arXiv 2509.16127, eq. 1).
 
     With all options, for a pair of rewards r_c and r_r with e = `label_smoothing` and z = `zero_coefficient`:
@@ -149,6 +151,7 @@ class BradleyTerry(nn.Module):
         self.zero_coefficient = zero_coefficient
         self.length_normalize = length_normalize
         self.ties = ties
+        self.learns_from_ties = ties == "half"
 
     def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
         """Return the weighted mean over pairs."""
@@ -169,7 +172,7 @@ class BradleyTerry(nn.Module):
         return LossOutput(loss, sums[0].to(loss.dtype), sums)
 
 
-class Hinge(nn.Module):
+class Hinge(Loss, nn.Module):
     """How far the chosen reward falls short of the rejected one plus a margin: max(0, margin - (r_c - r_r)).
 
     Args:
@@ -184,6 +187,7 @@ class Hinge(nn.Module):
             raise ValueError(f"margin is a finite number >= 0, not {margin}")
         self.margin = margin
         self.ties = ties
+        self.learns_from_ties = ties == "half"
 
     def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
         """Return the weighted mean over pairs."""
@@ -198,7 +202,7 @@ class Hinge(nn.Module):
             return _mean(cost, weight, rewards, targets)
 
 
-class PlackettLuce(nn.Module):
+class PlackettLuce(Loss, nn.Module):
     """The negative log-likelihood of a whole ranking of N responses (Plackett 1975, Luce 1959).
 
     The responses are taken as drawn one by one, best first, each in proportion to exp(reward) among those
@@ -218,6 +222,7 @@ class PlackettLuce(nn.Module):
     def __init__(self, *, ties: Literal["ignore", "breslow"] = "ignore") -> None:
         super().__init__()
         self.ties = ties
+        self.learns_from_ties = ties == "breslow"
 
     def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
         """Return the weighted mean over comparisons."""
@@ -236,7 +241,7 @@ class PlackettLuce(nn.Module):
             return _mean(cost, weight, rewards, targets)
 
 
-class Regression(nn.Module):
+class Regression(Loss, nn.Module):
     """The squared distance of rewards from ratings, (r - (rating - mean) / std)^2; responses without rating
     are skipped. Ties are nothing special: their ratings are equal.
 
@@ -251,6 +256,13 @@ class Regression(nn.Module):
             raise ValueError(f"rating_std is a finite number > 0, not {rating_std}")
         self.rating_mean = rating_mean
         self.rating_std = rating_std
+
+    def untrainable_reason(self, comparison: Comparison) -> DataError | None:
+        """Return why a comparison never gives this loss a gradient; None if it has ratings."""
+        if comparison.ratings is not None:
+            return None
+        unrated = DataError("has no ratings, and this loss learns from nothing else", field="ratings")
+        return super().untrainable_reason(comparison) or unrated
 
     def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
         """Return the mean over responses with a rating, by the weights of their comparisons."""

@@ -160,12 +160,12 @@ def test_stacked_is_in_log_odds_whatever_the_members_scales() -> None:
 def test_routed_asks_by_images() -> None:
     reads = [True, False, True]
     text, seen = ranked(2)[0], Comparison("p", ["a", "b"], images=[b"never opened"])
-    assert Routed().asks(text, reads) == [False, True, False]
-    assert Routed().asks(seen, reads) == [True, False, True]
-    assert Routed(on_text="all").asks(text, reads) == [True, True, True]
-    assert Routed(on_text="all").asks(seen, reads) == [True, False, True]
-    assert Routed().asks(text, [True, True]) == [True, True]  # nobody reads text alone
-    assert Routed().asks(seen, [False]) == [True]
+    assert Routed().route(text, reads) == [False, True, False]
+    assert Routed().route(seen, reads) == [True, False, True]
+    assert Routed(on_text="all").route(text, reads) == [True, True, True]
+    assert Routed(on_text="all").route(seen, reads) == [True, False, True]
+    assert Routed().route(text, [True, True]) == [True, True]  # nobody reads text alone
+    assert Routed().route(seen, [False]) == [True]
 
 
 def test_routed_is_the_mean_of_those_that_were_asked() -> None:

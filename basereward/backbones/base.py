@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
+from basereward import protocols
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import Comparison
@@ -16,7 +17,7 @@ from basereward.errors import ConfigError, TooLongError
 from basereward.forest.forest import Forest, Tree, pack
 
 
-class Backbone(nn.Module, abc.ABC):
+class Backbone(protocols.Backbone, nn.Module, abc.ABC):
     """Base of backbones; a subclass gives `dim`, `encode`, `forward`, `parts` and `save`.
 
     The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote,
@@ -38,26 +39,6 @@ class Backbone(nn.Module, abc.ABC):
         packs: Whether the trees of a batch may lie in one row, without padding.
         supports_kv_cache: Whether `forward` fills and reads a forest's KV cache, where it has one.
     """
-
-    dim: int
-    pad: int = 0
-    shares: bool = True
-    template_digest: str = ""
-    unsaved_options: tuple[str, ...] = ()
-    num_truncated: int = 0
-    always_runs_vision: bool = False
-    tokenizer: Any = None
-    limit: TokenLimit | None = None
-
-    @property
-    def packs(self) -> bool:
-        """Whether the trees of a batch may lie in one row, without padding."""
-        return False
-
-    @property
-    def supports_kv_cache(self) -> bool:
-        """Whether `forward` fills and reads a forest's KV cache, where it has one."""
-        return self.packs
 
     @abc.abstractmethod
     def encode(self, comparison: Comparison) -> Tree:

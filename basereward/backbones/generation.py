@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone
 from basereward.forest.forest import Forest, Tree
 from basereward.forest.kv_cache import PrefixKVCache
+from basereward.protocols import Backbone
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
     if name is None and path is not None and not by_row:
         name = detected(path, **{key: options[key] for key in ("split", "config") if key in options})
     dataset = open_rows(path, name, options)
-    if told := getattr(dataset, "not_read", ""):
-        print(told, file=sys.stderr)
+    if dataset.unread_splits:
+        print(dataset.unread_splits, file=sys.stderr)
     dataset.on_bad_row = args.on_bad_row
     return dataset
 

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     component = Component(args.ensembler, options)
     plugins = manager()
     plugins.resolve("ensembler", component)
-    if args.fit is None and hasattr(plugins.load("ensembler", args.ensembler), "fit"):
+    if args.fit is None and plugins.load("ensembler", args.ensembler).learns:
         raise ConfigError(f"ensembler {args.ensembler!r} learns from comparisons; give --fit DATA")
     if args.fit_rows < 1:
         raise ConfigError(f"--fit-rows is a number of comparisons >= 1, not {args.fit_rows}")

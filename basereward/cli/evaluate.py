@@ -157,28 +157,31 @@ def _run_benchmark(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     from basereward.evaluation.benchmarks import Benchmark
-    from basereward.evaluation.model_comparison import Sides, difference_table
+    from basereward.evaluation.model_comparison import PairedMetrics, difference_table
 
     if args.benchmark is not None:
         benchmark = _benchmark(args)
-        mine, its = (_results(args, name, benchmark.comparisons()) for name in (first, second))
-        # Of a benchmark that is no `Benchmark` only the report is known, and that has no units to pair.
-        of_benchmark = isinstance(benchmark, Benchmark)
-        sides = Sides.of_benchmark(benchmark, mine, its) if of_benchmark else Sides.of_results(mine, its)
+        results = [_results(args, name, benchmark.comparisons()) for name in (first, second)]
+        # A benchmark that is no `Benchmark` gives its report only, which has no units to pair.
+        metrics = (
+            PairedMetrics.of_benchmark(benchmark, *results)
+            if isinstance(benchmark, Benchmark)
+            else PairedMetrics.of_results(*results)
+        )
     else:
-        sides = Sides.of_results(_results(args, first, None), _results(args, second, None))
-    differences = sides.differences()
+        metrics = PairedMetrics.of_results(_results(args, first, None), _results(args, second, None))
+    differences = metrics.differences()
     table = difference_table(first, second, differences)
     facts = {
         "first": first,
         "second": second,
-        "num_comparisons": sides.num,
-        "num_left_out": sides.num_left_out,
+        "num_comparisons": metrics.num,
+        "num_left_out": metrics.num_left_out,
     }
     output = _directory(args.output)
     whole = {**facts, "differences": {item.name: item.to_dict() for item in differences}}
     notes = (
-        f"Of {sides.num:,} comparisons that both have scored; {sides.num_left_out:,} are left out.",
+        f"Of {metrics.num:,} comparisons that both have scored; {metrics.num_left_out:,} are left out.",
         "A - B: with its 95 % interval, by paired bootstrap of groups. p: McNemar's exact test of what",
         "only one of them has right; it takes units to be independent of each other.",
     )

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from basereward.study.run import run_study
 
     signal.signal(signal.SIGTERM, _interrupt)
-    conducted = run_study(
+    study_run = run_study(
         study,
         runs,
         plugins,
@@ -91,20 +91,20 @@ def run(args: argparse.Namespace) -> int:
     results = collect(study, runs, plugins)
     output = Path(study.output)
     results.save(output)
-    print(f"{conducted.num_done} runs done, {conducted.num_before} were before", file=sys.stderr)
-    for name, error in conducted.failed.items():
+    print(f"{study_run.num_done} runs done, {study_run.num_before} were before", file=sys.stderr)
+    for name, error in study_run.failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     _tables(study, output)
-    return 1 if conducted.failed else 0
+    return 1 if study_run.failed else 0
 
 
 def _tables(study: Study, directory: Path) -> int:
     from basereward.study.report import PAGE_FILE, write_report
     from basereward.study.results import Results
 
-    findings = write_report(study, Results.load(directory), directory)
-    findings.table().print()
-    print("", *findings.notes(), sep="\n")
+    tables = write_report(study, Results.load(directory), directory)
+    tables.table().print()
+    print("", *tables.notes(), sep="\n")
     print(f"report: {directory / PAGE_FILE}", file=sys.stderr)
     return 0
 

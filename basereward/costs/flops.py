@@ -201,7 +201,7 @@ class StepFlops:
 
     def __init__(self, model: Any) -> None:
         self.architecture = Architecture.of(model)
-        self.shared = bool(getattr(model.paradigm, "share_prompts", True) and model.backbone.shares)
+        self.shared = bool(model.paradigm.share_prompts and model.backbone.shares)
 
     def __call__(self, prepared: Sequence[Any]) -> float:
         """Return the FLOPs of training on prepared comparisons; 0 where the model's cost isn't known.

@@ -6,10 +6,11 @@ import abc
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+from basereward import protocols
 from basereward.comparison import Comparison, Place
 from basereward.data.media_paths import Media
 from basereward.data.reading.paths import files_of, local_path, media_root, other_splits
@@ -26,7 +27,7 @@ class SourceRow(NamedTuple):
     line: int
 
 
-class Dataset(abc.ABC):
+class Dataset(protocols.Dataset, abc.ABC):
     """An iterable of comparisons, in the same order every time, whose bad rows are listed and not lost.
 
     A subclass writes `read`. Its constructor takes `(path, *, ...)`.
@@ -34,15 +35,11 @@ class Dataset(abc.ABC):
     Attributes:
         on_bad_row: "skip" lists a bad row in `rejected` and goes on; "fail" raises it.
         rejected: The bad rows that the latest iteration has met.
-        not_read: What lies beside the data and is left out, for the user to know; empty if nothing does.
+        unread_splits: What lies beside the data and is left out, for the user to know; empty if nothing does.
     """
 
     detected_by: ClassVar[tuple[str, ...]] = ()
     """Fields whose presence marks a row as this dataset's, where no dataset is named; not inherited."""
-
-    on_bad_row: Literal["skip", "fail"] = "skip"
-    rejected: Sequence[DataError] = ()
-    not_read: str = ""
 
     @abc.abstractmethod
     def read(self) -> Iterator[Comparison | DataError]:
@@ -111,7 +108,7 @@ class FileDataset(Dataset):
         self.files = self.data_files(split, config)
         if others := other_splits(self.path if config is None else self.path / config, self.files):
             listed = ", ".join(others)
-            self.not_read = f"{path} has other splits, which are not read: {listed}; see option split"
+            self.unread_splits = f"{path} has other splits, which are not read: {listed}; see option split"
         self.media = Media(media_root(self.path), roots=media_roots, hosts=media_hosts)
         self.source = source if source is not None else self.name or Path(path).name.split(".")[0]
 

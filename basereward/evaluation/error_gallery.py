@@ -130,9 +130,9 @@ def _font(size: int) -> Any:
     import PIL.ImageFont
 
     # Matplotlib brings a font with far more alphabets than Pillow's own.
-    found = importlib.util.find_spec("matplotlib")
-    for place in found.submodule_search_locations or () if found else ():
-        path = Path(place) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    spec = importlib.util.find_spec("matplotlib")
+    for directory in spec.submodule_search_locations or () if spec else ():
+        path = Path(directory) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
         if path.is_file():
             return PIL.ImageFont.truetype(str(path), size)
     return PIL.ImageFont.load_default(size)

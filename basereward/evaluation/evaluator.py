@@ -34,22 +34,23 @@ def evaluate(
     gaps: Sequence[float] = GAPS,
     num_wrong: int = NUM_WORST,
 ) -> Evaluation:
-    """Score comparisons and hold the rewards against their ranks.
+    """Score comparisons and compare the rewards with their ranks.
 
     Comparisons that can't be judged or scored, and rows that can't be read, are listed in `rejected`.
 
     Args:
-        model: A `RewardModel`, or anything that has its `score_stream`.
-        comparisons: With ranks; a `Dataset` brings its rejected rows along. Read once and not kept.
+        model: A `RewardModel`, or another scorer with its `score_stream`.
+        comparisons: Comparisons with ranks, which are read once and not kept; a `Dataset` adds its rejected
+            rows.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         progress: Whether to show a progress bar on standard error.
-        gaps: Differences of ratings to tell accuracy by.
+        gaps: Rating gaps of the accuracy by gap.
         num_wrong: How many of the most wrong comparisons to keep for the error gallery.
 
     Raises:
         DataError: When no pair can be judged; for any bad row of a `Dataset` whose `on_bad_row` is "fail".
     """
-    whole = _Tally(num_wrong)
+    tally = _Tally(num_wrong)
     members: dict[str, _Tally] = {}
     rejected: list[DataError] = []
     disagreement: list[float] = []
@@ -66,18 +67,18 @@ def evaluate(
                 rejected.append(scored)
                 continue
             assert isinstance(item, Comparison)  # an error comes with itself as its result
-            whole.add(number, item, scored)
-            of_members = members_of(scored)
-            disagreement += of_members.get("disagreement", [])
-            for name, rewards in of_members.get("members", {}).items():
+            tally.add(number, item, scored)
+            by_member = members_of(scored)
+            disagreement += by_member.get("disagreement", [])
+            for name, rewards in by_member.get("members", {}).items():
                 members.setdefault(name, _Tally(0)).add(number, item, rewards)
-            if whole.num_judged:
-                advance(0, f"{whole.num_right / whole.num_judged:.3f} all pairs correct")
+            if tally.num_judged:
+                advance(0, f"{tally.num_right / tally.num_judged:.3f} all pairs correct")
     seconds = time.perf_counter() - start
     if isinstance(comparisons, Dataset):
         rejected = [*comparisons.rejected, *rejected]
     try:
-        found = whole.evaluation(number + 1, rejected, seconds, gaps)
+        evaluation = tally.evaluation(number + 1, rejected, seconds, gaps)
     except DataError as error:
         if rejected:
             raise DataError(
@@ -85,26 +86,26 @@ def evaluate(
             ) from error
         raise
     return replace(
-        found,
+        evaluation,
         statistics=dict(getattr(model, "statistics", {})),
         members={
-            name: tally.evaluation(number + 1, rejected, seconds, gaps)
-            for name, tally in members.items()
-            if tally.num_judged
+            name: member.evaluation(number + 1, rejected, seconds, gaps)
+            for name, member in members.items()
+            if member.num_judged
         },
         disagreement=statistics.fmean(disagreement) if disagreement else None,
     )
 
 
 class _Tally:
-    """Takes what one model gives, comparison by comparison.
+    """Collect the rewards of one model, comparison by comparison.
 
     Args:
         num_wrong: How many of the most wrong comparisons to keep.
 
     Attributes:
         num_judged: Comparisons with a pair that is no tie.
-        num_right: Those of which the model has every pair in order.
+        num_right: Those whose pairs the model orders correctly.
     """
 
     def __init__(self, num_wrong: int) -> None:
@@ -134,7 +135,7 @@ class _Tally:
     def evaluation(
         self, num_comparisons: int, rejected: Sequence[DataError], seconds: float, gaps: Sequence[float]
     ) -> Evaluation:
-        """Return what was found.
+        """Return the evaluation.
 
         Raises:
             DataError: When no pair can be judged.
@@ -145,7 +146,7 @@ class _Tally:
 
 
 def _judgeable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataError]:
-    """Put an error in the place of each comparison that it would be no use to score."""
+    """Replace each comparison without pairs by an error, so that it is not scored."""
     for comparison in comparisons:
         try:
             pairs_to_judge(comparison)

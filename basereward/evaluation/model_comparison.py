@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,20 +27,20 @@ REWARDS_FILE = "rewards.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """How much more one model scores than another.
+    """The difference of a metric between two models.
 
     Attributes:
-        name: The metric's.
+        name: The metric's name.
         first: The first model's value.
-        second: The second's.
+        second: The second model's value.
         low: Lower end of the 95 % interval of first less second, by paired bootstrap of groups.
         high: Upper end.
-        num: How many units the metric is of.
-        unit: What they are.
+        num: Number of units.
+        unit: Name of the units.
         kind: "official", "category" or "variant".
         only_first: Units for which the first model scores higher: those that it alone has right.
-        only_second: The same of the second.
-        p: McNemar's exact two-sided p-value of these two numbers; it takes units to be independent.
+        only_second: The same of the second model.
+        p: McNemar's exact two-sided p-value of these two numbers; it assumes independent units.
     """
 
     name: str
@@ -65,19 +65,21 @@ class MetricDifference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference for a JSON report."""
-        own = {name: getattr(self, name) for name in self.__slots__ if name != "name"}
-        return {"difference": self.value, **own}
+        return {
+            "difference": self.value,
+            **{name: value for name, value in asdict(self).items() if name != "name"},
+        }
 
 
 @dataclass(frozen=True)
-class Sides:
-    """What two models have scored of the same comparisons.
+class PairedMetrics:
+    """The metrics of two models on the same comparisons.
 
     Attributes:
         first: The first model's metrics.
-        second: The second's.
+        second: The second model's metrics.
         num: Comparisons that both have scored.
-        num_left_out: Comparisons that only one of them has, or neither.
+        num_left_out: Comparisons that only one of them has scored, or neither.
     """
 
     first: Mapping[str, Metric]
@@ -86,28 +88,34 @@ class Sides:
     num_left_out: int
 
     @classmethod
-    def of_benchmark(cls, benchmark: Benchmark, first: Sequence[Result], second: Sequence[Result]) -> Sides:
+    def of_benchmark(
+        cls, benchmark: Benchmark, first: Sequence[Result], second: Sequence[Result]
+    ) -> PairedMetrics:
         """Return both models' metrics of a benchmark.
 
         Raises:
             ConfigError: When the results are not of the benchmark's comparisons.
         """
         both = [rewards_of(results, benchmark.items) for results in (first, second)]
-        known = [None not in found for found in zip(*both, strict=True)]
-        kept = [[found if here else None for found, here in zip(side, known, strict=True)] for side in both]
-        mine, its = (benchmark.metrics(Scored.of(benchmark.items, rewards)) for rewards in kept)
-        return cls(mine, its, sum(known), len(known) - sum(known))
+        is_scored = [None not in rewards for rewards in zip(*both, strict=True)]
+        metrics = []
+        for side in both:
+            rewards = [scores if by_both else None for scores, by_both in zip(side, is_scored, strict=True)]
+            metrics.append(benchmark.metrics(Scored.of(benchmark.items, rewards)))
+        num = sum(is_scored)
+        return cls(metrics[0], metrics[1], num, len(is_scored) - num)
 
     @classmethod
-    def of_results(cls, first: Sequence[Result], second: Sequence[Result]) -> Sides:
+    def of_results(cls, first: Sequence[Result], second: Sequence[Result]) -> PairedMetrics:
         """Return both models' accuracies of pairs and of whole groups.
 
         Raises:
             ConfigError: When the results are not of the same comparisons, or have none in common.
         """
-        mine, its = shared(first, second)
-        left_out = len(first) + len(second) - 2 * len(mine)
-        return cls(order_metrics(scored_of(mine)), order_metrics(scored_of(its)), len(mine), left_out)
+        num_results = len(first) + len(second)
+        first, second = shared(first, second)
+        metrics = [order_metrics(scored_of(results)) for results in (first, second)]
+        return cls(metrics[0], metrics[1], len(first), num_results - 2 * len(first))
 
     def differences(self) -> list[MetricDifference]:
         """Return the difference of every metric."""
@@ -116,29 +124,28 @@ class Sides:
 
 def differences(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> list[MetricDifference]:
     """Return the difference of every metric of two models that scored the same comparisons."""
-    found = []
-    for name, mine in first.items():
-        its = second[name]
-        between = mine.minus(its)
+    rows = []
+    for name, metric in first.items():
+        between = metric.minus(second[name])
         low, high = between.interval()
         gains = np.concatenate([part.unit_scores for part in between.parts])
         only_first, only_second = int((gains > 0).sum()), int((gains < 0).sum())
-        found.append(
+        rows.append(
             MetricDifference(
                 name=name,
-                first=mine.value,
-                second=its.value,
+                first=metric.value,
+                second=second[name].value,
                 low=low,
                 high=high,
-                num=mine.num,
-                unit=mine.unit,
-                kind=mine.kind,
+                num=metric.num,
+                unit=metric.unit,
+                kind=metric.kind,
                 only_first=only_first,
                 only_second=only_second,
                 p=mcnemar(only_first, only_second),
             )
         )
-    return found
+    return rows
 
 
 def difference_table(first: str, second: str, differences: Iterable[MetricDifference]) -> Table:
@@ -162,7 +169,7 @@ def difference_table(first: str, second: str, differences: Iterable[MetricDiffer
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return how probable a split at least as uneven is, where each unit is as likely to fall either way."""
+    """Return the exact two-sided p-value of McNemar's test."""
     num = only_first + only_second
     tail = sum(math.comb(num, count) for count in range(min(only_first, only_second) + 1))
     # Whole numbers, since either of these may be too large for a float.
@@ -182,11 +189,11 @@ def read_results(name: str) -> list[Result]:
         ConfigError: When a line is none of an evaluation's.
     """
     path = Path(name) / REWARDS_FILE if Path(name).is_dir() else Path(name)
-    found = []
+    results = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            found.append(
+            results.append(
                 Result(
                     id=str(row["id"]),
                     source=str(row["source"]),
@@ -202,7 +209,7 @@ def read_results(name: str) -> list[Result]:
                 f"{path}:{number} is no line of an evaluation; give a directory that "
                 "`basereward evaluate --output` wrote"
             ) from error
-    return found
+    return results
 
 
 def shared(first: Sequence[Result], second: Sequence[Result]) -> tuple[list[Result], list[Result]]:
@@ -213,15 +220,15 @@ def shared(first: Sequence[Result], second: Sequence[Result]) -> tuple[list[Resu
     """
     others = {result.number: result for result in second}
     pairs = [(result, others[result.number]) for result in first if result.number in others]
-    for mine, its in pairs:
-        if (mine.id, mine.ranks) != (its.id, its.ranks):
+    for one, other in pairs:
+        if (one.id, one.ranks) != (other.id, other.ranks):
             raise ConfigError(
-                f"the evaluations are not of the same comparisons: number {mine.number} is {mine.id!r} in "
-                f"one and {its.id!r} in the other"
+                f"the evaluations are not of the same comparisons: number {one.number} is {one.id!r} in "
+                f"one and {other.id!r} in the other"
             )
     if not pairs:
         raise ConfigError("the evaluations have no comparison in common")
-    return [mine for mine, _ in pairs], [its for _, its in pairs]
+    return [result for result, _ in pairs], [result for _, result in pairs]
 
 
 def rewards_of(results: Iterable[Result], items: Sequence[Item]) -> list[Sequence[float] | None]:
@@ -230,7 +237,7 @@ def rewards_of(results: Iterable[Result], items: Sequence[Item]) -> list[Sequenc
     Raises:
         ConfigError: When the results are of other comparisons.
     """
-    found: list[Sequence[float] | None] = [None] * len(items)
+    rewards: list[Sequence[float] | None] = [None] * len(items)
     for result in results:
         if result.number >= len(items) or (items[result.number].id, items[result.number].ranks) != (
             result.id,
@@ -239,8 +246,8 @@ def rewards_of(results: Iterable[Result], items: Sequence[Item]) -> list[Sequenc
             raise ConfigError(
                 f"the evaluation is not of this benchmark: its comparison {result.number} is {result.id!r}"
             )
-        found[result.number] = result.rewards
-    return found
+        rewards[result.number] = result.rewards
+    return rewards
 
 
 def scored_of(results: Sequence[Result]) -> Scored:

@@ -29,11 +29,11 @@ def save(metrics: PairMetrics, pairs: ScoredPairs, directory: Path) -> list[Path
         _calibration(metrics, directory / "calibration.png"),
     ]
     if metrics.by_gap:
-        found = {f"{gap:g} or more": part for gap, part in metrics.by_gap.items()}
-        drawn.append(_accuracies(metrics, found, "difference of ratings", directory / "accuracy_by_gap.png"))
+        parts = {f"{gap:g} or more": part for gap, part in metrics.by_gap.items()}
+        drawn.append(_accuracies(metrics, parts, "difference of ratings", directory / "accuracy_by_gap.png"))
     if len(metrics.by_source) > 1:
-        found = {name or "(no source)": part for name, part in _largest(metrics.by_source).items()}
-        drawn.append(_accuracies(metrics, found, "data set", directory / "accuracy_by_source.png"))
+        parts = {name or "(no source)": part for name, part in _largest(metrics.by_source).items()}
+        drawn.append(_accuracies(metrics, parts, "data set", directory / "accuracy_by_source.png"))
     if len(metrics.by_category) > 1:
         path = directory / "accuracy_by_category.png"
         drawn.append(_accuracies(metrics, _largest(metrics.by_category), "category", path))
@@ -49,10 +49,10 @@ def _largest(parts: Mapping[str, Interval]) -> dict[str, Interval]:
 def _margins(metrics: PairMetrics, pairs: ScoredPairs, path: Path) -> Path:
     figure, axes = figure_of("Reward margin of each pair", f"pair accuracy {metrics.accuracy}")
     margin = pairs.margin
-    # Few stray pairs would squeeze all others into one bar; they are counted in the outermost.
+    # A few outliers would squeeze all other pairs into one bar; they are counted in the outermost bars.
     low, high = np.percentile(margin, [0.5, 99.5])
     reach = max(abs(low), abs(high), 1e-6)
-    # An edge lies at nought, so that no bar holds both right and wrong pairs.
+    # An edge lies at zero, so that no bar holds both right and wrong pairs.
     edges = np.linspace(-reach, reach, 41)
     counts, _ = np.histogram(np.clip(margin, -reach, reach), edges)
     centres = (edges[:-1] + edges[1:]) / 2
@@ -75,18 +75,18 @@ def _calibration(metrics: PairMetrics, path: Path) -> Path:
     figure, axes = figure_of(
         "Calibration", f"expected calibration error {metrics.ece:.3f}, Brier {metrics.brier:.3f}"
     )
-    axes.plot([0.5, 1], [0.5, 1], color=NEUTRAL, linewidth=1, linestyle="--", label="as sure as right")
-    largest = max(found.num_pairs for found in metrics.bins)
-    confidence = [found.confidence for found in metrics.bins]
-    accuracy = [found.accuracy for found in metrics.bins]
-    area = [20 + 180 * found.num_pairs / largest for found in metrics.bins]
+    axes.plot([0.5, 1], [0.5, 1], color=NEUTRAL, linewidth=1, linestyle="--", label="perfectly calibrated")
+    largest = max(bin.num_pairs for bin in metrics.bins)
+    confidence = [bin.confidence for bin in metrics.bins]
+    accuracy = [bin.accuracy for bin in metrics.bins]
+    area = [20 + 180 * bin.num_pairs / largest for bin in metrics.bins]
     axes.plot(confidence, accuracy, color=RIGHT, linewidth=1)
     axes.scatter(confidence, accuracy, s=area, color=RIGHT, zorder=3, label="pairs of a bin; area by number")
     lowest = min(0.5, *accuracy)
-    for found in metrics.bins:
+    for bin in metrics.bins:
         axes.annotate(
-            f"{found.num_pairs:,}",
-            (found.confidence, found.accuracy),
+            f"{bin.num_pairs:,}",
+            (bin.confidence, bin.accuracy),
             xytext=(0, -16),
             textcoords="offset points",
             ha="center",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from basereward.stats.interval import Interval
 
 NUM_LISTED = 20
-"""Rejected rows that the report shows; `rejected.jsonl` has all."""
+"""Number of rejected rows in the report; `rejected.jsonl` has all."""
 
 
 def save_report(
@@ -124,7 +124,7 @@ def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Itera
         metric_table(evaluation).markdown(),
         "",
         "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that "
-        "of the number of independent pairs that would tell as much.",
+        "of the effective number of independent pairs.",
         "",
     ]
     text += [f"![{path}]({path})" for path in plot_paths] or [

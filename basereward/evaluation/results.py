@@ -66,10 +66,10 @@ class Evaluation:
         metrics: Accuracy, calibration and length bias.
         pairs: The columns that they were computed from.
         results: The rewards of each comparison, in order.
-        rejected: Rows that could not be used, each with file, line and reason as far as they are known.
+        rejected: Rows that could not be used, with file, line and reason where they are known.
         wrong: The comparisons with the most negative margins, the worst first.
-        num_comparisons: How many comparisons there were, those included that could not be scored.
-        seconds: How long the scoring took.
+        num_comparisons: Number of comparisons, with those that could not be scored.
+        seconds: Duration of the scoring.
         statistics: Counts that the model kept, such as of verdicts that could not be read.
         members: Of an ensemble, the evaluation of each member whose rewards have pairs.
         disagreement: Of an ensemble, how far its members are apart: the mean over responses of

@@ -95,7 +95,7 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
     Raises:
         ConfigError: When it isn't.
     """
-    if not isinstance(head, MLP) or head.pooling != "last" or head.layer is not None:
+    if not isinstance(head, MLP) or head.pooling != "last" or head.reads_layer is not None:
         raise ConfigError(
             "a checkpoint of other tools reads the last layer at a response's last token; the head is "
             f"{type(head).__name__} with other settings"

@@ -103,7 +103,8 @@ def import_model(
         head=Component("linear", {}) if len(weights) == 1 else Component("mlp", head),
     )
     _fill(model.head, layout, tensors, source)
-    chat = model.backbone.chat
+    transformers_backbone: Any = model.backbone
+    chat = transformers_backbone.chat
     if KEEPS_TAIL not in chat.template:
         chat.template = model.backbone.tokenizer.chat_template = KEEPS_TAIL + chat.template
         model.backbone.template_digest = chat.digest

@@ -10,22 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.base import Backbone
+from basereward import protocols
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput
 
 
-class Paradigm(nn.Module, abc.ABC):
+class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
     """Base of paradigms; a subclass gives `prepare`, `loss_of`, `score_of` and `size_of`.
 
     Attributes:
         backbone: Makes hidden states of forests.
         head: Makes what is asked for of hidden states.
     """
-
-    backbone: Backbone
-    head: Any
 
     @abc.abstractmethod
     def prepare(self, comparison: Comparison) -> Any:
@@ -46,14 +43,6 @@ class Paradigm(nn.Module, abc.ABC):
     @abc.abstractmethod
     def size_of(self, prepared: Any) -> tuple[int, int]:
         """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
-
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
 
     @property
     def pads(self) -> bool:

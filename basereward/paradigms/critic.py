@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from basereward.backbones.base import Backbone
 from basereward.backbones.generation import generate
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
@@ -24,6 +23,7 @@ from basereward.paradigms.base import Paradigm
 from basereward.paradigms.judge_prompts import answer_ids, asked
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.token_nll import mean_costs
+from basereward.protocols import Backbone, Head, Loss
 
 KEY = "critiques"
 """Where a comparison's `meta` has its critiques: a text or null for each response."""
@@ -73,8 +73,8 @@ class Critic(Paradigm):
     def __init__(
         self,
         backbone: Backbone,
-        head: nn.Module,
-        loss: nn.Module,
+        head: Head,
+        loss: Loss,
         *,
         template: str = "critique",
         critique_weight: float = 1.0,
@@ -92,17 +92,13 @@ class Critic(Paradigm):
                 "for a critique"
             )
         self.backbone = backbone
+        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
         self.head = head
         self.criterion = loss
         self.language_head = backbone.language_head()
         self.critique_weight = critique_weight
         self.max_critique_tokens = max_critique_tokens
         self.counts: Counter[str] = Counter()
-
-    @property
-    def template_digest(self) -> str:
-        """SHA-256 of all templates that scores depend on."""
-        return f"{self.backbone.template_digest}+{self.template.digest}"
 
     @property
     def statistics(self) -> Mapping[str, float]:
@@ -174,7 +170,7 @@ class Critic(Paradigm):
     def score_of(self, batch: Sequence[Prepared]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order; missing critiques are written."""
         forest = self._forest(batch, [self._critiques(item) for item in batch])
-        forest = replace(forest, reads=getattr(self.head, "reads", "all"))
+        forest = replace(forest, reads=self.head.reads)
         rewards: Tensor = self.head(self.backbone(forest), forest)
         return rewards
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from basereward.backbones.base import Backbone
 from basereward.backbones.feature_cache import FeatureCache, WeightsDigest, key_of, precision_of
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest
 from basereward.media.image import Image
+from basereward.protocols import Backbone
 
 
 class Ends(NamedTuple):

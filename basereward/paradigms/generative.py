@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from basereward import ops
-from basereward.backbones.base import Backbone
 from basereward.backbones.generation import Sampling, generate
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from basereward.paradigms.judge_rationales import given_judgements
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.token_nll import mean_costs
 from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
+from basereward.protocols import Backbone
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Generative(Paradigm):
                 'asking again would change nothing; leave out num_votes, or set template = "reasoned"'
             )
         self.backbone = backbone
+        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
         self.head = backbone.language_head()
         self.aggregate: Aggregate = aggregate
         self.max_pairs = max_pairs
@@ -123,11 +124,6 @@ class Generative(Paradigm):
             raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
         self.verdicts = [*first, *second]
         self.counts: Counter[str] = Counter()
-
-    @property
-    def template_digest(self) -> str:
-        """SHA-256 of all templates that scores depend on."""
-        return f"{self.backbone.template_digest}+{self.template.digest}"
 
     @property
     def statistics(self) -> Mapping[str, float]:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import torch
 
-from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison, Message
 from basereward.errors import DataError, TooLongError
 from basereward.forest.forest import Tree
 from basereward.ops import common_prefix
+from basereward.protocols import Backbone
 
 STAND_IN = "-"
 """Stands for an answer where only what comes before it is wanted."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from basereward.backbones.base import Backbone
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.end_state_cache import Ends, KeptEnds, joined
+from basereward.protocols import Backbone, Head, Loss
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Prepared:
     tree: Tree | None
     key: str = ""  # in the cache
     ends: Ends | None = None
+
+
+REPLACED = {"shares_backbone": {"hidden_states", "score_of"}}
+"""Capabilities of `Scalar`, and the methods that they rest on."""
 
 
 class Scalar(Paradigm):
@@ -38,13 +43,25 @@ class Scalar(Paradigm):
             same either way; False costs more and is there to be compared with.
         prune_last_layer: Whether the decoder's last layer is computed only where the head reads it, if the
             head says where. The rewards are the same either way.
+
+    A subclass that makes rewards in its own way says itself whether its models may share a backbone's hidden
+    states (`shares_backbone`).
     """
+
+    shares_backbone = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Share nothing that a subclass replaces, unless it says that it may be shared."""
+        super().__init_subclass__(**options)
+        for capability, methods in REPLACED.items():
+            if capability not in vars(cls) and not methods.isdisjoint(vars(cls)):
+                setattr(cls, capability, False)
 
     def __init__(
         self,
         backbone: Backbone,
-        head: nn.Module,
-        loss: nn.Module,
+        head: Head,
+        loss: Loss,
         *,
         share_prompts: bool = True,
         prune_last_layer: bool = True,
@@ -53,11 +70,12 @@ class Scalar(Paradigm):
         self.backbone = backbone
         self.head = head
         self.criterion = loss
+        self.reads = head.reads
         self.share_prompts = share_prompts
         self.prune_last_layer = prune_last_layer
         self._kept: KeptEnds | None = None
 
-    def use_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
+    def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the
         head reads the responses' ends, else what the backbone makes of images.
 
@@ -67,8 +85,7 @@ class Scalar(Paradigm):
             cache: Where.
             precision: What passes run in, as `precision_of` has it.
         """
-        reads_ends = getattr(self.head, "reads", "all") == "ends"
-        if self._is_frozen() and reads_ends and self.backbone.fingerprint():
+        if self._is_frozen() and self.reads == "ends" and self.backbone.fingerprint():
             self._kept = KeptEnds(cache, self.backbone, precision)
         else:
             self.backbone.attach_feature_cache(cache, precision)
@@ -110,12 +127,16 @@ class Scalar(Paradigm):
             return len(prepared.comparison.responses), 0
         return self.size_of_tree(tree, shared=self.share_prompts)
 
-    def forward(self, forest: Forest) -> Tensor:
-        """Return the rewards [N] of a forest's responses, fp32."""
-        rewards: Tensor = self.head(self.backbone(forest), forest)
+    def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
+        """Return the rewards of hidden states, fp32."""
+        rewards: Tensor = self.head(hidden, forest)
         return rewards
 
-    def encoded(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
+    def forward(self, forest: Forest) -> Tensor:
+        """Return the rewards [N] of a forest's responses, fp32."""
+        return self.rewards_of(self.backbone(forest), forest)
+
+    def hidden_states(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
         """Return hidden states [B, L, D], of the ends alone where they are kept, and their forest."""
         if self._kept is None:
             forest = self._forest(batch)
@@ -133,22 +154,20 @@ class Scalar(Paradigm):
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
-        hidden, forest = self.encoded(batch)
+        hidden, forest = self.hidden_states(batch)
         targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
-        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
-        return output
+        return self.criterion(self.rewards_of(hidden, forest), targets)
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched
         off.
         """
-        rewards: Tensor = self.head(*self.encoded(batch))
-        return rewards
+        return self.rewards_of(*self.hidden_states(batch))
 
     def _forest(self, batch: Sequence[Prepared]) -> Forest:
         trees = [item.tree for item in batch if item.tree is not None]
         forest = self.packed(trees, shared=self.share_prompts)
         if self.prune_last_layer:
-            forest = replace(forest, reads=getattr(self.head, "reads", "all"))
+            forest = replace(forest, reads=self.reads)
         return forest

@@ -12,6 +12,7 @@ from basereward.errors import ConfigError, PluginError
 from basereward.hookspecs import KINDS, PROJECT
 from basereward.plugins.loading import Plugin, PluginWarning, Registry, load_class, reason, warn
 from basereward.plugins.options import Option, component_options, resolved_options
+from basereward.protocols import adopt
 
 if TYPE_CHECKING:
     import types
@@ -115,18 +116,23 @@ class PluginManager:
         """
         return _provided(kind, _short(name), self._provider(kind, name))
 
-    def load(self, kind: str, name: str) -> type:
+    def load(self, kind: str, name: str) -> type[Any]:
         """Return a component's class.
 
         Raises:
-            PluginError: When the name is unknown or ambiguous, or its module does not import.
+            PluginError: When the name is unknown or ambiguous, its module does not import, or the class lacks
+            a method that its kind needs.
         """
         plugin = self._provider(kind, name)
         target = plugin.components[kind][_short(name)]
         if isinstance(target, type):
+            adopt(kind, target, f"{kind} {_short(name)!r} of plugin {plugin.name!r} ({target.__qualname__})")
             return target
+        subject = f"{kind} {_short(name)!r} of plugin {plugin.name!r}"
         with plugin.on_path():
-            return load_class(target, f"{kind} {_short(name)!r} of plugin {plugin.name!r}")
+            component = load_class(target, subject)
+        adopt(kind, component, f"{subject} ({target})")
+        return component
 
     def build(self, kind: str, component: Component, *wired: Any) -> Any:
         """Construct a component with the framework's arguments by position, and the user's options by name.

@@ -8,22 +8,33 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
+
 
 class Advance(Protocol):
-    """Moves the bar on."""
+    """Advances the bar."""
 
     def __call__(self, num: int = 1, note: str | None = None) -> None:
         """Count `num` more rows as done, and show `note` beside the bar."""
 
 
 @contextmanager
-def progress_bar(description: str, total: int | None, *, is_shown: bool = True) -> Iterator[Advance]:
+def progress_bar(
+    description: str,
+    total: int | None,
+    *,
+    is_shown: bool = True,
+    console: Console | None = None,
+    is_transient: bool = False,
+) -> Iterator[Advance]:
     """Show a bar while the block runs.
 
     Args:
-        description: What is going on.
-        total: How many rows there are, if known.
+        description: Label of the bar.
+        total: Number of rows, if it is known.
         is_shown: False for no bar at all.
+        console: The console to draw on; standard error if it isn't given.
+        is_transient: Whether the bar disappears at the end.
     """
     from rich.console import Console
     from rich.progress import (
@@ -54,7 +65,8 @@ def progress_bar(description: str, total: int | None, *, is_shown: bool = True) 
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not is_shown) as progress:
+    console = Console(stderr=True) if console is None else console
+    with Progress(*columns, console=console, disable=not is_shown, transient=is_transient) as progress:
         task = progress.add_task(description, total=total, note="")
 
         def advance(num: int = 1, note: str | None = None) -> None:

@@ -19,6 +19,7 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import manager
+from basereward.protocols import Ensembler
 from basereward.scoring.ensemble_members import Members
 from basereward.scoring.member_scales import Measured, ScaleWatch
 from basereward.scoring.reward_model import RewardModel, describe, saved_component
@@ -67,7 +68,7 @@ class Ensemble(StreamScorer[EnsembleRewards]):
     def __init__(
         self,
         members: Members,
-        ensembler: Any,
+        ensembler: Ensembler,
         component: Mapping[str, Any],
         directories: Mapping[str, Path],
         measured: Mapping[str, Measured] | None = None,
@@ -79,8 +80,8 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         self.directories = dict(directories)
         self.measured = dict(measured or {})
         self.record = dict(record or {})
-        self.is_fitted = not hasattr(ensembler, "fit")
-        is_watched = len(members.names) > 1 and not getattr(ensembler, "is_scale_free", False)
+        self.is_fitted = not ensembler.learns
+        is_watched = len(members.names) > 1 and not ensembler.is_scale_free
         self._watch = ScaleWatch(members.names, self.component["name"]) if is_watched else None
 
     @classmethod
@@ -109,11 +110,11 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         plugins = plugins or manager()
         named = _named(directories)
         component = ensembler or Component("mean", {})
-        joins = plugins.build("ensembler", component)
+        built: Ensembler = plugins.build("ensembler", component)
         members = Members.load(
-            named, asks=_asks(joins), device=device, plugins=plugins, verify=True, **options
+            named, route=built.route, device=device, plugins=plugins, verify=True, **options
         )
-        return cls(members, joins, describe(plugins, "ensembler", component), named)
+        return cls(members, built, describe(plugins, "ensembler", component), named)
 
     @classmethod
     def load(
@@ -143,9 +144,9 @@ class Ensemble(StreamScorer[EnsembleRewards]):
             raise ModelError(f"{directory} is a model, no ensemble; basereward.load_model(DIR) loads both")
         plugins = plugins or manager()
         component = config["components"]["ensembler"]
-        ensembler = plugins.build("ensembler", saved_component(plugins, "ensembler", component))
+        ensembler: Ensembler = plugins.build("ensembler", saved_component(plugins, "ensembler", component))
         named, measured = _saved_members(directory, config)
-        if hasattr(ensembler, "fit"):
+        if ensembler.learns:
             try:
                 ensembler.load_state(config["state"])
             except (KeyError, TypeError, ValueError) as error:
@@ -153,7 +154,7 @@ class Ensemble(StreamScorer[EnsembleRewards]):
                     f"{directory / model_directory.CONFIG_FILE} is damaged: state: {error!r}"
                 ) from error
         members = Members.load(
-            named, asks=_asks(ensembler), device=device, plugins=plugins, verify=False, **options
+            named, route=ensembler.route, device=device, plugins=plugins, verify=False, **options
         )
         found = cls(members, ensembler, component, named, measured, config["record"])
         found.is_fitted = True
@@ -194,7 +195,7 @@ class Ensemble(StreamScorer[EnsembleRewards]):
             first = f", the first: {errors[0]}" if errors else ""
             raise DataError(f"none of {len(errors)} comparisons can be learned of{first}")
         rewards = torch.cat(columns, 1)  # [M, N]
-        if hasattr(self.ensembler, "fit"):
+        if self.ensembler.learns:
             self.ensembler.fit(rewards, rows)
             self.is_fitted = True
         self._look_at(rewards, rows)
@@ -247,7 +248,7 @@ class Ensemble(StreamScorer[EnsembleRewards]):
     @property
     def state(self) -> dict[str, Any] | None:
         """What the ensembler has learned; None for one that learns nothing."""
-        return dict(self.ensembler.state()) if hasattr(self.ensembler, "fit") else None
+        return dict(self.ensembler.state()) if self.ensembler.learns else None
 
     def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
         """Do what the CPU can do ahead, once for members that share a backbone."""
@@ -282,9 +283,8 @@ class Ensemble(StreamScorer[EnsembleRewards]):
 
     def _rewards(self, joined: Tensor, members: Tensor) -> EnsembleRewards | DataError:
         if not bool(joined.isfinite().all()):
-            name = self.component["name"]
-            default = f"ensembler {name!r} gives a reward that is not finite"
-            return DataError(getattr(self.ensembler, "reason_for_nan", default), field="responses")
+            default = f"ensembler {self.component['name']!r} gives a reward that is not finite"
+            return DataError(self.ensembler.reason_for_nan or default, field="responses")
         of_each = {
             name: own.tolist()
             for name, own in zip(self.members.names, members, strict=True)
@@ -329,10 +329,6 @@ def load_model(
     """
     kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
     return kind.load(directory, device=device, plugins=plugins, verify=verify, **options)
-
-
-def _asks(ensembler: Any) -> Any:
-    return getattr(ensembler, "asks", None)
 
 
 def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:

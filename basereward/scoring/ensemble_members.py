@@ -16,7 +16,6 @@ from torch import Tensor
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError, ModelError
-from basereward.paradigms.scalar import Scalar
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import StreamScorer
 from basereward.storage import model_directory
@@ -25,7 +24,7 @@ from basereward.storage.atomic import file_digest
 if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
 
-Asks = Callable[[Comparison, Sequence[bool]], Sequence[bool]]
+Route = Callable[[Comparison, Sequence[bool]], Sequence[bool]]
 
 
 class Members(StreamScorer[Tensor]):
@@ -33,26 +32,25 @@ class Members(StreamScorer[Tensor]):
 
     Args:
         models: By name.
-        asks: From a comparison and whether each member sees images, [M], which are asked, [M]; the others'
-            rewards are not-a-number. None to ask all.
+        route: From a comparison and whether each member sees images, [M], which score it, [M]; the others'
+            rewards are not-a-number. None for all.
         digests: SHA-256 of the file that names every file of a member's directory with its own.
     """
 
     def __init__(
         self,
         models: Mapping[str, RewardModel],
-        asks: Asks | None = None,
+        route: Route | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
         self.models = dict(models)
         self.digests = dict(digests or {})
-        self.asks = asks
+        self.route = route
         self.reads_images = [_reads_images(model) for model in self.models.values()]
-        units: dict[tuple[str, int], list[int]] = {}
+        units: dict[tuple[type | None, int], list[int]] = {}
         for number, model in enumerate(self.models.values()):
-            # A member of another paradigm makes its own use of its backbone.
-            is_scalar = type(model.paradigm) is Scalar
-            unit = ("of backbone", id(model.backbone)) if is_scalar else ("alone", number)
+            is_shared = model.paradigm.shares_backbone
+            unit = (type(model.paradigm), id(model.backbone)) if is_shared else (None, number)
             units.setdefault(unit, []).append(number)
         self._units = [self._leader_first(unit) for unit in units.values()]
 
@@ -61,7 +59,7 @@ class Members(StreamScorer[Tensor]):
         cls,
         directories: Mapping[str, Path],
         *,
-        asks: Asks | None,
+        route: Route | None,
         device: str,
         plugins: PluginManager | None,
         verify: bool,
@@ -71,7 +69,7 @@ class Members(StreamScorer[Tensor]):
 
         Args:
             directories: Model directories by the members' names.
-            asks: As the constructor has it.
+            route: As the constructor has it.
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared.
@@ -94,14 +92,14 @@ class Members(StreamScorer[Tensor]):
                 shared = with_backbone.get(key)
                 settings: dict[str, Any] = {**options, "device": device, "plugins": plugins, "verify": False}
                 model = RewardModel.load(directory, shared=shared, **settings)
-                if shared is not None and _layer(model) != _layer(shared):
+                if shared is not None and model.layer != shared.layer:
                     model = RewardModel.load(directory, **settings)
             except ModelError as error:
                 raise ModelError(f"member {name!r}: {error}") from error
             with_backbone.setdefault(key, model)
             models[name] = model
             digests[name] = file_digest(directory / model_directory.CONFIG_FILE)
-        return cls(models, asks, digests)
+        return cls(models, route, digests)
 
     @property
     def names(self) -> list[str]:
@@ -174,11 +172,11 @@ class Members(StreamScorer[Tensor]):
         if len(unit) == 1:
             return [first.score_prepared(batch, prepared)]
         usable = [item for item in prepared if not isinstance(item, DataError)]
-        encoded = first.paradigm.encoded(usable) if usable else None
+        encoded = first.paradigm.hidden_states(usable) if usable else None
         found = []
         for number in unit:
             model = self._model(number)
-            rewards = [] if encoded is None else model.head(*encoded).tolist()
+            rewards = [] if encoded is None else model.paradigm.rewards_of(*encoded).tolist()
             found.append(model.results_of(batch, prepared, rewards))
         return found
 
@@ -194,24 +192,20 @@ class Members(StreamScorer[Tensor]):
         return torch.tensor(columns)
 
     def _asked(self, comparison: Comparison) -> Sequence[bool]:
-        if self.asks is None:
+        if self.route is None:
             return [True] * len(self.models)
-        return self.asks(comparison, self.reads_images)
+        return self.route(comparison, self.reads_images)
 
     def _model(self, number: int) -> RewardModel:
         return list(self.models.values())[number]
 
     def _leader_first(self, unit: list[int]) -> list[int]:
         """Put a member first whose head reads all hidden states, if there is one: they serve all."""
-        return sorted(unit, key=lambda number: getattr(self._model(number).head, "reads", "all") != "all")
+        return sorted(unit, key=lambda number: self._model(number).paradigm.reads != "all")
 
 
 def _reads_images(model: RewardModel) -> bool:
     return "vision" in model.backbone.parts()
-
-
-def _layer(model: RewardModel) -> Any:
-    return getattr(model.head, "layer", None)
 
 
 def _backbone_key(config: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import manager
+from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import StreamScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
@@ -33,11 +34,16 @@ class RewardModel(StreamScorer["list[float]"]):
         components: For each kind its name, plugin, plugin version and all options.
         record: Further facts for the model directory, such as digests of the training data.
         forward: Computes the rewards [N] of prepared comparisons; None for the paradigm's `score_of`.
+
+    Attributes:
+        layer: The decoder layer that the head reads; None for the last.
     """
+
+    layer: int | None = None
 
     def __init__(
         self,
-        paradigm: Any,
+        paradigm: Paradigm,
         components: Mapping[str, Any],
         record: Mapping[str, Any] | None = None,
         *,
@@ -68,18 +74,21 @@ class RewardModel(StreamScorer["list[float]"]):
 
     @classmethod
     def _built(
-        cls, chosen: Mapping[str, Component], plugins: PluginManager, trunk: Any = None
+        cls, chosen: Mapping[str, Component], plugins: PluginManager, backbone: Backbone | None = None
     ) -> RewardModel:
-        """Make a model of the component of each kind, on a backbone that is there already or on its own."""
-        is_own = trunk is None
-        trunk = plugins.build("backbone", chosen["backbone"]) if is_own else trunk
-        top = plugins.build("head", chosen["head"], trunk.dim)
-        criterion = plugins.build("loss", chosen["loss"])
-        if (layer := getattr(top, "layer", None)) is not None and is_own:
-            trunk.truncate(layer)
-        module = plugins.build("paradigm", chosen["paradigm"], trunk, top, criterion)
+        """Make a model of the component of each kind, on a backbone that exists already or a new one."""
+        is_new = backbone is None
+        if backbone is None:
+            backbone = plugins.build("backbone", chosen["backbone"])
+        head: Head = plugins.build("head", chosen["head"], backbone.dim)
+        loss: Loss = plugins.build("loss", chosen["loss"])
+        if head.reads_layer is not None and is_new:
+            backbone.truncate(head.reads_layer)
+        paradigm = plugins.build("paradigm", chosen["paradigm"], backbone, head, loss)
         described = {kind: describe(plugins, kind, component) for kind, component in chosen.items()}
-        return cls(module, described, {"base_model": str(chosen["backbone"].options.get("model", ""))})
+        model = cls(paradigm, described, {"base_model": str(chosen["backbone"].options.get("model", ""))})
+        model.layer = head.reads_layer
+        return model
 
     @classmethod
     def load(
@@ -188,7 +197,7 @@ class RewardModel(StreamScorer["list[float]"]):
             record: Facts to add to the directory's record.
         """
         trunk = self.components["backbone"]
-        unsaved = getattr(self.backbone, "unsaved_options", ())
+        unsaved = self.backbone.unsaved_options
         kept = {name: value for name, value in trunk["options"].items() if name not in unsaved}
         with replace_directory(Path(directory)) as place:
             self.backbone.save(place)
@@ -205,29 +214,30 @@ class RewardModel(StreamScorer["list[float]"]):
             )
 
     @property
-    def backbone(self) -> Any:
+    def backbone(self) -> Backbone:
         """The part that makes hidden states."""
         return self.paradigm.backbone
 
     @property
-    def head(self) -> Any:
+    def head(self) -> nn.Module:
         """The part that makes rewards of hidden states."""
-        return self.paradigm.head
+        head: nn.Module = self.paradigm.head
+        return head
 
     @property
     def template_digest(self) -> str:
         """SHA-256 of the templates that scores depend on as much as on weights."""
-        return str(getattr(self.paradigm, "template_digest", self.backbone.template_digest))
+        return self.paradigm.template_digest or self.backbone.template_digest
 
     @property
     def statistics(self) -> dict[str, float]:
         """What the paradigm counted while it scored, such as verdicts that could not be read."""
-        return dict(getattr(self.paradigm, "statistics", {}))
+        return dict(self.paradigm.statistics)
 
     @property
     def num_truncated(self) -> int:
         """Responses cut short so far to fit the backbone's `max_tokens`, each time they were read."""
-        return int(getattr(self.backbone, "num_truncated", 0))
+        return self.backbone.num_truncated
 
     def part_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of each part: those the backbone names, and `head` for all outside it."""
@@ -300,8 +310,7 @@ class RewardModel(StreamScorer["list[float]"]):
     def _finite(self, rewards: list[float]) -> list[float] | DataError:
         if all(abs(reward) < float("inf") for reward in rewards):
             return rewards
-        reason = getattr(self.paradigm, "reason_for_nan", "the model gives a reward that is not finite")
-        return DataError(reason, field="responses")
+        return DataError(self.paradigm.reason_for_nan, field="responses")
 
 
 def _read(directory: Path, *, verify: bool) -> dict[str, Any]:

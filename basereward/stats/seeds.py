@@ -157,13 +157,13 @@ def difference(
     of_units = units.variance(between.mean(0))
     if not math.isnan(of_units):
         parts.append((of_units, int(units.group.max())))
-    variance = math.fsum(own for own, _ in parts)
+    variance = math.fsum(part for part, _ in parts)
     if not parts:
         return PairedDifference(value, math.nan, math.nan, 1.0, num, 1.0)
     if variance == 0:
         p = 1.0 if value == 0 else 0.0
         return PairedDifference(value, value, value, p, num, p)
-    freedom = variance**2 / math.fsum(own**2 / degrees for own, degrees in parts)
+    freedom = variance**2 / math.fsum(part**2 / degrees for part, degrees in parts)
     error = math.sqrt(variance)
     half = t_quantile(freedom) * error
     p = t_tail(value / error, freedom)

@@ -1,4 +1,4 @@
-"""From run directories to results: the rewards of all runs, on what all of them have scored."""
+"""Collect the results of a study: the rewards of all runs, on the comparisons that all have scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from basereward.evaluation.benchmarks import Benchmark
 from basereward.evaluation.benchmarks.benchmark import Scored
 from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.model_comparison import read_results, rewards_of, scored_of
-from basereward.study.offline_ensemble import Members
+from basereward.study.offline_ensemble import OfflineEnsemble
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
 from basereward.study.spec import HELD_OUT, EnsembleRow, PlannedRun, Study
@@ -37,34 +37,34 @@ Key = tuple[str, int]
 
 @dataclass
 class Source:
-    """Where columns come from, and what each run has scored of it.
+    """The held-out data or a benchmark, with the results of each run on it.
 
     Attributes:
-        name: `held-out`, or what the study calls the benchmark.
-        columns: Its metrics by their titles.
-        component: The benchmark; None for the held-out data.
-        benchmark: The same, built; None for the held-out data.
-        results: The rewards, of ensembles too.
+        name: `held-out`, or the benchmark's label.
+        columns: Names of metrics by the titles of their columns.
+        component: The benchmark's component; None for the held-out data.
+        benchmark: The benchmark; None for the held-out data.
+        results: The results of each run and of each ensemble.
     """
 
     name: str
     columns: Mapping[str, str]
     component: Component | None = None
-    benchmark: Any = None
+    benchmark: Benchmark | None = None
     results: dict[Key, list[Result]] = field(default_factory=dict)
     _comparisons: list[Comparison] = field(default_factory=list)
 
     def read(self, config: RunConfig) -> list[Result]:
-        """Return the rewards of a run."""
+        """Return the results of a run."""
         return read_results(str(Path(config.output, folder_of(self.component))))
 
     def statistics(self, config: RunConfig) -> dict[str, float]:
-        """Return what a run's paradigm has counted, such as verdicts that could not be read."""
+        """Return the counts of a run's paradigm, such as of verdicts that could not be read."""
         path = Path(config.output, folder_of(self.component), REPORT_FILE)
         return dict(json.loads(path.read_text(encoding="utf-8")).get("statistics", {}))
 
     def comparisons(self, config: RunConfig, plugins: PluginManager) -> list[Comparison]:
-        """Return what a run has scored, which is the same for all."""
+        """Return the comparisons that a run has scored, which are the same for all."""
         if not self._comparisons:
             self._comparisons = self._read(config, plugins)
         return self._comparisons
@@ -85,7 +85,7 @@ class Source:
             return [comparison for comparisons in reader.read() for comparison in comparisons]
 
     def shared(self, rows: set[str]) -> tuple[set[int], int]:
-        """Return the comparisons that all runs of some rows have scored, and how many any has.
+        """Return the comparisons that all runs of the rows have scored, and how many any of them has.
 
         Raises:
             ConfigError: When they are not of the same comparisons.
@@ -106,35 +106,34 @@ class Source:
         return (set.intersection(*numbers), len(set.union(*numbers))) if numbers else (set(), 0)
 
     def metrics(self, results: Sequence[Result]) -> Mapping[str, Metric]:
-        """Return all that is measured of a run's rewards."""
+        """Return the metrics of a run's rewards."""
         if self.benchmark is not None:
             rewards = rewards_of(results, self.benchmark.items)
-            found: Mapping[str, Metric] = self.benchmark.metrics(Scored.of(self.benchmark.items, rewards))
-            return found
+            return self.benchmark.metrics(Scored.of(self.benchmark.items, rewards))
         scored = scored_of(results)
-        # Data sets that are held out together are measured one by one too.
+        # Data sets that are held out together have a metric each, too.
         items = [
             replace(item, category=result.source) for item, result in zip(scored.items, results, strict=True)
         ]
         return order_metrics(Scored(items, scored.rewards, scored.ranks))
 
     def metric(self, title: str, metrics: Mapping[str, Metric]) -> Metric:
-        """Return what a column shows.
+        """Return the metric of a column.
 
         Raises:
-            ConfigError: When that is not measured.
+            ConfigError: When there is no such metric.
         """
-        metric = self.columns[title]
-        if metric not in metrics:
-            hint = did_you_mean(metric, metrics) or ";"
+        name = self.columns[title]
+        if name not in metrics:
+            hint = did_you_mean(name, metrics) or ";"
             raise ConfigError(
-                f"column {title!r}: {self.name} has no metric {metric!r}{hint} metrics: {', '.join(metrics)}"
+                f"column {title!r}: {self.name} has no metric {name!r}{hint} metrics: {', '.join(metrics)}"
             )
-        return metrics[metric]
+        return metrics[name]
 
 
 def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) -> Results:
-    """Return what the runs that are done have found; those that are not say why.
+    """Return the results of the runs that are done, and why the others are not.
 
     Numbers are of the comparisons that every run with a row of its own has scored, so that all are of the
     same.
@@ -153,7 +152,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
     for row in study.ensembles:
         for seed in study.seeds:
             try:
-                _join(study, row, seed, configs, sources, plugins)
+                _add_ensemble(study, row, seed, configs, sources, plugins)
             except BaseRewardError as error:
                 errors[row.label, seed] = str(error)
 
@@ -165,14 +164,14 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
         num_left_out[source.name] = num - len(shared)
         for key, results in source.results.items():
             if key[0] in rows:
-                metrics = source.metrics([own for own in results if own.number in shared])
+                metrics = source.metrics([result for result in results if result.number in shared])
                 for title in source.columns:
                     metric = source.metric(title, metrics)
                     values.setdefault(key, {})[title] = columns.add(title, *key, metric)
-    for key, own_values in values.items():
+    for key, by_title in values.items():
         for title, parts in study.averages.items():
-            if all(part in own_values for part in parts):
-                own_values[title] = columns.average(title, parts, *key)
+            if all(part in by_title for part in parts):
+                by_title[title] = columns.average(title, parts, *key)
     return Results(
         _rows(study, configs, sources, values, errors), columns.units, columns.unit_scores, num_left_out
     )
@@ -180,7 +179,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
 
 def _sources(study: Study, plugins: PluginManager) -> list[Source]:
     is_fitted_on = any(row.fit == HELD_OUT for row in study.ensembles)
-    found = [Source(HELD_OUT, study.held_out)] if study.held_out or is_fitted_on else []
+    sources = [Source(HELD_OUT, study.held_out)] if study.held_out or is_fitted_on else []
     for item, component in zip(study.benchmarks, benchmarks_of(study, plugins), strict=True):
         benchmark: Any = plugins.build("benchmark", component)
         if not isinstance(benchmark, Benchmark):
@@ -188,11 +187,11 @@ def _sources(study: Study, plugins: PluginManager) -> list[Source]:
                 f"benchmark {item.name!r} gives a report alone; a study needs the score of each unit, which "
                 "a basereward.evaluation.benchmarks.Benchmark has"
             )
-        found.append(Source(item.source, item.columns, component, benchmark))
-    return found
+        sources.append(Source(item.source, item.columns, component, benchmark))
+    return sources
 
 
-def _join(
+def _add_ensemble(
     study: Study,
     row: EnsembleRow,
     seed: int,
@@ -200,25 +199,26 @@ def _join(
     sources: Sequence[Source],
     plugins: PluginManager,
 ) -> None:
-    """Add an ensemble's rewards of all sources but the one it learns from."""
+    """Add an ensemble's results on all sources but the one that it is fitted on."""
     keys = [(study.cell(labels).name, seed) for labels in row.members]
     for name, _ in keys:
         if any((name, seed) not in source.results for source in sources):
             raise ConfigError(f"its member {name!r} has no results")
-    members = {
-        source.name: Members(
+    ensembles = {
+        source.name: OfflineEnsemble(
             [source.results[key] for key in keys], source.comparisons(configs[keys[0]], plugins)
         )
         for source in sources
     }
     ensembler = plugins.build("ensembler", row.ensembler)
-    if hasattr(ensembler, "fit"):
+    if ensembler.learns:
         assert row.fit is not None  # which is checked before anything is run
-        members[row.fit].fit(ensembler)
-    joined = {name: own.joined(ensembler) for name, own in members.items() if name != row.fit}
+        ensembles[row.fit].fit(ensembler)
+    # All of them before any is added, so that an error leaves no half-added ensemble.
+    results = {name: members.score(ensembler) for name, members in ensembles.items() if name != row.fit}
     for source in sources:
-        if source.name in joined:
-            source.results[row.label, seed] = joined[source.name]
+        if source.name in results:
+            source.results[row.label, seed] = results[source.name]
 
 
 def _rows(
@@ -228,7 +228,7 @@ def _rows(
     values: Mapping[Key, Mapping[str, float]],
     errors: Mapping[Key, str],
 ) -> list[RunResult]:
-    found = []
+    results = []
     for cell in study.rows:
         for seed in study.seeds:
             key, directory = (cell.name, seed), Path(configs[cell.name, seed].output)
@@ -237,19 +237,19 @@ def _rows(
             if key in values:
                 facts = json.loads((directory / DONE_FILE).read_text(encoding="utf-8"))
                 counted = {source.name: source.statistics(configs[key]) for source in sources}
-                facts["statistics"] = {name: found for name, found in counted.items() if found}
+                facts["statistics"] = {name: counts for name, counts in counted.items() if counts}
             else:
                 error = _why_not(directory)
-            found.append(RunResult(cell.name, cell.labels, seed, values.get(key, {}), facts, error))
+            results.append(RunResult(cell.name, cell.labels, seed, values.get(key, {}), facts, error))
     for row in study.ensembles:
         for seed in study.seeds:
             key = (row.label, seed)
-            found.append(RunResult(row.label, {}, seed, values.get(key, {}), {}, errors.get(key, "")))
-    return found
+            results.append(RunResult(row.label, {}, seed, values.get(key, {}), {}, errors.get(key, "")))
+    return results
 
 
 def _why_not(directory: Path) -> str:
-    """Return the last line of what went wrong in a run."""
+    """Return the last line of a run's error."""
     if not (directory / ERROR_FILE).is_file():
         return "has not been run to its end"
     lines = (directory / ERROR_FILE).read_text(encoding="utf-8").strip().splitlines()

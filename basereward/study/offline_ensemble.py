@@ -1,4 +1,4 @@
-"""Ensembles of runs: the rewards that their members have given, joined without running any model again.
+"""Ensembles of runs: combine the saved rewards of their members, without running any model again.
 
 Shapes: M members, N responses.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,15 +18,16 @@ from basereward.errors import DataError
 if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.evaluation.results import Result
+    from basereward.protocols import Ensembler
 
 
 @dataclass(frozen=True)
-class Members:
-    """What the members of an ensemble have scored of the same comparisons.
+class OfflineEnsemble:
+    """The members' saved results on the same comparisons.
 
     Attributes:
-        results: Each member's.
-        comparisons: All of them, in the order of the results' numbers.
+        results: The results of each member.
+        comparisons: All comparisons, in the order of the results' numbers.
     """
 
     results: Sequence[Sequence[Result]]
@@ -35,28 +36,30 @@ class Members:
     @cached_property
     def by_number(self) -> list[Mapping[int, Result]]:
         """Each member's results by the comparison's number."""
-        return [{result.number: result for result in own} for own in self.results]
+        return [{result.number: result for result in results} for results in self.results]
 
     @cached_property
     def reads_images(self) -> list[bool]:
         """Whether each member has scored comparisons with images."""
         return [
-            any(self.comparisons[number].images or self.comparisons[number].videos for number in own)
-            for own in self.by_number
+            any(self.comparisons[number].images or self.comparisons[number].videos for number in results)
+            for results in self.by_number
         ]
 
-    def rewards(self, ensembler: Any) -> tuple[list[int], torch.Tensor]:
-        """Return the comparisons that every member has scored that is asked, and the rewards [M, N]."""
+    def rewards(self, ensembler: Ensembler) -> tuple[list[int], torch.Tensor]:
+        """Return the comparisons that all members asked for them have scored, and the rewards [M, N].
+
+        Raises:
+            DataError: When there is no such comparison.
+        """
         numbers, columns = [], []
         for number, comparison in enumerate(self.comparisons):
-            asked = [True] * len(self.results)
-            if hasattr(ensembler, "asks"):
-                asked = ensembler.asks(comparison, self.reads_images)
-            if all(number in own for own, is_asked in zip(self.by_number, asked, strict=True) if is_asked):
-                nothing = [math.nan] * len(comparison.responses)
+            asked = ensembler.route(comparison, self.reads_images)
+            members = list(zip(self.by_number, asked, strict=True))
+            if all(number in results for results, is_asked in members if is_asked):
+                unasked = [math.nan] * len(comparison.responses)
                 rewards = [
-                    list(own[number].rewards) if is_asked else nothing
-                    for own, is_asked in zip(self.by_number, asked, strict=True)
+                    list(results[number].rewards) if is_asked else unasked for results, is_asked in members
                 ]
                 numbers.append(number)
                 columns.append(torch.tensor(rewards, dtype=torch.float64))
@@ -64,19 +67,20 @@ class Members:
             raise DataError("its members have no comparison in common")
         return numbers, torch.cat(columns, 1)
 
-    def fit(self, ensembler: Any) -> None:
-        """Let an ensembler learn what it learns."""
+    def fit(self, ensembler: Ensembler) -> None:
+        """Fit an ensembler to the members' rewards."""
         numbers, rewards = self.rewards(ensembler)
         ensembler.fit(rewards, [self.comparisons[number] for number in numbers])
 
-    def joined(self, ensembler: Any) -> list[Result]:
-        """Return the rewards of the ensemble; a comparison that it gives none is left out."""
+    def score(self, ensembler: Ensembler) -> list[Result]:
+        """Return the results of the ensemble; a comparison without finite rewards is left out."""
         numbers, rewards = self.rewards(ensembler)
-        rows = [self.comparisons[number] for number in numbers]
-        found = torch.split(ensembler(rewards, rows), [len(row.responses) for row in rows])
+        comparisons = [self.comparisons[number] for number in numbers]
+        sizes = [len(comparison.responses) for comparison in comparisons]
+        combined = torch.split(ensembler(rewards, comparisons), sizes)
         results = []
-        for number, own in zip(numbers, found, strict=True):
-            if bool(own.isfinite().all()):
-                known = next(member[number] for member in self.by_number if number in member)
-                results.append(replace(known, rewards=tuple(own.tolist()), margin=None))
+        for number, scores in zip(numbers, combined, strict=True):
+            if bool(scores.isfinite().all()):
+                result = next(member[number] for member in self.by_number if number in member)
+                results.append(replace(result, rewards=tuple(scores.tolist()), margin=None))
         return results

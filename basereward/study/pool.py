@@ -1,4 +1,4 @@
-"""Long-lived processes that do many runs each, since starting one takes longer than a head's training.
+"""A pool of processes that do many runs each, since starting one takes longer than training a head.
 
 A run that takes its process down fails alone: another process takes its place.
 """
@@ -25,29 +25,29 @@ PRELOADED = (
 
 
 def run_tasks(tasks: Sequence[WorkerTask], num_jobs: int) -> Iterator[tuple[WorkerTask, TaskOutcome]]:
-    """Yield what becomes of each task, as they end.
+    """Yield each task with its outcome, as they end.
 
-    Leaving the iterator early ends the runs in hand, each after its step, with a checkpoint.
+    Leaving the iterator early ends the current runs, each after its step, with a checkpoint.
 
     Args:
-        tasks: In the order in which they are begun; of those that wait for each other one is done first.
-        num_jobs: Processes.
+        tasks: In the order in which they are begun; of those with the same cache key one is done first.
+        num_jobs: Number of processes.
     """
     # A server that has imported everything forks a process in milliseconds.
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    waiting, known = list(tasks), set[str]()
+    waiting, cached = list(tasks), set[str]()
     busy: dict[Connection, tuple[Any, WorkerTask]] = {}
     idle: list[tuple[Any, Connection]] = []
     num_threads = max(1, num_cores() // num_jobs)
     try:
         while waiting or busy:
-            while len(busy) < num_jobs and (task := _next(waiting, known, busy)) is not None:
+            while len(busy) < num_jobs and (task := _next(waiting, cached, busy)) is not None:
                 waiting.remove(task)
                 process, connection = idle.pop() if idle else _start(context, num_threads)
                 connection.send(task)
                 busy[connection] = (process, task)
-            for connection in [own for own in wait(list(busy)) if isinstance(own, Connection)]:
+            for connection in [ready for ready in wait(list(busy)) if isinstance(ready, Connection)]:
                 process, task = busy.pop(connection)
                 try:
                     outcome = connection.recv()
@@ -56,11 +56,11 @@ def run_tasks(tasks: Sequence[WorkerTask], num_jobs: int) -> Iterator[tuple[Work
                     process.join()
                     outcome = TaskOutcome(_how_it_ended(process.exitcode))
                 if not outcome.error:
-                    known.add(task.cache_key)
+                    cached.add(task.cache_key)
                 yield task, outcome
     finally:
         for process, _ in busy.values():
-            process.terminate()  # SIGTERM: the step in hand is finished, and a checkpoint written
+            process.terminate()  # SIGTERM: the current step is finished, and a checkpoint written
         for connection in (*busy, *(connection for _, connection in idle)):
             connection.close()
         for process in (*(process for process, _ in busy.values()), *(process for process, _ in idle)):
@@ -73,17 +73,17 @@ def num_cores() -> int:
 
 
 def _next(
-    waiting: Sequence[WorkerTask], known: set[str], busy: dict[Connection, tuple[Any, WorkerTask]]
+    waiting: Sequence[WorkerTask], cached: set[str], busy: dict[Connection, tuple[Any, WorkerTask]]
 ) -> WorkerTask | None:
-    """Return the first task whose inputs nobody else is computing just now."""
-    being_computed = {task.cache_key for _, task in busy.values()} - known - {""}
-    return next((task for task in waiting if task.cache_key not in being_computed), None)
+    """Return the first task whose features no other task is computing now."""
+    computing = {task.cache_key for _, task in busy.values()} - cached - {""}
+    return next((task for task in waiting if task.cache_key not in computing), None)
 
 
 def _start(context: Any, num_threads: int) -> tuple[Any, Connection]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, num_threads), daemon=True)
-    # The server imports what it forks with; it has to find the modules that this process finds.
+    # The fork server imports modules; it needs this process's module path.
     with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
         process.start()
     theirs.close()
@@ -94,7 +94,7 @@ def _work(connection: Connection, num_threads: int) -> None:
     import torch
     from transformers.utils import logging
 
-    # What a terminal sends goes to the study, which ends its runs itself.
+    # A terminal's Ctrl-C goes to the study, which ends its runs itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(num_threads)
     logging.disable_progress_bar()

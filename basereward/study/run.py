@@ -1,4 +1,4 @@
-"""A study from its file to its results: which runs are left, doing them, and what all of them found."""
+"""Run a study: do the runs that are not done yet, in parallel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What became of the runs of a study.
+    """The outcome of running a study.
 
     Attributes:
         num_before: Runs that were done before.
@@ -41,16 +41,16 @@ def run_study(
     *,
     num_jobs: int,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool = False,
 ) -> StudyRun:
-    """Do the runs that are left; one that fails is told of, and the others go on.
+    """Do the runs that are left; if one fails, the others go on.
 
     Args:
         study: The study.
         runs: All its runs.
-        plugins: Where components are looked up.
+        plugins: The plugins whose components are used.
         num_jobs: Runs at the same time.
-        overwrite: Whether to do runs again that are done.
+        overwrite: Whether to repeat runs that are done.
         progress: Whether to show a bar with the runs that are left, and the time.
     """
     benchmarks = benchmarks_of(study, plugins)
@@ -61,7 +61,7 @@ def run_study(
             clear(Path(run.config.output))
             Path(run.config.output, DONE_FILE).unlink(missing_ok=True)
     left = [run for run in by_output.values() if not is_done(run.config, benchmarks)]
-    tasks = [WorkerTask(run.config, benchmarks, study.keep, study.launch, _inputs_of(run)) for run in left]
+    tasks = [WorkerTask(run.config, benchmarks, study.keep, study.launch, _cache_key(run)) for run in left]
     num_before = len(by_output) - len(left)
     failed: dict[str, str] = {}
     with progress_bar("runs", len(by_output), is_shown=progress and bool(left)) as advance:
@@ -81,11 +81,11 @@ def benchmarks_of(study: Study, plugins: PluginManager) -> tuple[Component, ...]
     )
 
 
-def _inputs_of(run: PlannedRun) -> str:
-    """Return what decides what a run keeps in its cache, or nothing where it has none."""
+def _cache_key(run: PlannedRun) -> str:
+    """Return the settings that decide on the content of a run's feature cache; "" without one."""
     config = run.config
     if config.cache is None:
         return ""
     layer = config.head.options.get("layer")
-    facts = [config.cache, config.init, config.backbone, layer, config.data, config.train.freeze]
-    return json.dumps(facts, default=str)
+    settings = [config.cache, config.init, config.backbone, layer, config.data, config.train.freeze]
+    return json.dumps(settings, default=str)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
 
 HELD_OUT = "held-out"
-"""What a study file calls the held-out data of its runs."""
+"""Name of the held-out data of the runs in a study file."""
 
 HELD_OUT_COLUMNS = {"held-out pairs": "pair accuracy"}
 RUNS = "runs"
@@ -48,7 +48,7 @@ class BenchmarkColumns(Component):
 
     @property
     def source(self) -> str:
-        """What the study calls it."""
+        """The name of the benchmark in the study."""
         return self.label or self.name
 
 
@@ -91,7 +91,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The labels, joined."""
         return ", ".join(self.labels.values())
 
     def is_one_of(self, where: Mapping[str, Any]) -> bool:
@@ -159,8 +159,8 @@ class Study:
             raise ValidationError(
                 ("seeds",), f"must be different numbers, at least one, not {list(self.seeds)}"
             )
-        for name in ("exclude", "only_members"):
-            for number, where in enumerate(getattr(self, name)):
+        for name, wheres in {"exclude": self.exclude, "only_members": self.only_members}.items():
+            for number, where in enumerate(wheres):
                 self._check_labels(where, (name, str(number)))
         self.cell(self.baseline, ("baseline",))
         sources = [HELD_OUT, *(benchmark.source for benchmark in self.benchmarks)]
@@ -260,7 +260,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the run in messages."""
         return f"{self.cell.name}, seed {self.seed}"
 
 
@@ -315,7 +315,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
 
     for row in study.ensembles:
         plugins.resolve("ensembler", row.ensembler)
-        learns = hasattr(plugins.load("ensembler", row.ensembler.name), "fit")
+        learns = plugins.load("ensembler", row.ensembler.name).learns
         if learns != (row.fit is not None):
             text = 'learns from comparisons: say which by fit = "held-out", or by a benchmark\'s name'
             text = text if learns else "learns nothing; leave out fit"

@@ -1,4 +1,4 @@
-"""One run of a study: trained, held against the benchmarks, and marked as done."""
+"""One run of a study: train it, evaluate its model on the benchmarks, and mark it as done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from basereward.errors import BaseRewardError
 from basereward.evaluation import evaluate
 from basereward.evaluation.report import save_numbers
 from basereward.plugins.plugin_manager import manager
+from basereward.protocols import Benchmark
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
@@ -38,15 +39,15 @@ BENCHMARKS = "benchmarks"
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker is given.
+    """A run for a worker process.
 
     Attributes:
         config: The run.
-        benchmarks: What its model is held against.
+        benchmarks: The benchmarks to evaluate its model on.
         keep: Whether its model is kept.
-        launch: What starts `basereward` for the training; empty to train here.
-        cache_key: Tasks with the same text read the same inputs through the same frozen weights: one of them
-            computes what the others find. "" if there are none.
+        launch: The command that starts `basereward` for the training; empty to train in this process.
+        cache_key: Key of the features that the run caches. Tasks with the same key read the same inputs
+            through the same frozen weights, so that one computes the features of all. "" without a cache.
     """
 
     config: RunConfig
@@ -58,7 +59,7 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of a task.
+    """The end of a task.
 
     Attributes:
         error: Why it failed; empty if it did not.
@@ -71,14 +72,14 @@ class TaskOutcome:
 
 def is_done(config: RunConfig, benchmarks: tuple[Component, ...]) -> bool:
     """Tell whether a run has all its results."""
-    places = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
-    return all(Path(config.output, place).is_file() for place in places)
+    files = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
+    return all(Path(config.output, file).is_file() for file in files)
 
 
 def folder_of(benchmark: Component | None) -> str:
-    """Return where in a run's directory the rewards of a benchmark are; of the held-out data for None.
+    """Return the folder of a benchmark's rewards in a run's directory; of the held-out data for None.
 
-    The same benchmark on other data has another place.
+    The same benchmark on other data has another folder.
     """
     if benchmark is None:
         return EVALUATION
@@ -88,7 +89,7 @@ def folder_of(benchmark: Component | None) -> str:
 
 
 def run_task(task: WorkerTask) -> TaskOutcome:
-    """Do all that is left of a run; whatever goes wrong is told, and kept in `error.txt`."""
+    """Do the rest of a run; an error is returned, and its traceback is kept in `error.txt`."""
     directory = Path(task.config.output)
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
@@ -104,7 +105,7 @@ def run_task(task: WorkerTask) -> TaskOutcome:
 
 
 def _run_task(task: WorkerTask, directory: Path) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     last = Path(stage_runs(task.config)[-1].output)
     if not (directory / DONE_FILE).is_file():
         _train(task)
@@ -112,7 +113,7 @@ def _run_task(task: WorkerTask, directory: Path) -> None:
         _benchmark(task, last / MODEL, directory)
     if last != directory and task.config.data.eval:  # the results of several stages are those of the last
         shutil.copytree(last / EVALUATION, directory / EVALUATION, dirs_exist_ok=True)
-    facts = {"seconds": round(time.monotonic() - began, 3)}
+    facts = {"seconds": round(time.monotonic() - start, 3)}
     write_text(directory / DONE_FILE, json.dumps(facts) + "\n")
     _clear(task, directory, last)
 
@@ -128,7 +129,7 @@ def _train(task: WorkerTask) -> None:
 
 
 def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
-    """Hold the model against the benchmarks, and leave its rewards."""
+    """Evaluate the model on the benchmarks, and save its rewards."""
     config = task.config
     plugins = manager(config.plugins)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,13 +138,13 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
     if config.cache is not None and is_frozen(config, set(model.backbone.parts())):
         model.backbone.requires_grad_(False)
         cache = FeatureCache(config.cache)
-        model.paradigm.use_cache(cache)
+        model.paradigm.attach_feature_cache(cache)
     size = config.train.micro_batch_size or config.train.batch_size
     for component in task.benchmarks:
         folder = directory / folder_of(component)
         if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
-        benchmark: Any = plugins.build("benchmark", component)
+        benchmark: Benchmark = plugins.build("benchmark", component)
         evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
         save_numbers(evaluation, folder, {"benchmark": component.name})
     if cache is not None:
@@ -161,8 +162,8 @@ def is_frozen(config: RunConfig, parts: set[str]) -> bool:
 
 
 def _clear(task: WorkerTask, directory: Path, last: Path) -> None:
-    """Remove what only a run that goes on needs, and the model if it isn't kept."""
+    """Remove the files for resuming, and the model if it isn't kept."""
     names = [CHECKPOINT, LAST, *([MODEL, ADAPTER] if task.keep == "rewards" else [])]
-    for place in {directory, last}:
+    for parent in {directory, last}:
         for name in names:
-            shutil.rmtree(place / name, ignore_errors=True)
+            shutil.rmtree(parent / name, ignore_errors=True)

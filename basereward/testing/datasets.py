@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from basereward.comparison import Comparison
-from basereward.data import Dataset
+from basereward.data import Dataset, FileDataset
 from basereward.errors import DataError
 from basereward.testing.files import GARBAGE, path_of, with_a_bad_row
 from basereward.testing.subject import Subject, require
@@ -35,6 +36,15 @@ def yields_comparisons(subject: Subject) -> None:
                 require(False, f"an image of row {number} does not open: {error}")
 
 
+def has_the_fields_that_mark_it(subject: Subject) -> None:
+    """The rows of its files have the fields of `detected_by`."""
+    dataset = subject.build()
+    fields = vars(subject.cls).get("detected_by", ())  # not inherited
+    for row, _, line in dataset.rows() if isinstance(dataset, FileDataset) else ():
+        missing = [field for field in fields if isinstance(row, dict) and field not in row]
+        require(not missing, f"row {line} of its files has no {', '.join(missing)}, by which it is detected")
+
+
 def has_a_fixed_order(subject: Subject) -> None:
     """Two of it, made alike, yield the same comparisons in the same order."""
     first, second = list(subject.build(seed=0)), list(subject.build(seed=1))
@@ -60,7 +70,7 @@ def counts_its_rows(subject: Subject) -> None:
     dataset = subject.build()
     num = len(list(dataset)) + len(dataset.rejected)
     require(dataset.count() == num, f"count says {dataset.count()}, but a pass yields and rejects {num}")
-    if hasattr(dataset, "__len__"):
+    if isinstance(dataset, Sized):
         require(len(dataset) == num, f"its length is {len(dataset)}, but a pass yields and rejects {num}")
     about = dataset.num_rows
     require(about is None or about >= 0, f"num_rows is {about}")
@@ -104,7 +114,7 @@ def refuses_a_bad_file(subject: Subject) -> None:
 def _require_data_error(subject: Subject, path: Any, what: str, mentions: str = "") -> None:
     try:
         dataset = subject.build(path=str(path))
-        rows = list(dataset.comparisons() if hasattr(dataset, "comparisons") else dataset)
+        rows = list(dataset.comparisons() if subject.kind == "benchmark" else dataset)
     except DataError as error:
         require(mentions in str(error), f"the error for a file that {what} doesn't name it: {error}")
         return
@@ -112,7 +122,7 @@ def _require_data_error(subject: Subject, path: Any, what: str, mentions: str = 
         require(False, f"for a file that {what} it raises {type(error).__name__}, not DataError: {error}")
     require(not rows, f"of a file that {what} it makes {len(rows)} comparisons")
     require(
-        getattr(dataset, "rejected", ()) and not mentions,
+        isinstance(dataset, Dataset) and dataset.rejected and not mentions,
         f"a file that {what} is read as an empty one; raise DataError",
     )
 
@@ -130,6 +140,7 @@ def _errors(dataset: Any) -> str:
 CHECKS = (
     is_a_dataset,
     yields_comparisons,
+    has_the_fields_that_mark_it,
     has_a_fixed_order,
     reads_alike_twice,
     counts_its_rows,

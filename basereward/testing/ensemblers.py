@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from basereward.comparison import Comparison
+from basereward.protocols import Ensembler
 from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike, shape_of
 
@@ -80,7 +81,7 @@ def keeps_a_single_member(subject: Subject) -> None:
 
 def counts_all_scales_alike(subject: Subject) -> None:
     """With `is_scale_free`, a member whose rewards are a thousand times as large changes no order."""
-    if not getattr(subject.cls, "is_scale_free", False):
+    if not subject.cls.is_scale_free:
         does_not_apply("it doesn't say that it is scale-free")
     members = _members()
     larger = members * torch.tensor([1.0, 1000.0, 1.0, 1.0])[:, None]
@@ -92,17 +93,17 @@ def counts_all_scales_alike(subject: Subject) -> None:
     )
 
 
-def asks_somebody(subject: Subject) -> None:
-    """`asks` says of each member whether it is asked, of at least one that it is, and needs no other."""
-    if not hasattr(subject.cls, "asks"):
-        does_not_apply("it asks all members")
+def routes_to_somebody(subject: Subject) -> None:
+    """`route` says of each member whether it scores a comparison, and of at least one that it does."""
+    if subject.cls.route is Ensembler.route:
+        does_not_apply("all members score every comparison")
     ensembler = _fitted(subject, _members())
     for row in comparisons(SEEN):
         for readers in (READS_IMAGES, (True,) * NUM_MEMBERS, (False,) * NUM_MEMBERS):
-            asked = ensembler.asks(row, readers)
+            routed = ensembler.route(row, readers)
             require(
-                len(asked) == NUM_MEMBERS and any(asked),
-                f"of {NUM_MEMBERS} members it asks {asked}; needed: whether each is asked, and one that is",
+                len(routed) == NUM_MEMBERS and any(routed),
+                f"of {NUM_MEMBERS} members route returns {routed}; needed: a bool for each, one of them True",
             )
 
 
@@ -141,7 +142,7 @@ def saves_and_loads(subject: Subject) -> None:
 
 
 def _require_fit(subject: Subject) -> None:
-    if not hasattr(subject.cls, "fit"):
+    if not subject.cls.learns:
         does_not_apply("it learns nothing")
 
 
@@ -159,13 +160,13 @@ def _members() -> Tensor:  # [M, N]
 def _fitted(subject: Subject, members: Tensor) -> Any:
     """Return an ensembler that has learned what it learns from the members."""
     ensembler = subject.build()
-    if hasattr(ensembler, "fit"):
+    if ensembler.learns:
         ensembler.fit(members, _rows())
     return ensembler
 
 
 def _joined(subject: Subject, members: Tensor, order: Sequence[int] | None = None) -> Tensor:
-    """Return the rewards of members that are asked where the ensembler asks them.
+    """Return the ensemble's rewards, each member scoring the comparisons that it is routed.
 
     Args:
         subject: The ensembler.
@@ -174,17 +175,16 @@ def _joined(subject: Subject, members: Tensor, order: Sequence[int] | None = Non
     """
     ensembler = _fitted(subject, members)
     rows = _rows()
-    if hasattr(ensembler, "asks"):
-        readers = [READS_IMAGES[place] for place in order or range(len(members))]
-        asked = [ensembler.asks(row, readers) for row in rows for _ in row.responses]  # [N, M]
-        members = members.masked_fill(~torch.tensor(asked).T, float("nan"))
+    readers = [READS_IMAGES[place] for place in order or range(len(members))]
+    routed = [ensembler.route(row, readers) for row in rows for _ in row.responses]  # [N, M]
+    members = members.masked_fill(~torch.tensor(routed).T, float("nan"))
     rewards: Tensor = ensembler(members, rows)
     return rewards
 
 
 def _require_kept(subject: Subject, found: Tensor, expected: Tensor, what: str, tolerance: float) -> None:
     """Raise unless rewards are as they were, or in the same order where they are in another unit."""
-    if getattr(subject.cls, "unit", None) is None:
+    if subject.cls.unit is None:
         require_alike(found, expected, what, tolerance=tolerance)
         return
     require(
@@ -206,7 +206,7 @@ CHECKS = (
     keeps_a_unanimous_vote,
     keeps_a_single_member,
     counts_all_scales_alike,
-    asks_somebody,
+    routes_to_somebody,
     can_be_fitted,
     saves_and_loads,
 )

@@ -71,7 +71,7 @@ def reads_the_response(subject: Subject) -> None:
 def says_what_it_reads(subject: Subject) -> None:
     """A head whose `reads` is "ends" reads nothing else, so that nothing else has to be computed."""
     head = _head(subject)
-    reads = getattr(head, "reads", "all")
+    reads = head.reads
     require(reads in ("all", "ends"), f"its reads is {reads!r}; allowed: 'all', 'ends'")
     if reads == "all":
         return

@@ -112,6 +112,23 @@ def says_what_it_does_with_ties(subject: Subject) -> None:
     require_alike(turned, found, "the loss of a tie, either response first", tolerance=TOLERANCE)
 
 
+def says_what_it_learns_from(subject: Subject) -> None:
+    """`untrainable_reason` refuses the comparisons that have no gradient, and no others."""
+    loss = subject.build()
+    rows = {"a pair": rated([1.0, 2.0]), "ties alone": rated([1.0, 1.0]), "one response": rated([2.0])}
+    for name, row in rows.items():
+        rewards = torch.arange(1.0, len(row.responses) + 1).mul(0.1234567).requires_grad_()
+        found = loss(rewards, _targets([row])).loss
+        gradient = torch.autograd.grad(found, rewards, allow_unused=True)[0] if found.requires_grad else None
+        has_gradient = gradient is not None and bool(gradient.any())
+        error = loss.untrainable_reason(row)
+        require(
+            has_gradient == (error is None),
+            f"of {name} the loss has {'a' if has_gradient else 'no'} gradient, but untrainable_reason says: "
+            f"{error}; see learns_from_ties and learns_from_single",
+        )
+
+
 def adds_up_over_batches(subject: Subject) -> None:
     """loss * weight and the sums of two batches are those of both together; min and max are min and max."""
     loss = subject.build()
@@ -251,6 +268,7 @@ CHECKS = (
     never_rises_with_a_margin,
     is_finite_far_out,
     says_what_it_does_with_ties,
+    says_what_it_learns_from,
     adds_up_over_batches,
     counts_a_weight_as_repetition,
     ignores_the_order_of_pairs,

@@ -132,8 +132,8 @@ class Training:
             curation=Curation.of(data.curation, plugins),
         )
         for dataset in reader.datasets:
-            if unread := getattr(dataset, "not_read", ""):
-                display.line(unread)
+            if dataset.unread_splits:
+                display.line(dataset.unread_splits)
         kind = IterableRows if data.streaming else MapRows
         rows = kind(reader, data, seed=self.config.seed, shuffle=self.settings.shuffle)
         with display.busy("counting the training data") if data.streaming else nullcontext():

@@ -16,6 +16,7 @@ from basereward.costs.accelerators import peak_flops
 from basereward.costs.flops import StepFlops
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.protocols import Paradigm
 from basereward.scoring.batching import Budget
 from basereward.scoring.reward_model import RewardModel
 from basereward.training import checkpoint_state, optimizers, precision
@@ -84,13 +85,13 @@ class TrainedModel:
         self._trained = checkpoint_state.trained_tensors(self.paradigm, self._frozen)
         self.ema = EMA(self._trained, run.train.ema_decay)
         self.scorer = RewardModel(self.paradigm, self.reward_model.components, forward=self.module.score_of)
-        self.limits = Budget.of(run.train, pads=getattr(self.paradigm, "pads", True))
+        self.limits = Budget.of(run.train, pads=self.paradigm.pads)
         self.step_flops = StepFlops(self.reward_model)
         self.peak_flops = peak_flops(group.device, bf16=self.bf16)
         self.description = self._describe(parts)
 
     @property
-    def paradigm(self) -> Any:
+    def paradigm(self) -> Paradigm:
         """The paradigm of the reward model."""
         return self.reward_model.paradigm
 
@@ -112,8 +113,7 @@ class TrainedModel:
                 'cache, or set train.parallel = "ddp"'
             )
         cache = FeatureCache(directory)
-        if (use_cache := getattr(self.paradigm, "use_cache", None)) is not None:
-            use_cache(cache, str(torch.bfloat16) if self.bf16 else "weights")
+        self.paradigm.attach_feature_cache(cache, str(torch.bfloat16) if self.bf16 else "weights")
         return cache
 
     def _describe(self, parts: Mapping[str, Sequence[torch.nn.Parameter]]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from basereward.errors import ConfigError
+from basereward.reporting.plots import DPI, is_available, save_figure
 from basereward.training.log_history import HELD_OUT, Axis, RunHistory, read_records, smoothed
 from basereward.training.run_directory import LOG_FILE, PLOTS
 
@@ -36,11 +37,11 @@ def plot_run(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) 
         run_dir: The run directory.
         warn: Receives a line if matplotlib is not installed; nothing is drawn then.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    if not is_available():
         warn("matplotlib is not installed: no plots; pip install 'basereward[plot]' brings it")
         return None
+    from matplotlib.figure import Figure
+
     records = read_records(run_dir / LOG_FILE)
     steps = [record for record in records if record["kind"] == "step"]
     evaluations = [record for record in records if record["kind"] == "evaluation"]
@@ -72,8 +73,7 @@ def plot_run(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) 
     figure.suptitle(run_dir.name)
     path = run_dir / PLOTS / TRAINING_PLOT
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    return save_figure(figure, path, dpi=DPI)
 
 
 def _line(axes: Any, records: list[dict[str, Any]], name: str, label: str, **style: Any) -> None:
@@ -99,10 +99,10 @@ def plot_runs(
     Raises:
         ConfigError: When matplotlib isn't installed, or knows no such format.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("matplotlib is not installed; pip install 'basereward[plot]' brings it") from error
+    if not is_available():
+        raise ConfigError("matplotlib is not installed; pip install 'basereward[plot]' brings it")
+    from matplotlib.figure import Figure
+
     num_rows = -(-len(metrics) // COLUMNS)
     num_columns = min(COLUMNS, len(metrics))
     # A line of the legend for each run, in as many columns as there are columns of plots.
@@ -132,6 +132,6 @@ def plot_runs(
     lines, names = plots[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside upper left", ncols=num_columns, frameon=False)
     try:
-        figure.savefig(output, dpi=120)
+        save_figure(figure, output, dpi=DPI)
     except ValueError as error:
         raise ConfigError(f"--output {output}: {error}") from error

@@ -7,18 +7,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
+from basereward.reporting.progress import progress_bar
 
 
 @contextmanager
@@ -69,9 +62,12 @@ class Display:
         if not self._is_live or self._bar is not None:
             yield from dataset
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            yield from _counted(dataset, bar, bar.add_task(f"reading data.{split}", total=dataset.num_rows))
+        label = f"reading data.{split}"
+        with progress_bar(label, dataset.num_rows, console=self.console, is_transient=True) as advance:
+            for number, comparison in enumerate(dataset, start=1):
+                if number % 100 == 0:  # drawing takes longer than reading a row
+                    advance(100)
+                yield comparison
 
     def start(self, num_steps: int, step: int, held_out: float | None) -> None:
         """Show the bar of the training."""
@@ -145,14 +141,6 @@ def facts(step: Mapping[str, Any], held_out: float | None, *, width: int | None 
         if width is not None and len("  ".join(texts.values())) > width:
             texts.pop(name, None)
     return "  ".join(texts.values())
-
-
-def _counted(dataset: Dataset, bar: Progress, task: TaskID) -> Iterator[Comparison]:
-    # Update the bar every hundred rows: an update takes longer than reading a row.
-    for number, comparison in enumerate(dataset, start=1):
-        if number % 100 == 0:
-            bar.update(task, completed=number)
-        yield comparison
 
 
 def _number(value: float | None, form: str) -> str:

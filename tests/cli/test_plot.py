@@ -80,7 +80,7 @@ def test_a_run_without_a_record_has_nothing_to_draw(tmp_path: Path, capsys: Capt
 def test_without_matplotlib_it_says_how_to_get_it(
     run_dir: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["plot", str(run_dir)]) == 2
     assert capsys.readouterr().err == (
         "basereward: error: matplotlib is not installed; pip install 'basereward[plot]' brings it\n"

@@ -58,20 +58,20 @@ def test_what_is_written_is_read_back_the_same(
     with open_writer(tmp_path / name) as writer:
         for comparison in comparisons:
             writer.write(comparison)
-    found = list(read_comparisons(tmp_path / name))
-    assert list(map(facts, found)) == list(map(facts, comparisons))
-    assert [row.id for row in found] == ["1", f"{name}:2", "3", "4"]
+    rows_read = list(read_comparisons(tmp_path / name))
+    assert list(map(facts, rows_read)) == list(map(facts, comparisons))
+    assert [row.id for row in rows_read] == ["1", f"{name}:2", "3", "4"]
     if name == "out.jsonl":
         # Three different images, one of them twice, each with the suffix of its format.
         suffixes = sorted(path.suffix for path in (tmp_path / "out.jsonl-files" / "images").iterdir())
         assert suffixes == [".jpg", ".png", ".png"]
     # Written again, it is the same file: images keep their names.
     with open_writer(tmp_path / f"again-{name}") as writer:
-        for comparison in found:
+        for comparison in rows_read:
             writer.write(comparison)
     again = list(read_comparisons(tmp_path / f"again-{name}"))
     assert [[image.digest for image in row.images] for row in again] == [
-        [image.digest for image in row.images] for row in found
+        [image.digest for image in row.images] for row in rows_read
     ]
 
 

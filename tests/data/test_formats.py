@@ -33,10 +33,10 @@ def write(path: Path, *rows: object) -> Path:
 
 
 def test_the_first_readable_row_tells_the_format(tmp_path: Path) -> None:
-    own = read_comparisons(write(tmp_path / "own.jsonl", "broken\n", OWN, PAIR))
-    assert isinstance(own, NativeDataset)
-    assert len(list(own)) == 1
-    assert [error.line for error in own.rejected] == [1, 3]
+    native = read_comparisons(write(tmp_path / "native.jsonl", "broken\n", OWN, PAIR))
+    assert isinstance(native, NativeDataset)
+    assert len(list(native)) == 1
+    assert [error.line for error in native.rejected] == [1, 3]
     pairs = read_comparisons(write(tmp_path / "pairs.jsonl", PAIR))
     assert isinstance(pairs, TRLDataset)
     assert [item.responses for item in pairs] == [("a", "b")]
@@ -150,5 +150,5 @@ def test_reading_data_imports_neither_torch_nor_pyarrow() -> None:
     program = (
         "import sys, basereward.data; print(sorted({'torch', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert output.stdout == "[]\n"

@@ -230,12 +230,12 @@ def test_a_hostile_file_gives_good_rows_and_data_errors_only(tmp_path: Path, cas
     (tmp_path / "rows").write_bytes(FILES[case](rows))
     dataset = NativeDataset(tmp_path / "rows")
     _ = dataset.num_rows
-    found = []
+    rows_read = []
     try:
-        found.extend(dataset)
+        rows_read.extend(dataset)
     except DataError as error:
         assert error.file == str(tmp_path / "rows")  # noqa: PT017
-    assert [item.prompt[0].text for item in found] == [f"p{number}" for number in range(len(found))]
+    assert [item.prompt[0].text for item in rows_read] == [f"p{number}" for number in range(len(rows_read))]
     assert all(error.file == str(tmp_path / "rows") for error in dataset.rejected)
 
 

@@ -31,8 +31,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def located(root: Path, image: Any, **options: Any) -> Any:
-    [found] = Media(root, **options).located({"images": [image]}, root)["images"]
-    return found
+    [source] = Media(root, **options).located({"images": [image]}, root)["images"]
+    return source
 
 
 def reason(root: Path, image: Any, **options: Any) -> str:
@@ -86,8 +86,8 @@ def test_frames_are_bound_like_images(root: Path) -> None:
     (frames / "1.png").write_bytes(published.image())
     media = Media(root)
     for video in ("clip", ["clip/1.png"], {"video": "clip", "fps": 2}):
-        found = media.located({"videos": [video]}, root)
-        assert len(Comparison("p", ["a"], videos=found["videos"]).videos[0].frames) == 1
+        row = media.located({"videos": [video]}, root)
+        assert len(Comparison("p", ["a"], videos=row["videos"]).videos[0].frames) == 1
     (frames / "2.png").symlink_to(root.parent / "secret.png")
     for video in (
         "clip",
@@ -170,10 +170,10 @@ class Host(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", target[self.path.removeprefix("/to/")])
             self.end_headers()
             return
-        found = {"/cat.png": published.image(), "/large": b"x" * 100_000}.get(self.path)
-        self.send_response(404 if found is None else 200)
+        body = {"/cat.png": published.image(), "/large": b"x" * 100_000}.get(self.path)
+        self.send_response(404 if body is None else 200)
         self.end_headers()
-        self.wfile.write(found or b"")
+        self.wfile.write(body or b"")
 
     def log_message(self, *_: Any) -> None:
         pass

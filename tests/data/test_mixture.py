@@ -49,8 +49,8 @@ def test_temperature_makes_sources_more_alike_and_keeps_the_sum() -> None:
 
 def test_multimodal_share_moves_rows_between_the_two_kinds_only() -> None:
     # Of 600 rows two thirds are 400, which 300 and 100 share as 3 : 1.
-    found = mixed([300, 100, 200], images=[True, True, False], multimodal_share=2 / 3)
-    assert found == [300, 100, 200]
+    num_draws = mixed([300, 100, 200], images=[True, True, False], multimodal_share=2 / 3)
+    assert num_draws == [300, 100, 200]
     assert mixed([300, 100, 200], images=[True, True, False], multimodal_share=0.5) == [225, 75, 300]
     assert mixed([300, 200], images=[True, False], multimodal_share=0) == [0, 500]
 
@@ -77,13 +77,13 @@ def test_a_share_that_no_data_set_can_fill_is_refused() -> None:
 def test_quotas_keep_the_length_of_the_epoch(sizes: list[int], temperature: float, share: float) -> None:
     images = [number % 2 == 0 for number in range(len(sizes))]
     if any(sizes[::2]) and any(sizes[1::2]):
-        found = mixed(sizes, images=images, temperature=temperature, multimodal_share=share)
+        num_draws = mixed(sizes, images=images, temperature=temperature, multimodal_share=share)
         # Rounding may move less than one row for each data set.
-        assert abs(sum(found[::2]) - share * sum(sizes)) < len(sizes)
+        assert abs(sum(num_draws[::2]) - share * sum(sizes)) < len(sizes)
     else:
-        found = mixed(sizes, temperature=temperature)
-    assert sum(found) == sum(sizes)
-    assert all(quota >= 0 for quota in found)
+        num_draws = mixed(sizes, temperature=temperature)
+    assert sum(num_draws) == sum(sizes)
+    assert all(quota >= 0 for quota in num_draws)
 
 
 @given(st.integers(1, 60), st.integers(0, 200), st.integers(0, 2**64))
@@ -101,14 +101,14 @@ def test_draws_repeat_no_row_more_than_needed_and_every_row_has_its_turn(
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=5))
 def test_interleaving_keeps_every_beginning_in_proportion(counts: list[int]) -> None:
-    found = list(interleaved(counts))
-    assert Counter(found) == Counter({number: count for number, count in enumerate(counts) if count})
+    order = list(interleaved(counts))
+    assert Counter(order) == Counter({number: count for number, count in enumerate(counts) if count})
     seen: Counter[int] = Counter()
-    for place, number in enumerate(found, start=1):
+    for place, number in enumerate(order, start=1):
         seen[number] += 1
         for other, count in enumerate(counts):
             # Never further from its due share than one draw of each data set.
-            assert abs(seen[other] - place * count / len(found)) <= len(counts)
+            assert abs(seen[other] - place * count / len(order)) <= len(counts)
 
 
 def rows(source: int, size: int) -> Iterator[Row]:
@@ -165,11 +165,11 @@ def test_a_window_is_shuffled_and_holds_no_more_rows_than_it_should() -> None:
             yield row
 
     stream = streamed([read], [1000], [1000], epoch=0, position=0, seed=1, window=50)
-    found = [next(stream) for _ in range(50)]
+    items = [next(stream) for _ in range(50)]
     assert num_read == 50
-    assert sorted(found) == list(range(50)) != found
+    assert sorted(items) == list(range(50)) != items
     other = streamed([read], [1000], [1000], epoch=1, position=0, seed=1, window=50)
-    assert [next(other) for _ in range(50)] != found
+    assert [next(other) for _ in range(50)] != items
     plain = streamed([read], [1000], [1000], epoch=0, position=0, seed=1, window=1)
     assert [next(plain) for _ in range(50)] == list(range(50))
 

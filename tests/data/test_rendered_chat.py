@@ -17,27 +17,27 @@ texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="<"
 @given(st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), texts), min_size=1), texts)
 def test_a_prompt_of_any_turns_is_read_back(asked: list[tuple[str, str]], response: str) -> None:
     prompt = chatml(*asked, asks=True)
-    found, own = split(f"{prompt}{response}<|im_end|>\n", prompt)
-    assert [(turn.role, turn.text) for turn in found] == asked
-    assert own == response
+    parsed, answer = split(f"{prompt}{response}<|im_end|>\n", prompt)
+    assert [(turn.role, turn.text) for turn in parsed] == asked
+    assert answer == response
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
 def test_any_text_is_taken_apart_or_refused(text: str) -> None:
     try:
-        found, response = conversation(text)
+        parsed, response = conversation(text)
     except NotSeparableError:
         pass
     else:
         assert response in text
-        assert all(turn.text in text for turn in found)
+        assert all(turn.text in text for turn in parsed)
 
 
 @given(st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "user\n", "assistant\n", "\n", "x"])))
 def test_a_response_never_becomes_a_turn(pieces: list[str]) -> None:
     prompt = chatml(("user", "what?"), asks=True)
-    found, response = continued(prompt, "".join(pieces) + "end")
-    assert found == [Turn("user", "what?", False)]
+    parsed, response = continued(prompt, "".join(pieces) + "end")
+    assert parsed == [Turn("user", "what?", False)]
     assert response == "".join(pieces) + "end"
 
 

@@ -13,11 +13,11 @@ ROWS = [Comparison("p", ["x", "y"], id=str(number)) for number in range(20)]
 
 
 def test_a_sample_is_in_order_and_follows_from_the_seed() -> None:
-    found = [int(row.id) for row in sample(iter(ROWS), 7, seed=3)]
-    assert found == sorted(set(found))
-    assert len(found) == 7
-    assert found == [int(row.id) for row in sample(ROWS, 7, seed=3)]
-    assert found != [int(row.id) for row in sample(ROWS, 7, seed=4)]
+    numbers = [int(row.id) for row in sample(iter(ROWS), 7, seed=3)]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 7
+    assert numbers == [int(row.id) for row in sample(ROWS, 7, seed=3)]
+    assert numbers != [int(row.id) for row in sample(ROWS, 7, seed=4)]
 
 
 def test_of_fewer_all_are_taken() -> None:

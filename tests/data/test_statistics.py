@@ -44,10 +44,10 @@ def test_rows_are_counted_in_all_and_by_source() -> None:
         DataError("is empty", field="prompt"),
         DataError("is not JSON"),
     ]
-    found = Statistics().add_all(rows).to_dict()
-    assert found["rejected"] == {"num_rows": 2, "by_field": {"prompt": 1, "row": 1}}
-    assert list(found["sources"]) == ["a", "b"]
-    total = found["total"]
+    report = Statistics().add_all(rows).to_dict()
+    assert report["rejected"] == {"num_rows": 2, "by_field": {"prompt": 1, "row": 1}}
+    assert list(report["sources"]) == ["a", "b"]
+    total = report["total"]
     counts = {name: value for name, value in total.items() if name.startswith("num_")}
     assert counts == {
         "num_rows": 3,

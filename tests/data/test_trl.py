@@ -30,8 +30,8 @@ def comparison(tmp_path: Path, row: dict[str, Any]) -> Comparison:
     file.write_text(json.dumps(row) + "\n")
     dataset = TRLDataset(file)
     dataset.on_bad_row = "fail"
-    [found] = dataset
-    return found
+    [comparison] = dataset
+    return comparison
 
 
 def reason(tmp_path: Path, row: dict[str, Any]) -> str:
@@ -71,22 +71,22 @@ ASKED = (Message("user", ("What is the sky?",)),)
     ids=["texts", "conversations", "mixed", "implicit", "repeated", "parts"],
 )
 def test_every_shape_of_a_row_gives_the_same_comparison(tmp_path: Path, row: dict[str, Any]) -> None:
-    found = comparison(tmp_path, row)
-    assert (found.prompt, found.responses, found.ranks) == (ASKED, ("blue", "green"), (0.0, 1.0))
+    row_read = comparison(tmp_path, row)
+    assert (row_read.prompt, row_read.responses, row_read.ranks) == (ASKED, ("blue", "green"), (0.0, 1.0))
 
 
 def test_an_implicit_prompt_is_all_turns_that_both_conversations_begin_with(tmp_path: Path) -> None:
     start = [{"role": "system", "content": "Be brief."}, user("Hi"), assistant("Hello"), user("Sky?")]
-    found = comparison(
+    row_read = comparison(
         tmp_path, {"chosen": [*start, assistant("blue")], "rejected": [*start, assistant("green")]}
     )
-    assert [(message.role, message.text) for message in found.prompt] == [
+    assert [(message.role, message.text) for message in row_read.prompt] == [
         ("system", "Be brief."),
         ("user", "Hi"),
         ("assistant", "Hello"),
         ("user", "Sky?"),
     ]
-    assert found.responses == ("blue", "green")
+    assert row_read.responses == ("blue", "green")
 
 
 def test_a_system_message_before_the_repeated_prompt_is_kept(tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ def test_one_image_may_stand_in_either_column(tmp_path: Path, column: str, as_st
         "rejected": "b",
         column: [image] if column == "images" else image,
     }
-    found = comparison(tmp_path, row)
-    assert found.images[0].source == tmp_path / "a.png"
-    assert found.prompt[0].content == (found.images[0], "What?")
+    row_read = comparison(tmp_path, row)
+    assert row_read.images[0].source == tmp_path / "a.png"
+    assert row_read.prompt[0].content == (row_read.images[0], "What?")
 
 
 def test_rows_of_a_hugging_face_table_hold_their_images(tmp_path: Path) -> None:
@@ -183,9 +183,9 @@ def test_rows_of_a_hugging_face_table_hold_their_images(tmp_path: Path) -> None:
         }
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    [found] = TRLDataset(tmp_path / "a.parquet")
-    assert found.images[0].open().getpixel((0, 0)) == (0, 0, 255)
-    assert found.responses == ("blue", "red")
+    [row_read] = TRLDataset(tmp_path / "a.parquet")
+    assert row_read.images[0].open().getpixel((0, 0)) == (0, 0, 255)
+    assert row_read.responses == ("blue", "red")
 
 
 def test_a_margin_becomes_ratings_and_a_margin_of_nought_is_no_tie(tmp_path: Path) -> None:
@@ -200,9 +200,9 @@ def test_a_margin_becomes_ratings_and_a_margin_of_nought_is_no_tie(tmp_path: Pat
 
 def test_other_columns_are_kept_as_meta(tmp_path: Path) -> None:
     row = {"prompt": "p", "chosen": "a", "rejected": "b", "id": 5, "source": "s", "model": "m", "turns": [1]}
-    found = comparison(tmp_path, row)
-    assert (found.id, found.source, found.meta["model"]) == ("5", "s", "m")
-    assert "turns" not in found.meta
+    row_read = comparison(tmp_path, row)
+    assert (row_read.id, row_read.source, row_read.meta["model"]) == ("5", "s", "m")
+    assert "turns" not in row_read.meta
 
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}

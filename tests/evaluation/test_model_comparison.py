@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from basereward import Comparison, ConfigError
 from basereward.evaluation import evaluate, save_report
-from basereward.evaluation.model_comparison import Sides, is_saved, mcnemar, read_results
+from basereward.evaluation.model_comparison import PairedMetrics, is_saved, mcnemar, read_results
 from basereward.evaluation.results import Result
 
 
@@ -39,7 +39,7 @@ def test_mcnemar_is_the_two_sided_sign_test(first: int, second: int) -> None:
 def test_the_difference_is_of_what_both_have_scored() -> None:
     first = [result(0, 1, 0), result(1, 1, 0), result(2, 0, 1), result(4, 1, 0)]
     second = [result(0, 1, 0), result(1, 0, 1), result(2, 0, 1), result(3, 1, 0)]
-    sides = Sides.of_results(first, second)
+    sides = PairedMetrics.of_results(first, second)
     assert (sides.num, sides.num_left_out) == (3, 2)
     pairs = sides.differences()[0]
     assert (pairs.name, pairs.num) == ("pair accuracy", 3)
@@ -53,8 +53,8 @@ def test_pairs_of_one_group_are_drawn_together() -> None:
     better = [result(number, 1, 0, group=f"{number // 10}") for number in range(100)]
     worse = [result(number, number % 20 < 10, 0.5, group=f"{number // 10}") for number in range(100)]
     alone = [result(number, number % 20 < 10, 0.5) for number in range(100)]
-    grouped = Sides.of_results(better, worse).differences()[0]
-    single = Sides.of_results([result(number, 1, 0) for number in range(100)], alone).differences()[0]
+    grouped = PairedMetrics.of_results(better, worse).differences()[0]
+    single = PairedMetrics.of_results([result(number, 1, 0) for number in range(100)], alone).differences()[0]
     assert grouped.value == single.value == 0.5
     # Ten groups instead of a hundred units: sqrt(10) times as wide.
     assert (grouped.high - grouped.low) / (single.high - single.low) == pytest.approx(10**0.5, rel=0.15)
@@ -72,7 +72,7 @@ def test_pairs_of_one_group_are_drawn_together() -> None:
 )
 def test_evaluations_of_other_comparisons_are_refused(second: list[Result], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        Sides.of_results([result(0, 1, 0)], second)
+        PairedMetrics.of_results([result(0, 1, 0)], second)
     assert str(error.value) == message
 
 

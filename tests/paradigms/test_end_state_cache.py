@@ -58,7 +58,7 @@ def test_losses_gradients_and_rewards_are_the_same(
     plain, cached = (build(tiny_models[kind], kind, head={"dropout": 0.3}) for _ in range(2))
     ran = passes(cached)
     with FeatureCache(tmp_path) as cache:
-        cached.paradigm.use_cache(cache)
+        cached.paradigm.attach_feature_cache(cache)
         found = []
         for model in (plain, cached, cached):
             torch.manual_seed(5)  # of the head's dropout
@@ -70,7 +70,7 @@ def test_losses_gradients_and_rewards_are_the_same(
 
     later = build(tiny_models[kind], kind)
     ran = passes(later)
-    later.paradigm.use_cache(FeatureCache(tmp_path))
+    later.paradigm.attach_feature_cache(FeatureCache(tmp_path))
     expected = cached.paradigm.eval().score(rows)
     assert torch.equal(later.paradigm.eval().score(rows), expected)
     assert not ran
@@ -83,7 +83,7 @@ def test_what_is_kept_does_not_depend_on_what_it_was_computed_beside(
     found = []
     for number, batches in enumerate(([rows], [rows[2:], rows[:2]], [[row] for row in reversed(rows)])):
         model = build(tiny_models["qwen2_5_vl"], "qwen2_5_vl").paradigm
-        model.use_cache(FeatureCache(tmp_path / str(number)))
+        model.attach_feature_cache(FeatureCache(tmp_path / str(number)))
         for batch in batches:
             model.score(batch)
         found.append(model.score(rows))
@@ -95,7 +95,7 @@ def test_a_batch_may_hold_what_is_kept_and_what_is_not(tiny_models: dict[str, Pa
     rows = tiny.comparisons()
     model = build(tiny_models["qwen2_5_vl"], "qwen2_5_vl").paradigm.eval()
     expected = model.score(rows)
-    model.use_cache(FeatureCache(tmp_path))
+    model.attach_feature_cache(FeatureCache(tmp_path))
     ran: list[int] = []
     model.backbone.register_forward_pre_hook(lambda module, inputs: ran.append(len(inputs[0].ends)))
     model.score([rows[2], rows[0]])
@@ -109,7 +109,7 @@ def test_no_image_is_opened_for_what_is_kept(tiny_models: dict[str, Path], tmp_p
     row = Comparison("what is <image>", ["a cat", "a dog"], images=[image], ranks=[0, 1])
     model = build(tiny_models["qwen2_vl"], "qwen2_vl")
     assert model.paradigm.size_of(model.paradigm.prepare(row))[1] == 16
-    model.paradigm.use_cache(FeatureCache(tmp_path / "cache"))
+    model.paradigm.attach_feature_cache(FeatureCache(tmp_path / "cache"))
     assert model.paradigm.size_of(model.paradigm.prepare(row)) == (2, 0)
     expected = model.paradigm.score([row])
     image.unlink()
@@ -157,14 +157,14 @@ def test_what_decides_hidden_states_decides_what_is_found(
     directory = tiny_models["qwen2_5_vl"]
     with FeatureCache(tmp_path) as cache:
         first = build(directory, "qwen2_5_vl")
-        first.paradigm.use_cache(cache)
+        first.paradigm.attach_feature_cache(cache)
         first.paradigm.score(rows)
     other, uncached = (build(directory, "qwen2_5_vl", head=head, **options) for _ in range(2))
     ran = passes(other)
     for model in (other, uncached):
         alter(model)
         model.paradigm.eval()
-    other.paradigm.use_cache(FeatureCache(tmp_path))
+    other.paradigm.attach_feature_cache(FeatureCache(tmp_path))
     torch.testing.assert_close(other.paradigm.score(rows), uncached.paradigm.score(rows), **TOLERANCE)
     assert ran == [3, 4, 2]
 
@@ -172,7 +172,7 @@ def test_what_decides_hidden_states_decides_what_is_found(
 def test_weights_that_change_later_are_noticed(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     rows = tiny.comparisons(images=False)
     model = build(tiny_models["llama"], "llama").paradigm.eval()
-    model.use_cache(FeatureCache(tmp_path))
+    model.attach_feature_cache(FeatureCache(tmp_path))
     before = model.score(rows)
     with torch.no_grad():
         next(model.backbone.parameters()).mul_(1.5)
@@ -181,7 +181,7 @@ def test_weights_that_change_later_are_noticed(tiny_models: dict[str, Path], tmp
 
 def test_an_image_that_changes_is_noticed(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     model = build(tiny_models["qwen2_vl"], "qwen2_vl").paradigm.eval()
-    model.use_cache(FeatureCache(tmp_path))
+    model.attach_feature_cache(FeatureCache(tmp_path))
     found = []
     for seed in (0, 1):
         row = Comparison("what is it", ["a cat", "a dog"], images=[tiny.image(seed=seed)])
@@ -204,7 +204,7 @@ def test_another_precision_is_another_entry(
         with context(bf16):
             expected = torch.cat([model.score([row]) for row in rows])
         with FeatureCache(tmp_path) as cache:
-            model.use_cache(cache, "torch.bfloat16" if bf16 else "weights")
+            model.attach_feature_cache(cache, "torch.bfloat16" if bf16 else "weights")
             with context(bf16):
                 torch.testing.assert_close(model.score(rows), expected, **TOLERANCE)
         found.append(expected)
@@ -216,7 +216,7 @@ def test_what_runs_in_another_precision_than_said_is_not_kept(
 ) -> None:
     model = build(tiny_models["llama"], "llama").paradigm.eval()
     cache = FeatureCache(tmp_path)
-    model.use_cache(cache, "torch.bfloat16")
+    model.attach_feature_cache(cache, "torch.bfloat16")
     model.score(tiny.comparisons(images=False))
     assert len(cache) == 0
 
@@ -230,7 +230,7 @@ def test_hidden_states_of_what_is_trained_are_not_kept(tiny_models: dict[str, Pa
     unknown.backbone.fingerprint = lambda: ""
     for model in (trained, reads_all, unknown):
         cache = FeatureCache(tmp_path)
-        model.paradigm.use_cache(cache)
+        model.paradigm.attach_feature_cache(cache)
         ran = passes(model)
         for _ in range(2):
             model.paradigm.loss(rows)
@@ -250,7 +250,7 @@ def test_what_cannot_be_encoded_is_an_error_each_time(tiny_models: dict[str, Pat
     from basereward.errors import DataError
 
     model = build(tiny_models["llama"], "llama").paradigm
-    model.use_cache(FeatureCache(tmp_path))
+    model.attach_feature_cache(FeatureCache(tmp_path))
     for _ in range(2):
         with pytest.raises(DataError, match="^images: "):
             model.prepare(tiny.comparisons()[1])

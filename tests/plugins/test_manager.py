@@ -28,6 +28,9 @@ GOOD = """
         def __init__(self, *, gamma: float = 2.0) -> None:
             self.gamma = gamma
 
+        def forward(self, rewards, targets):
+            raise NotImplementedError
+
     @hookimpl
     def basereward_losses():
         return {"focal": Focal}
@@ -415,7 +418,7 @@ def test_the_working_directory_is_on_the_path_only_while_a_plugin_of_it_is_impor
             """,
         "local_names": "NAME = 'local'",
         "local_hooks": "",
-        "local_losses": "import local_arithmetic\nclass Loss: pass",
+        "local_losses": "import local_arithmetic\nclass Loss:\n    def forward(self, rewards, targets): ...",
         "local_arithmetic": "",
     }
     for name, source in names.items():
@@ -476,6 +479,9 @@ def test_value_that_a_component_refuses_is_an_error_of_the_input() -> None:
             if slope < 0:
                 raise ValueError(f"slope must be 0 or above, not {slope}")
 
+        def forward(self, rewards: Any, targets: Any) -> Any:
+            raise NotImplementedError
+
     module = types.ModuleType("steep")
     module.basereward_losses = hookspecs.hookimpl(lambda: {"steep": Steep})  # type: ignore[attr-defined]
     manager = PluginManager([module])
@@ -487,15 +493,19 @@ def test_value_that_a_component_refuses_is_an_error_of_the_input() -> None:
 READERS = """
     from basereward import hookimpl
 
-    class File:
+    class Empty:
+        def __iter__(self):
+            return iter(())
+
+    class File(Empty):
         def __init__(self, path, *, limit: int | None = None) -> None:
             self.path, self.limit = path, limit
 
-    class Own:
+    class Own(Empty):
         def __init__(self, path=None, *, limit: int | None = None) -> None:
             self.path, self.limit = path, limit
 
-    class Made:
+    class Made(Empty):
         def __init__(self, *, limit: int | None = None) -> None:
             self.limit = limit
 

@@ -37,10 +37,13 @@ def tied_twice(directory: Path) -> Mapping[str, Any]:
 
 
 class Foreign:
-    """Is of no known base."""
+    """Is of no known base, though it has every method."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+
+    def __iter__(self) -> Iterator[Comparison]:
+        return iter(())
 
 
 class Dictionaries(NativeDataset):
@@ -48,6 +51,12 @@ class Dictionaries(NativeDataset):
 
     def read(self) -> Iterator[Any]:
         return ({"prompt": row.prompt} for row in super().read() if isinstance(row, Comparison))
+
+
+class Unmarked(NativeDataset):
+    """Is detected by a field that its rows lack."""
+
+    detected_by = ("prompt", "answers")
 
 
 class Shuffled(NativeDataset):
@@ -124,6 +133,12 @@ class Raises(Dataset):
 MUTANTS = [
     Mutant(
         datasets.is_a_dataset, Foreign, "Foreign is no basereward.data.Dataset; derive it from that", rows
+    ),
+    Mutant(
+        datasets.has_the_fields_that_mark_it,
+        Unmarked,
+        "row # of its files has no answers, by which it is detected",
+        rows,
     ),
     Mutant(datasets.yields_comparisons, Dictionaries, "row # is a dict, not a Comparison", rows),
     Mutant(

@@ -34,10 +34,10 @@ class FirstCountsMore(Mean):
         return super().__call__(torch.cat([members[:1], members]), comparisons)
 
 
-class AsksByPlace(Routed):
+class RoutesByPlace(Routed):
     """Takes the first member for the one that reads text, wherever it stands."""
 
-    def asks(self, comparison: Any, reads_images: Sequence[bool]) -> list[bool]:
+    def route(self, comparison: Any, reads_images: Sequence[bool]) -> list[bool]:
         first = [place == 0 for place in range(len(reads_images))]
         return [not each for each in first] if comparison.images else first
 
@@ -77,10 +77,10 @@ class SaysScaleFree(Mean):
     is_scale_free = True
 
 
-class AsksNobody(Routed):
+class RoutesToNobody(Routed):
     """Has nobody to ask where no member reads text alone."""
 
-    def asks(self, comparison: Any, reads_images: Sequence[bool]) -> list[bool]:
+    def route(self, comparison: Any, reads_images: Sequence[bool]) -> list[bool]:
         return [not reads for reads in reads_images]
 
 
@@ -119,7 +119,7 @@ MUTANTS = [
         "the members' rewards, after and before: they differ by #; none is allowed",
     ),
     Mutant(ensemblers.ignores_the_order_of_members, FirstCountsMore, OTHER_ORDER),
-    Mutant(ensemblers.ignores_the_order_of_members, AsksByPlace, OTHER_ORDER),
+    Mutant(ensemblers.ignores_the_order_of_members, RoutesByPlace, OTHER_ORDER),
     Mutant(
         ensemblers.ignores_other_comparisons,
         AcrossComparisons,
@@ -148,9 +148,9 @@ MUTANTS = [
         "[[#, #], [#, #, #], [#, #]]",
     ),
     Mutant(
-        ensemblers.asks_somebody,
-        AsksNobody,
-        "of # members it asks [False, False, False, False]; needed: whether each is asked, and one that is",
+        ensemblers.routes_to_somebody,
+        RoutesToNobody,
+        "of # members route returns [False, False, False, False]; needed: a bool for each, one of them True",
     ),
     Mutant(
         ensemblers.can_be_fitted,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from mutants import Mutant
@@ -96,10 +95,9 @@ class ReadsThePrompt(MLP):
 class SaysEnds(MLP):
     """Reads all tokens of a response, and says that it reads the last one."""
 
-    reads: Literal["all", "ends"] = "ends"
-
     def __init__(self, dim: int) -> None:
         super().__init__(dim, pooling="mean")
+        self.reads = "ends"
 
 
 class ReadsPadding(MLP):

@@ -93,6 +93,14 @@ class TakesTheFirst(Hinge):
         return super().forward(rewards, replace(targets, tie=torch.zeros_like(targets.tie)))
 
 
+class LearnsInSilence(Hinge):
+    """Learns from ties, and doesn't say so."""
+
+    def __init__(self) -> None:
+        super().__init__(ties="half")
+        self.learns_from_ties = False
+
+
 class DividesByZero(Margin):
     """Leaves ties out, and then has nothing to divide by."""
 
@@ -177,6 +185,12 @@ MUTANTS = [
         f"the loss of a tie, either response first: {DIFFER}",
     ),
     Mutant(losses.says_what_it_does_with_ties, DividesByZero, "of a batch of ties the loss is #"),
+    Mutant(
+        losses.says_what_it_learns_from,
+        LearnsInSilence,
+        "of ties alone the loss has a gradient, but untrainable_reason says: ranks: all responses are tied, "
+        "which teaches this loss nothing; see learns_from_ties and learns_from_single",
+    ),
     Mutant(
         losses.adds_up_over_batches,
         Unweighed,

@@ -1,4 +1,4 @@
-"""A server on a port of this machine, and engines that answer without a model."""
+"""A server on a local port, its client, and an engine without a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -75,7 +75,7 @@ class Client:
 
 
 class Echo:
-    """An engine whose reward of a response is its number of characters; some words make it misbehave.
+    """An engine whose reward of a response is its number of characters; `crash` and `poison` make it fail.
 
     `gate` holds passes back while it is cleared. `passes` are the responses of each pass, tree by tree.
     """

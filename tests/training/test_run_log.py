@@ -58,7 +58,7 @@ def test_tensorboard_has_every_number_by_its_step(tmp_path: Path) -> None:
 def test_without_tensorboard_and_matplotlib_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("torch.utils.tensorboard", "matplotlib.figure"):
+    for name in ("torch.utils.tensorboard", "matplotlib"):
         monkeypatch.setitem(sys.modules, name, None)
     said: list[str] = []
     log = RunLog(tmp_path, PluginManager(), warn=said.append)

@@ -1,4 +1,4 @@
-"""What every benchmark does: rows in their official layout, and the official metric of rewards.
+"""Base of the benchmarks: rows in their official layout, and the official metric of rewards.
 
 Shapes: K comparisons, N responses of the largest comparison, P pairs.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from basereward import protocols
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import text_of
 from basereward.data.reading.paths import local_path
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the metrics need of a comparison, without its images and texts.
+    """A comparison for the metrics, without its images and texts.
 
     Attributes:
-        id: The comparison's.
-        group: Which comparisons it is not independent of; "" where it is independent of all others.
+        id: The comparison's id.
+        group: The group of comparisons that are not independent of each other; "" for one that is.
         category: The benchmark's category, "" if it has none.
-        ranks: [N] smaller is better; empty where they are not known, so that nothing can be judged.
+        ranks: [N] smaller is better; empty where they are not known.
         lengths: [N] characters of each response.
         texts: [N] a number for each response, the same for the same text.
-        meta: Whatever else the benchmark's loader has put there.
+        meta: The comparison's `meta`.
     """
 
     id: str
@@ -69,9 +70,9 @@ class Pairs(NamedTuple):
     """Pairs of responses whose order is known.
 
     Attributes:
-        item: [P] which comparison.
-        better: [P] which of its responses is the better one.
-        worse: [P] which the worse.
+        item: [P] number of the comparison.
+        better: [P] number of its better response.
+        worse: [P] number of its worse response.
         margin: [P] reward of the better one less that of the worse.
     """
 
@@ -83,7 +84,7 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Scored:
-    """The scored comparisons of a benchmark as columns.
+    """Scored comparisons of a benchmark as columns.
 
     Attributes:
         items: The K comparisons.
@@ -105,25 +106,29 @@ class Scored:
         """
         if len(items) != len(rewards):
             raise ValueError(f"{len(rewards)} lists of rewards for {len(items)} comparisons")
-        kept = [(item, found) for item, found in zip(items, rewards, strict=True) if found is not None]
+        kept = [(item, scores) for item, scores in zip(items, rewards, strict=True) if scores is not None]
         if not kept:
             raise DataError(f"no comparison of {len(items)} has been scored")
         size = max(len(item.ranks) for item in items)
         columns = np.full((2, len(kept), size), np.nan)
-        for number, (item, found) in enumerate(kept):
-            if len(found) != len(item.ranks):
-                raise ValueError(f"{len(found)} rewards for the {len(item.ranks)} responses of {item.id}")
-            columns[0, number, : len(found)] = found
-            columns[1, number, : len(found)] = item.ranks
+        for number, (item, scores) in enumerate(kept):
+            if len(scores) != len(item.ranks):
+                raise ValueError(f"{len(scores)} rewards for the {len(item.ranks)} responses of {item.id}")
+            columns[0, number, : len(scores)] = scores
+            columns[1, number, : len(scores)] = item.ranks
         return cls([item for item, _ in kept], columns[0], columns[1])
 
     @cached_property
     def group(self) -> NDArray[np.int64]:
-        """[K] the number of its group."""
-        seen: dict[str, int] = {}
-        named = [seen.setdefault(item.group, len(seen)) for item in self.items]
+        """[K] number of the group of each comparison."""
+        numbers: dict[str, int] = {}
+        groups = [numbers.setdefault(item.group, len(numbers)) for item in self.items]
+        # A comparison without a group is one of its own.
         return np.array(
-            [len(seen) + own if item.group == "" else named[own] for own, item in enumerate(self.items)]
+            [
+                group if item.group else len(numbers) + place
+                for place, (item, group) in enumerate(zip(self.items, groups, strict=True))
+            ]
         )
 
     @cached_property
@@ -143,8 +148,8 @@ class Scored:
         return sorted({self.items[number].category for number in self.pairs.item} - {""})
 
 
-class Benchmark(FileDataset):
-    """A dataset of comparisons that brings its official metric along.
+class Benchmark(protocols.Benchmark, FileDataset):
+    """A dataset of comparisons with its official metric.
 
     A subclass names its files, reads a row in `convert_row`, and gives the metrics in `metrics`.
 
@@ -155,18 +160,18 @@ class Benchmark(FileDataset):
 
     name: ClassVar[str]
     """The name that it is registered under."""
-    title: ClassVar[str]
+    title: str
     """The name in print."""
     patterns: ClassVar[tuple[str, ...]] = ()
-    """Where the annotation file lies in the benchmark's directory: globs, the first that fits counts."""
-    size: ClassVar[int | None] = None
-    """How many comparisons the published benchmark has."""
-    ties: ClassVar[str] = "equal rewards count as wrong"
-    """What the official metric does with equal rewards."""
+    """Globs of the annotation file in the benchmark's directory; the first that matches counts."""
+    size: int | None = None
+    """Number of comparisons of the published benchmark."""
+    ties: str = "equal rewards count as wrong"
+    """How the official metric counts equal rewards."""
 
     def __init__(self, path: str | Path, *, images: Path | None = None) -> None:
         roots = () if images is None else (str(images),)
-        super().__init__(self._found(local_path(path)), media_roots=roots)
+        super().__init__(self._annotation_file(local_path(path)), media_roots=roots)
         self.images = self.path.parent if images is None else images
 
     @abc.abstractmethod
@@ -179,7 +184,7 @@ class Benchmark(FileDataset):
 
     @cached_property
     def items(self) -> list[Item]:
-        """What the metrics need of each comparison; the file is read for it once."""
+        """The items of all comparisons; the file is read for them once."""
         return [Item.of(comparison) for comparison in self]
 
     def report(self, rewards: Sequence[Sequence[float] | None]) -> dict[str, Score]:
@@ -195,19 +200,19 @@ class Benchmark(FileDataset):
         """
         metrics = self.metrics(Scored.of(self.items, rewards))
         pairs = zip(self.items, rewards, strict=True)
-        lengths = [None if found is None else item.lengths for item, found in pairs]
-        longest = self.metrics(Scored.of(self.items, lengths))
-        return {name: Score.of(name, metric, longest[name]) for name, metric in metrics.items()}
+        lengths = [None if scores is None else item.lengths for item, scores in pairs]
+        baseline = self.metrics(Scored.of(self.items, lengths))
+        return {name: Score.of(name, metric, baseline[name]) for name, metric in metrics.items()}
 
-    def _found(self, path: Path) -> Path:
+    def _annotation_file(self, path: Path) -> Path:
         """Return the annotation file of a directory in the official layout; any other path as it is."""
         if path.is_dir():
             for pattern in self.patterns:
-                found = sorted(path.glob(pattern))
-                if len(found) == 1:
-                    return found[0]
-                if found:
-                    names = ", ".join(file.relative_to(path).as_posix() for file in found)
+                files = sorted(path.glob(pattern))
+                if len(files) == 1:
+                    return files[0]
+                if files:
+                    names = ", ".join(file.relative_to(path).as_posix() for file in files)
                     raise DataError(f"holds several files {pattern} ({names}); give the one", file=str(path))
             raise DataError(
                 f"no {self.title} is here: it has no {' or '.join(self.patterns)}", file=str(path)
@@ -215,7 +220,7 @@ class Benchmark(FileDataset):
         return path
 
     def image(self, name: str, *folders: str) -> Path:
-        """Return where an image lies that the annotation names; it is opened, and missed, only when needed.
+        """Return the path of an image that the annotation names; a missing one is an error when it is opened.
 
         Args:
             name: The path in the annotation.
@@ -224,17 +229,17 @@ class Benchmark(FileDataset):
         """
         root = self.images
         ends = (name, Path(name).name)
-        places = [root / name, *(root / folder / end for folder in folders for end in ends)]
-        return next((place for place in places if place.exists()), places[0])
+        paths = [root / name, *(root / folder / end for folder in folders for end in ends)]
+        return next((path for path in paths if path.exists()), paths[0])
 
 
 def texts_of(row: Row, field: str, num: int | None = None) -> list[str]:
-    """Return the texts of a row's list.
+    """Return the texts of a list in a row.
 
     Args:
         row: The row.
         field: Its field.
-        num: How many there must be; None for any number but nought.
+        num: The required number; None for any number but zero.
 
     Raises:
         DataError: When it is missing, no list, of another length, or holds what is no text.

@@ -33,7 +33,7 @@ class Comparisons(Benchmark):
     name = "comparisons"
     title = "Comparisons"
     patterns: ClassVar[tuple[str, ...]] = ("*.jsonl", "*.parquet")
-    ties: ClassVar[str] = "equal rewards count half; pairs that are tied in the data are left out"
+    ties: str = "equal rewards count half; pairs that are tied in the data are left out"
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -50,12 +50,12 @@ class Comparisons(Benchmark):
 
 def order_metrics(scored: Scored) -> dict[str, Metric]:
     """Return what can be measured of any comparisons with ranks: pairs, whole groups, categories."""
-    found = {"pair accuracy": pair_accuracy(scored, equal=0.5)}
+    metrics = {"pair accuracy": pair_accuracy(scored, equal=0.5)}
     if len(np.unique(scored.group)) < len(scored.pairs.item):
-        found["whole groups"] = group_accuracy(scored)
+        metrics["whole groups"] = group_accuracy(scored)
     categories = by_category(scored, equal=0.5)
     if len(categories) > 1:
-        found["mean of categories"] = average(list(categories.values()))
-    found |= categories
-    found["pair accuracy, equal rewards wrong"] = pair_accuracy(scored, kind="variant")
-    return found
+        metrics["mean of categories"] = average(list(categories.values()))
+    metrics |= categories
+    metrics["pair accuracy, equal rewards wrong"] = pair_accuracy(scored, kind="variant")
+    return metrics

@@ -65,16 +65,16 @@ class MMRLHFRewardBench(Benchmark):
 
     def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return Acc and Acc+, whole and by category."""
-        found = {"Acc": pair_accuracy(scored), "Acc+": group_accuracy(scored)}
+        metrics = {"Acc": pair_accuracy(scored), "Acc+": group_accuracy(scored)}
         for metric in (pair_accuracy, group_accuracy):
             name = "Acc" if metric is pair_accuracy else "Acc+"
             for category in CATEGORIES:
                 if (where := scored.of_category(category)).any():
-                    found[f"{name} {category}"] = metric(scored, where, kind="category")
-        parts = [found[f"Acc {category}"] for category in CATEGORIES if f"Acc {category}" in found]
-        found["Acc, mean of categories"] = average(parts, kind="variant")
-        found["Acc, equal rewards half"] = pair_accuracy(scored, kind="variant", equal=0.5)
-        return found
+                    metrics[f"{name} {category}"] = metric(scored, where, kind="category")
+        parts = [metrics[f"Acc {category}"] for category in CATEGORIES if f"Acc {category}" in metrics]
+        metrics["Acc, mean of categories"] = average(parts, kind="variant")
+        metrics["Acc, equal rewards half"] = pair_accuracy(scored, kind="variant", equal=0.5)
+        return metrics
 
     def _media(self, kind: str, place: Path) -> dict[str, Any]:
         if kind == "image":

@@ -75,20 +75,22 @@ class MultimodalRewardBench(Benchmark):
         """Return the micro and macro averages with and without toxicity, and each area."""
         areas = by_category(scored)
         seven = [part for name, part in areas.items() if name != TOXICITY]
-        found = {"micro": pair_accuracy(scored)}
+        metrics = {"micro": pair_accuracy(scored)}
         if seven:
-            found[f"macro of {len(seven)}"] = average(seven)
-        found |= areas
+            metrics[f"macro of {len(seven)}"] = average(seven)
+        metrics |= areas
         is_clean = ~scored.of_category(TOXICITY)
         if is_clean.any():
-            found["micro without toxicity"] = pair_accuracy(scored, is_clean, kind="variant")
+            metrics["micro without toxicity"] = pair_accuracy(scored, is_clean, kind="variant")
         six = _joined(scored, {BIAS: "safety", TOXICITY: "safety", MATH: "reasoning", CODING: "reasoning"})
-        found[f"macro of {len(six)}, as the leaderboard's columns"] = average(six, kind="variant")
+        metrics[f"macro of {len(six)}, as the leaderboard's columns"] = average(six, kind="variant")
         if TOXICITY in areas:
             with_toxicity = _joined(scored, {BIAS: "safety", TOXICITY: "safety"})
-            found[f"macro of {len(with_toxicity)} with toxicity"] = average(with_toxicity, kind="variant")
-        found["micro, equal rewards right (IXC's script)"] = pair_accuracy(scored, kind="variant", equal=1.0)
-        return found
+            metrics[f"macro of {len(with_toxicity)} with toxicity"] = average(with_toxicity, kind="variant")
+        metrics["micro, equal rewards right (IXC's script)"] = pair_accuracy(
+            scored, kind="variant", equal=1.0
+        )
+        return metrics
 
 
 def area(category: str, name: str) -> str:

@@ -15,14 +15,14 @@ FILE = "published.toml"
 
 @dataclass(frozen=True, slots=True)
 class PublishedScores:
-    """What is in print of one model.
+    """Published scores of one model.
 
     Attributes:
         model: Its name in print.
-        source: Where the row is from.
+        source: The publication.
         scores: Percent by the names of the benchmark's own metrics, so that a variant has its own name.
         printed: The printed number of each score that is corrected here.
-        note: What is to be said of the row.
+        note: A remark on the row.
     """
 
     model: str

@@ -86,5 +86,5 @@ class RewardBench(Benchmark):
             if there := [name for name in weights if name in subsets]:
                 parts = [subsets[name] for name in there]
                 sections[section] = average(parts, [weights[name] for name in there], kind="category")
-        found = {"overall": average(list(sections.values()))} if sections else {}
-        return {**found, **sections, **subsets, "all pairs alike": pair_accuracy(scored, kind="variant")}
+        overall = {"overall": average(list(sections.values()))} if sections else {}
+        return {**overall, **sections, **subsets, "all pairs alike": pair_accuracy(scored, kind="variant")}

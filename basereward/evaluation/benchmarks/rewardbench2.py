@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIES = "Ties"
 KIND, REFERENCE, TIED = "kind", "ref", "tied"
-"""What ids of the subset Ties begin with, before ":" and the number that both rows of a prompt share."""
+"""Prefixes of ids of the subset Ties, before ":" and the number that both rows of a prompt share."""
 
 WEIGHTS = {
     "Ties: several right, all above": 0.30,

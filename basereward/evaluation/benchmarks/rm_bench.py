@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = ("chat", "math", "code", "safety")
-"""What the names of the domains begin with; "safety-refuse" and "safety-response" are one domain."""
+"""Prefixes of the domains' names; "safety-refuse" and "safety-response" are one domain."""
 
 
 class RMBench(Benchmark):
@@ -69,21 +69,21 @@ class RMBench(Benchmark):
         names = np.array([item.category for item in scored.items])
         domains = {name: np.char.startswith(names, name) for name in DOMAINS}
         domains = {name: where for name, where in domains.items() if where.any()}
-        found = {
+        metrics = {
             name: _over_domains(scored, unit_scores, domains)
             for name, unit_scores in {"overall": whole, **levels}.items()
             if domains
         }
-        found |= {name: _share(scored, whole, where, "category") for name, where in domains.items()}
+        metrics |= {name: _share(scored, whole, where, "category") for name, where in domains.items()}
         if len(there := [name for name in scored.categories if name.startswith("safety")]) > 1:
-            found |= {name: _share(scored, whole, names == name, "category") for name in there}
+            metrics |= {name: _share(scored, whole, names == name, "category") for name in there}
         everything = np.ones(len(names), dtype=bool)
         for row, style in enumerate(STYLES):
             for column, other in enumerate(STYLES):
                 name = f"right {style} over wrong {other}, all prompts alike"
-                found[name] = _share(scored, won[:, row, column], everything, "variant")
-        found["all prompts alike"] = _share(scored, whole, everything, "variant")
-        return found
+                metrics[name] = _share(scored, won[:, row, column], everything, "variant")
+        metrics["all prompts alike"] = _share(scored, whole, everything, "variant")
+        return metrics
 
 
 def _share(

@@ -1,4 +1,4 @@
-"""A benchmark held against some models: the numbers together, as JSON, Markdown and HTML."""
+"""Run a benchmark on some models."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from basereward.evaluation.metrics import GAPS
 
 if TYPE_CHECKING:
     from basereward.evaluation.results import Evaluation
+    from basereward.protocols import Benchmark
     from basereward.scoring.ordered import Scorer
     from basereward.stats.metric import Score
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one model has scored.
+    """The scores of one model.
 
     Attributes:
-        model: Its name; that of an ensemble's member follows the ensemble's.
-        folder: Its directory in a report.
+        model: The model's name; for an ensemble's member, the ensemble's name and the member's.
+        folder: The model's directory in a report.
         scores: The benchmark's metrics, the official one first.
-        evaluation: The rewards, and what is known of them on any data.
+        evaluation: The rewards, with the metrics that any data has.
     """
 
     model: str
@@ -46,16 +47,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """The models that a benchmark was held against.
+    """A benchmark with the scores of some models.
 
     Attributes:
-        name: The benchmark's, as it is registered.
+        name: The benchmark's name, as it is registered.
         title: Its name in print.
-        data: Where it was read.
-        ties: What its official metric does with equal rewards.
-        size: How many comparisons the published benchmark has, if that is known.
+        data: The path of its data.
+        ties: How its official metric counts equal rewards.
+        size: The number of comparisons of the published benchmark, if it is known.
         entries: The models.
-        published: What is in print.
+        published: Published scores.
     """
 
     name: str
@@ -77,24 +78,24 @@ class BenchmarkRun:
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said before the numbers: ties, and comparisons that are missing."""
-        found = [f"Ties: {self.ties}."]
+        """Remarks on the scores: ties, and comparisons that are missing."""
+        notes = [f"Ties: {self.ties}."]
         for entry in self.entries:
             pairs, unscored = entry.evaluation.metrics, entry.num_unscored
             num, total = pairs.num_reward_ties, pairs.accuracy.num_pairs
-            found.append(f"{entry.model}: {num:,} of {total:,} pairs have equal rewards.")
+            notes.append(f"{entry.model}: {num:,} of {total:,} pairs have equal rewards.")
             if unscored:
                 total = entry.evaluation.num_comparisons
-                found.append(
+                notes.append(
                     f"{entry.model}: {unscored:,} of {total:,} comparisons could not be scored; every number "
                     "is of the others."
                 )
         if unread := self.entries[0].num_unread:
-            found.append(f"Rows of the file that could not be read: {unread:,}; they are in no number.")
+            notes.append(f"Rows of the file that could not be read: {unread:,}; they are in no number.")
         num = self.entries[0].evaluation.num_comparisons
         if self.size not in (None, num):
-            found.append(f"The file has {num:,} comparisons, the published benchmark {self.size:,}.")
-        return found
+            notes.append(f"The file has {num:,} comparisons, the published benchmark {self.size:,}.")
+        return notes
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for a JSON report."""
@@ -118,7 +119,7 @@ class BenchmarkRun:
 
 
 def run_benchmark(
-    benchmark: Any,
+    benchmark: Benchmark,
     models: Mapping[str, Scorer],
     *,
     name: str,
@@ -127,16 +128,16 @@ def run_benchmark(
     progress: bool = False,
     gaps: Sequence[float] = GAPS,
 ) -> BenchmarkRun:
-    """Hold a benchmark against models.
+    """Evaluate models on a benchmark.
 
     Args:
         benchmark: A component of the kind "benchmark".
-        models: By the names that the report calls them.
+        models: The models by their names in the report.
         name: The benchmark's name, as it is registered.
-        data: What the report says of where it was read.
+        data: The path of its data, for the report.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         progress: Whether to show a progress bar on standard error.
-        gaps: Differences of ratings to tell accuracy by.
+        gaps: Rating gaps of the accuracy by gap.
 
     Raises:
         DataError: When no pair can be judged.
@@ -146,27 +147,27 @@ def run_benchmark(
         evaluation = evaluate(
             scorer, benchmark.comparisons(), batch_size=batch_size, progress=progress, gaps=gaps
         )
-        found = {model: evaluation}
-        for member, own in evaluation.members.items():
-            # One that was asked about a part only has no official number.
-            if len(own.results) == len(evaluation.results):
-                found[f"{model}: {member}"] = own
-        for label, own in found.items():
+        evaluations = {model: evaluation}
+        for name_of_member, member in evaluation.members.items():
+            # A member that has scored a part of the comparisons only has no official score.
+            if len(member.results) == len(evaluation.results):
+                evaluations[f"{model}: {name_of_member}"] = member
+        for label, item in evaluations.items():
             folder = _folder(label, {entry.folder for entry in entries})
-            entries.append(Entry(label, folder, benchmark.report(own.rewards), own))
+            entries.append(Entry(label, folder, benchmark.report(item.rewards), item))
     return BenchmarkRun(
         name=name,
-        title=getattr(benchmark, "title", name),
+        title=benchmark.title or name,
         data=data,
-        ties=getattr(benchmark, "ties", "as the benchmark has it"),
-        size=getattr(benchmark, "size", None),
+        ties=benchmark.ties or "as the benchmark has it",
+        size=benchmark.size,
         entries=entries,
         published=published_of(name),
     )
 
 
 def _folder(model: str, taken: set[str]) -> str:
-    """Return a name for a model's directory that no other has."""
+    """Return a name for a model's directory that is not taken."""
     plain = re.sub(r"[^\w.-]+", "_", model).strip("_.") or "model"
     names = (plain, *(f"{plain}-{number}" for number in range(2, len(taken) + 2)))
     return next(name for name in names if name not in taken)

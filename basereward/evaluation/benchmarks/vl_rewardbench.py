@@ -73,19 +73,19 @@ class VLRewardBench(Benchmark):
     def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return overall and macro accuracy, the official groups, and the groupings of others."""
         official = _by_group(scored, [item.category for item in scored.items], "category")
-        found = {
+        metrics = {
             "overall": pair_accuracy(scored),
             "macro": average(list(official.values())),
             **official,
         }
         for whose, grouping in (("R1-Reward's", r1_group), ("UnifiedReward-Think's", unified_group)):
             parts = _by_group(scored, [grouping(item.id) for item in scored.items], "variant")
-            found[f"macro, {whose} groups"] = average(list(parts.values()), kind="variant")
-            found |= {f"{name}, {whose} groups": part for name, part in parts.items()}
+            metrics[f"macro, {whose} groups"] = average(list(parts.values()), kind="variant")
+            metrics |= {f"{name}, {whose} groups": part for name, part in parts.items()}
         first = np.zeros(len(scored.items), dtype=bool)
         first[np.unique(scored.group, return_index=True)[1]] = True
-        found["overall, first of each id"] = pair_accuracy(scored, first, kind="variant")
-        return found
+        metrics["overall, first of each id"] = pair_accuracy(scored, first, kind="variant")
+        return metrics
 
 
 def official_group(name: str) -> str:
@@ -114,5 +114,5 @@ def unified_group(name: str) -> str:
 
 def _by_group(scored: Scored, names: list[str], kind: Kind) -> dict[str, Metric]:
     column = np.array(names)
-    found = {group: column == group for group in GROUPS}
-    return {name: pair_accuracy(scored, where, kind=kind) for name, where in found.items() if where.any()}
+    masks = {group: column == group for group in GROUPS}
+    return {name: pair_accuracy(scored, where, kind=kind) for name, where in masks.items() if where.any()}

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from basereward.forest import Forest
+from basereward.protocols import Head
 from basereward_example_op.ops import gated_reward
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(Head, nn.Module):
     """A gated head: w . (silu(W_g x) * (W_u x)) + b at each response's last token (arXiv 2002.05202).
 
     Args:

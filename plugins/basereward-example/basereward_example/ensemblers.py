@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from basereward.protocols import Ensembler
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from basereward import Comparison
 
 
-class Median:
+class Median(Ensembler):
     """The middle of the members' rewards, which a single wild member doesn't move."""
 
     def __call__(self, members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [N]

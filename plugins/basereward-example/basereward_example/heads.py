@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from basereward.protocols import Head
+
 if TYPE_CHECKING:
     from basereward.forest import Forest
 
 
-class Attentive(nn.Module):
+class Attentive(Head, nn.Module):
     """A weighted mean of a response's tokens, then a linear layer; which tokens count is learned.
 
     Args:

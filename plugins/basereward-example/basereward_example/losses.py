@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from basereward.losses import LossOutput
 from basereward.ops import pair_statistics
+from basereward.protocols import Loss
 
 if TYPE_CHECKING:
     from basereward.losses import Targets
 
 
-class Focal(nn.Module):
+class Focal(Loss, nn.Module):
     """Bradley-Terry that looks away from pairs which are in order already (arXiv 1708.02002, of pairs).
 
     With p = sigmoid(r_chosen - r_rejected), a pair costs -(1 - p)^gamma log p. Ties have no weight.

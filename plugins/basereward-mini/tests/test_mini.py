@@ -128,7 +128,7 @@ def test_hidden_states_of_a_frozen_model_are_kept(rows: list[Comparison], tmp_pa
     expected = model.score(rows)
     model.backbone.requires_grad_(False)
     cache = FeatureCache(tmp_path)
-    model.paradigm.train().use_cache(cache)
+    model.paradigm.train().attach_feature_cache(cache)
     assert not model.backbone.training
     for _ in range(2):
         for found, wanted in zip(model.score(rows), expected, strict=True):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from basereward.protocols import Head
+
 if TYPE_CHECKING:
     from basereward.forest import Forest
 
@@ -18,7 +20,7 @@ HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity
 """The attributes that HelpSteer rates (arXiv 2311.09528)."""
 
 
-class Gated(nn.Module):
+class Gated(Head, nn.Module):
     """A reward for each attribute, and a gate that weighs them by what is asked (ArmoRM, arXiv 2406.12845).
 
     The attributes' ratings are linear in the state at a response's end. The gate reads the state at the end
@@ -108,7 +110,7 @@ class MeanAndVariance(NamedTuple):
     variance: Tensor  # [N]
 
 
-class Uncertain(nn.Module):
+class Uncertain(Head, nn.Module):
     """A normal distribution instead of a number: its mean, and a variance (arXiv 2410.00847, 2503.22480).
 
     The reward that comes out is mean - aversion * standard deviation: what is left if the model is as wrong

@@ -71,7 +71,7 @@ class MultiObjective(Scalar):
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
-        hidden, forest = self.encoded(batch)
+        hidden, forest = self.hidden_states(batch)
         comparisons = [item.comparison for item in batch]
         targets = Targets.of(comparisons, forest.lengths, forest.ends.device)
         ratings = self.head.ratings(hidden, forest)  # [N, A]
@@ -94,7 +94,7 @@ class MultiObjective(Scalar):
             ValueError: When there is no such attribute, or it is the same for all responses.
         """
         with _evaluating(self):
-            found = [self.head.ratings(*self.encoded([self.prepare(row)])) for row in comparisons]
+            found = [self.head.ratings(*self.hidden_states([self.prepare(row)])) for row in comparisons]
         self.head.decorrelate(torch.cat(found), attribute)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class MultiObjective(Scalar):
         gate's weight.
         """
         with _evaluating(self):
-            hidden, forest = self.encoded([self.prepare(comparison)])
+            hidden, forest = self.hidden_states([self.prepare(comparison)])
             ratings, weights = self.head.ratings(hidden, forest), self.head.weights(hidden, forest)
             rewards = self.head.reward(ratings, weights)
         names = self.head.attributes
@@ -155,7 +155,7 @@ class UncertainReward(Scalar):
 
     def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
         """Return the loss of prepared comparisons."""
-        hidden, forest = self.encoded(batch)
+        hidden, forest = self.hidden_states(batch)
         targets = Targets.of([item.comparison for item in batch], device=forest.ends.device)
         mean, variance = self.head.distribution(hidden, forest)
         chosen, rejected = targets.pairs.unbind(1)
@@ -179,7 +179,7 @@ class UncertainReward(Scalar):
     def distribution(self, comparison: Comparison) -> MeanAndVariance:
         """Return the mean and the variance of each response's reward, [N] each."""
         with _evaluating(self):
-            found: MeanAndVariance = self.head.distribution(*self.encoded([self.prepare(comparison)]))
+            found: MeanAndVariance = self.head.distribution(*self.hidden_states([self.prepare(comparison)]))
         return found
 
 

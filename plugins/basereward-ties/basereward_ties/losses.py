@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from basereward.losses import LossOutput
 from basereward.ops import pair_statistics
+from basereward.protocols import Loss
 
 if TYPE_CHECKING:
     from basereward.losses import Targets
@@ -28,8 +29,10 @@ class Outcomes(NamedTuple):
     loss: Tensor
 
 
-class TieLoss(nn.Module, abc.ABC):
+class TieLoss(Loss, nn.Module, abc.ABC):
     """Base of losses in which a tie is an outcome like any other, with a probability of its own."""
+
+    learns_from_ties = True
 
     def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
         """Return the weighted mean over pairs, ties among them."""

@@ -43,10 +43,10 @@ def test_empty_prompts_and_short_responses_are_dropped() -> None:
 
 def test_of_identical_responses_the_first_stays_with_its_rank_and_rating() -> None:
     row = Comparison("p", ["Yes.", "no", "yes. "], ratings=[3, 1, 3], id="r", meta={"k": 1})
-    found = fate("drop-identical", row)
-    assert isinstance(found, Comparison)
-    assert (found.responses, found.ranks, found.ratings) == (("Yes.", "no"), (0.0, 2.0), (3.0, 1.0))
-    assert (found.id, found.meta) == ("r", {"k": 1})
+    changed = fate("drop-identical", row)
+    assert isinstance(changed, Comparison)
+    assert (changed.responses, changed.ranks, changed.ratings) == (("Yes.", "no"), (0.0, 2.0), (3.0, 1.0))
+    assert (changed.id, changed.meta) == ("r", {"k": 1})
     assert fate("drop-identical", Comparison("p", ["A", "a"], ranks=[0, 0])) == (
         "responses: dropped by drop-identical: all responses identical"
     )
@@ -75,10 +75,10 @@ def test_what_is_too_long_is_dropped_with_its_length() -> None:
 def test_other_marks_for_images_are_read_as_ours(mark: str) -> None:
     image = Image(drawing(0))
     row = Comparison(f"What is in {mark}?", ["a dog", f"{mark}\na cat"], images=[image])
-    found = fate("placeholders", row)
-    assert isinstance(found, Comparison)
-    assert found.prompt[0].content == ("What is in ", image, "?")
-    assert found.responses == ("a dog", "a cat")
+    changed = fate("placeholders", row)
+    assert isinstance(changed, Comparison)
+    assert changed.prompt[0].content == ("What is in ", image, "?")
+    assert changed.responses == ("a dog", "a cat")
     text_only = fate("placeholders", Comparison(f"{mark}\nWhat?", ["a", "b"]))
     assert isinstance(text_only, Comparison)
     assert text_only.prompt[0].text == "What?"
@@ -87,10 +87,10 @@ def test_other_marks_for_images_are_read_as_ours(mark: str) -> None:
 def test_an_image_that_has_its_place_stays_there_and_a_response_never_becomes_empty() -> None:
     images = [Image(drawing(0)), Image(drawing(1))]
     row = Comparison("<image> or <image>? <ImageHere>", ["<image>", "b"], images=images)
-    found = fate("placeholders", row)
-    assert isinstance(found, Comparison)
-    assert found.prompt[0].content == (images[0], " or ", images[1], "? ")
-    assert found.responses == ("<image>", "b")
+    changed = fate("placeholders", row)
+    assert isinstance(changed, Comparison)
+    assert changed.prompt[0].content == (images[0], " or ", images[1], "? ")
+    assert changed.responses == ("<image>", "b")
     plain = Comparison("p", ["a", "b"])
     assert fate("placeholders", plain) is plain
 
@@ -117,10 +117,10 @@ def test_a_length_filter_both_ways_drops_much_shorter_best_responses_too() -> No
 
 def test_the_hardest_pair_is_that_of_the_largest_gap() -> None:
     row = Comparison("p", ["mid", "worst", "best", "also best"], ratings=[3, 1, 5, 5])
-    found = fate("hardest-pair", row)
-    assert isinstance(found, Comparison)
-    assert (found.responses, found.ratings) == (("worst", "best"), (1.0, 5.0))
-    assert found.pairs()[0].margin == 4.0
+    kept = fate("hardest-pair", row)
+    assert isinstance(kept, Comparison)
+    assert (kept.responses, kept.ratings) == (("worst", "best"), (1.0, 5.0))
+    assert kept.pairs()[0].margin == 4.0
     assert fate("hardest-pair", row, min_gap=5) == (
         "ratings: dropped by hardest-pair: small gap: 4 in rating, 5 needed"
     )

@@ -21,12 +21,12 @@ from basereward.media import Image
 @pytest.mark.parametrize("seed", range(20))
 def test_perceptual_hashes_survive_scaling_and_compression_and_tell_images_apart(seed: int) -> None:
     image = drawing(seed, side=200)
-    own = perceptual_hash(Image(image))
+    original = perceptual_hash(Image(image))
     half = image.resize((200, 100), PIL.Image.Resampling.LANCZOS)
     for copy in (encoded(image, "JPEG", quality=40), encoded(half)):
-        assert (perceptual_hash(Image(copy)) ^ own).bit_count() <= 6
+        assert (perceptual_hash(Image(copy)) ^ original).bit_count() <= 6
     others = [perceptual_hash(Image(drawing(other, side=200))) for other in range(20) if other != seed]
-    assert min((other ^ own).bit_count() for other in others) > 20
+    assert min((other ^ original).bit_count() for other in others) > 20
 
 
 @given(st.lists(st.integers(0, 2**NUM_BITS - 1), max_size=20), st.integers(0, 12), st.data())

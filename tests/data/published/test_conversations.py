@@ -15,8 +15,8 @@ from published import ASKED, CHAT, read, said, turn
 )
 def test_votes_of_battles(tmp_path: Path, winner: str, ranks: tuple[int, int]) -> None:
     row = {"conversation_a": [*CHAT, said("a")], "conversation_b": [*CHAT, said("b")], "winner": winner}
-    [found], _ = read(tmp_path, "wildvision-battle", row)
-    assert found.ranks == ranks
+    [comparison], _ = read(tmp_path, "wildvision-battle", row)
+    assert comparison.ranks == ranks
 
 
 def test_a_battle_that_parts_before_the_last_answer_is_refused(tmp_path: Path) -> None:
@@ -43,18 +43,18 @@ def test_a_battle_that_parts_before_the_last_answer_is_refused(tmp_path: Path) -
     ],
 )
 def test_the_dialects_of_sharegpt_mean_the_same(tmp_path: Path, row: dict[str, Any]) -> None:
-    [found], _ = read(tmp_path, "sharegpt", row)
-    assert (found.prompt[0].text, found.responses, found.ranks) == (ASKED, ("a", "b"), (0, 1))
+    [comparison], _ = read(tmp_path, "sharegpt", row)
+    assert (comparison.prompt[0].text, comparison.responses, comparison.ranks) == (ASKED, ("a", "b"), (0, 1))
 
 
 def test_a_response_has_no_images_of_its_own(tmp_path: Path) -> None:
     row = {"messages": [*CHAT, said("a")], "rejected_response": "b", "images": ["cat.png"]}
-    found, rejected = read(
+    comparisons, rejected = read(
         tmp_path,
         "sharegpt",
         {**row, "rejected_images": ["cat.png"]},
         {**row, "rejected_images": ["dog.png"]},
         {**row, "system": "Be brief."},
     )
-    assert [message.role for message in found[1].prompt] == ["system", "user"]
+    assert [message.role for message in comparisons[1].prompt] == ["system", "user"]
     assert rejected == ["2: rejected_images: differ from images, but a response has no images of its own"]

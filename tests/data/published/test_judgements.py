@@ -45,8 +45,8 @@ def test_every_form_of_llava_critic_is_taken_apart(
     tmp_path: Path, given: str, verdict: str, expected: tuple[Any, ...]
 ) -> None:
     row = {"conversations": [turn("human", f"<image>\n{given}"), turn("gpt", verdict)], "image": "cat.png"}
-    [found], _ = read(tmp_path, "llava-critic", row)
-    assert (found.prompt[0].text, found.responses, found.ranks, found.ratings) == expected
+    [comparison], _ = read(tmp_path, "llava-critic", row)
+    assert (comparison.prompt[0].text, comparison.responses, comparison.ranks, comparison.ratings) == expected
 
 
 def test_a_judgement_of_another_form_is_refused(tmp_path: Path) -> None:

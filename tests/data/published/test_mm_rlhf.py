@@ -32,8 +32,8 @@ def test_pairs_that_make_no_ranking_stay_pairs_and_ties_are_ties(tmp_path: Path)
         {"prompt": "r", "chosen": "x", "rejected": 5},
         {"prompt": "r", "chosen": "x", "rejected": "y"},
     ]
-    found, rejected = read(tmp_path, "mm-rlhf", *rows)
-    assert [(item.responses, item.ranks) for item in found] == [
+    comparisons, rejected = read(tmp_path, "mm-rlhf", *rows)
+    assert [(item.responses, item.ranks) for item in comparisons] == [
         (("a", "b"), (0, 1)),
         (("b", "c"), (0, 1)),
         (("x", "y"), (0, 0)),

@@ -37,10 +37,14 @@ def test_mmpr_reads_the_files_of_its_meta_file(tmp_path: Path) -> None:
     }
     (root / "meta.json").write_text(json.dumps(meta))
     for path in (root, root / "meta.json"):
-        found = list(opened("mmpr", path))
-        assert [(item.meta["part"], len(item.images)) for item in found] == [("b", 1), ("b", 0), ("a", 2)]
-        assert found[0].images[0].open().getpixel((0, 0)) == (0, 0, 255)
-        assert found[2].images[1].open().getpixel((0, 0)) == (255, 0, 0)
+        rows = list(opened("mmpr", path))
+        assert [(item.meta["part"], len(item.images)) for item in rows] == [
+            ("b", 1),
+            ("b", 0),
+            ("a", 2),
+        ]
+        assert rows[0].images[0].open().getpixel((0, 0)) == (0, 0, 255)
+        assert rows[2].images[1].open().getpixel((0, 0)) == (255, 0, 0)
     for damaged in (
         "[]",
         "{",

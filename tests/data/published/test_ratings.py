@@ -23,23 +23,23 @@ def test_ultra_hard_is_best_and_worst(tmp_path: Path) -> None:
 def test_fine_grained_scores_are_the_mean_of_the_aspects(tmp_path: Path) -> None:
     def completion(text: str, *ratings: str) -> dict[str, Any]:
         aspects = ("instruction_following", "honesty", "truthfulness", "helpfulness")
-        found = zip(aspects, ratings, strict=True)
-        return {"response": text, "annotations": {aspect: {"Rating": rating} for aspect, rating in found}}
+        rated = zip(aspects, ratings, strict=True)
+        return {"response": text, "annotations": {aspect: {"Rating": rating} for aspect, rating in rated}}
 
     row = {
         "instruction": "p",
         "completions": [completion("a", "5", "N/A", "4", "3"), completion("b", "1", "2", "1", "2")],
     }
-    [found], _ = read(tmp_path, "ultrafeedback", row, score="fine-grained")
-    assert found.ratings == (4.0, 1.5)  # (5 + 4 + 3) / 3 and (1 + 2 + 1 + 2) / 4
+    [comparison], _ = read(tmp_path, "ultrafeedback", row, score="fine-grained")
+    assert comparison.ratings == (4.0, 1.5)  # (5 + 4 + 3) / 3 and (1 + 2 + 1 + 2) / 4
 
 
 def test_equal_texts_are_one_response_with_the_mean_of_their_ratings(tmp_path: Path) -> None:
     completions = [
         {"response": text, "overall_score": score} for text, score in [("a", 2), ("b", 5), ("a", 4), ("", 9)]
     ]
-    [found], _ = read(tmp_path, "ultrafeedback", {"instruction": "p", "completions": completions})
-    assert (found.responses, found.ratings) == (("a", "b"), (3, 5))
+    [comparison], _ = read(tmp_path, "ultrafeedback", {"instruction": "p", "completions": completions})
+    assert (comparison.responses, comparison.ratings) == (("a", "b"), (3, 5))
     _, rejected = read(tmp_path, "ultrafeedback", {"instruction": "p", "completions": completions[::2]})
     assert rejected == ["1: responses: fewer than two different responses have a rating"]
 
@@ -47,8 +47,8 @@ def test_equal_texts_are_one_response_with_the_mean_of_their_ratings(tmp_path: P
 def test_preferences_of_helpsteer_are_ratings(tmp_path: Path) -> None:
     second = {"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 2}
     third = {"context": CHAT, "response1": "a", "response2": "b", "overall_preference": -3}
-    found, _ = read(tmp_path, "helpsteer", second, second, third)
-    assert [(item.responses, item.ratings) for item in found] == [
+    comparisons, _ = read(tmp_path, "helpsteer", second, second, third)
+    assert [(item.responses, item.ratings) for item in comparisons] == [
         (("a", "b"), (0, 2)),
         (("a", "b"), (0, 2)),
         (("a", "b"), (0, -3)),
@@ -58,9 +58,9 @@ def test_preferences_of_helpsteer_are_ratings(tmp_path: Path) -> None:
 def test_all_that_helpsteer_rates_is_kept_by_response(tmp_path: Path) -> None:
     first = {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 2}
     second = {"helpfulness": 1, "correctness": None}
-    rows = [{"prompt": "p", "response": text, **own} for text, own in (("a", first), ("b", second))]
-    [found], _ = read(tmp_path, "helpsteer", *rows)
-    assert found.meta["attributes"] == [first, {"helpfulness": 1}]
+    rows = [{"prompt": "p", "response": text, **ratings} for text, ratings in (("a", first), ("b", second))]
+    [comparison], _ = read(tmp_path, "helpsteer", *rows)
+    assert comparison.meta["attributes"] == [first, {"helpfulness": 1}]
 
 
 def test_another_rating_of_helpsteer_and_its_earlier_turns(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_another_rating_of_helpsteer_and_its_earlier_turns(tmp_path: Path) -> No
         {"prompt": prompt, "response": "c", "correctness": None},
         {"prompt": "alone", "response": "d", "correctness": 2},
     ]
-    [found], rejected = read(tmp_path, "helpsteer", *rows, rating="correctness")
-    assert [(message.role, message.text) for message in found.prompt] == [
+    [comparison], rejected = read(tmp_path, "helpsteer", *rows, rating="correctness")
+    assert [(message.role, message.text) for message in comparison.prompt] == [
         ("user", "Hi"),
         ("assistant", "Hello!"),
         ("user", "What is shown?"),
     ]
-    assert found.ratings == (1, 3)
+    assert comparison.ratings == (1, 3)
     assert rejected == [
         "3: correctness: is no number",
         "4: responses: fewer than two different responses have a rating",
@@ -94,6 +94,6 @@ def test_a_row_of_the_first_vlfeedback_names_a_member_of_its_archive(tmp_path: P
         for text, rating in (("a", "5"), ("b", "3"))
     ]
     row = {"prompt": "p", "img_path": "svit-1.png", "completions": completions}
-    [found], _ = read(tmp_path, "vlfeedback", row)
-    assert found.images[0].open().getpixel((0, 0)) == (255, 0, 0)
-    assert found.to_dict()["images"] == [f"{tmp_path}/merged_images.zip/merged_images/svit-1.png"]
+    [comparison], _ = read(tmp_path, "vlfeedback", row)
+    assert comparison.images[0].open().getpixel((0, 0)) == (255, 0, 0)
+    assert comparison.to_dict()["images"] == [f"{tmp_path}/merged_images.zip/merged_images/svit-1.png"]

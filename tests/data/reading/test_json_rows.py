@@ -45,9 +45,9 @@ def test_a_list_that_is_cut_short_gives_its_first_rows_and_an_error(
 ) -> None:
     text = json.dumps(rows).encode()
     text = text[: data.draw(st.integers(0, len(text) - 1))]
-    found = []
+    rows = []
     with pytest.raises(DataError):
-        found.extend(row for _, row in read_list(io.BytesIO(text)))
+        rows.extend(row for _, row in read_list(io.BytesIO(text)))
 
 
 @given(st.binary(max_size=80))
@@ -94,8 +94,8 @@ def test_a_damaged_list_is_an_error_with_the_row(text: bytes, message: str) -> N
 
 
 def test_a_bad_row_of_a_list_is_listed_and_the_next_one_read() -> None:
-    found = listed(b'\xef\xbb\xbf [{"a": 1}, 5, {"a": "\\ud83d"}, {"a": "\\ud83d\\ude00"}, null] \n')
-    assert [str(row) if isinstance(row, DataError) else row for row in found] == [
+    rows = listed(b'\xef\xbb\xbf [{"a": 1}, 5, {"a": "\\ud83d"}, {"a": "\\ud83d\\ude00"}, null] \n')
+    assert [str(row) if isinstance(row, DataError) else row for row in rows] == [
         {"a": 1},
         "2: a row is a JSON object with the row's fields, not a int",
         "3: holds half of a surrogate pair, such as \\ud83d alone, which is no character",

@@ -52,8 +52,8 @@ def test_the_only_split_is_read_and_of_several_one_must_be_train_or_named(tmp_pa
     assert str(error.value) == f"{tmp_path / 'only'}: has no split 'train'; splits: eval"
     with pytest.raises(DataError) as error:
         files_of(tmp_path / "several")
-    told = "has the splits dev, test; name one by the option split"
-    assert str(error.value) == f"{tmp_path / 'several'}: {told}"
+    message = "has the splits dev, test; name one by the option split"
+    assert str(error.value) == f"{tmp_path / 'several'}: {message}"
 
 
 def test_splits_that_are_not_read_are_told(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_splits_that_are_not_read_are_told(tmp_path: Path) -> None:
         write_rows(tmp_path / f"{name}.jsonl", [ROW], "jsonl")
     dataset = TRLDataset(tmp_path)
     assert [file.name for file in dataset.files] == ["more.jsonl", "train.jsonl"]
-    assert dataset.not_read == f"{tmp_path} has other splits, which are not read: eval; see option split"
-    assert TRLDataset(tmp_path / "eval.jsonl").not_read == ""
+    assert dataset.unread_splits == f"{tmp_path} has other splits, which are not read: eval; see option split"
+    assert TRLDataset(tmp_path / "eval.jsonl").unread_splits == ""
 
 
 def test_files_without_a_split_in_their_name_are_read_with_every_split(tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ def test_a_json_list_on_a_pipe_is_refused_with_the_way_to_convert_it() -> None:
 def test_a_gzip_file_that_is_cut_short_is_an_error_after_the_rows_that_could_be_read(file: Path) -> None:
     rows = [{"n": number, "noise": os.urandom(50).hex()} for number in range(2000)]
     file.write_bytes(gzip.compress(jsonl(rows))[:-20_000])
-    found = []
+    rows_read = []
     with pytest.raises(DataError, match=rf"^{file}: the gzip file is cut short or damaged after row \d+$"):
-        found.extend(read_rows(file))
+        rows_read.extend(read_rows(file))
 
 
 def test_a_damaged_parquet_file_is_an_error_that_names_it(file: Path) -> None:

@@ -1,0 +1,412 @@
+"""The contract of each kind of component as a type: abstract methods are required, all else has a default.
+
+A component derives from its contract (`class MLP(Head, nn.Module)`) or from nothing of ours: `adopt` gives
+its class the defaults of the members that it lacks. So nothing has to ask which members a component has.
+
+Shapes: as in `basereward.hookspecs`, whose docstrings say what each member promises.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+
+from basereward.errors import ConfigError, DataError, PluginError
+from basereward.hookspecs import KINDS
+
+if TYPE_CHECKING:
+    from builtins import property as default
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+    from torch.nn import Module
+
+    from basereward.backbones.base import TokenLimit
+    from basereward.backbones.feature_cache import FeatureCache
+    from basereward.backbones.lm_head import LanguageHead
+    from basereward.comparison import Comparison
+    from basereward.forest.forest import Forest, Tree
+    from basereward.losses import LossOutput, Targets
+    from basereward.scoring.reward_model import RewardModel
+    from basereward.stats.metric import Score
+else:
+    Module = object  # listing plugins must not import torch
+
+    class default:
+        """A property that an attribute of the instance replaces."""
+
+        def __init__(self, compute: Any) -> None:
+            self.compute = compute
+
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            return self if instance is None else self.compute(instance)
+
+
+Result = TypeVar("Result")
+NONE: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+class Backbone(Module):
+    """Comparisons in, hidden states [B, L, D] out."""
+
+    dim: int
+    pad: int = 0
+    shares: bool = True
+    """Whether responses may share their prompt's computation."""
+    template_digest: str = ""
+    """SHA-256 of the chat template."""
+    unsaved_options: Sequence[str] = ()
+    """Options of the model in memory alone, which `save` does not write."""
+    num_truncated: int = 0
+    """Responses cut short so far, each time they were encoded."""
+    always_runs_vision: bool = False
+    """Whether a batch without images runs the vision tower too, for processes that train together."""
+    limit: TokenLimit | None = None
+    """The longest comparison; None for no limit."""
+    tokenizer: Any = None
+    """The transformers tokenizer; None where the backbone reads text without one."""
+
+    @default
+    def packs(self) -> bool:
+        """Whether the trees of a batch may lie in one row without padding."""
+        return False
+
+    @default
+    def supports_kv_cache(self) -> bool:
+        """Whether `forward` keeps keys and values in a forest's KV cache, where there is one."""
+        return self.packs
+
+    @abstractmethod
+    def encode(self, comparison: Comparison) -> Tree:
+        """Return the token ids, positions and images of a comparison; no weights are touched."""
+
+    @abstractmethod
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
+        """Return trees as one batch, on the CPU."""
+
+    @abstractmethod
+    def forward(self, forest: Forest) -> Tensor:
+        """Return the hidden states [B, L, D] of a forest."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, Module]:
+        """Return the modules that can be frozen: "vision", "projector", "language"."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write weights and processor files in the hub's own layout."""
+
+    def blocks(self) -> list[Module]:
+        """Return the repeated blocks, to be sharded and recomputed one by one."""
+        return []
+
+    def ahead(self) -> list[Module]:
+        """Return the frozen modules that `encode` runs."""
+        return []
+
+    def fingerprint(self) -> str:
+        """Return a digest of all besides weights that decides hidden states; empty if not known."""
+        return ""
+
+    def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
+        """Cache what frozen weights make of an image alone."""
+
+    def language_head(self) -> LanguageHead:
+        """Return the language-model head, for paradigms that read or write text."""
+        raise ConfigError(
+            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one "
+            "that does, such as causal-lm or qwen-vl"
+        )
+
+    def control_ids(self) -> list[int]:
+        """Return the tokens that are no text."""
+        return []
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, control tokens left out."""
+        raise ConfigError(f"backbone {type(self).__name__} writes no text")
+
+    def truncate(self, num_layers: int) -> None:
+        """Drop the decoder layers after the first `num_layers`, and the final norm."""
+        raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")
+
+    if TYPE_CHECKING:
+
+        def __call__(self, forest: Forest) -> Tensor: ...  # noqa: D102
+
+
+class Head(Module):
+    """Hidden states [B, L, D] in, rewards [N] fp32 out."""
+
+    reads: Literal["all", "ends"] = "all"
+    """The hidden states that it reads: all, or those at `forest.ends` only."""
+    reads_layer: int | None = None
+    """The decoder layer that it reads, counted from 1; None for the last, after the final norm."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, forest: Forest) -> Tensor:
+        """Return the rewards [N] fp32 of hidden states [B, L, D]."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, hidden: Tensor, forest: Forest) -> Tensor: ...  # noqa: D102
+
+
+class Loss(Module):
+    """Rewards [N] and targets in, their weighted mean loss out."""
+
+    learns_from_ties: bool = False
+    """Whether a comparison of ties alone has a gradient."""
+    learns_from_single: bool = False
+    """Whether a comparison of one response has a gradient."""
+
+    @abstractmethod
+    def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:
+        """Return the weighted mean loss of rewards [N]."""
+
+    def untrainable_reason(self, comparison: Comparison) -> DataError | None:
+        """Return why a comparison never gives this loss a gradient, whatever its rewards; None if it may."""
+        if comparison.ranks is None:
+            return DataError("has no ranks or ratings, so nothing can be learnt from it", field="ranks")
+        if len(comparison.responses) == 1 and not self.learns_from_single:
+            return DataError(
+                "one response alone teaches this loss nothing; two are needed", field="responses"
+            )
+        if len(comparison.responses) > 1 and len(set(comparison.ranks)) == 1 and not self.learns_from_ties:
+            return DataError("all responses are tied, which teaches this loss nothing", field="ranks")
+        return None
+
+    if TYPE_CHECKING:
+
+        def __call__(self, rewards: Tensor, targets: Targets) -> LossOutput: ...  # noqa: D102
+
+
+class Ensembler:
+    """Rewards [M, N] of members in, rewards [N] out."""
+
+    learns: bool = False
+    """Whether it has to be fitted; `adopt` sets it for a class with a `fit` of its own."""
+    is_scale_free: bool = False
+    """Whether a member with larger rewards counts for no more than others."""
+    unit: str | None = None
+    """The unit of its rewards where it is on none of the members' scales, such as "rank"."""
+    reason_for_nan: str = ""
+    """Why a reward may be not-a-number, if it ever is."""
+
+    @abstractmethod
+    def __call__(self, members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of the members' rewards [M, N]."""
+
+    def fit(self, members: Tensor, comparisons: Sequence[Comparison]) -> None:
+        """Learn from the members' rewards [M, N] of comparisons whose ranks are known."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned, for JSON."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take what was learned."""
+
+    def route(self, comparison: Comparison, reads_images: Sequence[bool]) -> Sequence[bool]:
+        """Return which members [M] score a comparison; the rewards of the others are not-a-number."""
+        return [True] * len(reads_images)
+
+
+class Paradigm(Module):
+    """A backbone, a head and a loss put together: comparisons in, a loss or rewards [N] out."""
+
+    backbone: Backbone
+    head: Any  # a `Head`, or the language-model head of a judge
+    template_digest: str = ""
+    """SHA-256 of the templates that scores depend on; empty for the backbone's alone."""
+    reason_for_nan: str = "the model gives a reward that is not finite"
+    share_prompts: bool = True
+    """Whether the responses of a comparison share one copy of their prompt, where the backbone can."""
+    shares_prefix: bool = False
+    """Whether `join` can make one tree of comparisons with equal prompts: no reward depends on the responses
+    beside it."""
+    shares_backbone: bool = False
+    """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
+    rewards by `rewards_of`."""
+    reads: Literal["all", "ends"] = "all"
+    """The hidden states that `rewards_of` reads."""
+    writes_critiques: bool = False
+
+    @default
+    def pads(self) -> bool:
+        """Whether each comparison of a batch takes as many tokens as the longest."""
+        return True
+
+    @default
+    def statistics(self) -> Mapping[str, float]:
+        """What was counted while scoring, by name."""
+        return NONE
+
+    @abstractmethod
+    def prepare(self, comparison: Comparison) -> Any:
+        """Return what the CPU can do ahead: images opened, texts tokenized."""
+
+    @abstractmethod
+    def loss_of(self, batch: Sequence[Any]) -> LossOutput:
+        """Return the loss of prepared comparisons."""
+
+    @abstractmethod
+    def score_of(self, batch: Sequence[Any]) -> Tensor:
+        """Return the rewards [N] of prepared comparisons, in their order."""
+
+    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
+        """Return the loss of comparisons."""
+        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
+
+    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
+        """Return the rewards [N] of comparisons, in their order."""
+        return self.score_of([self.prepare(comparison) for comparison in comparisons])
+
+    def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
+        """Cache what frozen weights compute; no reward changes."""
+
+    def join(self, batch: Sequence[Any]) -> Any:
+        """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
+        raise NotImplementedError(f"{type(self).__name__} has no join")
+
+    def hidden_states(self, batch: Sequence[Any]) -> tuple[Tensor, Forest]:
+        """Return the hidden states of prepared comparisons and their forest, if `shares_backbone`."""
+        raise NotImplementedError(f"{type(self).__name__} has no hidden_states")
+
+    def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:
+        """Return the rewards [N] of hidden states, if `shares_backbone`."""
+        raise NotImplementedError(f"{type(self).__name__} has no rewards_of")
+
+    def critiques(self, comparison: Comparison) -> list[str]:
+        """Return a critique of each response, if `writes_critiques`."""
+        raise NotImplementedError(f"{type(self).__name__} has no critiques")
+
+
+class Dataset:
+    """Files in, comparisons out, in the same order every time."""
+
+    on_bad_row: Literal["skip", "fail"] = "skip"
+    rejected: Sequence[DataError] = ()
+    """The bad rows that the latest iteration has skipped."""
+    unread_splits: str = ""
+    """A sentence for the user on data beside the files that is not read; empty if there is none."""
+    files: Sequence[Path] = ()
+    varies_by_epoch: bool = False
+    """Whether `set_epoch` changes the rows; `adopt` sets it for a class with a `set_epoch` of its own."""
+
+    @default
+    def num_rows(self) -> int | None:
+        """About how many rows there are; None where that is not cheap to know."""
+        return None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Comparison]: ...
+
+    def read(self) -> Iterator[Comparison | DataError]:
+        """Yield each row as a comparison, or as the error that says why it is none."""
+        yield from self
+
+    def count(self) -> int:
+        """Return how many items `read` yields."""
+        return sum(1 for _ in self.read())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Turn to the rows of an epoch."""
+
+
+class Benchmark:
+    """A published test set with its official metrics."""
+
+    title: str = ""
+    """Its name in print; empty for the name that it is registered under."""
+    size: int | None = None
+    """How many comparisons were published."""
+    ties: str = ""
+    """What the official metric does with equal rewards."""
+
+    @abstractmethod
+    def comparisons(self) -> Iterable[Comparison]:
+        """Return the comparisons, in the same order every time."""
+
+    @abstractmethod
+    def report(self, rewards: Sequence[Sequence[float] | None]) -> Mapping[str, Score]:
+        """Return every metric by its name, the official one first."""
+
+
+class Scorer(Generic[Result]):
+    """Scores comparisons: a model, an ensemble, or a baseline without a model."""
+
+    models: Sequence[RewardModel] = ()
+    """The models that score: one, an ensemble's members, or none of a baseline."""
+    is_ensemble: bool = False
+
+    @default
+    def num_truncated(self) -> int:
+        """Responses cut short so far to fit `max_tokens`, each time they were read."""
+        return 0
+
+    @default
+    def statistics(self) -> Mapping[str, float]:
+        """What was counted while scoring, by name."""
+        return NONE
+
+    @abstractmethod
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, Result | DataError]]:
+        """Yield each comparison with its rewards or its error, in order."""
+
+
+CONTRACTS: Final[Mapping[str, type]] = {
+    "backbone": Backbone,
+    "head": Head,
+    "loss": Loss,
+    "ensembler": Ensembler,
+    "paradigm": Paradigm,
+    "dataset": Dataset,
+    "benchmark": Benchmark,
+}
+"""The contract of each kind in `basereward.hookspecs.KINDS`."""
+
+FLAGS: Final = {"ensembler": ("learns", "fit"), "dataset": ("varies_by_epoch", "set_epoch")}
+"""Members that are True where a class has a method of its own."""
+
+
+def adopt(kind: str, cls: type, subject: str) -> None:
+    """Give a component's class the defaults of its contract for the optional members that it lacks.
+
+    Args:
+        kind: Of the component.
+        cls: Its class, which is changed.
+        subject: What an error is about: "head 'x' of plugin 'p' (module:Class)".
+
+    Raises:
+        PluginError: When it lacks a required method.
+    """
+    contract = CONTRACTS[kind]
+    missing = []
+    for name, member in vars(contract).items():
+        if getattr(member, "__isabstractmethod__", False):
+            if not _is_defined(cls, name):
+                missing.append(name)
+        elif not name.startswith("_") and not hasattr(cls, name):
+            setattr(cls, name, member)
+    if missing:
+        methods = "method" if len(missing) == 1 else "methods"
+        raise PluginError(
+            f"{subject} has no {methods} {', '.join(missing)}; see basereward.hookspecs.{KINDS[kind]}"
+        )
+    if kind in FLAGS:
+        flag, method = FLAGS[kind]
+        if getattr(cls, method) is not getattr(contract, method):
+            setattr(cls, flag, True)
+
+
+def _is_defined(cls: type, name: str) -> bool:
+    """Tell whether a class has a method; that of `nn.Module`'s `forward` which only raises is none."""
+    # Not by `getattr`, which finds a metaclass's `__call__` on any class.
+    member = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    is_unimplemented = getattr(member, "__name__", "") == "_forward_unimplemented"
+    return member is not None and not is_unimplemented and not getattr(member, "__isabstractmethod__", False)
