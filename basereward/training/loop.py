@@ -14,7 +14,7 @@ from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.scoring.batching import passes, size_of
+from basereward.scoring.batching import passes
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.training.data_loader import (
@@ -207,7 +207,7 @@ class Training:
         seed_step(self.config.seed, state.step, self.group.rank)
 
         # Split this rank's comparisons into micro-batches; all ranks run as many as the rank with the most.
-        sizes = [size_of(model.paradigm, prepared) for prepared in batch.prepared]
+        sizes = [prepared.size for prepared in batch.prepared]
         micro_batches = passes(sizes, model.limits)
         counts = [len(micro_batches), len(batch.prepared), len(batch.rejected)]
         num_micro_batches, num_used, num_rejected = zip(*self.group.all_gather_ints(counts), strict=True)
