@@ -55,13 +55,12 @@ class DataReader:
         self.datasets: list[Dataset] = [plugins.build("dataset", component) for component in components]
         for dataset in self.datasets:
             dataset.on_bad_row = "fail" if rejected.fail else "skip"
-        self.changes_by_epoch = any(hasattr(dataset, "set_epoch") for dataset in self.datasets)
+        self.changes_by_epoch = any(dataset.varies_by_epoch for dataset in self.datasets)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the data sets whose rows differ by epoch."""
         for dataset in self.datasets:
-            if hasattr(dataset, "set_epoch"):
-                dataset.set_epoch(epoch)
+            dataset.set_epoch(epoch)
 
     def read(self) -> list[list[Comparison]]:
         """Return the comparisons of each data set, and list the rejected rows.
@@ -248,7 +247,7 @@ def _comparisons(dataset: Dataset) -> Iterator[Comparison]:
 
 
 def _file_sizes(dataset: Any) -> list[int]:
-    return [file.stat().st_size for file in getattr(dataset, "files", ())]
+    return [file.stat().st_size for file in dataset.files]
 
 
 def _has_media(comparisons: Iterable[Comparison]) -> bool:
