@@ -68,4 +68,4 @@ WRITERS = {
     ".tsv": _line,
     ".txt": _line,
 }
-"""How a row that is none is added to a file, by its suffix."""
+"""Functions that add an invalid row to a file, by its suffix."""
