@@ -139,16 +139,17 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
 
     A paradigm is an `nn.Module` made by `(backbone, head, loss, *, ...)`, with
 
-    - `prepare(comparison) -> prepared`: the work that the CPU can do ahead; raises `DataError`.
+    - `prepare(comparison)`: a `basereward.prepared.Prepared`, with the work that the CPU can do ahead, and
+      its size in tokens and patches, by which batches are cut; raises `DataError`.
     - `loss_of(batch) -> LossOutput` and `score_of(batch) -> rewards`: of prepared comparisons; rewards are
       [N] fp32, flat, in the comparisons' order.
     - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
     - `backbone` and `head`: its parts, as child modules; other child modules are saved with the head.
-    - `size_of(prepared) -> (tokens, patches)`, if batches are to be cut by their number of tokens.
     - `statistics`, if it counts anything while it scores: numbers by name, reported with the scores.
-    - `shares_prefix` and `join(batch)`, if comparisons of one prompt may be scored as one; `shares_backbone`,
-      `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models of one backbone may run it once;
-      `writes_critiques` and `critiques(comparison)`, if it writes critiques. All are False by default.
+    - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
+    - `shares_backbone = True`, `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models with one
+      backbone may run it once.
+    - `writes_critiques = True` and `critiques(comparison)`, if it writes critiques.
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
     Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing

@@ -202,7 +202,7 @@ def one_client(directory: Path, repeats: int) -> dict[str, Any]:
         for number, (prompt, response) in enumerate(samples):
             comparison = Comparison(prompt, [response])
             start = time.perf_counter()
-            engine.model.score_prepared([comparison], engine.model.prepare_batch([comparison]))
+            engine.model.score_prepared(engine.model.prepare_batch([comparison]))
             middle = time.perf_counter()
             await connection.post("/get_reward", body_of((prompt, response)))
             end = time.perf_counter()

@@ -192,10 +192,9 @@ def test_source_distribution_to_wheel_to_a_clean_environment(checkout: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         held = archive.namelist()
         archive.extract("basereward/_C.abi3.so", checkout)
-    templates = {
-        f"basereward/plugin_template/{path.name}"
-        for path in (ROOT / "basereward" / "plugin_template").glob("*.in")
-    }
+    package = ROOT / "basereward"
+    paths = [*package.glob("plugin_template/*.in"), *package.glob("reporting/templates/*")]
+    templates = {path.relative_to(ROOT).as_posix() for path in paths}
     assert {"basereward/_C.json", "basereward/_host.json", *templates, *HEADERS} <= set(held)
     assert len(templates) > 10
     assert not [name for name in held if name.startswith(("csrc", "tests", "benchmarks"))]

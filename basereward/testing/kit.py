@@ -60,7 +60,7 @@ class Check:
         """Check.
 
         Raises:
-            Failed: Saying what was promised and what was found.
+            Failed: Naming the promise and what was observed.
         """
         self.function(self.subject)
 

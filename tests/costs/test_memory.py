@@ -127,7 +127,7 @@ def test_activations_are_those_that_autograd_keeps_of_all_layers_but_the_last(
     architecture = Architecture.of(model)
     assert architecture is not None
     window = architecture.vision.window if architecture.vision else None
-    counts = sum((Counts.of_tree(item.tree, window=window) for item in prepared), Counts())
+    counts = sum((Counts.of_tree(item.content.tree, window=window) for item in prepared), Counts())
 
     # Weights aren't activations; nor are their copies in bf16.
     shapes = {

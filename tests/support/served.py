@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from basereward.comparison import Comparison
-from basereward.scoring.batching import Size
+from basereward.prepared import Prepared, Size
 from basereward.serving.app import Server
-from basereward.serving.engine import Prepared, Rewards
+from basereward.serving.engine import Rewards
 from basereward.serving.problems import Problem
 from basereward.serving.runner import Runner
 
@@ -91,19 +91,17 @@ class Echo:
         self.gate.set()
         self.passes: list[list[tuple[str, ...]]] = []
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
         texts = [*(message.text for message in comparison.prompt), *comparison.responses]
-        return Prepared(
-            comparison, None, Size(sum(map(len, texts))), comparison.prompt if self.shares_prefix else None
-        )
+        return Prepared(comparison, None, Size(sum(map(len, texts))))
 
-    def join(self, batch: Sequence[Prepared]) -> Prepared:
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         if len(batch) == 1:
             return batch[0]
         responses = [text for one in batch for text in one.comparison.responses]
         return self.prepare(Comparison(batch[0].comparison.prompt, responses))
 
-    def score(self, batch: Sequence[Prepared]) -> list[Rewards | Problem]:
+    def score(self, batch: Sequence[Prepared[Any]]) -> list[Rewards | Problem]:
         self.gate.wait(60)
         self.passes.append([one.comparison.responses for one in batch])
         if any("crash" in text for one in batch for text in one.comparison.responses):
