@@ -23,7 +23,6 @@ from basereward.training.data_loader import (
     MapRows,
     TrainingRows,
     no_usable_rows,
-    untrainable_reason,
 )
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_selection import ModelSelector
@@ -128,7 +127,7 @@ class Training:
         reader = read(
             data.train,
             split="train",
-            rejection_reason=partial(untrainable_reason, loss=plugins.build("loss", self.config.loss)),
+            rejection_reason=plugins.build("loss", self.config.loss).untrainable_reason,
             curation=Curation.of(data.curation, plugins),
         )
         for dataset in reader.datasets:
@@ -359,7 +358,7 @@ class Training:
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved = checkpoint.state
         if self.rows.digest != saved["data_sha256"] and (
-            not self.rows.changes_by_epoch or self.state.epoch == saved["data_epoch"]
+            not self.rows.varies_by_epoch or self.state.epoch == saved["data_epoch"]
         ):
             raise CheckpointError(
                 f"{checkpoint.directory}: the training data is not what the run was started with; "
