@@ -50,7 +50,7 @@ class Source:
     name: str
     columns: Mapping[str, str]
     component: Component | None = None
-    benchmark: Any = None
+    benchmark: Benchmark | None = None
     results: dict[Key, list[Result]] = field(default_factory=dict)
     _comparisons: list[Comparison] = field(default_factory=list)
 
@@ -109,8 +109,7 @@ class Source:
         """Return the metrics of a run's rewards."""
         if self.benchmark is not None:
             rewards = rewards_of(results, self.benchmark.items)
-            metrics: Mapping[str, Metric] = self.benchmark.metrics(Scored.of(self.benchmark.items, rewards))
-            return metrics
+            return self.benchmark.metrics(Scored.of(self.benchmark.items, rewards))
         scored = scored_of(results)
         # Data sets that are held out together have a metric each, too.
         items = [

@@ -159,8 +159,8 @@ class Study:
             raise ValidationError(
                 ("seeds",), f"must be different numbers, at least one, not {list(self.seeds)}"
             )
-        for name in ("exclude", "only_members"):
-            for number, where in enumerate(getattr(self, name)):
+        for name, wheres in {"exclude": self.exclude, "only_members": self.only_members}.items():
+            for number, where in enumerate(wheres):
                 self._check_labels(where, (name, str(number)))
         self.cell(self.baseline, ("baseline",))
         sources = [HELD_OUT, *(benchmark.source for benchmark in self.benchmarks)]

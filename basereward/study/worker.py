@@ -10,7 +10,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from basereward.errors import BaseRewardError
 from basereward.evaluation import evaluate
 from basereward.evaluation.report import save_numbers
 from basereward.plugins.plugin_manager import manager
+from basereward.protocols import Benchmark
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
@@ -143,7 +144,7 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
         folder = directory / folder_of(component)
         if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
-        benchmark: Any = plugins.build("benchmark", component)
+        benchmark: Benchmark = plugins.build("benchmark", component)
         evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
         save_numbers(evaluation, folder, {"benchmark": component.name})
     if cache is not None:

@@ -13,6 +13,7 @@ from basereward.evaluation.metrics import GAPS
 
 if TYPE_CHECKING:
     from basereward.evaluation.results import Evaluation
+    from basereward.protocols import Benchmark
     from basereward.scoring.ordered import Scorer
     from basereward.stats.metric import Score
 
@@ -118,7 +119,7 @@ class BenchmarkRun:
 
 
 def run_benchmark(
-    benchmark: Any,
+    benchmark: Benchmark,
     models: Mapping[str, Scorer],
     *,
     name: str,
@@ -156,10 +157,10 @@ def run_benchmark(
             entries.append(Entry(label, folder, benchmark.report(item.rewards), item))
     return BenchmarkRun(
         name=name,
-        title=getattr(benchmark, "title", name),
+        title=benchmark.title or name,
         data=data,
-        ties=getattr(benchmark, "ties", "as the benchmark has it"),
-        size=getattr(benchmark, "size", None),
+        ties=benchmark.ties or "as the benchmark has it",
+        size=benchmark.size,
         entries=entries,
         published=published_of(name),
     )
