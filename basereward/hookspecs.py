@@ -138,13 +138,14 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
 
     A paradigm is an `nn.Module` made by `(backbone, head, loss, *, ...)`, with
 
-    - `prepare(comparison) -> prepared`: what the CPU can do ahead; raises `DataError`.
+    - `prepare(comparison)`: a `basereward.prepared.Prepared`, which holds what the CPU can do ahead, and its
+      size in tokens and patches, by which batches are cut; raises `DataError`.
     - `loss_of(batch) -> LossOutput` and `score_of(batch) -> rewards`: of prepared comparisons; rewards are
       [N] fp32, flat, in the comparisons' order.
     - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
     - `backbone` and `head`: its parts, as child modules; what else it learns lies in child modules too, which
       are saved with the head.
-    - `size_of(prepared) -> (tokens, patches)`, if batches are to be cut by their number of tokens.
+    - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
     - `statistics`, if it counts anything while it scores: numbers by name, reported with the scores.
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 

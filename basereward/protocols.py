@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.forest.forest import Forest, Tree
     from basereward.losses import LossOutput, Targets
+    from basereward.prepared import Prepared
     from basereward.scoring.reward_model import RewardModel
     from basereward.stats.metric import Score
 else:
@@ -245,15 +246,15 @@ class Paradigm(Module):
         return NONE
 
     @abstractmethod
-    def prepare(self, comparison: Comparison) -> Any:
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
         """Return what the CPU can do ahead: images opened, texts tokenized."""
 
     @abstractmethod
-    def loss_of(self, batch: Sequence[Any]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Any]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
 
     @abstractmethod
-    def score_of(self, batch: Sequence[Any]) -> Tensor:
+    def score_of(self, batch: Sequence[Prepared[Any]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order."""
 
     def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
@@ -267,11 +268,11 @@ class Paradigm(Module):
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Cache what frozen weights compute; no reward changes."""
 
-    def join(self, batch: Sequence[Any]) -> Any:
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
         raise NotImplementedError(f"{type(self).__name__} has no join")
 
-    def hidden_states(self, batch: Sequence[Any]) -> tuple[Tensor, Forest]:
+    def hidden_states(self, batch: Sequence[Prepared[Any]]) -> tuple[Tensor, Forest]:
         """Return the hidden states of prepared comparisons and their forest, if `shares_backbone`."""
         raise NotImplementedError(f"{type(self).__name__} has no hidden_states")
 
@@ -338,9 +339,17 @@ class Benchmark:
 class Scorer(Generic[Result]):
     """Scores comparisons: a model, an ensemble, or a baseline without a model."""
 
-    models: Sequence[RewardModel] = ()
-    """The models that score: one, an ensemble's members, or none of a baseline."""
     is_ensemble: bool = False
+
+    @default
+    def models(self) -> Sequence[RewardModel]:
+        """The models that score: one, an ensemble's members, or none of a baseline."""
+        return ()
+
+    @default
+    def shares_prefix(self) -> bool:
+        """Whether `join` can make one tree of comparisons with equal prompts."""
+        return False
 
     @default
     def num_truncated(self) -> int:
@@ -357,6 +366,10 @@ class Scorer(Generic[Result]):
         self, comparisons: Iterable[Comparison], *, batch_size: int = 8
     ) -> Iterator[tuple[Comparison, Result | DataError]]:
         """Yield each comparison with its rewards or its error, in order."""
+
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
+        """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
+        raise NotImplementedError(f"{type(self).__name__} has no join")
 
 
 CONTRACTS: Final[Mapping[str, type]] = {

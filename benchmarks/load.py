@@ -1,4 +1,4 @@
-"""A server to be measured, and clients that cost it little: HTTP/1.1 over a connection each, kept or not."""
+"""A server process to measure, and light clients for it: HTTP/1.1, a connection each."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Connection:
         return int(head.split(" ", 2)[1]), json.loads(answer)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self.writer is not None:
             self.writer.close()
         self.reader = self.writer = None
@@ -76,18 +76,18 @@ class Connection:
 
 @dataclass
 class Served:
-    """A server in a process of its own."""
+    """A server process."""
 
     process: subprocess.Popen[str]
     port: int
 
     def resident_bytes(self) -> int:
-        """Return the memory that it has."""
+        """Return its resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
     def terminate(self) -> str:
-        """Ask it to end, and return what it says last."""
+        """Send SIGTERM, and return the rest of its stderr."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.stderr is not None
         said = self.process.stderr.read()
@@ -104,12 +104,12 @@ def served(*arguments: object) -> Iterator[Served]:
     assert process.stderr is not None
     try:
         said = ""
-        while not (found := re.search(r"on http://\S+:(\d+)", said)):
+        while not (address := re.search(r"on http://\S+:(\d+)", said)):
             line = process.stderr.readline()
             if not line:
                 raise SystemExit(f"the server doesn't start: {said}")
             said += line
-        yield Served(process, int(found[1]))
+        yield Served(process, int(address[1]))
     finally:
         process.kill()
         process.wait()

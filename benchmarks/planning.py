@@ -34,7 +34,7 @@ from basereward.config import Component, TrainConfig
 from basereward.costs.architecture import Architecture
 from basereward.costs.flops import Counts, flops
 from basereward.costs.memory import FP32, activations, optimizer_bytes
-from basereward.paradigms.scalar import Prepared
+from basereward.prepared import Encoded, Prepared
 from basereward.scoring.reward_model import RewardModel
 from basereward.training import optimizers, parameter_groups
 from basereward.training.activation_checkpointing import checkpoint_activations
@@ -92,7 +92,7 @@ def measure(directory: str, case: Case, settings: str, *, prunes: bool) -> dict[
     config = TrainConfig(**SETTINGS[settings])  # type: ignore[arg-type]
     ranks = list(range(case.num_responses))
     comparison = Comparison("", [str(number) for number in ranks], ranks=ranks)
-    prepared = [Prepared(comparison, tree) for tree in trees(case)]
+    prepared = [Prepared(comparison, Encoded(tree)) for tree in trees(case)]
     torch.randn(256, 256) @ torch.randn(256, 256)  # libraries that are loaded when first used
     before = status("VmRSS")
 
@@ -134,7 +134,7 @@ def measure(directory: str, case: Case, settings: str, *, prunes: bool) -> dict[
     architecture = Architecture.of(model)
     assert architecture is not None
     window = architecture.vision.window if architecture.vision else None
-    counts = sum((Counts.of_tree(item.tree, window=window) for item in prepared), Counts())
+    counts = sum((Counts.of_tree(item.content.tree, window=window) for item in prepared), Counts())
     state = (
         sum(FP32 * item.numel() for item in model.paradigm.parameters())
         + sum(FP32 * item.numel() for item in trained)

@@ -1,12 +1,12 @@
-"""What serving costs and brings: concurrent clients, one client, and one request for many responses.
+"""Measure the server: concurrent clients, one client, and one request for many responses.
 
 Run as `python benchmarks/serving.py`. The models are the first layers of SmolLM2-135M for texts, and for
 images that of the demo; both need `basereward-mini` and the demo's packages. Heads have random weights,
 which costs what trained ones do.
 
 1. **Clients as OpenRLHF's**: 64 at once, each sending a sample a request, beside one client that sends
-   samples one after the other, both to one server process, in turns. Of a policy's rollouts several are
-   responses to one prompt, each a request of its own; in the last two cases no two have anything in common.
+   samples one after the other, both to one server process, in turns. Several
+   rollouts share a prompt, each in a request of its own; in the last two cases no two share one.
 2. **One client**: a request beside the forward pass of the same sample in the same process, in turns.
 3. **8 responses to a prompt with an image** in one request, beside 8 requests.
 
@@ -83,7 +83,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         kind = f"{self.num_rollouts} rollouts a prompt" if self.num_rollouts > 1 else "no prompt twice"
         return f"{kind}, p={self.prompt_words} r={self.response_words}"
 
@@ -107,7 +107,7 @@ def text(chance: random.Random, num_words: int) -> str:
 
 
 def body_of(sample: Sample) -> bytes:
-    """Return what OpenRLHF's client sends."""
+    """Return the body of OpenRLHF's client."""
     prompt, response = sample
     return json.dumps({"query": [prompt + response], "prompts": [prompt], "labels": [None]}).encode()
 
@@ -115,7 +115,7 @@ def body_of(sample: Sample) -> bytes:
 async def ask(
     port: int, samples: Sequence[Sample], num_clients: int
 ) -> tuple[float, list[float], list[float]]:
-    """Have clients send all samples, and return the seconds of it all and of each, and the rewards."""
+    """Send all samples by clients; return the total seconds, those of each request, and the rewards."""
     waiting = list(enumerate(map(body_of, samples)))[::-1]
     seconds, rewards = [0.0] * len(samples), [0.0] * len(samples)
 
@@ -136,16 +136,16 @@ async def ask(
     return time.perf_counter() - start, seconds, rewards
 
 
-def check(found: Sequence[float], expected: Sequence[float]) -> float:
-    """Return by how much rewards differ, if that is next to nothing."""
-    difference = max(abs(mine - other) for mine, other in zip(found, expected, strict=True))
+def check(rewards: Sequence[float], expected: Sequence[float]) -> float:
+    """Return the largest difference of rewards; exit where it is above 1e-5."""
+    difference = max(abs(mine - other) for mine, other in zip(rewards, expected, strict=True))
     if difference > 1e-5:
         raise SystemExit(f"rewards differ by {difference:.1e}; not timed")
     return difference
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of all is not above."""
+    """Return the percentile of values; `share` is between 0 and 1."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -153,7 +153,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 def concurrent(directory: Path, repeats: int) -> list[dict[str, Any]]:
     """Measure many clients beside one."""
     model = RewardModel.load(directory)
-    found = []
+    rows = []
     for case in CASES:
         many = case.samples(NUM_SAMPLES, 0)
         few = many[:: NUM_SAMPLES // 16]
@@ -169,7 +169,7 @@ def concurrent(directory: Path, repeats: int) -> list[dict[str, Any]]:
                     rates[kind].append(len(samples) / seconds)
                     latencies[kind] += each
         ratio = statistics.median(b / a for a, b in zip(rates["one"], rates["many"], strict=True))
-        found.append(
+        rows.append(
             {
                 "case": case.name,
                 "clients": NUM_CLIENTS,
@@ -183,7 +183,7 @@ def concurrent(directory: Path, repeats: int) -> list[dict[str, Any]]:
                 "max_difference": difference,
             }
         )
-    return found
+    return rows
 
 
 def one_client(directory: Path, repeats: int) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def one_client(directory: Path, repeats: int) -> dict[str, Any]:
         for number, (prompt, response) in enumerate(samples):
             comparison = Comparison(prompt, [response])
             start = time.perf_counter()
-            engine.model.score_prepared([comparison], engine.model.prepare_batch([comparison]))
+            engine.model.score_prepared(engine.model.prepare_batch([comparison]))
             middle = time.perf_counter()
             await connection.post("/get_reward", body_of((prompt, response)))
             end = time.perf_counter()
@@ -232,8 +232,8 @@ def with_image(directory: Path, repeats: int) -> dict[str, Any]:
     prompt = text(chance, 160)
     responses = [text(chance, 40) for _ in range(NUM_RESPONSES)]
 
-    def body(own: Sequence[str]) -> bytes:
-        return json.dumps({"items": [{"prompt": prompt, "responses": own, "images": [image]}]}).encode()
+    def body(texts: Sequence[str]) -> bytes:
+        return json.dumps({"items": [{"prompt": prompt, "responses": texts, "images": [image]}]}).encode()
 
     async def turns(port: int) -> tuple[list[float], list[float], list[float], list[float]]:
         connection = Connection(port)
@@ -243,13 +243,13 @@ def with_image(directory: Path, repeats: int) -> dict[str, Any]:
             start = time.perf_counter()
             _, answer = await connection.post("/v1/rewards", body(responses))
             middle = time.perf_counter()
-            singles = [(await connection.post("/v1/rewards", body([own])))[1] for own in responses]
+            singles = [(await connection.post("/v1/rewards", body([text])))[1] for text in responses]
             end = time.perf_counter()
             if repeat:
                 together.append(middle - start)
                 alone.append(end - middle)
         connection.close()
-        separate = [own["data"][0]["rewards"][0] for own in singles]
+        separate = [single["data"][0]["rewards"][0] for single in singles]
         return together, alone, answer["data"][0]["rewards"], separate
 
     with served(directory) as server:
@@ -311,14 +311,14 @@ def main() -> None:
             "load_before": load_before,
         }
         command = f"python benchmarks/serving.py --repeats {arguments.repeats} --layers {arguments.layers}"
-        found = {
+        results = {
             "machine": machine,
             "command": command,
             "concurrent": many,
             "one_client": one,
-            "picture": group,
+            "image": group,
         }
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

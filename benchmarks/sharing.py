@@ -34,7 +34,8 @@ from basereward.forest import Forest, Tree
 from basereward.forest.layout import ForestLayout
 from basereward.heads import MLP
 from basereward.losses import BradleyTerry, Targets
-from basereward.paradigms.scalar import Prepared, Scalar
+from basereward.paradigms.scalar import Scalar
+from basereward.prepared import Encoded, Prepared
 
 PATCH = 14
 MERGE = 2
@@ -217,8 +218,8 @@ def overhead(backbone: QwenVL, head: nn.Module, case: Case, repeats: int) -> dic
     backbone.decoder.use("forest")
     paradigm = Scalar(backbone, head, BradleyTerry(), prune_last_layer=False)
     row = Comparison("", map(str, range(case.num_responses)), ranks=range(case.num_responses))
-    batch = [Prepared(row, tree) for tree in trees(case)]
-    forest = backbone.pack([item.tree for item in batch], row_tokens=math.inf)
+    batch = [Prepared(row, Encoded(tree)) for tree in trees(case)]
+    forest = backbone.pack(trees(case), row_tokens=math.inf)
     layout = ForestLayout(forest)
 
     def ours() -> None:

@@ -1,4 +1,4 @@
-"""Good, bad, slow and cancelled requests together, for minutes: none lost, none wrong, memory flat.
+"""Soak test: good, bad, slow and cancelled requests for minutes; none lost, none wrong, memory flat.
 
 Run as `make soak` or `python benchmarks/soak.py --seconds 600`. The server runs in a process of its own, with
 a model of random weights that reads images; each reward is compared with the offline one. At the end the
@@ -45,7 +45,7 @@ BAD: tuple[tuple[str, bytes, int], ...] = (
 
 @dataclass
 class Tally:
-    """What happened."""
+    """Counts of requests and their outcomes, and memory over time."""
 
     sent: Counter[str] = field(default_factory=Counter)
     answered: Counter[int] = field(default_factory=Counter)
@@ -59,17 +59,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class Good:
-    """A request, where its rewards are in the answer, and what they are."""
+    """A request, the key of the rewards in its response, and the expected rewards."""
 
     path: str
     body: bytes
     where: str
     rewards: list[float]
 
-    def found(self, answer: Any) -> list[float]:
+    def rewards_of(self, answer: Any) -> list[float]:
         """Return the rewards of an answer."""
         if self.where == "data":
-            return [value for own in answer["data"] for value in own["rewards"]]
+            return [value for item in answer["data"] for value in item["rewards"]]
         return list(answer[self.where])
 
 
@@ -80,7 +80,7 @@ def good_requests(model: RewardModel) -> list[Good]:
     def text(length: int) -> str:
         return "".join(chance.choice("abcdefgh ") for _ in range(length)) + "."
 
-    found = []
+    requests = []
     for number in range(24):
         prompt, responses = text(chance.randint(5, 300)), [text(chance.randint(2, 80)) for _ in range(4)]
         noise = Image.frombytes("RGB", (32, 24), chance.randbytes(32 * 24 * 3))
@@ -90,11 +90,11 @@ def good_requests(model: RewardModel) -> list[Good]:
         [rewards] = model.score([Comparison(prompt, responses, images=images)])
         encoded = [base64.b64encode(image).decode() for image in images]
         item = {"prompt": prompt, "responses": responses, "images": encoded}
-        found.append(Good("/v1/rewards", json.dumps({"items": [item]}).encode(), "data", rewards))
+        requests.append(Good("/v1/rewards", json.dumps({"items": [item]}).encode(), "data", rewards))
         if not images:
             sample = {"query": [prompt + responses[0]], "prompts": [prompt], "labels": [None]}
-            found.append(Good("/get_reward", json.dumps(sample).encode(), "rewards", rewards[:1]))
-    return found
+            requests.append(Good("/get_reward", json.dumps(sample).encode(), "rewards", rewards[:1]))
+    return requests
 
 
 async def worker(kind: str, port: int, requests: list[Good], tally: Tally, seed: int) -> None:
@@ -133,19 +133,19 @@ async def one(
         await connection.send(good.path, good.body)
         await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
         connection.close()
-        await asyncio.sleep(0.05)  # or what nobody waits for would be all that the server does
+        await asyncio.sleep(0.05)  # or cancelled requests would take all the time of the server
         return
     pieces = chance.randint(2, 5) if kind == "slow" else 1
     status, answer = await connection.post(good.path, good.body, pieces=pieces, pause=chance.random() / 10)
     tally.answered[status] += 1
     if status == 503 and tally.is_stopping:
         return
-    if status != 200 or max(map(abs, map(float.__sub__, good.found(answer), good.rewards))) > 1e-5:
+    if status != 200 or max(map(abs, map(float.__sub__, good.rewards_of(answer), good.rewards))) > 1e-5:
         tally.wrong.append(f"{good.path}: {status} {answer}, not {good.rewards}")
 
 
 async def watch(server: Served, tally: Tally) -> None:
-    """Note the server's memory, ten times a second at most."""
+    """Record the server's memory four times a second."""
     start = time.perf_counter()
     while not tally.is_stopping:
         tally.memory.append((time.perf_counter() - start, server.resident_bytes()))
@@ -180,7 +180,7 @@ def growth(memory: list[tuple[float, int]], seconds: float) -> tuple[float, floa
 
 
 def main() -> None:
-    """Soak, print what happened, and fail where it should not have."""
+    """Run the soak test, print its results, and fail where a request was lost or wrong or memory grew."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -195,7 +195,7 @@ def main() -> None:
         with served(Path(directory) / "model") as server:
             tally, last = asyncio.run(soak(server, requests, arguments.seconds))
     first, final, slope = growth(tally.memory, arguments.seconds)
-    found = {
+    results = {
         "seconds": arguments.seconds,
         "load_before": load_before,
         "sent": dict(tally.sent),
@@ -206,11 +206,11 @@ def main() -> None:
         "memory_mib": {"after_warm_up": first, "at_the_end": final, "a_minute": slope},
         "last_words": last.strip().splitlines(),
     }
-    print(json.dumps(found, indent=2))
+    print(json.dumps(results, indent=2))
     for line in [*tally.lost[:5], *tally.wrong[:5]]:
         print(line)
     if arguments.output:
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if tally.lost or tally.wrong or final - first > arguments.allowed_growth:
         raise SystemExit("requests were lost or wrong, or memory grew")
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from basereward import Comparison
 from basereward.config import Component, DataConfig, LoraConfig, RunConfig, Source, TrainConfig
-from basereward.paradigms.scalar import Prepared
 from basereward.plugins import PluginManager
+from basereward.prepared import Encoded, Prepared
 from basereward.training import optimizers
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_state import TrainedModel
@@ -87,7 +87,7 @@ def kept_for_backward(model: TrainedModel, found: list[int]) -> Iterator[None]:
     found.append(sum(kept.values()))
 
 
-def memory(model: TrainedModel, batch: list[Prepared]) -> dict[str, float]:
+def memory(model: TrainedModel, batch: list[Prepared[Encoded]]) -> dict[str, float]:
     """Take one step, and return megabytes by what they are for."""
     found: list[int] = []
     with kept_for_backward(model, found):
@@ -116,7 +116,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    batch = [Prepared(Comparison("", ["better", "worse"], ranks=[0, 1]), tree) for tree in trees(CASE)]
+    row = Comparison("", ["better", "worse"], ranks=[0, 1])
+    batch = [Prepared(row, Encoded(tree)) for tree in trees(CASE)]
     with tempfile.TemporaryDirectory() as directory, without_transformers_bars():
         save_model(Path(directory))
         models = {name: trained_model(directory, settings) for name, settings in STRATEGIES.items()}

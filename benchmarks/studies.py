@@ -13,7 +13,7 @@ from pathlib import Path
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
 from basereward.study.results import RESULTS_FILE, UNIT_SCORES_FILE, Results
-from basereward.study.tables import Findings
+from basereward.study.tables import StudyTables
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes" / "studies"
@@ -32,15 +32,15 @@ def stored(name: str) -> tuple[Study, Results]:
     return load_study(RECIPES / f"small-{name}.toml"), Results.load(STORED / name)
 
 
-def tables(study: Study, results: Results) -> str:
+def markdown_tables(study: Study, results: Results) -> str:
     """Return a study's tables as Markdown."""
-    findings = Findings.of(study, results)
-    parts = [findings.table().markdown(), "\n".join(f"- {note}" for note in findings.notes())]
+    tables = StudyTables.of(study, results)
+    parts = [tables.table().markdown(), "\n".join(f"- {note}" for note in tables.notes())]
     for column in study.columns:
-        rows = findings.difference_table(column)
-        if rows.rows:
+        differences = tables.difference_table(column)
+        if differences.rows:
             summary = f"<details><summary>{column}: differences from the baseline, with their tests</summary>"
-            parts.append(f"{summary}\n\n{rows.markdown()}\n\n</details>")
+            parts.append(f"{summary}\n\n{differences.markdown()}\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     for name in names():
         study, results = stored(name)
-        text = documented(text, name, tables(study, results))
+        text = documented(text, name, markdown_tables(study, results))
         report = ROOT / study.output / "report"
         report.mkdir(parents=True, exist_ok=True)
         write_report(study, results, report)

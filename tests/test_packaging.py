@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import importlib.util
 import os
 import shutil
@@ -23,12 +25,12 @@ pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs 
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path: Path) -> Path:
     """A copy of what the package is built from."""
     return copy_sources(tmp_path / "checkout")
 
 
-def run(*command, cwd, **environment):
+def run(*command: object, cwd: Path, **environment: str) -> tuple[int, str]:
     """Run a command; return its exit status and everything it printed."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -42,7 +44,7 @@ def run(*command, cwd, **environment):
     return done.returncode, done.stdout
 
 
-def build_wheel(checkout, **environment):
+def build_wheel(checkout: Path, **environment: str) -> tuple[int, str, list[Path]]:
     """Build a wheel as pip does; return the exit status, what was printed and the wheels."""
     wheels = checkout.parent / "wheels"
     command = ["pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-index", "-w", wheels, "."]
@@ -50,11 +52,11 @@ def build_wheel(checkout, **environment):
     return status, printed, sorted(wheels.glob("*.whl"))
 
 
-def lines_of(printed):
+def lines_of(printed: str) -> list[str]:
     return [line.strip() for line in printed.splitlines() if line.strip().startswith("basereward: ")]
 
 
-def build_sdist(checkout):
+def build_sdist(checkout: Path) -> Path:
     status, printed = run(
         sys.executable, "setup.py", "-q", "sdist", "-d", checkout.parent / "dist", cwd=checkout
     )
@@ -63,7 +65,7 @@ def build_sdist(checkout):
     return archive
 
 
-def test_the_source_distribution_holds_every_native_source(checkout):
+def test_the_source_distribution_holds_every_native_source(checkout: Path) -> None:
     # Kernels that no extension of this machine lists have to be there too.
     (checkout / "csrc" / "cuda").mkdir(exist_ok=True)
     (checkout / "csrc" / "cuda" / "planted.cu").touch()
@@ -77,7 +79,7 @@ def test_the_source_distribution_holds_every_native_source(checkout):
     assert wanted | {"setup.py", "pyproject.toml", "basereward/py.typed", "constraints.txt"} <= held
 
 
-def test_metadata_needs_neither_torch_nor_a_compiler(checkout):
+def test_metadata_needs_neither_torch_nor_a_compiler(checkout: Path) -> None:
     (checkout.parent / "torch.py").write_text(NO_TORCH)
     status, printed = run(
         sys.executable,
@@ -112,7 +114,9 @@ COMPILER_MISSING = "there is no C++ compiler 'missing-c++'; install g++ or clang
     ],
     ids=["switched off", "no compiler", "no torch"],
 )
-def test_without_the_means_the_wheel_is_pure_and_the_reason_printed(checkout, environment, reason):
+def test_without_the_means_the_wheel_is_pure_and_the_reason_printed(
+    checkout: Path, environment: dict[str, str], reason: str
+) -> None:
     if "PYTHONPATH" in environment:
         environment = {"PYTHONPATH": str(checkout.parent / "no-torch")}
         (checkout.parent / "no-torch").mkdir()
@@ -147,7 +151,9 @@ def test_without_the_means_the_wheel_is_pure_and_the_reason_printed(checkout, en
     ],
     ids=["forced", "misspelt", "CUDA forced", "CUDA without the rest", "CUDA forced with a CPU torch"],
 )
-def test_what_was_asked_for_and_cannot_be_done_fails(checkout, environment, reason):
+def test_what_was_asked_for_and_cannot_be_done_fails(
+    checkout: Path, environment: dict[str, str], reason: str
+) -> None:
     status, printed, wheels = build_wheel(checkout, **environment)
     assert status != 0
     assert lines_of(printed) == [f"basereward: {reason}"]
@@ -156,7 +162,7 @@ def test_what_was_asked_for_and_cannot_be_done_fails(checkout, environment, reas
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forced", [False, True])
-def test_a_source_that_does_not_compile_is_left_out_unless_forced(checkout, forced):
+def test_a_source_that_does_not_compile_is_left_out_unless_forced(checkout: Path, forced: bool) -> None:
     (checkout / "csrc" / "cpu" / "broken.cpp").write_text("this is no C++\n")
     status, printed, wheels = build_wheel(checkout, BASEREWARD_BUILD_EXT="1" if forced else "auto")
     if forced:
@@ -175,7 +181,7 @@ def test_a_source_that_does_not_compile_is_left_out_unless_forced(checkout, forc
 
 
 @pytest.mark.timeout(400)
-def test_source_distribution_to_wheel_to_a_clean_environment(checkout):
+def test_source_distribution_to_wheel_to_a_clean_environment(checkout: Path) -> None:
     with tarfile.open(build_sdist(checkout)) as archive:
         archive.extractall(checkout.parent / "unpacked", filter="data")
     (unpacked,) = (checkout.parent / "unpacked").iterdir()
@@ -186,10 +192,9 @@ def test_source_distribution_to_wheel_to_a_clean_environment(checkout):
     with zipfile.ZipFile(wheel) as archive:
         held = archive.namelist()
         archive.extract("basereward/_C.abi3.so", checkout)
-    templates = {
-        f"basereward/plugin_template/{path.name}"
-        for path in (ROOT / "basereward" / "plugin_template").glob("*.in")
-    }
+    package = ROOT / "basereward"
+    paths = [*package.glob("plugin_template/*.in"), *package.glob("reporting/templates/*")]
+    templates = {path.relative_to(ROOT).as_posix() for path in paths}
     assert {"basereward/_C.json", "basereward/_host.json", *templates, *HEADERS} <= set(held)
     assert len(templates) > 10
     assert not [name for name in held if name.startswith(("csrc", "tests", "benchmarks"))]
@@ -228,7 +233,7 @@ print(status["cpu"]["kernels"], status["host"]["kernels"], ops.__file__, status[
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(torch.version.cuda is None, reason=NO_CUDA)
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
-def test_kernels_for_cuda_are_built_without_a_gpu_and_registered(checkout):
+def test_kernels_for_cuda_are_built_without_a_gpu_and_registered(checkout: Path) -> None:
     environment = {"BASEREWARD_BUILD_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "9.0+PTX"}
     status, printed, (wheel,) = build_wheel(checkout, **environment)
     assert status == 0, printed

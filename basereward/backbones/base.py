@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal
 
@@ -133,6 +135,19 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         return self.pack([self.encode(comparison) for comparison in comparisons], shared=shared)
 
 
+_refuses_long: ContextVar[bool] = ContextVar("refuses_long", default=False)
+
+
+@contextmanager
+def refuse_long_responses() -> Iterator[None]:
+    """Refuse responses over `max_tokens` in this thread, even where a backbone's `on_long` would cut them."""
+    token = _refuses_long.set(True)
+    try:
+        yield
+    finally:
+        _refuses_long.reset(token)
+
+
 class TokenLimit:
     """The most tokens of a prompt and one of its responses together, and whether longer responses are cut.
 
@@ -160,7 +175,7 @@ class TokenLimit:
         for number, response in enumerate(responses):
             if len(response) <= max_response:
                 fitted.append(response)
-            elif self.on_long == "truncate" and max_response >= 2:
+            elif self.on_long == "truncate" and not _refuses_long.get() and max_response >= 2:
                 fitted.append([*response[: max_response - 1], response[-1]])
             else:
                 hint = (

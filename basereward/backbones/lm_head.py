@@ -1,4 +1,4 @@
-"""Language-model heads: hidden states to the logits of tokens, for paradigms that read or write text."""
+"""Language-model heads: hidden states to logits, for paradigms that read or write text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from basereward.errors import ModelError
 from basereward.storage.model_directory import CONFIG_FILE
 
 NAMES = ("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight")
-"""What checkpoints call the head's weight."""
+"""Names of the head's weight in checkpoints."""
 
 
 class LanguageHead(nn.Module):
-    """Products of hidden states with a vector for each token of the vocabulary.
+    """A linear layer from hidden states to the logits of the vocabulary.
 
     Args:
         embedding: The embedding of tokens; its weight is the head's where the two are tied.
@@ -37,7 +37,7 @@ class LanguageHead(nn.Module):
 
         Args:
             hidden: Hidden states after the last norm.
-            tokens: [T] the tokens whose logits are asked for; None for the whole vocabulary.
+            tokens: [T] the tokens whose logits are returned; None for the whole vocabulary.
         """
         weight: Any = self._embedding[0].weight if self.weight is None else self.weight
         if tokens is not None:
@@ -64,7 +64,7 @@ def language_head(source: str, model: Any) -> LanguageHead:
     if (Path(source) / CONFIG_FILE).is_file():
         if is_tied:
             return LanguageHead(embedding)
-        # A model directory: its head's file has the weight. Not a number until it is read from there.
+        # A model directory: its head's file has the weight. NaN until it is read from there.
         return LanguageHead(embedding, torch.full_like(embedding.weight, torch.nan, requires_grad=False))
     weight = _find(source)
     if weight is None:
@@ -80,8 +80,8 @@ def language_head(source: str, model: Any) -> LanguageHead:
     if is_tied:
         if torch.equal(weight, embedding.weight.cpu()):
             return LanguageHead(embedding)
-        # InternVL's published files have a head of their own, and a config that leaves it to a default. What
-        # is saved says what is so.
+        # InternVL's published files have an untied head, and a config that leaves the tie to its default. The
+        # saved config states it.
         config.tie_word_embeddings = False
     return LanguageHead(embedding, weight)
 
@@ -89,15 +89,15 @@ def language_head(source: str, model: Any) -> LanguageHead:
 def _find(source: str) -> Tensor | None:
     from transformers.utils import cached_file
 
-    found = {"_raise_exceptions_for_missing_entries": False, "local_files_only": Path(source).is_dir()}
-    index = cached_file(source, "model.safetensors.index.json", **found)
+    options = {"_raise_exceptions_for_missing_entries": False, "local_files_only": Path(source).is_dir()}
+    index = cached_file(source, "model.safetensors.index.json", **options)
     if index is None:
         files = {name: "model.safetensors" for name in NAMES}
     else:
         places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
         files = {name: places[name] for name in NAMES if name in places}
     for name, file in files.items():
-        path = cached_file(source, file, **found)
+        path = cached_file(source, file, **options)
         if path is None:
             continue
         opened: Any

@@ -14,14 +14,14 @@ from basereward.errors import ConfigError
 Quantization = Literal["4bit"]
 
 BLOCK = 64
-"""Weights that share a scale. On a CPU, bitsandbytes 0.50 misreads rows that are no multiple of it."""
+"""Weights that share a scale. On a CPU, bitsandbytes 0.50 misreads rows whose length is no multiple of it."""
 
 
 def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str, Any]:
-    """Return what makes transformers quantize linear layers as it loads them.
+    """Return the arguments by which transformers quantizes linear layers as it loads them.
 
     Args:
-        dtype: What products are computed in.
+        dtype: The dtype of products.
         skipped: Names of modules whose layers stay as they are.
 
     Raises:
@@ -47,7 +47,7 @@ def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str,
 
 
 def settle(model: nn.Module) -> None:
-    """Make a model that was just loaded compute alike in training and out of it.
+    """Make a model that was just loaded compute the same in training and in evaluation.
 
     Raises:
         ConfigError: When a layer's rows are no multiple of a block.
@@ -69,7 +69,7 @@ def is_quantized(layer: nn.Module) -> bool:
 
 
 def plain_weight(layer: Any) -> Tensor:
-    """Return the weight of a linear layer, fp32, a copy; of a quantized one what its bits stand for."""
+    """Return a copy of the weight of a linear layer in fp32, dequantized if it is quantized."""
     if not is_quantized(layer):
         return layer.weight.detach().to(torch.float32, copy=True)  # type: ignore[no-any-return]
     from bitsandbytes.functional import dequantize_4bit
@@ -79,7 +79,7 @@ def plain_weight(layer: Any) -> Tensor:
 
 @contextmanager
 def expanded(model: Any) -> Iterator[None]:
-    """Put plain layers, on the CPU, in the places of quantized ones: a model is then saved as any other."""
+    """Replace quantized layers by dequantized ones on the CPU while a model is saved."""
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
     for owner in list(model.modules()):
         for name, layer in owner.named_children():

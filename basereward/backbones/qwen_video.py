@@ -20,8 +20,8 @@ def frame_bounds(min_pixels: int | None, max_pixels: int | None) -> Mapping[str,
     """Return the bounds of a frame's pixels, as an image processor takes them.
 
     Args:
-        min_pixels: What the user sets for images; None for the video processor's own.
-        max_pixels: Likewise; frames are never larger than the video processor has them.
+        min_pixels: The user's bound for images; None for the video processor's own.
+        max_pixels: Likewise; frames are never larger than the video processor's bound.
     """
     largest = MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS)
     smallest = MIN_PIXELS if min_pixels is None else min_pixels
@@ -33,11 +33,11 @@ def video_patches(
 ) -> tuple[Tensor, Tensor]:  # [t * h * w, features], [3]
     """Return the patches of a video's frames and its grid t, h, w, counted in patches.
 
-    Every frame goes through the image processor, so no second way of resizing comes in. Patches of two frames
-    are joined; a last frame without a partner is its own.
+    Every frame goes through the image processor, so there is one way of resizing. Patches of two frames are
+    joined; a last frame without a partner is repeated.
 
     Args:
-        video: The frames, at most as many as are to be read.
+        video: The frames, all of which are read.
         image_processor: A Qwen2-VL image processor.
         bounds: Of a frame's pixels, from `frame_bounds`.
 
@@ -51,9 +51,9 @@ def video_patches(
         raise DataError(f"the frames of a video differ in size: {listed}", field="videos")
     span = image_processor.temporal_patch_size
     frames += [frames[-1]] * (-len(frames) % span)
-    found = image_processor(images=frames, size=dict(bounds), return_tensors="pt")
-    _, height, width = found["image_grid_thw"][0].tolist()
-    patches = found["pixel_values"]  # [frames * h * w, C * span * p * p]: every frame `span` times
+    output = image_processor(images=frames, size=dict(bounds), return_tensors="pt")
+    _, height, width = output["image_grid_thw"][0].tolist()
+    patches = output["pixel_values"]  # [frames * h * w, C * span * p * p]: every frame `span` times
     size = image_processor.patch_size
     # [t, span, h * w, C, p * p]: each frame once
     once = patches.reshape(-1, span, height * width, patches.shape[1] // (span * size**2), span, size**2)

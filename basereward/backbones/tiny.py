@@ -1,4 +1,4 @@
-"""A decoder of bytes with random weights: small, quick, in need of no file, for tests and documents."""
+"""A decoder of bytes with random weights: small, quick, without files, for tests and documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GRID, PATCH = 3, 8
 
 
 class Tiny(Backbone):
-    """A small decoder of bytes and patches that knows nothing: for trying out components without a download.
+    """A small untrained decoder of bytes and patches, to try out components without a download.
 
     Args:
         model: A directory that `save` wrote; None for random weights.
@@ -98,7 +98,7 @@ class Tiny(Backbone):
         return hidden
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """Return the patches' embedding, what makes tokens of it, and the decoder."""
+        """Return the patches' embedding, the projector, and the decoder."""
         return {"vision": self.vision, "projector": self.projector, "language": self.language}
 
     def language_head(self) -> LanguageHead:
@@ -121,7 +121,7 @@ class Tiny(Backbone):
 
 
 class Decoder(nn.Module):
-    """Layers of attention by the forest's rule, and of perceptrons."""
+    """Layers of attention by the forest's rule and of MLPs."""
 
     def __init__(self, dim: int, num_layers: int, num_heads: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and a perceptron, each beside what goes in."""
+    """Attention and an MLP, each with a residual connection."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from basereward.comparison import Comparison
     from basereward.data import Dataset
+    from basereward.protocols import Paradigm
 
 EXAMPLES = """\
 examples:
@@ -47,14 +48,14 @@ def run(args: argparse.Namespace) -> int:
     from basereward.data.conversion import convert
     from basereward.data.curation import Curation
     from basereward.data.writing import open_writer
+    from basereward.scoring.reward_model import RewardModel
 
     dataset = load_dataset(args, args.data)
     model = load_model(args, args.model)
-    paradigm = getattr(model, "paradigm", None)
-    if not hasattr(paradigm, "critiques"):
+    if not isinstance(model, RewardModel) or not model.paradigm.writes_critiques:
         raise ConfigError(f"{args.model} writes no critiques; a model of the paradigm critic does")
     with open_writer(Path(args.output), overwrite=args.overwrite) as writer:
-        outcome = convert(_criticised(args, dataset, paradigm), Curation([]), writer)
+        outcome = convert(_criticised(args, dataset, model.paradigm), Curation([]), writer)
     report_counts(model)
     if outcome.first is not None:
         rows = "1 row" if outcome.num_rejected == 1 else f"{outcome.num_rejected:,} rows"
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _criticised(
-    args: argparse.Namespace, dataset: Dataset, paradigm: object
+    args: argparse.Namespace, dataset: Dataset, paradigm: Paradigm
 ) -> Iterator[Comparison | DataError]:
     from basereward.paradigms.critic import KEY
 
@@ -73,7 +74,7 @@ def _criticised(
         result = row
         if not isinstance(row, DataError):
             try:
-                result = row.with_meta(**{KEY: paradigm.critiques(row)})  # type: ignore[attr-defined]
+                result = row.with_meta(**{KEY: paradigm.critiques(row)})
             except DataError as error:
                 result = row.place.locate(error)
         if isinstance(result, DataError) and args.on_bad_row == "fail":

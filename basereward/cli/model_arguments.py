@@ -46,8 +46,8 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def report_counts(model: Scorer) -> None:
-    """Say on standard error how many responses were cut, since their rewards are of what was left, and what
-    the model's paradigm counted, such as verdicts that could not be read.
+    """Print to standard error how many responses were cut, as their rewards are of their beginnings alone,
+    and the paradigm's statistics, such as the number of verdicts that could not be read.
     """
     if count := getattr(model, "num_truncated", 0):
         responses = "1 response was" if count == 1 else f"{count:,} responses were"

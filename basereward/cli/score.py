@@ -113,10 +113,13 @@ def _score_prompt(args: argparse.Namespace) -> int:
 
 
 def _loaded(args: argparse.Namespace) -> Any:
-    """Load the model; with `--members` it has to have some."""
+    """Load the model, which `--members` needs to be an ensemble."""
     model = load_model(args, args.model)
-    if args.members and not hasattr(model, "members"):
-        raise ConfigError(f"--members goes with an ensemble; {args.model} is a single model")
+    if args.members:
+        from basereward.scoring.ensemble import Ensemble  # with torch, which a baseline needs not
+
+        if not isinstance(model, Ensemble):
+            raise ConfigError(f"--members goes with an ensemble; {args.model} is a single model")
     return model
 
 

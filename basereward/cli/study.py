@@ -102,9 +102,9 @@ def _tables(study: Study, directory: Path) -> int:
     from basereward.study.report import PAGE_FILE, write_report
     from basereward.study.results import Results
 
-    findings = write_report(study, Results.load(directory), directory)
-    findings.table().print()
-    print("", *findings.notes(), sep="\n")
+    tables = write_report(study, Results.load(directory), directory)
+    tables.table().print()
+    print("", *tables.notes(), sep="\n")
     print(f"report: {directory / PAGE_FILE}", file=sys.stderr)
     return 0
 

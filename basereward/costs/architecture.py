@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from basereward.backbones.internvl import InternVL
+from basereward.backbones.transformers_backbone import TransformersBackbone
+
 ORDER = ("vision", "projector", "language", "head")
 """The parts in the order in which a forward pass goes through them."""
 
@@ -85,26 +88,26 @@ class Architecture:
         Returns:
             None for a backbone of another structure than a decoder of transformers, Qwen-VL or InternVL.
         """
-        core: Any = getattr(model.backbone, "model", None)
-        decoder: Any = getattr(core, "language_model", core)
-        if core is None or not hasattr(decoder, "layers"):
+        backbone = model.backbone
+        if not isinstance(backbone, TransformersBackbone):
             return None
-        text = core.config.get_text_config()
+        core, decoder = backbone.model, backbone.decoder.decoder
+        config = core.config
+        text = config.get_text_config()
         vision, merged = None, 1
-        if core is not decoder:
-            config = core.config.vision_config
-            if hasattr(getattr(core, "visual", None), "blocks"):
-                vision, merged = _vision_layers(config, core.visual), config.spatial_merge_size**2
-            elif core.config.model_type == "internvl":
-                vision, merged = _tile_layers(config), round(1 / core.config.downsample_ratio) ** 2
-            else:
-                return None
+        if isinstance(backbone, InternVL):
+            vision = _tile_layers(config.vision_config)
+            merged = round(1 / config.downsample_ratio) ** 2
+        elif tower := _first(core, "visual"):
+            vision = _vision_layers(config.vision_config, tower)
+            merged = config.vision_config.spatial_merge_size**2
+        elif core is not decoder:
+            return None
         share = _active_share(text)
         counted: set[Tensor] = {
             parameter for parameters in model.part_parameters().values() for parameter in parameters
         }
-        named = model.backbone.parts()
-        modules = {name: [module] for name, module in named.items()}
+        modules = {name: [module] for name, module in backbone.parts().items()}
         modules["head"] = [module for name, module in model.paradigm.named_children() if name != "backbone"]
         parts = {name: _matrices(found, counted, share) for name, found in modules.items()}
         return cls(
@@ -116,16 +119,24 @@ class Architecture:
         )
 
 
+def _first(holder: Any, *names: str) -> Any:
+    """Return the first of some attributes of a transformers configuration or model, or None.
+
+    Its architectures share no interface: each has attributes, and names for them, that others lack.
+    """
+    return next((value for name in names if (value := getattr(holder, name, None)) is not None), None)
+
+
 def _text_layers(config: Any, decoder: nn.Module) -> Layers:
     heads = config.num_attention_heads
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    experts = getattr(config, "num_experts_per_tok", None)
+    head_width = _first(config, "head_dim") or config.hidden_size // heads
+    experts = _first(config, "num_experts_per_tok")
     names = {name.rpartition(".")[2] for name, _ in decoder.named_modules()}
     return Layers(
         number=config.num_hidden_layers,
         width=config.hidden_size,
         query_width=heads * head_width,
-        key_width=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
+        key_width=(_first(config, "num_key_value_heads") or heads) * head_width,
         inner_width=experts * config.moe_intermediate_size if experts else config.intermediate_size,
         is_gated=bool(names & {"gate_proj", "gate_up_proj", "experts"}),
         norms_heads="q_norm" in names,
@@ -133,10 +144,10 @@ def _text_layers(config: Any, decoder: nn.Module) -> Layers:
 
 
 def _vision_layers(config: Any, tower: Any) -> Layers:
-    # Qwen2-VL calls the tower's width embed_dim, and hidden_size what leaves the merger.
-    width = getattr(config, "embed_dim", None) or config.hidden_size
-    ratio = getattr(config, "mlp_ratio", None)
-    side = getattr(config, "window_size", None)
+    # In Qwen2-VL the tower's width is embed_dim, and hidden_size is that of the merger's output.
+    width = _first(config, "embed_dim", "hidden_size")
+    ratio = _first(config, "mlp_ratio")
+    side = _first(config, "window_size")
     block = tower.blocks[0]
     return Layers(
         number=len(tower.blocks),
@@ -144,10 +155,10 @@ def _vision_layers(config: Any, tower: Any) -> Layers:
         query_width=width,
         key_width=width,
         inner_width=int(ratio * width) if ratio else config.intermediate_size,
-        is_gated=hasattr(block.mlp, "gate_proj"),
+        is_gated=_first(block.mlp, "gate_proj") is not None,
         has_plain_norm=not isinstance(block.norm1, nn.LayerNorm),
         window=side // config.patch_size if side else None,
-        num_full=len(getattr(config, "fullatt_block_indexes", ())),
+        num_full=len(_first(config, "fullatt_block_indexes") or ()),
     )
 
 
@@ -168,7 +179,7 @@ def _tile_layers(config: Any) -> Layers:
 
 def _active_share(config: Any) -> float:
     """Return the share of the experts' weights that a token goes through."""
-    number = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    number = _first(config, "num_local_experts", "num_experts")
     return config.num_experts_per_tok / number if number else 1.0
 
 

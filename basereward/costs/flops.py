@@ -12,6 +12,7 @@ from typing import Any
 
 from basereward.costs.architecture import ORDER, Architecture
 from basereward.forest.forest import Tree
+from basereward.prepared import Encoded, Prepared
 
 
 @dataclass(frozen=True)
@@ -203,12 +204,13 @@ class StepFlops:
         self.architecture = Architecture.of(model)
         self.shared = bool(model.paradigm.share_prompts and model.backbone.shares)
 
-    def __call__(self, prepared: Sequence[Any]) -> float:
+    def __call__(self, prepared: Sequence[Prepared[Any]]) -> float:
         """Return the FLOPs of training on prepared comparisons; 0 where the model's cost isn't known.
 
         Recomputed layers aren't counted, by the definition of utilisation (MFU).
         """
-        trees = [tree for item in prepared if isinstance(tree := getattr(item, "tree", None), Tree)]
+        encoded = [item.content for item in prepared if isinstance(item.content, Encoded)]
+        trees = [item.tree for item in encoded if item.tree is not None]
         if self.architecture is None or len(trees) < len(prepared):
             return 0.0
         window = self.architecture.vision.window if self.architecture.vision else None

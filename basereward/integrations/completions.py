@@ -130,7 +130,7 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     Tokens of images in the template's text become `<image>`.
 
     Raises:
-        DataError: When it can't be told where the response begins, or an image is missing.
+        DataError: When the beginning of the response is ambiguous, or an image is missing.
     """
     turns, text = continued(prompt, response)
     if not has_images and any(IMAGE.search(turn.text) for turn in turns):

@@ -254,12 +254,16 @@ def _check_generation(tokenizer: Any) -> None:
     if plain == opened:
         raise ConfigError(
             "the policy's chat template doesn't know add_generation_prompt, so that the policy would be "
-            "asked without a turn to answer in; add it to the template"
+            "prompted without an open turn for its answer; add it to the template"
         )
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     """Return a pattern of the control tokens of a tokenizer or a processor; None where there are none."""
-    added = getattr(tokenizer, "tokenizer", tokenizer).added_tokens_decoder.values()
+    from transformers import ProcessorMixin
+
+    if isinstance(tokenizer, ProcessorMixin):
+        tokenizer = tokenizer.tokenizer
+    added = tokenizer.added_tokens_decoder.values()
     literals = [re.escape(str(token)) for token in added if token.special and str(token)]
     return re.compile("|".join(literals)) if literals else None

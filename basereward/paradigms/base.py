@@ -14,10 +14,11 @@ from basereward import protocols
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput
+from basereward.prepared import Prepared, Size
 
 
 class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
-    """Base of paradigms; a subclass gives `prepare`, `loss_of`, `score_of` and `size_of`.
+    """Base of paradigms; a subclass gives `prepare`, `loss_of` and `score_of`.
 
     Attributes:
         backbone: Makes hidden states of forests.
@@ -25,7 +26,7 @@ class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
     """
 
     @abc.abstractmethod
-    def prepare(self, comparison: Comparison) -> Any:
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
         """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
@@ -33,16 +34,12 @@ class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def loss_of(self, batch: Sequence[Any]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Any]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
 
     @abc.abstractmethod
-    def score_of(self, batch: Sequence[Any]) -> Tensor:
+    def score_of(self, batch: Sequence[Prepared[Any]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order."""
-
-    @abc.abstractmethod
-    def size_of(self, prepared: Any) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
 
     @property
     def pads(self) -> bool:
@@ -54,10 +51,11 @@ class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
         """Where the weights are."""
         return next(self.backbone.parameters()).device
 
-    def size_of_tree(self, tree: Tree, *, shared: bool = True) -> tuple[int, int]:
-        """Return the tokens that a tree takes in a forest, and the patches of its images."""
+    def size_of(self, tree: Tree, *, shared: bool = True, num_more: int = 0) -> Size:
+        """Return the size of a tree in a forest, with tokens that are appended to its branches."""
         num_prompts = 1 if shared and self.backbone.shares else len(tree.responses)
-        return len(tree) + (num_prompts - 1) * len(tree.prompt), num_prompts * tree.num_patches
+        num_tokens = len(tree) + (num_prompts - 1) * len(tree.prompt) + num_more
+        return Size(num_tokens, num_prompts * tree.num_patches)
 
     def packed(self, trees: Sequence[Tree], *, shared: bool = True) -> Forest:
         """Return trees as a forest where the weights are; in one row, where the backbone packs."""

@@ -23,6 +23,7 @@ from basereward.paradigms.base import Paradigm
 from basereward.paradigms.judge_prompts import answer_ids, asked
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.token_nll import mean_costs
+from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone, Head, Loss
 
 KEY = "critiques"
@@ -30,17 +31,15 @@ KEY = "critiques"
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A comparison, what is asked about it in tokens, and the critiques that were given.
+class Questions(Encoded):
+    """A question about each response, and the critiques that were given.
 
     Args:
-        comparison: What is to be scored.
-        tree: What is asked; each branch ends where its critique begins.
+        tree: The questions; each branch ends where its critique begins.
         critiques: Tokens of each critique; None where none was given.
         end: Tokens that end a critique.
     """
 
-    comparison: Comparison
     tree: Tree
     critiques: tuple[list[int] | None, ...]
     end: list[int]
@@ -69,6 +68,8 @@ class Critic(Paradigm):
             2502.10391 uses 1.
         max_critique_tokens: The longest critique that is written; longer ones are cut, and counted.
     """
+
+    writes_critiques = True
 
     def __init__(
         self,
@@ -108,29 +109,25 @@ class Critic(Paradigm):
         names = ("critiques_written", "critiques_cut", "critiques_empty")
         return {name: self.counts[name] for name in names} if self.counts["critiques_written"] else {}
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Questions]:
         """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
             DataError: When the comparison can't be encoded, or its critiques are no texts for its responses.
         """
         given = _given(comparison)
-        questions = [
+        messages = [
             self.template.messages(comparison.prompt, [response]) for response in comparison.responses
         ]
         ids, end = answer_ids(self.backbone, [critique or "" for critique in given])
         longest = max(map(len, ids))
         if None in given and not self.training:
             longest = max(longest, self.max_critique_tokens)
-        tree = asked(self.backbone, questions, room=longest + len(end))
+        tree = asked(self.backbone, messages, room=longest + len(end))
         known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
-        return Prepared(comparison, tree, tuple(known), end)
-
-    def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
-        more = sum(len(ids or ()) + len(prepared.end) for ids in prepared.critiques)
-        num_tokens, num_patches = self.size_of_tree(prepared.tree)
-        return num_tokens + more, num_patches
+        num_more = sum(len(ids or ()) + len(end) for ids in known)
+        questions = Questions(tree, tuple(known), end)
+        return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
     @torch.no_grad()
     def critiques(self, comparison: Comparison) -> list[str]:
@@ -138,7 +135,7 @@ class Critic(Paradigm):
         was_training = self.training
         self.eval()
         try:
-            ids = self._critiques(self.prepare(comparison))
+            ids = self._critiques(self.prepare(comparison).content)
         finally:
             self.train(was_training)
         given = _given(comparison)
@@ -146,16 +143,20 @@ class Critic(Paradigm):
             self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)
         ]
 
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
         """Return the loss of prepared comparisons, with the critiques they have."""
-        forest = self._forest(batch, [[ids or [] for ids in item.critiques] for item in batch])
+        forest = self._forest(batch, [[ids or [] for ids in item.content.critiques] for item in batch])
         hidden = self.backbone(forest)
         comparisons = [item.comparison for item in batch]
         targets = Targets.of(comparisons, forest.lengths, forest.ends.device)
         output: LossOutput = self.criterion(self.head(hidden, forest), targets)
         if not self.critique_weight:
             return output
-        critiques = [[] if ids is None else [*ids, *item.end] for item in batch for ids in item.critiques]
+        critiques = [
+            [] if ids is None else [*ids, *item.content.end]
+            for item in batch
+            for ids in item.content.critiques
+        ]
         costs = mean_costs(hidden, forest, self.language_head, critiques)  # [N]
         # Ties count for nothing: most losses give them no weight, and what has none can't be added up.
         weight = (~targets.tie).to(costs.dtype)
@@ -167,36 +168,45 @@ class Critic(Paradigm):
         return replace(output, loss=output.loss + self.critique_weight * cost)
 
     @torch.no_grad()
-    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+    def score_of(self, batch: Sequence[Prepared[Questions]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order; missing critiques are written."""
-        forest = self._forest(batch, [self._critiques(item) for item in batch])
+        forest = self._forest(batch, [self._critiques(item.content) for item in batch])
         forest = replace(forest, reads=self.head.reads)
         rewards: Tensor = self.head(self.backbone(forest), forest)
         return rewards
 
-    def _critiques(self, item: Prepared) -> list[list[int]]:
+    def _critiques(self, questions: Questions) -> list[list[int]]:
         """Return the tokens of each critique; those that were not given are written, a comparison at a time,
         so that they don't depend on the batch.
         """
-        missing = [number for number, ids in enumerate(item.critiques) if ids is None]
+        missing = [number for number, ids in enumerate(questions.critiques) if ids is None]
         if not missing:
-            return [ids or [] for ids in item.critiques]
-        tree = replace(item.tree, responses=[item.tree.responses[number] for number in missing])
+            return [ids or [] for ids in questions.critiques]
+        tree = replace(questions.tree, responses=[questions.tree.responses[number] for number in missing])
         written = generate(
-            self.backbone, self.language_head, tree, max_tokens=self.max_critique_tokens, stop_ids=item.end
+            self.backbone,
+            self.language_head,
+            tree,
+            max_tokens=self.max_critique_tokens,
+            stop_ids=questions.end,
         )
         self.counts["critiques_written"] += len(written)
         self.counts["critiques_cut"] += sum(not each.is_finished for each in written)
         self.counts["critiques_empty"] += sum(not each.ids for each in written)
         new = iter(written)
-        return [next(new).ids if ids is None else ids for ids in item.critiques]
+        return [next(new).ids if ids is None else ids for ids in questions.critiques]
 
-    def _forest(self, batch: Sequence[Prepared], critiques: Sequence[Sequence[list[int]]]) -> Forest:
+    def _forest(
+        self, batch: Sequence[Prepared[Questions]], critiques: Sequence[Sequence[list[int]]]
+    ) -> Forest:
         """Return a forest whose branches are response, critique, and its end."""
         trees = []
         for item, own in zip(batch, critiques, strict=True):
-            branches = [[*asks, *ids, *item.end] for asks, ids in zip(item.tree.responses, own, strict=True)]
-            trees.append(replace(item.tree, responses=branches))
+            branches = [
+                [*asks, *ids, *item.content.end]
+                for asks, ids in zip(item.content.tree.responses, own, strict=True)
+            ]
+            trees.append(replace(item.content.tree, responses=branches))
         return self.packed(trees)
 
 

@@ -28,25 +28,24 @@ from basereward.paradigms.judge_rationales import given_judgements
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.token_nll import mean_costs
 from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
+from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A comparison and what is asked about it in tokens.
+class Questions(Encoded):
+    """The questions about the pairs of a comparison.
 
     Args:
-        comparison: What is to be scored.
+        tree: Two branches for each pair, with its first response shown first, and shown second; each ends
+            where its answer begins.
         pairs: The pairs that are asked about.
-        tree: What is asked: two branches for each pair, with its first response shown first, and shown
-            second; each ends where its answer begins.
-        judgements: For each branch the tokens of the text to learn; None where none was given.
+        rationales: For each branch the tokens of the text to learn; None where none was given.
     """
 
-    comparison: Comparison
-    pairs: tuple[tuple[int, int], ...]
     tree: Tree
-    judgements: tuple[list[int] | None, ...]
+    pairs: tuple[tuple[int, int], ...]
+    rationales: tuple[list[int] | None, ...]
 
 
 class Generative(Paradigm):
@@ -147,7 +146,7 @@ class Generative(Paradigm):
             found["first_preferred"] = counts["first"] / read
         return found
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Questions]:
         """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
@@ -158,7 +157,7 @@ class Generative(Paradigm):
             raise DataError("a judge compares responses; there is only one", field="responses")
         pairs = chosen_pairs(num, self.max_pairs)
         orders = [order for first, second in pairs for order in ((first, second), (second, first))]
-        questions = [
+        messages = [
             self.template.messages(
                 comparison.prompt, [comparison.responses[first], comparison.responses[second]]
             )
@@ -172,16 +171,12 @@ class Generative(Paradigm):
         room = max((len(ids) for ids in judgements if ids is not None), default=1)
         if self.template.answer == "reasoned" and not self.training:
             room = max(room, self.max_answer_tokens)
-        tree = asked(self.backbone, questions, room=room + len(self.end))
-        return Prepared(comparison, tuple(pairs), tree, tuple(judgements))
+        tree = asked(self.backbone, messages, room=room + len(self.end))
+        num_more = sum(len(ids or ()) + len(self.end) for ids in judgements)
+        questions = Questions(tree, tuple(pairs), tuple(judgements))
+        return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
-    def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images."""
-        more = sum(len(ids or ()) + len(self.end) for ids in prepared.judgements)
-        num_tokens, num_patches = self.size_of_tree(prepared.tree)
-        return num_tokens + more, num_patches
-
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
         """Return the loss of prepared comparisons: for each pair that is no tie, the mean over its orders of
         the mean negative log-likelihood of a token of the judgement.
         """
@@ -191,11 +186,11 @@ class Generative(Paradigm):
         for item, own in zip(batch, answers, strict=True):
             branches = [
                 [*asks, *answer]
-                for asks, answer in zip(item.tree.responses, own, strict=True)
+                for asks, answer in zip(item.content.tree.responses, own, strict=True)
                 if answer is not None
             ]
             if branches:
-                trees.append(replace(item.tree, responses=branches))
+                trees.append(replace(item.content.tree, responses=branches))
             continuations += [answer for answer in own if answer is not None]
         if not trees:
             nothing = 0.0 * next(self.backbone.parameters()).sum()
@@ -218,17 +213,17 @@ class Generative(Paradigm):
         return LossOutput(loss, total, _statistics(rewards, targets, total))
 
     @torch.no_grad()
-    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+    def score_of(self, batch: Sequence[Prepared[Questions]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order; not-a-number for all responses of a
         comparison whose verdicts can't be read.
         """
         rewards: list[float] = []
         if self.template.answer == "verdict":
-            forest = replace(self.packed([item.tree for item in batch]), reads="ends")
+            forest = replace(self.packed([item.content.tree for item in batch]), reads="ends")
             hidden = self.backbone(forest).flatten(0, 1).index_select(0, forest.ends)
             margins = iter(self._margins(hidden))
             for item in batch:
-                shown: list[float | None] = [next(margins) for _ in item.tree.responses]
+                shown: list[float | None] = [next(margins) for _ in item.content.tree.responses]
                 self._count(shown)
                 rewards += self._rewards(item, shown)
         else:
@@ -240,7 +235,9 @@ class Generative(Paradigm):
         """Return what a reasoned judge writes on each pair in both orders, in the form of `judgements`."""
         item = self.prepare(comparison)
         found: list[dict[str, object]] = []
-        orders = [order for first, second in item.pairs for order in ((first, second), (second, first))]
+        orders = [
+            order for first, second in item.content.pairs for order in ((first, second), (second, first))
+        ]
         for (first, second), texts in zip(orders, self._texts(item), strict=True):
             found += [{"first": first, "second": second, "text": text} for text in texts]
         return found
@@ -261,12 +258,14 @@ class Generative(Paradigm):
         places = forest.ends - torch.tensor(back, device=hidden.device) - 1
         return self._margins(hidden.flatten(0, 1).index_select(0, places))
 
-    def _texts(self, item: Prepared) -> list[list[str]]:
+    def _texts(self, item: Prepared[Questions]) -> list[list[str]]:
         """Return what is written on each branch, a text a vote; of a comparison at a time, so that it doesn't
         depend on the batch.
         """
         votes = self.num_votes
-        tree = replace(item.tree, responses=[asks for asks in item.tree.responses for _ in range(votes)])
+        tree = replace(
+            item.content.tree, responses=[asks for asks in item.content.tree.responses for _ in range(votes)]
+        )
         sampling = Sampling(self.temperature) if votes > 1 else None
         was_training = self.training
         self.eval()
@@ -285,7 +284,7 @@ class Generative(Paradigm):
         texts = [self.backbone.text(each.ids) if each.is_finished else "" for each in written]
         return [texts[start : start + votes] for start in range(0, len(texts), votes)]
 
-    def _votes(self, item: Prepared) -> list[float | None]:
+    def _votes(self, item: Prepared[Questions]) -> list[float | None]:
         """Return for each branch the share of votes for what was shown first; None where there is none."""
         found: list[float | None] = []
         for texts in self._texts(item):
@@ -309,7 +308,7 @@ class Generative(Paradigm):
                 self.counts["consistent"] += (one - middle) * (other - middle) < 0
 
     def _rewards(
-        self, item: Prepared, shown: Sequence[float | None], *, are_odds: bool = True
+        self, item: Prepared[Questions], shown: Sequence[float | None], *, are_odds: bool = True
     ) -> list[float]:
         """Return the rewards of a comparison.
 
@@ -319,30 +318,30 @@ class Generative(Paradigm):
             are_odds: Whether as log-odds, not as shares of votes.
         """
         preferences: dict[tuple[int, int], float | None] = {}
-        for pair, one, other in zip(item.pairs, shown[::2], shown[1::2], strict=True):
+        for pair, one, other in zip(item.content.pairs, shown[::2], shown[1::2], strict=True):
             turned = None if other is None else -other if are_odds else 1 - other
             known = [value for value in (one, turned) if value is not None]
             mean = sum(known) / len(known) if known else None
             preferences[pair] = _sigmoid(mean) if are_odds and mean is not None else mean
         return rewards_of(preferences, len(item.comparison.responses), self.aggregate)
 
-    def _answers(self, item: Prepared) -> list[list[int] | None]:
+    def _answers(self, item: Prepared[Questions]) -> list[list[int] | None]:
         """Return for each branch the tokens to learn, the end included; None where there is nothing."""
         ranks = item.comparison.ranks or ()
         found: list[list[int] | None] = []
-        for number, (first, second) in enumerate(item.pairs):
+        for number, (first, second) in enumerate(item.content.pairs):
             for order, (one, other) in enumerate(((first, second), (second, first))):
                 if ranks[one] == ranks[other]:
                     found.append(None)
                 elif self.template.answer == "verdict":
                     found.append([self.verdicts[0 if ranks[one] < ranks[other] else 1], *self.end])
                 else:
-                    given = item.judgements[2 * number + order]
+                    given = item.content.rationales[2 * number + order]
                     found.append(None if given is None else [*given, *self.end])
         return found
 
     def _weights(
-        self, batch: Sequence[Prepared], answers: Sequence[Sequence[list[int] | None]]
+        self, batch: Sequence[Prepared[Questions]], answers: Sequence[Sequence[list[int] | None]]
     ) -> list[float]:
         """Return the weight of each branch that is learnt: its pair's, divided among its orders."""
         weights = []

@@ -15,20 +15,28 @@ from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.end_state_cache import Ends, KeptEnds, joined
+from basereward.prepared import Encoded, Prepared, Size
 from basereward.protocols import Backbone, Head, Loss
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A comparison and its tokens, or what a cache holds of it instead."""
+class Cached(Encoded):
+    """A comparison whose hidden states are cached, or will be.
 
-    comparison: Comparison
-    tree: Tree | None
-    key: str = ""  # in the cache
-    ends: Ends | None = None
+    Args:
+        tree: Its tokens; None where the states are cached.
+        key: The key in the cache.
+        ends: The cached states; None where they are still to be computed.
+    """
+
+    key: str
+    ends: Ends | None
 
 
-REPLACED = {"shares_backbone": {"hidden_states", "score_of"}}
+REPLACED = {
+    "shares_backbone": {"hidden_states", "score_of"},
+    "shares_prefix": {"hidden_states", "rewards_of", "score_of"},
+}
 """Capabilities of `Scalar`, and the methods that they rest on."""
 
 
@@ -45,10 +53,11 @@ class Scalar(Paradigm):
             head says where. The rewards are the same either way.
 
     A subclass that makes rewards in its own way says itself whether its models may share a backbone's hidden
-    states (`shares_backbone`).
+    states (`shares_backbone`), and comparisons a prompt (`shares_prefix`).
     """
 
     shares_backbone = True
+    shares_prefix = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Share nothing that a subclass replaces, unless it says that it may be shared."""
@@ -87,6 +96,7 @@ class Scalar(Paradigm):
         """
         if self._is_frozen() and self.reads == "ends" and self.backbone.fingerprint():
             self._kept = KeptEnds(cache, self.backbone, precision)
+            self.shares_prefix = False  # a cache holds whole comparisons
         else:
             self.backbone.attach_feature_cache(cache, precision)
         self.train(self.training)
@@ -103,29 +113,32 @@ class Scalar(Paradigm):
     def _is_frozen(self) -> bool:
         return not any(parameter.requires_grad for parameter in self.backbone.parameters())
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Encoded]:
         """Do what the CPU can do ahead: open images, tokenize.
 
         Raises:
             DataError: When the comparison can't be encoded.
         """
         if self._kept is None:
-            return Prepared(comparison, self.backbone.encode(comparison))
+            return self.prepared_of(comparison, self.backbone.encode(comparison))
         key = self._kept.key(comparison)
         ends = self._kept.find(key)
         tree = self.backbone.encode(comparison) if ends is None else None
-        return Prepared(comparison, tree, key, ends)
+        # The head's rows, whether the states are cached or not: those that aren't are computed alone, and how
+        # a batch is divided must not depend on how far ahead it was prepared.
+        return Prepared(comparison, Cached(tree, key, ends), Size(len(comparison.responses)))
 
-    def size_of(self, prepared: Prepared) -> tuple[int, int]:
-        """Return the tokens that a prepared comparison takes in a forest, and the patches of its images.
+    def prepared_of(self, comparison: Comparison, tree: Tree) -> Prepared[Encoded]:
+        """Return an encoded comparison as prepared."""
+        return Prepared(comparison, Encoded(tree), self.size_of(tree, shared=self.share_prompts))
 
-        Where hidden states are kept, it's the head's rows, known already or not: what isn't known is computed
-        alone, and how a batch is divided must not depend on how far ahead it was prepared.
-        """
-        tree = prepared.tree
-        if tree is None or self._kept is not None:
-            return len(prepared.comparison.responses), 0
-        return self.size_of_tree(tree, shared=self.share_prompts)
+    def join(self, batch: Sequence[Prepared[Encoded]]) -> Prepared[Encoded]:
+        """Return comparisons of one prompt as one tree, in which the prompt is computed once."""
+        trees = [item.content.tree for item in batch if item.content.tree is not None]
+        first = batch[0].comparison
+        texts = [text for item in batch for text in item.comparison.responses]
+        ids = [response for tree in trees for response in tree.responses]
+        return self.prepared_of(Comparison(first.prompt, texts), replace(trees[0], responses=ids))
 
     def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards of hidden states, fp32."""
@@ -136,37 +149,39 @@ class Scalar(Paradigm):
         """Return the rewards [N] of a forest's responses, fp32."""
         return self.rewards_of(self.backbone(forest), forest)
 
-    def hidden_states(self, batch: Sequence[Prepared]) -> tuple[Tensor, Forest]:
+    def hidden_states(self, batch: Sequence[Prepared[Encoded]]) -> tuple[Tensor, Forest]:
         """Return hidden states [B, L, D], of the ends alone where they are kept, and their forest."""
         if self._kept is None:
             forest = self._forest(batch)
             return self.backbone(forest), forest
         found = []
         for item in batch:
-            ends = item.ends or self._kept.find(item.key)
+            cached = item.content
+            assert isinstance(cached, Cached)
+            ends = cached.ends or self._kept.find(cached.key)
             if ends is None:
                 # Alone, since its last digits could depend on what it is computed beside: so what is kept is
                 # the same whoever computes it when, and a resumed run the same as one that went on.
                 forest = self._forest([item])
-                ends = self._kept.keep(item.key, self.backbone(forest), forest)
+                ends = self._kept.keep(cached.key, self.backbone(forest), forest)
             found.append(ends)
         return joined(found, next(self.head.parameters()).device)
 
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
         hidden, forest = self.hidden_states(batch)
         targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
         return self.criterion(self.rewards_of(hidden, forest), targets)
 
     @torch.no_grad()
-    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+    def score_of(self, batch: Sequence[Prepared[Encoded]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order; training's dropout is not switched
         off.
         """
         return self.rewards_of(*self.hidden_states(batch))
 
-    def _forest(self, batch: Sequence[Prepared]) -> Forest:
-        trees = [item.tree for item in batch if item.tree is not None]
+    def _forest(self, batch: Sequence[Prepared[Encoded]]) -> Forest:
+        trees = [item.content.tree for item in batch if item.content.tree is not None]
         forest = self.packed(trees, shared=self.share_prompts)
         if self.prune_last_layer:
             forest = replace(forest, reads=self.reads)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from basereward.backbones.chat_template import Chat
-from basereward.backbones.internvl import marks
+from basereward.backbones.internvl import InternVL, marks
 from basereward.backbones.qwen_video import frame_bounds
+from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.errors import DataError
 
 Grid = tuple[int, int, int]
@@ -132,13 +133,15 @@ FRAME_NUMBER = 4
 """Tokens of `Frame1: ` and the end of the line, about."""
 
 
-def image_grids(config: Any, options: Mapping[str, Any], patches_per_token: int) -> ImageGrids:
-    """Return the rules of a model's image processor.
+def image_grids(
+    backbone: TransformersBackbone, options: Mapping[str, Any], patches_per_token: int
+) -> ImageGrids:
+    """Return the rules of a backbone's image processor.
 
     Args:
-        config: Of transformers.
+        backbone: With or without weights.
         options: Of the backbone.
         patches_per_token: Patches that are merged into one token.
     """
-    kind = TiledGrids if config.model_type == "internvl" else ResizedGrids
-    return kind(config, options, patches_per_token)
+    kind = TiledGrids if isinstance(backbone, InternVL) else ResizedGrids
+    return kind(backbone.model.config, options, patches_per_token)

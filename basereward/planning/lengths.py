@@ -116,7 +116,7 @@ class Measure:
         self.architecture = architecture
         self.max_frames = int(options.get("max_frames", 16))
         self.images = (
-            image_grids(model.backbone.model.config, options, architecture.patches_per_token)
+            image_grids(model.backbone, options, architecture.patches_per_token)
             if architecture.vision is not None
             else None
         )

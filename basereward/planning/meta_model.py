@@ -18,10 +18,10 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.reward_model import RewardModel
 
 
-def skeleton(
+def meta_model(
     run: RunConfig, plugins: PluginManager, config_file: Path | None = None
 ) -> tuple[RewardModel, str]:
-    """Return a run's model without weights, and where its sizes are from.
+    """Return a run's model without weights, and the source of its sizes.
 
     Args:
         run: Its components' options filled in.
@@ -30,13 +30,13 @@ def skeleton(
             are known.
 
     Raises:
-        ConfigError: When the sizes aren't known, or the backbone is of a make whose cost isn't.
+        ConfigError: When the sizes aren't known, or the cost of such a backbone isn't.
     """
     options = run.backbone.options
     config, source = _config(str(options.get("model", "")), config_file)
     kind = plugins.load("backbone", run.backbone.name)
     if not issubclass(kind, TransformersBackbone):
-        raise _unknown_make(run.backbone.name, config.model_type)
+        raise _unknown_cost(run.backbone.name, config.model_type)
     with torch.device("meta"):
         from transformers import AutoModel
 
@@ -44,18 +44,18 @@ def skeleton(
         try:
             backbone = kind.of_model(bare, quantize=options.get("quantize"))
         except ConfigError as error:
-            raise _unknown_make(run.backbone.name, config.model_type) from error
+            raise _unknown_cost(run.backbone.name, config.model_type) from error
         head = plugins.build("head", run.head, backbone.dim)
-        if (layer := getattr(head, "layer", None)) is not None:
-            backbone.truncate(layer)
+        if head.reads_layer is not None:
+            backbone.truncate(head.reads_layer)
         loss = plugins.build("loss", run.loss)
         model = RewardModel(plugins.build("paradigm", run.paradigm, backbone, head, loss), {})
     if Architecture.of(model) is None:
-        raise _unknown_make(run.backbone.name, config.model_type)
+        raise _unknown_cost(run.backbone.name, config.model_type)
     return model, source
 
 
-def _unknown_make(name: str, model_type: str) -> ConfigError:
+def _unknown_cost(name: str, model_type: str) -> ConfigError:
     return ConfigError(
         f"what backbone {name!r} on a {model_type!r} model costs isn't known; known are 'causal-lm' on "
         "decoders, 'qwen-vl' on Qwen-VL models and 'internvl' on InternVL's"
@@ -63,7 +63,7 @@ def _unknown_make(name: str, model_type: str) -> ConfigError:
 
 
 def _config(model: str, config_file: Path | None) -> tuple[Any, str]:
-    """Return the configuration of a model of transformers, and where it is from."""
+    """Return the configuration of a model of transformers, and its source."""
     from transformers import AutoConfig
 
     if config_file is not None:
@@ -97,10 +97,10 @@ def _read(path: str) -> Any:
 
 @cache
 def published() -> dict[str, dict[str, Any]]:
-    """Return what is known of published models by their hub ids."""
+    """Return the configurations of published models by their hub ids."""
     text = resources.files("basereward.planning").joinpath("published.toml").read_text(encoding="utf-8")
-    found = {}
+    models = {}
     for facts in tomllib.loads(text)["architecture"]:
         for name in facts.pop("names"):
-            found[name] = facts
-    return found
+            models[name] = facts
+    return models

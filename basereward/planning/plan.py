@@ -20,7 +20,7 @@ from basereward.costs.flops import Counts, Flops, flops
 from basereward.costs.memory import FP32, Memory, memory
 from basereward.errors import ConfigError
 from basereward.planning.lengths import Lengths, Measure, Overrides, lengths
-from basereward.planning.meta_model import skeleton
+from basereward.planning.meta_model import meta_model
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training import parameter_groups
 from basereward.training.lora import Adapters
@@ -51,7 +51,7 @@ class Plan:
     """The memory, FLOPs and time of a training.
 
     Args:
-        sizes_from: Where the model's sizes are from.
+        sizes_from: The source of the model's sizes.
         parts: Parameters of each part.
         rows: The sizes of the data's rows.
         num_steps: Optimizer steps.
@@ -199,7 +199,7 @@ def plan(
 
 
 def _model(run: RunConfig, plugins: PluginManager, config_file: Path | None) -> _Model:
-    reward_model, source = skeleton(run, plugins, config_file)
+    reward_model, source = meta_model(run, plugins, config_file)
     Adapters(reward_model.backbone, run.train, "")
     trainable = parameter_groups.trainable_parts(reward_model.part_parameters(), run.train)
     architecture = Architecture.of(reward_model)

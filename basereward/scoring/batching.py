@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from basereward.config.run import TrainConfig
-
-
-class Size(NamedTuple):
-    """What a prepared comparison costs: its tokens, each once, and patches of its images."""
-
-    tokens: int
-    patches: int = 0
+from basereward.prepared import Size
 
 
 @dataclass(frozen=True)
@@ -92,9 +85,3 @@ def shares(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
         found[rank].append(number)
         loads[rank] = (loads[rank][0] + costs[number], loads[rank][1] + 1)
     return [sorted(numbers) for numbers in found]
-
-
-def size_of(paradigm: Any, prepared: Any) -> Size:
-    """Return what a prepared comparison costs; 0 where the paradigm doesn't tell, which no budget limits."""
-    tell = getattr(paradigm, "size_of", None)
-    return Size(*tell(prepared)) if tell is not None else Size(0)

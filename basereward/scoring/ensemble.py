@@ -19,11 +19,12 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import manager
+from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.ensemble_members import Members
 from basereward.scoring.member_scales import Measured, ScaleWatch
 from basereward.scoring.reward_model import RewardModel, describe, saved_component
-from basereward.scoring.scorer import StreamScorer
+from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, replace_directory
 
@@ -34,26 +35,7 @@ FOLDER = "members"
 """The directory within an ensemble's that has its members'."""
 
 
-class EnsembleRewards(list[float]):
-    """The rewards [n] of a comparison's responses, and what they were made of.
-
-    Args:
-        rewards: [n].
-        members: The rewards [n] of each member that was asked.
-        disagreement: [n] how far these members are apart: the standard deviation over them, each less its
-            mean and over its scale where the ensemble has measured them, else as they are; empty for one
-            member.
-    """
-
-    def __init__(
-        self, rewards: Iterable[float], members: Mapping[str, list[float]], disagreement: list[float]
-    ) -> None:
-        super().__init__(rewards)
-        self.members = dict(members)
-        self.disagreement = disagreement
-
-
-class Ensemble(StreamScorer[EnsembleRewards]):
+class Ensemble(BatchScorer[EnsembleRewards]):
     """Several reward models as one. Make one with `of` or `load`.
 
     Args:
@@ -64,6 +46,8 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         measured: What each member is like, where that is known.
         record: Further facts for the directory.
     """
+
+    is_ensemble = True
 
     def __init__(
         self,
@@ -250,36 +234,36 @@ class Ensemble(StreamScorer[EnsembleRewards]):
         """What the ensembler has learned; None for one that learns nothing."""
         return dict(self.ensembler.state()) if self.ensembler.learns else None
 
-    def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
+    @property
+    def models(self) -> list[RewardModel]:
+        """The members' models."""
+        return self.members.models
+
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
         """Do what the CPU can do ahead, once for members that share a backbone."""
         return self.members.prepare_batch(batch)
 
-    def concatenated(self, prepared: Sequence[Any]) -> Any:
-        """Return several prepared batches as one."""
-        return self.members.concatenated(prepared)
-
-    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
-        """Return the paradigms that run, one for members that share a backbone, and what each is given."""
-        return self.members.passes_of(prepared)
-
-    def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[EnsembleRewards | DataError]:
+    def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[EnsembleRewards | DataError]:
         """Return each comparison's rewards, or the error of the member that can't score it."""
         if not self.is_fitted:
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
-        found = self.members.score_prepared(batch, prepared)
+        results = self.members.score_prepared(batch)
         scored = [
-            (comparison, own)
-            for comparison, own in zip(batch, found, strict=True)
-            if not isinstance(own, DataError)
+            (item.comparison, result)
+            for item, result in zip(batch, results, strict=True)
+            if not isinstance(item, DataError) and not isinstance(result, DataError)
         ]
         if not scored:
-            return [own for own in found if isinstance(own, DataError)]
-        rows = [comparison for comparison, _ in scored]
-        members = torch.cat([own for _, own in scored], 1)  # [M, N]
-        self._look_at(members, rows)
-        sizes = [len(row.responses) for row in rows]
-        joined = iter(torch.split(self.ensembler(members, rows), sizes))
-        return [own if isinstance(own, DataError) else self._rewards(next(joined), own) for own in found]
+            return [result for result in results if isinstance(result, DataError)]
+        comparisons = [comparison for comparison, _ in scored]
+        members = torch.cat([rewards for _, rewards in scored], 1)  # [M, N]
+        self._look_at(members, comparisons)
+        sizes = [len(comparison.responses) for comparison in comparisons]
+        joined = iter(torch.split(self.ensembler(members, comparisons), sizes))
+        return [
+            result if isinstance(result, DataError) else self._rewards(next(joined), result)
+            for result in results
+        ]
 
     def _rewards(self, joined: Tensor, members: Tensor) -> EnsembleRewards | DataError:
         if not bool(joined.isfinite().all()):

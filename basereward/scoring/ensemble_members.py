@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError, ModelError
+from basereward.prepared import Prepared, Size
 from basereward.scoring.reward_model import RewardModel
-from basereward.scoring.scorer import StreamScorer
+from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest
 
@@ -27,7 +28,20 @@ if TYPE_CHECKING:
 Route = Callable[[Comparison, Sequence[bool]], Sequence[bool]]
 
 
-class Members(StreamScorer[Tensor]):
+@dataclass(frozen=True)
+class Routed:
+    """A comparison as the members prepare it.
+
+    Args:
+        routed: [M] whether each member scores it.
+        items: What each group of members prepared; None for a group that does not score it.
+    """
+
+    routed: Sequence[bool]
+    items: Sequence[Prepared[Any] | None]
+
+
+class Members(BatchScorer[Tensor]):
     """Reward models that score the same comparisons; the result of a comparison is [M, n].
 
     Args:
@@ -43,16 +57,16 @@ class Members(StreamScorer[Tensor]):
         route: Route | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
-        self.models = dict(models)
+        self.by_name = dict(models)
         self.digests = dict(digests or {})
         self.route = route
-        self.reads_images = [_reads_images(model) for model in self.models.values()]
-        units: dict[tuple[type | None, int], list[int]] = {}
-        for number, model in enumerate(self.models.values()):
+        self.reads_images = [_reads_images(model) for model in self.by_name.values()]
+        groups: dict[tuple[type | None, int], list[int]] = {}
+        for number, model in enumerate(self.by_name.values()):
             is_shared = model.paradigm.shares_backbone
-            unit = (type(model.paradigm), id(model.backbone)) if is_shared else (None, number)
-            units.setdefault(unit, []).append(number)
-        self._units = [self._leader_first(unit) for unit in units.values()]
+            key = (type(model.paradigm), id(model.backbone)) if is_shared else (None, number)
+            groups.setdefault(key, []).append(number)
+        self._groups = [self._widest_first(group) for group in groups.values()]
 
     @classmethod
     def load(
@@ -102,106 +116,116 @@ class Members(StreamScorer[Tensor]):
         return cls(models, route, digests)
 
     @property
+    def models(self) -> list[RewardModel]:
+        """The members' models, in their order."""
+        return list(self.by_name.values())
+
+    @property
     def names(self) -> list[str]:
         """The members' names, in their order."""
-        return list(self.models)
+        return list(self.by_name)
 
     @property
     def statistics(self) -> dict[str, float]:
         """What each member's paradigm counted while it scored, after the member's name."""
         return {
             f"{member} {name}": value
-            for member, model in self.models.items()
+            for member, model in self.by_name.items()
             for name, value in model.statistics.items()
         }
 
     @property
     def num_truncated(self) -> int:
         """Responses cut short so far, each time a backbone read them."""
-        backbones = {id(model.backbone): model for model in self.models.values()}
+        backbones = {id(model.backbone): model for model in self.by_name.values()}
         return sum(model.num_truncated for model in backbones.values())
 
-    def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
-        """Return for each comparison who is asked, and for each unit which are its, and those prepared."""
-        asked = [self._asked(comparison) for comparison in batch]
-        found = []
-        for unit in self._units:
-            rows = [row for row, own in enumerate(asked) if any(own[number] for number in unit)]
-            found.append((rows, self._model(unit[0]).prepare_batch([batch[row] for row in rows])))
-        return asked, found
-
-    def concatenated(self, prepared: Sequence[Any]) -> Any:
-        """Return several prepared batches as one."""
-        starts = [0, *accumulate(len(asked) for asked, _ in prepared)]
-        all_asked = [own for asked, _ in prepared for own in asked]
-        found = []
-        for number in range(len(self._units)):
-            of_unit = [units[number] for _, units in prepared]
-            rows = [start + row for start, (own, _) in zip(starts, of_unit, strict=False) for row in own]
-            found.append((rows, [item for _, items in of_unit for item in items]))
-        return all_asked, found
-
-    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
-        """Return the paradigm of each unit's first member, and what the unit is asked about."""
-        _, of_units = prepared
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
+        """Return each comparison as each group of members prepares it, or the error of a member's."""
+        routes = [self._routed(comparison) for comparison in batch]
+        columns: list[list[Prepared[Any] | DataError | None]] = []
+        for group in self._groups:
+            rows = [row for row, routed in enumerate(routes) if any(routed[number] for number in group)]
+            prepared = self._model(group[0]).prepare_batch([batch[row] for row in rows])
+            by_row = dict(zip(rows, prepared, strict=True))
+            columns.append([by_row.get(row) for row in range(len(batch))])
         return [
-            (self._model(unit[0]).paradigm, items)
-            for unit, (_, items) in zip(self._units, of_units, strict=True)
+            self._joined(comparison, routed, items)
+            for comparison, routed, *items in zip(batch, routes, *columns, strict=True)
         ]
 
-    def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[Tensor | DataError]:
-        """Return each comparison's rewards [M, n] fp32, or the error of a member that was asked."""
-        asked, of_units = prepared
-        found: list[dict[int, list[float] | DataError]] = [{} for _ in batch]
-        for unit, (rows, items) in zip(self._units, of_units, strict=True):
-            own = [batch[row] for row in rows]
-            for number, results in zip(unit, self._score_unit(unit, own, items), strict=True):
-                for row, result in zip(rows, results, strict=True):
-                    found[row][number] = result
-        return [
-            self._stacked(results, is_asked, len(comparison.responses))
-            for results, is_asked, comparison in zip(found, asked, batch, strict=True)
-        ]
+    def _joined(
+        self,
+        comparison: Comparison,
+        routed: Sequence[bool],
+        items: Sequence[Prepared[Any] | DataError | None],
+    ) -> Prepared[Any] | DataError:
+        """Return a comparison as all groups have prepared it; its size is the largest of theirs."""
+        group_of = {member: number for number, group in enumerate(self._groups) for member in group}
+        for member, name in enumerate(self.by_name):
+            error = items[group_of[member]]
+            if routed[member] and isinstance(error, DataError):
+                return _of_member(name, error)
+        prepared = [item if isinstance(item, Prepared) else None for item in items]
+        sizes = [item.size for item in prepared if item is not None]
+        size = Size(max(size.tokens for size in sizes), max(size.patches for size in sizes))
+        return Prepared(comparison, Routed(routed, prepared), size)
+
+    def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[Tensor | DataError]:
+        """Return each comparison's rewards [M, n] fp32, or the error of a member that scores it."""
+        usable = [item for item in batch if not isinstance(item, DataError)]
+        results: list[dict[int, list[float] | DataError]] = [{} for _ in usable]
+        for number, group in enumerate(self._groups):
+            items = [(row, item.content.items[number]) for row, item in enumerate(usable)]
+            given = [(row, item) for row, item in items if item is not None]
+            scored = self._score_group(group, [item for _, item in given])
+            for member, of_member in zip(group, scored, strict=True):
+                for (row, _), result in zip(given, of_member, strict=True):
+                    results[row][member] = result
+        stacked = iter([self._stacked(item, own) for item, own in zip(usable, results, strict=True)])
+        return [item if isinstance(item, DataError) else next(stacked) for item in batch]
 
     @torch.no_grad()
-    def _score_unit(
-        self, unit: Sequence[int], batch: Sequence[Comparison], prepared: Sequence[Any]
+    def _score_group(
+        self, group: Sequence[int], batch: Sequence[Prepared[Any]]
     ) -> list[list[list[float] | DataError]]:
-        """Return the results of each member of a unit, whose hidden states are computed once."""
-        first = self._model(unit[0])
-        if len(unit) == 1:
-            return [first.score_prepared(batch, prepared)]
-        usable = [item for item in prepared if not isinstance(item, DataError)]
-        encoded = first.paradigm.hidden_states(usable) if usable else None
-        found = []
-        for number in unit:
-            model = self._model(number)
-            rewards = [] if encoded is None else model.paradigm.rewards_of(*encoded).tolist()
-            found.append(model.results_of(batch, prepared, rewards))
-        return found
+        """Return the results of each member of a group, whose hidden states are computed once."""
+        first = self._model(group[0])
+        if len(group) == 1 or not batch:
+            return [first.score_prepared(batch) for _ in group]
+        hidden, forest = first.paradigm.hidden_states(batch)
+        models = [self._model(number) for number in group]
+        return [
+            model.results_of(batch, model.paradigm.rewards_of(hidden, forest).tolist()) for model in models
+        ]
 
     def _stacked(
-        self, results: Mapping[int, list[float] | DataError], is_asked: Sequence[bool], num_responses: int
+        self, item: Prepared[Routed], results: Mapping[int, list[float] | DataError]
     ) -> Tensor | DataError:
-        columns = []
-        for number, (name, own) in enumerate(zip(self.models, is_asked, strict=True)):
-            result = results[number] if own else [float("nan")] * num_responses
+        """Return the rewards [M, n] of all members, not-a-number for those that don't score it."""
+        rows = []
+        for number, (name, is_routed) in enumerate(zip(self.by_name, item.content.routed, strict=True)):
+            result = results[number] if is_routed else [float("nan")] * len(item.comparison.responses)
             if isinstance(result, DataError):
-                return DataError(f"member {name!r}: {result.reason}", field=result.field)
-            columns.append(result)
-        return torch.tensor(columns)
+                return _of_member(name, result)
+            rows.append(result)
+        return torch.tensor(rows)
 
-    def _asked(self, comparison: Comparison) -> Sequence[bool]:
+    def _routed(self, comparison: Comparison) -> Sequence[bool]:
         if self.route is None:
-            return [True] * len(self.models)
+            return [True] * len(self.by_name)
         return self.route(comparison, self.reads_images)
 
     def _model(self, number: int) -> RewardModel:
-        return list(self.models.values())[number]
+        return self.models[number]
 
-    def _leader_first(self, unit: list[int]) -> list[int]:
-        """Put a member first whose head reads all hidden states, if there is one: they serve all."""
-        return sorted(unit, key=lambda number: self._model(number).paradigm.reads != "all")
+    def _widest_first(self, group: list[int]) -> list[int]:
+        """Put a member first that reads all hidden states, if there is one: its states serve all."""
+        return sorted(group, key=lambda number: self._model(number).paradigm.reads != "all")
+
+
+def _of_member(name: str, error: DataError) -> DataError:
+    return type(error)(f"member {name!r}: {error.reason}", field=error.field)
 
 
 def _reads_images(model: RewardModel) -> bool:

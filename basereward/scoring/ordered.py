@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from basereward.errors import ConfigError, DataError
+from basereward.scoring.scorer import EnsembleRewards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,8 +82,10 @@ def _score(
 
 def members_of(rewards: Rewards) -> dict[str, Any]:
     """Return what an ensemble's rewards were made of, as JSON has it: nothing for those of a single model."""
-    found = {"members": getattr(rewards, "members", {}), "disagreement": getattr(rewards, "disagreement", [])}
-    return {name: value for name, value in found.items() if value}
+    if not isinstance(rewards, EnsembleRewards):
+        return {}
+    facts = {"members": rewards.members, "disagreement": rewards.disagreement}
+    return {name: value for name, value in facts.items() if value}
 
 
 def placed(error: DataError, comparison: Comparison) -> DataError:

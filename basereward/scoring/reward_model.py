@@ -15,8 +15,9 @@ from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import manager
+from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Head, Loss, Paradigm
-from basereward.scoring.scorer import StreamScorer
+from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from basereward.plugins.plugin_manager import PluginManager
 
 
-class RewardModel(StreamScorer["list[float]"]):
+class RewardModel(BatchScorer["list[float]"]):
     """Scores responses; what the trainer trains, the evaluator evaluates and the server serves.
 
     Make one with `build` or `load`.
@@ -47,7 +48,7 @@ class RewardModel(StreamScorer["list[float]"]):
         components: Mapping[str, Any],
         record: Mapping[str, Any] | None = None,
         *,
-        forward: Callable[[Sequence[Any]], Tensor] | None = None,
+        forward: Callable[[Sequence[Prepared[Any]]], Tensor] | None = None,
     ) -> None:
         self.paradigm = paradigm
         self.components = dict(components)
@@ -266,46 +267,43 @@ class RewardModel(StreamScorer["list[float]"]):
         finally:
             self.paradigm.train(was_training)
 
-    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Any]:
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
         """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""
-        found = []
+        prepared: list[Prepared[Any] | DataError] = []
         for comparison in batch:
             try:
-                found.append(self.paradigm.prepare(comparison))
+                prepared.append(self.paradigm.prepare(comparison))
             except DataError as error:
-                found.append(error)
-        return found
+                prepared.append(error)
+        return prepared
 
-    def concatenated(self, prepared: Sequence[list[Any]]) -> list[Any]:
-        """Return several prepared batches as one."""
-        return [item for batch in prepared for item in batch]
-
-    def passes_of(self, prepared: list[Any]) -> list[tuple[Any, list[Any]]]:
-        """Return the paradigm, and the prepared comparisons."""
-        return [(self.paradigm, prepared)]
-
-    def score_prepared(
-        self, batch: Sequence[Comparison], prepared: Sequence[Any]
-    ) -> list[list[float] | DataError]:
+    def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[list[float] | DataError]:
         """Return each comparison's rewards, or the error that kept it from being scored."""
-        usable = [item for item in prepared if not isinstance(item, DataError)]
+        usable = [item for item in batch if not isinstance(item, DataError)]
         rewards = (self._forward or self.paradigm.score_of)(usable).tolist() if usable else []
-        return self.results_of(batch, prepared, rewards)
+        results = iter(self.results_of(usable, rewards))
+        return [item if isinstance(item, DataError) else next(results) for item in batch]
 
     def results_of(
-        self, batch: Sequence[Comparison], prepared: Sequence[Any], rewards: Sequence[float]
+        self, batch: Sequence[Prepared[Any]], rewards: Sequence[float]
     ) -> list[list[float] | DataError]:
-        """Return each comparison's rewards, of those [N] of all that could be prepared."""
-        results: list[list[float] | DataError] = []
-        start = 0
-        for comparison, item in zip(batch, prepared, strict=True):
-            if isinstance(item, DataError):
-                results.append(item)
-                continue
-            stop = start + len(comparison.responses)
-            results.append(self._finite(list(rewards[start:stop])))
-            start = stop
-        return results
+        """Divide rewards [N] among prepared comparisons; those that are not finite become an error."""
+        values = iter(rewards)
+        return [self._finite([next(values) for _ in item.comparison.responses]) for item in batch]
+
+    @property
+    def models(self) -> list[RewardModel]:
+        """The model itself."""
+        return [self]
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether `join` can make one tree of comparisons with equal prompts."""
+        return self.paradigm.shares_prefix
+
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
+        """Return prepared comparisons of one prompt as one."""
+        return self.paradigm.join(batch)
 
     def _finite(self, rewards: list[float]) -> list[float] | DataError:
         if all(abs(reward) < float("inf") for reward in rewards):

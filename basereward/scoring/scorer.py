@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
+from basereward.prepared import Prepared
+from basereward.protocols import Result, Scorer
 
-Result = TypeVar("Result")
+
+class EnsembleRewards(list[float]):
+    """The rewards [n] of a comparison's responses, and what they were made of.
+
+    Args:
+        rewards: [n].
+        members: The rewards [n] of each member that was asked.
+        disagreement: [n] how far these members are apart: the standard deviation over them, each less its
+            mean and over its scale where the ensemble has measured them, else as they are; empty for one
+            member.
+    """
+
+    def __init__(
+        self, rewards: Iterable[float], members: Mapping[str, list[float]], disagreement: list[float]
+    ) -> None:
+        super().__init__(rewards)
+        self.members = dict(members)
+        self.disagreement = disagreement
 
 
-class StreamScorer(abc.ABC, Generic[Result]):
-    """Base of what scores; a subclass says how a batch is prepared on the CPU and how it is scored then."""
+class BatchScorer(Scorer[Result], abc.ABC):
+    """Base of models and ensembles: a batch is prepared on the CPU, and scored then."""
 
     @abc.abstractmethod
-    def prepare_batch(self, batch: Sequence[Comparison]) -> Any:
-        """Do what the CPU can do ahead; called in a thread. What can't be prepared is kept as its error."""
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
+        """Return each comparison ready for the device, or its error; called in a thread."""
 
     @abc.abstractmethod
-    def score_prepared(self, batch: Sequence[Comparison], prepared: Any) -> list[Result | DataError]:
-        """Return the result of each comparison of a batch, or the error that kept it from having one.
-
-        Args:
-            batch: Comparisons.
-            prepared: What `prepare_batch` made of them.
-        """
-
-    @abc.abstractmethod
-    def concatenated(self, prepared: Sequence[Any]) -> Any:
-        """Return what `prepare_batch` makes of several batches as one, of what it made of each."""
-
-    @abc.abstractmethod
-    def passes_of(self, prepared: Any) -> list[tuple[Any, list[Any]]]:
-        """Return each paradigm that a prepared batch goes through, and what it is given: prepared
-        comparisons, and the errors of those that can't be.
-        """
+    def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[Result | DataError]:
+        """Return the result of each comparison of a batch, or the error that kept it from having one."""
 
     @property
     def is_training(self) -> bool:
@@ -94,7 +98,7 @@ class StreamScorer(abc.ABC, Generic[Result]):
         waiting = iter(comparisons)
         while batch := list(islice(waiting, batch_size)):
             with self.evaluating():
-                results = self.score_prepared(batch, self.prepare_batch(batch))
+                results = self.score_prepared(self.prepare_batch(batch))
             yield from zip(batch, results, strict=True)
 
     def _score_ahead(
@@ -111,4 +115,4 @@ class StreamScorer(abc.ABC, Generic[Result]):
                 prepared = upcoming.result()
                 if number + 1 < len(batches):
                     upcoming = thread.submit(self.prepare_batch, batches[number + 1])
-                yield from zip(batch, self.score_prepared(batch, prepared), strict=True)
+                yield from zip(batch, self.score_prepared(prepared), strict=True)

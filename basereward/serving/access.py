@@ -1,4 +1,4 @@
-"""Who may ask: anyone on this machine, or whoever has a key."""
+"""Access control: requests from this machine only, or with a key."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from basereward.serving.problems import Problem
 
 
 class Access:
-    """Checks requests' headers.
+    """Checks the headers of requests.
 
     Args:
-        keys: Each of which lets in; without any, requests must name this machine, so that no page of a
-            browser on it can get here under a name of its own.
+        keys: The valid keys. Without any, the host of requests must be this machine, so that no web page in
+            its browser can reach the server by DNS rebinding.
     """
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
@@ -25,10 +25,10 @@ class Access:
         self._keys = [key.encode() for key in keys]
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise unless the request may ask.
+        """Check the key, or without keys the host.
 
         Raises:
-            Problem: When it may not.
+            Problem: When the key is missing or wrong, or the host is another machine.
         """
         if not self._keys:
             if not is_loopback(_name_of(headers.get("host", ""))):
@@ -36,17 +36,17 @@ class Access:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         sent = given.strip().encode("utf-8", "replace")
-        # Each is compared in full, and in a time that doesn't tell how much of it is right.
+        # In constant time, and with every key, so that the time tells nothing of a key.
         matches = [hmac.compare_digest(sent, key) for key in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
             raise Problem("key_missing_or_wrong")
 
 
 def check_address(host: str, keys: Sequence[str]) -> None:
-    """Raise when others could reach the server and it asks for no key.
+    """Require keys where other machines can reach the server.
 
     Raises:
-        ConfigError: Saying what to write.
+        ConfigError: When there are none.
     """
     if not keys and not is_loopback(host):
         raise ConfigError(
@@ -55,7 +55,7 @@ def check_address(host: str, keys: Sequence[str]) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a name or an address is this machine's own."""
+    """Return whether a host name or an address is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from basereward.backbones.base import refuse_long_responses
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.paradigms.scalar import Scalar
-from basereward.scoring.batching import Size, size_of
-from basereward.scoring.ensemble import load_model
+from basereward.prepared import Prepared
+from basereward.scoring.ensemble import Ensemble, load_model
+from basereward.scoring.reward_model import RewardModel
+from basereward.scoring.scorer import EnsembleRewards
 from basereward.serving.problems import Problem, log_failure, problem_of
 from basereward.storage.atomic import file_digest
 from basereward.storage.model_directory import CONFIG_FILE
@@ -37,23 +39,6 @@ class Rewards:
         return Rewards(self.values[start:stop], members, self.disagreement[start:stop])
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A comparison as a model reads it.
-
-    Args:
-        comparison: What is to be scored.
-        content: What the model made of it.
-        size: What it costs.
-        prompt: What is the same for comparisons that may share a tree; None where none may.
-    """
-
-    comparison: Comparison
-    content: Any
-    size: Size
-    prompt: Hashable = None
-
-
 class Engine(Protocol):
     """Scores comparisons. `prepare` runs in any of several threads, the others in one at a time."""
 
@@ -63,19 +48,21 @@ class Engine(Protocol):
     template_digest: str
     """SHA-256 of what turns messages into tokens."""
     pads: bool
-    """Whether each comparison of a batch takes as many places as the longest."""
+    """Whether each comparison of a batch takes as many tokens as the longest."""
+    shares_prefix: bool
+    """Whether comparisons of equal prompts can be joined."""
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
         """Do what the CPU can do: open images, tokenize.
 
         Raises:
             Problem: When the comparison can't be scored.
         """
 
-    def join(self, batch: Sequence[Prepared]) -> Prepared:
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return comparisons of one prompt as one comparison, whose responses are all of theirs in order."""
 
-    def score(self, batch: Sequence[Prepared]) -> list[Rewards | Problem]:
+    def score(self, batch: Sequence[Prepared[Any]]) -> list[Rewards | Problem]:
         """Return each comparison's rewards, or why it has none. One that fails must not touch the others."""
 
 
@@ -88,20 +75,14 @@ class ModelEngine:
         model_digest: SHA-256 of what the model is.
     """
 
-    def __init__(self, name: str, model: Any, model_digest: str = "") -> None:
+    def __init__(self, name: str, model: RewardModel | Ensemble, model_digest: str = "") -> None:
         self.name = name
         self.model = model
         self.model_digest = model_digest
-        members = list(model.members.models.values()) if hasattr(model, "members") else [model]
-        self.template_digest = "+".join(dict.fromkeys(member.template_digest for member in members))
-        self.pads = any(getattr(member.paradigm, "pads", False) for member in members)
-        self.reads_images = any("vision" in member.backbone.parts() for member in members)
-        # The rewards of a scalar model are of each response alone, whatever stands beside it.
-        self.joins = type(getattr(model, "paradigm", None)) is Scalar
-        for member in members:
-            if (limit := getattr(member.backbone, "limit", None)) is not None:
-                # What is cut short would be scored in silence as if it were whole.
-                limit.on_long = "refuse"
+        self.template_digest = "+".join(dict.fromkeys(member.template_digest for member in model.models))
+        self.pads = any(member.paradigm.pads for member in model.models)
+        self.reads_images = any("vision" in member.backbone.parts() for member in model.models)
+        self.shares_prefix = model.shares_prefix
 
     @classmethod
     def load(cls, name: str, directory: Path, *, device: str) -> ModelEngine:
@@ -113,7 +94,7 @@ class ModelEngine:
         model = load_model(directory, device=device)
         return cls(name, model, file_digest(directory / CONFIG_FILE))
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
         """Open images, and tokenize.
 
         Raises:
@@ -121,45 +102,34 @@ class ModelEngine:
         """
         if comparison.images and not self.reads_images:
             raise Problem("images_not_read")
-        content = self.model.prepare_batch([comparison])
-        sizes = []
-        for paradigm, items in self.model.passes_of(content):
-            for item in items:
-                if isinstance(item, DataError):
-                    raise problem_of(item)
-                sizes.append(size_of(paradigm, item))
-        size = Size(max(own.tokens for own in sizes), max(own.patches for own in sizes)) if sizes else Size(0)
-        prompt = comparison.prompt if self.joins else None
-        hash(prompt)  # digests of images are computed here, in a thread, and kept
-        return Prepared(comparison, content, size, prompt)
+        # A response that was cut short would be scored in silence as if it were whole.
+        with refuse_long_responses():
+            [prepared] = self.model.prepare_batch([comparison])
+        if isinstance(prepared, DataError):
+            raise problem_of(prepared)
+        if self.shares_prefix:
+            hash(comparison.prompt)  # digests of images are computed here, in a thread, and kept
+        return prepared
 
-    def join(self, batch: Sequence[Prepared]) -> Prepared:
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return comparisons of one prompt as one tree, in which the prompt is computed once."""
-        if len(batch) == 1:
-            return batch[0]
-        comparison = Comparison(
-            batch[0].comparison.prompt, [text for one in batch for text in one.comparison.responses]
-        )
-        items = [item for one in batch for item in one.content]
-        responses = [ids for item in items for ids in item.tree.responses]
-        item = replace(items[0], comparison=comparison, tree=replace(items[0].tree, responses=responses))
-        return Prepared(comparison, [item], size_of(self.model.paradigm, item), batch[0].prompt)
+        return batch[0] if len(batch) == 1 else self.model.join(batch)
 
-    def score(self, batch: Sequence[Prepared]) -> list[Rewards | Problem]:
+    def score(self, batch: Sequence[Prepared[Any]]) -> list[Rewards | Problem]:
         """Return each comparison's rewards; where a pass fails, each is tried alone."""
         try:
-            found = self.model.score_prepared(
-                [one.comparison for one in batch],
-                self.model.concatenated([one.content for one in batch]),
-            )
+            results = self.model.score_prepared(batch)
         except Exception as error:
             log_failure(f"a pass of {len(batch)}", error)
             if len(batch) == 1:
                 return [Problem("engine_failed")]
             return [result for one in batch for result in self.score([one])]
-        return [
-            Problem("no_score")
-            if isinstance(own, DataError)
-            else Rewards(list(own), getattr(own, "members", {}), getattr(own, "disagreement", []))
-            for own in found
-        ]
+        return [_rewards(result) for result in results]
+
+
+def _rewards(result: Sequence[float] | DataError) -> Rewards | Problem:
+    if isinstance(result, DataError):
+        return Problem("no_score")
+    if isinstance(result, EnsembleRewards):
+        return Rewards(list(result), result.members, result.disagreement)
+    return Rewards(list(result))

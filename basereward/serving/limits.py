@@ -1,4 +1,4 @@
-"""What a server refuses before it costs anything: every bound, each an option of `basereward serve`."""
+"""The limits of a server, each an option of `basereward serve`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _bound(default: int, doc: str) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on requests, on what waits, and on a forward pass; whole numbers >= 1.
+    """Bounds on requests, on the queue, and on a forward pass; whole numbers >= 1.
 
     Raises:
         ConfigError: When one is less than 1.
@@ -44,5 +44,5 @@ class Limits:
 
     @staticmethod
     def documented() -> dict[str, tuple[int, str]]:
-        """Return each bound's default, and what it bounds."""
+        """Return the default and the description of each bound."""
         return {bound.name: (int(str(bound.default)), bound.metadata["doc"]) for bound in fields(Limits)}

@@ -1,4 +1,4 @@
-"""What a server counts, as Prometheus reads it."""
+"""Metrics of a server for Prometheus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKENS = (64, 256, 1024, 4096, 8192, 16384, 32768, 65536)
 
 
 class Metrics:
-    """Counters of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,7 +40,7 @@ class Metrics:
             num_items: Prompts in it.
             num_tokens: Tokens in it.
             waits: Seconds that each prompt waited.
-            seconds: What the pass took.
+            seconds: Duration of the pass.
         """
         self.batch_items.observe(num_items)
         self.batch_tokens.observe(num_tokens)
@@ -49,5 +49,5 @@ class Metrics:
             self.wait_seconds.observe(wait)
 
     def text(self) -> bytes:
-        """Return all in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return bytes(generate_latest(self.registry))

@@ -1,6 +1,6 @@
-"""Why a request, or an item of one, isn't answered with a reward: stable codes with texts of our own.
+"""Problems of requests and their items (RFC 9457): stable codes with fixed texts.
 
-No text of a library, no path and nothing of the request's contents ever stands in one.
+No text of a library, no path and nothing of a request's contents is ever part of one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ PROBLEMS = {
     "host_not_allowed": (403, "without a key, requests must name this machine in their Host header"),
     "path_not_found": (404, "no such path; GET /openapi.json lists all"),
     "model_not_found": (404, "no such model; GET /v1/models lists all"),
-    "method_not_allowed": (405, "the path has another method; GET /openapi.json lists all"),
+    "method_not_allowed": (405, "the path doesn't have this method; GET /openapi.json lists all"),
     "body_too_slow": (408, "the body took too long to arrive"),
     "body_too_large": (413, "the body has more bytes than allowed"),
     "content_type_not_json": (415, "send Content-Type: application/json"),
     "body_not_valid": (422, "the body doesn't follow the schema; see GET /openapi.json"),
-    "argument_not_allowed": (422, "how the model reads and answers can't be changed; leave the argument out"),
+    "argument_not_allowed": (
+        422,
+        "a request can't change how the model processes it; leave it out",
+    ),
     "token_ids_not_allowed": (422, "tokens depend on the tokenizer; send texts"),
     "too_many_items": (422, "the request has more items than allowed"),
     "too_many_responses": (422, "the prompt has more responses than allowed"),
@@ -40,7 +43,7 @@ PROBLEMS = {
     "response_not_usable": (422, "the model can't read the response"),
     "response_not_separable": (
         422,
-        "where the prompt ends can't be told for sure; send messages, or prompt and response apart",
+        "the end of the prompt is ambiguous; send messages, or prompt and response separately",
     ),
     "image_url_not_allowed": (422, "images are sent inline, as base64 or a data: URL; none is fetched"),
     "image_not_base64": (422, "the image is no base64 and no data: URL of it"),
@@ -60,11 +63,11 @@ PROBLEMS = {
 
 
 class Problem(Exception):
-    """Why a request, or an item of one, isn't answered with a reward.
+    """The reason why a request, or an item of one, gets no reward.
 
     Args:
         code: One of `PROBLEMS`.
-        param: What of the request is at fault, such as `items[2].responses[0]`.
+        param: The part of the request at fault, such as `items[2].responses[0]`.
     """
 
     def __init__(self, code: str, param: str | None = None) -> None:
@@ -75,19 +78,18 @@ class Problem(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that tell a client what to do."""
+        """Headers of the response: when to retry, or how to authenticate."""
         if self.status in (429, 503):
             return {"Retry-After": "1"}
         return {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
 
     def at(self, param: str) -> Problem:
-        """Return the problem within a part of the request."""
-        whole = param if self.param is None else f"{param}.{self.param}"
-        return Problem(self.code, whole)
+        """Return the problem with its param below a part of the request."""
+        return Problem(self.code, param if self.param is None else f"{param}.{self.param}")
 
 
 def problem_of(error: DataError) -> Problem:
-    """Return the problem of an item that a model can't read."""
+    """Return the problem of an item that a model can't encode."""
     if isinstance(error, TooLongError):
         return Problem("too_many_tokens")
     field = error.field or ""
@@ -99,6 +101,6 @@ def problem_of(error: DataError) -> Problem:
 
 
 def log_failure(what: str, error: Exception) -> None:
-    """Log where something failed, without the error's text, which may quote what clients sent."""
+    """Log a failure's type and traceback, without the error's text, which may quote a request."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s failed with %s\n%s", what, type(error).__name__, frames)

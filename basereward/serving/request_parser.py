@@ -144,7 +144,7 @@ class RequestParser:
         """Return the comparison of a rendered conversation, whose only turn of the assistant is the response.
 
         Raises:
-            NotSeparableError: When the response can't be told from the prompt.
+            NotSeparableError: When the beginning of the response is ambiguous.
             Problem: As of `comparison`.
         """
         return self.of_turns(rendered_chat.conversation(text), images)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from basereward.scoring.batching import Budget, Size
-from basereward.serving.engine import Engine, Prepared, Rewards
+from basereward.prepared import Prepared, Size
+from basereward.scoring.batching import Budget
+from basereward.serving.engine import Engine, Rewards
 from basereward.serving.problems import Problem, log_failure
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ WINDOW = 4
 class Entry:
     """A comparison that waits."""
 
-    prepared: Prepared
+    prepared: Prepared[Any]
     result: asyncio.Future[Rewards | Problem]
     arrived: float
 
@@ -47,7 +48,7 @@ class Group:
     entries: list[Entry]
     size: Size
 
-    def tree(self) -> Prepared:
+    def tree(self) -> Prepared[Any]:
         """Return the comparisons as one."""
         return self.engine.join([entry.prepared for entry in self.entries])
 
@@ -70,7 +71,9 @@ class Scheduler:
         self._arrival = asyncio.Event()
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-device")
 
-    def submit(self, engine: Engine, prepared: Sequence[Prepared]) -> list[asyncio.Future[Rewards | Problem]]:
+    def submit(
+        self, engine: Engine, prepared: Sequence[Prepared[Any]]
+    ) -> list[asyncio.Future[Rewards | Problem]]:
         """Queue comparisons, and return futures of their results; cancelling one takes it out of the queue.
 
         Raises:
@@ -89,7 +92,7 @@ class Scheduler:
 
     def _place(self, engine: Engine, entry: Entry) -> None:
         """Put a comparison into a waiting group with its prompt, or into a new one."""
-        prompt = entry.prepared.prompt
+        prompt = entry.prepared.comparison.prompt if engine.shares_prefix else None
         key = (id(engine), prompt)
         group = None if prompt is None else self._open.get(key)
         if group is not None:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from basereward.comparison import Comparison
+from basereward.prepared import Prepared
 from basereward.serving.apis.base import Api, Scored
-from basereward.serving.engine import Engine, Prepared, Rewards
+from basereward.serving.engine import Engine, Rewards
 from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem, log_failure
@@ -33,7 +35,7 @@ class ParsedRequest:
 
     body: object
     engine: Engine
-    items: list[Prepared | Problem]
+    items: list[Prepared[Any] | Problem]
     keeps_going: bool
 
 
@@ -106,7 +108,7 @@ class ScoringService:
         decoded = _decoded(body, api.request_type)
         request = api.parse(decoded, RequestParser(self.limits))
         engine = self._engine(request.model)
-        items: list[Prepared | Problem] = []
+        items: list[Prepared[Any] | Problem] = []
         for number, item in enumerate(request.items):
             prepared = item if isinstance(item, Problem) else self._prepared(engine, item, f"items[{number}]")
             if isinstance(prepared, Problem) and not request.keeps_going:
@@ -121,7 +123,7 @@ class ScoringService:
             raise Problem("model_not_found", "model")
         return self.engines[name]
 
-    def _prepared(self, engine: Engine, comparison: Comparison, param: str) -> Prepared | Problem:
+    def _prepared(self, engine: Engine, comparison: Comparison, param: str) -> Prepared[Any] | Problem:
         try:
             prepared = engine.prepare(comparison)
         except Problem as problem:
@@ -132,7 +134,7 @@ class ScoringService:
         return Problem("too_many_tokens", param) if prepared.size.tokens > self.limits.tokens else prepared
 
 
-def _result(number: int, item: Prepared, rewards: Rewards | Problem) -> Scored | Problem:
+def _result(number: int, item: Prepared[Any], rewards: Rewards | Problem) -> Scored | Problem:
     if isinstance(rewards, Problem):
         return rewards.at(f"items[{number}]")
     return Scored(item.comparison, rewards, item.size.tokens)

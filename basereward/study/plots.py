@@ -1,4 +1,4 @@
-"""A study in images: for each column the mean of every row, its interval over seeds, and the seeds."""
+"""The plots of a study: for each column the mean of every row, its interval over seeds, and the seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
-from basereward.study.tables import Findings, row_names
+from basereward.study.tables import StudyTables, row_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +20,17 @@ PLOTS = "plots"
 FORMATS = ("png", "svg")
 
 
-def save(study: Study, results: Results, findings: Findings, directory: Path) -> list[Path]:
+def save(study: Study, results: Results, tables: StudyTables, directory: Path) -> list[Path]:
     """Draw every column, and return the PNG files; without matplotlib there are none."""
     if not is_available():
         return []
     (directory / PLOTS).mkdir(parents=True, exist_ok=True)
     drawn = []
     for column in study.columns:
-        if any((column, name) in findings.estimates for name in row_names(study)):
+        if any((column, name) in tables.estimates for name in row_names(study)):
             is_grid = len(study.axes) == 2 and not study.ensembles
             draw = _draw_grid if is_grid else _draw_rows
-            figure = draw(study, results, findings, column)
+            figure = draw(study, results, tables, column)
             stem = re.sub(r"[^A-Za-z0-9]+", "-", column).strip("-").lower()
             for suffix in FORMATS:
                 metadata = {"Date": None} if suffix == "svg" else {}
@@ -39,8 +39,8 @@ def save(study: Study, results: Results, findings: Findings, directory: Path) ->
     return drawn
 
 
-def _draw_grid(study: Study, results: Results, findings: Findings, column: str) -> Any:
-    """Draw the first axis along the image, and the labels of the second as lines."""
+def _draw_grid(study: Study, results: Results, tables: StudyTables, column: str) -> Any:
+    """Draw the labels of the first axis from left to right, and those of the second as lines."""
     along, across = study.axes.values()
     names = list(study.axes)
     figure, axes = figure_of(study.title, _subtitle(study, column), width=7.6, height=4.6)
@@ -50,9 +50,9 @@ def _draw_grid(study: Study, results: Results, findings: Findings, column: str) 
         cells = [cell for cell in study.rows if cell.labels[names[1]] == label]
         places = [list(along).index(cell.labels[names[0]]) + shift for cell in cells]
         colour = COLOURS[number % len(COLOURS)]
-        known = _draw(axes, results, findings, column, [cell.name for cell in cells], places, colour, "x")
-        axes.plot(*known, color=colour, marker="o", linewidth=1, alpha=0.9, label=label_of(label))
-    _draw_baseline(axes.axhline, study, findings, column)
+        means = _draw(axes, results, tables, column, [cell.name for cell in cells], places, colour, "x")
+        axes.plot(*means, color=colour, marker="o", linewidth=1, alpha=0.9, label=label_of(label))
+    _draw_baseline(axes.axhline, study, tables, column)
     axes.set_xticks(range(len(along)), [label_of(label) for label in along])
     axes.set_xlabel(names[0])
     axes.set_ylabel("percent")
@@ -60,14 +60,14 @@ def _draw_grid(study: Study, results: Results, findings: Findings, column: str) 
     return figure
 
 
-def _draw_rows(study: Study, results: Results, findings: Findings, column: str) -> Any:
+def _draw_rows(study: Study, results: Results, tables: StudyTables, column: str) -> Any:
     """Draw the rows one below the other."""
-    names = [name for name in row_names(study) if (column, name) in findings.estimates]
+    names = [name for name in row_names(study) if (column, name) in tables.estimates]
     figure, axes = figure_of(study.title, _subtitle(study, column), width=7.6, height=1.7 + 0.36 * len(names))
     places = list(range(len(names)))
-    known = _draw(axes, results, findings, column, names, places, COLOURS[0], "y")
-    axes.plot(*reversed(known), color=COLOURS[0], marker="o", linestyle="none")
-    _draw_baseline(axes.axvline, study, findings, column)
+    means = _draw(axes, results, tables, column, names, places, COLOURS[0], "y")
+    axes.plot(*reversed(means), color=COLOURS[0], marker="o", linestyle="none")
+    _draw_baseline(axes.axvline, study, tables, column)
     axes.set_yticks(places, [label_of(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("percent")
@@ -77,21 +77,21 @@ def _draw_rows(study: Study, results: Results, findings: Findings, column: str) 
 def _draw(
     axes: Any,
     results: Results,
-    findings: Findings,
+    tables: StudyTables,
     column: str,
     names: Sequence[str],
     places: Sequence[float],
     colour: str,
     side: str,
 ) -> tuple[list[float], list[float]]:
-    """Draw seeds and intervals of rows, and return where their means are: places, values."""
-    known: tuple[list[float], list[float]] = ([], [])
+    """Draw seeds and intervals of rows, and return the places and values of their means."""
+    means: tuple[list[float], list[float]] = ([], [])
     for name, place in zip(names, places, strict=True):
-        estimate = findings.estimates.get((column, name))
+        estimate = tables.estimates.get((column, name))
         if estimate is None:
             continue
-        known[0].append(place)
-        known[1].append(100 * estimate.value)
+        means[0].append(place)
+        means[1].append(100 * estimate.value)
         values = [
             100 * run.values[column] for run in results.runs if run.row == name and column in run.values
         ]
@@ -103,11 +103,11 @@ def _draw(
             ends = (100 * (estimate.value - estimate.half), 100 * (estimate.value + estimate.half))
             lines = axes.vlines if side == "x" else axes.hlines
             lines(place, *ends, color=colour, linewidth=2.5, alpha=0.45)
-    return known
+    return means
 
 
-def _draw_baseline(line: Any, study: Study, findings: Findings, column: str) -> None:
-    estimate = findings.estimates.get((column, study.cell(study.baseline).name))
+def _draw_baseline(line: Any, study: Study, tables: StudyTables, column: str) -> None:
+    estimate = tables.estimates.get((column, study.cell(study.baseline).name))
     if estimate is not None:
         line(100 * estimate.value, color=NEUTRAL, linewidth=1, linestyle="--", zorder=0)
 

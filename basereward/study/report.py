@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from basereward.reporting.html import save_page
 from basereward.reporting.tables import markdown_text
 from basereward.study import plots
-from basereward.study.tables import Findings
+from basereward.study.tables import StudyTables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 TABLE_FILE, LATEX_FILE, PAGE_FILE = "table.md", "table.tex", "report.html"
 
 
-def write_report(study: Study, results: Results, directory: Path) -> Findings:
+def write_report(study: Study, results: Results, directory: Path) -> StudyTables:
     """Write the tables, the page and the plots, and return the numbers of the tables."""
-    findings = Findings.of(study, results)
-    scores = findings.table()
-    differences = {column: findings.difference_table(column) for column in study.columns}
+    tables = StudyTables.of(study, results)
+    scores = tables.table()
+    differences = {column: tables.difference_table(column) for column in study.columns}
     differences = {column: table for column, table in differences.items() if table.rows}
     failed = [f"{run.row}, seed {run.seed}: {run.error}" for run in results.runs if run.error]
-    plot_paths = plots.save(study, results, findings, directory)
-    text = _markdown(findings, differences, failed, [path.relative_to(directory) for path in plot_paths])
+    plot_paths = plots.save(study, results, tables, directory)
+    text = _markdown(tables, differences, failed, [path.relative_to(directory) for path in plot_paths])
     (directory / TABLE_FILE).write_text(text, encoding="utf-8")
     latex = [f"% {' '.join(study.title.splitlines())}", scores.latex()]
     latex += [line for table in differences.values() for line in ("", table.latex())]
@@ -38,19 +38,19 @@ def write_report(study: Study, results: Results, directory: Path) -> Findings:
         "study.html",
         title=study.title,
         scores=scores,
-        notes=findings.notes(),
+        notes=tables.notes(),
         plots=plot_paths,
         differences=differences,
         failed=failed,
     )
-    return findings
+    return tables
 
 
 def _markdown(
-    findings: Findings, differences: Mapping[str, Table], failed: Sequence[str], plot_paths: Sequence[Path]
+    tables: StudyTables, differences: Mapping[str, Table], failed: Sequence[str], plot_paths: Sequence[Path]
 ) -> str:
-    text = [f"# {markdown_text(findings.study.title)}", "", findings.table().markdown(), ""]
-    text += [*(f"- {markdown_text(note)}" for note in findings.notes()), ""]
+    text = [f"# {markdown_text(tables.study.title)}", "", tables.table().markdown(), ""]
+    text += [*(f"- {markdown_text(note)}" for note in tables.notes()), ""]
     text += [f"![{path.stem}]({path.as_posix()})\n" for path in plot_paths]
     text += [line for table in differences.values() for line in (table.markdown(), "")]
     if failed:

@@ -1,4 +1,4 @@
-"""The tables of a study: means with intervals, differences with tests, what is in print; in three formats."""
+"""The tables of a study: means with intervals, differences with tests, and published numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = "–"
 
 
 @dataclass(frozen=True)
-class Findings:
+class StudyTables:
     """The numbers of a study's tables.
 
     Attributes:
@@ -36,7 +36,7 @@ class Findings:
     best: Mapping[str, str]
 
     @classmethod
-    def of(cls, study: Study, results: Results) -> Findings:
+    def of(cls, study: Study, results: Results) -> StudyTables:
         """Compute them."""
         names = row_names(study)
         baseline = study.cell(study.baseline).name
@@ -44,26 +44,26 @@ class Findings:
         differences: dict[tuple[str, str], PairedDifference] = {}
         best = {}
         for column in study.columns:
-            own: dict[str, PairedDifference] = {}
-            its = set(results.seeds_of(column, baseline))
+            by_row: dict[str, PairedDifference] = {}
+            baseline_seeds = set(results.seeds_of(column, baseline))
             for name in names:
                 seeds = results.seeds_of(column, name)
                 if seeds:
                     units = results.units[column]
                     values = list(map(units.value, results.unit_scores_of(column, name, seeds)))
                     estimates[column, name] = Estimate.of(values)
-                if name != baseline and (both := [seed for seed in seeds if seed in its]):
+                if name != baseline and (both := [seed for seed in seeds if seed in baseline_seeds]):
                     pair = [results.unit_scores_of(column, row, both) for row in (name, baseline)]
-                    own[name] = difference(results.units[column], *pair)
-            corrected = holm([found.p for found in own.values()])
-            for (name, found), p in zip(own.items(), corrected, strict=True):
-                own[name] = differences[column, name] = found.corrected(p)
-            if (chosen := _best(baseline, names, column, estimates, own)) is not None:
+                    by_row[name] = difference(results.units[column], *pair)
+            corrected = holm([item.p for item in by_row.values()])
+            for (name, item), p in zip(by_row.items(), corrected, strict=True):
+                by_row[name] = differences[column, name] = item.corrected(p)
+            if (chosen := _best(baseline, names, column, estimates, by_row)) is not None:
                 best[column] = chosen
         return cls(study, results, estimates, differences, best)
 
     def table(self) -> Table:
-        """Return the table of means, beside what is in print."""
+        """Return the table of means, beside the published numbers."""
         study = self.study
         printed = list(dict.fromkeys(title for item in study.published for title in item.values))
         rows = []
@@ -83,35 +83,33 @@ class Findings:
         """Return the table of one column's differences from the baseline."""
         rows = []
         for name, labels in _labelled(self.study):
-            if (found := self.differences.get((column, name))) is not None:
-                interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-                numbers = [f"{100 * found.value:+.2f}", NOTHING if math.isnan(found.low) else interval]
-                numbers += [_p(found.p), _p(found.adjusted), str(found.num_seeds)]
-                rows.append(
-                    Row([*map(Cell, labels), *(Cell(text, found.is_significant) for text in numbers)])
-                )
+            if (item := self.differences.get((column, name))) is not None:
+                interval = f"{100 * item.low:+.2f} to {100 * item.high:+.2f}"
+                numbers = [f"{100 * item.value:+.2f}", NOTHING if math.isnan(item.low) else interval]
+                numbers += [_p(item.p), _p(item.adjusted), str(item.num_seeds)]
+                rows.append(Row([*map(Cell, labels), *(Cell(text, item.is_significant) for text in numbers)]))
         titles = [*self.study.axes, f"{column}: difference", "95 % interval", "p", "p (Holm)", "seeds"]
         return Table(titles, rows, len(self.study.axes))
 
-    def counted(self) -> list[str]:
-        """Return what the paradigms counted while they scored, such as verdicts that could not be read."""
-        found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    def counts(self) -> list[str]:
+        """Return the counts of the paradigms, such as of verdicts that could not be read, as sentences."""
+        counts: dict[tuple[str, str], dict[str, list[float]]] = {}
         for run in self.results.runs:
             for source, numbers in run.facts.get("statistics", {}).items():
                 for name, value in numbers.items():
-                    found.setdefault((run.row, source), {}).setdefault(name, []).append(value)
+                    counts.setdefault((run.row, source), {}).setdefault(name, []).append(value)
         return [
             f"{row}, {source}, mean over the runs: "
-            + ", ".join(f"{name} {math.fsum(own) / len(own):.4g}" for name, own in numbers.items())
-            for (row, source), numbers in found.items()
+            + ", ".join(f"{name} {math.fsum(values) / len(values):.4g}" for name, values in numbers.items())
+            for (row, source), numbers in counts.items()
         ]
 
     def notes(self) -> list[str]:
-        """Return how to read the tables."""
+        """Return notes on how to read the tables."""
         study = self.study
-        numbers = sorted({found.num for found in self.estimates.values()})
+        numbers = sorted({estimate.num for estimate in self.estimates.values()})
         seeds = " or ".join(map(str, numbers)) or "no"
-        found = [
+        notes = [
             f"Percent: the mean over {seeds} seeds ± half the width of its 95 % interval over seeds "
             "(Student's t).",
             f"The baseline is {study.cell(study.baseline).name}. † differs from it significantly: "
@@ -121,13 +119,13 @@ class Findings:
             "baseline, only where it is significantly better than every other row.",
         ]
         if study.published:
-            found.append(f"In print: {study.source}." if study.source else "In print: as published.")
+            notes.append(f"In print: {study.source}." if study.source else "In print: as published.")
         left_out = [
             f"{num:,} comparisons of {source} are left out, which not every row could score."
             for source, num in self.results.num_left_out.items()
             if num
         ]
-        return [*found, *study.notes, *left_out, *self.counted()]
+        return [*notes, *study.notes, *left_out, *self.counts()]
 
 
 def row_names(study: Study) -> list[str]:
@@ -136,20 +134,20 @@ def row_names(study: Study) -> list[str]:
 
 
 def published_of(study: Study, name: str) -> dict[str, float]:
-    """Return the numbers in print that belong to a row."""
-    found: dict[str, float] = {}
+    """Return the published numbers of a row."""
+    values: dict[str, float] = {}
     for item in study.published:
         label = item.cell.get("ensemble")
         if name == (", ".join(item.cell[axis] for axis in study.axes) if label is None else label):
-            found |= item.values
-    return found
+            values |= item.values
+    return values
 
 
 def _labelled(study: Study) -> list[tuple[str, list[str]]]:
-    """Return each row's name and the cells that say what it is."""
+    """Return each row's name and its label cells."""
     width = len(study.axes)
-    found = [(cell.name, list(cell.labels.values())) for cell in study.rows]
-    return found + [(row.label, [row.label, *[""] * (width - 1)]) for row in study.ensembles]
+    cells = [(cell.name, list(cell.labels.values())) for cell in study.rows]
+    return cells + [(row.label, [row.label, *[""] * (width - 1)]) for row in study.ensembles]
 
 
 def _best(
@@ -159,21 +157,21 @@ def _best(
     estimates: Mapping[tuple[str, str], Estimate],
     differences: Mapping[str, PairedDifference],
 ) -> str | None:
-    known = [name for name in names if (column, name) in estimates]
-    if not known:
+    scored = [name for name in names if (column, name) in estimates]
+    if not scored:
         return None
-    first = max(known, key=lambda name: estimates[column, name].value)
+    first = max(scored, key=lambda name: estimates[column, name].value)
     if first != baseline:
         return first if first in differences and differences[first].is_significant else None
-    is_alone = bool(differences) and all(found.is_significant for found in differences.values())
+    is_alone = bool(differences) and all(item.is_significant for item in differences.values())
     return first if is_alone else None
 
 
-def _mean(estimate: Estimate | None, found: PairedDifference | None) -> str:
+def _mean(estimate: Estimate | None, item: PairedDifference | None) -> str:
     if estimate is None:
         return NOTHING
     half = "" if math.isnan(estimate.half) else f" ± {100 * estimate.half:.1f}"
-    return f"{100 * estimate.value:.1f}{half}{' †' if found is not None and found.is_significant else ''}"
+    return f"{100 * estimate.value:.1f}{half}{' †' if item is not None and item.is_significant else ''}"
 
 
 def _p(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What a backbone promises: a response's states depend on its prompt and on itself, and on nothing else."""
+"""The promises of a backbone: a response's states depend on its prompt and on itself alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from basereward.testing.material import at_ends, comparisons, forest_padding, im
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike
 
 TOLERANCE = 1e-5
-"""Of hidden states in fp32, times their largest absolute value where that is above 1."""
+"""Tolerance of hidden states in fp32, times their largest absolute value where that is above 1."""
 
 BF16_TOLERANCE = 0.05
 """Root mean square error of hidden states under bf16 autocast, as a share of their root mean square."""
@@ -62,14 +62,15 @@ def gives_every_response_its_end(subject: Subject) -> None:
             forest.num_responses == wanted,
             f"the forest has {forest.num_responses} responses, the comparisons {wanted}",
         )
-        found = forest.response.flatten()[forest.ends].tolist()
+        numbers = forest.response.flatten()[forest.ends].tolist()
         require(
-            found == list(range(sum(wanted))), f"the ends are of the responses {found}, not in their order"
+            numbers == list(range(sum(wanted))),
+            f"the ends are of the responses {numbers}, not in their order",
         )
 
 
 def encodes_alike_twice(subject: Subject) -> None:
-    """A comparison's tokens, and what is made of its images, are the same every time in evaluation."""
+    """A comparison's tokens and media are the same every time in evaluation."""
     backbone = _backbone(subject)
     for row in _rows(backbone):
         first, second = backbone.encode(row), backbone.encode(row)
@@ -180,7 +181,7 @@ def packs_exactly(subject: Subject) -> None:
 
 
 def computes_what_is_read(subject: Subject) -> None:
-    """Where a forest says that only the responses' ends are read, these are what they are otherwise."""
+    """The states at the ends of a forest whose `reads` is "ends" equal those of a forest that reads all."""
     backbone = _backbone(subject)
     forest = backbone.forest(_rows(backbone))
     found, expected = (at_ends(_hidden(backbone, of), of) for of in (replace(forest, reads="ends"), forest))
@@ -188,7 +189,7 @@ def computes_what_is_read(subject: Subject) -> None:
 
 
 def takes_part_in_reading_images(subject: Subject) -> None:
-    """With `always_runs_vision`, rows without images have the same states and reach what reads images."""
+    """With `always_runs_vision`, rows without images have the same states and give vision gradients."""
     backbone = _backbone(subject)
     if not _sees(backbone):
         does_not_apply("it has no part that sees")
@@ -226,7 +227,7 @@ def sees_or_refuses_images(subject: Subject) -> None:
 
 
 def gives_the_same_with_a_cache(subject: Subject) -> None:
-    """With what sees frozen and a cache in use, the states are the same, written to it and read from it."""
+    """With vision frozen and a cache in use, the states are the same, written to it and read from it."""
     backbone = _backbone(subject)
     rows = _rows(backbone)
     expected = _states(backbone, rows)
@@ -285,9 +286,9 @@ def passes_gradients_on(subject: Subject) -> None:
     for name, gradient in gradients.items():
         require(bool(gradient.isfinite().all()), f"the gradient of {name} is not finite")
     for part, module in backbone.parts().items():
-        own = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        has_any = any(parameter.grad is not None and parameter.grad.any() for parameter in own)
-        require(not own or has_any, f"all gradients of part {part!r} are zero")
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        has_any = any(parameter.grad is not None and parameter.grad.any() for parameter in trained)
+        require(not trained or has_any, f"all gradients of part {part!r} are zero")
 
 
 def stays_near_in_bf16(subject: Subject) -> None:
@@ -324,9 +325,9 @@ def names_its_blocks(subject: Subject) -> None:
     """`blocks` are modules of its own, none within another, in the order of the forward pass."""
     backbone = _backbone(subject)
     blocks = backbone.blocks()
-    own = {id(module) for module in backbone.modules()}
+    modules = {id(module) for module in backbone.modules()}
     for number, block in enumerate(blocks):
-        require(id(block) in own, f"block {number} is no module of it")
+        require(id(block) in modules, f"block {number} is no module of it")
         inner = {id(module) for module in block.modules()} - {id(block)}
         require(
             not any(id(other) in inner for other in blocks), f"block {number} has another block within it"
@@ -354,7 +355,7 @@ def _sees(backbone: Backbone) -> bool:
 
 
 def _rows(backbone: Backbone) -> list[Comparison]:
-    """Return comparisons without, with one and with two images where it sees; of texts alone elsewhere."""
+    """Return comparisons with 0, 1 and 2 images where the backbone reads images; of texts alone elsewhere."""
     sees = _sees(backbone)
     return list(comparisons((0, 1, 2, 0) if sees else (0, 0, 0, 0)))
 

@@ -26,8 +26,8 @@ def has_a_fixed_order(subject: Subject) -> None:
     first = _comparisons(subject.build(seed=0))
     require(first, "it has no comparison")
     benchmark = subject.build(seed=1)
-    for found in (_comparisons(benchmark), _comparisons(benchmark)):
-        require(found == first, "its comparisons differ from time to time")
+    for again in (_comparisons(benchmark), _comparisons(benchmark)):
+        require(again == first, "its comparisons differ from time to time")
     require(
         any(len(set(row.ranks or ())) > 1 for row in first),
         "no comparison of it has responses of unequal ranks",
@@ -70,8 +70,8 @@ def reports_alike_twice(subject: Subject) -> None:
     benchmark, other = subject.build(seed=0), subject.build(seed=1)
     rewards = _random(_comparisons(benchmark), 1)
     expected = benchmark.report(rewards)
-    for found in (benchmark.report(rewards), other.report(rewards)):
-        require(found == expected, "the same rewards give two reports")
+    for report in (benchmark.report(rewards), other.report(rewards)):
+        require(report == expected, "the same rewards give two reports")
 
 
 def gives_perfect_rewards_the_maximum(subject: Subject) -> None:
@@ -105,7 +105,7 @@ def leaves_out_what_was_not_scored(subject: Subject) -> None:
     for number in range(min(len(rows), 3)):
         if len(rows) == 1:
             break
-        some: Rewards = [None if at == number else found for at, found in enumerate(perfect)]
+        some: Rewards = [None if place == number else scores for place, scores in enumerate(perfect)]
         try:
             score = next(iter(benchmark.report(some).values()))
         except DataError:
@@ -133,7 +133,7 @@ def knows_differences_only(subject: Subject) -> None:
     # Multiples of 1/8, whose sums with 64, 128, ... are exact.
     rewards = _random(rows, 2)
     shifted: Rewards = [
-        [reward + 64.0 * (1 + number % 5) for reward in found or ()] for number, found in enumerate(rewards)
+        [reward + 64.0 * (1 + number % 5) for reward in scores or ()] for number, scores in enumerate(rewards)
     ]
     before, after = benchmark.report(rewards), benchmark.report(shifted)
     for name, score in before.items():
@@ -149,7 +149,7 @@ def refuses_rewards_that_do_not_fit(subject: Subject) -> None:
     benchmark = subject.build()
     rows = _comparisons(benchmark)
     perfect = _perfect(rows)
-    for what, rewards in {
+    for shortage, rewards in {
         "a comparison too few": perfect[:-1],
         "a reward too few": [(perfect[0] or [])[:-1], *perfect[1:]],
     }.items():
@@ -158,8 +158,8 @@ def refuses_rewards_that_do_not_fit(subject: Subject) -> None:
         except ValueError:
             continue
         except Exception as error:
-            require(False, f"rewards of {what} are a {type(error).__name__}, not a ValueError: {error}")
-        require(False, f"rewards of {what} go unnoticed; raise ValueError")
+            require(False, f"rewards of {shortage} are a {type(error).__name__}, not a ValueError: {error}")
+        require(False, f"rewards of {shortage} go unnoticed; raise ValueError")
 
 
 def refuses_a_bad_file(subject: Subject) -> None:
@@ -181,8 +181,8 @@ def _reversed(rows: Sequence[Comparison]) -> Rewards:
 
 
 def _random(rows: Sequence[Comparison], seed: int) -> Rewards:
-    chance = random.Random(seed)
-    return [[chance.randrange(-64, 64) / 8 for _ in row.responses] for row in rows]
+    generator = random.Random(seed)
+    return [[generator.randrange(-64, 64) / 8 for _ in row.responses] for row in rows]
 
 
 def _others(rows: Sequence[Comparison]) -> dict[str, Rewards]:

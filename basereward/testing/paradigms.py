@@ -10,6 +10,7 @@ from torch import Tensor
 from basereward.backbones.tiny import Tiny
 from basereward.config.conversion import Component
 from basereward.losses import BradleyTerry, LossOutput
+from basereward.prepared import Prepared
 from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, require, require_alike, shape_of
 
@@ -48,6 +49,11 @@ def agrees_with_what_is_prepared(subject: Subject) -> None:
     """`score` and `loss` of comparisons are `score_of` and `loss_of` what `prepare` makes of them."""
     paradigm, rows = _paradigm(subject), _rows()
     prepared = [paradigm.prepare(row) for row in rows]
+    for item in prepared:
+        require(
+            isinstance(item, Prepared),
+            f"prepare returns a {type(item).__name__}, not a basereward.prepared.Prepared",
+        )
     require_alike(
         paradigm.score_of(prepared),
         paradigm.score(rows),

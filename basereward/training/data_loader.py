@@ -6,10 +6,8 @@ import abc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import torch
-from torch import nn
 
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
@@ -18,7 +16,6 @@ from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
 from basereward.errors import ConfigError, DataError
-from basereward.losses import Targets
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 
@@ -55,13 +52,12 @@ class DataReader:
         self.datasets: list[Dataset] = [plugins.build("dataset", component) for component in components]
         for dataset in self.datasets:
             dataset.on_bad_row = "fail" if rejected.fail else "skip"
-        self.changes_by_epoch = any(hasattr(dataset, "set_epoch") for dataset in self.datasets)
+        self.varies_by_epoch = any(dataset.varies_by_epoch for dataset in self.datasets)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the data sets whose rows differ by epoch."""
         for dataset in self.datasets:
-            if hasattr(dataset, "set_epoch"):
-                dataset.set_epoch(epoch)
+            dataset.set_epoch(epoch)
 
     def read(self) -> list[list[Comparison]]:
         """Return the comparisons of each data set, and list the rejected rows.
@@ -125,9 +121,9 @@ class TrainingRows(abc.ABC):
         self._quotas: list[int] = []
 
     @property
-    def changes_by_epoch(self) -> bool:
+    def varies_by_epoch(self) -> bool:
         """Whether epochs differ in more than their order."""
-        return self.reader.changes_by_epoch
+        return self.reader.varies_by_epoch
 
     @abc.abstractmethod
     def set_epoch(self, epoch: int) -> None:
@@ -143,7 +139,7 @@ class TrainingRows(abc.ABC):
         """Yield the epoch's rows from a position on; errors stand in the places of rejected rows."""
 
     def _must_read(self, epoch: int) -> bool:
-        return self.epoch < 0 or (self.changes_by_epoch and epoch != self.epoch)
+        return self.epoch < 0 or (self.varies_by_epoch and epoch != self.epoch)
 
     def _set_quotas(self, sizes: list[int], samples: Sequence[Sequence[Comparison]]) -> None:
         """Set how many rows of each data set an epoch has, given each one's size and first rows."""
@@ -247,8 +243,8 @@ def _comparisons(dataset: Dataset) -> Iterator[Comparison]:
     return (row for row in dataset.read() if not isinstance(row, DataError))
 
 
-def _file_sizes(dataset: Any) -> list[int]:
-    return [file.stat().st_size for file in getattr(dataset, "files", ())]
+def _file_sizes(dataset: Dataset) -> list[int]:
+    return [file.stat().st_size for file in dataset.files]
 
 
 def _has_media(comparisons: Iterable[Comparison]) -> bool:
@@ -260,29 +256,6 @@ def no_usable_rows(split: str, num_rejected: int, first: DataError | None) -> Da
     if first is None:
         return DataError(f"data.{split} has no rows")
     return DataError(f"data.{split} has no row that can be used; {num_rejected} rejected, the first: {first}")
-
-
-def untrainable_reason(comparison: Comparison, loss: nn.Module) -> DataError | None:
-    """Return why a loss learns nothing from a comparison, or None where it does.
-
-    Only comparisons without a better and a worse response are in doubt. The loss decides by its gradient: a
-    regression learns from one response, and some losses learn from ties.
-    """
-    if comparison.ranks is None:
-        return DataError("has no ranks or ratings, so nothing can be learnt from it", field="ranks")
-    if len(set(comparison.ranks)) > 1:
-        return None
-    num_responses = len(comparison.responses)
-    # Any rewards do that are no rating by accident.
-    rewards = torch.arange(1.0, num_responses + 1).mul(0.1234567).requires_grad_()
-    output = loss(rewards, Targets.of([comparison], lengths=[1] * num_responses))
-    if output.loss.requires_grad:
-        output.loss.backward()
-    if rewards.grad is not None and bool(rewards.grad.any()):
-        return None
-    if num_responses == 1:
-        return DataError("one response alone teaches this loss nothing; two are needed", field="responses")
-    return DataError("all responses are tied, which teaches this loss nothing", field="ranks")
 
 
 def order_of(epoch: int, num_rows: int, *, seed: int, shuffle: bool) -> list[int]:

@@ -14,7 +14,7 @@ from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.scoring.batching import passes, size_of
+from basereward.scoring.batching import passes
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.training.data_loader import (
@@ -23,7 +23,6 @@ from basereward.training.data_loader import (
     MapRows,
     TrainingRows,
     no_usable_rows,
-    untrainable_reason,
 )
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_selection import ModelSelector
@@ -128,7 +127,7 @@ class Training:
         reader = read(
             data.train,
             split="train",
-            rejection_reason=partial(untrainable_reason, loss=plugins.build("loss", self.config.loss)),
+            rejection_reason=plugins.build("loss", self.config.loss).untrainable_reason,
             curation=Curation.of(data.curation, plugins),
         )
         for dataset in reader.datasets:
@@ -208,7 +207,7 @@ class Training:
         seed_step(self.config.seed, state.step, self.group.rank)
 
         # Split this rank's comparisons into micro-batches; all ranks run as many as the rank with the most.
-        sizes = [size_of(model.paradigm, prepared) for prepared in batch.prepared]
+        sizes = [prepared.size for prepared in batch.prepared]
         micro_batches = passes(sizes, model.limits)
         counts = [len(micro_batches), len(batch.prepared), len(batch.rejected)]
         num_micro_batches, num_used, num_rejected = zip(*self.group.all_gather_ints(counts), strict=True)
@@ -359,7 +358,7 @@ class Training:
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved = checkpoint.state
         if self.rows.digest != saved["data_sha256"] and (
-            not self.rows.changes_by_epoch or self.state.epoch == saved["data_epoch"]
+            not self.rows.varies_by_epoch or self.state.epoch == saved["data_epoch"]
         ):
             raise CheckpointError(
                 f"{checkpoint.directory}: the training data is not what the run was started with; "

@@ -15,6 +15,7 @@ from basereward.backbones.quantization import plain_weight
 from basereward.config.conversion import did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
+from basereward.protocols import Backbone
 from basereward.storage.atomic import replace_directory
 
 NAME = "default"
@@ -34,7 +35,7 @@ class Adapters:
             adapters is frozen.
     """
 
-    def __init__(self, backbone: Any, config: TrainConfig, base_model: str) -> None:
+    def __init__(self, backbone: Backbone, config: TrainConfig, base_model: str) -> None:
         self._root: Any = None
         if config.lora is None:
             return

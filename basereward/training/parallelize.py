@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
+from basereward.protocols import Paradigm
 from basereward.training.distributed import ProcessGroup
 from basereward.training.step_metrics import sums_of
 
@@ -23,9 +24,9 @@ from basereward.training.step_metrics import sums_of
 class ParadigmModule(nn.Module):
     """A paradigm as a module with a single `forward`, which DDP and FSDP2 attach their hooks to."""
 
-    def __init__(self, paradigm: nn.Module) -> None:
+    def __init__(self, paradigm: Paradigm) -> None:
         super().__init__()
-        self.paradigm: Any = paradigm
+        self.paradigm = paradigm
         self._joined: ProcessGroup | None = None
 
     def forward(self, batch: Sequence[Any], *, scores: bool = False) -> Any:

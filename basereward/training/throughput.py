@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from basereward.scoring.batching import Budget, Size
+from basereward.prepared import Size
+from basereward.scoring.batching import Budget
 
 
 @dataclass

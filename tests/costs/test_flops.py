@@ -20,6 +20,7 @@ from basereward.costs.accelerators import ACCELERATORS, peak_flops
 from basereward.costs.architecture import Architecture, Layers, Matrices
 from basereward.costs.flops import Counts, StepFlops, flops
 from basereward.plugins import PluginManager
+from basereward.protocols import Paradigm
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 Build = Callable[..., RewardModel]
@@ -135,11 +136,13 @@ def test_flops_are_those_that_torch_counts(
     architecture = step.architecture
     assert architecture is not None
     window = architecture.vision.window if architecture.vision else None
-    counts = sum((Counts.of_tree(item.tree, window=window, shared=shared) for item in prepared), Counts())
+    counts = sum(
+        (Counts.of_tree(item.content.tree, window=window, shared=shared) for item in prepared), Counts()
+    )
     predicted = flops(architecture, counts)
     assert step(prepared) == predicted.model == predicted.total
     # With a dense mask every place of a row is computed, and every pair of them.
-    trees = [item.tree for item in prepared]
+    trees = [item.content.tree for item in prepared]
     num_rows, width = model.backbone.pack(trees, shared=shared).input_ids.shape
     dense = flops(architecture, replace(counts, tokens=num_rows * width, pairs=num_rows * width**2))
     # The counter doesn't see the head, which is an op of our own, and the first matrix that is trained needs
@@ -192,7 +195,7 @@ def test_what_a_model_of_another_make_costs_is_not_known() -> None:
 
     class Model:
         backbone = Backbone()
-        paradigm = None
+        paradigm = Paradigm()
 
     step = StepFlops(Model())
     assert step.architecture is None

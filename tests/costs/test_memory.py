@@ -18,7 +18,7 @@ from basereward.config import Component, LoraConfig, RunConfig, TrainConfig, loa
 from basereward.costs.architecture import Architecture
 from basereward.costs.flops import Counts
 from basereward.costs.memory import activations, memory
-from basereward.planning.meta_model import skeleton
+from basereward.planning.meta_model import meta_model
 from basereward.plugins import PluginManager
 from basereward.training import optimizers, parameter_groups
 from basereward.training.lora import Adapters
@@ -85,7 +85,7 @@ def test_weights_gradients_and_moments_take_the_bytes_that_are_predicted(
         state = {name: tensor for name, tensor in state.items() if not name.endswith(".step")}
         assert any(tensor.dtype == torch.uint8 for tensor in state.values())
 
-    bare, _ = skeleton(run, PluginManager())
+    bare, _ = meta_model(run, PluginManager())
     Adapters(bare.backbone, run.train, "")
     bare_parts = parameter_groups.trainable_parts(bare.part_parameters(), run.train)
     architecture = Architecture.of(bare)
@@ -127,7 +127,7 @@ def test_activations_are_those_that_autograd_keeps_of_all_layers_but_the_last(
     architecture = Architecture.of(model)
     assert architecture is not None
     window = architecture.vision.window if architecture.vision else None
-    counts = sum((Counts.of_tree(item.tree, window=window) for item in prepared), Counts())
+    counts = sum((Counts.of_tree(item.content.tree, window=window) for item in prepared), Counts())
 
     # Weights aren't activations; nor are their copies in bf16.
     shapes = {
@@ -183,7 +183,7 @@ def test_a_sharded_process_holds_its_rows_and_the_blocks_that_compute(
     tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     run = run_of(tmp_path, tiny_models["llama"], parallel="fsdp")
-    model, _ = skeleton(run, PluginManager())
+    model, _ = meta_model(run, PluginManager())
     parts = parameter_groups.trainable_parts(model.part_parameters(), run.train)
     architecture = Architecture.of(model)
     assert architecture is not None
@@ -211,7 +211,7 @@ def test_in_one_process_bf16_copies_are_made_of_what_a_gradient_passes(
     tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     run = run_of(tmp_path, tiny_models["qwen2_5_vl"], freeze=("vision",))
-    model, _ = skeleton(run, PluginManager())
+    model, _ = meta_model(run, PluginManager())
     parts = parameter_groups.trainable_parts(model.part_parameters(), run.train)
     architecture = Architecture.of(model)
     assert architecture is not None
@@ -232,7 +232,7 @@ def test_quantized_weights_take_half_a_byte_and_their_scales(
     tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     run = run_of(tmp_path, tiny_models["llama"], backbone=", quantize = '4bit'", lora=LoraConfig(rank=4))
-    model, _ = skeleton(run, PluginManager())
+    model, _ = meta_model(run, PluginManager())
     Adapters(model.backbone, run.train, "")
     parts = parameter_groups.trainable_parts(model.part_parameters(), run.train)
     architecture = Architecture.of(model)

@@ -29,7 +29,7 @@ def studies() -> ModuleType:
 def test_the_tables_are_those_of_the_kept_results(studies: ModuleType) -> None:
     assert studies.names()
     for name in studies.names():
-        assert studies.tables(*studies.stored(name)) in TEXT
+        assert studies.markdown_tables(*studies.stored(name)) in TEXT
         for column in studies.stored(name)[0].columns:
             image = f"{name}-{column.replace(' ', '-')}.png"
             assert (ROOT / "docs" / "images" / "study" / image).is_file()

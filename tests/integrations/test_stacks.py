@@ -83,7 +83,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None
 
 
 class SingleTurn:
-    """What OpenRLHF 0.11.2's SingleTurnAgentExecutor is without a reward model."""
+    """The behaviour of OpenRLHF 0.11.2's SingleTurnAgentExecutor without a reward model."""
 
     async def execute(
         self,
@@ -281,7 +281,7 @@ def test_a_sample_that_can_not_be_scored_is_an_error_or_has_what_was_said() -> N
 
 
 class ManagerBase:
-    """What verl 0.9.1's RewardManagerBase keeps."""
+    """The attributes of verl 0.9.1's RewardManagerBase."""
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any) -> None:
         self.config, self.tokenizer, self.compute_score = config, tokenizer, compute_score

@@ -1,4 +1,4 @@
-"""What is exported scores in transformers as it does here; what other tools wrote scores here as there."""
+"""Exported models score the same in transformers, and imported ones the same as in their tools."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Arguments of every kind end in a result or in an error, never in memory that is not the op's."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library of ops, compiled with AddressSanitizer."""
     import sysconfig
 
@@ -42,7 +44,7 @@ def library(tmp_path_factory):
     return target
 
 
-def run(library, script, *arguments):
+def run(library: Path, script: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a process in which memory is watched."""
     preload = [
         subprocess.run(
@@ -73,7 +75,7 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
-def test_no_argument_makes_an_op_touch_memory_that_is_not_its_own(library):
+def test_no_argument_makes_an_op_touch_memory_that_is_not_its_own(library: Path) -> None:
     script = STAND_IN.format(script=str(ROOT / "tests" / "support" / "boundary.py"))
     done = run(library, ["-c", script])
     assert done.returncode == 0, done.stderr[-4000:]

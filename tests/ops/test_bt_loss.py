@@ -1,9 +1,13 @@
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.testing import assert_close
 
 from basereward import ops
@@ -48,13 +52,19 @@ SIZES = [
 
 
 @pytest.fixture(params=KERNELS)
-def kernels(request, monkeypatch):
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
         monkeypatch.setattr(_loader.library, "devices", frozenset())
     return request.param
 
 
-def example(num_rewards, num_pairs, options, dtype=torch.float32, seed=0):
+def example(
+    num_rewards: int,
+    num_pairs: int,
+    options: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     generator = torch.Generator().manual_seed(seed)
     rewards = (torch.randn(num_rewards, generator=generator, dtype=torch.float64) * 3).to(dtype)
     pairs = torch.randint(0, max(num_rewards, 1), (num_pairs, 2), generator=generator)
@@ -72,7 +82,7 @@ def example(num_rewards, num_pairs, options, dtype=torch.float32, seed=0):
     return rewards, pairs, given
 
 
-def expected(rewards, pairs, given):
+def expected(rewards: Tensor, pairs: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """The fp64 reference's loss, gradient and statistics."""
     rewards = rewards.detach().double().requires_grad_()
     loss, statistics = reference.batched_bt_loss(
@@ -102,7 +112,9 @@ CASES += [
 
 
 @pytest.mark.parametrize(("size", "options", "dtype"), CASES, ids=str)
-def test_loss_gradient_and_statistics_equal_the_fp64_reference(kernels, size, options, dtype):
+def test_loss_gradient_and_statistics_equal_the_fp64_reference(
+    kernels: str, size: tuple[int, int], options: str, dtype: torch.dtype
+) -> None:
     rewards, pairs, given = example(*size, OPTIONS[options], dtype)
     rewards.requires_grad_()
     loss, statistics = ops.batched_bt_loss(rewards, pairs, **given)
@@ -120,7 +132,7 @@ def test_loss_gradient_and_statistics_equal_the_fp64_reference(kernels, size, op
 
 
 @pytest.mark.parametrize("ties", ["ignore", "half"])
-def test_the_numbers_of_a_pair_and_a_tie(kernels, ties):
+def test_the_numbers_of_a_pair_and_a_tie(kernels: str, ties: str) -> None:
     rewards = torch.tensor([2.0, 0.5, 1.0])
     pairs, tie = torch.tensor([[0, 1], [1, 2]]), torch.tensor([False, True])
     loss, statistics = ops.batched_bt_loss(rewards, pairs, tie=tie, ties=ties)
@@ -131,7 +143,7 @@ def test_the_numbers_of_a_pair_and_a_tie(kernels, ties):
     assert statistics.tolist() == [1 if ties == "ignore" else 2, 1, 1.5, 2.25, 2, 0.5, 0.5, 2, 1]
 
 
-def test_rewards_are_normalised_before_both_terms(kernels):
+def test_rewards_are_normalised_before_both_terms(kernels: str) -> None:
     rewards, lengths = torch.tensor([2.0, 0.5]), torch.tensor([9, 99])
     loss, _ = ops.batched_bt_loss(rewards, torch.tensor([[0, 1]]), lengths=lengths, zero_coefficient=0.1)
     chosen, rejected = 2.0 / math.log(10), 0.5 / math.log(100)
@@ -139,12 +151,12 @@ def test_rewards_are_normalised_before_both_terms(kernels):
     assert loss.item() == pytest.approx(wanted, rel=1e-6)
 
 
-def test_equal_rewards_are_half_correct(kernels):
+def test_equal_rewards_are_half_correct(kernels: str) -> None:
     _, statistics = ops.batched_bt_loss(torch.ones(4), torch.tensor([[0, 1], [2, 3], [3, 1]]))
     assert statistics[ops.STATISTICS.index("correct")] == 1.5
 
 
-def test_all_weights_zero_is_a_loss_of_zero(kernels):
+def test_all_weights_zero_is_a_loss_of_zero(kernels: str) -> None:
     rewards = torch.tensor([1.0, 5.0], requires_grad=True)
     loss, statistics = ops.batched_bt_loss(rewards, torch.tensor([[0, 1]]), weight=torch.zeros(1))
     (grad,) = torch.autograd.grad(loss, rewards)
@@ -153,7 +165,7 @@ def test_all_weights_zero_is_a_loss_of_zero(kernels):
     assert statistics[0] == 0
 
 
-def test_huge_margins_stay_finite(kernels):
+def test_huge_margins_stay_finite(kernels: str) -> None:
     rewards = torch.tensor([1e4, -1e4], requires_grad=True)
     for pair, wanted, slope in (([0, 1], 0.0, 0.0), ([1, 0], 2e4, 1.0)):
         loss, _ = ops.batched_bt_loss(rewards, torch.tensor([pair]))
@@ -162,7 +174,7 @@ def test_huge_margins_stay_finite(kernels):
         assert grad.tolist() == [slope, -slope]
 
 
-def test_nan_reaches_the_loss_and_its_gradient_but_not_the_counts(kernels):
+def test_nan_reaches_the_loss_and_its_gradient_but_not_the_counts(kernels: str) -> None:
     rewards = torch.tensor([1.0, math.nan, 0.0], requires_grad=True)
     loss, statistics = ops.batched_bt_loss(rewards, torch.tensor([[0, 1], [0, 2]]))
     (grad,) = torch.autograd.grad(loss, rewards)
@@ -179,7 +191,9 @@ def test_nan_reaches_the_loss_and_its_gradient_but_not_the_counts(kernels):
     st.integers(1, 10**6),
     st.integers(1, 10**6),
 )
-def test_any_pair_equals_the_reference(first, second, first_length, second_length):
+def test_any_pair_equals_the_reference(
+    first: float, second: float, first_length: int, second_length: int
+) -> None:
     rewards = torch.tensor([first, second], requires_grad=True)
     given = {"lengths": torch.tensor([first_length, second_length])}
     pairs = torch.tensor([[0, 1]])
@@ -192,7 +206,7 @@ def test_any_pair_equals_the_reference(first, second, first_length, second_lengt
     assert_close(grad.double(), wanted_grad, rtol=rtol, atol=1e-36)
 
 
-def test_two_runs_and_any_number_of_threads_are_bit_equal(kernels):
+def test_two_runs_and_any_number_of_threads_are_bit_equal(kernels: str) -> None:
     rewards, pairs, given = example(500, 200_000, OPTIONS["all"])
     rewards.requires_grad_()
     results = []
@@ -208,7 +222,7 @@ def test_two_runs_and_any_number_of_threads_are_bit_equal(kernels):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_strides_do_not_matter(kernels):
+def test_strides_do_not_matter(kernels: str) -> None:
     rewards, pairs, given = example(64, 40, OPTIONS["all"])
     loss, statistics = ops.batched_bt_loss(rewards, pairs, **given)
     strided = {
@@ -221,7 +235,7 @@ def test_strides_do_not_matter(kernels):
     assert torch.equal(statistics, others)
 
 
-def test_upstream_gradients_scale(kernels):
+def test_upstream_gradients_scale(kernels: str) -> None:
     rewards, pairs, given = example(8, 6, OPTIONS["all"])
     rewards.requires_grad_()
     loss, _ = ops.batched_bt_loss(rewards, pairs, **given)
@@ -231,7 +245,7 @@ def test_upstream_gradients_scale(kernels):
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_gradients_equal_finite_differences(kernels, options):
+def test_gradients_equal_finite_differences(kernels: str, options: dict[str, Any]) -> None:
     rewards, pairs, given = example(7, 12, options, torch.float64)
     assert torch.autograd.gradcheck(
         lambda r: ops.batched_bt_loss(r, pairs, **given)[0], rewards.requires_grad_()
@@ -242,7 +256,7 @@ def test_gradients_equal_finite_differences(kernels, options):
 @compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_opcheck(dtype, requires_grad):
+def test_opcheck(dtype: torch.dtype, requires_grad: bool) -> None:
     for options in (OPTIONS["plain"], OPTIONS["all"]):
         rewards, pairs, given = example(9, 5, options, dtype)
         tensors = [given.get(name) for name in ("tie", "margin", "weight", "lengths")]
@@ -253,7 +267,7 @@ def test_opcheck(dtype, requires_grad):
 
 
 @compiled
-def test_second_derivatives_are_refused():
+def test_second_derivatives_are_refused() -> None:
     rewards, pairs, given = example(4, 3, {}, torch.float64)
     rewards.requires_grad_()
     loss, _ = ops.batched_bt_loss(rewards, pairs, **given)
@@ -266,16 +280,16 @@ def test_second_derivatives_are_refused():
 
 
 @pytest.mark.timeout(300)
-def test_compiles_to_one_graph_for_any_number_of_pairs(kernels):
+def test_compiles_to_one_graph_for_any_number_of_pairs(kernels: str) -> None:
     torch._dynamo.reset()
     frames = 0
 
-    def backend(graph, inputs):
+    def backend(graph: Any, inputs: Any) -> Any:
         nonlocal frames
         frames += 1
         return graph
 
-    def step(rewards, pairs, weight):
+    def step(rewards: Tensor, pairs: Tensor, weight: Tensor) -> Tensor:
         return ops.batched_bt_loss(rewards, pairs, weight=weight, label_smoothing=0.1)[0]
 
     run = torch.compile(step, fullgraph=True, dynamic=True, backend=backend)
@@ -289,7 +303,7 @@ def test_compiles_to_one_graph_for_any_number_of_pairs(kernels):
 @pytest.mark.filterwarnings(
     "ignore:.torch.jit.script:DeprecationWarning"
 )  # torch's own, when inductor is imported
-def test_inductor_gives_the_same_gradients(kernels):
+def test_inductor_gives_the_same_gradients(kernels: str) -> None:
     torch._dynamo.reset()
     rewards, pairs, given = example(12, 9, OPTIONS["all"])
     rewards.requires_grad_()
@@ -299,7 +313,7 @@ def test_inductor_gives_the_same_gradients(kernels):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_leaves_the_loss_in_fp32(kernels, dtype):
+def test_autocast_leaves_the_loss_in_fp32(kernels: str, dtype: torch.dtype) -> None:
     rewards, pairs, given = example(12, 9, OPTIONS["all"], dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _ = ops.batched_bt_loss(rewards, pairs, **given)
@@ -308,7 +322,7 @@ def test_autocast_leaves_the_loss_in_fp32(kernels, dtype):
 
 
 @compiled
-def test_the_op_itself_upcasts_under_autocast():
+def test_the_op_itself_upcasts_under_autocast() -> None:
     rewards, pairs, _ = example(12, 9, {}, torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _, _ = torch.ops.basereward.batched_bt_loss(
@@ -383,7 +397,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
-def test_what_is_wrong_is_named(kernels, wrong, error, message):
+def test_what_is_wrong_is_named(
+    kernels: str, wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
     arguments = {"rewards": torch.zeros(3), "pairs": TWO, **wrong}
     with pytest.raises(error) as caught:
         ops.batched_bt_loss(**arguments)
@@ -393,7 +409,7 @@ def test_what_is_wrong_is_named(kernels, wrong, error, message):
 @compiled
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 4), st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 4), max_size=12))
-def test_no_place_reads_outside_the_rewards(num_rewards, places):
+def test_no_place_reads_outside_the_rewards(num_rewards: int, places: list[int]) -> None:
     pairs = torch.tensor(places[: len(places) // 2 * 2], dtype=torch.int64).reshape(-1, 2)
     inside = all(0 <= place < num_rewards for place in pairs.flatten().tolist())
     call = torch.ops.basereward.batched_bt_loss

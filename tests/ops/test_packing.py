@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ KERNELS = [
 
 
 @pytest.fixture(params=KERNELS, scope="module")
-def kernels(request):
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test with the native helpers and with the plain ones."""
     whole = _loader.host
     if request.param == "numpy":
@@ -26,7 +29,7 @@ def kernels(request):
     _loader.host = whole
 
 
-def plain_first_fit(lengths, row_tokens):
+def plain_first_fit(lengths: list[int], row_tokens: int) -> list[list[int]]:
     """Look through all rows for each item."""
     rows, room = [], []
     for number, length in enumerate(lengths):
@@ -42,7 +45,7 @@ def plain_first_fit(lengths, row_tokens):
 
 
 @given(lengths=st.lists(st.integers(0, 40), max_size=60), row_tokens=st.integers(1, 50))
-def test_each_item_goes_to_the_first_row_with_room(kernels, lengths, row_tokens):
+def test_each_item_goes_to_the_first_row_with_room(kernels: str, lengths: list[int], row_tokens: int) -> None:
     rows = ops.first_fit(lengths, row_tokens)
     assert rows == plain_first_fit(lengths, row_tokens)
     assert sorted(number for row in rows for number in row) == list(range(len(lengths)))
@@ -51,7 +54,7 @@ def test_each_item_goes_to_the_first_row_with_room(kernels, lengths, row_tokens)
         assert len(positive) <= 1 or sum(positive) <= row_tokens
 
 
-def test_packing_by_hand(kernels):
+def test_packing_by_hand(kernels: str) -> None:
     # 3 | 3 4 | 3+2 4 | 3+2 4 9 (longer than a row) | 3+2 4+1 9
     assert ops.first_fit([3, 4, 2, 9, 1], 5) == [[0, 2], [1, 4], [3]]
     assert ops.first_fit(np.array([5, 5]), 5) == [[0], [1]]
@@ -65,7 +68,7 @@ def test_packing_by_hand(kernels):
         (([2, -3], 4), "lengths holds -3; a number of tokens is >= 0"),
     ],
 )
-def test_what_cannot_be_packed_is_named(kernels, arguments, message):
+def test_what_cannot_be_packed_is_named(kernels: str, arguments: tuple[list[int], int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         ops.first_fit(*arguments)
 
@@ -74,7 +77,7 @@ TOKENS = st.lists(st.integers(0, 3), max_size=12)
 
 
 @given(start=TOKENS, ends=st.lists(TOKENS, min_size=1, max_size=5))
-def test_a_common_prefix_is_the_longest_one(kernels, start, ends):
+def test_a_common_prefix_is_the_longest_one(kernels: str, start: list[int], ends: list[list[int]]) -> None:
     sequences = [start + end for end in ends]
     length = ops.common_prefix(sequences)
     shortest = min(map(len, sequences))
@@ -83,7 +86,7 @@ def test_a_common_prefix_is_the_longest_one(kernels, start, ends):
     assert length == shortest or len({ids[length] for ids in sequences}) > 1
 
 
-def test_common_prefixes_by_hand(kernels):
+def test_common_prefixes_by_hand(kernels: str) -> None:
     assert ops.common_prefix([]) == 0
     assert ops.common_prefix([[5, 6]]) == 2
     assert ops.common_prefix([[1, 2, 3], [1, 2], [1, 2, 9]]) == 2

@@ -1,5 +1,11 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from basereward import ops
@@ -19,6 +25,7 @@ DTYPES = {
     "fp16": (torch.float16, torch.float16),
 }
 EPS = 1e-6
+Size = tuple[int, int, "int | None"]
 # Responses, width D, width H (None: linear); rows are 4 times the responses.
 # Up to 12 responses in fp32 the product is our own.
 FEW = [(n, 40 + n, 16 + n) for n in range(1, 14)]
@@ -26,18 +33,20 @@ SIZES = [(0, 8, 8), (1, 1, 1), (2, 7, 64), (4, 129, 255), (33, 64, 257), (31, 30
 
 
 @pytest.fixture(params=[pytest.param("cpp", marks=compiled), "torch"])
-def kernels(request, monkeypatch):
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
         monkeypatch.setattr(_loader.library, "devices", frozenset())
     return request.param
 
 
-def example(size, dtypes=DTYPES["fp32"], seed=0):
+def example(
+    size: Size, dtypes: tuple[torch.dtype, torch.dtype] = DTYPES["fp32"], seed: int = 0
+) -> tuple[Any, ...]:
     """Hidden states [4, N, D], N of their rows, and a head's weights, all but the rows with gradients."""
     num_responses, width, num_columns = size
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(*shape, dtype, scale=1.0):
+    def normal(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
         return (torch.randn(*shape, generator=generator) * scale).to(dtype).requires_grad_()
 
     hidden_dtype, dtype = dtypes
@@ -51,20 +60,20 @@ def example(size, dtypes=DTYPES["fp32"], seed=0):
     return hidden, ends, w1, b1, w2, b2
 
 
-def gradients(rewards, arguments):
+def gradients(rewards: Tensor, arguments: Any) -> tuple[Tensor, ...]:
     """The gradients of a function of the rewards that treats none like another."""
     upstream = torch.linspace(-1, 2, len(rewards), dtype=rewards.dtype)
     wanted = [a for a in arguments if a is not None and a.requires_grad]
     return torch.autograd.grad((rewards * upstream).sum(), wanted)
 
 
-def plain_rewards(arguments, activation="silu", norm=None):
+def plain_rewards(arguments: Any, activation: str = "silu", norm: Any = None) -> Tensor:
     """The reference's rewards, in the dtypes given."""
     hidden, ends, *head = arguments
     return reference.pairwise_reward_head(hidden, ends, norm, EPS, *head, activation)
 
 
-def exact(arguments, activation):
+def exact(arguments: Any, activation: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The fp64 reference's rewards and gradients."""
     arguments = [
         a.detach().double().requires_grad_() if a is not None and a.is_floating_point() else a
@@ -74,7 +83,7 @@ def exact(arguments, activation):
     return rewards, gradients(rewards, arguments)
 
 
-def error(given, wanted):
+def error(given: Tensor, wanted: Tensor) -> float:
     return (given.double() - wanted).norm().item() / max(wanted.norm().item(), 1e-30)
 
 
@@ -85,7 +94,9 @@ CASES += [((31, 300, None), dtypes, "none") for dtypes in DTYPES]
 
 
 @pytest.mark.parametrize(("size", "dtypes", "activation"), CASES, ids=str)
-def test_rewards_and_gradients_equal_the_fp64_reference(kernels, size, dtypes, activation):
+def test_rewards_and_gradients_equal_the_fp64_reference(
+    kernels: str, size: Size, dtypes: str, activation: str
+) -> None:
     dtypes = DTYPES[dtypes]
     arguments = example(size, dtypes)
     rewards = ops.pairwise_reward_head(*arguments, activation=activation)
@@ -104,7 +115,7 @@ def test_rewards_and_gradients_equal_the_fp64_reference(kernels, size, dtypes, a
         assert error(grad, wanted_grad) <= 2 * error(plain_grad, wanted_grad) + floor
 
 
-def test_it_is_the_modules_that_it_replaces(kernels):
+def test_it_is_the_modules_that_it_replaces(kernels: str) -> None:
     torch.manual_seed(0)
     head = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.SiLU(), torch.nn.Linear(40, 1))
     hidden, ends = torch.randn(3, 5, 24), torch.tensor([14, 0, 6])
@@ -115,7 +126,7 @@ def test_it_is_the_modules_that_it_replaces(kernels):
 
 @pytest.mark.parametrize("dtypes", DTYPES)
 @pytest.mark.parametrize("size", [(5, 24, 40), (30, 24, 40), (5, 24, None)], ids=str)
-def test_the_norm_is_the_models_last_one_on_the_rows_alone(kernels, size, dtypes):
+def test_the_norm_is_the_models_last_one_on_the_rows_alone(kernels: str, size: Size, dtypes: str) -> None:
     dtype = DTYPES[dtypes][1]
     arguments = example(size, DTYPES[dtypes])
     norm = (1 + 0.3 * torch.randn(24, generator=torch.Generator().manual_seed(1))).to(dtype).requires_grad_()
@@ -136,7 +147,7 @@ def test_the_norm_is_the_models_last_one_on_the_rows_alone(kernels, size, dtypes
         assert error(grad, wanted_grad) <= 2 * error(plain_grad, wanted_grad) + floor
 
 
-def test_a_norm_of_zero_rows_is_finite(kernels):
+def test_a_norm_of_zero_rows_is_finite(kernels: str) -> None:
     hidden = torch.zeros(3, 8, requires_grad=True)
     norm, w2 = torch.ones(8, requires_grad=True), torch.ones(1, 8)
     rewards = ops.pairwise_reward_head(hidden, None, None, None, w2, norm=norm, activation="none")
@@ -146,7 +157,7 @@ def test_a_norm_of_zero_rows_is_finite(kernels):
     assert not grads[1].any()
 
 
-def test_packed_rows_and_all_rows(kernels):
+def test_packed_rows_and_all_rows(kernels: str) -> None:
     hidden, ends, *head = example((6, 10, 12))
     rewards = ops.pairwise_reward_head(hidden, ends, *head)
     packed = hidden.flatten(0, 1)
@@ -166,7 +177,7 @@ def test_packed_rows_and_all_rows(kernels):
     ],
     ids=["batch second", "columns first", "wide rows", "storage with a tail", "every second row"],
 )
-def test_strides_do_not_matter(kernels, stride):
+def test_strides_do_not_matter(kernels: str, stride: Callable[[Tensor], Tensor]) -> None:
     hidden, *rest = example((6, 10, 12))
     arguments = (stride(hidden.detach()).requires_grad_(), *rest)
     rewards = ops.pairwise_reward_head(*arguments)
@@ -179,7 +190,7 @@ def test_strides_do_not_matter(kernels, stride):
 
 
 @pytest.mark.parametrize("wanted", range(5))
-def test_only_what_needs_a_gradient_gets_one(kernels, wanted):
+def test_only_what_needs_a_gradient_gets_one(kernels: str, wanted: int) -> None:
     arguments = [None if a is None else a.detach() for a in example((4, 10, 12))]
     names = (0, 2, 3, 4, 5)
     arguments[names[wanted]].requires_grad_()
@@ -188,7 +199,7 @@ def test_only_what_needs_a_gradient_gets_one(kernels, wanted):
     assert_close(grad.double(), all_grads[wanted], rtol=1e-5, atol=1e-6)
 
 
-def test_rows_that_are_no_end_are_not_read_and_get_no_gradient(kernels):
+def test_rows_that_are_no_end_are_not_read_and_get_no_gradient(kernels: str) -> None:
     hidden, ends, *head = example((3, 10, 12))
     poisoned = torch.full_like(hidden, torch.nan).flatten(0, 1)
     poisoned[ends] = hidden.flatten(0, 1)[ends].detach()
@@ -203,17 +214,17 @@ def test_rows_that_are_no_end_are_not_read_and_get_no_gradient(kernels):
 
 @pytest.mark.parametrize("size", [(5, 6, 7), (5, 6, None)], ids=["two layers", "one layer"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_equal_finite_differences(kernels, activation, size):
+def test_gradients_equal_finite_differences(kernels: str, activation: str, size: Size) -> None:
     hidden, ends, *head = example(size, DTYPES["fp64"])
 
-    def call(hidden, *head):
+    def call(hidden: Any, *head: Tensor) -> Tensor:
         layers = head if len(head) == 4 else (None, None, *head)
         return ops.pairwise_reward_head(hidden, ends, *layers, activation=activation)
 
     head = [part for part in head if part is not None]
     assert torch.autograd.gradcheck(call, (hidden, *head))
 
-    def with_norm(norm, hidden, *head):
+    def with_norm(norm: Any, hidden: Any, *head: Tensor) -> Tensor:
         layers = head if len(head) == 4 else (None, None, *head)
         return ops.pairwise_reward_head(hidden, ends, *layers, activation=activation, norm=norm)
 
@@ -227,7 +238,9 @@ def test_gradients_equal_finite_differences(kernels, activation, size):
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("size", [(5, 6, 7), (5, 6, None)], ids=["two layers", "one layer"])
 @pytest.mark.parametrize("has_norm", [False, True], ids=["", "norm"])
-def test_opcheck(dtypes, requires_grad, size, has_norm):
+def test_opcheck(
+    dtypes: tuple[torch.dtype, torch.dtype], requires_grad: bool, size: Size, has_norm: bool
+) -> None:
     arguments = [
         a.detach().requires_grad_(requires_grad) if a is not None and a.is_floating_point() else a
         for a in example(size, dtypes)
@@ -240,7 +253,7 @@ def test_opcheck(dtypes, requires_grad, size, has_norm):
 
 @torch_warns_of_itself
 @compiled
-def test_opcheck_of_the_backward():
+def test_opcheck_of_the_backward() -> None:
     hidden, ends, w1, b1, w2, b2 = (part.detach() for part in example((5, 6, 7)))
     head = (torch.rand(6), EPS, w1, b1, w2)
     _, rows, pre = torch.ops.basereward.pairwise_reward_head(hidden, ends, *head, b2, "tanh")
@@ -253,7 +266,7 @@ def test_opcheck_of_the_backward():
 
 
 @compiled
-def test_second_derivatives_are_refused():
+def test_second_derivatives_are_refused() -> None:
     arguments = example((3, 4, 5), DTYPES["fp64"])
     rewards = ops.pairwise_reward_head(*arguments)
     (grad,) = torch.autograd.grad(rewards.sum(), arguments[0], create_graph=True)
@@ -265,7 +278,7 @@ def test_second_derivatives_are_refused():
     )
 
 
-def test_two_runs_are_bit_equal(kernels):
+def test_two_runs_are_bit_equal(kernels: str) -> None:
     arguments = example((40, 64, 1000))
     results = []
     for _ in range(2):
@@ -275,7 +288,7 @@ def test_two_runs_are_bit_equal(kernels):
 
 
 @pytest.mark.parametrize("dtypes", [DTYPES["fp32"], DTYPES["bf16 hidden, fp32 head"]], ids=["fp32", "mixed"])
-def test_autocast_has_no_say(kernels, dtypes):
+def test_autocast_has_no_say(kernels: str, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
     arguments = example((9, 30, 40), dtypes)
     plain = ops.pairwise_reward_head(*arguments)
     wanted = gradients(plain, arguments)
@@ -287,11 +300,11 @@ def test_autocast_has_no_say(kernels, dtypes):
 
 
 @pytest.mark.timeout(300)
-def test_compiles_to_one_graph_for_any_number_of_responses(kernels):
+def test_compiles_to_one_graph_for_any_number_of_responses(kernels: str) -> None:
     torch._dynamo.reset()
     frames = 0
 
-    def backend(graph, inputs):
+    def backend(graph: Any, inputs: Any) -> Any:
         nonlocal frames
         frames += 1
         return graph
@@ -349,7 +362,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
-def test_what_is_wrong_is_named(kernels, wrong, error, message):
+def test_what_is_wrong_is_named(
+    kernels: str, wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as caught:
         ops.pairwise_reward_head(**{**HEAD, **wrong})
     assert str(caught.value) == message

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -20,7 +22,7 @@ except Exception as error:
 """
 
 
-def run(choice, script=SCRIPT):
+def run(choice: str, script: str = SCRIPT) -> list[str]:
     environment = {**os.environ, "BASEREWARD_KERNELS": choice}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
@@ -32,7 +34,7 @@ def run(choice, script=SCRIPT):
     return done.stdout.splitlines()
 
 
-def test_status_says_which_kernels_and_why():
+def test_status_says_which_kernels_and_why() -> None:
     status = ops.status()
     assert list(status) == ["cpu", "cuda", "host"]
     for part in status.values():
@@ -63,7 +65,7 @@ except Exception as error:
 
 
 @pytest.mark.skipif(ops.status()["cpu"]["kernels"] != "cpp", reason=ops.status()["cpu"]["reason"])
-def test_missing_cuda_kernels_are_told_and_how_to_build_them():
+def test_missing_cuda_kernels_are_told_and_how_to_build_them() -> None:
     reason = (
         "basereward._C_cuda was not built when the package was installed; "
         "`BASEREWARD_BUILD_CUDA=1 pip install --no-build-isolation -v .` in a checkout shows why"
@@ -75,11 +77,11 @@ def test_missing_cuda_kernels_are_told_and_how_to_build_them():
     ]
 
 
-def test_the_environment_can_choose_the_torch_kernels():
+def test_the_environment_can_choose_the_torch_kernels() -> None:
     assert run("torch") == ["torch | BASEREWARD_KERNELS=torch", "0.3133"]
 
 
-def test_an_unknown_choice_is_an_error_at_the_first_call_not_at_import():
+def test_an_unknown_choice_is_an_error_at_the_first_call_not_at_import() -> None:
     reason = "BASEREWARD_KERNELS=fast is not understood; write auto, cpp or torch"
     assert run("fast") == [f"torch | {reason}", f"ConfigError | {reason}"]
 
@@ -104,7 +106,7 @@ sys.modules["basereward._C"] = types.ModuleType("basereward._C")
 """
 
 
-def test_a_library_of_older_sources_is_not_used():
+def test_a_library_of_older_sources_is_not_used() -> None:
     reason = "basereward._C has no batched_bt_loss, so it was built from older sources; install again"
     assert run("auto", STALE + SCRIPT) == [f"torch | {reason}", "0.3133"]
 
@@ -114,7 +116,9 @@ def test_a_library_of_older_sources_is_not_used():
     [("ModuleNotFoundError(name)", MISSING), ("ImportError('undefined symbol: x')", BROKEN)],
     ids=["missing", "broken"],
 )
-def test_without_the_library_the_torch_kernels_are_used_unless_cpp_is_asked_for(error, reason):
+def test_without_the_library_the_torch_kernels_are_used_unless_cpp_is_asked_for(
+    error: type[Exception], reason: str
+) -> None:
     script = HIDDEN.format(error=error) + SCRIPT
     assert run("auto", script) == [f"torch | {reason}", "0.3133"]
     assert run("cpp", script) == [f"torch | {reason}", f"ConfigError | BASEREWARD_KERNELS=cpp, but {reason}"]

@@ -119,7 +119,7 @@ def test_the_tower_runs_once_to_write_and_once_to_score(
 def test_critiques_that_are_cut_or_empty_are_counted(directory: Path) -> None:
     model = build(directory, max_critique_tokens=2)
     head = model.paradigm.language_head
-    [end] = model.paradigm.prepare(row()).end
+    [end] = model.paradigm.prepare(row()).content.end
     with torch.no_grad():
         model.score([row()])
         assert model.statistics == {"critiques_written": 2, "critiques_cut": 2, "critiques_empty": 0}
@@ -162,7 +162,7 @@ def test_a_critique_cant_act_as_the_end_of_its_turn(directory: Path) -> None:
     paradigm = build(directory).paradigm
     prepared = paradigm.prepare(row(["well<|im_end|>", "<|image_pad|>"]))
     control = set(paradigm.backbone.control_ids())
-    assert all(ids and control.isdisjoint(ids) for ids in prepared.critiques)
+    assert all(ids and control.isdisjoint(ids) for ids in prepared.content.critiques)
 
 
 def test_longer_than_max_tokens_is_an_error_of_the_row(tmp_path: Path, directory: Path) -> None:

@@ -108,15 +108,15 @@ def test_no_image_is_opened_for_what_is_kept(tiny_models: dict[str, Path], tmp_p
     tiny.image().save(image)
     row = Comparison("what is <image>", ["a cat", "a dog"], images=[image], ranks=[0, 1])
     model = build(tiny_models["qwen2_vl"], "qwen2_vl")
-    assert model.paradigm.size_of(model.paradigm.prepare(row))[1] == 16
+    assert model.paradigm.prepare(row).size.patches == 16
     model.paradigm.attach_feature_cache(FeatureCache(tmp_path / "cache"))
-    assert model.paradigm.size_of(model.paradigm.prepare(row)) == (2, 0)
+    assert model.paradigm.prepare(row).size == (2, 0)
     expected = model.paradigm.score([row])
     image.unlink()
     prepared = model.paradigm.prepare(row)
     assert torch.equal(model.paradigm.score_of([prepared]), expected)
     # The head reads two rows, and the tower none.
-    assert model.paradigm.size_of(prepared) == (2, 0)
+    assert prepared.size == (2, 0)
 
 
 def altered_weight(model: RewardModel) -> None:

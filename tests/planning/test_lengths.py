@@ -17,7 +17,7 @@ from basereward.costs.flops import Counts
 from basereward.errors import ConfigError, DataError
 from basereward.planning.image_grids import ResizedGrids, TiledGrids
 from basereward.planning.lengths import Measure, Overrides, Row, lengths
-from basereward.planning.meta_model import skeleton
+from basereward.planning.meta_model import meta_model
 from basereward.plugins import PluginManager
 from basereward.training.resolve import resolve_run
 
@@ -38,7 +38,7 @@ def run_of(place: Path, model: Path, data: str, options: str = "") -> RunConfig:
 
 
 def measure_of(run: RunConfig, *, with_tokenizer: bool = True) -> Measure:
-    model, _ = skeleton(run, PluginManager())
+    model, _ = meta_model(run, PluginManager())
     architecture = Architecture.of(model)
     assert architecture is not None
     words = AutoTokenizer.from_pretrained(run.backbone.options["model"]) if with_tokenizer else None

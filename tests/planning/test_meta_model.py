@@ -12,7 +12,7 @@ from basereward import RewardModel
 from basereward.config import RunConfig, load_run
 from basereward.costs.architecture import Architecture
 from basereward.errors import ConfigError
-from basereward.planning.meta_model import published, skeleton
+from basereward.planning.meta_model import meta_model, published
 from basereward.plugins import PluginManager
 from basereward.training.resolve import resolve_run
 
@@ -54,7 +54,7 @@ def sizes(model: RewardModel) -> dict[str, int]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_model_has_the_parameters_that_were_published(tmp_path: Path, name: str) -> None:
     backbone = "causal-lm" if "VL" not in name else "qwen-vl"
-    model, source = skeleton(run_of(tmp_path, backbone, name), PluginManager())
+    model, source = meta_model(run_of(tmp_path, backbone, name), PluginManager())
     assert source == "as published"
     assert all(item.is_meta for item in model.paradigm.parameters())
     number, is_tied = PUBLISHED[name]
@@ -71,11 +71,11 @@ def test_every_published_model_is_checked() -> None:
 
 
 @pytest.mark.parametrize("kind", [*tiny.LM_KINDS, *tiny.VL_KINDS, *tiny.INTERNVL_KINDS])
-def test_a_skeleton_has_the_parts_of_the_model(
+def test_a_meta_model_has_the_parts_of_the_model(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     run = run_of(tmp_path, tiny.backbone_of(kind), str(tiny_models[kind]))
-    bare, source = skeleton(run, PluginManager())
+    bare, source = meta_model(run, PluginManager())
     assert source == f"{tiny_models[kind]}/config.json"
     model = RewardModel.build(backbone=run.backbone, head=run.head, plugins=PluginManager())
     assert sizes(bare) == sizes(model)
@@ -86,7 +86,7 @@ def test_a_skeleton_has_the_parts_of_the_model(
 
 def test_layers_that_a_head_does_not_read_are_left_out(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     run = run_of(tmp_path, "causal-lm", str(tiny_models["llama"]), ", layer = 2")
-    architecture = Architecture.of(skeleton(run, PluginManager())[0])
+    architecture = Architecture.of(meta_model(run, PluginManager())[0])
     assert architecture is not None
     assert architecture.language.number == 2
 
@@ -94,27 +94,27 @@ def test_layers_that_a_head_does_not_read_are_left_out(tiny_models: dict[str, Pa
 def test_a_config_file_says_what_is_not_known(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     run = run_of(tmp_path, "causal-lm", "someone/something")
     with pytest.raises(ConfigError) as raised:
-        skeleton(run, PluginManager())
+        meta_model(run, PluginManager())
     assert str(raised.value) == (
         "the sizes of model 'someone/something' aren't known here; give its config.json by --config FILE. "
         f"Known without it: {', '.join(sorted(published()))}"
     )
     file = tiny_models["llama"] / "config.json"
-    model, source = skeleton(run, PluginManager(), file)
+    model, source = meta_model(run, PluginManager(), file)
     assert source == str(file)
     assert sizes(model)["language"] == 512 * 32 + 3 * (7680 + 2 * 32) + 32  # embeddings, layers, norms
 
     with pytest.raises(ConfigError, match="--config nowhere: there is no such file; give a model's config"):
-        skeleton(run, PluginManager(), Path("nowhere"))
+        meta_model(run, PluginManager(), Path("nowhere"))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="config.json: is no configuration of transformers: "):
-        skeleton(run, PluginManager(), tmp_path / "config.json")
+        meta_model(run, PluginManager(), tmp_path / "config.json")
 
 
 def test_a_backbone_of_another_make_is_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     run = run_of(tmp_path, "qwen-vl", str(tiny_models["llama"]))
     with pytest.raises(ConfigError) as raised:
-        skeleton(run, PluginManager())
+        meta_model(run, PluginManager())
     assert str(raised.value) == (
         "what backbone 'qwen-vl' on a 'llama' model costs isn't known; known are 'causal-lm' on decoders, "
         "'qwen-vl' on Qwen-VL models and 'internvl' on InternVL's"

@@ -13,7 +13,7 @@ from basereward.costs.accelerators import ACCELERATORS
 from basereward.costs.communication import bandwidth, communication
 from basereward.errors import ConfigError
 from basereward.planning.lengths import Overrides
-from basereward.planning.meta_model import skeleton
+from basereward.planning.meta_model import meta_model
 from basereward.planning.plan import Plan, checked_mfu, plan
 from basereward.plugins import PluginManager
 from basereward.training.resolve import resolve_run
@@ -145,7 +145,7 @@ def test_the_narrowest_link_counts(gpu: str, num_gpus: int, gigabytes: float) ->
 
 def test_each_way_of_training_together_sends_what_it_must() -> None:
     run: RunConfig = resolve_run(load_run(RECIPE), PluginManager())
-    model, _ = skeleton(run, PluginManager())
+    model, _ = meta_model(run, PluginManager())
     for parameter in model.part_parameters()["vision"]:
         parameter.requires_grad_(False)
     parts = {

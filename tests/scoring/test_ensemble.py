@@ -29,6 +29,7 @@ from basereward import (
 from basereward.config import Component
 from basereward.ensemblers import Mean
 from basereward.errors import ScaleWarning
+from basereward.paradigms.scalar import Scalar
 from basereward.plugins import PluginManager
 
 ROWS = tiny.comparisons()
@@ -65,7 +66,7 @@ def test_members_on_one_backbone_run_it_once_and_give_what_they_give_alone(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensemble = of(models, "a b c d other")
-    shared, *rest = (model.backbone for model in ensemble.members.models.values())
+    shared, *rest = (model.backbone for model in ensemble.members.models)
     assert [backbone is shared for backbone in rest] == [True, True, True, False]
     calls = {"forward": 0, "encode": 0}
     for name in calls:
@@ -97,7 +98,7 @@ def test_a_backbone_is_shared_only_where_it_is_the_same(tmp_path: Path, tiny_mod
         RewardModel.build(backbone=backbone, head=Component("mlp", head)).save(tmp_path / name)
     names = ["plain", "last", "middle", "dense", "again"]
     ensemble = Ensemble.of([tmp_path / name for name in names])
-    backbones = [model.backbone for model in ensemble.members.models.values()]
+    backbones = [model.backbone for model in ensemble.members.models]
     assert [backbones.index(backbone) for backbone in backbones] == [0, 1, 2, 3, 0]
     found = ensemble.score(TEXTS)
     for name in names:
@@ -105,9 +106,37 @@ def test_a_backbone_is_shared_only_where_it_is_the_same(tmp_path: Path, tiny_mod
             assert joined.members[name] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_paradigm_of_another_class_runs_by_itself(models: Path) -> None:
-    from basereward.paradigms.scalar import Scalar
+def test_subclasses_of_scalar_share_backbone_and_prompt_unless_they_score_in_their_own_way() -> None:
+    class Trains(Scalar):
+        def loss_of(self, batch: Any) -> Any:
+            return super().loss_of(batch)
 
+    class Bounded(Scalar):
+        def rewards_of(self, hidden: torch.Tensor, forest: Any) -> torch.Tensor:
+            return super().rewards_of(hidden, forest).tanh()
+
+    class Doubled(Scalar):
+        def score_of(self, batch: Any) -> torch.Tensor:
+            return 2 * super().score_of(batch)
+
+    class Says(Doubled):
+        shares_prefix = True
+
+        def score_of(self, batch: Any) -> torch.Tensor:
+            return super().score_of(batch)
+
+    shared = {
+        cls.__name__: (cls.shares_backbone, cls.shares_prefix) for cls in (Trains, Bounded, Doubled, Says)
+    }
+    assert shared == {
+        "Trains": (True, True),
+        "Bounded": (True, False),
+        "Doubled": (False, False),
+        "Says": (False, True),
+    }
+
+
+def test_a_paradigm_of_another_class_runs_by_itself(models: Path) -> None:
     class Doubled(Scalar):
         """Twice the rewards."""
 
@@ -115,10 +144,10 @@ def test_a_paradigm_of_another_class_runs_by_itself(models: Path) -> None:
             return 2 * super().score_of(batch)
 
     ensemble = of(models, "a b")
-    ensemble.members.models["b"].paradigm.__class__ = Doubled
+    ensemble.members.by_name["b"].paradigm.__class__ = Doubled
     from basereward.scoring.ensemble_members import Members
 
-    again = Members(ensemble.members.models)
+    again = Members(ensemble.members.by_name)
     [found] = again.score(TEXTS[:1])
     [alone] = RewardModel.load(models / "b").score(TEXTS[:1])
     assert found[1].tolist() == pytest.approx([2 * reward for reward in alone], abs=1e-5)
@@ -226,7 +255,7 @@ def test_a_comparison_that_a_member_cannot_score_is_its_error(models: Path) -> N
 
 def test_a_reward_that_is_not_finite_names_the_member(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = of(models, "a other")
-    last = ensemble.members.models["other"].head.layers[-1]
+    last = ensemble.members.by_name["other"].head.layers[-1]
     monkeypatch.setattr(last, "bias", torch.nn.Parameter(torch.tensor([float("inf")])))
     [(_, error)] = ensemble.score_stream(TEXTS[:1])
     assert str(error) == "responses: member 'other': the model gives a reward that is not finite"

@@ -34,7 +34,7 @@ from basereward.serving.openapi import openapi_document
 
 POSTS = [path for api in apis() for path in api.paths]
 LIBRARIES = tuple({sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), str(Path(__file__).parents[2])})
-"""Where modules are imported from, and tests are read."""
+"""Directories that modules are imported from and tests are read from."""
 
 NOT_JSON: tuple[bytes, ...] = (
     b"",

@@ -381,10 +381,10 @@ class TestSevenPoison:
         engine = ModelEngine.load("sees", vision_model, device="cpu")
         score = engine.model.score_prepared
 
-        def failing(batch: list[Comparison], prepared: Any) -> Any:
-            if any("boom" in one.responses for one in batch):
+        def failing(batch: list[Any]) -> Any:
+            if any("boom" in one.comparison.responses for one in batch):
                 raise RuntimeError("CUDA error at 0x7f00 in /usr/lib/libcuda.so")
-            return score(batch, prepared)
+            return score(batch)
 
         monkeypatch.setattr(engine.model, "score_prepared", failing)
         prepared = [engine.prepare(Comparison("x", [text])) for text in ("a cat", "boom", "a dog")]
@@ -524,7 +524,7 @@ class TestTenSameScore:
             vision_engine.prepare(Comparison("what?", responses, images=[shown]))
             for responses in (RESPONSES[:2], RESPONSES[2:], RESPONSES[:1])
         ]
-        assert len({one.prompt for one in alone}) == 1
+        assert len({one.comparison.prompt for one in alone}) == 1
         joined = vision_engine.join(alone)
         assert joined.size.patches == alone[0].size.patches
         [together] = vision_engine.score([joined])
@@ -536,7 +536,11 @@ class TestTenSameScore:
     ) -> None:
         from basereward.config import Component
 
-        options = {"model": str(tiny_models["llama"]), "max_tokens": 40, "on_long": "truncate"}
+        options = {"model": str(tiny_models["llama"]), "max_tokens": 100, "on_long": "truncate"}
         model = RewardModel.build(backbone=Component("causal-lm", options))
-        reply = serve(Server([ModelEngine("short", model)])).rewards(item("x", "a cat sits " * 40))
+        long = item("x", "a cat sits " * 40)
+        reply = serve(Server([ModelEngine("short", model)])).rewards(long)
         assert (reply.status, reply.code) == (422, "too_many_tokens")
+        # The model that was handed over still cuts where it is used elsewhere.
+        [_] = model.score([Comparison("x", long["responses"])])
+        assert model.num_truncated == 1

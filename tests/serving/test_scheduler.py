@@ -1,4 +1,4 @@
-"""What goes through the device together."""
+"""Batching by the scheduler."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from basereward.stats.metric import unit_mean
 from basereward.study import Study, load_study
 from basereward.study.report import write_report
 from basereward.study.results import Columns, Results, RunResult
-from basereward.study.tables import Findings
+from basereward.study.tables import StudyTables
 
 NUM = 40
 COLUMN = "held-out pairs"
@@ -43,9 +43,9 @@ def results_of(rights: dict[str, Sequence[int]]) -> Results:
 
 def test_the_best_is_bold_where_it_is_significantly_better(study: Study) -> None:
     # 20 and 20 of 40 against 32 and 32: twelve units more, without a difference between the seeds.
-    findings = Findings.of(study, results_of({"1": [20, 20], "2": [32, 32]}))
-    assert findings.best == {COLUMN: "2"}
-    assert findings.table().markdown().splitlines() == [
+    tables = StudyTables.of(study, results_of({"1": [20, 20], "2": [32, 32]}))
+    assert tables.best == {COLUMN: "2"}
+    assert tables.table().markdown().splitlines() == [
         "| layers | held-out pairs | in print: VLRB |",
         "|---|---:|---:|",
         "| 1 | 50.0 ± 0.0 |  |",
@@ -54,34 +54,34 @@ def test_the_best_is_bold_where_it_is_significantly_better(study: Study) -> None
 
 
 def test_the_best_is_plain_where_chance_may_have_made_it(study: Study) -> None:
-    findings = Findings.of(study, results_of({"1": [20, 20], "2": [21, 21]}))
+    tables = StudyTables.of(study, results_of({"1": [20, 20], "2": [21, 21]}))
     # One unit of 40 more: 2.5 points, whose error by units is 2.5 points too.
-    found = findings.differences[COLUMN, "2"]
+    found = tables.differences[COLUMN, "2"]
     assert (found.value, found.is_significant) == (pytest.approx(0.025), False)
-    assert findings.best == {}
+    assert tables.best == {}
 
 
 def test_the_baseline_is_bold_where_it_beats_all_others(study: Study) -> None:
-    assert Findings.of(study, results_of({"1": [32, 32], "2": [20, 20]})).best == {COLUMN: "1"}
-    assert Findings.of(study, results_of({"1": [21, 21], "2": [20, 20]})).best == {}
+    assert StudyTables.of(study, results_of({"1": [32, 32], "2": [20, 20]})).best == {COLUMN: "1"}
+    assert StudyTables.of(study, results_of({"1": [21, 21], "2": [20, 20]})).best == {}
 
 
 def test_a_row_is_compared_on_the_seeds_that_both_have(study: Study) -> None:
-    findings = Findings.of(study, results_of({"1": [20, 30], "2": [32]}))
-    found = findings.differences[COLUMN, "2"]
+    tables = StudyTables.of(study, results_of({"1": [20, 30], "2": [32]}))
+    found = tables.differences[COLUMN, "2"]
     assert (found.num_seeds, found.value) == (1, pytest.approx(12 / 40))
-    cells = [row.texts[1] for row in findings.table().rows]
+    cells = [row.texts[1] for row in tables.table().rows]
     # Seeds of 50 % and 75 %: t of 12.7062 times 12.5.
     assert cells == ["62.5 ± 158.8", "80.0 †"]
 
 
 def test_a_row_without_results_is_empty(study: Study) -> None:
-    findings = Findings.of(study, results_of({"2": [20, 20]}))
-    assert [row.texts for row in findings.table().rows] == [
+    tables = StudyTables.of(study, results_of({"2": [20, 20]}))
+    assert [row.texts for row in tables.table().rows] == [
         ["1", "–", ""],
         ["2", "50.0 ± 0.0", "76.5"],
     ]
-    assert findings.difference_table(COLUMN).rows == []
+    assert tables.difference_table(COLUMN).rows == []
 
 
 def test_stored_results_make_the_same_report(study: Study, tmp_path: Path) -> None:
@@ -124,6 +124,6 @@ def test_what_a_paradigm_counted_stands_below_its_numbers(study: Study) -> None:
         if run.row == "2"
     ]
     results = Results([*found.runs[:2], *judged], found.units, found.unit_scores, found.num_left_out)
-    assert Findings.of(study, results).counted() == [
+    assert StudyTables.of(study, results).counts() == [
         "2, held-out, mean over the runs: parse_failure_rate 0.375"
     ]

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from basereward.backbones.base import Backbone
 from basereward.comparison import Comparison
 from basereward.losses import Targets
+from basereward.prepared import Prepared
+from basereward.protocols import Paradigm
 from basereward.testing import paradigms
 
 
-class Sound(nn.Module):
+class Sound(Paradigm, nn.Module):
     """Keeps every promise: rewards of a head, and a loss on them."""
 
     def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module) -> None:
@@ -25,14 +27,14 @@ class Sound(nn.Module):
         self.criterion = loss
 
     def prepare(self, comparison: Comparison) -> Any:
-        return comparison, self.backbone.encode(comparison)
+        return Prepared(comparison, self.backbone.encode(comparison))
 
     def rewards_of(self, batch: Any) -> Tensor:
-        forest = self.backbone.pack([tree for _, tree in batch])
+        forest = self.backbone.pack([item.content for item in batch])
         return self.head(self.backbone(forest), forest)
 
     def loss_of(self, batch: Any) -> Any:
-        return self.criterion(self.rewards_of(batch), Targets.of([comparison for comparison, _ in batch]))
+        return self.criterion(self.rewards_of(batch), Targets.of([item.comparison for item in batch]))
 
     @torch.no_grad()
     def score_of(self, batch: Any) -> Tensor:
@@ -74,6 +76,13 @@ class Prepares(Sound):
         return 2 * super().score(comparisons)
 
 
+class Unwrapped(Sound):
+    """Prepares a tree alone."""
+
+    def prepare(self, comparison: Comparison) -> Any:
+        return self.backbone.encode(comparison)
+
+
 class Bare(Sound):
     """Gives the loss alone."""
 
@@ -85,7 +94,7 @@ class Detached(Sound):
     """Trains the head alone."""
 
     def rewards_of(self, batch: Any) -> Tensor:
-        forest = self.backbone.pack([tree for _, tree in batch])
+        forest = self.backbone.pack([item.content for item in batch])
         return self.head(self.backbone(forest).detach(), forest)
 
 
@@ -126,6 +135,11 @@ MUTANTS = [
         paradigms.agrees_with_what_is_prepared,
         Prepares,
         "rewards of prepared comparisons, and of comparisons: they differ by #; at most # is allowed",
+    ),
+    Mutant(
+        paradigms.agrees_with_what_is_prepared,
+        Unwrapped,
+        "prepare returns a Tree, not a basereward.prepared.Prepared",
     ),
     Mutant(paradigms.gives_a_loss_output, Bare, "loss returns a Tensor, not a LossOutput"),
     Mutant(paradigms.passes_gradients_on, Detached, "no gradient of the loss reaches the backbone"),

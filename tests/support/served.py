@@ -1,4 +1,4 @@
-"""A server on a port of this machine, and engines that answer without a model."""
+"""A server on a local port, its client, and an engine without a model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from basereward.comparison import Comparison
-from basereward.scoring.batching import Size
+from basereward.prepared import Prepared, Size
 from basereward.serving.app import Server
-from basereward.serving.engine import Prepared, Rewards
+from basereward.serving.engine import Rewards
 from basereward.serving.problems import Problem
 from basereward.serving.runner import Runner
 
@@ -27,7 +27,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -75,7 +75,7 @@ class Client:
 
 
 class Echo:
-    """An engine whose reward of a response is its number of characters; some words make it misbehave.
+    """An engine whose reward of a response is its number of characters; `crash` and `poison` make it fail.
 
     `gate` holds passes back while it is cleared. `passes` are the responses of each pass, tree by tree.
     """
@@ -91,19 +91,17 @@ class Echo:
         self.gate.set()
         self.passes: list[list[tuple[str, ...]]] = []
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
         texts = [*(message.text for message in comparison.prompt), *comparison.responses]
-        return Prepared(
-            comparison, None, Size(sum(map(len, texts))), comparison.prompt if self.shares_prefix else None
-        )
+        return Prepared(comparison, None, Size(sum(map(len, texts))))
 
-    def join(self, batch: Sequence[Prepared]) -> Prepared:
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         if len(batch) == 1:
             return batch[0]
         responses = [text for one in batch for text in one.comparison.responses]
         return self.prepare(Comparison(batch[0].comparison.prompt, responses))
 
-    def score(self, batch: Sequence[Prepared]) -> list[Rewards | Problem]:
+    def score(self, batch: Sequence[Prepared[Any]]) -> list[Rewards | Problem]:
         self.gate.wait(60)
         self.passes.append([one.comparison.responses for one in batch])
         if any("crash" in text for one in batch for text in one.comparison.responses):

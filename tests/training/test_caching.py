@@ -35,26 +35,33 @@ def test_a_cache_changes_nothing_but_what_is_computed(
     assert course[2] == course[1]
 
 
-def test_killed_and_resumed_it_ends_with_the_same_bytes(
-    tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
-) -> None:
-    whole, killed = (
-        config(tmp_path, name, tiny_models["llama"], text_data, cache=str(tmp_path / f"cache-{name}"))
-        for name in ("whole", "killed")
-    )
-    status, num_moments = runs.in_child(whole)
+@pytest.fixture(scope="module")
+def whole(
+    tiny_models: dict[str, Path], text_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunConfig, int]:
+    """Return a run with a cache that was never killed, and the moments at which it could have been."""
+    root = tmp_path_factory.mktemp("caching")
+    run = config(root, "whole", tiny_models["llama"], text_data, cache=str(root / "cache"))
+    status, num_moments = runs.in_child(run)
     assert status == 0
+    return run, num_moments
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    whole: tuple[RunConfig, int], tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
+) -> None:
+    expected, num_moments = whole
+    killed = config(tmp_path, "killed", tiny_models["llama"], text_data, cache=str(tmp_path / "cache"))
     assert runs.in_child(killed, kill_at=num_moments // 2)[0] == -signal.SIGKILL
     assert runs.in_child(killed, resume=True)[0] == 0
-    assert runs.remains(Path(killed.output)) == runs.remains(Path(whole.output))
+    assert runs.remains(Path(killed.output)) == runs.remains(Path(expected.output))
 
 
-def test_two_processes_share_a_cache(tiny_models: dict[str, Path], text_data: Path, tmp_path: Path) -> None:
-    alone, both = (
-        config(tmp_path, name, tiny_models["llama"], text_data, cache=str(tmp_path / f"cache-{name}"))
-        for name in ("alone", "both")
-    )
-    assert runs.in_child(alone)[0] == 0
+def test_two_processes_share_a_cache(
+    whole: tuple[RunConfig, int], tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
+) -> None:
+    alone, _ = whole
+    both = config(tmp_path, "both", tiny_models["llama"], text_data, cache=str(tmp_path / "cache"))
     assert runs.in_child(both, num_ranks=2)[0] == 0
     losses = [[record["loss"] for record in runs.records(Path(run.output), "step")] for run in (alone, both)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import runs
-from torch import nn
 
 from basereward import Comparison, ConfigError, hookimpl, train
 from basereward.config import Component, DataConfig, MixtureConfig, Source
@@ -21,13 +20,13 @@ from basereward.data.curation import Curation
 from basereward.errors import DataError
 from basereward.losses import BradleyTerry, Hinge, PlackettLuce, Regression
 from basereward.plugins import PluginManager
+from basereward.protocols import Loss
 from basereward.training.data_loader import (
     DataReader,
     IterableRows,
     MapRows,
     TrainingRows,
     order_of,
-    untrainable_reason,
 )
 from basereward.training.rejected_rows import RejectedRows
 from basereward.training.resolve import resolve_run
@@ -228,7 +227,7 @@ def test_orders_differ_by_seed_and_epoch_and_may_be_left_as_they_are() -> None:
     ],
 )
 def test_the_loss_decides_which_comparisons_are_of_no_use(
-    loss: nn.Module, comparison: Comparison, reason: str | None
+    loss: Loss, comparison: Comparison, reason: str | None
 ) -> None:
-    error = untrainable_reason(comparison, loss)
+    error = loss.untrainable_reason(comparison)
     assert (None if error is None else str(error)) == reason

@@ -55,12 +55,32 @@ def setting(
     return Setting(root, tiny_models["llama"], text_data / "eval.jsonl")
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that was never killed, and the number of moments at which a rank could have been."""
+
+    run: RunConfig
+    num_moments: int
+    victim: int = 0
+
+
 @pytest.fixture(scope="module")
-def alone(setting: Setting) -> RunConfig:
+def alone(setting: Setting) -> Trained:
     """Return a run of one process."""
     run = setting.config("alone")
-    assert runs.in_child(run)[0] == 0
-    return run
+    status, num_moments = runs.in_child(run)
+    assert status == 0
+    return Trained(run, num_moments)
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def together(setting: Setting, request: pytest.FixtureRequest) -> Trained:
+    """Return a run of two processes, by DDP and by FSDP2."""
+    run = setting.config(f"together-{request.param}", parallel=request.param)
+    victim = 1 if request.param == "ddp" else 0
+    status, num_moments = runs.in_child(run, num_ranks=2, victim=victim)
+    assert status == 0
+    return Trained(run, num_moments, victim)
 
 
 def assert_alike(run: RunConfig, expected: RunConfig) -> None:
@@ -84,58 +104,48 @@ def assert_alike(run: RunConfig, expected: RunConfig) -> None:
     assert rejected[0] == rejected[1]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_take_the_course_of_one(setting: Setting, alone: RunConfig, kind: str) -> None:
-    run = setting.config(kind, parallel=kind)
-    assert runs.in_child(run, num_ranks=2)[0] == 0
-    assert_alike(run, alone)
+def test_two_processes_take_the_course_of_one(alone: Trained, together: Trained) -> None:
+    assert_alike(together.run, alone.run)
 
 
-@pytest.mark.parametrize(("kind", "fraction", "victim"), [("ddp", 0.35, 1), ("fsdp", 0.7, 0)])
-def test_two_processes_of_which_one_is_killed_end_with_the_same_bytes(
-    setting: Setting, kind: str, fraction: float, victim: int
-) -> None:
-    whole, killed = (setting.config(f"{name}-{kind}", parallel=kind) for name in ("whole", "killed"))
-    status, num_moments = runs.in_child(whole, num_ranks=2, victim=victim)
-    assert status == 0
-    status, _ = runs.in_child(killed, num_ranks=2, victim=victim, kill_at=int(fraction * num_moments))
+def test_two_processes_of_which_one_is_killed_end_with_the_same_bytes(together: Trained) -> None:
+    fraction = 0.35 if together.victim else 0.7
+    killed = dataclasses.replace(together.run, output=f"{together.run.output}-killed")
+    moment = int(fraction * together.num_moments)
+    status, _ = runs.in_child(killed, num_ranks=2, victim=together.victim, kill_at=moment)
     assert status == -signal.SIGKILL
     assert runs.in_child(killed, num_ranks=2, resume=True)[0] == 0
-    assert runs.remains(Path(killed.output)) == runs.remains(Path(whole.output))
+    assert runs.remains(Path(killed.output)) == runs.remains(Path(together.run.output))
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_a_run_of_two_processes_is_gone_on_with_by_one_and_the_other_way_round(
-    setting: Setting, alone: RunConfig, kind: str
+def test_a_run_of_two_processes_is_resumed_by_one_and_the_other_way_round(
+    alone: Trained, together: Trained
 ) -> None:
-    for before, after in ((2, 1), (1, 2)):
-        run = setting.config(f"{kind}-{before}-{after}", parallel=kind)
-        status, num_moments = runs.in_child(run, num_ranks=before)
-        assert status == 0
-        # Once more, but only until after its first checkpoint.
-        killed = dataclasses.replace(run, output=f"{run.output}-killed")
-        status, _ = runs.in_child(killed, num_ranks=before, kill_at=num_moments // 2)
+    for before, after, uninterrupted in ((2, 1, together), (1, 2, alone)):
+        run = dataclasses.replace(together.run, output=f"{together.run.output}-{before}-{after}")
+        # Killed only after its first checkpoint.
+        moment = uninterrupted.num_moments // 2
+        status, _ = runs.in_child(run, num_ranks=before, victim=uninterrupted.victim, kill_at=moment)
         assert status == -signal.SIGKILL
-        assert list((Path(killed.output) / "checkpoint").glob("step-*"))
-        assert runs.in_child(killed, num_ranks=after, resume=True)[0] == 0
-        assert_alike(killed, alone)
+        assert list((Path(run.output) / "checkpoint").glob("step-*"))
+        assert runs.in_child(run, num_ranks=after, resume=True)[0] == 0
+        assert_alike(run, alone.run)
 
 
-def test_processes_share_a_model_in_groups(setting: Setting, alone: RunConfig) -> None:
+def test_processes_share_a_model_in_groups(setting: Setting, alone: Trained) -> None:
     # Two groups of one process each: each holds the whole model, and their gradients are joined.
     run = setting.config("hybrid", parallel="fsdp", shard_ranks=1)
     assert runs.in_child(run, num_ranks=2)[0] == 0
-    assert_alike(run, alone)
+    assert_alike(run, alone.run)
 
 
 def test_more_processes_than_rows_leave_some_idle(setting: Setting) -> None:
+    settings: dict[str, Any] = {"batch_size": 1, "micro_batch_size": None, "max_steps": 4}
+    expected = setting.config("busy", **settings)
+    assert runs.in_child(expected)[0] == 0
     for kind in ("ddp", "fsdp"):
-        settings: dict[str, Any] = {"batch_size": 1, "micro_batch_size": None, "max_steps": 4}
-        run, expected = (
-            setting.config(f"{name}-{kind}", parallel=kind, **settings) for name in ("idle", "busy")
-        )
+        run = setting.config(f"idle-{kind}", parallel=kind, **settings)
         assert runs.in_child(run, num_ranks=2)[0] == 0
-        assert runs.in_child(expected)[0] == 0
         assert_alike(run, expected)
 
 
@@ -154,7 +164,7 @@ def test_a_signal_to_torchrun_ends_a_run_that_is_gone_on_with_later(setting: Set
     [checkpoint] = (Path(run.output) / "checkpoint").iterdir()
     step = int(checkpoint.name.removeprefix("step-"))
     assert 5 < step < 180  # of 60 epochs of 3 steps
-    # The first process alone speaks for all.
+    # Only the main process reports.
     stopped = f"stopped by SIGTERM after step {step}; {run.output} holds a checkpoint"
     assert errors.count(stopped) == 1
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=90, check=True)
@@ -201,9 +211,8 @@ def test_fifty_kills_are_followed_by_fifty_exact_resumes(setting: Setting) -> No
         print(f"{number + 1}: {form}, process {victim} killed at moment {moment} of {key}: same bytes")
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_rows_with_images_and_rows_without_may_meet_in_one_step(
-    tiny_models: dict[str, Path], tmp_path: Path, kind: str
+    tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     image = tmp_path / "image.png"
     Pillow.new("RGB", (56, 56), "red").save(image)
@@ -213,12 +222,13 @@ def test_rows_with_images_and_rows_without_may_meet_in_one_step(
     rows = runs.write_rows(tmp_path / "train.jsonl", content)
     model = tiny_models["qwen2_5_vl"]
 
-    def config(name: str) -> RunConfig:
+    def config(name: str, **parallel: str) -> RunConfig:
         # With two rows a step in two processes, one often has the image and the other none.
-        settings: dict[str, Any] = {"batch_size": 2, "log_every": 1, "parallel": kind}
+        settings: dict[str, Any] = {"batch_size": 2, "log_every": 1, **parallel}
         backbone = Component("qwen-vl", {"model": str(model)})
         return runs.config(tmp_path / name, model, rows, rows, backbone=backbone, **settings)
 
     assert runs.in_child(config("alone"))[0] == 0
-    assert runs.in_child(config("together"), num_ranks=2)[0] == 0
-    assert_alike(config("together"), config("alone"))
+    for kind in ("ddp", "fsdp"):
+        assert runs.in_child(config(kind, parallel=kind), num_ranks=2)[0] == 0
+        assert_alike(config(kind), config("alone"))

@@ -14,7 +14,7 @@ from basereward.losses import STATISTICS
 from basereward.plugins import PluginManager
 from basereward.training.plots import plot_run
 from basereward.training.run_log import RunLog
-from basereward.training.step_metrics import Window
+from basereward.training.step_metrics import MetricSums
 
 
 def lines(run_dir: Path) -> list[dict[str, object]]:
@@ -83,7 +83,7 @@ def test_an_image_is_drawn_of_any_log(tmp_path: Path) -> None:
 
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=11, max_size=11), min_size=1, max_size=5))
 def test_sums_add_up_in_whichever_order_they_come_but_for_the_extremes(rows: list[list[float]]) -> None:
-    window = Window()
+    window = MetricSums()
     for row in rows:
         window.add(row)
     columns = list(zip(*rows, strict=True))
@@ -94,7 +94,7 @@ def test_sums_add_up_in_whichever_order_they_come_but_for_the_extremes(rows: lis
 
 
 def test_metrics_are_means_over_pairs() -> None:
-    window = Window()
+    window = MetricSums()
     # loss * weight, weight, then weight, correct, margin, margin_squared, chosen, rejected, min, max, pairs
     window.add([2.0, 4.0, 4.0, 1.5, 3.0, 9.0, 5.0, 2.0, -1.0, 4.0, 2.0])
     window.add([4.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 5.0, 2.0])

@@ -11,6 +11,7 @@ import runs
 import tiny
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from basereward import RewardModel
 from basereward.config import Component, LoraConfig, RunConfig
@@ -75,28 +76,27 @@ def ends_alike(root: Path, model: Path, data: Path, strategy: dict[str, Any]) ->
     assert bool(adapter(whole)) == ("lora" in strategy)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_train_averaged_adapters_as_one_does(
-    tiny_models: dict[str, Path], text_data: Path, tmp_path: Path, kind: str
+    tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
 ) -> None:
     strategy: dict[str, Any] = {"lora": LoraConfig(), "ema_decay": 0.8, "activation_checkpointing": True}
-    losses, outcomes = [], []
-    for num_ranks in (1, 2):
-        run = runs.config(
-            tmp_path / str(num_ranks),
-            tiny_models["llama"],
-            text_data / "train.jsonl",
-            text_data / "eval.jsonl",
-            **{"parallel": kind, "log_every": 1, **strategy},
-        )
+
+    def trained(num_ranks: int, kind: str) -> tuple[list[float], list[dict[str, Tensor]]]:
+        paths = (text_data / "train.jsonl", text_data / "eval.jsonl")
+        settings: dict[str, Any] = {"parallel": kind, "log_every": 1, **strategy}
+        run = runs.config(tmp_path / f"{kind}-{num_ranks}", tiny_models["llama"], *paths, **settings)
         assert runs.in_child(run, num_ranks=num_ranks)[0] == 0
-        losses.append([record["loss"] for record in runs.records(Path(run.output), "step")])
+        losses = [record["loss"] for record in runs.records(Path(run.output), "step")]
         files = (Path(run.output) / place for place in ("last/model", "last/head", "adapter/adapter_model"))
-        outcomes.append([load_file(path.with_suffix(".safetensors")) for path in files])
-    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
-    for alone, together in zip(*outcomes, strict=True):
-        assert alone.keys() == together.keys()
-        for name, value in alone.items():
-            # AdamW divides a gradient by its size, so rounding moves a weight whose gradient is nearly zero
-            # by up to the rate of 1e-3 a step; 5 % of one such step is allowed.
-            torch.testing.assert_close(together[name], value, atol=5e-5, rtol=1e-5)
+        return losses, [load_file(path.with_suffix(".safetensors")) for path in files]
+
+    expected_losses, expected = trained(1, "ddp")
+    for kind in ("ddp", "fsdp"):
+        losses, tensors = trained(2, kind)
+        assert losses == pytest.approx(expected_losses, abs=1e-5)
+        for together, alone in zip(tensors, expected, strict=True):
+            assert together.keys() == alone.keys()
+            for name, value in alone.items():
+                # AdamW divides a gradient by its size, so rounding moves a weight whose gradient is nearly
+                # zero by up to the rate of 1e-3 a step; 5 % of one such step is allowed.
+                torch.testing.assert_close(together[name], value, atol=5e-5, rtol=1e-5)

@@ -1,7 +1,7 @@
 """OpenRLHF's remote reward model (`--reward.remote_url`), as of 2026-08.
 
-Its client sends the text of prompt and response, and the prompt's beside it, a sample a request, and to the
-second and later servers of a list empty lists. It reads `rewards`, `scores` and `extra_logs`.
+Its client sends the text of prompt and response and the text of the prompt, a sample per request, and empty
+lists to all servers of a list but the first. It reads `rewards`, `scores` and `extra_logs`.
 """
 
 from __future__ import annotations

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from basereward.losses import Targets
+from basereward.prepared import Prepared, Size
+from basereward.protocols import Paradigm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from basereward import Comparison
-    from basereward.backbones.base import Backbone
     from basereward.forest import Forest, Tree
     from basereward.losses import LossOutput
+    from basereward.protocols import Backbone, Head, Loss
 
 
-class Prepared(NamedTuple):
-    """A comparison and its tokens."""
-
-    comparison: Comparison
-    tree: Tree
-
-
-class Bounded(nn.Module):
+class Bounded(Paradigm, nn.Module):
     """Rewards between -bound and bound, so that none outweighs all others in reinforcement learning.
 
     Args:
@@ -35,7 +30,7 @@ class Bounded(nn.Module):
         bound: The largest reward.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module, *, bound: float = 10.0) -> None:
+    def __init__(self, backbone: Backbone, head: Head, loss: Loss, *, bound: float = 10.0) -> None:
         super().__init__()
         if not bound > 0:
             raise ValueError(f"bound is a number > 0, not {bound}")
@@ -44,16 +39,17 @@ class Bounded(nn.Module):
         self.criterion = loss
         self.bound = bound
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Tree]:
         """Do what the CPU can do ahead."""
-        return Prepared(comparison, self.backbone.encode(comparison))
+        tree = self.backbone.encode(comparison)
+        return Prepared(comparison, tree, Size(len(tree), tree.num_patches))
 
     def rewards(self, forest: Forest) -> Tensor:
         """Return the rewards [N] of a forest's responses, fp32."""
         rewards: Tensor = self.head(self.backbone(forest), forest)
         return self.bound * torch.tanh(rewards / self.bound)
 
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Tree]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
         forest = self._forest(batch)
         targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
@@ -61,17 +57,9 @@ class Bounded(nn.Module):
         return output
 
     @torch.no_grad()
-    def score_of(self, batch: Sequence[Prepared]) -> Tensor:
+    def score_of(self, batch: Sequence[Prepared[Tree]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order."""
         return self.rewards(self._forest(batch))
 
-    def loss(self, comparisons: Sequence[Comparison]) -> LossOutput:
-        """Return the loss of comparisons."""
-        return self.loss_of([self.prepare(comparison) for comparison in comparisons])
-
-    def score(self, comparisons: Sequence[Comparison]) -> Tensor:
-        """Return the rewards [N] of comparisons, in their order."""
-        return self.score_of([self.prepare(comparison) for comparison in comparisons])
-
-    def _forest(self, batch: Sequence[Prepared]) -> Forest:
-        return self.backbone.pack([item.tree for item in batch]).to(next(self.head.parameters()).device)
+    def _forest(self, batch: Sequence[Prepared[Tree]]) -> Forest:
+        return self.backbone.pack([item.content for item in batch]).to(next(self.head.parameters()).device)

@@ -23,7 +23,7 @@ from basereward_multi_objective.ratings import ratings_of
 if TYPE_CHECKING:
     from basereward import Comparison
     from basereward.backbones.base import Backbone
-    from basereward.paradigms.scalar import Prepared
+    from basereward.prepared import Encoded, Prepared
     from basereward_multi_objective.heads import MeanAndVariance
 
 
@@ -60,7 +60,7 @@ class MultiObjective(Scalar):
         self.attribute_weight = attribute_weight
         self.detach_ratings = detach_ratings
 
-    def prepare(self, comparison: Comparison) -> Prepared:
+    def prepare(self, comparison: Comparison) -> Prepared[Encoded]:
         """Do what the CPU can do ahead.
 
         Raises:
@@ -69,7 +69,7 @@ class MultiObjective(Scalar):
         ratings_of(comparison, self.head.attributes)  # here, where an error is one of the row
         return super().prepare(comparison)
 
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
         hidden, forest = self.hidden_states(batch)
         comparisons = [item.comparison for item in batch]
@@ -153,7 +153,7 @@ class UncertainReward(Scalar):
             raise ConfigError(f"uncertain needs the head uncertain, not {type(head).__name__}")
         self.rating_weight = rating_weight
 
-    def loss_of(self, batch: Sequence[Prepared]) -> LossOutput:
+    def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
         hidden, forest = self.hidden_states(batch)
         targets = Targets.of([item.comparison for item in batch], device=forest.ends.device)

@@ -1,4 +1,4 @@
-"""What clients of vLLM's and SGLang's `/classify` send and read; verl's reward loop is one of them."""
+"""Requests and responses of vLLM's and SGLang's `/classify`, which verl's reward loop uses too."""
 
 from __future__ import annotations
 

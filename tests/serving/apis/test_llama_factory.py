@@ -1,4 +1,4 @@
-"""What LLaMA-Factory's PPO sends to `reward_model_type: api`, and what it reads."""
+"""Requests and responses of LLaMA-Factory's PPO with `reward_model_type: api`."""
 
 from __future__ import annotations
 

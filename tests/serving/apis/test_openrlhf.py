@@ -1,4 +1,4 @@
-"""What OpenRLHF's remote reward client sends, and what it makes of the answer."""
+"""Requests of OpenRLHF's remote reward client, and its use of the responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients of vLLM's `/pooling` and SGLang's and OpenAI's `/v1/embeddings` send and read."""
+"""Requests and responses of vLLM's `/pooling` and SGLang's and OpenAI's `/v1/embeddings`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients of text-embeddings-inference's `/predict` send and read."""
+"""Requests and responses of text-embeddings-inference's `/predict`."""
 
 from __future__ import annotations
 

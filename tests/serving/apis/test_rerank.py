@@ -1,4 +1,4 @@
-"""What clients of vLLM's, Cohere's and TEI's `/rerank` send and read."""
+"""Requests and responses of vLLM's, Cohere's and TEI's `/rerank`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients of vLLM's `/score` send and read."""
+"""Requests and responses of vLLM's `/score`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What slime's `--rm-type remote_rm` sends, and what it makes of the answer."""
+"""Requests of slime's `--rm-type remote_rm`, and its use of the responses."""
 
 from __future__ import annotations
 
