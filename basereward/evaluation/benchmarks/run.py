@@ -140,7 +140,7 @@ def run_benchmark(
         gaps: Rating gaps of the accuracy by gap.
 
     Raises:
-        DataError: When no pair can be judged.
+        DataError: When no pair has a known order.
     """
     entries: list[Entry] = []
     for model, scorer in models.items():
