@@ -45,7 +45,7 @@ else:
             return self if instance is None else self.compute(instance)
 
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", covariant=True)
 NONE: Final[Mapping[str, float]] = MappingProxyType({})
 
 

@@ -15,8 +15,9 @@ from basereward.errors import DataError
 from basereward.evaluation.metrics import GAPS, metrics_of
 from basereward.evaluation.results import Evaluation, Result, Wrong
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, evaluable_pairs
+from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
-from basereward.scoring.ordered import Scorer, members_of, placed, score_in_order
+from basereward.scoring.ordered import members_of, placed, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ NUM_WORST = 24
 
 
 def evaluate(
-    model: Scorer,
+    model: Scorer[list[float]],
     comparisons: Iterable[Comparison],
     *,
     batch_size: int = 8,

@@ -20,9 +20,9 @@ from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
-from basereward.paradigms.judge_prompts import answer_ids, asked
+from basereward.paradigms.judge_prompts import encode_answers, question_tree
 from basereward.paradigms.judge_template import JudgeTemplate
-from basereward.paradigms.token_nll import mean_costs
+from basereward.paradigms.token_nll import mean_nll
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone, Head, Loss
 
@@ -119,11 +119,11 @@ class Critic(Paradigm):
         messages = [
             self.template.messages(comparison.prompt, [response]) for response in comparison.responses
         ]
-        ids, end = answer_ids(self.backbone, [critique or "" for critique in given])
+        ids, end = encode_answers(self.backbone, [critique or "" for critique in given])
         longest = max(map(len, ids))
         if None in given and not self.training:
             longest = max(longest, self.max_critique_tokens)
-        tree = asked(self.backbone, messages, room=longest + len(end))
+        tree = question_tree(self.backbone, messages, reserve_tokens=longest + len(end))
         known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
         num_more = sum(len(ids or ()) + len(end) for ids in known)
         questions = Questions(tree, tuple(known), end)
@@ -157,7 +157,7 @@ class Critic(Paradigm):
             for item in batch
             for ids in item.content.critiques
         ]
-        costs = mean_costs(hidden, forest, self.language_head, critiques)  # [N]
+        costs = mean_nll(hidden, forest, self.language_head, critiques)  # [N]
         # Ties count for nothing: most losses give them no weight, and what has none can't be added up.
         weight = (~targets.tie).to(costs.dtype)
         if targets.weight is not None:

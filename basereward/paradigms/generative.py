@@ -23,10 +23,10 @@ from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
-from basereward.paradigms.judge_prompts import answer_ids, asked
-from basereward.paradigms.judge_rationales import given_judgements
+from basereward.paradigms.judge_prompts import encode_answers, question_tree
+from basereward.paradigms.judge_rationales import given_rationales
 from basereward.paradigms.judge_template import JudgeTemplate
-from basereward.paradigms.token_nll import mean_costs
+from basereward.paradigms.token_nll import mean_nll
 from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
@@ -118,7 +118,7 @@ class Generative(Paradigm):
         self.num_votes = num_votes
         self.temperature = temperature
         self.max_answer_tokens = max_answer_tokens
-        (first, second), self.end = answer_ids(backbone, ["1", "2"])
+        (first, second), self.end = encode_answers(backbone, ["1", "2"])
         if len(first) != 1 or len(second) != 1:
             raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
         self.verdicts = [*first, *second]
@@ -165,13 +165,13 @@ class Generative(Paradigm):
         ]
         judgements: list[list[int] | None] = [None] * len(orders)
         if self.template.answer == "reasoned":
-            known = given_judgements(comparison, is_needed=self.training)
+            known = given_rationales(comparison, is_needed=self.training)
             texts = [known.get(order, "") for order in orders]
-            judgements = [ids or None for ids in answer_ids(self.backbone, texts)[0]]
-        room = max((len(ids) for ids in judgements if ids is not None), default=1)
+            judgements = [ids or None for ids in encode_answers(self.backbone, texts)[0]]
+        reserve_tokens = max((len(ids) for ids in judgements if ids is not None), default=1)
         if self.template.answer == "reasoned" and not self.training:
-            room = max(room, self.max_answer_tokens)
-        tree = asked(self.backbone, messages, room=room + len(self.end))
+            reserve_tokens = max(reserve_tokens, self.max_answer_tokens)
+        tree = question_tree(self.backbone, messages, reserve_tokens=reserve_tokens + len(self.end))
         num_more = sum(len(ids or ()) + len(self.end) for ids in judgements)
         questions = Questions(tree, tuple(pairs), tuple(judgements))
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
@@ -199,7 +199,7 @@ class Generative(Paradigm):
             return LossOutput(nothing, weight, _statistics(rewards, targets, weight))
         forest = self.packed(trees)
         hidden = self.backbone(forest)
-        costs = mean_costs(hidden, forest, self.head, continuations)  # [branches]
+        costs = mean_nll(hidden, forest, self.head, continuations)  # [branches]
         weights = torch.tensor(self._weights(batch, answers), device=costs.device)
         total = weights.sum()
         loss = (weights * costs).sum() / torch.where(total > 0, total, 1.0)
