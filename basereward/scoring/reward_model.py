@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,15 +258,9 @@ class RewardModel(BatchScorer["list[float]"]):
         """Whether the model is being trained."""
         return bool(self.paradigm.training)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Switch the model to evaluation, and back."""
-        was_training = self.paradigm.training
-        self.paradigm.eval()
-        try:
-            yield
-        finally:
-            self.paradigm.train(was_training)
+        return self.paradigm.evaluating()
 
     def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
         """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""
