@@ -40,7 +40,7 @@ def evaluate(
     Comparisons without pairs or rewards, and rows that can't be read, are listed in `rejected`.
 
     Args:
-        model: A `RewardModel`, or another scorer with its `score_stream`.
+        model: A `RewardModel`, or another `basereward.protocols.Scorer`.
         comparisons: Comparisons with ranks, which are read once and not kept; a `Dataset` adds its rejected
             rows.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
@@ -88,7 +88,7 @@ def evaluate(
         raise
     return replace(
         evaluation,
-        statistics=dict(getattr(model, "statistics", {})),
+        statistics=dict(model.statistics),
         members={
             name: member.evaluation(number + 1, rejected, seconds, gaps)
             for name, member in members.items()
