@@ -30,8 +30,3 @@ class NativeDataset(FileDataset):
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row as it is."""
         return row
-
-
-def is_native(row: Row) -> bool:
-    """Tell whether a row is of our own format."""
-    return "responses" in row

@@ -43,11 +43,6 @@ class TRLDataset(FileDataset):
         return trl_row(row)
 
 
-def is_trl(row: Row) -> bool:
-    """Tell whether a row is in TRL's preference format."""
-    return "chosen" in row and "rejected" in row
-
-
 def trl_row(row: Row) -> Row:
     """Return a preference row of TRL's in our own format.
 
