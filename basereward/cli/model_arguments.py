@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.scoring.ordered import Scorer
+    from basereward.protocols import Scorer
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -45,19 +45,19 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def report_counts(model: Scorer) -> None:
+def report_counts(model: Scorer[Any]) -> None:
     """Print to standard error how many responses were cut, as their rewards are of their beginnings alone,
     and the paradigm's statistics, such as the number of verdicts that could not be read.
     """
-    if count := getattr(model, "num_truncated", 0):
+    if count := model.num_truncated:
         responses = "1 response was" if count == 1 else f"{count:,} responses were"
         print(f"{responses} cut short to fit max_tokens", file=sys.stderr)
-    if found := getattr(model, "statistics", {}):
-        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in found.items())
+    if statistics := model.statistics:
+        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in statistics.items())
         print(f"{', '.join(facts)}", file=sys.stderr)
 
 
-def load_model(args: argparse.Namespace, name: str) -> Scorer:
+def load_model(args: argparse.Namespace, name: str) -> Scorer[Any]:
     """Load a model that the command line names, or a judge without a model; a directory comes first.
 
     Raises:

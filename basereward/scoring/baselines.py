@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
+from basereward.protocols import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ JUDGES = ("longest", "shortest", "random")
 """Names that stand anywhere a model directory stands; "random:7" is `random` with another seed."""
 
 
-class Judge:
+class Judge(Scorer["list[float]"]):
     """Gives each response a reward by a rule; opens no image.
 
     Args:
@@ -28,7 +29,7 @@ class Judge:
 
     def score_stream(
         self, comparisons: Iterable[Comparison], *, batch_size: int = 8
-    ) -> Iterator[tuple[Comparison, list[float]]]:
+    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
         """Yield each comparison with its rewards, in order."""
         for comparison in comparisons:
             yield comparison, [self.rule(comparison, number) for number in range(len(comparison.responses))]
