@@ -15,8 +15,9 @@ from basereward.errors import DataError
 from basereward.evaluation.metrics import GAPS, metrics_of
 from basereward.evaluation.results import Evaluation, Result, Wrong
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, evaluable_pairs
+from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
-from basereward.scoring.ordered import Scorer, members_of, placed, score_in_order
+from basereward.scoring.ordered import members_of, placed, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ NUM_WORST = 24
 
 
 def evaluate(
-    model: Scorer,
+    model: Scorer[list[float]],
     comparisons: Iterable[Comparison],
     *,
     batch_size: int = 8,
@@ -39,7 +40,7 @@ def evaluate(
     Comparisons without pairs or rewards, and rows that can't be read, are listed in `rejected`.
 
     Args:
-        model: A `RewardModel`, or another scorer with its `score_stream`.
+        model: A `RewardModel`, or another `basereward.protocols.Scorer`.
         comparisons: Comparisons with ranks, which are read once and not kept; a `Dataset` adds its rejected
             rows.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
@@ -87,7 +88,7 @@ def evaluate(
         raise
     return replace(
         evaluation,
-        statistics=dict(getattr(model, "statistics", {})),
+        statistics=dict(model.statistics),
         members={
             name: member.evaluation(number + 1, rejected, seconds, gaps)
             for name, member in members.items()

@@ -7,7 +7,6 @@ Shapes: N responses, D width.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,13 +15,12 @@ from torch import Tensor
 
 from basereward.backbones.generation import generate
 from basereward.comparison import Comparison
-from basereward.errors import ConfigError, DataError
+from basereward.errors import DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
-from basereward.paradigms.base import Paradigm
-from basereward.paradigms.judge_prompts import answer_ids, asked
-from basereward.paradigms.judge_template import JudgeTemplate
-from basereward.paradigms.token_nll import mean_costs
+from basereward.paradigms.judge import Judge
+from basereward.paradigms.judge_prompts import encode_answers, question_tree
+from basereward.paradigms.token_nll import mean_nll
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone, Head, Loss
 
@@ -45,7 +43,7 @@ class Questions(Encoded):
     end: list[int]
 
 
-class Critic(Paradigm):
+class Critic(Judge):
     """Backbone, language-model head, and a reward head that reads after the critique.
 
     A response is put to the model by a template, the model writes a critique, always the likeliest token, and
@@ -81,25 +79,16 @@ class Critic(Paradigm):
         critique_weight: float = 1.0,
         max_critique_tokens: int = 512,
     ) -> None:
-        super().__init__()
         if not 0 <= critique_weight < float("inf"):
             raise ValueError(f"critique_weight is a finite number >= 0, not {critique_weight}")
         if max_critique_tokens < 1:
             raise ValueError(f"max_critique_tokens is a number of tokens >= 1, not {max_critique_tokens}")
-        self.template = JudgeTemplate.load(template)
-        if self.template.answer != "critique":
-            raise ConfigError(
-                f"judge template {template!r} asks for a {self.template.answer}; critic needs one that asks "
-                "for a critique"
-            )
-        self.backbone = backbone
-        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
+        super().__init__(backbone, template, answers=("critique",), name="critic")
         self.head = head
         self.criterion = loss
         self.language_head = backbone.language_head()
         self.critique_weight = critique_weight
         self.max_critique_tokens = max_critique_tokens
-        self.counts: Counter[str] = Counter()
 
     @property
     def statistics(self) -> Mapping[str, float]:
@@ -119,11 +108,11 @@ class Critic(Paradigm):
         messages = [
             self.template.messages(comparison.prompt, [response]) for response in comparison.responses
         ]
-        ids, end = answer_ids(self.backbone, [critique or "" for critique in given])
+        ids, end = encode_answers(self.backbone, [critique or "" for critique in given])
         longest = max(map(len, ids))
         if None in given and not self.training:
             longest = max(longest, self.max_critique_tokens)
-        tree = asked(self.backbone, messages, room=longest + len(end))
+        tree = question_tree(self.backbone, messages, reserve_tokens=longest + len(end))
         known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
         num_more = sum(len(ids or ()) + len(end) for ids in known)
         questions = Questions(tree, tuple(known), end)
@@ -132,12 +121,8 @@ class Critic(Paradigm):
     @torch.no_grad()
     def critiques(self, comparison: Comparison) -> list[str]:
         """Return the critique of each response: the one that is given, or the one that the model writes."""
-        was_training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             ids = self._critiques(self.prepare(comparison).content)
-        finally:
-            self.train(was_training)
         given = _given(comparison)
         return [
             self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)
@@ -157,7 +142,7 @@ class Critic(Paradigm):
             for item in batch
             for ids in item.content.critiques
         ]
-        costs = mean_costs(hidden, forest, self.language_head, critiques)  # [N]
+        costs = mean_nll(hidden, forest, self.language_head, critiques)  # [N]
         # Ties count for nothing: most losses give them no weight, and what has none can't be added up.
         weight = (~targets.tie).to(costs.dtype)
         if targets.weight is not None:

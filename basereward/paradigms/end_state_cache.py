@@ -22,7 +22,7 @@ class Ends(NamedTuple):
     lengths: Tensor  # [N] tokens of each response
 
 
-class KeptEnds:
+class EndStateCache:
     """The hidden states of a backbone of which nothing is trained.
 
     Args:

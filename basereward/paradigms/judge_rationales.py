@@ -12,7 +12,7 @@ KEY = "judgements"
 """Where a comparison's `meta` has them."""
 
 
-def given_judgements(comparison: Comparison, *, is_needed: bool) -> dict[tuple[int, int], str]:
+def given_rationales(comparison: Comparison, *, is_needed: bool) -> dict[tuple[int, int], str]:
     """Return the judgements of a comparison by the numbers of the responses shown first and second.
 
     Args:

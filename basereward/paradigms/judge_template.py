@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
 from basereward.config.conversion import did_you_mean
 from basereward.errors import ConfigError
-from basereward.plugins.plugin_manager import manager
+from basereward.plugins.plugin_manager import current_manager
 
 Answer = Literal["critique", "verdict", "reasoned"]
 
@@ -108,7 +108,7 @@ class JudgeTemplate:
 def _templates() -> dict[str, Any]:
     """Return the files of all templates by the names that run files call them."""
     found = {}
-    for plugin in manager().loaded:
+    for plugin in current_manager().loaded:
         module = plugin.target.partition(":")[0]
         is_ours = plugin.name == "basereward"
         package = __package__ if is_ours else module

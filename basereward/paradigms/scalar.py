@@ -14,7 +14,7 @@ from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
-from basereward.paradigms.end_state_cache import Ends, KeptEnds, joined
+from basereward.paradigms.end_state_cache import Ends, EndStateCache, joined
 from basereward.prepared import Encoded, Prepared, Size
 from basereward.protocols import Backbone, Head, Loss
 
@@ -82,7 +82,7 @@ class Scalar(Paradigm):
         self.reads = head.reads
         self.share_prompts = share_prompts
         self.prune_last_layer = prune_last_layer
-        self._kept: KeptEnds | None = None
+        self._kept: EndStateCache | None = None
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the
@@ -95,7 +95,7 @@ class Scalar(Paradigm):
             precision: What passes run in, as `precision_of` has it.
         """
         if self._is_frozen() and self.reads == "ends" and self.backbone.fingerprint():
-            self._kept = KeptEnds(cache, self.backbone, precision)
+            self._kept = EndStateCache(cache, self.backbone, precision)
             self.shares_prefix = False  # a cache holds whole comparisons
         else:
             self.backbone.attach_feature_cache(cache, precision)

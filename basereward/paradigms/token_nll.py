@@ -14,7 +14,7 @@ from torch.nn import functional
 from basereward.forest.forest import Forest
 
 
-def mean_costs(
+def mean_nll(
     hidden: Tensor,  # [B, L, D]
     forest: Forest,
     head: nn.Module,

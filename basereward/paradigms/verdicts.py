@@ -86,7 +86,9 @@ def _connects(pairs: Sequence[tuple[int, int]] | Mapping[tuple[int, int], float]
     while waiting:
         here = waiting.pop()
         for pair in pairs:
-            if here in pair and (there := pair[pair[0] == here]) not in reached:
+            first, second = pair
+            there = second if here == first else first
+            if here in pair and there not in reached:
                 reached.add(there)
                 waiting.append(there)
     return len(reached) == num_responses

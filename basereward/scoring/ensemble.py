@@ -22,7 +22,7 @@ from basereward.plugins.plugin_manager import manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.ensemble_members import Members
-from basereward.scoring.member_scales import Measured, ScaleWatch
+from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
 from basereward.scoring.reward_model import RewardModel, describe, saved_component
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.storage import model_directory
@@ -55,7 +55,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         ensembler: Ensembler,
         component: Mapping[str, Any],
         directories: Mapping[str, Path],
-        measured: Mapping[str, Measured] | None = None,
+        measured: Mapping[str, MemberStatistics] | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.members = members
@@ -66,7 +66,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         self.record = dict(record or {})
         self.is_fitted = not ensembler.learns
         is_watched = len(members.names) > 1 and not ensembler.is_scale_free
-        self._watch = ScaleWatch(members.names, self.component["name"]) if is_watched else None
+        self._watch = ScaleMonitor(members.names, self.component["name"]) if is_watched else None
 
     @classmethod
     def of(
@@ -76,7 +76,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         *,
         device: str = "cpu",
         plugins: PluginManager | None = None,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
         """Make an ensemble of model directories; one whose ensembler learns has to be fitted then.
 
@@ -85,7 +85,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             ensembler: What joins their rewards; the mean, if it isn't given.
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
-            options: Options of the backbones that replace the saved ones, such as `dtype="bfloat16"`.
+            backbone_options: Options of the backbones that replace the saved ones, such as
+                {"dtype": "bfloat16"}.
 
         Raises:
             ConfigError: When there is no member, or one is named twice.
@@ -96,7 +97,12 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         component = ensembler or Component("mean", {})
         built: Ensembler = plugins.build("ensembler", component)
         members = Members.load(
-            named, route=built.route, device=device, plugins=plugins, verify=True, **options
+            named,
+            route=built.route,
+            device=device,
+            plugins=plugins,
+            verify=True,
+            backbone_options=backbone_options,
         )
         return cls(members, built, describe(plugins, "ensembler", component), named)
 
@@ -108,7 +114,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         device: str = "cpu",
         plugins: PluginManager | None = None,
         verify: bool = True,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
         """Load an ensemble's directory, as strictly as a model's.
 
@@ -117,7 +123,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
-            options: Options of the backbones that replace the saved ones.
+            backbone_options: Options of the backbones that replace the saved ones.
 
         Raises:
             ModelError: Naming the file, member or tensor that is at fault.
@@ -138,7 +144,12 @@ class Ensemble(BatchScorer[EnsembleRewards]):
                     f"{directory / model_directory.CONFIG_FILE} is damaged: state: {error!r}"
                 ) from error
         members = Members.load(
-            named, route=ensembler.route, device=device, plugins=plugins, verify=False, **options
+            named,
+            route=ensembler.route,
+            device=device,
+            plugins=plugins,
+            verify=False,
+            backbone_options=backbone_options,
         )
         found = cls(members, ensembler, component, named, measured, config["record"])
         found.is_fitted = True
@@ -184,7 +195,9 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             self.is_fitted = True
         self._look_at(rewards, rows)
         each = zip(self.members.names, rewards, strict=True)
-        self.measured = {name: own for name, row in each if (own := Measured.of(row[None], rows)) is not None}
+        self.measured = {
+            name: own for name, row in each if (own := MemberStatistics.of(row[None], rows)) is not None
+        }
         self.record["fit"] = {"num_comparisons": len(rows), "num_left_out": len(errors)}
 
     def save(self, directory: str | Path, **record: Any) -> None:
@@ -291,30 +304,6 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             self._watch = None
 
 
-def load_model(
-    directory: str | Path,
-    *,
-    device: str = "cpu",
-    plugins: PluginManager | None = None,
-    verify: bool = True,
-    **options: Any,
-) -> RewardModel | Ensemble:
-    """Load the directory of a model or of an ensemble, strictly; both score alike.
-
-    Args:
-        directory: What `RewardModel.save` or `Ensemble.save` wrote.
-        device: Where the weights go.
-        plugins: Where components are looked up; None for the installed ones.
-        verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
-        options: Options of the backbone, of each member's in an ensemble, that replace the saved ones.
-
-    Raises:
-        ModelError: Naming the file or tensor that is at fault.
-    """
-    kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
-    return kind.load(directory, device=device, plugins=plugins, verify=verify, **options)
-
-
 def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
     """Return the members' directories by names; those that have none are called by what tells them apart.
 
@@ -347,7 +336,9 @@ def _is_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\")
 
 
-def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, Measured]]:
+def _saved_members(
+    directory: Path, config: Mapping[str, Any]
+) -> tuple[dict[str, Path], dict[str, MemberStatistics]]:
     """Return the members' directories and what they are like, as an ensemble's directory has them.
 
     Raises:
@@ -357,7 +348,7 @@ def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str
         entries = {entry["name"]: entry["measured"] for entry in config["members"]}
         if not entries or len(entries) < len(config["members"]) or not all(map(_is_name, entries)):
             raise ValueError([entry["name"] for entry in config["members"]])
-        measured = {name: Measured(**own) for name, own in entries.items() if own is not None}
+        measured = {name: MemberStatistics(**own) for name, own in entries.items() if own is not None}
         return {name: directory / FOLDER / name for name in entries}, measured
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path = directory / model_directory.CONFIG_FILE

@@ -77,7 +77,7 @@ class Members(BatchScorer[Tensor]):
         device: str,
         plugins: PluginManager | None,
         verify: bool,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> Members:
         """Load members; those that have one backbone, to the bytes of its files, share it.
 
@@ -87,7 +87,7 @@ class Members(BatchScorer[Tensor]):
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared.
-            options: Options of the backbones that replace the saved ones.
+            backbone_options: Options of the backbones that replace the saved ones.
 
         Raises:
             ModelError: Naming the member, and the file or tensor that is at fault.
@@ -104,7 +104,12 @@ class Members(BatchScorer[Tensor]):
                     )
                 key = _backbone_key(config)
                 shared = with_backbone.get(key)
-                settings: dict[str, Any] = {**options, "device": device, "plugins": plugins, "verify": False}
+                settings: dict[str, Any] = {
+                    "device": device,
+                    "plugins": plugins,
+                    "verify": False,
+                    "backbone_options": backbone_options,
+                }
                 model = RewardModel.load(directory, shared=shared, **settings)
                 if shared is not None and model.layer != shared.layer:
                     model = RewardModel.load(directory, **settings)

@@ -15,8 +15,9 @@ from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.formats import DetectedDataset
 from basereward.data.reading.paths import STANDARD_INPUT
 from basereward.errors import ConfigError, DataError
+from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
-from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, Scorer, members_of, score_in_order
+from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ class Resume:
 
 
 def score_file(
-    model: Scorer,
+    model: Scorer[list[float]],
     source: str | Path,
     target: str | Path,
     *,
@@ -151,7 +152,7 @@ class InputRows:
         self._failure: DataError | None = None
 
     def scored(
-        self, model: Scorer, *, batch_size: int, advance: Callable[[], object] = lambda: None
+        self, model: Scorer[list[float]], *, batch_size: int, advance: Callable[[], object] = lambda: None
     ) -> Iterator[ScoredRow]:
         """Yield each row with its rewards, in order.
 

@@ -24,7 +24,7 @@ NUM_FREE = 8
 
 
 @dataclass(frozen=True)
-class Measured:
+class MemberStatistics:
     """What a member is like on the comparisons that an ensemble was fitted on.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measured:
     accuracy: float
 
     @classmethod
-    def of(cls, rewards: Tensor, comparisons: Sequence[Comparison]) -> Measured | None:
+    def of(cls, rewards: Tensor, comparisons: Sequence[Comparison]) -> MemberStatistics | None:
         """Return what a member with rewards [1, N] is like, on the comparisons that it was asked about; None
         where there is none.
         """
@@ -55,7 +55,7 @@ class Measured:
         return cls(float(own.mean()), float(scales(own, rows)[0]), float(accuracy))
 
 
-class ScaleWatch:
+class ScaleMonitor:
     """Estimates the members' scales as rewards come by, and warns once when they are far apart."""
 
     def __init__(self, names: Sequence[str], ensembler: str) -> None:

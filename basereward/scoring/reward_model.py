@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins: PluginManager | None = None,
         verify: bool = True,
         shared: RewardModel | None = None,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> RewardModel:
         """Load a model directory, strictly: nothing missing, nothing extra, nothing altered, nothing random.
 
@@ -110,7 +110,8 @@ class RewardModel(BatchScorer["list[float]"]):
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             shared: A model whose backbone is this one's too, so that it needn't be loaded again.
-            options: Options of the backbone that replace the saved ones, such as `dtype="bfloat16"`.
+            backbone_options: Options of the backbone that replace the saved ones, such as
+                {"dtype": "bfloat16"}.
 
         Raises:
             ModelError: Naming the file or tensor that is at fault.
@@ -120,13 +121,13 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
         components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
-        model = cls._from(directory, config, components, plugins, options, shared)
+        model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
         model.record = dict(config["record"])
         model.paradigm.to(device).eval()
         return model
 
     @classmethod
-    def start(
+    def warm_start(
         cls,
         directory: str | Path,
         *,
@@ -257,15 +258,9 @@ class RewardModel(BatchScorer["list[float]"]):
         """Whether the model is being trained."""
         return bool(self.paradigm.training)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Switch the model to evaluation, and back."""
-        was_training = self.paradigm.training
-        self.paradigm.eval()
-        try:
-            yield
-        finally:
-            self.paradigm.train(was_training)
+        return self.paradigm.evaluating()
 
     def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
         """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.scoring.ordered import Scorer, score_in_order
+from basereward.protocols import Scorer
+from basereward.scoring.ordered import score_in_order
 
 Selection = Callable[[Comparison, Sequence[float]], Comparison]
 """Makes what is kept of a comparison and its rewards; raises `DataError` with the reason to leave it out."""
@@ -63,7 +64,7 @@ def agreed(
 
 
 def selected(
-    model: Scorer,
+    model: Scorer[list[float]],
     items: Iterable[Comparison | DataError],
     selection: Selection,
     *,

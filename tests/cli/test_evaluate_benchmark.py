@@ -242,7 +242,7 @@ def test_baselines_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> 
         ),
         (
             ["random:x", *BENCHMARK, "{data}"],
-            "no judge 'random:x'; judges: longest, shortest, random, and random:SEED",
+            "no baseline 'random:x'; baselines: longest, shortest, random, and random:SEED",
         ),
         (["--compare", "a", "b", "--gaps", "1"], "--gaps does not go with --compare"),
         (["--compare", "a", "b", "c"], "--compare takes the two models itself; leave out the others"),
