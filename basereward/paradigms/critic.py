@@ -25,7 +25,7 @@ from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone, Head, Loss
 
 KEY = "critiques"
-"""Where a comparison's `meta` has its critiques: a text or null for each response."""
+"""The key of a comparison's `meta` for its critiques: a text or null for each response."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Critic(Judge):
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """What was written so far: `critiques_written`, and of these `critiques_cut` at the longest that is
-        allowed, and `critiques_empty`.
+        """Counts of critiques: `critiques_written`, and of these `critiques_cut` at `max_critique_tokens` and
+        `critiques_empty`.
         """
         names = ("critiques_written", "critiques_cut", "critiques_empty")
         return {name: self.counts[name] for name in names} if self.counts["critiques_written"] else {}
@@ -113,9 +113,11 @@ class Critic(Judge):
         if None in given and not self.training:
             longest = max(longest, self.max_critique_tokens)
         tree = question_tree(self.backbone, messages, reserve_tokens=longest + len(end))
-        known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
-        num_more = sum(len(ids or ()) + len(end) for ids in known)
-        questions = Questions(tree, tuple(known), end)
+        critiques = [
+            None if critique is None else tokens for critique, tokens in zip(given, ids, strict=True)
+        ]
+        num_more = sum(len(ids or ()) + len(end) for ids in critiques)
+        questions = Questions(tree, tuple(critiques), end)
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
     @torch.no_grad()
@@ -125,7 +127,8 @@ class Critic(Judge):
             ids = self._critiques(self.prepare(comparison).content)
         given = _given(comparison)
         return [
-            self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)
+            self.backbone.text(tokens) if text is None else text
+            for tokens, text in zip(ids, given, strict=True)
         ]
 
     def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
@@ -186,10 +189,10 @@ class Critic(Judge):
     ) -> Forest:
         """Return a forest whose branches are response, critique, and its end."""
         trees = []
-        for item, own in zip(batch, critiques, strict=True):
+        for item, texts in zip(batch, critiques, strict=True):
             branches = [
                 [*asks, *ids, *item.content.end]
-                for asks, ids in zip(item.content.tree.responses, own, strict=True)
+                for asks, ids in zip(item.content.tree.responses, texts, strict=True)
             ]
             trees.append(replace(item.content.tree, responses=branches))
         return self.packed(trees)
@@ -202,14 +205,14 @@ def _given(comparison: Comparison) -> list[str | None]:
         DataError: When they are no list of a text or null for each response.
     """
     num = len(comparison.responses)
-    found = comparison.meta.get(KEY)
-    if found is None:
+    critiques = comparison.meta.get(KEY)
+    if critiques is None:
         return [None] * num
-    is_list = isinstance(found, list | tuple) and len(found) == num
-    if not is_list or not all(text is None or isinstance(text, str) for text in found):
+    is_list = isinstance(critiques, list | tuple) and len(critiques) == num
+    if not is_list or not all(text is None or isinstance(text, str) for text in critiques):
         raise DataError(
-            f"a list of {num} critiques is needed, a text or null for each response, not {found!r:.80}",
+            f"a list of {num} critiques is needed, a text or null for each response, not {critiques!r:.80}",
             field=f"meta.{KEY}",
         )
     # A critique of nothing says nothing: it is one that is missing.
-    return [text if text and text.strip() else None for text in found]
+    return [text if text and text.strip() else None for text in critiques]

@@ -123,7 +123,7 @@ class Generative(Judge):
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """How far scores so far can be trusted.
+        """Measures of how reliable the verdicts so far are.
 
         `answers` counts what was asked, `parse_failure_rate` is the share of these in which no verdict could
         be read; `position_consistency` is the share of pairs with a verdict in both orders that prefer the
@@ -133,15 +133,15 @@ class Generative(Judge):
         counts = self.counts
         if not counts["answers"]:
             return {}
-        found: dict[str, float] = {
+        statistics: dict[str, float] = {
             "answers": counts["answers"],
             "parse_failure_rate": counts["unreadable"] / counts["answers"],
         }
         if counts["pairs"]:
-            found["position_consistency"] = counts["consistent"] / counts["pairs"]
+            statistics["position_consistency"] = counts["consistent"] / counts["pairs"]
         if read := counts["answers"] - counts["unreadable"]:
-            found["first_preferred"] = counts["first"] / read
-        return found
+            statistics["first_preferred"] = counts["first"] / read
+        return statistics
 
     def prepare(self, comparison: Comparison) -> Prepared[Questions]:
         """Do what the CPU can do ahead: open images, tokenize.

@@ -43,7 +43,7 @@ def question_tree(backbone: Backbone, questions: Sequence[Sequence[Message]], *,
     start = int(rest[0, 0])
     if whole.prompt[place:] != tails[0] or not bool((rest == start + torch.arange(len(tails[0]))).all()):
         raise DataError("the images of what is asked don't stand before the responses", field="prompt")
-    limit = getattr(getattr(backbone, "limit", None), "max_tokens", None)
+    limit = None if backbone.limit is None else backbone.limit.max_tokens
     longest = max(map(len, tails))
     if limit is not None and place + longest + reserve_tokens > limit:
         raise TooLongError(

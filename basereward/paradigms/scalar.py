@@ -154,7 +154,7 @@ class Scalar(Paradigm):
         if self._kept is None:
             forest = self._forest(batch)
             return self.backbone(forest), forest
-        found = []
+        states = []
         for item in batch:
             cached = item.content
             assert isinstance(cached, Cached)
@@ -164,8 +164,8 @@ class Scalar(Paradigm):
                 # the same whoever computes it when, and a resumed run the same as one that went on.
                 forest = self._forest([item])
                 ends = self._kept.keep(cached.key, self.backbone(forest), forest)
-            found.append(ends)
-        return joined(found, next(self.head.parameters()).device)
+            states.append(ends)
+        return joined(states, next(self.head.parameters()).device)
 
     def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
         """Return the loss of prepared comparisons."""

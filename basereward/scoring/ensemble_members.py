@@ -132,7 +132,7 @@ class Members(BatchScorer[Tensor]):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """What each member's paradigm counted while it scored, after the member's name."""
+        """The statistics of each member, their names after the member's."""
         return {
             f"{member} {name}": value
             for member, model in self.by_name.items()
@@ -187,7 +187,7 @@ class Members(BatchScorer[Tensor]):
             for member, of_member in zip(group, scored, strict=True):
                 for (row, _), result in zip(given, of_member, strict=True):
                     results[row][member] = result
-        stacked = iter([self._stacked(item, own) for item, own in zip(usable, results, strict=True)])
+        stacked = iter([self._stacked(item, result) for item, result in zip(usable, results, strict=True)])
         return [item if isinstance(item, DataError) else next(stacked) for item in batch]
 
     @torch.no_grad()
@@ -244,8 +244,8 @@ def _backbone_key(config: Mapping[str, Any]) -> str:
         entry.pop("version")
     backbone["options"] = {name: value for name, value in backbone["options"].items() if name != "model"}
     files = dict(config["files"])
-    own = files.pop(model_directory.HEAD_FILE, "")
+    head_digest = files.pop(model_directory.HEAD_FILE, "")
     if (paradigm["plugin"], paradigm["name"]) != ("basereward", "scalar"):
         # Such as a language-model head, whose weights may be the backbone's own.
-        files[model_directory.HEAD_FILE] = own
+        files[model_directory.HEAD_FILE] = head_digest
     return json.dumps([backbone, paradigm, files], sort_keys=True)

@@ -14,7 +14,7 @@ from basereward.scoring.baselines import baseline_of
 
 
 class Coins:
-    """Two comparisons, of which the score counts the first responses with a reward above nought."""
+    """Two comparisons, of which the score counts the first responses with a reward above 0."""
 
     def comparisons(self) -> list[Comparison]:
         return [Comparison("p", ["aaa", "b"], ranks=[0, 1]), Comparison("q", ["a", "bb"], ranks=[0, 1])]
