@@ -327,30 +327,30 @@ def _messages(prompt: str | Iterable[Message | Mapping[str, Any]]) -> list[Messa
 def _responses(responses: Iterable[str]) -> tuple[str, ...]:
     if isinstance(responses, str) or not isinstance(responses, Iterable):
         raise DataError(f"a list of texts is needed, not {type(responses).__name__}", field="responses")
-    found = tuple(responses)
-    if not found:
+    texts = tuple(responses)
+    if not texts:
         raise DataError("the list is empty; at least one response is needed", field="responses")
-    for number, response in enumerate(found):
+    for number, response in enumerate(texts):
         if not isinstance(response, str):
             raise DataError(f"is a {type(response).__name__}, not a text", field=f"responses[{number}]")
         if not response.strip():
             raise DataError("is empty", field=f"responses[{number}]")
-    return found
+    return texts
 
 
 def _numbers(values: Iterable[float] | None, name: str, count: int) -> tuple[float, ...] | None:
     if values is None:
         return None
     try:
-        found = tuple(values)
+        numbers = tuple(values)
     except TypeError as error:
         raise DataError(f"is {values!r}, not a list of numbers", field=name) from error
-    if len(found) != count:
-        raise DataError(f"{len(found)} values for {count} responses", field=name)
-    for number, value in enumerate(found):
+    if len(numbers) != count:
+        raise DataError(f"{len(numbers)} values for {count} responses", field=name)
+    for number, value in enumerate(numbers):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(f"a finite number is needed, not {value!r}", field=f"{name}[{number}]")
-    return tuple(float(value) for value in found)
+    return tuple(float(value) for value in numbers)
 
 
 def _check_identical(responses: tuple[str, ...], ranks: tuple[float, ...] | None) -> None:

@@ -107,18 +107,20 @@ def native_ops(package: str, more: Mapping[str, Callable[[], Any]] | None = None
         _say(package, f"pure Python, without the native ops: {error}")
         return {}
     _set_max_jobs()
-    found = [_cpu_extension(package, torch)]
+    extensions = [_cpu_extension(package, torch)]
     for what, make in (more or {}).items():
         try:
-            found.append(make())
+            extensions.append(make())
         except NotPossible as error:
             _say(package, f"without {what}: {error}")
-    found += _cuda_extensions(package, for_cuda, torch)
-    forced = {ext.name for ext in found if choice == "1" or (for_cuda == "1" and ext.name.endswith("_cuda"))}
-    for extension in found:
+    extensions += _cuda_extensions(package, for_cuda, torch)
+    forced = {
+        ext.name for ext in extensions if choice == "1" or (for_cuda == "1" and ext.name.endswith("_cuda"))
+    }
+    for extension in extensions:
         extension.optional = extension.name not in forced
     return {
-        "ext_modules": found,
+        "ext_modules": extensions,
         "cmdclass": {"build_ext": _build_command(package, torch, forced)},
         "options": {"bdist_wheel": {"py_limited_api": f"cp{PYTHON_TARGET[0]}{PYTHON_TARGET[1]}"}},
     }
@@ -253,20 +255,20 @@ def _architectures(torch: Any, toolkit: str) -> str:
     """Return what to compile for, as TORCH_CUDA_ARCH_LIST has it; the newest as PTX too, for later GPUs."""
     if given := os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return given
-    found = {torch.cuda.get_device_capability(number) for number in range(torch.cuda.device_count())}
-    if not found:
-        known = _printed(f"{toolkit}/bin/nvcc", "--list-gpu-arch").stdout.split()
+    architectures = {torch.cuda.get_device_capability(number) for number in range(torch.cuda.device_count())}
+    if not architectures:
+        listed = _printed(f"{toolkit}/bin/nvcc", "--list-gpu-arch").stdout.split()
         wanted = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
-        found = {arch for arch in wanted if f"compute_{arch[0]}{arch[1]}" in known}
-    return ";".join(f"{major}.{minor}" for major, minor in sorted(found)) + "+PTX"
+        architectures = {arch for arch in wanted if f"compute_{arch[0]}{arch[1]}" in listed}
+    return ";".join(f"{major}.{minor}" for major, minor in sorted(architectures)) + "+PTX"
 
 
 def _cuda_libraries(toolkit: str) -> list[str]:
     """Return where the CUDA runtime may lie: beside the nvcc that runs; the toolkit's may only call it."""
     printed = _printed(f"{toolkit}/bin/nvcc", "--dryrun", "none.cu").stderr
     top = printed.partition(" TOP=")[2].partition("\n")[0]
-    found = [Path(top or toolkit).resolve() / name for name in ("lib64", "lib")]
-    return [str(path) for path in found if path.is_dir()]
+    directories = [Path(top or toolkit).resolve() / name for name in ("lib64", "lib")]
+    return [str(path) for path in directories if path.is_dir()]
 
 
 def _printed(*command: str) -> subprocess.CompletedProcess[str]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from basereward import protocols
-from basereward.backbones.feature_cache import FeatureCache
-from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, TooLongError
 from basereward.forest.forest import Forest, Tree, pack
 
 
-class Backbone(protocols.Backbone, nn.Module, abc.ABC):
+class Backbone(protocols.Backbone, nn.Module):
     """Base of backbones; a subclass gives `dim`, `encode`, `forward`, `parts` and `save`.
 
     The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote,
@@ -42,40 +38,6 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
         supports_kv_cache: Whether `forward` fills and reads a forest's KV cache, where it has one.
     """
 
-    @abc.abstractmethod
-    def encode(self, comparison: Comparison) -> Tree:
-        """Turn a comparison into tokens; work for a CPU thread, no weights are touched.
-
-        Raises:
-            DataError: When an image can't be opened, or a response is too long or can't be encoded.
-        """
-
-    @abc.abstractmethod
-    def forward(self, forest: Forest) -> Tensor:
-        """Return hidden states [B, L, D]; a response's depend on its own prompt and tokens alone."""
-
-    @abc.abstractmethod
-    def parts(self) -> Mapping[str, nn.Module]:
-        """Return the parts that can be frozen or given a learning rate: `vision`, `projector`, `language`."""
-
-    def fingerprint(self) -> str:
-        """Return a digest of all besides weights that decides a comparison's hidden states, such as the
-        tokenizer and the bounds of images; empty where it isn't known, and then none are cached.
-        """
-        return ""
-
-    def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Cache the features of images that frozen weights compute.
-
-        Args:
-            cache: The cache.
-            precision: The precision that `forward` runs in, as `precision_of` returns it.
-        """
-
-    @abc.abstractmethod
-    def save(self, directory: Path) -> None:
-        """Write weights and processor files in the hub's own layout, safetensors only."""
-
     def blocks(self) -> list[nn.Module]:
         """Return the repeated blocks, such as decoder layers, which are sharded and recomputed one by one.
 
@@ -93,38 +55,6 @@ class Backbone(protocols.Backbone, nn.Module, abc.ABC):
 
         visit(self)
         return blocks
-
-    def ahead(self) -> list[nn.Module]:
-        """Return the modules that `encode` runs, in workers' threads; they are frozen and never sharded."""
-        return []
-
-    def language_head(self) -> LanguageHead:
-        """Return the language-model head, for paradigms that read or write text.
-
-        Raises:
-            ConfigError: When the backbone has none.
-            ModelError: When it isn't among the model's files.
-        """
-        raise ConfigError(
-            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one "
-            "that does, such as causal-lm or qwen-vl"
-        )
-
-    def control_ids(self) -> list[int]:
-        """Return the tokens that are no text, such as the ends of turns and image tokens."""
-        return []
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, control tokens left out.
-
-        Raises:
-            ConfigError: When the backbone writes no text.
-        """
-        raise ConfigError(f"backbone {type(self).__name__} writes no text")
-
-    def truncate(self, num_layers: int) -> None:
-        """Drop the decoder layers after the first `num_layers` and give the last one's output, not normed."""
-        raise ConfigError(f"backbone {type(self).__name__} can't read a middle layer; leave out head.layer")
 
     def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
         """Pack trees into a forest on the CPU; see `basereward.forest.pack`."""

@@ -109,7 +109,7 @@ class Architecture:
         }
         modules = {name: [module] for name, module in backbone.parts().items()}
         modules["head"] = [module for name, module in model.paradigm.named_children() if name != "backbone"]
-        parts = {name: _matrices(found, counted, share) for name, found in modules.items()}
+        parts = {name: _matrices(part, counted, share) for name, part in modules.items()}
         return cls(
             parts={name: parts[name] for name in ORDER if name in parts},
             language=_text_layers(text, decoder),

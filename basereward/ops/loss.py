@@ -150,9 +150,9 @@ def _check_values(
     outside = pairs[(pairs < 0) | (pairs >= len(rewards))]
     if len(outside):
         raise ValueError(f"pairs holds {outside[0].item()}, which is no place in {len(rewards)} rewards")
-    if margin is not None and len(found := margin[~margin.isfinite()]):
-        raise ValueError(f"margin holds {found[0].item()}; finite numbers are needed")
-    if weight is not None and len(found := weight[~(weight.isfinite() & (weight >= 0))]):
-        raise ValueError(f"weight holds {found[0].item()}; finite numbers >= 0 are needed")
-    if lengths is not None and len(found := lengths[lengths < 1]):
-        raise ValueError(f"lengths holds {found[0].item()}; numbers of tokens >= 1 are needed")
+    if margin is not None and len(bad := margin[~margin.isfinite()]):
+        raise ValueError(f"margin holds {bad[0].item()}; finite numbers are needed")
+    if weight is not None and len(bad := weight[~(weight.isfinite() & (weight >= 0))]):
+        raise ValueError(f"weight holds {bad[0].item()}; finite numbers >= 0 are needed")
+    if lengths is not None and len(bad := lengths[lengths < 1]):
+        raise ValueError(f"lengths holds {bad[0].item()}; numbers of tokens >= 1 are needed")

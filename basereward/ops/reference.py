@@ -62,10 +62,10 @@ def pair_statistics(
     counts = (~tie).double()  # [P]
     first, second = rewards[pairs].unbind(1)  # [P], [P]
     margin = first - second
-    known = ~rewards.isnan()
+    is_rated = ~rewards.isnan()
     # The padding gives an empty batch a minimum and a maximum.
-    low = functional.pad(torch.where(known, rewards, torch.inf), (0, 1), value=torch.inf)
-    high = functional.pad(torch.where(known, rewards, -torch.inf), (0, 1), value=-torch.inf)
+    low = functional.pad(torch.where(is_rated, rewards, torch.inf), (0, 1), value=torch.inf)
+    high = functional.pad(torch.where(is_rated, rewards, -torch.inf), (0, 1), value=-torch.inf)
     sums = [
         weight.double(),
         (counts * ((first > second).double() + (first == second).double() / 2)).sum(),

@@ -65,11 +65,11 @@ def shards_of(inputs: Iterable[str | Path], output: Path) -> list[Shard]:
     sources: list[tuple[Path, Path]] = []
     for given in map(Path, inputs):
         if given.is_dir():
-            found = sorted(path for path in given.rglob("*") if path.name.endswith(SUFFIXES))
-            found = [path for path in found if output.resolve() not in path.resolve().parents]
-            if not found:
+            paths = sorted(path for path in given.rglob("*") if path.name.endswith(SUFFIXES))
+            paths = [path for path in paths if output.resolve() not in path.resolve().parents]
+            if not paths:
                 raise ConfigError(f"{given} holds no file of rows ({', '.join(SUFFIXES)})")
-            sources += [(path, path.relative_to(given)) for path in found]
+            sources += [(path, path.relative_to(given)) for path in paths]
         elif given.is_file():
             sources.append((given, Path(given.name)))
         else:
@@ -128,10 +128,10 @@ def score_shards(
         ConfigError: When a table is there that is of another model, another input or another reading.
     """
     outcome = Outcome()
-    own = own_shards(shards, worker, num_workers)
+    shards_here = own_shards(shards, worker, num_workers)
     # All tables are looked at first: hours may lie between the first and the last.
-    waiting = [shard for shard in own if not _is_done(shard, model_digest, reader, overwrite)]
-    outcome.skipped = [shard for shard in own if shard not in waiting]
+    waiting = [shard for shard in shards_here if not _is_done(shard, model_digest, reader, overwrite)]
+    outcome.skipped = [shard for shard in shards_here if shard not in waiting]
     if waiting:
         (output / SUMMARY_FILE).unlink(missing_ok=True)
     for number, shard in enumerate(waiting, start=1):
@@ -188,8 +188,8 @@ def _is_of(source: Path, facts: dict[str, Any]) -> bool:
 
 
 def _stamp(source: Path) -> tuple[int, int]:
-    found = source.stat()
-    return found.st_size, found.st_mtime_ns
+    status = source.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _unchanged(rows: Iterable[ScoredRow], source: Path, stamp: tuple[int, int]) -> Iterator[ScoredRow]:

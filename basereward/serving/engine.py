@@ -36,7 +36,7 @@ class Rewards:
 
     def part(self, start: int, stop: int) -> Rewards:
         """Return the rewards of some of the responses."""
-        members = {name: own[start:stop] for name, own in self.members.items()}
+        members = {name: rewards[start:stop] for name, rewards in self.members.items()}
         return Rewards(self.values[start:stop], members, self.disagreement[start:stop])
 
 

@@ -186,11 +186,11 @@ class Study:
     @cached_property
     def cells(self) -> list[Cell]:
         """All cells, the last axis changing fastest."""
-        found = [
+        cells = [
             Cell(dict(zip(self.axes, labels, strict=True)))
             for labels in product(*(changes for changes in self.axes.values()))
         ]
-        return [cell for cell in found if not any(map(cell.is_one_of, self.exclude))]
+        return [cell for cell in cells if not any(map(cell.is_one_of, self.exclude))]
 
     @property
     def rows(self) -> list[Cell]:
@@ -200,8 +200,8 @@ class Study:
     @property
     def columns(self) -> list[str]:
         """Titles of all columns but those of published numbers."""
-        found = [*self.held_out, *(title for item in self.benchmarks for title in item.columns)]
-        return [*found, *self.averages]
+        titles = [*self.held_out, *(title for item in self.benchmarks for title in item.columns)]
+        return [*titles, *self.averages]
 
     def cell(self, labels: Mapping[str, str], path: tuple[str, ...] = ()) -> Cell:
         """Return the cell with these labels.
@@ -224,9 +224,9 @@ class Study:
                 raise ValidationError((*path, axis), f"is no axis{hint} axes: {', '.join(self.axes)}")
             for label in [labels] if isinstance(labels, str) else labels:
                 if label not in self.axes[axis]:
-                    known = self.axes[axis]
-                    hint = did_you_mean(label, known) or ";"
-                    reason = f"is {label!r}, which is no label of it{hint} labels: {', '.join(known)}"
+                    labels = self.axes[axis]
+                    hint = did_you_mean(label, labels) or ";"
+                    reason = f"is {label!r}, which is no label of it{hint} labels: {', '.join(labels)}"
                     raise ValidationError((*path, axis), reason)
 
     def _check_columns(self) -> None:
@@ -238,9 +238,9 @@ class Study:
         for title, parts in self.averages.items():
             for part in parts:
                 if part not in titles or part in self.averages:
-                    known = [known for known in titles if known not in self.averages]
-                    hint = did_you_mean(part, known) or ";"
-                    reason = f"is of {part!r}, which is no column{hint} columns: {', '.join(known)}"
+                    columns = [title for title in titles if title not in self.averages]
+                    hint = did_you_mean(part, columns) or ";"
+                    reason = f"is of {part!r}, which is no column{hint} columns: {', '.join(columns)}"
                     raise ValidationError(("averages", title), reason)
 
 
@@ -292,8 +292,8 @@ def _whole(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
     """Return a change with the run file that it names as its `base`."""
     if "base" not in change:
         return change
-    own = {key: value for key, value in change.items() if key != "base"}
-    return deep_merge(run_table(directory / str(change["base"])), own)
+    changes = {key: value for key, value in change.items() if key != "base"}
+    return deep_merge(run_table(directory / str(change["base"])), changes)
 
 
 def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> list[PlannedRun]:
@@ -320,7 +320,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
             text = 'learns from comparisons: say which by fit = "held-out", or by a benchmark\'s name'
             text = text if learns else "learns nothing; leave out fit"
             raise ConfigError(f"{path}: ensemble {row.label!r}: ensembler {row.ensembler.name!r} {text}")
-    found = []
+    planned = []
     for seed in study.seeds:
         for cell in study.cells:
             table = dict(study.run)
@@ -332,5 +332,5 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
             except ConfigError as error:
                 raise ConfigError(f"{path}: cell {cell.name!r}: {error}") from error
             place = Path(study.runs or Path(study.output, RUNS), identity(config)[:12])
-            found.append(PlannedRun(cell, seed, replace(config, output=str(place))))
-    return found
+            planned.append(PlannedRun(cell, seed, replace(config, output=str(place))))
+    return planned

@@ -157,9 +157,9 @@ def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _require_known(given: Iterable[str], known: list[str], argument: str, what: str) -> None:
+def _require_known(given: Iterable[str], ids: list[str], argument: str, what: str) -> None:
     for name in given:
-        if name not in known:
-            hint = did_you_mean(name, known) or ";"
-            listed = ", ".join(known) if len(known) < 20 else f"{len(known)}, as pytest --collect-only lists"
+        if name not in ids:
+            hint = did_you_mean(name, ids) or ";"
+            listed = ", ".join(ids) if len(ids) < 20 else f"{len(ids)}, as pytest --collect-only lists"
             raise PluginError(f"{argument} names {name!r}, which is not there{hint} {what}: {listed}")
