@@ -64,6 +64,6 @@ def test_the_table_says_of_every_ensembler_what_it_is() -> None:
     said = {name: (learns == "yes", is_free == "yes") for name, learns, is_free in rows}
     classes = {name: plugins.load("ensembler", name) for name in builtin.basereward_ensemblers()}
     assert said == {
-        name: (hasattr(cls, "fit"), bool(getattr(cls, "is_scale_free", False)))
+        name: (cls.learns, bool(cls.is_scale_free))
         for name, cls in classes.items()
     }
