@@ -52,8 +52,8 @@ def report_counts(model: Scorer[list[float]]) -> None:
     if count := model.num_truncated:
         responses = "1 response was" if count == 1 else f"{count:,} responses were"
         print(f"{responses} cut short to fit max_tokens", file=sys.stderr)
-    if found := model.statistics:
-        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in found.items())
+    if statistics := model.statistics:
+        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in statistics.items())
         print(f"{', '.join(facts)}", file=sys.stderr)
 
 
