@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from basereward.media.image import Image as Image
     from basereward.media.video import Video as Video
     from basereward.scoring.ensemble import Ensemble as Ensemble
-    from basereward.scoring.ensemble import load_model as load_model
+    from basereward.scoring.loading import load_model as load_model
     from basereward.scoring.reward_model import RewardModel as RewardModel
     from basereward.training.train import train as train
 
@@ -40,7 +40,8 @@ __getattr__, __dir__, __all__ = _exports.lazy(
         "hookspecs": ("hookimpl",),
         "media.image": ("Image",),
         "media.video": ("Video",),
-        "scoring.ensemble": ("Ensemble", "load_model"),
+        "scoring.ensemble": ("Ensemble",),
+        "scoring.loading": ("load_model",),
         "scoring.reward_model": ("RewardModel",),
         "training.train": ("train",),
     },

@@ -91,7 +91,9 @@ class RankMean(Ensembler):
 
     def __call__(self, members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [N]
         """Return the mean rank [N] in the members' type; not-a-number for a response alone."""
-        return torch.cat([_ranks(own).mean(0) for own in of_each(members, comparisons)]).to(members.dtype)
+        return torch.cat([_ranks(rewards).mean(0) for rewards in of_each(members, comparisons)]).to(
+            members.dtype
+        )
 
 
 class Routed(Ensembler):
@@ -187,13 +189,13 @@ class ConfidenceWeighted(Linear):
     """The members' rewards, weighted by each one's mean margin (arXiv 2509.16127, 4.7).
 
     The margin of a pair is the reward of the better response less that of the worse. A member whose mean
-    margin is below nought gets no weight.
+    margin is below 0 gets no weight.
     """
 
     def learned(self, members: Tensor, comparisons: Sequence[Comparison]) -> tuple[Tensor, float]:
         """Return the members' mean margins, which add up to 1."""
         margin = margins(members, comparisons).mean(1).clamp(min=0)
-        return _normalised(margin, "no member's mean margin is above nought"), 0.0
+        return _normalised(margin, "no member's mean margin is above 0"), 0.0
 
 
 class ZMean(Linear):
@@ -287,7 +289,9 @@ def margins(members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M
 
 def centred(members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [M, N]
     """Return the members' rewards less each one's mean over the comparison's responses."""
-    return torch.cat([own - own.mean(1, keepdim=True) for own in of_each(members, comparisons)], 1)
+    return torch.cat(
+        [rewards - rewards.mean(1, keepdim=True) for rewards in of_each(members, comparisons)], 1
+    )
 
 
 def scales(members: Tensor, comparisons: Sequence[Comparison]) -> Tensor:  # [M, N] -> [M]
@@ -323,10 +327,10 @@ def logistic(margin: Tensor, l2: float) -> Tensor:  # [P, M] -> [M]
     return weights
 
 
-def _ranks(own: Tensor) -> Tensor:  # [M, n] -> [M, n]
-    lower = (own[:, :, None] > own[:, None, :]).sum(2)
-    equal = (own[:, :, None] == own[:, None, :]).sum(2) - 1
-    return (lower + equal / 2) / (own.shape[1] - 1)
+def _ranks(rewards: Tensor) -> Tensor:  # [M, n] -> [M, n]
+    lower = (rewards[:, :, None] > rewards[:, None, :]).sum(2)
+    equal = (rewards[:, :, None] == rewards[:, None, :]).sum(2) - 1
+    return (lower + equal / 2) / (rewards.shape[1] - 1)
 
 
 def _normalised(weights: Tensor, reason: str) -> Tensor:

@@ -105,7 +105,8 @@ class Linear(MLP):
 
     Args:
         dim: Width D of the hidden states.
-        bias: Whether a constant is added to rewards; no loss on pairs can tell, and other tools have none.
+        bias: Whether a constant is added to rewards. Pairwise losses cannot learn it (it cancels), and
+            other formats have no bias.
         dropout: Share of inputs dropped in training.
         pooling: `last` reads a response's last token, `mean` averages over its tokens.
         layer: Decoder layer to read, counted from 1, before the final norm; None for what leaves the

@@ -15,10 +15,11 @@ the text serves notebooks and tests.
 
 For the constructor of every component: *positional parameters are wired by the framework; keyword-only
 parameters, each with a type and a default, are the configuration*. Types of options: int, float, str, bool,
-pathlib.Path, Literal, tuple, list, dict, frozen dataclasses, and unions of these with None. What a
-component raises when an option's value is out of range is `ConfigError` or `ValueError`.
+pathlib.Path, Literal, tuple, list, dict, frozen dataclasses, and unions of these with None. A
+component raises `ConfigError` or `ValueError` for an option out of range.
 
-`basereward.testing` turns all that is promised here into tests of your own.
+The methods and attributes are typed in `basereward.protocols`, which also has the defaults of optional ones.
+`basereward.testing` turns the promises into tests of your own.
 
 Shapes: B rows, L tokens a row, N responses, P pairs, M members, D width.
 """
@@ -94,7 +95,7 @@ def basereward_heads() -> Mapping[str, str | type]:  # type: ignore[empty-body]
 
 @hookspec
 def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
-    """Return losses: rewards and what is known of the responses in, one number out.
+    """Return losses: rewards and targets in, one number out.
 
     A loss is an `nn.Module` made by `(*, ...)`, with
 
@@ -106,8 +107,8 @@ def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
     - `learns_from_ties` and `learns_from_single`, if a comparison of ties alone or of one response gives a
       gradient: True; or `untrainable_reason(comparison)`, if that depends on anything else.
 
-    Promise: the loss never rises as a margin grows, is finite at rewards of +-1e4, and says what it does
-    with ties.
+    Promise: the loss never rises as a margin grows, is finite at rewards of +-1e4, and its docstring names
+    the treatment of ties.
     """
 
 
@@ -120,11 +121,11 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
     - `__call__(members, comparisons) -> rewards`: [M, N] to [N]; the comparisons say which responses belong
       together. A member's rewards are finite wherever it was routed.
     - `fit(members, comparisons)`, if it learns anything: [M, N] rewards of comparisons whose ranks are known;
-      with it `state()`, what was learned as JSON has it, and `load_state(state)`.
+      with it `state()`, which returns the learned values for JSON, and `load_state(state)`.
     - `route(comparison, reads_images) -> mask`, if not all members score every comparison: from whether each
       member sees images, [M], whether it scores this one, [M]; the rewards of the others are not-a-number.
     - `is_scale_free = True`, if a member with larger rewards counts for no more than others.
-    - `unit`, if its rewards are on none of the members' scales: what they are, such as "rank".
+    - `unit`, if its rewards are on none of the members' scales: their unit, such as "rank".
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
     Promise: the order of members doesn't matter, other comparisons don't either, and a single member (M = 1)
@@ -138,15 +139,17 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
 
     A paradigm is an `nn.Module` made by `(backbone, head, loss, *, ...)`, with
 
-    - `prepare(comparison)`: a `basereward.prepared.Prepared`, which holds what the CPU can do ahead, and its
-      size in tokens and patches, by which batches are cut; raises `DataError`.
+    - `prepare(comparison)`: a `basereward.prepared.Prepared`, with the work that the CPU can do ahead, and
+      its size in tokens and patches, by which batches are cut; raises `DataError`.
     - `loss_of(batch) -> LossOutput` and `score_of(batch) -> rewards`: of prepared comparisons; rewards are
       [N] fp32, flat, in the comparisons' order.
     - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
-    - `backbone` and `head`: its parts, as child modules; what else it learns lies in child modules too, which
-      are saved with the head.
-    - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
+    - `backbone` and `head`: its parts, as child modules; other child modules are saved with the head.
     - `statistics`, if it counts anything while it scores: numbers by name, reported with the scores.
+    - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
+    - `shares_backbone = True`, `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models with one
+      backbone may run it once.
+    - `writes_critiques = True` and `critiques(comparison)`, if it writes critiques.
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
     Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing
@@ -182,7 +185,7 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
       names comparisons that are not independent of each other, `category` a part to report by itself.
     - `report(rewards)`: a `basereward.evaluation.Score` by each metric's name, from a list of rewards for
       each comparison, None for one that could not be scored. The official metric comes first; a variant in
-      print has a name that says whose it is. A score has its 95 % interval, the number of units it is of, and
+      print is named after its source. A score has its 95 % interval, the number of units it is of, and
       the scores of the longer responses and of chance by the same metric, where they are known.
     - `title`, `size`, `ties`, where it has them: its name in print, how many comparisons were published, and
       what the official metric does with equal rewards.
@@ -205,7 +208,7 @@ def basereward_commands(subparsers: argparse._SubParsersAction[argparse.Argument
 
 @hookspec
 def basereward_log(record: Mapping[str, Any], run_dir: Path) -> None:
-    """Take one record of a training: of a step, an evaluation or a checkpoint, as `log.jsonl` has it.
+    """Take one record of a training: of a step, an evaluation or a checkpoint, as it stands in `log.jsonl`.
 
     The record is for reading only. A plugin that fails here is warned about once and gets no more events;
     it doesn't end the training.

@@ -1,4 +1,4 @@
-"""Losses: rewards against what is known about which response is better.
+"""Losses: rewards against pairs, rankings or ratings.
 
 Shapes: N responses, P pairs, C comparisons. Every loss computes in fp32 (fp64 for fp64 rewards), under
 autocast too.
@@ -28,7 +28,7 @@ __all__ = ["STATISTICS", "BradleyTerry", "Hinge", "LossOutput", "PlackettLuce", 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is known about the responses of one batch, whose comparisons' responses are numbered through."""
+    """The labels of one batch, whose comparisons' responses are numbered through."""
 
     pairs: Tensor  # [P, 2] int64: chosen, rejected
     tie: Tensor  # [P] bool
@@ -173,7 +173,7 @@ class BradleyTerry(Loss, nn.Module):
 
 
 class Hinge(Loss, nn.Module):
-    """How far the chosen reward falls short of the rejected one plus a margin: max(0, margin - (r_c - r_r)).
+    """The hinge loss of a pair, max(0, margin - (r_c - r_r)).
 
     Args:
         margin: The difference from which on a pair costs nothing, >= 0.
@@ -269,10 +269,10 @@ class Regression(Loss, nn.Module):
         with torch.autocast(rewards.device.type, enabled=False):
             rewards = _upcast(rewards)
             ratings = torch.full_like(rewards, torch.nan) if targets.ratings is None else targets.ratings
-            known = ~ratings.isnan()
+            is_rated = ~ratings.isnan()
             wanted = (ratings.to(rewards.dtype) - self.rating_mean) / self.rating_std
-            cost = (rewards - torch.where(known, wanted, 0.0)).square()  # [N]
-            weight = known.to(rewards.dtype)
+            cost = (rewards - torch.where(is_rated, wanted, 0.0)).square()  # [N]
+            weight = is_rated.to(rewards.dtype)
             if targets.comparison_weight is not None:
                 weight = weight * targets.comparison_weight[targets.group]
             return _mean(cost, weight, rewards, targets)

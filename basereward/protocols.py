@@ -9,6 +9,7 @@ Shapes: as in `basereward.hookspecs`, whose docstrings say what each member prom
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
@@ -45,7 +46,7 @@ else:
             return self if instance is None else self.compute(instance)
 
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", covariant=True)
 NONE: Final[Mapping[str, float]] = MappingProxyType({})
 
 
@@ -264,6 +265,16 @@ class Paradigm(Module):
     def score(self, comparisons: Sequence[Comparison]) -> Tensor:
         """Return the rewards [N] of comparisons, in their order."""
         return self.score_of([self.prepare(comparison) for comparison in comparisons])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Switch to evaluation, and back."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Cache what frozen weights compute; no reward changes."""

@@ -186,7 +186,7 @@ def test_nothing_is_learned_of_ties(cls: type[Linear]) -> None:
     ("cls", "message"),
     [
         (AccuracyWeighted, "no member has a pair in order, so none can be given a weight"),
-        (ConfidenceWeighted, "no member's mean margin is above nought, so none can be given a weight"),
+        (ConfidenceWeighted, "no member's mean margin is above 0, so none can be given a weight"),
     ],
 )
 def test_members_that_are_all_wrong_get_no_weights(cls: type[Linear], message: str) -> None:

@@ -11,7 +11,7 @@ from basereward.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from basereward.scoring.ordered import Scorer
+    from basereward.protocols import Scorer
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -45,33 +45,33 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def report_counts(model: Scorer) -> None:
+def report_counts(model: Scorer[list[float]]) -> None:
     """Print to standard error how many responses were cut, as their rewards are of their beginnings alone,
     and the paradigm's statistics, such as the number of verdicts that could not be read.
     """
-    if count := getattr(model, "num_truncated", 0):
+    if count := model.num_truncated:
         responses = "1 response was" if count == 1 else f"{count:,} responses were"
         print(f"{responses} cut short to fit max_tokens", file=sys.stderr)
-    if found := getattr(model, "statistics", {}):
-        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in found.items())
+    if statistics := model.statistics:
+        facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in statistics.items())
         print(f"{', '.join(facts)}", file=sys.stderr)
 
 
-def load_model(args: argparse.Namespace, name: str) -> Scorer:
-    """Load a model that the command line names, or a judge without a model; a directory comes first.
+def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
+    """Load a model that the command line names, or a baseline without a model; a directory comes first.
 
     Raises:
         ModelError: When the directory is incomplete or damaged.
         ConfigError: When batch size or device can't be.
     """
-    from basereward.scoring.baselines import is_judge, judge_of
+    from basereward.scoring.baselines import baseline_of, is_baseline
 
     check_batch_size(args)
-    if is_judge(name) and not Path(name).is_dir():
-        return judge_of(name)
-    from basereward.scoring import ensemble
+    if is_baseline(name) and not Path(name).is_dir():
+        return baseline_of(name)
+    from basereward.scoring import loading
 
-    return ensemble.load_model(name, device=device_of(args))
+    return loading.load_model(name, device=device_of(args))
 
 
 def check_batch_size(args: argparse.Namespace) -> None:

@@ -114,11 +114,12 @@ def _score_prompt(args: argparse.Namespace) -> int:
 
 def _loaded(args: argparse.Namespace) -> Any:
     """Load the model, which `--members` needs to be an ensemble."""
-    from basereward.scoring.ensemble import Ensemble
-
     model = load_model(args, args.model)
-    if args.members and not isinstance(model, Ensemble):
-        raise ConfigError(f"--members goes with an ensemble; {args.model} is a single model")
+    if args.members:
+        from basereward.scoring.ensemble import Ensemble  # with torch, which a baseline needs not
+
+        if not isinstance(model, Ensemble):
+            raise ConfigError(f"--members goes with an ensemble; {args.model} is a single model")
     return model
 
 

@@ -35,7 +35,7 @@ class Dataset(protocols.Dataset, abc.ABC):
     Attributes:
         on_bad_row: "skip" lists a bad row in `rejected` and goes on; "fail" raises it.
         rejected: The bad rows that the latest iteration has met.
-        unread_splits: What lies beside the data and is left out, for the user to know; empty if nothing does.
+        unread_splits: A sentence for the user on splits beside the data that are not read; empty if none.
     """
 
     detected_by: ClassVar[tuple[str, ...]] = ()
@@ -44,15 +44,6 @@ class Dataset(protocols.Dataset, abc.ABC):
     @abc.abstractmethod
     def read(self) -> Iterator[Comparison | DataError]:
         """Yield each row as a comparison, or as the error that says why it is none."""
-
-    @property
-    def num_rows(self) -> int | None:
-        """About how many rows there are, for progress bars; None where that is not cheap to know."""
-        return None
-
-    def count(self) -> int:
-        """Return how many items `read` yields, comparisons and errors; by reading, unless that is known."""
-        return sum(1 for _ in self.read())
 
     def __iter__(self) -> Iterator[Comparison]:
         """Yield the comparisons.

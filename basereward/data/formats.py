@@ -35,7 +35,7 @@ def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:
         except PluginError as error:
             warn(f"its rows can't be recognized: {error}")
             continue
-        # Not inherited: a published set in TRL's format is not told from others in it.
+        # Not inherited: the fields of a published set in TRL's format do not distinguish it from others.
         if issubclass(dataset, Dataset) and vars(dataset).get("detected_by"):
             datasets[name] = dataset
     return datasets

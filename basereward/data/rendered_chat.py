@@ -14,7 +14,7 @@ from basereward.errors import DataError
 
 
 class NotSeparableError(DataError):
-    """A rendered conversation whose response can't be told from its prompt."""
+    """A rendered conversation whose response can't be separated from its prompt."""
 
 
 @dataclass(frozen=True)

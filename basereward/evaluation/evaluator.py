@@ -14,9 +14,10 @@ from basereward.data import Dataset
 from basereward.errors import DataError
 from basereward.evaluation.metrics import GAPS, metrics_of
 from basereward.evaluation.results import Evaluation, Result, Wrong
-from basereward.evaluation.scored_pairs import GROUP, PairCollector, pairs_to_judge
+from basereward.evaluation.scored_pairs import GROUP, PairCollector, evaluable_pairs
+from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
-from basereward.scoring.ordered import Scorer, members_of, placed, score_in_order
+from basereward.scoring.ordered import members_of, placed, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ NUM_WORST = 24
 
 
 def evaluate(
-    model: Scorer,
+    model: Scorer[list[float]],
     comparisons: Iterable[Comparison],
     *,
     batch_size: int = 8,
@@ -36,10 +37,10 @@ def evaluate(
 ) -> Evaluation:
     """Score comparisons and compare the rewards with their ranks.
 
-    Comparisons that can't be judged or scored, and rows that can't be read, are listed in `rejected`.
+    Comparisons without pairs or rewards, and rows that can't be read, are listed in `rejected`.
 
     Args:
-        model: A `RewardModel`, or another scorer with its `score_stream`.
+        model: A `RewardModel`, or another `basereward.protocols.Scorer`.
         comparisons: Comparisons with ranks, which are read once and not kept; a `Dataset` adds its rejected
             rows.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
@@ -48,7 +49,7 @@ def evaluate(
         num_wrong: How many of the most wrong comparisons to keep for the error gallery.
 
     Raises:
-        DataError: When no pair can be judged; for any bad row of a `Dataset` whose `on_bad_row` is "fail".
+        DataError: When no pair has a known order; for a bad row of a `Dataset` whose `on_bad_row` is "fail".
     """
     tally = _Tally(num_wrong)
     members: dict[str, _Tally] = {}
@@ -58,7 +59,7 @@ def evaluate(
     is_strict = isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail"
     start = time.perf_counter()
     with progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance:
-        items = _judgeable(comparisons)
+        items = _evaluable(comparisons)
         scoring = score_in_order(model, items, batch_size=batch_size, advance=advance)
         for number, (item, scored) in enumerate(scoring):
             if isinstance(scored, DataError):
@@ -72,8 +73,8 @@ def evaluate(
             disagreement += by_member.get("disagreement", [])
             for name, rewards in by_member.get("members", {}).items():
                 members.setdefault(name, _Tally(0)).add(number, item, rewards)
-            if tally.num_judged:
-                advance(0, f"{tally.num_right / tally.num_judged:.3f} all pairs correct")
+            if tally.num_evaluated:
+                advance(0, f"{tally.num_right / tally.num_evaluated:.3f} all pairs correct")
     seconds = time.perf_counter() - start
     if isinstance(comparisons, Dataset):
         rejected = [*comparisons.rejected, *rejected]
@@ -87,11 +88,11 @@ def evaluate(
         raise
     return replace(
         evaluation,
-        statistics=dict(getattr(model, "statistics", {})),
+        statistics=dict(model.statistics),
         members={
             name: member.evaluation(number + 1, rejected, seconds, gaps)
             for name, member in members.items()
-            if member.num_judged
+            if member.num_evaluated
         },
         disagreement=statistics.fmean(disagreement) if disagreement else None,
     )
@@ -104,12 +105,12 @@ class _Tally:
         num_wrong: How many of the most wrong comparisons to keep.
 
     Attributes:
-        num_judged: Comparisons with a pair that is no tie.
+        num_evaluated: Comparisons with a pair that is no tie.
         num_right: Those whose pairs the model orders correctly.
     """
 
     def __init__(self, num_wrong: int) -> None:
-        self.num_judged = self.num_right = 0
+        self.num_evaluated = self.num_right = 0
         self._num_wrong = num_wrong
         self._collector = PairCollector()
         self._results: list[Result] = []
@@ -125,7 +126,7 @@ class _Tally:
         self._results.append(result)
         if margin is None:
             return
-        self.num_judged += 1
+        self.num_evaluated += 1
         self.num_right += margin > 0
         if margin < 0 and self._num_wrong:
             heapq.heappush(self._wrong, (-margin, -len(self._results), Wrong(comparison, result)))
@@ -138,18 +139,18 @@ class _Tally:
         """Return the evaluation.
 
         Raises:
-            DataError: When no pair can be judged.
+            DataError: When no pair has a known order.
         """
         metrics = metrics_of(pairs := self._collector.collected(), gaps=gaps)
         worst = [entry[2] for entry in sorted(self._wrong, key=lambda entry: entry[:2], reverse=True)]
         return Evaluation(metrics, pairs, self._results, rejected, worst, num_comparisons, seconds)
 
 
-def _judgeable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataError]:
+def _evaluable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataError]:
     """Replace each comparison without pairs by an error, so that it is not scored."""
     for comparison in comparisons:
         try:
-            pairs_to_judge(comparison)
+            evaluable_pairs(comparison)
         except DataError as error:
             yield placed(error, comparison)
         else:

@@ -27,7 +27,7 @@ other, as they share an image or a ranking.
 """
 
 
-def pairs_to_judge(comparison: Comparison) -> list[Pair]:
+def evaluable_pairs(comparison: Comparison) -> list[Pair]:
     """Return the comparison's pairs, ties included.
 
     Raises:
@@ -123,7 +123,7 @@ class PairCollector:
         Raises:
             DataError: When the comparison has no pairs.
         """
-        pairs = pairs_to_judge(comparison)
+        pairs = evaluable_pairs(comparison)
         if len(rewards) != len(comparison.responses):
             raise ValueError(f"{len(rewards)} rewards for {len(comparison.responses)} responses")
         labels = {

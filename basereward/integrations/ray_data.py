@@ -52,7 +52,7 @@ class RewardStage:
         import torch
 
         from basereward.data.media_paths import Media
-        from basereward.scoring.ensemble import load_model
+        from basereward.scoring.loading import load_model
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

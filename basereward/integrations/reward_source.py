@@ -61,7 +61,7 @@ def reward_source(
         return model
     if str(model).startswith(("http://", "https://")):
         return _served(str(model), served_name, key, timeout_seconds, num_tries)
-    from basereward.scoring.ensemble import load_model
+    from basereward.scoring.loading import load_model
 
     loaded = load_model(model, device=device)
     one_at_a_time = threading.Lock()

@@ -63,7 +63,7 @@ class Part:
 
     @property
     def path(self) -> str:
-        """Where the library lies; empty without one."""
+        """The path of the library; empty without one."""
         return "" if self.module is None else str(self.module.__file__)
 
     def status(self, plain: str = "torch") -> dict[str, Any]:

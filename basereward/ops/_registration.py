@@ -1,4 +1,4 @@
-"""What torch must know about the compiled ops beside their kernels: shapes, gradients, autocast.
+"""Registration of the compiled ops with torch beside their kernels: shapes, gradients, autocast.
 
 Each op has an autograd `Function`, and its rules are registered for the op too. Eager code calls the
 Function, whose dispatch takes half the time of the registered rules; compiled code calls the op, which is one
@@ -190,7 +190,7 @@ class _Once(Function):
 
 
 def register() -> torch.library.Library:
-    """Register the rules of every op of the loaded library; they last as long as what is returned."""
+    """Register the rules of every op of the loaded library; they last as long as the returned objects."""
     rules = torch.library.Library("basereward", "FRAGMENT")
     functions: dict[str, Any] = {"batched_bt_loss": BatchedBTLoss, "pairwise_reward_head": PairwiseRewardHead}
     for name, function in functions.items():

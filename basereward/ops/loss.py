@@ -22,7 +22,7 @@ STATISTICS: Final = (
     "max",
     "pairs",
 )
-"""What the entries of a statistics vector are. `weight` is the loss's denominator, `pairs` counts pairs that
+"""The entries of a statistics vector. `weight` is the loss's denominator, `pairs` counts pairs that
 are no ties, and `correct` (equal rewards count half), `margin`, `margin_squared`, `chosen` and `rejected` are
 sums over those, of the rewards as given; `min` and `max` are over all rewards that are numbers, inf and -inf
 where there are none."""

@@ -1,6 +1,6 @@
 """The ops in plain torch: what the compiled kernels must equal, and what runs where there are none.
 
-Written for fp64 as well as fp32, and differentiable as often as one likes. Letters: B rows, L tokens a row, N
+Written for fp64 as well as fp32, and differentiable as often as one likes. Shapes: B rows, L tokens a row, N
 responses, P pairs, D width of the hidden states, H of the head.
 """
 

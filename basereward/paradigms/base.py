@@ -1,4 +1,4 @@
-"""What paradigms have in common that make trees of comparisons and a forest of trees."""
+"""The base of paradigms that encode comparisons as trees and batch them as a forest."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.backbone.parameters()).device
 
     def size_of(self, tree: Tree, *, shared: bool = True, num_more: int = 0) -> Size:

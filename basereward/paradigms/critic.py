@@ -7,7 +7,6 @@ Shapes: N responses, D width.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,18 +15,17 @@ from torch import Tensor
 
 from basereward.backbones.generation import generate
 from basereward.comparison import Comparison
-from basereward.errors import ConfigError, DataError
+from basereward.errors import DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
-from basereward.paradigms.base import Paradigm
-from basereward.paradigms.judge_prompts import answer_ids, asked
-from basereward.paradigms.judge_template import JudgeTemplate
-from basereward.paradigms.token_nll import mean_costs
+from basereward.paradigms.judge import Judge
+from basereward.paradigms.judge_prompts import encode_answers, question_tree
+from basereward.paradigms.token_nll import mean_nll
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone, Head, Loss
 
 KEY = "critiques"
-"""Where a comparison's `meta` has its critiques: a text or null for each response."""
+"""The key of a comparison's `meta` for its critiques: a text or null for each response."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Questions(Encoded):
     end: list[int]
 
 
-class Critic(Paradigm):
+class Critic(Judge):
     """Backbone, language-model head, and a reward head that reads after the critique.
 
     A response is put to the model by a template, the model writes a critique, always the likeliest token, and
@@ -81,30 +79,21 @@ class Critic(Paradigm):
         critique_weight: float = 1.0,
         max_critique_tokens: int = 512,
     ) -> None:
-        super().__init__()
         if not 0 <= critique_weight < float("inf"):
             raise ValueError(f"critique_weight is a finite number >= 0, not {critique_weight}")
         if max_critique_tokens < 1:
             raise ValueError(f"max_critique_tokens is a number of tokens >= 1, not {max_critique_tokens}")
-        self.template = JudgeTemplate.load(template)
-        if self.template.answer != "critique":
-            raise ConfigError(
-                f"judge template {template!r} asks for a {self.template.answer}; critic needs one that asks "
-                "for a critique"
-            )
-        self.backbone = backbone
-        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
+        super().__init__(backbone, template, answers=("critique",), name="critic")
         self.head = head
         self.criterion = loss
         self.language_head = backbone.language_head()
         self.critique_weight = critique_weight
         self.max_critique_tokens = max_critique_tokens
-        self.counts: Counter[str] = Counter()
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """What was written so far: `critiques_written`, and of these `critiques_cut` at the longest that is
-        allowed, and `critiques_empty`.
+        """Counts of critiques: `critiques_written`, and of these `critiques_cut` at `max_critique_tokens` and
+        `critiques_empty`.
         """
         names = ("critiques_written", "critiques_cut", "critiques_empty")
         return {name: self.counts[name] for name in names} if self.counts["critiques_written"] else {}
@@ -119,28 +108,27 @@ class Critic(Paradigm):
         messages = [
             self.template.messages(comparison.prompt, [response]) for response in comparison.responses
         ]
-        ids, end = answer_ids(self.backbone, [critique or "" for critique in given])
+        ids, end = encode_answers(self.backbone, [critique or "" for critique in given])
         longest = max(map(len, ids))
         if None in given and not self.training:
             longest = max(longest, self.max_critique_tokens)
-        tree = asked(self.backbone, messages, room=longest + len(end))
-        known = [None if critique is None else own for critique, own in zip(given, ids, strict=True)]
-        num_more = sum(len(ids or ()) + len(end) for ids in known)
-        questions = Questions(tree, tuple(known), end)
+        tree = question_tree(self.backbone, messages, reserve_tokens=longest + len(end))
+        critiques = [
+            None if critique is None else tokens for critique, tokens in zip(given, ids, strict=True)
+        ]
+        num_more = sum(len(ids or ()) + len(end) for ids in critiques)
+        questions = Questions(tree, tuple(critiques), end)
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
     @torch.no_grad()
     def critiques(self, comparison: Comparison) -> list[str]:
         """Return the critique of each response: the one that is given, or the one that the model writes."""
-        was_training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             ids = self._critiques(self.prepare(comparison).content)
-        finally:
-            self.train(was_training)
         given = _given(comparison)
         return [
-            self.backbone.text(own) if text is None else text for own, text in zip(ids, given, strict=True)
+            self.backbone.text(tokens) if text is None else text
+            for tokens, text in zip(ids, given, strict=True)
         ]
 
     def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
@@ -157,7 +145,7 @@ class Critic(Paradigm):
             for item in batch
             for ids in item.content.critiques
         ]
-        costs = mean_costs(hidden, forest, self.language_head, critiques)  # [N]
+        costs = mean_nll(hidden, forest, self.language_head, critiques)  # [N]
         # Ties count for nothing: most losses give them no weight, and what has none can't be added up.
         weight = (~targets.tie).to(costs.dtype)
         if targets.weight is not None:
@@ -201,10 +189,10 @@ class Critic(Paradigm):
     ) -> Forest:
         """Return a forest whose branches are response, critique, and its end."""
         trees = []
-        for item, own in zip(batch, critiques, strict=True):
+        for item, texts in zip(batch, critiques, strict=True):
             branches = [
                 [*asks, *ids, *item.content.end]
-                for asks, ids in zip(item.content.tree.responses, own, strict=True)
+                for asks, ids in zip(item.content.tree.responses, texts, strict=True)
             ]
             trees.append(replace(item.content.tree, responses=branches))
         return self.packed(trees)
@@ -217,14 +205,14 @@ def _given(comparison: Comparison) -> list[str | None]:
         DataError: When they are no list of a text or null for each response.
     """
     num = len(comparison.responses)
-    found = comparison.meta.get(KEY)
-    if found is None:
+    critiques = comparison.meta.get(KEY)
+    if critiques is None:
         return [None] * num
-    is_list = isinstance(found, list | tuple) and len(found) == num
-    if not is_list or not all(text is None or isinstance(text, str) for text in found):
+    is_list = isinstance(critiques, list | tuple) and len(critiques) == num
+    if not is_list or not all(text is None or isinstance(text, str) for text in critiques):
         raise DataError(
-            f"a list of {num} critiques is needed, a text or null for each response, not {found!r:.80}",
+            f"a list of {num} critiques is needed, a text or null for each response, not {critiques!r:.80}",
             field=f"meta.{KEY}",
         )
     # A critique of nothing says nothing: it is one that is missing.
-    return [text if text and text.strip() else None for text in found]
+    return [text if text and text.strip() else None for text in critiques]

@@ -16,19 +16,19 @@ from basereward.protocols import Backbone
 
 
 class Ends(NamedTuple):
-    """What a head reads of a comparison."""
+    """The hidden states at the ends of a comparison's responses."""
 
     states: Tensor  # [N, D]
     lengths: Tensor  # [N] tokens of each response
 
 
-class KeptEnds:
-    """The hidden states of a backbone of which nothing is trained.
+class EndStateCache:
+    """A cache of the end states of a frozen backbone.
 
     Args:
-        cache: Where they are.
-        backbone: Whose; it must have a fingerprint, and its settings stay as they are from now on.
-        precision: What it runs in, as `precision_of` has it.
+        cache: Holds them.
+        backbone: The frozen backbone; it must have a fingerprint, and its settings must not change.
+        precision: The precision it runs in, as `precision_of` returns it.
     """
 
     def __init__(self, cache: FeatureCache, backbone: Backbone, precision: str) -> None:
@@ -45,12 +45,12 @@ class KeptEnds:
         return key_of("ends", *decides, _content_of(comparison))
 
     def find(self, key: str) -> Ends | None:
-        """Return what is kept under a key."""
-        found = self.cache.get(key)
-        return None if found is None else Ends(found["states"], found["lengths"])
+        """Return the cached states of a key; None where there are none."""
+        tensors = self.cache.get(key)
+        return None if tensors is None else Ends(tensors["states"], tensors["lengths"])
 
     def keep(self, key: str, hidden: Tensor, forest: Forest) -> Ends:
-        """Return what a head reads of a comparison, and keep it.
+        """Return the end states of a comparison, and cache them.
 
         Args:
             key: Of the comparison.
@@ -71,7 +71,7 @@ def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
 
 
 def _content_of(comparison: Comparison) -> list[Any]:
-    """Return all of a comparison that its hidden states hang on."""
+    """Return all of a comparison that its hidden states depend on."""
     turns = [[turn.role, *map(_part, turn.content)] for turn in comparison.prompt]
     return [turns, list(comparison.responses)]
 

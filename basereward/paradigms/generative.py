@@ -9,9 +9,9 @@ Shapes: N responses, P pairs, E pairs that are asked about.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,16 @@ from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
-from basereward.paradigms.base import Paradigm
-from basereward.paradigms.judge_prompts import answer_ids, asked
-from basereward.paradigms.judge_rationales import given_judgements
-from basereward.paradigms.judge_template import JudgeTemplate
-from basereward.paradigms.token_nll import mean_costs
+from basereward.paradigms.judge import Judge
+from basereward.paradigms.judge_prompts import encode_answers, question_tree
+from basereward.paradigms.judge_rationales import given_rationales
+from basereward.paradigms.token_nll import mean_nll
 from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
+
+Order: TypeAlias = tuple[int, int]
+"""The responses that a question shows first and second."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,22 @@ class Questions(Encoded):
     """The questions about the pairs of a comparison.
 
     Args:
-        tree: Two branches for each pair, with its first response shown first, and shown second; each ends
-            where its answer begins.
-        pairs: The pairs that are asked about.
-        rationales: For each branch the tokens of the text to learn; None where none was given.
+        tree: A branch for each question; it ends where the answer begins.
+        orders: [2 P] the order of each question's responses; each pair is asked about in both orders.
+        rationales: Tokens of the texts to learn, of the questions that have one.
     """
 
     tree: Tree
-    pairs: tuple[tuple[int, int], ...]
-    rationales: tuple[list[int] | None, ...]
+    orders: tuple[Order, ...]
+    rationales: Mapping[Order, list[int]]
+
+    @property
+    def pairs(self) -> list[Order]:
+        """The pairs [P] that are asked about, the smaller number first."""
+        return [order for order in self.orders if order[0] < order[1]]
 
 
-class Generative(Paradigm):
+class Generative(Judge):
     """A judge of pairs; a response's reward follows from how it fares against the others.
 
     Each pair is asked about in both orders. With a template of one-token verdicts, the preference is the
@@ -89,7 +95,6 @@ class Generative(Paradigm):
         temperature: float = 1.0,
         max_answer_tokens: int = 1024,
     ) -> None:
-        super().__init__()
         for name, value in (
             ("max_pairs", max_pairs),
             ("num_votes", num_votes),
@@ -99,34 +104,26 @@ class Generative(Paradigm):
                 raise ValueError(f"{name} is a number >= 1, not {value}")
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature is a finite number > 0, not {temperature}")
-        self.template = JudgeTemplate.load(template)
-        if self.template.answer == "critique":
-            raise ConfigError(
-                f"judge template {template!r} asks for a critique; generative needs one that asks for a "
-                "verdict"
-            )
+        super().__init__(backbone, template, answers=("verdict", "reasoned"), name="generative")
         if num_votes > 1 and self.template.answer == "verdict":
             raise ConfigError(
                 f"num_votes is {num_votes}, but template {template!r} gives its probabilities at once, and "
                 'asking again would change nothing; leave out num_votes, or set template = "reasoned"'
             )
-        self.backbone = backbone
-        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
         self.head = backbone.language_head()
         self.aggregate: Aggregate = aggregate
         self.max_pairs = max_pairs
         self.num_votes = num_votes
         self.temperature = temperature
         self.max_answer_tokens = max_answer_tokens
-        (first, second), self.end = answer_ids(backbone, ["1", "2"])
+        (first, second), self.end = encode_answers(backbone, ["1", "2"])
         if len(first) != 1 or len(second) != 1:
             raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
         self.verdicts = [*first, *second]
-        self.counts: Counter[str] = Counter()
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """How far scores so far can be trusted.
+        """Measures of how reliable the verdicts so far are.
 
         `answers` counts what was asked, `parse_failure_rate` is the share of these in which no verdict could
         be read; `position_consistency` is the share of pairs with a verdict in both orders that prefer the
@@ -136,15 +133,15 @@ class Generative(Paradigm):
         counts = self.counts
         if not counts["answers"]:
             return {}
-        found: dict[str, float] = {
+        statistics: dict[str, float] = {
             "answers": counts["answers"],
             "parse_failure_rate": counts["unreadable"] / counts["answers"],
         }
         if counts["pairs"]:
-            found["position_consistency"] = counts["consistent"] / counts["pairs"]
+            statistics["position_consistency"] = counts["consistent"] / counts["pairs"]
         if read := counts["answers"] - counts["unreadable"]:
-            found["first_preferred"] = counts["first"] / read
-        return found
+            statistics["first_preferred"] = counts["first"] / read
+        return statistics
 
     def prepare(self, comparison: Comparison) -> Prepared[Questions]:
         """Do what the CPU can do ahead: open images, tokenize.
@@ -156,60 +153,58 @@ class Generative(Paradigm):
         if num < 2:
             raise DataError("a judge compares responses; there is only one", field="responses")
         pairs = chosen_pairs(num, self.max_pairs)
-        orders = [order for first, second in pairs for order in ((first, second), (second, first))]
+        orders = tuple(order for first, second in pairs for order in ((first, second), (second, first)))
         messages = [
             self.template.messages(
                 comparison.prompt, [comparison.responses[first], comparison.responses[second]]
             )
             for first, second in orders
         ]
-        judgements: list[list[int] | None] = [None] * len(orders)
+        rationales: dict[Order, list[int]] = {}
         if self.template.answer == "reasoned":
-            known = given_judgements(comparison, is_needed=self.training)
-            texts = [known.get(order, "") for order in orders]
-            judgements = [ids or None for ids in answer_ids(self.backbone, texts)[0]]
-        room = max((len(ids) for ids in judgements if ids is not None), default=1)
+            given = given_rationales(comparison, is_needed=self.training)
+            texts = [given.get(order, "") for order in orders]
+            encoded, _ = encode_answers(self.backbone, texts)
+            rationales = {order: ids for order, ids in zip(orders, encoded, strict=True) if ids}
+        reserve_tokens = max(map(len, rationales.values()), default=1)
         if self.template.answer == "reasoned" and not self.training:
-            room = max(room, self.max_answer_tokens)
-        tree = asked(self.backbone, messages, room=room + len(self.end))
-        num_more = sum(len(ids or ()) + len(self.end) for ids in judgements)
-        questions = Questions(tree, tuple(pairs), tuple(judgements))
+            reserve_tokens = max(reserve_tokens, self.max_answer_tokens)
+        tree = question_tree(self.backbone, messages, reserve_tokens=reserve_tokens + len(self.end))
+        num_more = sum(len(rationales.get(order, ())) + len(self.end) for order in orders)
+        questions = Questions(tree, orders, rationales)
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
     def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
         """Return the loss of prepared comparisons: for each pair that is no tie, the mean over its orders of
-        the mean negative log-likelihood of a token of the judgement.
+        the mean negative log-likelihood of a token of the answer.
         """
         targets = Targets.of([item.comparison for item in batch], device=self.device)
         answers = [self._answers(item) for item in batch]
-        trees, continuations = [], []
-        for item, own in zip(batch, answers, strict=True):
-            branches = [
-                [*asks, *answer]
-                for asks, answer in zip(item.content.tree.responses, own, strict=True)
-                if answer is not None
-            ]
+        trees = []
+        for item, learned in zip(batch, answers, strict=True):
+            tree = item.content.tree
+            questions = zip(item.content.orders, tree.responses, strict=True)
+            branches = [[*ids, *learned[order]] for order, ids in questions if order in learned]
             if branches:
-                trees.append(replace(item.content.tree, responses=branches))
-            continuations += [answer for answer in own if answer is not None]
+                trees.append(replace(tree, responses=branches))
         if not trees:
             nothing = 0.0 * next(self.backbone.parameters()).sum()
             rewards = torch.zeros(len(targets.ranks), device=self.device)
             weight = nothing.detach().float()
             return LossOutput(nothing, weight, _statistics(rewards, targets, weight))
+        continuations = [answer for learned in answers for answer in learned.values()]
         forest = self.packed(trees)
         hidden = self.backbone(forest)
-        costs = mean_costs(hidden, forest, self.head, continuations)  # [branches]
-        weights = torch.tensor(self._weights(batch, answers), device=costs.device)
+        costs = mean_nll(hidden, forest, self.head, continuations)  # [branches]
+        weights = torch.tensor(_weights(batch, answers), device=costs.device)
         total = weights.sum()
         loss = (weights * costs).sum() / torch.where(total > 0, total, 1.0)
         with torch.no_grad():
             margins = iter(self._margins_within(hidden, forest, continuations))
-        rewards_found: list[float] = []
-        for item, own in zip(batch, answers, strict=True):
-            shown = [None if answer is None else next(margins) for answer in own]
-            rewards_found += _finite_or_equal(self._rewards(item, shown))
-        rewards = torch.tensor(rewards_found, device=costs.device)
+        values: list[float] = []
+        for item, learned in zip(batch, answers, strict=True):
+            values += _finite_or_equal(self._rewards(item, {order: next(margins) for order in learned}))
+        rewards = torch.tensor(values, device=costs.device)
         return LossOutput(loss, total, _statistics(rewards, targets, total))
 
     @torch.no_grad()
@@ -223,9 +218,11 @@ class Generative(Paradigm):
             hidden = self.backbone(forest).flatten(0, 1).index_select(0, forest.ends)
             margins = iter(self._margins(hidden))
             for item in batch:
-                shown: list[float | None] = [next(margins) for _ in item.content.tree.responses]
-                self._count(shown)
-                rewards += self._rewards(item, shown)
+                margin_of = {order: next(margins) for order in item.content.orders}
+                self.counts["answers"] += len(margin_of)
+                self.counts["first"] += sum(margin > 0 for margin in margin_of.values())
+                self._count_pairs(item, margin_of, 0.0)
+                rewards += self._rewards(item, margin_of)
         else:
             for item in batch:
                 rewards += self._rewards(item, self._votes(item), are_odds=False)
@@ -234,13 +231,11 @@ class Generative(Paradigm):
     def judge(self, comparison: Comparison) -> list[dict[str, object]]:
         """Return what a reasoned judge writes on each pair in both orders, in the form of `judgements`."""
         item = self.prepare(comparison)
-        found: list[dict[str, object]] = []
-        orders = [
-            order for first, second in item.content.pairs for order in ((first, second), (second, first))
+        return [
+            {"first": first, "second": second, "text": text}
+            for (first, second), texts in zip(item.content.orders, self._texts(item), strict=True)
+            for text in texts
         ]
-        for (first, second), texts in zip(orders, self._texts(item), strict=True):
-            found += [{"first": first, "second": second, "text": text} for text in texts]
-        return found
 
     def _margins(self, hidden: Tensor) -> list[float]:  # [n, D]
         """Return the log-odds of "1" against "2"."""
@@ -267,9 +262,7 @@ class Generative(Paradigm):
             item.content.tree, responses=[asks for asks in item.content.tree.responses for _ in range(votes)]
         )
         sampling = Sampling(self.temperature) if votes > 1 else None
-        was_training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             written = generate(
                 self.backbone,
                 self.head,
@@ -278,78 +271,75 @@ class Generative(Paradigm):
                 stop_ids=self.end,
                 sampling=sampling,
             )
-        finally:
-            self.train(was_training)
         # One that was cut gave no verdict, whatever its text looks like.
         texts = [self.backbone.text(each.ids) if each.is_finished else "" for each in written]
         return [texts[start : start + votes] for start in range(0, len(texts), votes)]
 
-    def _votes(self, item: Prepared[Questions]) -> list[float | None]:
-        """Return for each branch the share of votes for what was shown first; None where there is none."""
-        found: list[float | None] = []
-        for texts in self._texts(item):
+    def _votes(self, item: Prepared[Questions]) -> dict[Order, float]:
+        """Return the share of votes for the response shown first, of the questions with a readable answer."""
+        shares: dict[Order, float] = {}
+        for order, texts in zip(item.content.orders, self._texts(item), strict=True):
             read = [verdict for text in texts if (verdict := read_verdict(text)) is not None]
             self.counts["answers"] += len(texts)
             self.counts["unreadable"] += len(texts) - len(read)
             self.counts["first"] += read.count(1)
-            found.append(read.count(1) / len(read) if read else None)
-        self._count_pairs(found, 0.5)
-        return found
+            if read:
+                shares[order] = read.count(1) / len(read)
+        self._count_pairs(item, shares, 0.5)
+        return shares
 
-    def _count(self, margins: Sequence[float | None]) -> None:
-        self.counts["answers"] += len(margins)
-        self.counts["first"] += sum(margin is not None and margin > 0 for margin in margins)
-        self._count_pairs(margins, 0.0)
-
-    def _count_pairs(self, shown: Sequence[float | None], middle: float) -> None:
-        for one, other in zip(shown[::2], shown[1::2], strict=True):
-            if one is not None and other is not None:
+    def _count_pairs(
+        self, item: Prepared[Questions], preference_of: Mapping[Order, float], middle: float
+    ) -> None:
+        for first, second in item.content.pairs:
+            if (first, second) in preference_of and (second, first) in preference_of:
+                one, other = preference_of[first, second], preference_of[second, first]
                 self.counts["pairs"] += 1
                 self.counts["consistent"] += (one - middle) * (other - middle) < 0
 
     def _rewards(
-        self, item: Prepared[Questions], shown: Sequence[float | None], *, are_odds: bool = True
+        self, item: Prepared[Questions], preference_of: Mapping[Order, float], *, are_odds: bool = True
     ) -> list[float]:
         """Return the rewards of a comparison.
 
         Args:
-            item: Which.
-            shown: For each branch, how far what was shown first is preferred; None where it can't be told.
+            item: The comparison.
+            preference_of: How far the response shown first is preferred, of the questions with an answer.
             are_odds: Whether as log-odds, not as shares of votes.
         """
-        preferences: dict[tuple[int, int], float | None] = {}
-        for pair, one, other in zip(item.content.pairs, shown[::2], shown[1::2], strict=True):
-            turned = None if other is None else -other if are_odds else 1 - other
-            known = [value for value in (one, turned) if value is not None]
-            mean = sum(known) / len(known) if known else None
-            preferences[pair] = _sigmoid(mean) if are_odds and mean is not None else mean
+        preferences: dict[Order, float | None] = {}
+        for first, second in item.content.pairs:
+            values = [preference_of[first, second]] if (first, second) in preference_of else []
+            if (second, first) in preference_of:
+                swapped = preference_of[second, first]
+                values.append(-swapped if are_odds else 1 - swapped)
+            mean = sum(values) / len(values) if values else None
+            preferences[first, second] = _sigmoid(mean) if are_odds and mean is not None else mean
         return rewards_of(preferences, len(item.comparison.responses), self.aggregate)
 
-    def _answers(self, item: Prepared[Questions]) -> list[list[int] | None]:
-        """Return for each branch the tokens to learn, the end included; None where there is nothing."""
+    def _answers(self, item: Prepared[Questions]) -> dict[Order, list[int]]:
+        """Return the tokens to learn, the end included, of the questions that have some."""
         ranks = item.comparison.ranks or ()
-        found: list[list[int] | None] = []
-        for number, (first, second) in enumerate(item.content.pairs):
-            for order, (one, other) in enumerate(((first, second), (second, first))):
-                if ranks[one] == ranks[other]:
-                    found.append(None)
-                elif self.template.answer == "verdict":
-                    found.append([self.verdicts[0 if ranks[one] < ranks[other] else 1], *self.end])
-                else:
-                    given = item.content.rationales[2 * number + order]
-                    found.append(None if given is None else [*given, *self.end])
-        return found
+        answers: dict[Order, list[int]] = {}
+        for first, second in item.content.orders:
+            if ranks[first] == ranks[second]:
+                continue
+            if self.template.answer == "verdict":
+                answers[first, second] = [self.verdicts[int(ranks[first] > ranks[second])], *self.end]
+            elif (first, second) in item.content.rationales:
+                answers[first, second] = [*item.content.rationales[first, second], *self.end]
+        return answers
 
-    def _weights(
-        self, batch: Sequence[Prepared[Questions]], answers: Sequence[Sequence[list[int] | None]]
-    ) -> list[float]:
-        """Return the weight of each branch that is learnt: its pair's, divided among its orders."""
-        weights = []
-        for item, own in zip(batch, answers, strict=True):
-            for one, other in zip(own[::2], own[1::2], strict=True):
-                num = (one is not None) + (other is not None)
-                weights += [item.comparison.weight / num] * num
-        return weights
+
+def _weights(
+    batch: Sequence[Prepared[Questions]], answers: Sequence[Mapping[Order, list[int]]]
+) -> list[float]:
+    """Return the weight of each answer that is learned: its pair's, divided among its orders."""
+    return [
+        item.comparison.weight / (1 + ((second, first) in learned))
+        for item, learned in zip(batch, answers, strict=True)
+        for first, second in learned
+    ]
 
 
 def _statistics(rewards: Tensor, targets: Targets, weight: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from basereward.forest.forest import Tree
 from basereward.ops import common_prefix
 from basereward.protocols import Backbone
 
-STAND_IN = "-"
+PLACEHOLDER_ANSWER = "-"
 """Stands for an answer where only what comes before it is wanted."""
 
 
-def asked(backbone: Backbone, questions: Sequence[Sequence[Message]], *, room: int) -> Tree:
+def question_tree(backbone: Backbone, questions: Sequence[Sequence[Message]], *, reserve_tokens: int) -> Tree:
     """Return a tree that branches where questions begin to differ; each branch ends where its answer begins.
 
     Images are opened once: what follows them is encoded without.
@@ -27,13 +27,15 @@ def asked(backbone: Backbone, questions: Sequence[Sequence[Message]], *, room: i
     Args:
         backbone: Encodes.
         questions: What is asked; all begin alike, and images stand in what is alike.
-        room: Tokens left for an answer.
+        reserve_tokens: Tokens left for an answer.
 
     Raises:
         DataError: When one can't be encoded, or is longer than the backbone's `max_tokens` allows.
     """
-    whole = backbone.encode(Comparison(questions[0], [STAND_IN]))
-    without = [backbone.encode(Comparison(_without_images(each), [STAND_IN])).prompt for each in questions]
+    whole = backbone.encode(Comparison(questions[0], [PLACEHOLDER_ANSWER]))
+    without = [
+        backbone.encode(Comparison(_without_images(each), [PLACEHOLDER_ANSWER])).prompt for each in questions
+    ]
     shared = min(common_prefix(without), min(map(len, without)) - 1)
     tails = [ids[shared:] for ids in without]
     place = len(whole.prompt) - len(tails[0])
@@ -41,17 +43,18 @@ def asked(backbone: Backbone, questions: Sequence[Sequence[Message]], *, room: i
     start = int(rest[0, 0])
     if whole.prompt[place:] != tails[0] or not bool((rest == start + torch.arange(len(tails[0]))).all()):
         raise DataError("the images of what is asked don't stand before the responses", field="prompt")
-    limit = getattr(getattr(backbone, "limit", None), "max_tokens", None)
+    limit = None if backbone.limit is None else backbone.limit.max_tokens
     longest = max(map(len, tails))
-    if limit is not None and place + longest + room > limit:
+    if limit is not None and place + longest + reserve_tokens > limit:
         raise TooLongError(
-            f"the question and an answer are {place + longest} + {room} tokens; max_tokens is {limit}",
+            f"the question and an answer are {place + longest} + {reserve_tokens} tokens; "
+            f"max_tokens is {limit}",
             field="responses",
         )
     return Tree(whole.prompt[:place], tails, whole.positions[:, :place], start, whole.media, whole.patches)
 
 
-def answer_ids(backbone: Backbone, answers: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+def encode_answers(backbone: Backbone, answers: Sequence[str]) -> tuple[list[list[int]], list[int]]:
     """Return the tokens of answers, and those that end one.
 
     Args:

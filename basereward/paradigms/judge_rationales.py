@@ -1,4 +1,4 @@
-"""Judgements to learn from: what a judge is to write on two responses of a comparison."""
+"""Rationales to learn from: the target texts of a judge on pairs of responses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from basereward.errors import DataError
 from basereward.paradigms.verdicts import read_verdict
 
 KEY = "judgements"
-"""Where a comparison's `meta` has them."""
+"""The key of a comparison's `meta` for them."""
 
 
-def given_judgements(comparison: Comparison, *, is_needed: bool) -> dict[tuple[int, int], str]:
+def given_rationales(comparison: Comparison, *, is_needed: bool) -> dict[tuple[int, int], str]:
     """Return the judgements of a comparison by the numbers of the responses shown first and second.
 
     Args:
@@ -22,8 +22,8 @@ def given_judgements(comparison: Comparison, *, is_needed: bool) -> dict[tuple[i
     Raises:
         DataError: When one is wrong, or some are needed and there are none.
     """
-    found = comparison.meta.get(KEY)
-    if found is None:
+    entries = comparison.meta.get(KEY)
+    if entries is None:
         if is_needed:
             raise DataError(
                 'a reasoned judge learns from texts; give a list of {"first": 0, "second": 1, '
@@ -31,7 +31,9 @@ def given_judgements(comparison: Comparison, *, is_needed: bool) -> dict[tuple[i
                 field=f"meta.{KEY}",
             )
         return {}
-    return dict(_read(entry, comparison) for entry in (found if isinstance(found, list | tuple) else [found]))
+    return dict(
+        _read(entry, comparison) for entry in (entries if isinstance(entries, list | tuple) else [entries])
+    )
 
 
 def _read(entry: object, comparison: Comparison) -> tuple[tuple[int, int], str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
 from basereward.config.conversion import did_you_mean
 from basereward.errors import ConfigError
-from basereward.plugins.plugin_manager import manager
+from basereward.plugins.plugin_manager import current_manager
 
 Answer = Literal["critique", "verdict", "reasoned"]
 
@@ -54,12 +54,12 @@ class JudgeTemplate:
         Raises:
             ConfigError: When there is none, or its file is wrong.
         """
-        found = _templates()
-        if name not in found:
-            hint = did_you_mean(name, list(found)) or ";"
-            raise ConfigError(f"unknown judge template {name!r}{hint} templates: {', '.join(found)}")
+        files_by_name = _templates()
+        if name not in files_by_name:
+            hint = did_you_mean(name, list(files_by_name)) or ";"
+            raise ConfigError(f"unknown judge template {name!r}{hint} templates: {', '.join(files_by_name)}")
         try:
-            table = tomllib.loads(found[name].read_text(encoding="utf-8"))
+            table = tomllib.loads(files_by_name[name].read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"judge template {name!r}: {error}") from error
         return cls._of(name, table)
@@ -107,8 +107,8 @@ class JudgeTemplate:
 
 def _templates() -> dict[str, Any]:
     """Return the files of all templates by the names that run files call them."""
-    found = {}
-    for plugin in manager().loaded:
+    files_by_name = {}
+    for plugin in current_manager().loaded:
         module = plugin.target.partition(":")[0]
         is_ours = plugin.name == "basereward"
         package = __package__ if is_ours else module
@@ -121,8 +121,8 @@ def _templates() -> dict[str, Any]:
         for file in sorted(directory.iterdir(), key=lambda file: file.name):
             if file.name.endswith(".toml"):
                 name = file.name.removesuffix(".toml")
-                found[name if is_ours else f"{plugin.name}/{name}"] = file
-    return found
+                files_by_name[name if is_ours else f"{plugin.name}/{name}"] = file
+    return files_by_name
 
 
 def _question(prompt: Sequence[Message]) -> list[Part]:

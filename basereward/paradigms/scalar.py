@@ -14,7 +14,7 @@ from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.base import Paradigm
-from basereward.paradigms.end_state_cache import Ends, KeptEnds, joined
+from basereward.paradigms.end_state_cache import Ends, EndStateCache, joined
 from basereward.prepared import Encoded, Prepared, Size
 from basereward.protocols import Backbone, Head, Loss
 
@@ -82,7 +82,7 @@ class Scalar(Paradigm):
         self.reads = head.reads
         self.share_prompts = share_prompts
         self.prune_last_layer = prune_last_layer
-        self._kept: KeptEnds | None = None
+        self._kept: EndStateCache | None = None
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the
@@ -95,7 +95,7 @@ class Scalar(Paradigm):
             precision: What passes run in, as `precision_of` has it.
         """
         if self._is_frozen() and self.reads == "ends" and self.backbone.fingerprint():
-            self._kept = KeptEnds(cache, self.backbone, precision)
+            self._kept = EndStateCache(cache, self.backbone, precision)
             self.shares_prefix = False  # a cache holds whole comparisons
         else:
             self.backbone.attach_feature_cache(cache, precision)
@@ -154,7 +154,7 @@ class Scalar(Paradigm):
         if self._kept is None:
             forest = self._forest(batch)
             return self.backbone(forest), forest
-        found = []
+        states = []
         for item in batch:
             cached = item.content
             assert isinstance(cached, Cached)
@@ -164,8 +164,8 @@ class Scalar(Paradigm):
                 # the same whoever computes it when, and a resumed run the same as one that went on.
                 forest = self._forest([item])
                 ends = self._kept.keep(cached.key, self.backbone(forest), forest)
-            found.append(ends)
-        return joined(found, next(self.head.parameters()).device)
+            states.append(ends)
+        return joined(states, next(self.head.parameters()).device)
 
     def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
         """Return the loss of prepared comparisons."""

@@ -1,4 +1,4 @@
-"""How likely a model finds what the branches of a forest end with.
+"""The mean negative log-likelihood of the last tokens of a forest's branches.
 
 Shapes: N branches, D width, T tokens, V tokens of the vocabulary.
 """
@@ -14,13 +14,13 @@ from torch.nn import functional
 from basereward.forest.forest import Forest
 
 
-def mean_costs(
+def mean_nll(
     hidden: Tensor,  # [B, L, D]
     forest: Forest,
     head: nn.Module,
     continuations: Sequence[Sequence[int]],
 ) -> Tensor:  # [N] fp32
-    """Return the mean negative log-likelihood a token of what each branch ends with.
+    """Return the mean negative log-likelihood of the last tokens of each branch.
 
     Args:
         hidden: All states of the forest.

@@ -30,8 +30,8 @@ def read_verdict(text: str) -> int | None:
 
     <think>...</think><answer>1</answer>
     """
-    found = ANSWER.fullmatch(text.strip())
-    return None if found is None else int(found["verdict"])
+    match = ANSWER.fullmatch(text.strip())
+    return None if match is None else int(match["verdict"])
 
 
 def chosen_pairs(num_responses: int, max_pairs: int | None) -> list[tuple[int, int]]:
@@ -65,18 +65,18 @@ def rewards_of(
             with, the win sum of arXiv 2509.16127, section 5.4.1, divided by their number; `bradley-terry` are
             the rewards under which these preferences are likeliest, with a normal prior.
     """
-    known = {pair: share for pair, share in preferences.items() if share is not None}
+    readable = {pair: share for pair, share in preferences.items() if share is not None}
     if num_responses == 1:
         return [0.0]
-    if not _connects(known, num_responses):
+    if not _connects(readable, num_responses):
         return [math.nan] * num_responses
     if aggregate == "bradley-terry":
-        return _fitted(known, num_responses)
+        return _fitted(readable, num_responses)
     wins: list[list[float]] = [[] for _ in range(num_responses)]
-    for (first, second), share in known.items():
+    for (first, second), share in readable.items():
         wins[first].append(share)
         wins[second].append(1 - share)
-    return [math.fsum(own) / len(own) for own in wins]
+    return [math.fsum(shares) / len(shares) for shares in wins]
 
 
 def _connects(pairs: Sequence[tuple[int, int]] | Mapping[tuple[int, int], float], num_responses: int) -> bool:
@@ -86,7 +86,9 @@ def _connects(pairs: Sequence[tuple[int, int]] | Mapping[tuple[int, int], float]
     while waiting:
         here = waiting.pop()
         for pair in pairs:
-            if here in pair and (there := pair[pair[0] == here]) not in reached:
+            first, second = pair
+            there = second if here == first else first
+            if here in pair and there not in reached:
                 reached.add(there)
                 waiting.append(there)
     return len(reached) == num_responses

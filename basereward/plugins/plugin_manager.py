@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,17 @@ def manager(modules: Sequence[str] = ()) -> PluginManager:
     plugins = _process_manager()
     plugins.add(modules)
     return plugins
+
+
+_building: ContextVar[PluginManager | None] = ContextVar("building", default=None)
+
+
+def current_manager() -> PluginManager:
+    """Return the plugins by which a component is being built; this process's where none is.
+
+    For components that look up other things of plugins, such as a judge template.
+    """
+    return _building.get() or manager()
 
 
 class PluginManager:
@@ -149,10 +161,13 @@ class PluginManager:
         if kind in WITH_PATH and not wired:
             wired = _path(cls, subject, given)
         options = resolved_options(cls, given, subject)
+        token = _building.set(self)
         try:
             return cls(*wired, **options)
         except ValueError as error:
             raise ConfigError(f"{subject}: {error}") from error
+        finally:
+            _building.reset(token)
 
     def resolve(self, kind: str, component: Component) -> Component:
         """Return a component with all of its options, checked, defaults included.

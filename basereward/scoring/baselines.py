@@ -1,4 +1,4 @@
-"""Judges without a model: what a benchmark gives to one that knows only lengths, or nothing."""
+"""Baselines: rewards without a model, by a response's length or at random."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from basereward.errors import ConfigError
+from basereward.protocols import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from basereward.comparison import Comparison
 
-JUDGES = ("longest", "shortest", "random")
+BASELINES = ("longest", "shortest", "random")
 """Names that stand anywhere a model directory stands; "random:7" is `random` with another seed."""
 
 
-class Judge:
+class Baseline(Scorer["list[float]"]):
     """Gives each response a reward by a rule; opens no image.
 
     Args:
@@ -34,13 +35,13 @@ class Judge:
             yield comparison, [self.rule(comparison, number) for number in range(len(comparison.responses))]
 
 
-def is_judge(name: str) -> bool:
-    """Tell whether a name is a judge's."""
-    return name.partition(":")[0] in JUDGES
+def is_baseline(name: str) -> bool:
+    """Tell whether a name is a baseline's."""
+    return name.partition(":")[0] in BASELINES
 
 
-def judge_of(name: str) -> Judge:
-    """Return the judge of a name.
+def baseline_of(name: str) -> Baseline:
+    """Return the baseline of a name.
 
     - `longest`: a response's reward is its number of characters.
     - `shortest`: the same, negative.
@@ -48,16 +49,16 @@ def judge_of(name: str) -> Judge:
       depend on the order of anything; `random:7` takes the seed 7.
 
     Raises:
-        ConfigError: When it is none.
+        ConfigError: When there is no such baseline.
     """
     kind, colon, seed = name.partition(":")
     if kind == "random" and (seed.isdecimal() or not colon):
-        return Judge(lambda comparison, number: _random(int(seed or 0), comparison, number))
+        return Baseline(lambda comparison, number: _random(int(seed or 0), comparison, number))
     if name == "longest":
-        return Judge(lambda comparison, number: float(len(comparison.responses[number])))
+        return Baseline(lambda comparison, number: float(len(comparison.responses[number])))
     if name == "shortest":
-        return Judge(lambda comparison, number: -float(len(comparison.responses[number])))
-    raise ConfigError(f"no judge {name!r}; judges: {', '.join(JUDGES)}, and random:SEED")
+        return Baseline(lambda comparison, number: -float(len(comparison.responses[number])))
+    raise ConfigError(f"no baseline {name!r}; baselines: {', '.join(BASELINES)}, and random:SEED")
 
 
 def _random(seed: int, comparison: Comparison, number: int) -> float:

@@ -1,4 +1,4 @@
-"""How the comparisons of a step are dealt to processes, and in each to forward passes.
+"""Micro-batches: which comparisons share a forward pass, and which process computes which.
 
 None of this changes a result: losses are added up and divided once, by the weight of the whole step.
 """
@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from basereward.config.run import TrainConfig
 from basereward.prepared import Size
 
+if TYPE_CHECKING:
+    from basereward.comparison import Comparison
+
+IMAGE_CHARACTERS = 1500
+"""About how many characters of text cost as much as an image, some hundreds of tokens."""
+
+VIDEO_IMAGES = 8
+"""About how many images cost as much as a video, whose frames are read in pairs."""
+
 
 @dataclass(frozen=True)
-class Budget:
+class MicroBatchLimits:
     """What fits one forward pass.
 
     Args:
-        comparisons: At most this many.
-        tokens: At most this many places for tokens.
+        comparisons: At most this many comparisons.
+        tokens: At most this many tokens, padding included.
         patches: At most this many patches of images.
         pads: Whether each comparison has a row of its own, as long as the longest.
     """
@@ -29,8 +39,8 @@ class Budget:
     pads: bool = False
 
     @classmethod
-    def of(cls, config: TrainConfig, *, pads: bool) -> Budget:
-        """Return the budget that a run asks for."""
+    def of(cls, config: TrainConfig, *, pads: bool) -> MicroBatchLimits:
+        """Return the limits of a run."""
         infinite = float("inf")
         return cls(
             min(config.micro_batch_size or config.batch_size, config.batch_size),
@@ -39,37 +49,37 @@ class Budget:
             pads,
         )
 
-    def holds(self, sizes: Sequence[Size]) -> bool:
-        """Tell whether comparisons fit one pass together."""
+    def fits(self, sizes: Sequence[Size]) -> bool:
+        """Tell whether comparisons fit one forward pass together."""
         return (
             len(sizes) <= self.comparisons
-            and self.places(sizes) <= self.tokens
+            and self.padded_tokens(sizes) <= self.tokens
             and sum(size.patches for size in sizes) <= self.patches
         )
 
-    def places(self, sizes: Sequence[Size]) -> int:
-        """Return the places for tokens that comparisons take in one pass."""
+    def padded_tokens(self, sizes: Sequence[Size]) -> int:
+        """Return the tokens of one forward pass of comparisons, padding included."""
         tokens = [size.tokens for size in sizes]
         return len(tokens) * max(tokens) if self.pads else sum(tokens)
 
 
-def passes(sizes: Sequence[Size], budget: Budget) -> list[list[int]]:
-    """Return the numbers of the comparisons of each forward pass, like lengths together.
+def micro_batches(sizes: Sequence[Size], limits: MicroBatchLimits) -> list[list[int]]:
+    """Return the numbers of the comparisons of each micro-batch, like lengths together.
 
-    A comparison that is over the budget has a pass of its own. The largest come first, so that a step that
+    A comparison over the limits has a micro-batch of its own. The largest come first, so that a step that
     doesn't fit the memory fails at once.
     """
-    found: list[list[int]] = []
+    batches: list[list[int]] = []
     for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number].tokens, number)):
-        if found and budget.holds([sizes[other] for other in (*found[-1], number)]):
-            found[-1].append(number)
+        if batches and limits.fits([sizes[other] for other in (*batches[-1], number)]):
+            batches[-1].append(number)
         else:
-            found.append([number])
-    return found
+            batches.append([number])
+    return batches
 
 
-def shares(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
-    """Deal items to processes so that the costs are about even: the dearest first, each to whoever has least.
+def balanced_partition(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
+    """Divide items among processes: the most expensive first, each to the least loaded process (LPT).
 
     Args:
         costs: Of each item; an estimate will do, but it must be the same in all processes.
@@ -78,10 +88,17 @@ def shares(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
     Returns:
         For each process the numbers of its items, in order.
     """
-    found: list[list[int]] = [[] for _ in range(num_ranks)]
+    parts: list[list[int]] = [[] for _ in range(num_ranks)]
     loads = [(0.0, 0)] * num_ranks
     for number in sorted(range(len(costs)), key=lambda number: (-costs[number], number)):
         rank = min(range(num_ranks), key=lambda rank: (loads[rank], rank))
-        found[rank].append(number)
+        parts[rank].append(number)
         loads[rank] = (loads[rank][0] + costs[number], loads[rank][1] + 1)
-    return [sorted(numbers) for numbers in found]
+    return [sorted(numbers) for numbers in parts]
+
+
+def estimated_size(comparison: Comparison) -> int:
+    """Return about how much work a comparison is, in characters of text, without opening its images."""
+    prompt = sum(len(message.text) for message in comparison.prompt)
+    images = len(comparison.images) + VIDEO_IMAGES * len(comparison.videos)
+    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * images

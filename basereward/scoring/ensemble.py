@@ -22,7 +22,7 @@ from basereward.plugins.plugin_manager import manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.ensemble_members import Members
-from basereward.scoring.member_scales import Measured, ScaleWatch
+from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
 from basereward.scoring.reward_model import RewardModel, describe, saved_component
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.storage import model_directory
@@ -55,7 +55,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         ensembler: Ensembler,
         component: Mapping[str, Any],
         directories: Mapping[str, Path],
-        measured: Mapping[str, Measured] | None = None,
+        measured: Mapping[str, MemberStatistics] | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.members = members
@@ -66,7 +66,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         self.record = dict(record or {})
         self.is_fitted = not ensembler.learns
         is_watched = len(members.names) > 1 and not ensembler.is_scale_free
-        self._watch = ScaleWatch(members.names, self.component["name"]) if is_watched else None
+        self._watch = ScaleMonitor(members.names, self.component["name"]) if is_watched else None
 
     @classmethod
     def of(
@@ -76,7 +76,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         *,
         device: str = "cpu",
         plugins: PluginManager | None = None,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
         """Make an ensemble of model directories; one whose ensembler learns has to be fitted then.
 
@@ -85,7 +85,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             ensembler: What joins their rewards; the mean, if it isn't given.
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
-            options: Options of the backbones that replace the saved ones, such as `dtype="bfloat16"`.
+            backbone_options: Options of the backbones that replace the saved ones, such as
+                {"dtype": "bfloat16"}.
 
         Raises:
             ConfigError: When there is no member, or one is named twice.
@@ -96,7 +97,12 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         component = ensembler or Component("mean", {})
         built: Ensembler = plugins.build("ensembler", component)
         members = Members.load(
-            named, route=built.route, device=device, plugins=plugins, verify=True, **options
+            named,
+            route=built.route,
+            device=device,
+            plugins=plugins,
+            verify=True,
+            backbone_options=backbone_options,
         )
         return cls(members, built, describe(plugins, "ensembler", component), named)
 
@@ -108,7 +114,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         device: str = "cpu",
         plugins: PluginManager | None = None,
         verify: bool = True,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
         """Load an ensemble's directory, as strictly as a model's.
 
@@ -117,7 +123,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
-            options: Options of the backbones that replace the saved ones.
+            backbone_options: Options of the backbones that replace the saved ones.
 
         Raises:
             ModelError: Naming the file, member or tensor that is at fault.
@@ -138,11 +144,16 @@ class Ensemble(BatchScorer[EnsembleRewards]):
                     f"{directory / model_directory.CONFIG_FILE} is damaged: state: {error!r}"
                 ) from error
         members = Members.load(
-            named, route=ensembler.route, device=device, plugins=plugins, verify=False, **options
+            named,
+            route=ensembler.route,
+            device=device,
+            plugins=plugins,
+            verify=False,
+            backbone_options=backbone_options,
         )
-        found = cls(members, ensembler, component, named, measured, config["record"])
-        found.is_fitted = True
-        return found
+        ensemble = cls(members, ensembler, component, named, measured, config["record"])
+        ensemble.is_fitted = True
+        return ensemble
 
     def fit(
         self,
@@ -184,7 +195,11 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             self.is_fitted = True
         self._look_at(rewards, rows)
         each = zip(self.members.names, rewards, strict=True)
-        self.measured = {name: own for name, row in each if (own := Measured.of(row[None], rows)) is not None}
+        self.measured = {
+            name: statistics
+            for name, row in each
+            if (statistics := MemberStatistics.of(row[None], rows)) is not None
+        }
         self.record["fit"] = {"num_comparisons": len(rows), "num_left_out": len(errors)}
 
     def save(self, directory: str | Path, **record: Any) -> None:
@@ -203,11 +218,11 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         if not self.is_fitted:
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
         with replace_directory(Path(directory)) as place:
-            known: dict[str, Path] = {}
+            placed: dict[str, Path] = {}
             for name, source in self.directories.items():
                 if file_digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:
                     raise ModelError(f"{source} has changed since it was loaded; load it again")
-                _place(source, place / FOLDER / name, known)
+                _place(source, place / FOLDER / name, placed)
             facts = {
                 "components": {"ensembler": self.component},
                 "members": [
@@ -221,7 +236,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """What each member's paradigm counted while it scored, after the member's name."""
+        """The statistics of each member, their names after the member's."""
         return self.members.statistics
 
     @property
@@ -231,7 +246,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What the ensembler has learned; None for one that learns nothing."""
+        """The learned state of the ensembler; None for one that learns nothing."""
         return dict(self.ensembler.state()) if self.ensembler.learns else None
 
     @property
@@ -270,9 +285,9 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             default = f"ensembler {self.component['name']!r} gives a reward that is not finite"
             return DataError(self.ensembler.reason_for_nan or default, field="responses")
         of_each = {
-            name: own.tolist()
-            for name, own in zip(self.members.names, members, strict=True)
-            if not bool(own.isnan().any())
+            name: rewards.tolist()
+            for name, rewards in zip(self.members.names, members, strict=True)
+            if not bool(rewards.isnan().any())
         }
         return EnsembleRewards(joined.tolist(), of_each, self._disagreement(members))
 
@@ -280,8 +295,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         values = members.double()
         if len(self.measured) == len(members):
             measured = [self.measured[name] for name in self.members.names]
-            mean = torch.tensor([own.mean for own in measured], dtype=torch.float64)[:, None]
-            scale = torch.tensor([own.scale or 1.0 for own in measured], dtype=torch.float64)[:, None]
+            mean = torch.tensor([member.mean for member in measured], dtype=torch.float64)[:, None]
+            scale = torch.tensor([member.scale or 1.0 for member in measured], dtype=torch.float64)[:, None]
             values = (values - mean) / scale
         asked = values[~values.isnan().any(1)]
         return asked.std(0, correction=0).tolist() if len(asked) > 1 else []
@@ -289,30 +304,6 @@ class Ensemble(BatchScorer[EnsembleRewards]):
     def _look_at(self, members: Tensor, comparisons: Sequence[Comparison]) -> None:
         if self._watch is not None and self._watch.add(members, comparisons):
             self._watch = None
-
-
-def load_model(
-    directory: str | Path,
-    *,
-    device: str = "cpu",
-    plugins: PluginManager | None = None,
-    verify: bool = True,
-    **options: Any,
-) -> RewardModel | Ensemble:
-    """Load the directory of a model or of an ensemble, strictly; both score alike.
-
-    Args:
-        directory: What `RewardModel.save` or `Ensemble.save` wrote.
-        device: Where the weights go.
-        plugins: Where components are looked up; None for the installed ones.
-        verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
-        options: Options of the backbone, of each member's in an ensemble, that replace the saved ones.
-
-    Raises:
-        ModelError: Naming the file or tensor that is at fault.
-    """
-    kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
-    return kind.load(directory, device=device, plugins=plugins, verify=verify, **options)
 
 
 def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
@@ -329,14 +320,14 @@ def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict
         paths = [Path(path) for path in directories]
         parts = [path.resolve().parts for path in paths]
         if len(set(parts)) < len(parts):
-            twice = next(str(path) for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1)
+            twice = next(str(path) for path, part in zip(paths, parts, strict=True) if parts.count(part) > 1)
             raise ConfigError(f"{twice} is a member twice; once is enough")
-        while len(parts) > 1 and len({own[-1] for own in parts}) == 1:
-            parts = [own[:-1] for own in parts]
+        while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
+            parts = [part[:-1] for part in parts]
         depth = 1
-        while len({own[-depth:] for own in parts}) < len(parts):
+        while len({part[-depth:] for part in parts}) < len(parts):
             depth += 1
-        named = {"-".join(own[-depth:]): path for own, path in zip(parts, paths, strict=True)}
+        named = {"-".join(part[-depth:]): path for part, path in zip(parts, paths, strict=True)}
     if not named:
         raise ConfigError("an ensemble needs at least one member; give model directories")
     return named
@@ -347,7 +338,9 @@ def _is_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\")
 
 
-def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, Measured]]:
+def _saved_members(
+    directory: Path, config: Mapping[str, Any]
+) -> tuple[dict[str, Path], dict[str, MemberStatistics]]:
     """Return the members' directories and what they are like, as an ensemble's directory has them.
 
     Raises:
@@ -357,20 +350,22 @@ def _saved_members(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str
         entries = {entry["name"]: entry["measured"] for entry in config["members"]}
         if not entries or len(entries) < len(config["members"]) or not all(map(_is_name, entries)):
             raise ValueError([entry["name"] for entry in config["members"]])
-        measured = {name: Measured(**own) for name, own in entries.items() if own is not None}
+        measured = {
+            name: MemberStatistics(**values) for name, values in entries.items() if values is not None
+        }
         return {name: directory / FOLDER / name for name in entries}, measured
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path = directory / model_directory.CONFIG_FILE
         raise ModelError(f"{path} is damaged: members: {error!r}") from error
 
 
-def _place(source: Path, target: Path, known: dict[str, Path]) -> None:
+def _place(source: Path, target: Path, placed: dict[str, Path]) -> None:
     """Put a member's files into an ensemble.
 
     Args:
         source: The member's own directory.
         target: Its directory in the ensemble.
-        known: A file of each SHA-256 that the ensemble has already.
+        placed: A file of each SHA-256 that the ensemble has already.
 
     Raises:
         ModelError: When the member's own directory isn't any more what it was.
@@ -378,7 +373,7 @@ def _place(source: Path, target: Path, known: dict[str, Path]) -> None:
     files = model_directory.read(source, verify=True)["files"]
     config = model_directory.CONFIG_FILE
     for name, digest in {**files, config: file_digest(source / config)}.items():
-        origin = known.setdefault(digest, source / name)
+        origin = placed.setdefault(digest, source / name)
         there = target / name
         there.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -77,7 +77,7 @@ class Members(BatchScorer[Tensor]):
         device: str,
         plugins: PluginManager | None,
         verify: bool,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> Members:
         """Load members; those that have one backbone, to the bytes of its files, share it.
 
@@ -87,7 +87,7 @@ class Members(BatchScorer[Tensor]):
             device: Where the weights go.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared.
-            options: Options of the backbones that replace the saved ones.
+            backbone_options: Options of the backbones that replace the saved ones.
 
         Raises:
             ModelError: Naming the member, and the file or tensor that is at fault.
@@ -104,7 +104,12 @@ class Members(BatchScorer[Tensor]):
                     )
                 key = _backbone_key(config)
                 shared = with_backbone.get(key)
-                settings: dict[str, Any] = {**options, "device": device, "plugins": plugins, "verify": False}
+                settings: dict[str, Any] = {
+                    "device": device,
+                    "plugins": plugins,
+                    "verify": False,
+                    "backbone_options": backbone_options,
+                }
                 model = RewardModel.load(directory, shared=shared, **settings)
                 if shared is not None and model.layer != shared.layer:
                     model = RewardModel.load(directory, **settings)
@@ -127,7 +132,7 @@ class Members(BatchScorer[Tensor]):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """What each member's paradigm counted while it scored, after the member's name."""
+        """The statistics of each member, their names after the member's."""
         return {
             f"{member} {name}": value
             for member, model in self.by_name.items()
@@ -182,7 +187,7 @@ class Members(BatchScorer[Tensor]):
             for member, of_member in zip(group, scored, strict=True):
                 for (row, _), result in zip(given, of_member, strict=True):
                     results[row][member] = result
-        stacked = iter([self._stacked(item, own) for item, own in zip(usable, results, strict=True)])
+        stacked = iter([self._stacked(item, result) for item, result in zip(usable, results, strict=True)])
         return [item if isinstance(item, DataError) else next(stacked) for item in batch]
 
     @torch.no_grad()
@@ -239,8 +244,8 @@ def _backbone_key(config: Mapping[str, Any]) -> str:
         entry.pop("version")
     backbone["options"] = {name: value for name, value in backbone["options"].items() if name != "model"}
     files = dict(config["files"])
-    own = files.pop(model_directory.HEAD_FILE, "")
+    head_digest = files.pop(model_directory.HEAD_FILE, "")
     if (paradigm["plugin"], paradigm["name"]) != ("basereward", "scalar"):
         # Such as a language-model head, whose weights may be the backbone's own.
-        files[model_directory.HEAD_FILE] = own
+        files[model_directory.HEAD_FILE] = head_digest
     return json.dumps([backbone, paradigm, files], sort_keys=True)

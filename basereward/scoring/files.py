@@ -15,8 +15,9 @@ from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.formats import DetectedDataset
 from basereward.data.reading.paths import STANDARD_INPUT
 from basereward.errors import ConfigError, DataError
+from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
-from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, Scorer, members_of, score_in_order
+from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ class Resume:
 
 
 def score_file(
-    model: Scorer,
+    model: Scorer[list[float]],
     source: str | Path,
     target: str | Path,
     *,
@@ -102,14 +103,14 @@ def score_file(
         progress_bar("scoring", dataset.num_rows, is_shown=progress) as advance,
     ):
         for line, name, result in rows.scored(model, batch_size=batch_size, advance=advance):
-            found: dict[str, Any] = {"line": line} if name is None else {"line": line, "id": name}
+            record: dict[str, Any] = {"line": line} if name is None else {"line": line, "id": name}
             if isinstance(result, DataError):
-                found["error"] = str(result)
+                record["error"] = str(result)
                 counts.num_errors += 1
             else:
-                found |= {"rewards": result, **(members_of(result) if members else {})}
+                record |= {"rewards": result, **(members_of(result) if members else {})}
                 counts.num_scored += 1
-            output.write(json.dumps(found, ensure_ascii=False).encode() + b"\n")
+            output.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             output.flush()
     counts.num_skipped = rows.num_skipped
     return counts
@@ -142,18 +143,16 @@ class InputRows:
         self.source = ""
         if isinstance(dataset, FileDataset):
             if len(dataset.files) > 1:
-                names = ", ".join(map(str, dataset.files[:3]))
-                raise ConfigError(
-                    f"{dataset.path} stands for several files ({names}, ...); score one of them"
-                )
-            self.source = "standard input" if dataset.files[0] == STANDARD_INPUT else str(dataset.files[0])
+                names = ", ".join(file.name for file in dataset.files[:3])
+                raise ConfigError(f"{dataset.path} has several files ({names}); score one of them")
+            self.source = "standard input" if dataset.files == [STANDARD_INPUT] else str(dataset.path)
         self.start = start
         self.num_skipped = 0
         self._keys: deque[tuple[int, Any]] = deque()
         self._failure: DataError | None = None
 
     def scored(
-        self, model: Scorer, *, batch_size: int, advance: Callable[[], object] = lambda: None
+        self, model: Scorer[list[float]], *, batch_size: int, advance: Callable[[], object] = lambda: None
     ) -> Iterator[ScoredRow]:
         """Yield each row with its rewards, in order.
 

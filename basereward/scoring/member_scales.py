@@ -17,15 +17,15 @@ from basereward.ensemblers import centred, margins, scales
 from basereward.errors import ScaleWarning
 
 MAX_SCALE_RATIO = 10.0
-"""How many times as large as another's a member's rewards may be before that is worth a warning."""
+"""The largest ratio of two members' scales without a warning."""
 
 NUM_FREE = 8
 """Degrees of freedom, responses less comparisons, of which a member's scale is estimated before that."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a member is like on the comparisons that an ensemble was fitted on.
+class MemberStatistics:
+    """Statistics of a member on the comparisons that an ensemble was fitted on.
 
     Attributes:
         mean: Of its rewards.
@@ -38,24 +38,24 @@ class Measured:
     accuracy: float
 
     @classmethod
-    def of(cls, rewards: Tensor, comparisons: Sequence[Comparison]) -> Measured | None:
+    def of(cls, rewards: Tensor, comparisons: Sequence[Comparison]) -> MemberStatistics | None:
         """Return what a member with rewards [1, N] is like, on the comparisons that it was asked about; None
         where there is none.
         """
         sizes = [len(comparison.responses) for comparison in comparisons]
-        asked = [
-            (row, own)
-            for row, own in zip(comparisons, torch.split(rewards.double(), sizes, 1), strict=True)
-            if not bool(own.isnan().any())
+        scored = [
+            (row, values)
+            for row, values in zip(comparisons, torch.split(rewards.double(), sizes, 1), strict=True)
+            if not bool(values.isnan().any())
         ]
-        if not asked:
+        if not scored:
             return None
-        rows, own = [row for row, _ in asked], torch.cat([values for _, values in asked], 1)
-        accuracy = (margins(own, rows).sign() / 2 + 0.5).mean()
-        return cls(float(own.mean()), float(scales(own, rows)[0]), float(accuracy))
+        rows, values = [row for row, _ in scored], torch.cat([values for _, values in scored], 1)
+        accuracy = (margins(values, rows).sign() / 2 + 0.5).mean()
+        return cls(float(values.mean()), float(scales(values, rows)[0]), float(accuracy))
 
 
-class ScaleWatch:
+class ScaleMonitor:
     """Estimates the members' scales as rewards come by, and warns once when they are far apart."""
 
     def __init__(self, names: Sequence[str], ensembler: str) -> None:
@@ -71,9 +71,9 @@ class ScaleWatch:
         sizes = [len(comparison.responses) for comparison in comparisons]
         free = torch.tensor([1 - 1 / size for size in sizes for _ in range(size)], dtype=torch.float64)
         self._num_free += (deviations.isfinite() * free).sum(1)
-        known = self._num_free >= NUM_FREE
+        is_estimated = self._num_free >= NUM_FREE
         scale = (self._squares / self._num_free).sqrt()
-        if not bool(known.all()) or float(scale.max()) <= MAX_SCALE_RATIO * float(scale.min()):
+        if not bool(is_estimated.all()) or float(scale.max()) <= MAX_SCALE_RATIO * float(scale.min()):
             return False
         each = ", ".join(
             f"{name} {value:.3g}" for name, value in zip(self.names, scale.tolist(), strict=True)

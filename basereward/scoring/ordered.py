@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from basereward.errors import ConfigError, DataError
+from basereward.protocols import Scorer
+from basereward.scoring.batching import estimated_size
 from basereward.scoring.scorer import EnsembleRewards
 
 if TYPE_CHECKING:
@@ -19,24 +21,9 @@ Rewards: TypeAlias = "list[float]"
 CHUNK_BATCHES = 16
 """Batches that are put in order of length at once, and come out at once."""
 
-IMAGE_CHARACTERS = 1500
-"""About how many characters of text cost as much as an image, some hundreds of tokens."""
-
-VIDEO_IMAGES = 8
-"""About how many images cost as much as a video, whose frames are read in pairs."""
-
-
-class Scorer(Protocol):
-    """What a model must do to be evaluated; `basereward.RewardModel` does."""
-
-    def score_stream(
-        self, comparisons: Iterable[Comparison], *, batch_size: int
-    ) -> Iterator[tuple[Comparison, Rewards | DataError]]:
-        """Yield each comparison with its rewards, or the error that kept it from being scored, in order."""
-
 
 def score_in_order(
-    model: Scorer,
+    model: Scorer[Rewards],
     items: Iterable[Comparison | DataError],
     *,
     batch_size: int,
@@ -61,7 +48,10 @@ def score_in_order(
 
 
 def _score(
-    model: Scorer, chunk: Sequence[Comparison | DataError], batch_size: int, advance: Callable[[], object]
+    model: Scorer[Rewards],
+    chunk: Sequence[Comparison | DataError],
+    batch_size: int,
+    advance: Callable[[], object],
 ) -> list[Rewards | DataError]:
     results: dict[int, Rewards | DataError] = {}
     to_score: list[tuple[int, int, Comparison]] = []
@@ -93,10 +83,3 @@ def placed(error: DataError, comparison: Comparison) -> DataError:
     if comparison.place.file is None:
         return error.at(file=comparison.id or None)
     return comparison.place.locate(error)
-
-
-def estimated_size(comparison: Comparison) -> int:
-    """Return about how much work a comparison is, in characters of text, without opening its images."""
-    prompt = sum(len(message.text) for message in comparison.prompt)
-    images = len(comparison.images) + VIDEO_IMAGES * len(comparison.videos)
-    return prompt + sum(map(len, comparison.responses)) + IMAGE_CHARACTERS * images

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins: PluginManager | None = None,
         verify: bool = True,
         shared: RewardModel | None = None,
-        **options: Any,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> RewardModel:
         """Load a model directory, strictly: nothing missing, nothing extra, nothing altered, nothing random.
 
@@ -110,7 +110,8 @@ class RewardModel(BatchScorer["list[float]"]):
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             shared: A model whose backbone is this one's too, so that it needn't be loaded again.
-            options: Options of the backbone that replace the saved ones, such as `dtype="bfloat16"`.
+            backbone_options: Options of the backbone that replace the saved ones, such as
+                {"dtype": "bfloat16"}.
 
         Raises:
             ModelError: Naming the file or tensor that is at fault.
@@ -120,13 +121,13 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
         components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
-        model = cls._from(directory, config, components, plugins, options, shared)
+        model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
         model.record = dict(config["record"])
         model.paradigm.to(device).eval()
         return model
 
     @classmethod
-    def start(
+    def warm_start(
         cls,
         directory: str | Path,
         *,
@@ -150,14 +151,14 @@ class RewardModel(BatchScorer["list[float]"]):
         components = _chosen(backbone, head, loss, paradigm)
         for kind in ("backbone", "head", "paradigm"):
             # As JSON has it, which knows no tuples.
-            own = json.loads(json.dumps(describe(plugins, kind, components[kind])))
+            wanted = json.loads(json.dumps(describe(plugins, kind, components[kind])))
             saved = config["components"][kind]
-            if (saved["plugin"], saved["name"]) != (own["plugin"], own["name"]):
+            if (saved["plugin"], saved["name"]) != (wanted["plugin"], wanted["name"]):
                 raise ConfigError(
-                    f"the {kind} of {directory} is {saved['name']!r}, not {own['name']!r}; a training starts "
-                    f"from a model with the same {kind}"
+                    f"the {kind} of {directory} is {saved['name']!r}, not {wanted['name']!r}; a training "
+                    f"starts from a model with the same {kind}"
                 )
-            for name, value in own["options"].items() if kind == "head" else ():
+            for name, value in wanted["options"].items() if kind == "head" else ():
                 if (was := saved["options"].get(name)) != value:
                     raise ConfigError(
                         f"the head of {directory} has {name} = {was!r}, not {value!r}; a training starts "
@@ -178,10 +179,10 @@ class RewardModel(BatchScorer["list[float]"]):
         shared: RewardModel | None = None,
     ) -> RewardModel:
         """Make a model of components whose backbone and head have the weights of a directory."""
-        trunk = components["backbone"]
-        trunk = Component(trunk.name, {**trunk.options, **options, "model": str(directory)})
-        there = None if shared is None else shared.backbone
-        model = cls._built({**components, "backbone": trunk}, plugins, there)
+        backbone = components["backbone"]
+        backbone = Component(backbone.name, {**backbone.options, **options, "model": str(directory)})
+        existing = None if shared is None else shared.backbone
+        model = cls._built({**components, "backbone": backbone}, plugins, existing)
         model_directory.load_tensors(_own_parts(model.paradigm), directory / model_directory.HEAD_FILE)
         if model.template_digest != config["template_digest"]:
             raise ModelError(
@@ -197,9 +198,9 @@ class RewardModel(BatchScorer["list[float]"]):
             directory: Where to.
             record: Facts to add to the directory's record.
         """
-        trunk = self.components["backbone"]
+        backbone = self.components["backbone"]
         unsaved = self.backbone.unsaved_options
-        kept = {name: value for name, value in trunk["options"].items() if name not in unsaved}
+        kept = {name: value for name, value in backbone["options"].items() if name not in unsaved}
         with replace_directory(Path(directory)) as place:
             self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
@@ -207,7 +208,7 @@ class RewardModel(BatchScorer["list[float]"]):
                 place,
                 {
                     "paradigm": self.components["paradigm"]["name"],
-                    "components": {**self.components, "backbone": {**trunk, "options": kept}},
+                    "components": {**self.components, "backbone": {**backbone, "options": kept}},
                     "template_digest": self.template_digest,
                     "image_backend": "pil",
                     "record": {**self.record, **record},
@@ -232,7 +233,7 @@ class RewardModel(BatchScorer["list[float]"]):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """What the paradigm counted while it scored, such as verdicts that could not be read."""
+        """The paradigm's counts while scoring, such as of verdicts that could not be read."""
         return dict(self.paradigm.statistics)
 
     @property
@@ -257,15 +258,9 @@ class RewardModel(BatchScorer["list[float]"]):
         """Whether the model is being trained."""
         return bool(self.paradigm.training)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Switch the model to evaluation, and back."""
-        was_training = self.paradigm.training
-        self.paradigm.eval()
-        try:
-            yield
-        finally:
-            self.paradigm.train(was_training)
+        return self.paradigm.evaluating()
 
     def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
         """Return each comparison as the paradigm prepares it, or the error that says why it can't be."""
@@ -337,12 +332,12 @@ def _chosen(
 
 def describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
     """Return what a model directory says of a component: its name, its plugin, and all options."""
-    found = plugins.find(kind, component.name)
+    provided = plugins.find(kind, component.name)
     return {
-        "name": found.name,
-        "plugin": found.plugin,
-        "version": found.version,
-        "distribution": found.distribution,
+        "name": provided.name,
+        "plugin": provided.plugin,
+        "version": provided.version,
+        "distribution": provided.distribution,
         "options": resolved_options(plugins.load(kind, component.name), component.options),
     }
 

@@ -74,9 +74,9 @@ def write_table(rows: Iterable[ScoredRow], path: Path, facts: Mapping[str, Any])
                 "error": [None if error is None else str(error) for error in errors],
             }
             writer.write_table(pyarrow.table(columns, schema=schema))
-        found = {"format": FORMAT, "version": __version__, **facts, **summary.to_dict()}
-        writer.add_key_value_metadata({KEY: json.dumps(found)})
-    return found
+        record = {"format": FORMAT, "version": __version__, **facts, **summary.to_dict()}
+        writer.add_key_value_metadata({KEY: json.dumps(record)})
+    return record
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -86,12 +86,12 @@ def read_facts(path: Path) -> dict[str, Any] | None:
 
     try:
         metadata = pyarrow.parquet.read_metadata(path).metadata or {}
-        found = json.loads(metadata[KEY])
+        record = json.loads(metadata[KEY])
     except FileNotFoundError:
         return None
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
         raise ConfigError(f"{path} is no table of rewards; --overwrite replaces it") from error
-    return dict(found)
+    return dict(record)
 
 
 class Summary:
@@ -128,8 +128,8 @@ class Summary:
             self._count(reason, count)
 
     def _count(self, reason: str, count: int) -> None:
-        known = {OTHER_REASONS, *self.errors}
-        if reason not in known and len(known) > MAX_REASONS:
+        reasons = {OTHER_REASONS, *self.errors}
+        if reason not in reasons and len(reasons) > MAX_REASONS:
             reason = OTHER_REASONS
         self.errors[reason] = self.errors.get(reason, 0) + count
 

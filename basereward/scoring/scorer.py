@@ -104,7 +104,7 @@ class BatchScorer(Scorer[Result], abc.ABC):
     def _score_ahead(
         self, comparisons: Sequence[Comparison], batch_size: int
     ) -> Iterator[tuple[Comparison, Result | DataError]]:
-        """Score, with a thread that prepares the next batch; what it prepares must not hang on training."""
+        """Score, with a thread that prepares the next batch; what it prepares must not depend on training."""
         batches = [
             comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
         ]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.scoring.ordered import Scorer, score_in_order
+from basereward.protocols import Scorer
+from basereward.scoring.ordered import score_in_order
 
 Selection = Callable[[Comparison, Sequence[float]], Comparison]
 """Makes what is kept of a comparison and its rewards; raises `DataError` with the reason to leave it out."""
@@ -24,9 +25,9 @@ def best_of(num_best: int = 1) -> Selection:
 def ranked(comparison: Comparison, rewards: Sequence[float]) -> Comparison:
     """Return the comparison with its responses best first, ranked by their rewards; equal ones are ties."""
     order = _best_first(rewards)
-    found = _in_order(comparison, rewards, order)
+    ordered = _in_order(comparison, rewards, order)
     ranks = [sum(other > rewards[number] for other in rewards) for number in order]
-    return found.replace(ranks=ranks)
+    return ordered.replace(ranks=ranks)
 
 
 def agreed(
@@ -63,7 +64,7 @@ def agreed(
 
 
 def selected(
-    model: Scorer,
+    model: Scorer[list[float]],
     items: Iterable[Comparison | DataError],
     selection: Selection,
     *,
@@ -79,13 +80,13 @@ def selected(
         batch_size: Comparisons a forward pass.
         advance: Called as each item is scored.
     """
-    for item, found in score_in_order(model, items, batch_size=batch_size, advance=advance):
-        if isinstance(found, DataError):
-            yield found
+    for item, result in score_in_order(model, items, batch_size=batch_size, advance=advance):
+        if isinstance(result, DataError):
+            yield result
             continue
         assert isinstance(item, Comparison)  # an error comes with itself as its result
         try:
-            yield selection(item, found)
+            yield selection(item, result)
         except DataError as error:
             yield item.place.locate(error)
 

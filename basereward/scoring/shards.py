@@ -15,10 +15,10 @@ from typing import Any
 from basereward.data import Dataset
 from basereward.data.formats import DetectedDataset
 from basereward.errors import ConfigError, DataError
+from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
-from basereward.scoring.batching import shares
+from basereward.scoring.batching import balanced_partition
 from basereward.scoring.files import InputRows, ScoredRow
-from basereward.scoring.ordered import Scorer
 from basereward.scoring.reward_table import Summary, read_facts, write_table
 from basereward.storage.atomic import file_digest, write_text
 from basereward.storage.model_directory import CONFIG_FILE
@@ -92,11 +92,11 @@ def own_shards(shards: Sequence[Shard], worker: int, num_workers: int) -> list[S
             "run in part, say which worker it is with --worker and --workers"
         )
     sizes = [float(shard.source.stat().st_size) for shard in shards]
-    return [shards[number] for number in shares(sizes, num_workers)[worker]]
+    return [shards[number] for number in balanced_partition(sizes, num_workers)[worker]]
 
 
 def score_shards(
-    model: Scorer,
+    model: Scorer[list[float]],
     shards: Sequence[Shard],
     output: Path,
     *,

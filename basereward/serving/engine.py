@@ -11,7 +11,8 @@ from basereward.backbones.base import refuse_long_responses
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.prepared import Prepared
-from basereward.scoring.ensemble import Ensemble, load_model
+from basereward.scoring.ensemble import Ensemble
+from basereward.scoring.loading import load_model
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import EnsembleRewards
 from basereward.serving.problems import Problem, log_failure, problem_of

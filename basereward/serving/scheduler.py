@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from basereward.prepared import Prepared, Size
-from basereward.scoring.batching import Budget
+from basereward.scoring.batching import MicroBatchLimits
 from basereward.serving.engine import Engine, Rewards
 from basereward.serving.problems import Problem, log_failure
 
@@ -97,7 +97,7 @@ class Scheduler:
         group = None if prompt is None else self._open.get(key)
         if group is not None:
             joined = engine.join([*(one.prepared for one in group.entries), entry.prepared])
-            if self._budget(engine).holds([joined.size]):
+            if self._batch_limits(engine).fits([joined.size]):
                 group.entries.append(entry)
                 group.size = joined.size
                 self.metrics.joined.inc()
@@ -163,12 +163,12 @@ class Scheduler:
         if head.engine.pads:
             others = others[: WINDOW * self.limits.batch_items]
             others.sort(key=lambda group: abs(group.size.tokens - head.size.tokens))
-        budget = self._budget(head.engine)
+        batch_limits = self._batch_limits(head.engine)
         batch, sizes = [head], [head.size]
         for group in others:
-            if len(batch) == budget.comparisons:
+            if len(batch) == batch_limits.comparisons:
                 break
-            if budget.holds([*sizes, group.size]):
+            if batch_limits.fits([*sizes, group.size]):
                 batch.append(group)
                 sizes.append(group.size)
         taken = {id(group) for group in batch}
@@ -193,6 +193,6 @@ class Scheduler:
         self._groups = [group for group in self._groups if group.entries]
         self._open = {key: group for key, group in self._open.items() if group.entries}
 
-    def _budget(self, engine: Engine) -> Budget:
+    def _batch_limits(self, engine: Engine) -> MicroBatchLimits:
         limits = self.limits
-        return Budget(limits.batch_items, limits.batch_tokens, limits.batch_patches, engine.pads)
+        return MicroBatchLimits(limits.batch_items, limits.batch_tokens, limits.batch_patches, engine.pads)

@@ -1,4 +1,4 @@
-"""The promises of a backbone: a response's states depend on its prompt and on itself alone."""
+"""Checks of a backbone: a response's states depend on its prompt and on itself alone."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def ignores_its_batch(subject: Subject) -> None:
     for number, row in enumerate(rows):
         _require_states(_states(backbone, [row]), together[number], f"of {row.id} alone and in a batch")
     turned = _by_row(backbone, rows[::-1])[::-1]
-    for row, found, expected in zip(rows, turned, together, strict=True):
-        _require_states(found, expected, f"of {row.id} in a batch of another order")
+    for row, actual, expected in zip(rows, turned, together, strict=True):
+        _require_states(actual, expected, f"of {row.id} in a batch of another order")
 
 
 def ignores_other_responses(subject: Subject) -> None:
@@ -149,8 +149,8 @@ def shares_prompts_exactly(subject: Subject) -> None:
         does_not_apply("it shares no prompts, and says so")
     trees = [backbone.encode(row) for row in _rows(backbone)]
     apart, expected = _states_and_gradients(backbone, backbone.pack(trees, shared=False))
-    found, gradients = _states_and_gradients(backbone, backbone.pack(trees, shared=True))
-    _require_states(found, apart, "with prompts shared and with a copy for each response")
+    actual, gradients = _states_and_gradients(backbone, backbone.pack(trees, shared=True))
+    _require_states(actual, apart, "with prompts shared and with a copy for each response")
     require(
         gradients.keys() == expected.keys(),
         "prompts shared and copied give gradients to different parameters",
@@ -184,8 +184,8 @@ def computes_what_is_read(subject: Subject) -> None:
     """The states at the ends of a forest whose `reads` is "ends" equal those of a forest that reads all."""
     backbone = _backbone(subject)
     forest = backbone.forest(_rows(backbone))
-    found, expected = (at_ends(_hidden(backbone, of), of) for of in (replace(forest, reads="ends"), forest))
-    _require_states(found, expected, 'where only the ends are read (forest.reads = "ends")')
+    actual, expected = (at_ends(_hidden(backbone, of), of) for of in (replace(forest, reads="ends"), forest))
+    _require_states(actual, expected, 'where only the ends are read (forest.reads = "ends")')
 
 
 def takes_part_in_reading_images(subject: Subject) -> None:
@@ -196,13 +196,13 @@ def takes_part_in_reading_images(subject: Subject) -> None:
     rows = [row for row in _rows(backbone) if not row.images]
     expected = _states(backbone, rows)
     backbone.always_runs_vision = True
-    found, gradients = _states_and_gradients(backbone, backbone.forest(rows))
-    _require_states(found, expected, "of texts, with always_runs_vision and without")
+    actual, gradients = _states_and_gradients(backbone, backbone.forest(rows))
+    _require_states(actual, expected, "of texts, with always_runs_vision and without")
     _require_all_reached(backbone, gradients, " of texts with always_runs_vision")
 
 
 def sees_or_refuses_images(subject: Subject) -> None:
-    """An image changes the states, and so does the order of images; or it is refused, not passed over."""
+    """Images and their order change the states; or images are refused, not ignored."""
     backbone = _backbone(subject)
     first, second = image(56, 56, 1), image(84, 56, 2)
 
@@ -400,9 +400,9 @@ def _require_all_reached(backbone: nn.Module, gradients: Mapping[str, Tensor], o
     require(not missing, f"no gradient{of} reaches {listed}")
 
 
-def _require_states(found: Tensor, expected: Tensor, what: str) -> None:
+def _require_states(actual: Tensor, expected: Tensor, what: str) -> None:
     scale = max(1.0, float(expected.abs().max()))
-    require_alike(found, expected, f"hidden states {what}", tolerance=TOLERANCE * scale)
+    require_alike(actual, expected, f"hidden states {what}", tolerance=TOLERANCE * scale)
 
 
 CHECKS = (

@@ -116,7 +116,7 @@ def leaves_out_what_was_not_scored(subject: Subject) -> None:
             f"when comparison {number} has none",
         )
         require(
-            score.num < whole.num or not _can_be_judged(rows[number]),
+            score.num < whole.num or not _is_evaluable(rows[number]),
             f"the official score is of {score.num} units with and without comparison {number}",
         )
     try:
@@ -193,7 +193,7 @@ def _ranks(row: Comparison) -> Sequence[float]:
     return row.ranks or [0.0] * len(row.responses)
 
 
-def _can_be_judged(row: Comparison) -> bool:
+def _is_evaluable(row: Comparison) -> bool:
     return len(set(row.ranks or ())) > 1
 
 

@@ -1,4 +1,4 @@
-"""What components of every kind promise: a docstring, options with types and defaults, and their wiring."""
+"""Checks of every kind of component: a docstring, options with types and defaults, and their wiring."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WIRED = {
     "dataset": (("path",), ()),
     "benchmark": (("path",), ()),
 }
-"""What the framework wires by position; data that come from no file need no path."""
+"""The arguments that the framework gives by position; data that come from no file need no path."""
 
 
 def has_a_docstring(subject: Subject) -> None:
     """`basereward show` has something to say of it."""
-    own = subject.cls.__doc__ or ""
-    require(own.strip(), f"class {subject.cls.__name__} has no docstring; say in one line what it does")
+    docstring = subject.cls.__doc__ or ""
+    require(docstring.strip(), f"class {subject.cls.__name__} has no docstring; say in one line what it does")
 
 
 def is_wired_by_position(subject: Subject) -> None:
@@ -36,12 +36,12 @@ def is_wired_by_position(subject: Subject) -> None:
             parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
             f"the constructor takes *{parameter.name}, which hides its options; name each",
         )
-    found = tuple(item.name for item in parameters if item.kind is not item.KEYWORD_ONLY)
+    wired = tuple(item.name for item in parameters if item.kind is not item.KEYWORD_ONLY)
     forms = WIRED[subject.kind]
     wanted = " or ".join(f"({', '.join([*form, '*'])}, ...)" for form in forms)
     require(
-        any(len(found) == len(form) for form in forms),
-        f"the constructor takes ({', '.join(found)}) by position; a {subject.kind}'s is {wanted}",
+        any(len(wired) == len(form) for form in forms),
+        f"the constructor takes ({', '.join(wired)}) by position; a {subject.kind}'s is {wanted}",
     )
 
 

@@ -56,7 +56,7 @@ def reads_alike_twice(subject: Subject) -> None:
     dataset = subject.build()
     first = list(dataset)
     _require_same(list(dataset), first, "two passes")
-    if hasattr(dataset, "set_epoch"):
+    if dataset.varies_by_epoch:
         dataset.set_epoch(0)
         first = list(dataset)
         dataset.set_epoch(1)

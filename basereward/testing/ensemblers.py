@@ -1,4 +1,4 @@
-"""What an ensembler promises: its members have no order, and agree with themselves."""
+"""Checks of an ensembler: its members have no order, and equal members agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from basereward.testing.material import comparisons
 from basereward.testing.subject import Subject, does_not_apply, require, require_alike, shape_of
 
 READS_IMAGES = (True, False, True, False)
-"""Which of the members see."""
+"""Whether each member reads images."""
 
 NUM_MEMBERS = len(READS_IMAGES)
 TOLERANCE = 1e-5
@@ -24,7 +24,7 @@ SEEN = (0, 1, 0)
 
 
 def gives_one_reward_a_response(subject: Subject) -> None:
-    """[M, N] rewards become [N], finite, and the members' own are left as they are."""
+    """[M, N] rewards become [N], finite, and the members' rewards are not changed in place."""
     members = _members()
     before = members.clone()
     rewards = _fitted(subject, members)(members, _rows())
@@ -38,7 +38,7 @@ def gives_one_reward_a_response(subject: Subject) -> None:
 
 
 def ignores_the_order_of_members(subject: Subject) -> None:
-    """Members that change places change nothing."""
+    """The order of members changes nothing."""
     members = _members()
     expected = _joined(subject, members)
     for order in ([3, 2, 1, 0], [1, 2, 3, 0]):
@@ -67,14 +67,14 @@ def ignores_other_comparisons(subject: Subject) -> None:
 
 
 def keeps_a_unanimous_vote(subject: Subject) -> None:
-    """Where all members give the same rewards, these are the rewards; in another unit, their order."""
+    """Equal rewards of all members are the ensemble's rewards; in another unit, their order is kept."""
     member = _members()[:1]
-    found = _joined(subject, member.expand(NUM_MEMBERS, -1).clone())
-    _require_kept(subject, found, member[0], "rewards that all members give, and theirs", TOLERANCE)
+    actual = _joined(subject, member.expand(NUM_MEMBERS, -1).clone())
+    _require_kept(subject, actual, member[0], "rewards that all members give, and theirs", TOLERANCE)
 
 
 def keeps_a_single_member(subject: Subject) -> None:
-    """One member's rewards are returned as they are; in another unit, their order."""
+    """A single member's rewards are returned unchanged; in another unit, their order is kept."""
     member = _members()[:1]
     _require_kept(subject, _joined(subject, member), member[0], "rewards of one member, and its own", 0.0)
 
@@ -85,10 +85,10 @@ def counts_all_scales_alike(subject: Subject) -> None:
         does_not_apply("it doesn't say that it is scale-free")
     members = _members()
     larger = members * torch.tensor([1.0, 1000.0, 1.0, 1.0])[:, None]
-    found, expected = _joined(subject, larger), _joined(subject, members)
+    actual, expected = _joined(subject, larger), _joined(subject, members)
     require(
-        _orders(found) == _orders(expected),
-        f"with one member's rewards a thousand times as large the order is {_orders(found)}, not "
+        _orders(actual) == _orders(expected),
+        f"with one member's rewards a thousand times as large the order is {_orders(actual)}, not "
         f"{_orders(expected)}",
     )
 
@@ -128,7 +128,7 @@ def can_be_fitted(subject: Subject) -> None:
 
 
 def saves_and_loads(subject: Subject) -> None:
-    """`load_state` of what JSON makes of `state` gives the same rewards, bit for bit."""
+    """`state` survives JSON: after `load_state` the rewards are the same, bit for bit."""
     _require_fit(subject)
     members, rows = _members(), _rows()
     ensembler = _fitted(subject, members)
@@ -158,7 +158,7 @@ def _members() -> Tensor:  # [M, N]
 
 
 def _fitted(subject: Subject, members: Tensor) -> Any:
-    """Return an ensembler that has learned what it learns from the members."""
+    """Return an ensembler, fitted to the members if it learns."""
     ensembler = subject.build()
     if ensembler.learns:
         ensembler.fit(members, _rows())
@@ -182,14 +182,14 @@ def _joined(subject: Subject, members: Tensor, order: Sequence[int] | None = Non
     return rewards
 
 
-def _require_kept(subject: Subject, found: Tensor, expected: Tensor, what: str, tolerance: float) -> None:
+def _require_kept(subject: Subject, actual: Tensor, expected: Tensor, what: str, tolerance: float) -> None:
     """Raise unless rewards are as they were, or in the same order where they are in another unit."""
     if subject.cls.unit is None:
-        require_alike(found, expected, what, tolerance=tolerance)
+        require_alike(actual, expected, what, tolerance=tolerance)
         return
     require(
-        _orders(found) == _orders(expected),
-        f"{what}: their orders are {_orders(found)} and {_orders(expected)}",
+        _orders(actual) == _orders(expected),
+        f"{what}: their orders are {_orders(actual)} and {_orders(expected)}",
     )
 
 

@@ -31,7 +31,7 @@ def with_a_bad_row(subject: Subject) -> Path:
     copy = subject.fresh_directory("bad-row") / "copy"
     shutil.copytree(subject.directory, copy, ignore=shutil.ignore_patterns(".*"))
     moved = copy / path.relative_to(subject.directory)
-    files = [moved] if moved.is_file() else sorted(found for found in moved.rglob("*") if found.is_file())
+    files = [moved] if moved.is_file() else sorted(path for path in moved.rglob("*") if path.is_file())
     files = [file for file in files if file.suffix in WRITERS]
     if not files:
         does_not_apply(f"no file of it ends in {', '.join(WRITERS)}")
@@ -68,4 +68,4 @@ WRITERS = {
     ".tsv": _line,
     ".txt": _line,
 }
-"""How a row that is none is added to a file, by its suffix."""
+"""Functions that add an invalid row to a file, by its suffix."""

@@ -1,4 +1,4 @@
-"""What a head promises: one fp32 reward a response, of that response's states alone."""
+"""Checks of a head: one fp32 reward a response, of that response's states alone."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def gives_fp32(subject: Subject) -> None:
     # Eight bits of mantissa instead of 24 would show as differences of 1e-3 and more.
     require_alike(cast, exact, "rewards under autocast, and without it", tolerance=1e-4)
     rounded = hidden.bfloat16()
-    found = _rewards(head, rounded, forest)
-    require(found.dtype == torch.float32, f"of bf16 states it makes {found.dtype} rewards, not fp32")
+    actual = _rewards(head, rounded, forest)
+    require(actual.dtype == torch.float32, f"of bf16 states it makes {actual.dtype} rewards, not fp32")
     require_alike(
-        found,
+        actual,
         _rewards(head, rounded.float(), forest),
         "rewards of bf16 states, and of the same in fp32",
         tolerance=1e-4,
@@ -69,7 +69,7 @@ def reads_the_response(subject: Subject) -> None:
 
 
 def says_what_it_reads(subject: Subject) -> None:
-    """A head whose `reads` is "ends" reads nothing else, so that nothing else has to be computed."""
+    """A head whose `reads` is "ends" reads no state but those at `forest.ends`."""
     head = _head(subject)
     reads = head.reads
     require(reads in ("all", "ends"), f"its reads is {reads!r}; allowed: 'all', 'ends'")
@@ -88,7 +88,7 @@ def says_what_it_reads(subject: Subject) -> None:
 
 
 def ignores_padding(subject: Subject) -> None:
-    """What stands in padding changes no reward."""
+    """The hidden states of padding change no reward."""
     head = _head(subject)
     forest = forest_of(trees())
     hidden = hidden_of(forest, DIM)
@@ -102,7 +102,7 @@ def ignores_padding(subject: Subject) -> None:
 
 
 def ignores_other_responses(subject: Subject) -> None:
-    """Another response of the same comparison, or of another, changes no reward."""
+    """Another response, of the same comparison or of another one, changes no reward."""
     head = _head(subject)
     forest = forest_of(trees())
     hidden = hidden_of(forest, DIM)
@@ -123,9 +123,9 @@ def follows_the_order_of_ends(subject: Subject) -> None:
     head = _head(subject)
     in_order = _by_tree(head, trees(), shared=True)
     turned = _by_tree(head, trees()[::-1], shared=True)[::-1]
-    for number, (expected, found) in enumerate(zip(in_order, turned, strict=True)):
+    for number, (expected, actual) in enumerate(zip(in_order, turned, strict=True)):
         require_alike(
-            found,
+            actual,
             expected,
             f"rewards of comparison {number} as the first and the last of a batch",
             tolerance=TOLERANCE,
@@ -133,7 +133,7 @@ def follows_the_order_of_ends(subject: Subject) -> None:
 
 
 def is_the_same_with_prompts_shared(subject: Subject) -> None:
-    """Whether responses share their prompt's tokens changes no reward."""
+    """Rewards are the same with prompts shared and with a copy for each response."""
     head = _head(subject)
     shared, apart = (torch.cat(_by_tree(head, trees(), shared=shared)) for shared in (True, False))
     require_alike(
@@ -158,8 +158,8 @@ def passes_gradients_on(subject: Subject) -> None:
             )
     require(hidden.grad is not None, "the hidden states get no gradient")
     for number in range(len(forest.ends)):
-        own = torch.zeros_like(hidden) if hidden.grad is None else hidden.grad[forest.response == number]
-        require(own.any(), f"the states of response {number} get no gradient")
+        gradient = torch.zeros_like(hidden) if hidden.grad is None else hidden.grad[forest.response == number]
+        require(gradient.any(), f"the states of response {number} get no gradient")
 
 
 def saves_and_loads(subject: Subject) -> None:
@@ -205,8 +205,8 @@ def agrees_with_the_plain_kernels(subject: Subject) -> None:
         rewards = head(hidden, forest)
         weighed = (rewards * torch.linspace(-1, 2, len(rewards))).sum()
         leaves = {"the hidden states": hidden, **parameters}
-        found = torch.autograd.grad(weighed, list(leaves.values()))
-        gradients = {f"the gradient of {name}": value for name, value in zip(leaves, found, strict=True)}
+        actual = torch.autograd.grad(weighed, list(leaves.values()))
+        gradients = {f"the gradient of {name}": value for name, value in zip(leaves, actual, strict=True)}
         return {"rewards": rewards, **gradients}
 
     require_plain_kernels_agree(results)

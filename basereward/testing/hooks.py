@@ -1,4 +1,4 @@
-"""What a plugin's module of hooks promises."""
+"""Checks of a plugin's module of hooks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
 
 
 def imports_nothing_heavy(plugin: Plugin) -> None:
-    """The hooks can be asked what they add without waiting for torch, as `basereward --help` does."""
+    """The hooks import neither torch nor any other heavy module, as `basereward --help` calls them."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "error"}
     command = [sys.executable, "-c", PROGRAM, plugin.target, *HEAVY]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     require(done.returncode == 0, f"{plugin.target} fails in a process of its own:\n{done.stderr}")
-    found = done.stdout.strip()
+    heavy = done.stdout.strip()
     require(
-        not found,
-        f"{plugin.target} imports {found}; name classes as 'module:Class', whose modules may import it",
+        not heavy,
+        f"{plugin.target} imports {heavy}; name classes as 'module:Class', whose modules may import it",
     )
 
 

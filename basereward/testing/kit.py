@@ -1,4 +1,4 @@
-"""The kit: which checks a plugin's components have to pass, as a list and as a pytest decorator."""
+"""The checks that a plugin's components have to pass, as a list and as a pytest decorator."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """One promise of one component; call it to have it checked.
+    """One promise of one component; a call checks it.
 
     Attributes:
         id: `kind/name:check`, or `plugin:check`.
@@ -60,13 +60,13 @@ class Check:
         """Check.
 
         Raises:
-            Failed: Saying what was promised and what was found.
+            Failed: Naming the promise and what was observed.
         """
         self.function(self.subject)
 
 
 def name_of(check: Callable[..., None]) -> str:
-    """Return a check's name as ids have it."""
+    """Return a check's name in ids."""
     return check.__name__.replace("_", "-")
 
 
@@ -88,18 +88,18 @@ def checks(
         PluginError: When there is no such plugin, it did not load, or it has no such component.
     """
     options, heads = dict(options or {}), dict(heads or {})
-    plugins, found = _plugin(plugin)
-    if found.error is not None:
-        raise PluginError(f"plugin {found.name!r} did not load: {found.error}")
-    result = [Check(f"plugin:{name_of(check)}", found, check) for check in CHECKS["plugin"]]
-    names = [f"{kind}/{name}" for kind in KINDS for name in found.components.get(kind, {})]
-    _require_known(options, names, "options", f"components of {found.name}")
+    plugins, record = _plugin(plugin)
+    if record.error is not None:
+        raise PluginError(f"plugin {record.name!r} did not load: {record.error}")
+    result = [Check(f"plugin:{name_of(check)}", record, check) for check in CHECKS["plugin"]]
+    names = [f"{kind}/{name}" for kind in KINDS for name in record.components.get(kind, {})]
+    _require_known(options, names, "options", f"components of {record.name}")
     with_heads = [name for name in names if name.startswith("paradigm/")]
-    _require_known(heads, with_heads, "heads", f"paradigms of {found.name}")
+    _require_known(heads, with_heads, "heads", f"paradigms of {record.name}")
     for name in names:
         kind, _, short = name.partition("/")
         given = (options.get(name, {}), heads.get(name, "mlp"))
-        subject = Subject(plugins, kind, f"{found.name}/{short}", *given)
+        subject = Subject(plugins, kind, f"{record.name}/{short}", *given)
         result += [Check(f"{name}:{name_of(check)}", subject, check) for check in CHECKS[kind]]
     return result
 
@@ -111,7 +111,7 @@ def conformance(
     heads: Mapping[str, str] | None = None,
     xfail: Mapping[str, str] | None = None,
 ) -> pytest.MarkDecorator:
-    """Have a test function called with every check of a plugin, each under an id of its own.
+    """Parametrize a test function with every check of a plugin, each under an id of its own.
 
     Args:
         plugin: An installed plugin's name, or its distribution's; or a module with hooks.
@@ -124,11 +124,11 @@ def conformance(
     Raises:
         PluginError: When there is no such plugin, it did not load, or it has no such component or check.
     """
-    found = checks(plugin, options=options, heads=heads)
+    all_checks = checks(plugin, options=options, heads=heads)
     reasons = dict(xfail or {})
-    _require_known(reasons, [check.id for check in found], "xfail", "checks")
+    _require_known(reasons, [check.id for check in all_checks], "xfail", "checks")
     parameters = []
-    for check in found:
+    for check in all_checks:
         reason = reasons.get(check.id)
         marks = () if reason is None else (pytest.mark.xfail(reason=reason, strict=True),)
         parameters.append(pytest.param(check, id=check.id, marks=marks))
@@ -137,19 +137,19 @@ def conformance(
 
 def _plugin(plugin: str | types.ModuleType) -> tuple[PluginManager, Plugin]:
     with warnings.catch_warnings():
-        # What is wrong with other plugins is no fault of this one.
+        # Faults of other plugins are not this one's.
         warnings.simplefilter("ignore", PluginWarning)
         if isinstance(plugin, types.ModuleType):
             plugins = PluginManager([plugin])
             return plugins, plugins.plugins[-1]
         plugins = PluginManager(discover=True)
     wanted = _normal(plugin)
-    for found in plugins.plugins:
-        if wanted in (found.name, _normal(found.distribution)):
-            return plugins, found
-    known = ", ".join(found.name for found in plugins.plugins)
+    for candidate in plugins.plugins:
+        if wanted in (candidate.name, _normal(candidate.distribution)):
+            return plugins, candidate
+    names = ", ".join(candidate.name for candidate in plugins.plugins)
     raise PluginError(
-        f"no plugin {plugin!r} is installed; plugins: {known}; pass the module itself of one that isn't"
+        f"no plugin {plugin!r} is installed; plugins: {names}; pass the module itself of one that isn't"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a loss promises: it prefers the better response, everywhere finite, and adds up over batches."""
+"""Checks of a loss: it prefers the better response, is finite everywhere, and adds up over batches."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def has_sums_in_the_order_of_statistics(subject: Subject) -> None:
     rewards, targets = _batch()
     output = subject.build()(rewards, targets)
     expected = ops.pair_statistics(rewards, targets.pairs, targets.tie, output.weight.detach())
-    for name, found, wanted in zip(STATISTICS, output.sums, expected, strict=True):
+    for name, actual, wanted in zip(STATISTICS, output.sums, expected, strict=True):
         # fp32 rewards squared and summed in another order differ in the last of their digits.
-        require_alike(found, wanted, f"the sum {name!r}, and what it should be", tolerance=1e-4)
+        require_alike(actual, wanted, f"the sum {name!r}, and what it should be", tolerance=1e-4)
 
 
 def has_the_right_gradient(subject: Subject) -> None:
@@ -91,14 +91,14 @@ def is_finite_far_out(subject: Subject) -> None:
     signs = torch.where(torch.arange(num) % 2 == 0, 1.0, -1.0)
     for name, far in (("+1e4", torch.ones(num)), ("+-1e4", signs), ("-+1e4", -signs)):
         rewards = (FAR * far).requires_grad_()
-        found = loss(rewards, targets).loss
-        require(bool(found.isfinite()), f"at rewards of {name} the loss is {found.item()}")
-        (gradient,) = torch.autograd.grad(found, rewards)
+        actual = loss(rewards, targets).loss
+        require(bool(actual.isfinite()), f"at rewards of {name} the loss is {actual.item()}")
+        (gradient,) = torch.autograd.grad(actual, rewards)
         require(bool(gradient.isfinite().all()), f"at rewards of {name} the gradient is not finite")
 
 
 def says_what_it_does_with_ties(subject: Subject) -> None:
-    """The docstring says what a tie does; a batch of ties alone is finite, and their order is nothing."""
+    """The docstring names the treatment of ties; a batch of ties alone is finite, whatever their order."""
     text = inspect.getdoc(subject.cls) or ""
     require(
         re.search(r"\btie[sd]?\b|\btying\b", text, re.IGNORECASE),
@@ -107,9 +107,9 @@ def says_what_it_does_with_ties(subject: Subject) -> None:
     loss = subject.build()
     targets = _targets([rated([1.0, 1.0])])
     rewards = torch.tensor([0.7, -0.4], requires_grad=True)
-    found, turned = (loss(given, targets).loss for given in (rewards, rewards.flip(0)))
-    require(bool(found.isfinite()), f"of a batch of ties the loss is {found.item()}")
-    require_alike(turned, found, "the loss of a tie, either response first", tolerance=TOLERANCE)
+    actual, turned = (loss(given, targets).loss for given in (rewards, rewards.flip(0)))
+    require(bool(actual.isfinite()), f"of a batch of ties the loss is {actual.item()}")
+    require_alike(turned, actual, "the loss of a tie, either response first", tolerance=TOLERANCE)
 
 
 def says_what_it_learns_from(subject: Subject) -> None:
@@ -118,8 +118,10 @@ def says_what_it_learns_from(subject: Subject) -> None:
     rows = {"a pair": rated([1.0, 2.0]), "ties alone": rated([1.0, 1.0]), "one response": rated([2.0])}
     for name, row in rows.items():
         rewards = torch.arange(1.0, len(row.responses) + 1).mul(0.1234567).requires_grad_()
-        found = loss(rewards, _targets([row])).loss
-        gradient = torch.autograd.grad(found, rewards, allow_unused=True)[0] if found.requires_grad else None
+        actual = loss(rewards, _targets([row])).loss
+        gradient = (
+            torch.autograd.grad(actual, rewards, allow_unused=True)[0] if actual.requires_grad else None
+        )
         has_gradient = gradient is not None and bool(gradient.any())
         error = loss.untrainable_reason(row)
         require(
@@ -208,12 +210,12 @@ def gives_fp32(subject: Subject) -> None:
     rounded = rewards.bfloat16()
     expected = loss(rounded.float(), targets).loss
     require(expected.dtype == torch.float32, f"of fp32 rewards the loss is {expected.dtype}")
-    found = loss(rounded, targets).loss
-    require(found.dtype == torch.float32, f"of bf16 rewards the loss is {found.dtype}, not fp32")
-    require_alike(found, expected, "the loss of bf16 rewards, and of the same in fp32", tolerance=TOLERANCE)
+    actual = loss(rounded, targets).loss
+    require(actual.dtype == torch.float32, f"of bf16 rewards the loss is {actual.dtype}, not fp32")
+    require_alike(actual, expected, "the loss of bf16 rewards, and of the same in fp32", tolerance=TOLERANCE)
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss(rounded.float(), targets).loss
-    require_alike(found, expected, "the loss under autocast, and without it", tolerance=TOLERANCE)
+        actual = loss(rounded.float(), targets).loss
+    require_alike(actual, expected, "the loss under autocast, and without it", tolerance=TOLERANCE)
 
 
 def agrees_with_the_plain_kernels(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""What components are tried on: comparisons with and without images, forests, hidden states, targets."""
+"""Inputs for the checks: comparisons with and without images, forests, hidden states, targets."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def widened(forest: Forest, num_columns: int) -> Forest:
 
 
 def forest_padding(branch: Tensor) -> Tensor:  # [B, L] bool
-    """Return which places are padding."""
+    """Return a mask of the padding."""
     return branch < 0
 
 

@@ -1,4 +1,4 @@
-"""What a paradigm promises: a comparison's rewards don't depend on its batch, and training moves the head."""
+"""Checks of a paradigm: a comparison's rewards don't depend on its batch, and training moves the head."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def ignores_its_batch(subject: Subject) -> None:
     together = paradigm.score(rows).split(sizes)
     turned = paradigm.score(rows[::-1]).split(sizes[::-1])[::-1]
     for number, row in enumerate(rows):
-        for name, found in (("alone", paradigm.score([row])), ("in another order", turned[number])):
+        for name, actual in (("alone", paradigm.score([row])), ("in another order", turned[number])):
             require_alike(
-                found, together[number], f"rewards of {row.id} {name} and in a batch", tolerance=TOLERANCE
+                actual, together[number], f"rewards of {row.id} {name} and in a batch", tolerance=TOLERANCE
             )
 
 
 def agrees_with_what_is_prepared(subject: Subject) -> None:
-    """`score` and `loss` of comparisons are `score_of` and `loss_of` what `prepare` makes of them."""
+    """`score` and `loss` of comparisons equal `score_of` and `loss_of` of prepared ones."""
     paradigm, rows = _paradigm(subject), _rows()
     prepared = [paradigm.prepare(row) for row in rows]
     for item in prepared:
@@ -107,7 +107,7 @@ def is_deterministic_in_eval(subject: Subject) -> None:
 
 
 def saves_and_loads(subject: Subject) -> None:
-    """What it has besides the backbone lies in child modules, whose state dicts hold all of it."""
+    """The state dicts of its child modules hold all that it has besides the backbone."""
     paradigm, other = _paradigm(subject), _paradigm(subject, seed=1)
     for name, module in paradigm.named_children():
         getattr(other, name).load_state_dict(module.state_dict(), strict=True)

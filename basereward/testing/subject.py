@@ -1,4 +1,4 @@
-"""What is tested: one component with the options that make it small, and how its checks fail."""
+"""The subject of a check: a component with the options that make it small; and the failure of a check."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ def require(claim: object, message: str) -> None:
         raise Failed(message)
 
 
-def require_alike(found: Tensor, expected: Tensor, what: str, *, tolerance: float = 0.0) -> None:
+def require_alike(actual: Tensor, expected: Tensor, what: str, *, tolerance: float = 0.0) -> None:
     """Raise `Failed` unless both tensors have one shape and differ by at most the tolerance; NaN never does.
 
     Args:
-        found: What is judged.
-        expected: What it should be.
-        what: Begins the message.
+        actual: The tensor that is checked.
+        expected: The tensor that it must equal.
+        what: The beginning of the message.
         tolerance: Largest difference of two elements; 0 for bit-equality.
     """
     require(
-        found.shape == expected.shape,
-        f"{what}: the shape is {list(found.shape)}, not {list(expected.shape)}",
+        actual.shape == expected.shape,
+        f"{what}: the shape is {list(actual.shape)}, not {list(expected.shape)}",
     )
-    if not found.numel():
+    if not actual.numel():
         return
-    difference = float((found.detach().double() - expected.detach().double()).abs().max())
+    difference = float((actual.detach().double() - expected.detach().double()).abs().max())
     allowed = f"at most {tolerance:g} is allowed" if tolerance else "none is allowed"
     require(difference <= tolerance, f"{what}: they differ by {difference:.3g}; {allowed}")
 
 
 def shape_of(value: object) -> str:
-    """Return a tensor's shape, or what is there instead, for a message."""
+    """Return a tensor's shape, or the name of another object's class, for a message."""
     return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def does_not_apply(reason: str) -> None:
-    """End a check that a component gives no occasion for; it is reported as skipped."""
+    """Skip a check that does not apply to the component."""
     pytest.skip(reason)
 
 

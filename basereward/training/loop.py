@@ -14,7 +14,7 @@ from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.scoring.batching import passes
+from basereward.scoring.batching import micro_batches
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from basereward.training.data_loader import (
@@ -208,15 +208,15 @@ class Training:
 
         # Split this rank's comparisons into micro-batches; all ranks run as many as the rank with the most.
         sizes = [prepared.size for prepared in batch.prepared]
-        micro_batches = passes(sizes, model.limits)
-        counts = [len(micro_batches), len(batch.prepared), len(batch.rejected)]
+        groups = micro_batches(sizes, model.limits)
+        counts = [len(groups), len(batch.prepared), len(batch.rejected)]
         num_micro_batches, num_used, num_rejected = zip(*self.group.all_gather_ints(counts), strict=True)
         first_error = self._reject(batch) if any(num_rejected) else None
 
         rates = set_learning_rate(model.optimizer, schedule_factor(state.step, self.num_steps, self.settings))
         norm = 0.0
         if any(num_used):
-            prepared = [[batch.prepared[number] for number in numbers] for numbers in micro_batches]
+            prepared = [[batch.prepared[number] for number in numbers] for numbers in groups]
             rank_sums, norm = model.accumulate_gradients(prepared, max(num_micro_batches), batch.dummy)
             losses = [sums[0] for sums in rank_sums]
             step = state.step + 1
@@ -226,7 +226,7 @@ class Training:
             for sums in rank_sums:
                 self.metric_sums.add(sums)
             self.meter.num_pairs += sum(sums[-1] for sums in rank_sums)
-        self.meter.add(sizes, micro_batches, model.limits, model.step_flops(batch.prepared))
+        self.meter.add(sizes, groups, model.limits, model.step_flops(batch.prepared))
 
         state.step += 1
         state.num_used += sum(num_used)

@@ -17,7 +17,7 @@ from basereward.costs.flops import StepFlops
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.protocols import Paradigm
-from basereward.scoring.batching import Budget
+from basereward.scoring.batching import MicroBatchLimits
 from basereward.scoring.reward_model import RewardModel
 from basereward.training import checkpoint_state, optimizers, precision
 from basereward.training.activation_checkpointing import checkpoint_activations
@@ -85,7 +85,7 @@ class TrainedModel:
         self._trained = checkpoint_state.trained_tensors(self.paradigm, self._frozen)
         self.ema = EMA(self._trained, run.train.ema_decay)
         self.scorer = RewardModel(self.paradigm, self.reward_model.components, forward=self.module.score_of)
-        self.limits = Budget.of(run.train, pads=self.paradigm.pads)
+        self.limits = MicroBatchLimits.of(run.train, pads=self.paradigm.pads)
         self.step_flops = StepFlops(self.reward_model)
         self.peak_flops = peak_flops(group.device, bf16=self.bf16)
         self.description = self._describe(parts)
@@ -239,4 +239,4 @@ def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
     }
     if run.init is None:
         return RewardModel.build(**components, plugins=plugins)
-    return RewardModel.start(run.init, **components, plugins=plugins)
+    return RewardModel.warm_start(run.init, **components, plugins=plugins)

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.scoring.batching import shares
-from basereward.scoring.ordered import estimated_size
+from basereward.scoring.batching import balanced_partition, estimated_size
 
 Row = Comparison | DataError
 
@@ -112,7 +111,7 @@ class Prefetcher:
     def _make(self, start: int) -> Batch:
         rows = list(islice(self._rows, self._batch_size))
         costs = [0.0 if isinstance(row, DataError) else estimated_size(row) for row in rows]
-        indices = shares(costs, self._world_size)[self._rank]
+        indices = balanced_partition(costs, self._world_size)[self._rank]
         comparisons: list[Comparison] = []
         prepared: list[Any] = []
         rejected: list[RejectedRow] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from basereward.prepared import Size
-from basereward.scoring.batching import Budget
+from basereward.scoring.batching import MicroBatchLimits
 
 
 @dataclass
@@ -42,12 +42,16 @@ class Meter:
         )
 
     def add(
-        self, sizes: Sequence[Size], micro_batches: Sequence[Sequence[int]], budget: Budget, flops: float
+        self,
+        sizes: Sequence[Size],
+        micro_batches: Sequence[Sequence[int]],
+        limits: MicroBatchLimits,
+        flops: float,
     ) -> None:
         """Add the micro-batches of a step."""
         self.num_tokens += sum(size.tokens for size in sizes)
         self.num_padded_tokens += sum(
-            budget.places([sizes[number] for number in numbers]) for numbers in micro_batches
+            limits.padded_tokens([sizes[number] for number in numbers]) for numbers in micro_batches
         )
         self.num_patches += sum(size.patches for size in sizes)
         self.flops += flops

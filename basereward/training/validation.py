@@ -13,6 +13,7 @@ from typing import Any
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
+from basereward.protocols import Scorer
 from basereward.scoring.ordered import Rewards, score_in_order
 from basereward.storage.atomic import write_text
 from basereward.training.data_loader import DataReader, no_usable_rows
@@ -106,14 +107,14 @@ class Validator:
 ERROR_FIELDS = ("reason", "file", "line", "field")
 
 
-class _SavedResults:
+class _SavedResults(Scorer[Rewards]):
     """A scorer that returns saved results."""
 
     def __init__(self, results: Mapping[int, Rewards | DataError]) -> None:
         self.results = results
 
     def score_stream(
-        self, comparisons: Iterable[Comparison], *, batch_size: int
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
     ) -> Iterator[tuple[Comparison, Rewards | DataError]]:
         return ((comparison, self.results[id(comparison)]) for comparison in comparisons)
 

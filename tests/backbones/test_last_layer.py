@@ -15,6 +15,8 @@ from basereward import RewardModel
 from basereward.backbones.last_layer import can_skip_rows
 from basereward.config import Component
 from basereward.losses import LossOutput
+from basereward.paradigms.scalar import Scalar
+from basereward.protocols import Head
 from basereward.training.activation_checkpointing import checkpoint_activations
 
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
@@ -50,7 +52,7 @@ def gradients_of(model: RewardModel, kind: str) -> tuple[Tensor, dict[str, Tenso
 
 
 def rows_of_last_mlp(model: RewardModel, kind: str) -> int:
-    """Return how many rows the last layer's perceptron computes for a batch."""
+    """Return the number of rows that the last layer's MLP computes for a batch."""
     counts: list[int] = []
     mlp = model.backbone.decoder.decoder.layers[-1].mlp
     handle = mlp.register_forward_pre_hook(lambda module, inputs: counts.append(inputs[0][..., 0].numel()))
@@ -92,7 +94,7 @@ def test_a_head_that_reads_every_token_gets_every_token(tiny_models: dict[str, P
 
 
 def test_a_head_that_does_not_say_what_it_reads_gets_every_token(tiny_models: dict[str, Path]) -> None:
-    class Silent(nn.Module):
+    class Silent(Head, nn.Module):
         def __init__(self, head: nn.Module) -> None:
             super().__init__()
             self.head = head
@@ -102,8 +104,8 @@ def test_a_head_that_does_not_say_what_it_reads_gets_every_token(tiny_models: di
 
     model = build(tiny_models["llama"], "llama", prune=True)
     assert rows_of_last_mlp(model, "llama") == 11
-    model.paradigm.head = Silent(model.paradigm.head)
-    assert rows_of_last_mlp(model, "llama") > 100
+    paradigm = Scalar(model.backbone, Silent(model.paradigm.head), model.paradigm.criterion)
+    assert rows_of_last_mlp(RewardModel(paradigm, {}), "llama") > 100
 
 
 def test_activation_checkpointing_computes_the_same_rows(tiny_models: dict[str, Path], kind: str) -> None:

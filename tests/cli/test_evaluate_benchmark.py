@@ -183,7 +183,7 @@ def test_two_models_are_compared_live_or_from_what_was_saved(
     )
 
 
-def test_a_directory_comes_before_the_judge_of_its_name(
+def test_a_directory_comes_before_the_baseline_of_its_name(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "longest").mkdir()
@@ -193,7 +193,7 @@ def test_a_directory_comes_before_the_judge_of_its_name(
     )
 
 
-def test_judges_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> None:
+def test_baselines_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "responses": ["aa", "b"], "ranks": [0, 1], "images": []}]
     write_lines(tmp_path / "own.jsonl", rows)
     code = (
@@ -242,7 +242,7 @@ def test_judges_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> Non
         ),
         (
             ["random:x", *BENCHMARK, "{data}"],
-            "no judge 'random:x'; judges: longest, shortest, random, and random:SEED",
+            "no baseline 'random:x'; baselines: longest, shortest, random, and random:SEED",
         ),
         (["--compare", "a", "b", "--gaps", "1"], "--gaps does not go with --compare"),
         (["--compare", "a", "b", "c"], "--compare takes the two models itself; leave out the others"),

@@ -31,8 +31,14 @@ PARTS = """
         def __init__(self, *, margin: float = 1.0) -> None:
             pass
 
+        def forward(self, rewards, targets):
+            pass
+
     class Bare:
         def __init__(self, *, margin=1.0) -> None:
+            pass
+
+        def forward(self, rewards, targets):
             pass
     """
 LOST = (

@@ -30,8 +30,12 @@ MINE = '''
         def __init__(self, *, gamma: float = 2.0, kind: Literal["a", "b"] = "a", model: str) -> None:
             pass
 
+        def forward(self, rewards, targets):
+            pass
+
     class Plain:
-        pass
+        def forward(self, rewards, targets):
+            pass
 
     @hookimpl
     def basereward_losses():

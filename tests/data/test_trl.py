@@ -188,7 +188,7 @@ def test_rows_of_a_hugging_face_table_hold_their_images(tmp_path: Path) -> None:
     assert row_read.responses == ("blue", "red")
 
 
-def test_a_margin_becomes_ratings_and_a_margin_of_nought_is_no_tie(tmp_path: Path) -> None:
+def test_a_margin_becomes_ratings_and_a_margin_of_zero_is_no_tie(tmp_path: Path) -> None:
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
     [pair] = comparison(tmp_path, row | {"margin": 1.5}).pairs()
     assert (pair.chosen, pair.rejected, pair.margin, pair.tie) == (0, 1, 1.5, False)

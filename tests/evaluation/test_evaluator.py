@@ -163,7 +163,7 @@ def test_every_plot_that_the_report_shows_is_an_image(saved: Path) -> None:
             assert len(image.convert("L").getcolors()) > 2
 
 
-def test_the_sheet_needs_no_other_file_and_runs_no_text_of_the_data(saved: Path) -> None:
+def test_the_gallery_needs_no_other_file_and_runs_no_text_of_the_data(saved: Path) -> None:
     page = (saved / "wrong.html").read_text()
     [encoded] = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     with Pillow.open(BytesIO(base64.b64decode(encoded))) as image:
@@ -175,7 +175,7 @@ def test_the_sheet_needs_no_other_file_and_runs_no_text_of_the_data(saved: Path)
     assert "right" not in re.findall(r'class="note">([^<]*)', page)[0]
 
 
-def test_the_sheet_tells_best_from_preferred(saved: Path) -> None:
+def test_the_gallery_tells_best_from_preferred(saved: Path) -> None:
     rows = re.findall(
         r'<tr(?: class="([^"]*)")?><td class="label">(\d+)</td><td class="label">([^<]*)',
         (saved / "wrong.html").read_text(),
@@ -193,7 +193,7 @@ def test_ranks_from_one_upwards_have_the_first_as_the_best(model: Any, tmp_path:
     assert styles == ["best", "preferred"]
 
 
-def test_an_image_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path) -> None:
+def test_an_image_that_has_gone_is_named_in_the_gallery(model: Any, tmp_path: Path) -> None:
     Pillow.new("RGB", (8, 8)).save(tmp_path / "gone.png")
     found = evaluate(model, [comparison(0, 1, images=[tmp_path / "gone.png"])])
     (tmp_path / "gone.png").unlink()
@@ -201,7 +201,7 @@ def test_an_image_that_has_gone_is_named_on_the_sheet(model: Any, tmp_path: Path
     assert f"can&#39;t read {tmp_path}/gone.png" in (tmp_path / "report" / "wrong.html").read_text()
 
 
-def test_an_evaluation_without_a_mistake_has_an_empty_sheet(model: Any, tmp_path: Path) -> None:
+def test_an_evaluation_without_a_mistake_has_an_empty_gallery(model: Any, tmp_path: Path) -> None:
     save_report(evaluate(model, [comparison(1, 0)]), tmp_path)
     assert "No pair is ordered wrongly." in (tmp_path / "wrong.html").read_text()
     assert "No pair is ordered wrongly." in (tmp_path / "report.md").read_text()

@@ -10,11 +10,13 @@ import pytest
 import tiny
 
 from basereward.comparison import Comparison, Message
+from basereward.config import Component
 from basereward.errors import ConfigError
 from basereward.media import Image
 from basereward.paradigms import judge_template
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.plugins import PluginManager
+from basereward.scoring.reward_model import RewardModel
 
 PLUGIN = """
 from basereward import hookimpl
@@ -26,16 +28,23 @@ def basereward_heads():
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the directory of templates of a plugin named strict_judges."""
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginManager]:
+    """Give plugins with a template strict_judges/harsh."""
     package = tmp_path / "strict_judges"
     (package / "judge_templates").mkdir(parents=True)
     (package / "__init__.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    plugins = PluginManager(["strict_judges"])
-    monkeypatch.setattr(judge_template, "manager", lambda: plugins)
-    yield package / "judge_templates"
+    harsh = 'answer = "critique"\ntext = "{question} and {response}"\n'
+    (package / "judge_templates" / "harsh.toml").write_text(harsh)
+    yield PluginManager(["strict_judges"])
     sys.modules.pop("strict_judges")
+
+
+@pytest.fixture
+def plugin(plugins: PluginManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the directory of templates of this process's plugin strict_judges."""
+    monkeypatch.setattr(judge_template, "current_manager", lambda: plugins)
+    return tmp_path / "strict_judges" / "judge_templates"
 
 
 @pytest.mark.parametrize("name", ["critique", "verdict", "reasoned"])
@@ -46,7 +55,6 @@ def test_ours_load(name: str) -> None:
 
 
 def test_a_plugin_adds_a_file(plugin: Path) -> None:
-    (plugin / "harsh.toml").write_text('answer = "critique"\ntext = "{question} and {response}"\n')
     template = JudgeTemplate.load("strict_judges/harsh")
     [message] = template.messages([Message("user", ("why?",))], ["since"])
     assert message.content == ("why?", " and ", "since", "\n")
@@ -56,8 +64,25 @@ def test_an_unknown_name_lists_those_there_are(plugin: Path) -> None:
     with pytest.raises(ConfigError) as error:
         JudgeTemplate.load("verdit")
     assert str(error.value) == (
-        "unknown judge template 'verdit'; did you mean 'verdict'? templates: critique, reasoned, verdict"
+        "unknown judge template 'verdit'; did you mean 'verdict'? templates: critique, reasoned, verdict, "
+        "strict_judges/harsh"
     )
+
+
+def test_a_model_takes_its_template_from_the_plugins_that_it_is_built_of(
+    plugins: PluginManager, tmp_path: Path
+) -> None:
+    directory = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "model"))
+    model = RewardModel.build(
+        backbone=Component("qwen-vl", {"model": str(directory)}),
+        paradigm=Component("critic", {"template": "strict_judges/harsh"}),
+        plugins=plugins,
+    )
+    model.save(tmp_path / "saved")
+    again = RewardModel.load(tmp_path / "saved", plugins=plugins)
+    assert again.template_digest == model.template_digest
+    with pytest.raises(ConfigError, match="^unknown judge template 'strict_judges/harsh'"):
+        RewardModel.load(tmp_path / "saved", plugins=PluginManager())
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ PARTS = """
 
         def __init__(self, *, margin: float = 1.0) -> None:
             pass
+
+        def forward(self, rewards, targets):
+            pass
     """
 LIAR = """
     from basereward.backbones.tiny import Tiny

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from basereward.config.conversion import ValidationError, convert, type_name
+from basereward.config.conversion import type_name
 from basereward.errors import ConfigError, PluginError
 from basereward.plugins.options import Option, component_options, resolved_options
 
@@ -189,9 +189,3 @@ def test_type_names_read_as_written() -> None:
         "Crop | None",
         "Any",
     ]
-
-
-def test_mismatch_knows_the_path_to_the_value() -> None:
-    with pytest.raises(ValidationError) as error:
-        convert({"a": [1, "x"]}, dict[str, tuple[int, ...]], ("top",))
-    assert error.value.path == ("top", "a", "1")

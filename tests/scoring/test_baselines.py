@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from basereward import Comparison, ConfigError
-from basereward.scoring.baselines import is_judge, judge_of
+from basereward.scoring.baselines import baseline_of, is_baseline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def rewards(name: str, *comparisons: Comparison) -> list[list[float]]:
-    return [found for _, found in judge_of(name).score_stream(comparisons)]
+    return [found for _, found in baseline_of(name).score_stream(comparisons)]
 
 
 def test_longest_and_shortest_count_characters() -> None:
@@ -48,15 +48,15 @@ def test_no_image_is_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["longest:1", "random:", "random:x", "random:-1"])
 def test_what_is_no_judge_is_refused(name: str) -> None:
-    assert is_judge(name)
+    assert is_baseline(name)
     with pytest.raises(ConfigError) as error:
-        judge_of(name)
-    assert str(error.value) == f"no judge {name!r}; judges: longest, shortest, random, and random:SEED"
+        baseline_of(name)
+    assert str(error.value) == f"no baseline {name!r}; baselines: longest, shortest, random, and random:SEED"
 
 
 def test_a_directory_of_another_name_is_no_judge() -> None:
-    assert not is_judge("./longest")
-    assert not is_judge("runs/random")
+    assert not is_baseline("./longest")
+    assert not is_baseline("runs/random")
 
 
 def test_judges_do_not_import_torch() -> None:

@@ -15,7 +15,7 @@ from basereward import ConfigError, DataError
 from basereward.data import TRLDataset
 from basereward.data.formats import DetectedDataset, formats, unknown_format
 from basereward.data.published.ratings import HelpSteer
-from basereward.scoring.files import score_file
+from basereward.scoring.files import InputRows, score_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,14 @@ def test_images_lie_beside_the_file_or_in_directories_that_are_allowed(model: An
     allowed = DetectedDataset(source, media_roots=(str(tmp_path / "images"),))
     score_file(model, source, target, dataset=allowed, overwrite=True, progress=False)
     assert read(target) == [{"line": 1, "rewards": [1]}]
+
+
+def test_rows_of_several_files_are_not_scored_to_one(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.jsonl", *rows(1))
+    with pytest.raises(ConfigError) as error:
+        InputRows(DetectedDataset(tmp_path))
+    assert str(error.value) == f"{tmp_path} has several files (a.jsonl, b.jsonl); score one of them"
 
 
 def test_a_bad_row_ends_the_scoring_if_it_shall(model: Any, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_training_may_start_from_a_saved_model(saved: Path, tiny_models: dict[
     comparisons = tiny.comparisons(images=False)
     expected = RewardModel.load(saved).score(comparisons)
     trunk = Component("causal-lm", {"model": "not/read", "max_tokens": 4000})
-    found = RewardModel.start(saved, backbone=trunk, loss=Component("hinge"), plugins=PLUGINS)
+    found = RewardModel.warm_start(saved, backbone=trunk, loss=Component("hinge"), plugins=PLUGINS)
     assert found.score(comparisons) == expected
     assert found.record == {"base_model": str(tiny_models["llama"]), "started_from": str(saved)}
     assert found.components["loss"]["name"] == "hinge"
@@ -227,7 +227,7 @@ def test_a_training_does_not_start_from_another_kind_of_model(
     saved: Path, components: dict[str, Component], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        RewardModel.start(
+        RewardModel.warm_start(
             saved, **{"backbone": Component("causal-lm", {"model": "x/y"}), **components}, plugins=PLUGINS
         )
     assert str(caught.value) == message.format(saved=saved)

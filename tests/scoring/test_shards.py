@@ -20,7 +20,7 @@ from basereward import ConfigError, RewardModel
 from basereward.cli.score_shards import worker_of
 from basereward.config import Component
 from basereward.data.formats import DetectedDataset
-from basereward.scoring.baselines import judge_of
+from basereward.scoring.baselines import baseline_of
 from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import write_table
 from basereward.scoring.shards import Outcome, Shard, digest_of_model, own_shards, score_shards, shards_of
@@ -57,7 +57,7 @@ def model_dir(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 
 
 def score(shards: list[Shard], output: Path, judge: str = "longest", **options: Any) -> Outcome:
-    return score_shards(judge_of(judge), shards, output, model_digest=judge, progress=False, **options)
+    return score_shards(baseline_of(judge), shards, output, model_digest=judge, progress=False, **options)
 
 
 def contents(output: Path) -> dict[str, bytes]:
@@ -236,7 +236,7 @@ def test_files_of_one_name_are_told_apart(inputs: Path, tmp_path: Path) -> None:
 def test_two_workers_may_make_one_table(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     [shard] = shards_of([inputs / "a.parquet"], output)
-    rows = list(InputRows(DetectedDataset(shard.source)).scored(judge_of("longest"), batch_size=8))
+    rows = list(InputRows(DetectedDataset(shard.source)).scored(baseline_of("longest"), batch_size=8))
 
     def meanwhile() -> Iterator[ScoredRow]:
         yield from rows[:2]

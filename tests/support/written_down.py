@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from basereward import Comparison, DataError
+from basereward.protocols import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class WrittenDown:
+class WrittenDown(Scorer[list[float]]):
     """Gives each response the number that its text ends with; a text that ends with "!" can't be scored."""
 
     def __init__(self) -> None:

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from basereward.evaluation.benchmarks.run import BenchmarkRun
 
 MAX_SCORES = 30
+LEGEND_COLUMNS = 3
 
 
 def save_scores(run: BenchmarkRun, path: Path) -> None:
     """Draw each model's scores with their intervals, beside those of the two baselines."""
     names = [name for name in run.metric_names if run.of_metric(name)[0].kind != "variant"][:MAX_SCORES]
     step = 1 / (len(run.entries) + 1)
-    figure, axes = figure_of(
-        run.title, "bars: 95 % interval", width=9.0, height=1.5 + 0.34 * len(names) * (1 + step)
-    )
+    height = 1.5 + 0.34 * len(names) * (1 + step) + 0.25 * (len(run.entries) // LEGEND_COLUMNS)
+    figure, axes = figure_of(run.title, "bars: 95 % interval", width=9.0, height=height)
     for number, entry in enumerate(run.entries):
         scores = [entry.scores[name] for name in names]
         places = [place + step * (number - (len(run.entries) - 1) / 2) for place in range(len(names))]
@@ -50,5 +50,7 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("percent")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=9)
+    # Below the plot, where names of any length have room.
+    lines, labels = axes.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
     save_figure(figure, path)

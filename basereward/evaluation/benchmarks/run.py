@@ -13,8 +13,7 @@ from basereward.evaluation.metrics import GAPS
 
 if TYPE_CHECKING:
     from basereward.evaluation.results import Evaluation
-    from basereward.protocols import Benchmark
-    from basereward.scoring.ordered import Scorer
+    from basereward.protocols import Benchmark, Scorer
     from basereward.stats.metric import Score
 
 
@@ -120,7 +119,7 @@ class BenchmarkRun:
 
 def run_benchmark(
     benchmark: Benchmark,
-    models: Mapping[str, Scorer],
+    models: Mapping[str, Scorer[list[float]]],
     *,
     name: str,
     data: str,
@@ -140,7 +139,7 @@ def run_benchmark(
         gaps: Rating gaps of the accuracy by gap.
 
     Raises:
-        DataError: When no pair can be judged.
+        DataError: When no pair has a known order.
     """
     entries: list[Entry] = []
     for model, scorer in models.items():

@@ -1,1 +1,1 @@
-"""Tests of native ops: CUDA kernels on the CPU, what they take of a GPU, and timing."""
+"""Tests of native ops: CUDA kernels run on the CPU, their use of registers and memory, and timing."""

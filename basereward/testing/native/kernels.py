@@ -22,7 +22,7 @@ def require_plain_kernels_agree(results: Callable[[], Mapping[str, Tensor]]) -> 
         plain = results()
     if not passed_over:
         does_not_apply(f"it calls no compiled kernels; basereward's: {ops.status()['cpu']['reason']}")
-    for name, found in results().items():
+    for name, actual in results().items():
         require_alike(
-            found, plain[name], f"{name} of the compiled kernels, and of plain torch", tolerance=TOLERANCE
+            actual, plain[name], f"{name} of the compiled kernels, and of plain torch", tolerance=TOLERANCE
         )

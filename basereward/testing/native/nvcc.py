@@ -1,4 +1,4 @@
-"""What nvcc says of kernels: registers and memory of each, for every architecture, without a GPU."""
+"""Registers and memory of kernels on every architecture, as nvcc reports them without a GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RECORD = re.compile(
 
 @dataclass(frozen=True)
 class Usage:
-    """What one kernel takes on one architecture.
+    """The registers and memory of one kernel on one architecture.
 
     Attributes:
         name: The kernel's, mangled.
@@ -53,7 +53,7 @@ def compile_cuda(
         source: The file.
         target: The object.
         flags: More flags.
-        include_dirs: Where its own headers are looked for; those of `basereward.extension` are found.
+        include_dirs: Where its own headers are looked for; those of `basereward.extension` are actual.
 
     Raises:
         CompileError: With what nvcc prints.
@@ -73,7 +73,7 @@ def usage_of(
     include_dirs: Iterable[Path | str] = (),
     architectures: Sequence[int] = ARCHITECTURES,
 ) -> list[Usage]:
-    """Compile a CUDA file for some architectures, and return what each of its kernels takes on each.
+    """Compile a CUDA file for some architectures, and return the use of each of its kernels on each.
 
     Raises:
         CompileError: With what nvcc prints.

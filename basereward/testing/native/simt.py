@@ -34,7 +34,7 @@ SANITIZERS: Final = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize
 
 
 class CompileError(Exception):
-    """What the compiler says of a source that it can't compile."""
+    """A source that doesn't compile, with the compiler's output."""
 
 
 def compile_source(
@@ -46,7 +46,7 @@ def compile_source(
         source: The file.
         target: What to write; a program, unless the flags say `-shared`.
         flags: More flags.
-        include_dirs: Where its own headers are looked for; those of `basereward.extension` are found.
+        include_dirs: Where its own headers are looked for; those of `basereward.extension` are actual.
 
     Raises:
         CompileError: With what the compiler prints.
@@ -66,7 +66,7 @@ def compile_module(source: Path, directory: Path, include_dirs: Iterable[Path | 
     Args:
         source: The file `NAME.cpp`, which says `PYBIND11_MODULE(NAME, module)`.
         directory: Where to put it.
-        include_dirs: Where its own headers are looked for; those of torch, which need no library, are found.
+        include_dirs: Where its own headers are looked for; those of torch, which need no library, are actual.
 
     Raises:
         CompileError: With what the compiler prints.
@@ -99,8 +99,8 @@ def same_under_every_schedule(call: Callable[[str, int], Any]) -> list[Tensor]:
 
     results: list[list[Any]] = []
     for schedule in SCHEDULES:
-        found = call(*schedule)
-        results.append([np.asarray(part) for part in (found if isinstance(found, tuple) else (found,))])
+        actual = call(*schedule)
+        results.append([np.asarray(part) for part in (actual if isinstance(actual, tuple) else (actual,))])
     for schedule, other in zip(SCHEDULES, results, strict=True):
         for number, (one, two) in enumerate(zip(results[0], other, strict=True)):
             require(
@@ -112,13 +112,13 @@ def same_under_every_schedule(call: Callable[[str, int], Any]) -> list[Tensor]:
 
 
 def as_array(tensor: Tensor | None) -> Any:
-    """Return a tensor as the compiled module takes it: two-byte floats as their bits."""
+    """Return a tensor in the form that the compiled module takes: two-byte floats as their bits."""
     if tensor is None:
         return None
     tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype.itemsize == 2 else tensor).numpy()
 
 
-def as_floats(found: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def as_floats(actual: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Return results of which bits are floats of a dtype again."""
-    return [part.view(dtype) if part.dtype == torch.uint16 else part for part in found]
+    return [part.view(dtype) if part.dtype == torch.uint16 else part for part in actual]

@@ -1,4 +1,4 @@
-"""Time an op beside what it replaces: all variants of a case in turns of random order within one run.
+"""Time an op beside the code it replaces: all variants of a case in turns of random order within one run.
 
     def case(num_rows: int) -> Case:
         values = torch.randn(num_rows, 4096)
@@ -75,10 +75,10 @@ class Case:
         """
         wanted = self.variants[self.ours]()
         for name, run in self.variants.items():
-            found = run()
-            if len(found) != len(wanted):  # a part of the work alone has other results
+            actual = run()
+            if len(actual) != len(wanted):  # a part of the work alone has other results
                 continue
-            for one, other in zip(wanted, found, strict=True):
+            for one, other in zip(wanted, actual, strict=True):
                 scale = max(1e-30, other.abs().max().item())
                 assert_close(
                     one.double() / scale,
@@ -90,7 +90,7 @@ class Case:
 
 
 def keep_large_blocks() -> None:
-    """Start this program again with an allocator that keeps large blocks, if it isn't told to already.
+    """Start this program again with an allocator that keeps large blocks, unless it already runs so.
 
     A fresh block of 50 MB costs more in page faults than an op that fills it.
     """
@@ -171,18 +171,18 @@ def timed(case: Case, finish: Callable[[], None] = lambda: None) -> dict[str, An
 
 
 def roofline(finish: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Return what the device can do: bytes/s of a large sum, FLOP/s of a large product in each dtype."""
+    """Return the device's peak rates: bytes/s of a large sum, FLOP/s of a large product in each dtype."""
 
     def best(run: Callable[[], Any], turns: int = 7) -> float:
         run()
         finish()
-        found = []
+        actual = []
         for _ in range(turns):
             start = time.perf_counter()
             run()
             finish()
-            found.append(time.perf_counter() - start)
-        return min(found)
+            actual.append(time.perf_counter() - start)
+        return min(actual)
 
     large = torch.ones(2**28)  # 1 GiB, more than any cache
     rates = {"bytes": large.numel() * 4 / best(large.sum)}
@@ -206,10 +206,10 @@ def shown(seconds: float) -> str:
 
 
 def machine(build: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what results were measured on.
+    """Return the facts of the machine and the build that results were measured on.
 
     Args:
-        build: How the kernels were built, as `Library.status` has it.
+        build: How the kernels were built, from `Library.status`.
     """
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():

@@ -5,8 +5,7 @@ Shapes: B rows, L tokens a row, D width, N responses, P pairs, A attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +92,7 @@ class MultiObjective(Scalar):
         Raises:
             ValueError: When there is no such attribute, or it is the same for all responses.
         """
-        with _evaluating(self):
+        with self.evaluating():
             found = [self.head.ratings(*self.hidden_states([self.prepare(row)])) for row in comparisons]
         self.head.decorrelate(torch.cat(found), attribute)
 
@@ -102,7 +101,7 @@ class MultiObjective(Scalar):
         """Return for each response its reward, and by attribute what the head takes its rating for, and the
         gate's weight.
         """
-        with _evaluating(self):
+        with self.evaluating():
             hidden, forest = self.hidden_states([self.prepare(comparison)])
             ratings, weights = self.head.ratings(hidden, forest), self.head.weights(hidden, forest)
             rewards = self.head.reward(ratings, weights)
@@ -178,7 +177,7 @@ class UncertainReward(Scalar):
     @torch.no_grad()
     def distribution(self, comparison: Comparison) -> MeanAndVariance:
         """Return the mean and the variance of each response's reward, [N] each."""
-        with _evaluating(self):
+        with self.evaluating():
             found: MeanAndVariance = self.head.distribution(*self.hidden_states([self.prepare(comparison)]))
         return found
 
@@ -195,14 +194,3 @@ def _with_costs(output: LossOutput, cost: Tensor, targets: Targets) -> LossOutpu
     total = weight.sum()
     summed = output.loss * output.weight + (cost * weight).sum()
     return replace(output, loss=summed / torch.where(total > 0, total, 1.0), weight=total)
-
-
-@contextmanager
-def _evaluating(paradigm: nn.Module) -> Iterator[None]:
-    """Switch to evaluation, and back."""
-    was_training = paradigm.training
-    paradigm.eval()
-    try:
-        yield
-    finally:
-        paradigm.train(was_training)

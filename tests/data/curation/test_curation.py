@@ -262,6 +262,9 @@ class Benchmark:
             Comparison("What is it?", ["two", "three"], images=[str(Path(self.path) / "gone.png")], id="v2"),
         ]
 
+    def report(self, rewards: Any) -> dict[str, Any]:
+        return {}
+
 
 @pytest.fixture
 def plugins() -> PluginManager:

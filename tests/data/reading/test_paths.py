@@ -56,7 +56,7 @@ def test_the_only_split_is_read_and_of_several_one_must_be_train_or_named(tmp_pa
     assert str(error.value) == f"{tmp_path / 'several'}: {message}"
 
 
-def test_splits_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_splits_that_are_not_read_are_named(tmp_path: Path) -> None:
     for name in ("train", "eval", "more"):
         write_rows(tmp_path / f"{name}.jsonl", [ROW], "jsonl")
     dataset = TRLDataset(tmp_path)

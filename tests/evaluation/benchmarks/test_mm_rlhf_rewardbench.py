@@ -71,7 +71,7 @@ def test_a_comparison_that_was_not_scored_is_left_out_and_n_says_so(
         benchmark.report([None] * 3)
 
 
-def test_a_blind_judge_gets_a_whole_ranking_right_once_in_all_its_orders(
+def test_random_rewards_get_a_whole_ranking_right_once_in_all_its_orders(
     build: Any, tmp_path: Path, rows: list[Any]
 ) -> None:
     benchmark = build("mm-rlhf-rewardbench", write_lines(tmp_path / "mm_reward_bench.jsonl", rows))

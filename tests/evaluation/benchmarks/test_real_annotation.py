@@ -33,7 +33,7 @@ def test_the_longer_response_scores_what_was_counted_by_hand(tmp_path: Path) -> 
     assert [round(100 * found[f"Acc {name}"]["value"], 2) for name in categories] == expected
 
 
-def test_pairs_of_one_ranking_make_a_blind_judge_right_more_often_than_a_coin_for_each_pair() -> None:
+def test_random_rewards_order_a_whole_ranking_more_often_than_a_coin_for_each_pair() -> None:
     benchmark = PluginManager().build("benchmark", Component("mm-rlhf-rewardbench", {"path": str(FILE)}))
     scores = benchmark.report([item.lengths for item in benchmark.items])
     sizes = [

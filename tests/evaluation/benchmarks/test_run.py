@@ -10,11 +10,11 @@ from basereward.evaluation import Score
 from basereward.evaluation.benchmarks.report import save_run
 from basereward.evaluation.benchmarks.run import run_benchmark
 from basereward.protocols import adopt
-from basereward.scoring.baselines import judge_of
+from basereward.scoring.baselines import baseline_of
 
 
 class Coins:
-    """Two comparisons, of which the score counts the first responses with a reward above nought."""
+    """Two comparisons, of which the score counts the first responses with a reward above 0."""
 
     def comparisons(self) -> list[Comparison]:
         return [Comparison("p", ["aaa", "b"], ranks=[0, 1]), Comparison("q", ["a", "bb"], ranks=[0, 1])]
@@ -26,7 +26,7 @@ class Coins:
 
 def test_a_benchmark_that_is_no_subclass_of_ours_has_a_whole_report(tmp_path: Path) -> None:
     adopt("benchmark", Coins, "benchmark 'coins'")
-    models = {"a/b": judge_of("longest"), "a_b": judge_of("shortest")}
+    models = {"a/b": baseline_of("longest"), "a_b": baseline_of("shortest")}
     run = run_benchmark(Coins(), models, name="coins", data="none")
     assert [entry.scores["heads"].value for entry in run.entries] == [1, 0]
     assert run.notes == [

@@ -1,0 +1,33 @@
+"""The common part of paradigms that put questions to a model, by a judge template."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from basereward.errors import ConfigError
+from basereward.paradigms.base import Paradigm
+from basereward.paradigms.judge_template import Answer, JudgeTemplate
+from basereward.protocols import Backbone
+
+
+class Judge(Paradigm):
+    """Base of paradigms that ask by a template, with a backbone that has a language-model head.
+
+    Args:
+        backbone: Makes hidden states.
+        template: The name of the template.
+        answers: The answers that a template may ask for, the one for messages first.
+        name: The paradigm's name, for messages.
+    """
+
+    def __init__(self, backbone: Backbone, template: str, *, answers: tuple[Answer, ...], name: str) -> None:
+        super().__init__()
+        self.template = JudgeTemplate.load(template)
+        if self.template.answer not in answers:
+            raise ConfigError(
+                f"judge template {template!r} asks for a {self.template.answer}; {name} needs one that asks "
+                f"for a {answers[0]}"
+            )
+        self.backbone = backbone
+        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
+        self.counts: Counter[str] = Counter()
