@@ -1,4 +1,4 @@
-"""Small runs for the engine's tests, in this process or in one of their own that may be killed.
+"""Small runs for the training's tests, in this process or in one of their own that may be killed.
 
 It is a plugin too: a run with `plugins = ["runs"]` has the data set `shifting`, which differs by epoch.
 """

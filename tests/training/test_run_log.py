@@ -1,4 +1,4 @@
-"""The log of a run, its sums, and its image."""
+"""The log of a run, and its plot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from basereward.losses import STATISTICS
 from basereward.plugins import PluginManager
 from basereward.training.plots import plot_run
 from basereward.training.run_log import RunLog
-from basereward.training.step_metrics import MetricSums
 
 
 def lines(run_dir: Path) -> list[dict[str, object]]:
@@ -79,32 +75,3 @@ def test_an_image_is_drawn_of_any_log(tmp_path: Path) -> None:
     log.write("step", step=1, loss=float("nan"), accuracy=float("nan"), lr={"head": 0.1})
     log.close()
     assert plot_run(tmp_path) is not None
-
-
-@given(st.lists(st.lists(st.floats(-10, 10), min_size=11, max_size=11), min_size=1, max_size=5))
-def test_sums_add_up_in_whichever_order_they_come_but_for_the_extremes(rows: list[list[float]]) -> None:
-    window = MetricSums()
-    for row in rows:
-        window.add(row)
-    columns = list(zip(*rows, strict=True))
-    low, high = 2 + STATISTICS.index("min"), 2 + STATISTICS.index("max")
-    for place, column in enumerate(columns):
-        expected = min(column) if place == low else max(column) if place == high else sum(column)
-        assert window.sums[place] == pytest.approx(expected)
-
-
-def test_metrics_are_means_over_pairs() -> None:
-    window = MetricSums()
-    # loss * weight, weight, then weight, correct, margin, margin_squared, chosen, rejected, min, max, pairs
-    window.add([2.0, 4.0, 4.0, 1.5, 3.0, 9.0, 5.0, 2.0, -1.0, 4.0, 2.0])
-    window.add([4.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 5.0, 2.0])
-    assert window.metrics() == {
-        "loss": 6 / 6,
-        "accuracy": 2.5 / 4,
-        "margin": 4 / 4,
-        "reward_chosen": 6 / 4,
-        "reward_rejected": 2 / 4,
-        "reward_min": -1.0,
-        "reward_max": 5.0,
-        "num_pairs": 4.0,
-    }

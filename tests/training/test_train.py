@@ -140,3 +140,12 @@ def test_a_run_that_failed_before_its_first_step_does_not_keep_the_next_one_out(
         train(broken, progress=False)
     assert not model.exists()
     assert train(run, progress=False).num_steps == 1
+
+
+def test_a_wrong_option_of_a_later_stage_is_found_before_the_first_one_trains(setting: Setting) -> None:
+    run = setting.config()
+    source = {"name": "basereward", "path": str(setting.root / "second.jsonl"), "sorce": "x"}
+    stages = (run.stages[0], dataclasses.replace(run.stages[1], data={"train": [source]}))
+    with pytest.raises(ConfigError, match="sorce"):
+        train(dataclasses.replace(run, stages=stages), progress=False)
+    assert not Path(run.output).exists()
