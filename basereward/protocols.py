@@ -243,7 +243,7 @@ class Paradigm(Module):
 
     @default
     def statistics(self) -> Mapping[str, float]:
-        """What was counted while scoring, by name."""
+        """Counts made while scoring, by name."""
         return NONE
 
     @abstractmethod
@@ -369,7 +369,7 @@ class Scorer(Generic[Result]):
 
     @default
     def statistics(self) -> Mapping[str, float]:
-        """What was counted while scoring, by name."""
+        """Counts made while scoring, by name."""
         return NONE
 
     @abstractmethod

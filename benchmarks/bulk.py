@@ -1,4 +1,4 @@
-"""What scoring files costs beside the model: rows a second of `score-shards`' own path, and of forward passes
+"""Time the scoring of files: rows a second of `score-shards`' own path, and of forward passes
 alone on the same batches.
 
 Run as `python benchmarks/bulk.py`. The model is a random Llama of 26M parameters, the rows pairs of 50 + 2 x

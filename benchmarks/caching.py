@@ -1,4 +1,4 @@
-"""What a cache of frozen weights' results is worth: epochs with and without one, and a later run.
+"""Time training with a cache of frozen weights' results: epochs with and without one, and a later run.
 
 Run as `python benchmarks/caching.py`; it needs `basereward-mini` and the demo's packages. The head of the
 demo's model is trained on its captions, everything else frozen, for two epochs: without a cache, with an

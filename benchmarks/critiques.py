@@ -1,4 +1,4 @@
-"""What reading the prompt once is worth when critiques are written.
+"""Time critiques whose prompt is encoded once, beside separate calls.
 
 Run as `python benchmarks/critiques.py`. Critiques of 4 responses to one image prompt are written by one
 Qwen2.5-VL of about 30M random parameters (fp32, always the likeliest token), in three ways that take turns:

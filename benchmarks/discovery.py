@@ -1,4 +1,4 @@
-"""What plugins cost before anything is done: the time of `basereward --help` with none, six and 24 of them.
+"""Time the discovery of plugins: the time of `basereward --help` with none, six and 24 of them.
 
 Run as `python benchmarks/discovery.py`. The plugins are distributions of `basereward new-plugin`, each with a
 part of every kind, a command and a logger, installed into a directory of their own. The numbers of plugins

@@ -1,4 +1,4 @@
-"""What an ensemble costs: one member, several on one backbone, and several that run it each for themselves.
+"""Time an ensemble: one member, several on one backbone, and several that run it each for themselves.
 
 Run as `python benchmarks/ensembles.py`; it needs `basereward-mini` and the demo's packages. Four heads on the
 first layers of SmolLM2-135M score snippets of film reviews, eight to a comparison, joined by the mean.

@@ -1,4 +1,4 @@
-"""How much memory a training's data takes: streamed, and held, for growing files and under a limit.
+"""Measure the memory of a training's data: streamed, and held, for growing files and under a limit.
 
 Run it from the repository root:
 

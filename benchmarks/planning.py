@@ -1,4 +1,4 @@
-"""What `basereward plan` predicts, beside what a real training step takes: FLOPs, and memory at its highest.
+"""Compare the predictions of `basereward plan` with a real training step: FLOPs, and memory at its highest.
 
 Run it from the repository root:
 

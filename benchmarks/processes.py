@@ -1,4 +1,4 @@
-"""What a second process brings: the time of a step in one process, in two with copies of the model (DDP), and
+"""Time a second process: the time of a step in one process, in two with copies of the model (DDP), and
 in two with halves of it (FSDP2), one thread each; and how far their loss curves are apart.
 
 Run as `python benchmarks/processes.py`. The runs go through `torchrun` as a user's would, and take turns.

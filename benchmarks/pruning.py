@@ -1,4 +1,4 @@
-"""What computing the last layer at the responses' ends alone is worth: forward passes and training steps.
+"""Time a last layer that is computed at the responses' ends alone: forward passes and training steps.
 
 Run as `python benchmarks/pruning.py`. Both forms take turns in one process, on a Qwen2.5-VL of about 30M
 random parameters and 8 decoder layers, and on the first 4 layers of SmolLM2-135M, if `basereward-mini` and

@@ -1,4 +1,4 @@
-"""How fast preference data is read: rows a second of each reader, and from a file to batches.
+"""Time the reading of preference data: rows a second of each reader, and from a file to batches.
 
 Run as `python benchmarks/reading.py --rows 200000`; `pip install datasets` first. All ways take turns, so
 that a noisy machine disturbs them alike; each time is the smallest of the repeats.

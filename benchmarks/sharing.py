@@ -1,4 +1,4 @@
-"""What sharing the prompt is worth: forward passes and training steps, forest against one row a response.
+"""Time shared prompts: forward passes and training steps, forest against one row a response.
 
 Run as `python benchmarks/sharing.py`. Both forms run on one Qwen2.5-VL of about 30M random parameters, in
 fp32, and take turns so that a noisy machine disturbs both alike. The speed-up stands beside the token ratio

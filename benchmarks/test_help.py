@@ -1,4 +1,4 @@
-"""How long `basereward --help` takes, as a user waits for it: a process of its own, plugins discovered."""
+"""Time `basereward --help`, as a user waits for it: a process of its own, plugins discovered."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ print(*sorted({entry.dist.name for entry in entry_points(group="basereward")}))
 
 
 class Broken(Exception):
-    """What went wrong with a distribution, with all that was printed."""
+    """A distribution that failed to install or to pass, with its output."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a distribution.
+    """The result of one distribution.
 
     Attributes:
         name: The distribution's.

@@ -1,4 +1,4 @@
-"""What a plugin's setup.py builds, and says; `test_packaging.py` holds BaseReward's own build to the same."""
+"""Extensions and messages of a plugin's setup.py; `test_packaging.py` holds our own build to the same."""
 
 from __future__ import annotations
 

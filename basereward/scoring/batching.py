@@ -24,7 +24,7 @@ VIDEO_IMAGES = 8
 
 @dataclass(frozen=True)
 class MicroBatchLimits:
-    """What fits one forward pass.
+    """The tokens and patches that fit one forward pass.
 
     Args:
         comparisons: At most this many comparisons.

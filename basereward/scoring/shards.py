@@ -37,7 +37,7 @@ class Shard:
 
 @dataclass
 class Outcome:
-    """What a worker did.
+    """The shards that a worker scored, skipped or failed.
 
     Attributes:
         scored: Tables that were made.

@@ -1,4 +1,4 @@
-"""What the benchmarks of the ops time: sizes by the names of models, and each op beside what it replaces.
+"""Cases of the benchmarks of the ops: sizes by the names of models, and each op beside what it replaces.
 
 Tensors are made on torch's default device, when the case is made.
 """

@@ -1,4 +1,4 @@
-"""What the policy is asked: a favourable sentence with a given word, whose form a rule can verify.
+"""The policy's task: a favourable sentence with a given word, whose form a rule can verify.
 
 The rule knows nothing of favour, and the reward model nothing of the rule: training on one shows what it
 does to the other. Words and subjects of the unseen prompts are in none of the training's.

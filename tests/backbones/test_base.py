@@ -1,4 +1,4 @@
-"""What a backbone says of itself: its repeated blocks."""
+"""The repeated blocks of a backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step is said to compute, beside what torch counts while it computes it."""
+"""The predicted FLOPs of a training step, beside those that torch counts while it computes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/paradigms.md shows is what there is."""
+"""docs/paradigms.md shows the code as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents tell a user to type works as it is written."""
+"""Commands and snippets of the documents work as they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/serving.md tells a user to type works as it is written."""
+"""Commands and snippets of docs/serving.md work as they are written."""
 
 from __future__ import annotations
 

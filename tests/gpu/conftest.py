@@ -1,4 +1,4 @@
-"""What is here needs a CUDA device and kernels compiled for it."""
+"""Tests that need a CUDA device and kernels compiled for it."""
 
 import pytest
 import torch

@@ -74,7 +74,7 @@ class Environment:
 
     @property
     def site(self) -> Path:
-        """Where its own packages lie."""
+        """The directory of its own packages."""
         return Path(sysconfig.get_path("purelib", vars={"base": str(self.directory)}))
 
     def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

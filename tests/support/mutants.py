@@ -1,4 +1,4 @@
-"""What a mutant is: a component that breaks one promise, and the message of the check that catches it."""
+"""A mutant is a component that breaks one promise, with the message of the check that catches it."""
 
 from __future__ import annotations
 

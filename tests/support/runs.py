@@ -112,7 +112,7 @@ class Shifting(Dataset):
 
     @property
     def num_rows(self) -> int:
-        """How many there are."""
+        """The number of comparisons."""
         return self.num
 
     def read(self) -> Iterator[Comparison]:

@@ -1,4 +1,4 @@
-"""What a training reads: curated and mixed, held or streamed, with nothing lost."""
+"""Rows of a training: curated and mixed, held or streamed, with nothing lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bar of a training says."""
+"""The text of a training's progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with each record of a training."""
+"""A logger of training records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can't be read, shared or trusted, and what is said of it."""
+"""Models and inputs that can't be read, shared or trusted are refused by name."""
 
 from __future__ import annotations
 

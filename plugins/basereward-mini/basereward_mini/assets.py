@@ -1,4 +1,4 @@
-"""Where the packages keep weights, images and ratings, and that they are the files meant."""
+"""Files of weights, images and ratings inside installed packages, each checked by its digest."""
 
 from __future__ import annotations
 

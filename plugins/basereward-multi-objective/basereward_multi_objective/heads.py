@@ -104,7 +104,7 @@ class Gated(Head, nn.Module):
 
 
 class MeanAndVariance(NamedTuple):
-    """What an uncertain head says of each response."""
+    """The mean and the variance of each response's reward."""
 
     mean: Tensor  # [N]
     variance: Tensor  # [N]
