@@ -232,9 +232,12 @@ class Paradigm(Module):
     shares_backbone: bool = False
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
-    reads: Literal["all", "ends"] = "all"
-    """The hidden states that `rewards_of` reads."""
     writes_critiques: bool = False
+
+    @default
+    def reads(self) -> Literal["all", "ends"]:
+        """The hidden states that `rewards_of` reads."""
+        return "all"
 
     @default
     def pads(self) -> bool:

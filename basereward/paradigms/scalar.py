@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class Scalar(Paradigm):
     states (`shares_backbone`), and comparisons a prompt (`shares_prefix`).
     """
 
+    head: Head
     shares_backbone = True
     shares_prefix = True
 
@@ -79,10 +80,14 @@ class Scalar(Paradigm):
         self.backbone = backbone
         self.head = head
         self.criterion = loss
-        self.reads = head.reads
         self.share_prompts = share_prompts
         self.prune_last_layer = prune_last_layer
         self._kept: EndStateCache | None = None
+
+    @property
+    def reads(self) -> Literal["all", "ends"]:
+        """The hidden states that the head reads."""
+        return self.head.reads
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the

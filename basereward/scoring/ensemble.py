@@ -21,7 +21,7 @@ from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
-from basereward.scoring.ensemble_members import Members
+from basereward.scoring.ensemble_members import EnsembleMembers
 from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
 from basereward.scoring.reward_model import RewardModel, describe, saved_component
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
@@ -51,7 +51,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
 
     def __init__(
         self,
-        members: Members,
+        members: EnsembleMembers,
         ensembler: Ensembler,
         component: Mapping[str, Any],
         directories: Mapping[str, Path],
@@ -96,7 +96,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         named = _named(directories)
         component = ensembler or Component("mean", {})
         built: Ensembler = plugins.build("ensembler", component)
-        members = Members.load(
+        members = EnsembleMembers.load(
             named,
             route=built.route,
             device=device,
@@ -143,7 +143,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
                 raise ModelError(
                     f"{directory / model_directory.CONFIG_FILE} is damaged: state: {error!r}"
                 ) from error
-        members = Members.load(
+        members = EnsembleMembers.load(
             named,
             route=ensembler.route,
             device=device,

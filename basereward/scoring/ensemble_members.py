@@ -41,7 +41,7 @@ class Routed:
     items: Sequence[Prepared[Any] | None]
 
 
-class Members(BatchScorer[Tensor]):
+class EnsembleMembers(BatchScorer[Tensor]):
     """Reward models that score the same comparisons; the result of a comparison is [M, n].
 
     Args:
@@ -78,7 +78,7 @@ class Members(BatchScorer[Tensor]):
         plugins: PluginManager | None,
         verify: bool,
         backbone_options: Mapping[str, Any] | None = None,
-    ) -> Members:
+    ) -> EnsembleMembers:
         """Load members; those that have one backbone, to the bytes of its files, share it.
 
         Args:

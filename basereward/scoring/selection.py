@@ -1,4 +1,4 @@
-"""What rewards are good for besides numbers: the best of N responses, their order, and cleaner data."""
+"""Select by rewards: the best of N responses, their order, and rows whose margin is large enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server asks of a model, and models of this process that do it."""
+"""Engines, which score for the server: their protocol, and that of a model in this process."""
 
 from __future__ import annotations
 

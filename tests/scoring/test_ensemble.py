@@ -145,9 +145,9 @@ def test_a_paradigm_of_another_class_runs_by_itself(models: Path) -> None:
 
     ensemble = of(models, "a b")
     ensemble.members.by_name["b"].paradigm.__class__ = Doubled
-    from basereward.scoring.ensemble_members import Members
+    from basereward.scoring.ensemble_members import EnsembleMembers
 
-    again = Members(ensemble.members.by_name)
+    again = EnsembleMembers(ensemble.members.by_name)
     [found] = again.score(TEXTS[:1])
     [alone] = RewardModel.load(models / "b").score(TEXTS[:1])
     assert found[1].tolist() == pytest.approx([2 * reward for reward in alone], abs=1e-5)
