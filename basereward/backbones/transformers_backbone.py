@@ -76,6 +76,7 @@ class TransformersBackbone(Backbone):
         backbone = cls.__new__(cls)
         Backbone.__init__(backbone)
         backbone._take_model(model, "the model", "forest", quantize)
+        backbone.source = ""
         return backbone
 
     def _take_model(self, model: Any, source: str, mode: str, quantize: Quantization | None) -> None:
@@ -150,9 +151,14 @@ class TransformersBackbone(Backbone):
         """Return the language-model head, which the model was loaded without.
 
         Raises:
-            ConfigError: When a middle layer is read.
+            ConfigError: When a middle layer is read, or the model has no files; see `of_model`.
             ModelError: When it isn't among the model's files.
         """
+        if not self.source:
+            raise ConfigError(
+                "the cost of models that write text (paradigms critic and generative) can't be planned; "
+                "plan the run with the paradigm scalar"
+            )
         if self.decoder.reads_middle:
             raise ConfigError(
                 "head.layer reads a middle layer, and text is written from the last; leave out head.layer"

@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("num-rows", "rows of an epoch"),
     ):
         parser.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"{text}, instead of what is estimate or assumed"
+            f"--{name}", type=int, metavar="N", help=f"{text}, instead of the measured or assumed number"
         )
     parser.add_argument("--json", action="store_true", help="print JSON, all in bytes, FLOPs and seconds")
     parser.set_defaults(run=run)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 
 from basereward import RewardModel
-from basereward.config import RunConfig, load_run
+from basereward.config import Component, RunConfig, load_run
 from basereward.costs.architecture import Architecture
 from basereward.errors import ConfigError
 from basereward.planning.meta_model import meta_model, published
@@ -62,6 +63,13 @@ def test_a_published_model_has_the_parameters_that_were_published(tmp_path: Path
     found = sizes(model)
     assert found.pop("head") == text.hidden_size**2 + 2 * text.hidden_size + 1
     assert sum(found.values()) + (0 if is_tied else text.vocab_size * text.hidden_size) == number
+
+
+@pytest.mark.parametrize("paradigm", ["critic", "generative"])
+def test_paradigms_that_write_text_are_refused(tmp_path: Path, paradigm: str) -> None:
+    run = run_of(tmp_path, "causal-lm", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    with pytest.raises(ConfigError, match=r"critic and generative\) can't be planned"):
+        meta_model(replace(run, paradigm=Component(paradigm)), PluginManager())
 
 
 def test_every_published_model_is_checked() -> None:
