@@ -66,7 +66,7 @@ def has_typed_options(subject: Subject) -> None:
 
 
 def misspells_no_member(subject: Subject) -> None:
-    """No attribute that it defines has nearly the name of an optional member which it does not define."""
+    """No attribute that it defines has nearly the name of an optional member that it lacks."""
     contract = CONTRACTS[subject.kind]
     bases = [base for base in subject.cls.__mro__ if not base.__module__.startswith("torch.")]
     defined = {name for base in bases if base not in (contract, object) for name in vars(base)}
@@ -82,7 +82,7 @@ def misspells_no_member(subject: Subject) -> None:
     ]
     for name in sorted(defined - set(members)):
         for member in difflib.get_close_matches(name, missing, n=1, cutoff=0.88):
-            require(False, f"it defines {name!r}, which nothing reads; did you mean {member!r}?")
+            require(False, f"it defines {name!r}, no member of a {subject.kind}; did you mean {member!r}?")
 
 
 def keeps_its_options(subject: Subject) -> None:

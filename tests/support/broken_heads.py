@@ -222,7 +222,7 @@ MUTANTS = [
     Mutant(
         components.misspells_no_member,
         MisspellsReads,
-        "it defines 'read', which nothing reads; did you mean 'reads'?",
+        "it defines 'read', no member of a head; did you mean 'reads'?",
     ),
     Mutant(
         components.keeps_its_options,
