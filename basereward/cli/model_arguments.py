@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from basereward.cli.command import add_device
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,12 +37,7 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
     )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
-    )
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
