@@ -175,16 +175,10 @@ class OpenRLHF(FileDataset):
     """Rows under the names that OpenRLHF's options give them; texts or conversations.
 
     Args:
-        path: As of every data set of files.
         prompt_key: Column of the prompt; None where both responses begin with it.
         chosen_key: Column of the better response.
         rejected_key: Column of the worse one.
         images_key: Column of the images.
-        source: As of every data set of files, and so on.
-        split: Likewise.
-        config: Likewise.
-        media_roots: Likewise.
-        media_hosts: Likewise.
     """
 
     def __init__(

@@ -59,16 +59,10 @@ class UltraFeedback(FileDataset):
     """UltraFeedback (arXiv 2310.01377): `openbmb/UltraFeedback`, four completions an instruction.
 
     Args:
-        path: As of every data set of files.
         subset: `all` completions, the paper's Ultra-All; or `hard`, its Ultra-Hard: of each instruction the
             best and the worst completion only (arXiv 2509.16127, table 4).
         score: `overall` is the judge's own score, `fine-grained` the mean of its four aspects. The paper
             doesn't say which it took.
-        source: As of every data set of files, and so on.
-        split: Likewise.
-        config: Likewise.
-        media_roots: Likewise.
-        media_hosts: Likewise.
     """
 
     name = "ultrafeedback"
@@ -144,13 +138,7 @@ class HelpSteer(GroupedDataset):
     `response2` and `overall_preference`.
 
     Args:
-        path: As of every data set of files.
         rating: The column of the rating that counts.
-        source: As of every data set of files, and so on.
-        split: Likewise.
-        config: Likewise.
-        media_roots: Likewise.
-        media_hosts: Likewise.
     """
 
     name = "helpsteer"
