@@ -33,12 +33,7 @@ class Command:
 
 
 def add_overrides(parser: argparse.ArgumentParser, doc: str) -> None:
-    """Add `--set`, whose values are in `overrides`.
-
-    Args:
-        parser: The command's.
-        doc: What is set, with an example.
-    """
+    """Add `--set`, whose values are in `overrides`; `doc` says what is set, with an example."""
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add the arguments that `load_model` reads.
-
-    Args:
-        parser: The command's.
-        several: Whether there may be none, one or several models.
-    """
+    """Add the arguments that `load_model` reads: of one model, or of any number if `several`."""
     parser.add_argument(
         "model",
         metavar="MODEL",

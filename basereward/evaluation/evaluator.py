@@ -99,10 +99,7 @@ def evaluate(
 
 
 class _Tally:
-    """Collect the rewards of one model, comparison by comparison.
-
-    Args:
-        num_wrong: How many of the most wrong comparisons to keep.
+    """Collect the rewards of one model, comparison by comparison, and the `num_wrong` most wrong ones.
 
     Attributes:
         num_evaluated: Comparisons with a pair that is no tie.

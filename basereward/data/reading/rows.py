@@ -61,11 +61,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
 
 
 def read_text(file: BinaryIO | gzip.GzipFile, start: bytes) -> Iterator[tuple[int, Row | DataError]]:
-    """Yield each row of JSONL or of a JSON list.
-
-    Args:
-        file: The text.
-        start: Its first bytes.
+    """Yield each row of JSONL or of a JSON list, which begins with the bytes `start`.
 
     Raises:
         DataError: When a list is cut short or damaged.
