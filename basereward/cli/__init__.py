@@ -7,15 +7,12 @@ import importlib
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from basereward._version import __version__
 from basereward.errors import BaseRewardError, ScaleWarning
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COMMANDS = (
     "train",

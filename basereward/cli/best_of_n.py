@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from basereward.cli.command import Command
 from basereward.cli.selection import add_selection_arguments, write_selected
 from basereward.errors import ConfigError
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="keep each row's best responses",

@@ -1,4 +1,4 @@
-"""What the command line says of a command, and the options that several commands have."""
+"""The texts of a command, and the options that several commands have."""
 
 from __future__ import annotations
 

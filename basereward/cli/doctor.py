@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,14 +10,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward._version import __version__
 from basereward.cli.command import Command
 from basereward.plugins.plugin_manager import manager
-
-if TYPE_CHECKING:
-    import argparse
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pillow", "pluggy", "rich")
 OPTIONAL = ("pyarrow", "tensorboard", "matplotlib", "peft", "trl")

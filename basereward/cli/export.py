@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="write a model for transformers, TRL or vLLM",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from basereward.cli.command import Command
 from basereward.cli.selection import add_selection_arguments, write_selected
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="keep rows whose ranks the model agrees with",

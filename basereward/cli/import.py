@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from basereward.cli.command import Command
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="read a reward model of another tool",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward._version import __version__
 from basereward.cli.command import Command
 from basereward.errors import ConfigError
 from basereward.hookspecs import KINDS, PROJECT
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Mapping
 
 PARTS = (*KINDS, "command", "log")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
-
-if TYPE_CHECKING:
-    import argparse
-
 
 COMMAND = Command(
     help="draw the courses of trainings into one image",

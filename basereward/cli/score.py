@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="score responses to a prompt, or a file of them",

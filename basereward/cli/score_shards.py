@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="score many files with many workers",

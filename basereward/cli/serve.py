@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command, add_device
 from basereward.errors import ConfigError
 from basereward.serving.limits import Limits
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMAND = Command(
     help="answer requests for rewards over HTTP",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
-from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
 from basereward.config.conversion import type_name
 from basereward.hookspecs import KINDS
 from basereward.plugins.options import Option, component_options
 from basereward.plugins.plugin_manager import WITH_PATH, manager
-
-if TYPE_CHECKING:
-    import argparse
-
 
 COMMAND = Command(
     help="show a component and its options",

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from basereward.errors import DataError
 from basereward.evaluation import error_gallery, plots
+from basereward.evaluation.metrics import PairMetrics
+from basereward.evaluation.results import Evaluation
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from basereward.errors import DataError
-    from basereward.evaluation.metrics import PairMetrics
-    from basereward.evaluation.results import Evaluation
-    from basereward.stats.interval import Interval
+from basereward.stats.interval import Interval
 
 NUM_LISTED = 20
 """Number of rejected rows in the report; `rejected.jsonl` has all."""

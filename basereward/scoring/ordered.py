@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.protocols import Scorer
 from basereward.scoring.batching import estimated_size
 from basereward.scoring.scorer import EnsembleRewards
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from basereward.comparison import Comparison
 
 Rewards: TypeAlias = "list[float]"
 """Those of an ensemble have `members`, each one's rewards by name, and `disagreement` too."""

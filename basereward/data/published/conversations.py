@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from basereward.comparison import PLACEHOLDER
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import answer_of, as_list, name_of, plain, turn_of, turns_of, without_marks
+from basereward.data.reading.row import Row
 from basereward.data.trl import split, trl_row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 
 class ShareGPT(FileDataset):

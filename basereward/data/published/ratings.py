@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import (
@@ -18,13 +20,8 @@ from basereward.data.fields import (
     turns_of,
 )
 from basereward.data.published.grouped import GroupedDataset
+from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 VLFEEDBACK_ASPECTS = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from basereward.data.reading.arrow_rows import count_table, is_table, read_table
 from basereward.data.reading.json_rows import parsed, read_list
 from basereward.data.reading.paths import STANDARD_INPUT
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
