@@ -33,7 +33,7 @@ def test_every_command_is_one_that_there_is() -> None:
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     commands = [
-        line for block in blocks("bash") for line in block.splitlines() if line.startswith("basereward serve ")
+        line for block in blocks("bash") for line in block.splitlines() if line.startswith("basereward")
     ]
     assert len(commands) == 3
     for command in commands:
