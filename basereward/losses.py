@@ -6,22 +6,19 @@ autocast too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward import ops
+from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from basereward.comparison import Comparison
 
 __all__ = ["STATISTICS", "BradleyTerry", "Hinge", "LossOutput", "PlackettLuce", "Regression", "Targets"]
 

@@ -54,17 +54,21 @@ class Backbone(Module):
     """Comparisons in, hidden states [B, L, D] out."""
 
     dim: int
+    """Width D of the hidden states."""
     pad: int = 0
+    """The token id that fills rows."""
     shares: bool = True
-    """Whether responses may share their prompt's computation."""
+    """Whether responses may share their prompt's computation; False where the model's attention can't follow
+    a forest's rule, and each response then gets a row of its own."""
     template_digest: str = ""
-    """SHA-256 of the chat template."""
+    """SHA-256 of the chat template; empty where there is none."""
     unsaved_options: Sequence[str] = ()
-    """Options of the model in memory alone, which `save` does not write."""
+    """Options of the model in memory alone, such as a quantization; a saved model is loaded without them."""
     num_truncated: int = 0
     """Responses cut short so far, each time they were encoded."""
     always_runs_vision: bool = False
-    """Whether a batch without images runs the vision tower too, for processes that train together."""
+    """Whether a batch without images sends a blank image through the vision tower and the projector, so that
+    processes that train together compute the same in the same order."""
     limit: TokenLimit | None = None
     """The longest comparison; None for no limit."""
     tokenizer: Any = None
@@ -303,6 +307,7 @@ class Dataset:
     """Files in, comparisons out, in the same order every time."""
 
     on_bad_row: Literal["skip", "fail"] = "skip"
+    """Whether a bad row is listed in `rejected` or raised."""
     rejected: Sequence[DataError] = ()
     """The bad rows that the latest iteration has skipped."""
     unread_splits: str = ""

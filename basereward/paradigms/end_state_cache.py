@@ -50,13 +50,7 @@ class EndStateCache:
         return None if tensors is None else Ends(tensors["states"], tensors["lengths"])
 
     def put(self, key: str, hidden: Tensor, forest: Forest) -> Ends:
-        """Cache the end states of a comparison, and return them.
-
-        Args:
-            key: Of the comparison.
-            hidden: [B, L, D].
-            forest: The comparison alone.
-        """
+        """Cache and return the end states of hidden states [B, L, D] of one comparison's forest."""
         ends = Ends(hidden.flatten(0, 1).index_select(0, forest.ends), forest.lengths)
         if precision_of(hidden.device) == self.precision and not self.backbone.training:
             self.cache.put(key, ends._asdict())

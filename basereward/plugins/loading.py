@@ -84,9 +84,6 @@ class Registry:
     """Plugins in the order in which they were found, the built-in one first.
 
     The error of a plugin that can't be used is recorded on its `Plugin` and warned about once.
-
-    Attributes:
-        plugins: All that were found.
     """
 
     def __init__(self) -> None:
@@ -208,10 +205,6 @@ class Registry:
 
 def load_class(target: str, subject: str) -> type:
     """Return the class that "module:Class" names.
-
-    Args:
-        target: The module and the class.
-        subject: The thing that is loaded, for the error.
 
     Raises:
         PluginError: When the module can't be imported, or has no such class.

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from basereward.comparison import Comparison
 from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.formats import DetectedDataset
 from basereward.data.reading.paths import STANDARD_INPUT
+from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from basereward.comparison import Comparison
-    from basereward.data.reading.row import Row
 
 STANDARD = "-"
 """Names standard input and standard output."""

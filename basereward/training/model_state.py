@@ -40,11 +40,6 @@ from basereward.training.step_metrics import combined_sums, empty_sums
 class TrainedModel:
     """A model in training.
 
-    Args:
-        run: The resolved run.
-        plugins: Where components are looked up.
-        group: The process group.
-
     Attributes:
         reward_model: The reward model.
         module: Its paradigm as a module.
@@ -179,11 +174,7 @@ class TrainedModel:
         return [flat[start : start + width] for start in range(0, len(flat), width)], norm_value
 
     def optimizer_step(self, step: int) -> None:
-        """Update the weights and their EMA.
-
-        Args:
-            step: The step's number, counted from 1.
-        """
+        """Update the weights and their EMA, in a step counted from 1."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(step)
