@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from basereward.config import load_run
-from basereward.paradigms.judge_rationales import given_judgements
+from basereward.paradigms.judge_rationales import given_rationales
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes/rl"
@@ -69,7 +69,7 @@ def test_the_judges_better_answer_is_the_one_in_capital_letters(recipe: Any) -> 
         assert comparison.responses[pair.chosen].isupper()
         assert comparison.responses[pair.rejected].islower()
         # Reading them fails where a verdict is not what the ranks say.
-        assert set(given_judgements(comparison, is_needed=True)) == {(0, 1), (1, 0)}
+        assert set(given_rationales(comparison, is_needed=True)) == {(0, 1), (1, 0)}
 
 
 def test_the_table_gives_means_over_seeds_with_the_least_and_the_largest(recipe: Any) -> None:
