@@ -17,13 +17,7 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import micro_batches
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
-from basereward.training.data_loader import (
-    DataReader,
-    IterableRows,
-    MapRows,
-    TrainingRows,
-    no_usable_rows,
-)
+from basereward.training.data_loader import DataReader, IterableRows, MapRows, TrainingRows, no_usable_rows
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_selection import ModelSelector
 from basereward.training.model_state import TrainedModel
