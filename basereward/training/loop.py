@@ -64,18 +64,7 @@ class State:
 
 
 class Training:
-    """One training, from its start or a checkpoint to its last step.
-
-    Args:
-        run: The resolved run.
-        plugins: Where components are looked up.
-        run_dir: The run directory.
-        checkpoints: The run's checkpoints.
-        checkpoint: The checkpoint to continue from; None to start from the beginning.
-        rejected: Lists the rows that can't be used.
-        display: Shows the progress.
-        group: The process group; each rank has an object of this class.
-    """
+    """One training, from its start or a checkpoint to its last step."""
 
     def __init__(
         self,
