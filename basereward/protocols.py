@@ -117,7 +117,7 @@ class Backbone(Module):
         return ""
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Cache what frozen weights make of an image alone."""
+        """Cache the features that frozen weights compute of each image."""
 
     def language_head(self) -> LanguageHead:
         """Return the language-model head, for paradigms that read or write text."""
@@ -209,11 +209,11 @@ class Ensembler:
         """Learn from the members' rewards [M, N] of comparisons whose ranks are known."""
 
     def state(self) -> dict[str, Any]:
-        """Return what was learned, for JSON."""
+        """Return the learned values, for JSON."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take what was learned."""
+        """Restore the learned values."""
 
     def route(self, comparison: Comparison, reads_images: Sequence[bool]) -> Sequence[bool]:
         """Return which members [M] score a comparison; the rewards of the others are not-a-number."""
@@ -224,7 +224,7 @@ class Paradigm(Module):
     """A backbone, a head and a loss put together: comparisons in, a loss or rewards [N] out."""
 
     backbone: Backbone
-    head: Any  # a `Head`, or the language-model head of a judge
+    head: Module  # a `Head`, or the language-model head of a judge; a subclass may narrow it
     template_digest: str = ""
     """SHA-256 of the templates that scores depend on; empty for the backbone's alone."""
     reason_for_nan: str = "the model gives a reward that is not finite"
@@ -284,7 +284,7 @@ class Paradigm(Module):
             self.train(was_training)
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
-        """Cache what frozen weights compute; no reward changes."""
+        """Cache the results of frozen weights; no reward changes."""
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
@@ -333,7 +333,7 @@ class Dataset:
         return sum(1 for _ in self.read())
 
     def set_epoch(self, epoch: int) -> None:
-        """Turn to the rows of an epoch."""
+        """Set the epoch whose rows are read next."""
 
 
 class Benchmark:

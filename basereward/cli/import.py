@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("source", metavar="DIR", help="a directory with a transformers model and its head")
     parser.add_argument("--output", metavar="DIR", required=True, help="the model directory")
-    parser.add_argument("--backbone", metavar="NAME", help="what reads it (default: told by its model type)")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="the backbone that reads it (default: by its model type)"
+    )
     parser.add_argument(
         "--read-bin", action="store_true", help="read heads in pickled files too, tensors only"
     )

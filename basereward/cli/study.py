@@ -19,7 +19,7 @@ COMMAND = Command(
     help="run a grid of trainings with several seeds, and write its tables",
     description="Run every cell of a study with every seed, hold the models against the same data, and "
     "write tables with intervals and paired tests, plots, and the results they are made of. The same "
-    "command goes on with what is left; what is defined otherwise than before is run anew.",
+    "command runs those that are left, and again those whose definition has changed.",
     examples="""\
   basereward study recipes/studies/small-heads.toml
   basereward study STUDY.toml --list                 what would be run, and what is done

@@ -19,7 +19,7 @@ from basereward.plugins.plugin_manager import PluginManager, manager
 
 
 def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:
-    """Return the datasets whose rows can be recognized, by name; of this process's plugins if none are given."""
+    """Return the datasets whose rows can be recognized, by name; by default of this process's plugins."""
     plugins = plugins or manager()
     datasets = {}
     for name in plugins.names("dataset"):

@@ -248,7 +248,7 @@ def _components(kind: str, hook: str, results: list[Any]) -> dict[str, str | typ
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise PluginError(_bad_name(kind, name))
         if not isinstance(target, type) and not (isinstance(target, str) and TARGET.fullmatch(target)):
-            raise PluginError(f"{kind} {name!r} stands for {target!r}; write 'module:Class'")
+            raise PluginError(f"{kind} {name!r} is registered as {target!r}; write 'module:Class'")
     return dict(result)
 
 

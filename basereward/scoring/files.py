@@ -81,7 +81,7 @@ def score_file(
         target: The file to write; "-" for standard output.
         dataset: Reads the source; if not given, each row's format is recognized by its fields.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
-        resume: Whether to go on with the `target` that an earlier run with the same model, input and batch
+        resume: Whether to continue the `target` that an earlier run with the same model, input and batch
             size has left; the file becomes what it would have been without the interruption.
         overwrite: Whether to replace a target that holds something.
         members: Whether a line has the rewards of an ensemble's members and their disagreement, too.
@@ -234,7 +234,7 @@ def _id(row: Row | DataError) -> Any:
 def resume_point(
     source: str | Path, target: str | Path, *, batch_size: int, resume: bool, overwrite: bool
 ) -> Resume | None:
-    """Check that the target may be written, and return where an earlier run is to be gone on with, if at all.
+    """Check that the target may be written, and return where to resume an earlier run, if at all.
 
     Raises:
         ConfigError: When the target must not be written, or can't be resumed.

@@ -30,7 +30,7 @@ def score_in_order(
 
     Args:
         model: Scores.
-        items: Comparisons, and errors that stand for rows that could not be read.
+        items: Comparisons, and errors in place of rows that could not be read.
         batch_size: Comparisons a forward pass.
         advance: Called as each item is done, which is before its turn to be yielded has come.
 
@@ -68,7 +68,7 @@ def _score(
 
 
 def members_of(rewards: Rewards) -> dict[str, Any]:
-    """Return what an ensemble's rewards were made of, as JSON has it: nothing for those of a single model."""
+    """Return the members' rewards of an ensemble's rewards, for JSON; empty for a single model's."""
     if not isinstance(rewards, EnsembleRewards):
         return {}
     facts = {"members": rewards.members, "disagreement": rewards.disagreement}

@@ -220,8 +220,7 @@ class RewardModel(BatchScorer["list[float]"]):
     @property
     def head(self) -> nn.Module:
         """The part that makes rewards of hidden states."""
-        head: nn.Module = self.paradigm.head
-        return head
+        return self.paradigm.head
 
     @property
     def template_digest(self) -> str:

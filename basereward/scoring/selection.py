@@ -73,7 +73,7 @@ def selected(
 ) -> Iterator[Comparison | DataError]:
     """Yield what is kept of each comparison, or the error that says why nothing is, in their order.
 
-    Errors among the items stand for rows that could not be read.
+    Errors among the items are in place of rows that could not be read.
     """
     for item, result in score_in_order(model, items, batch_size=batch_size, advance=advance):
         if isinstance(result, DataError):

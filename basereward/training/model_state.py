@@ -132,8 +132,9 @@ class TrainedModel:
     ) -> tuple[list[list[float]], float]:
         """Compute the gradient of a step's mean loss over all micro-batches and ranks, and clip it.
 
-        Each micro-batch adds the gradient of its summed loss; at the end the sum of the weights of all pairs
-        divides once. So the result is the mean over all pairs of the step, however they are split up.
+        This is gradient accumulation: each micro-batch adds the gradient of its summed loss; at the end the
+        sum of the weights of all pairs divides once. So the result is the mean over all pairs of the step,
+        however they are split up.
 
         Args:
             micro_batches: The prepared comparisons of each micro-batch of this rank.
