@@ -10,12 +10,7 @@ from typing import Any
 def lazy(
     package: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return the `__getattr__`, `__dir__` and `__all__` of a package.
-
-    Args:
-        package: Its `__name__`.
-        names: The public names of each of its modules.
-    """
+    """Return the `__getattr__`, `__dir__` and `__all__` of a package, of the public names of its modules."""
     module_of = {name: module for module, exported in names.items() for name in exported}
 
     def get(name: str) -> Any:

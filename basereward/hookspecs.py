@@ -103,7 +103,8 @@ def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
       `pairs` [P, 2] int64 (chosen, rejected), `tie` [P] bool, `margin` [P], `weight` [P], `lengths` [N],
       `ranks` [N], `ratings` [N] and `group` [N], some of them None.
     - `LossOutput.loss`: the weighted mean, a scalar; `weight`: its denominator, so that loss * weight adds
-      up over batches; `sums`: fp64 statistics in the order of `basereward.losses.STATISTICS`.
+      up over batches; `sums`: fp64 statistics in the order of `basereward.losses.STATISTICS`, as
+      `basereward.ops.pair_statistics` returns them.
     - `learns_from_ties` and `learns_from_single`, if a comparison of ties alone or of one response gives a
       gradient: True; or `untrainable_reason(comparison)`, if that depends on anything else.
 
@@ -137,7 +138,8 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
 def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-body]
     """Return paradigms: ways to make a reward of a backbone, a head and a loss.
 
-    A paradigm is an `nn.Module` made by `(backbone, head, loss, *, ...)`, with
+    A paradigm is an `nn.Module` made by `(backbone, head, loss, *, ...)`, from scratch or as a subclass of
+    `basereward.paradigms.scalar.Scalar`, with
 
     - `prepare(comparison)`: a `basereward.prepared.Prepared`, with the work that the CPU can do ahead, and
       its size in tokens and patches, by which batches are cut; raises `DataError`.
@@ -164,8 +166,8 @@ def basereward_datasets() -> Mapping[str, str | type]:  # type: ignore[empty-bod
     A dataset is a `basereward.data.Dataset` made by `(path, *, ...)`; one that needs no file gives `path` a
     default.
 
-    - `__iter__` yields `Comparison`; `__len__` where the number is known; `set_epoch(number)` if epochs
-      differ.
+    - `read` yields a `Comparison` or a `DataError` for each row; `basereward.data.FileDataset` reads files
+      and needs `convert_row` alone. `set_epoch(number)` if epochs differ.
     - `on_bad_row`: "skip" or "fail"; with "skip", `rejected` lists a `DataError` for each row left out.
     - `detected_by`: the fields that mark a row as this dataset's where no dataset is named; empty by default.
 
@@ -186,8 +188,9 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
     - `report(rewards)`: a `basereward.evaluation.Score` by each metric's name, from a list of rewards for
       each comparison, None for one that could not be scored. The official metric comes first; a variant in
       print is named after its source. A score has its 95 % interval, the number of units it is of, and
-      the scores of the longer responses and of chance by the same metric, where they are known.
-    - `title`, `size`, `ties`, where it has them: its name in print, how many comparisons were published, and
+      the scores of the longer responses and of chance by the same metric, where they are known. It raises
+      `DataError` where no comparison was scored, `ValueError` for rewards of other comparisons.
+    - `title`, `size`, `ties`, each optional: its name in print, how many comparisons were published, and
       what the official metric does with equal rewards.
 
     Promise: the numbers follow from differences of rewards within each comparison alone.

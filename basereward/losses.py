@@ -1,4 +1,4 @@
-"""Losses: rewards against pairs, rankings or ratings.
+"""Losses of rewards on pairs, rankings or ratings: Bradley-Terry, hinge, Plackett-Luce, regression.
 
 Shapes: N responses, P pairs, C comparisons. Every loss computes in fp32 (fp64 for fp64 rewards), under
 autocast too.
@@ -6,22 +6,19 @@ autocast too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward import ops
+from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from basereward.comparison import Comparison
 
 __all__ = ["STATISTICS", "BradleyTerry", "Hinge", "LossOutput", "PlackettLuce", "Regression", "Targets"]
 
@@ -103,7 +100,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A loss and what it was taken over; `loss * weight` and all `sums` but min and max add up over
+    """A loss, its weight and statistics; `loss * weight` and all `sums` but min and max add up over
     batches."""
 
     loss: Tensor  # [] the weighted mean
@@ -112,7 +109,7 @@ class LossOutput:
 
 
 class BradleyTerry(Loss, nn.Module):
-    """The negative log-likelihood that the chosen response beats the rejected one (arXiv 2509.16127, eq. 1).
+    """The Bradley-Terry loss: -log P(the chosen response beats the rejected one), arXiv 2509.16127, eq. 1.
 
     With all options, for a pair of rewards r_c and r_r with e = `label_smoothing` and z = `zero_coefficient`:
 

@@ -54,17 +54,21 @@ class Backbone(Module):
     """Comparisons in, hidden states [B, L, D] out."""
 
     dim: int
+    """Width D of the hidden states."""
     pad: int = 0
+    """The token id that fills rows."""
     shares: bool = True
-    """Whether responses may share their prompt's computation."""
+    """Whether responses may share their prompt's computation; False where the model's attention can't follow
+    a forest's rule, and each response then gets a row of its own."""
     template_digest: str = ""
-    """SHA-256 of the chat template."""
+    """SHA-256 of the chat template; empty where there is none."""
     unsaved_options: Sequence[str] = ()
-    """Options of the model in memory alone, which `save` does not write."""
+    """Options of the model in memory alone, such as a quantization; a saved model is loaded without them."""
     num_truncated: int = 0
     """Responses cut short so far, each time they were encoded."""
     always_runs_vision: bool = False
-    """Whether a batch without images runs the vision tower too, for processes that train together."""
+    """Whether a batch without images sends a blank image through the vision tower and the projector, so that
+    processes that train together compute the same in the same order."""
     limit: TokenLimit | None = None
     """The longest comparison; None for no limit."""
     tokenizer: Any = None
@@ -113,7 +117,7 @@ class Backbone(Module):
         return ""
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Cache what frozen weights make of an image alone."""
+        """Cache the features that frozen weights compute of each image."""
 
     def language_head(self) -> LanguageHead:
         """Return the language-model head, for paradigms that read or write text."""
@@ -205,11 +209,11 @@ class Ensembler:
         """Learn from the members' rewards [M, N] of comparisons whose ranks are known."""
 
     def state(self) -> dict[str, Any]:
-        """Return what was learned, for JSON."""
+        """Return the learned values, for JSON."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take what was learned."""
+        """Restore the learned values."""
 
     def route(self, comparison: Comparison, reads_images: Sequence[bool]) -> Sequence[bool]:
         """Return which members [M] score a comparison; the rewards of the others are not-a-number."""
@@ -220,7 +224,7 @@ class Paradigm(Module):
     """A backbone, a head and a loss put together: comparisons in, a loss or rewards [N] out."""
 
     backbone: Backbone
-    head: Any  # a `Head`, or the language-model head of a judge
+    head: Module  # a `Head`, or the language-model head of a judge; a subclass may narrow it
     template_digest: str = ""
     """SHA-256 of the templates that scores depend on; empty for the backbone's alone."""
     reason_for_nan: str = "the model gives a reward that is not finite"
@@ -280,7 +284,7 @@ class Paradigm(Module):
             self.train(was_training)
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
-        """Cache what frozen weights compute; no reward changes."""
+        """Cache the results of frozen weights; no reward changes."""
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
@@ -303,6 +307,7 @@ class Dataset:
     """Files in, comparisons out, in the same order every time."""
 
     on_bad_row: Literal["skip", "fail"] = "skip"
+    """Whether a bad row is listed in `rejected` or raised."""
     rejected: Sequence[DataError] = ()
     """The bad rows that the latest iteration has skipped."""
     unread_splits: str = ""
@@ -328,7 +333,7 @@ class Dataset:
         return sum(1 for _ in self.read())
 
     def set_epoch(self, epoch: int) -> None:
-        """Turn to the rows of an epoch."""
+        """Set the epoch whose rows are read next."""
 
 
 class Benchmark:

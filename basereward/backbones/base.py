@@ -20,22 +20,6 @@ class Backbone(protocols.Backbone, nn.Module):
 
     The constructor's `model` names a local directory or a model hub's id. A directory that `save` wrote,
     given as `model` with the same options, must give the same hidden states bit for bit.
-
-    Attributes:
-        dim: Width D of the hidden states.
-        pad: The token id that fills rows.
-        shares: Whether responses may share their prompt's computation; False where the model's attention
-            can't follow a forest's rule, and each response then gets a row of its own.
-        template_digest: SHA-256 of the chat template; empty where there is none.
-        unsaved_options: Options of the model in memory alone, such as a quantization; a saved model is loaded
-            without them.
-        num_truncated: Responses cut short so far, counted each time they were encoded.
-        always_runs_vision: Whether a batch without images sends a blank image through the vision tower and
-            the projector, so that processes that train together compute the same in the same order.
-        tokenizer: The tokenizer of transformers; None for backbones without one.
-        limit: The longest prompt and response; None for backbones without a limit.
-        packs: Whether the trees of a batch may lie in one row, without padding.
-        supports_kv_cache: Whether `forward` fills and reads a forest's KV cache, where it has one.
     """
 
     def blocks(self) -> list[nn.Module]:

@@ -173,11 +173,7 @@ def key_of(kind: str, *parts: Any) -> str:
 
 
 class WeightsDigest:
-    """The digest of a module's weights, computed again only when they have been written to.
-
-    Args:
-        module: The module.
-    """
+    """The digest of a module's weights, computed again only when they have been written to."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

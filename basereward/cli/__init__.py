@@ -1,4 +1,4 @@
-"""The command line: one file a command, with `add_parser` and `run`; only `run` imports heavy modules."""
+"""The command line: a file for each command; of it, `run` alone imports heavy modules."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import importlib
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from basereward._version import __version__
 from basereward.errors import BaseRewardError, ScaleWarning
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COMMANDS = (
     "train",
@@ -79,8 +76,10 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"basereward {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        module = f"basereward.cli.{command.replace('-', '_')}"
-        importlib.import_module(module).add_parser(subparsers)
+        module = importlib.import_module(f"basereward.cli.{command.replace('-', '_')}")
+        command_parser = subparsers.add_parser(command, **module.COMMAND.parser_options())
+        command_parser.set_defaults(run=module.run)
+        module.add_arguments(command_parser)
     plugins.emit("basereward_commands", subparsers=subparsers)
     args = parser.parse_args(rest)
     if args.attached is not None:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
+from basereward.cli.command import Command
 from basereward.cli.selection import add_selection_arguments, write_selected
 from basereward.errors import ConfigError
 
-if TYPE_CHECKING:
-    import argparse
-
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="keep each row's best responses",
+    description="Score the responses of each row, with its prompt read once, and write the row with its "
+    "best ones, best first; `meta.rewards` has their rewards.",
+    examples="""\
   basereward best-of-n MODEL_DIR samples.jsonl --output best.jsonl
   basereward best-of-n MODEL_DIR samples.jsonl --num 4 --output best-four.jsonl
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "best-of-n",
-        help="keep each row's best responses",
-        description="Score the responses of each row, with its prompt read once, and write the row with its "
-        "best ones, best first; `meta.rewards` has their rewards.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     add_selection_arguments(parser)
     parser.add_argument("--num", metavar="N", type=int, default=1, help="responses to keep (default: 1)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import load_dataset
+from basereward.cli.command import Command
+from basereward.cli.data_arguments import load_dataset, report_rejected
 from basereward.cli.model_arguments import load_model, report_counts
 from basereward.cli.selection import add_selection_arguments
 from basereward.errors import ConfigError, DataError
@@ -18,27 +19,20 @@ if TYPE_CHECKING:
     from basereward.data import Dataset
     from basereward.protocols import Paradigm
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="write a critic's critiques into rows, to be edited and scored later",
+    description="Write what a critic says about each response into `meta.critiques` of the rows. A row's "
+    "critiques are scored as they stand, edited or not; those that are null are written anew.",
+    examples="""\
   basereward critique CRITIC_DIR pairs.jsonl --output criticised.jsonl
   basereward evaluate CRITIC_DIR --data criticised.jsonl          # reads these critiques, and writes none
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "critique",
-        help="write a critic's critiques into rows, to be edited and scored later",
-        description="Write what a critic says about each response into `meta.critiques` of the rows. A row's "
-        "critiques are scored as they stand, edited or not; those that are null are written anew.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     add_selection_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,9 +51,7 @@ def run(args: argparse.Namespace) -> int:
     with open_writer(Path(args.output), overwrite=args.overwrite) as writer:
         outcome = convert(_criticised(args, dataset, model.paradigm), Curation([]), writer)
     report_counts(model)
-    if outcome.first is not None:
-        rows = "1 row" if outcome.num_rejected == 1 else f"{outcome.num_rejected:,} rows"
-        print(f"{rows} left out, the first: {outcome.first}", file=sys.stderr)
+    report_rejected(outcome.num_rejected, outcome.first, "left out")
     if not args.quiet:
         print(f"{outcome.num_out:,} rows with critiques: {args.output}", file=sys.stderr)
     return 0

@@ -7,7 +7,14 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
+from basereward.cli.command import Command
+from basereward.cli.data_arguments import (
+    add_data_arguments,
+    key_values,
+    load_dataset,
+    read_rows,
+    report_rejected,
+)
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError
 
@@ -26,34 +33,23 @@ if TYPE_CHECKING:
 WIDTH = 120
 """Columns of a table in a file or a pipe, which rich takes for 80 wide."""
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="inspect, convert, deduplicate and curate preference data",
+    description="Look at preference data, convert it, and curate it.",
+    examples="""\
   basereward data inspect train.jsonl --output page.html
   basereward data convert DIR --dataset rlaif-v --output rlaif-v.parquet
   basereward data dedup train.jsonl --threshold 0.8 --output unique.jsonl
   basereward data curate train.jsonl --step drop-identical --step "length-bias max_ratio=1.5"
   basereward data contamination train.jsonl --benchmark vl-rewardbench=DIR --against own-test.jsonl
   basereward data stats --run RUN.toml
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its own commands."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "data",
-        help="inspect, convert, deduplicate and curate preference data",
-        description="Look at preference data, convert it, and curate it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-    def no_command(args: argparse.Namespace) -> int:
-        parser.print_help(sys.stderr)
-        return 2
-
-    parser.set_defaults(run=no_command)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own commands."""
+    parser.set_defaults(print_help=parser.print_help)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     inspect = _command(commands, "inspect", "show sources, lengths, ranks, ties and length bias", _inspect)
@@ -114,6 +110,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_output(contamination)
 
 
+def run(args: argparse.Namespace) -> int:
+    """Print the help, as no command of its own is given."""
+    args.print_help(sys.stderr)
+    return 2
+
+
 def _command(commands: Any, name: str, help: str, run: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=f"{help[0].upper()}{help[1:]}."
@@ -162,11 +164,11 @@ def _inspect(args: argparse.Namespace) -> int:
     datasets, title = _datasets(args)
     statistics, sample = Statistics(), Sample(args.examples)
     with _progress(args, datasets) as advance:
-        for row in _rows(args, datasets, advance):
+        for row in _rows(datasets, advance):
             statistics.add(row)
             sample.add(row)
     source_table(statistics).print(width=WIDTH)
-    _report_rejected(statistics.rejected.total(), next(iter(sample.rejected), None))
+    report_rejected(statistics.rejected.total(), next(iter(sample.rejected), None), "can't be used")
     if args.output is not None:
         save_report(Path(args.output), title, statistics, sample)
         print(f"page: {args.output}", file=sys.stderr)
@@ -178,7 +180,7 @@ def _stats(args: argparse.Namespace) -> int:
 
     datasets, _ = _datasets(args)
     with _progress(args, datasets) as advance:
-        statistics = Statistics().add_all(_rows(args, datasets, advance))
+        statistics = Statistics().add_all(_rows(datasets, advance))
     print(json.dumps(statistics.to_dict(), ensure_ascii=False))
     return 0
 
@@ -249,12 +251,12 @@ def _with_steps(args: argparse.Namespace, steps: Sequence[Component]) -> int:
         opened = open_writer(Path(args.output), images=args.images, overwrite=args.overwrite)
     with opened as writer, _progress(args, datasets) as advance:
         report = None if args.report is None else Path(args.report)
-        outcome = convert(_rows(args, datasets, advance), curation, writer, directory=report)
+        outcome = convert(_rows(datasets, advance), curation, writer, directory=report)
     if args.json:
         print(json.dumps({**outcome.to_dict(), "steps": curation.report()}, ensure_ascii=False))
     else:
         _print(curation, outcome)
-    _report_rejected(outcome.num_rejected, outcome.first)
+    report_rejected(outcome.num_rejected, outcome.first, "can't be used")
     if writer is not None:
         print(f"{outcome.num_out:,} rows: {writer.path}; what was left out: {writer.files}", file=sys.stderr)
     elif report is not None:
@@ -311,18 +313,8 @@ def _progress(args: argparse.Namespace, datasets: Sequence[Dataset]) -> Abstract
     return progress_bar("reading", total, is_shown=not args.quiet and sys.stderr.isatty())
 
 
-def _rows(
-    args: argparse.Namespace, datasets: Sequence[Dataset], advance: Advance
-) -> Iterator[Comparison | DataError]:
+def _rows(datasets: Sequence[Dataset], advance: Advance) -> Iterator[Comparison | DataError]:
     for dataset in datasets:
-        for row in dataset.read():
-            if isinstance(row, DataError) and args.on_bad_row == "fail":
-                raise row
+        for row in read_rows(dataset):
             advance()
             yield row
-
-
-def _report_rejected(count: int, first: DataError | None) -> None:
-    if first is not None:
-        rows = "1 row can't be used" if count == 1 else f"{count:,} rows can't be used"
-        print(f"{rows}, the first: {first}", file=sys.stderr)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from basereward.comparison import Comparison
     from basereward.data import Dataset
 
 
@@ -60,6 +61,26 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
         print(dataset.unread_splits, file=sys.stderr)
     dataset.on_bad_row = args.on_bad_row
     return dataset
+
+
+def read_rows(dataset: Dataset) -> Iterator[Comparison | DataError]:
+    """Yield each row of a data set as a comparison or as its error.
+
+    Raises:
+        DataError: For the first bad row, if `--on-bad-row` is "fail".
+    """
+    for row in dataset.read():
+        if isinstance(row, DataError) and dataset.on_bad_row == "fail":
+            raise row
+        yield row
+
+
+def report_rejected(count: int, first: DataError | None, what: str = "", note: str = "") -> None:
+    """Print to standard error how many rows were rejected, and the first one's error, if there is one."""
+    if first is not None:
+        rows = "1 row" if count == 1 else f"{count:,} rows"
+        what = what or ("was rejected" if count == 1 else "were rejected")
+        print(f"{rows} {what}, the first: {first}{note}", file=sys.stderr)
 
 
 def key_values(texts: Sequence[str], flag: str) -> dict[str, Any]:

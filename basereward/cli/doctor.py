@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,13 +10,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward._version import __version__
+from basereward.cli.command import Command
 from basereward.plugins.plugin_manager import manager
-
-if TYPE_CHECKING:
-    import argparse
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pillow", "pluggy", "rich")
 OPTIONAL = ("pyarrow", "tensorboard", "matplotlib", "peft", "trl")
@@ -24,15 +23,15 @@ MEMORY = Path("/proc/meminfo")
 CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "doctor",
-        help="say what is installed and what works here",
-        description="Say what is installed and what works here. Exit status 1 if something needed doesn't.",
-    )
+COMMAND = Command(
+    help="say what is installed and what works here",
+    description="Say what is installed and what works here. Exit status 1 if something needed doesn't.",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
+from basereward.cli.command import Command, add_overrides
+from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
 from basereward.cli.model_arguments import add_running_arguments, check_batch_size, device_of
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
@@ -21,26 +22,20 @@ if TYPE_CHECKING:
 FIT_ROWS = 1000
 """The default of arXiv 2509.16127, section 4.7."""
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="make one model of several",
+    description="Join models into one, in a directory that is evaluated, scores and serves like theirs.",
+    examples="""\
   basereward ensemble runs/qwen/model runs/intern/model --output both
   basereward ensemble runs/*/model --ensembler confidence-weighted --fit held-out.jsonl --output weighted
   basereward ensemble runs/*/model --ensembler mean-minus-std --set coefficient=0.5 --output careful
   basereward evaluate both --data pairs.jsonl
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "ensemble",
-        help="make one model of several",
-        description="Join models into one, in a directory that is evaluated, scores and serves like theirs.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "members", metavar="MODEL", nargs="+", help="a model directory, such as a run's `model`"
     )
@@ -49,14 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--ensembler", metavar="NAME", default="mean", help="how rewards are joined (default: mean)"
     )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="an option of the ensembler, such as coefficient=0.5; may be repeated",
-    )
+    add_overrides(parser, "an option of the ensembler, such as coefficient=0.5")
     fitting = parser.add_argument_group("fitting")
     fitting.add_argument(
         "--fit",
@@ -70,7 +58,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     fitting.add_argument("--seed", metavar="N", type=int, default=0, help="which are drawn (default: 0)")
     add_data_arguments(fitting)
     add_running_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,10 +97,7 @@ def _drawn(args: argparse.Namespace) -> list[Comparison]:
 
     dataset = load_dataset(args, args.fit)
     rows = sample(dataset, args.fit_rows, args.seed)
-    if dataset.rejected:
-        num, first = len(dataset.rejected), dataset.rejected[0]
-        rejected = "1 row was rejected" if num == 1 else f"{num:,} rows were rejected"
-        print(f"{rejected}, the first: {first}", file=sys.stderr)
+    report_rejected(len(dataset.rejected), next(iter(dataset.rejected), None))
     return rows
 
 
@@ -129,23 +113,20 @@ def _fit(args: argparse.Namespace, made: Ensemble, rows: Sequence[Comparison]) -
 
 
 def _print(made: Ensemble) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from basereward.reporting.tables import Row, Table
 
     weights = (
         {}
         if made.state is None
         else dict(zip(made.members.names, made.state.get("weights", ()), strict=False))
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("member")
+    titles = ["member"]
     if made.measured:
-        for title in ("accuracy", "scale", *(["weight"] if weights else [])):
-            table.add_column(title, justify="right")
+        titles += ["accuracy", "scale", *(["weight"] if weights else [])]
+    rows = []
     for name in made.members.names:
         statistics = made.measured.get(name)
         cells = ["", ""] if statistics is None else [f"{statistics.accuracy:.3f}", f"{statistics.scale:.3g}"]
         cells += [f"{weights[name]:.3g}"] if weights else []
-        table.add_row(Text(name), *(cells if made.measured else []))
-    Console().print(table)
+        rows.append(Row.of(name, *(cells if made.measured else [])))
+    Table(titles, rows).print()

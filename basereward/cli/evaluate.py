@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset
+from basereward.cli.command import Command
+from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
@@ -25,27 +26,21 @@ NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[p
 
 STANDARD = "-"
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="hold rewards against known orders, or against a benchmark",
+    description="Score comparisons whose order is known; report accuracy, calibration and length bias. "
+    "With --benchmark, report its official metric and what is in print beside it.",
+    examples="""\
   basereward evaluate runs/first/model --data pairs.jsonl --output report
   basereward evaluate runs/first/model longest --benchmark mm-rlhf-rewardbench --data DIR --output report
   basereward evaluate --compare runs/first/model runs/second/model --benchmark vl-rewardbench --data DIR
   basereward evaluate --compare report/longest report/shortest
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="hold rewards against known orders, or against a benchmark",
-        description="Score comparisons whose order is known; report accuracy, calibration and length bias. "
-        "With --benchmark, report its official metric and what is in print beside it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     add_model_arguments(parser, several=True)
     parser.add_argument(
         "--compare",
@@ -69,7 +64,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         const=STANDARD,
         help="write JSON to the file; without one, print JSON instead of a table",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -272,10 +266,8 @@ def _write_json(target: str | None, report: Mapping[str, Any]) -> bool:
 
 def _report_rejected(rejected: Sequence[DataError], where: str) -> None:
     if rejected:
-        count = len(rejected)
-        rows = "1 row was rejected" if count == 1 else f"{count:,} rows were rejected"
-        place = f"; all in {where}" if where else "; --output DIR lists them all"
-        print(f"{rows}, the first: {rejected[0]}{place}", file=sys.stderr)
+        note = f"; all in {where}" if where else "; --output DIR lists them all"
+        report_rejected(len(rejected), rejected[0], note=note)
 
 
 def _report_output(output: Path | None) -> None:

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import argparse
+from basereward.cli.command import Command
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="write a model for transformers, TRL or vLLM",
+    description="Write a model with a linear head as XForSequenceClassification, whose only logit is the "
+    "reward.",
+    examples="""\
   basereward export MODEL_DIR --output checkpoint
   basereward export MODEL_DIR --format vllm --output checkpoint
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "export",
-        help="write a model for transformers, TRL or vLLM",
-        description="Write a model with a linear head as XForSequenceClassification, whose only logit is the "
-        "reward.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", help="the directory of a model")
     parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
     parser.add_argument("--output", metavar="DIR", required=True, help="replaced if it exists")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
-if TYPE_CHECKING:
-    import argparse
+from basereward.cli.command import Command
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="read a reward model of another tool",
+    description="Write a checkpoint of TRL, transformers, ms-swift, LLaMA-Factory, Skywork-VL-Reward or "
+    "MM-RLHF as a model directory. Its head must be under one of their names.",
+    examples="""\
   basereward import Skywork-VL-Reward-7B --output model
   basereward import trl-reward-model --output model --read-bin
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "import",
-        help="read a reward model of another tool",
-        description="Write a checkpoint of TRL, transformers, ms-swift, LLaMA-Factory, Skywork-VL-Reward or "
-        "MM-RLHF as a model directory. Its head must be under one of their names.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument("source", metavar="DIR", help="a directory with a transformers model and its head")
     parser.add_argument("--output", metavar="DIR", required=True, help="the model directory")
-    parser.add_argument("--backbone", metavar="NAME", help="what reads it (default: told by its model type)")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="the backbone that reads it (default: by its model type)"
+    )
     parser.add_argument(
         "--read-bin", action="store_true", help="read heads in pickled files too, tensors only"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from basereward.cli.command import add_device
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add the arguments that `load_model` reads.
-
-    Args:
-        parser: The command's.
-        several: Whether there may be none, one or several models.
-    """
+    """Add the arguments that `load_model` reads: of one model, or of any number if `several`."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -36,12 +32,7 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
     )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
-    )
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward._version import __version__
+from basereward.cli.command import Command
 from basereward.errors import ConfigError
 from basereward.hookspecs import KINDS, PROJECT
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Mapping
 
 PARTS = (*KINDS, "command", "log")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -45,14 +43,15 @@ OF_PART = {
 """Templates that only one part needs."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "new-plugin",
-        help="write a plugin of your own to start from",
-        description="Write a distribution with a part of each kind. It installs, its tests pass, and a "
-        "training uses it; then make the parts yours.",
-    )
+COMMAND = Command(
+    help="write a plugin of your own to start from",
+    description="Write a distribution with a part of each kind. It installs, its tests pass, and a "
+    "training uses it; then make the parts yours.",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "name", metavar="NAME", help="the plugin's name; its directory is called basereward-NAME"
     )
@@ -65,7 +64,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=f"a part to begin with: {', '.join(PARTS)}; may be repeated; all of them if not given",
     )
     parser.add_argument("--into", metavar="DIR", type=Path, default=Path(), help="where; here by default")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basereward.cli.command import Command, add_overrides
+
 if TYPE_CHECKING:
     import argparse
 
@@ -17,24 +19,18 @@ if TYPE_CHECKING:
 GPUS = ("a100-40", "a100-80", "h100", "h200", "b200", "l40s", "rtx4090")
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "plan",
-        help="say what a training will take: memory, FLOPs, time, money",
-        description="Say what a training will take on some GPUs: parameters, memory of each GPU, FLOPs, time "
-        "and cost. No weights are needed or loaded. Lengths are measured on the first rows of the data sets "
-        "that are on this machine, and assumed of the others.",
-    )
+COMMAND = Command(
+    help="say what a training will take: memory, FLOPs, time, money",
+    description="Say what a training will take on some GPUs: parameters, memory of each GPU, FLOPs, time "
+    "and cost. No weights are needed or loaded. Lengths are measured on the first rows of the data sets "
+    "that are on this machine, and assumed of the others.",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument("run_file", metavar="RUN.toml", help="what is to be trained on what, and how")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="replace a setting of the file, such as train.parallel=fsdp; may be repeated",
-    )
+    add_overrides(parser, "replace a setting of the file, such as train.parallel=fsdp")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="how many GPUs (default: 1)")
     parser.add_argument("--gpu", choices=GPUS, default="h100", help="of which kind (default: h100)")
     parser.add_argument(
@@ -60,7 +56,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             f"--{name}", type=int, metavar="N", help=f"{text}, instead of what is estimate or assumed"
         )
     parser.add_argument("--json", action="store_true", help="print JSON, all in bytes, FLOPs and seconds")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

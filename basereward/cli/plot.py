@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import argparse
+from basereward.cli.command import Command
+
+COMMAND = Command(
+    help="draw the courses of trainings into one image",
+    description="Draw loss, accuracy, held-out accuracy, learning rate and speed of trainings into one "
+    "image, a line to each. They may still be running.",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "plot",
-        help="draw the courses of trainings into one image",
-        description="Draw loss, accuracy, held-out accuracy, learning rate and speed of trainings into one "
-        "image, a line to each. They may still be running.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="directory of a run, or its log.jsonl"
     )
@@ -45,7 +44,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SHARE",
         help="of the running mean that is kept at each record, from 0 up to 1 (default: 0)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

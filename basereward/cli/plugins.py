@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from basereward._version import __version__
+from basereward.cli.command import Command
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
 from basereward.plugins.options import component_options
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
     from basereward.plugins.loading import Plugin
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "plugins",
-        help="list plugins and what they provide",
-        description="List plugins and the backbones, heads, losses, ... that they provide.",
-    )
+COMMAND = Command(
+    help="list plugins and what they provide",
+    description="List plugins and the backbones, heads, losses, ... that they provide.",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "--check", action="store_true", help="import everything; exit status 1 if anything fails"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

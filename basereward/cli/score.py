@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    import argparse
-
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="score responses to a prompt, or a file of them",
+    description="Print the rewards of responses to a prompt, best first; or score every row of a file.",
+    examples="""\
   basereward score MODEL_DIR --image cat.png --prompt "What is it?" --response "A cat." --response "A dog."
   basereward score MODEL_DIR --input rows.jsonl --output rewards.jsonl --resume
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "score",
-        help="score responses to a prompt, or a file of them",
-        description="Print the rewards of responses to a prompt, best first; or score every row of a file.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     add_model_arguments(parser)
     parser.add_argument(
         "--members", action="store_true", help="of an ensemble, also each member's rewards and how far apart"
@@ -59,7 +52,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--resume", action="store_true", help="go on where an earlier run with the same model stopped"
     )
     many.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, load_dataset
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.errors import ConfigError
 
-if TYPE_CHECKING:
-    import argparse
-
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="score many files with many workers",
+    description="Score every row of every file, each file to a Parquet table of its own, in the same "
+    "order. Run it again to go on where it stopped; run it in many processes to share the files out.",
+    examples="""\
   basereward score-shards MODEL_DIR data/*.parquet --output rewards
   torchrun --nproc-per-node 8 -m basereward score-shards MODEL_DIR data --output rewards
   sbatch --array 0-63 ... basereward score-shards MODEL_DIR data --output rewards
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "score-shards",
-        help="score many files with many workers",
-        description="Score every row of every file, each file to a Parquet table of its own, in the same "
-        "order. Run it again to go on where it stopped; run it in many processes to share the files out.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     add_model_arguments(parser)
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="Parquet or JSONL files, or directories of them"
@@ -46,7 +38,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--overwrite", action="store_true", help="replace tables of another model or of other rows"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

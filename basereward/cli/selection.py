@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import add_data_arguments, load_dataset
+from basereward.cli.data_arguments import add_data_arguments, load_dataset, read_rows
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
-    from basereward.comparison import Comparison
-    from basereward.errors import DataError
     from basereward.scoring.selection import Selection
 
 
@@ -33,24 +30,16 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     from basereward.data.conversion import convert
     from basereward.data.curation import Curation
     from basereward.data.writing import open_writer
-    from basereward.errors import DataError
     from basereward.reporting.progress import progress_bar
     from basereward.scoring.selection import selected
 
     dataset = load_dataset(args, args.data)
     model = load_model(args, args.model)
-
-    def rows() -> Iterator[Comparison | DataError]:
-        for row in dataset.read():
-            if isinstance(row, DataError) and args.on_bad_row == "fail":
-                raise row
-            yield row
-
     with (
         open_writer(Path(args.output), overwrite=args.overwrite) as writer,
         progress_bar("scoring", dataset.num_rows, is_shown=not args.quiet) as advance,
     ):
-        results = selected(model, rows(), selection, batch_size=args.batch_size, advance=advance)
+        results = selected(model, read_rows(dataset), selection, batch_size=args.batch_size, advance=advance)
         outcome = convert(results, Curation([]), writer)
     report_counts(model)
     if not args.quiet:

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from basereward.cli.command import Command, add_device
 from basereward.errors import ConfigError
 from basereward.serving.limits import Limits
 
-if TYPE_CHECKING:
-    import argparse
-
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="answer requests for rewards over HTTP",
+    description="Serve models over HTTP, to the clients of OpenRLHF, vLLM, SGLang, TEI, LLaMA-Factory "
+    "and slime as they are, and to others by POST /v1/rewards. GET / is a page to try them on.",
+    examples="""\
   basereward serve runs/demo/model
   basereward serve careful=runs/a/model quick=runs/b/model --port 9000
   basereward serve runs/demo/model --host 0.0.0.0 --api-key-file keys.txt
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "serve",
-        help="answer requests for rewards over HTTP",
-        description="Serve models over HTTP, to the clients of OpenRLHF, vLLM, SGLang, TEI, LLaMA-Factory "
-        "and slime as they are, and to others by POST /v1/rewards. GET / is a page to try them on.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "models",
         metavar="[NAME=]DIR",
@@ -51,12 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help="the same on the command line, where other users of the machine can read it; may be repeated",
     )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
-    )
+    add_device(parser)
     bounds = parser.add_argument_group("limits")
     for name, (default, doc) in Limits.documented().items():
         bounds.add_argument(
@@ -67,7 +54,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             default=default,
             help=f"{doc} (default: {default:,})",
         )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
-from typing import TYPE_CHECKING
 
+from basereward.cli.command import Command
 from basereward.config.conversion import type_name
 from basereward.hookspecs import KINDS
 from basereward.plugins.options import Option, component_options
 from basereward.plugins.plugin_manager import WITH_PATH, manager
 
-if TYPE_CHECKING:
-    import argparse
+COMMAND = Command(
+    help="show a component and its options",
+    description="Show what a component does, who provides it, and its options.",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "show",
-        help="show a component and its options",
-        description="Show what a component does, who provides it, and its options.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument("kind", metavar="KIND", help=f"one of {', '.join(KINDS)}")
     parser.add_argument("name", metavar="NAME", help="a component's name, as `basereward plugins` lists it")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from basereward.cli.command import Command, add_overrides
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,39 +15,26 @@ if TYPE_CHECKING:
 
     from basereward.study import PlannedRun, Study
 
-EXAMPLES = """\
-examples:
+COMMAND = Command(
+    help="run a grid of trainings with several seeds, and write its tables",
+    description="Run every cell of a study with every seed, hold the models against the same data, and "
+    "write tables with intervals and paired tests, plots, and the results they are made of. The same "
+    "command runs those that are left, and again those whose definition has changed.",
+    examples="""\
   basereward study recipes/studies/small-heads.toml
   basereward study STUDY.toml --list                 what would be run, and what is done
   basereward study STUDY.toml --set "seeds=[0, 1]"   another number of seeds
   basereward study STUDY.toml --results DIR          the tables of results that are stored
-"""
+""",
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    import argparse
-
-    parser = subparsers.add_parser(
-        "study",
-        help="run a grid of trainings with several seeds, and write its tables",
-        description="Run every cell of a study with every seed, hold the models against the same data, and "
-        "write tables with intervals and paired tests, plots, and the results they are made of. The same "
-        "command goes on with what is left; what is defined otherwise than before is run anew.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "study_file", metavar="STUDY.toml", help="the base run, the axes, and what is measured"
     )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="replace a setting of the study, such as run.train.epochs=2; may be repeated",
-    )
+    add_overrides(parser, "replace a setting of the study, such as run.train.epochs=2")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs at the same time (default: a core each; 1 with a GPU)"
     )
@@ -58,7 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--results", metavar="DIR", type=Path, help="write the tables of the results in DIR, and run nothing"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

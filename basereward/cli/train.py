@@ -6,29 +6,25 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from basereward.cli.command import Command, add_overrides
+
 if TYPE_CHECKING:
     import argparse
 
     from basereward.training.stage import TrainResult
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "train",
-        help="train a reward model as a run file says",
-        description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in "
-        "hand, with a checkpoint to resume from.",
-    )
+COMMAND = Command(
+    help="train a reward model as a run file says",
+    description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in "
+    "hand, with a checkpoint to resume from.",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     parser.add_argument("run_file", metavar="RUN.toml", help="what to train on what, and how")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="replace a setting of the file, such as train.lr=1e-5; may be repeated",
-    )
+    add_overrides(parser, "replace a setting of the file, such as train.lr=1e-5")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--resume", action="store_true", help="go on from the run's newest checkpoint, if it has one"
@@ -37,7 +33,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--overwrite", action="store_true", help="replace an earlier run in the same directory"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

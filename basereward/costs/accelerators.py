@@ -42,12 +42,7 @@ ACCELERATORS = {
 
 
 def peak_flops(device: torch.device, *, bf16: bool) -> float | None:
-    """Return the peak of a device in FLOPs a second; None where that isn't known, as of every CPU.
-
-    Args:
-        device: Where the model is.
-        bf16: Whether products are computed in bf16.
-    """
+    """Return the peak of a device in FLOPs a second; None where that isn't known, as of every CPU."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

@@ -31,11 +31,6 @@ class Dataset(protocols.Dataset, abc.ABC):
     """An iterable of comparisons, in the same order every time, whose bad rows are listed and not lost.
 
     A subclass writes `read`. Its constructor takes `(path, *, ...)`.
-
-    Attributes:
-        on_bad_row: "skip" lists a bad row in `rejected` and goes on; "fail" raises it.
-        rejected: The bad rows that the latest iteration has met.
-        unread_splits: A sentence for the user on splits beside the data that are not read; empty if none.
     """
 
     detected_by: ClassVar[tuple[str, ...]] = ()

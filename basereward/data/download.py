@@ -7,17 +7,15 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from basereward.errors import DataError
 from basereward.media.limits import MAX_BYTES
 from basereward.storage.atomic import write_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 TIMEOUT_SECONDS = 10
 """Seconds that a host may be silent."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from basereward.data.reading.row import Row
 
 ROLES = {
     "human": "user",

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.config.conversion import Component
 from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.reading.paths import STANDARD_INPUT, files_of, local_path
+from basereward.data.reading.row import Row
 from basereward.data.reading.rows import read_rows
 from basereward.errors import DataError, PluginError
 from basereward.plugins.loading import warn
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from basereward.data.reading.row import Row
 
 
 def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:

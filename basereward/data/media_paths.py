@@ -6,20 +6,17 @@ import base64
 import binascii
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from basereward.data.download import fetched
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.media.video import Video, frame_paths
 from basereward.media.zip_archive import has_member, member_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from basereward.data.reading.row import Row
 
 SOURCE_KEYS = ("image", "path", "bytes")
 """Keys under which a content part of type "image" may hold its image."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from basereward.data.dataset import FileDataset
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
+from basereward.data.reading.row import Row
 
 
 class NativeDataset(FileDataset):

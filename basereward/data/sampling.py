@@ -9,12 +9,7 @@ from basereward.comparison import Comparison
 
 
 class Reservoir:
-    """A uniform sample of the comparisons that were added, of a fixed size (Vitter's algorithm R).
-
-    Args:
-        num: Size of the sample.
-        generator: Draws.
-    """
+    """A uniform sample of `num` of the comparisons that were added (Vitter's algorithm R)."""
 
     def __init__(self, num: int, generator: random.Random) -> None:
         self.num = num
@@ -39,11 +34,6 @@ class Reservoir:
 
 def sample(comparisons: Iterable[Comparison], num: int, seed: int = 0) -> list[Comparison]:
     """Return `num` of the comparisons in their order, or all where there are no more; none is kept besides.
-
-    Args:
-        comparisons: Read once.
-        num: Size of the sample, >= 1.
-        seed: Of the generator.
 
     Raises:
         ValueError: When `num` is below 1.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from basereward.data.dataset import FileDataset
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 Turns: TypeAlias = "list[Mapping[str, Any]]"
 

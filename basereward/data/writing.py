@@ -8,16 +8,13 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
 from basereward.storage.atomic import replace_directory, replace_file
-
-if TYPE_CHECKING:
-    from typing import Self
 
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20

@@ -5,9 +5,8 @@ from __future__ import annotations
 import heapq
 import statistics
 import time
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
@@ -18,9 +17,6 @@ from basereward.evaluation.scored_pairs import GROUP, PairCollector, evaluable_p
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import members_of, placed, score_in_order
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 NUM_WORST = 24
 """Comparisons in the error gallery."""
@@ -99,10 +95,7 @@ def evaluate(
 
 
 class _Tally:
-    """Collect the rewards of one model, comparison by comparison.
-
-    Args:
-        num_wrong: How many of the most wrong comparisons to keep.
+    """Collect the rewards of one model, comparison by comparison, and the `num_wrong` most wrong ones.
 
     Attributes:
         num_evaluated: Comparisons with a pair that is no tie.

@@ -5,21 +5,17 @@ Shapes: P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation.scored_pairs import PairCollector, ScoredPairs, unit_scores_of
 from basereward.stats.interval import Interval, interval_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from basereward.comparison import Comparison
 
 GAPS = (0.5, 1.5, 3.0)
 """Rating gaps of the accuracy by gap; the steps of the human ratings that have a known ceiling."""

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from basereward.errors import ConfigError
-from basereward.evaluation.benchmarks.benchmark import Item, Scored
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Item, Scored
 from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.results import Result
 from basereward.reporting.tables import Row, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from basereward.evaluation.benchmarks.benchmark import Benchmark
-    from basereward.stats.metric import Kind, Metric
+from basereward.stats.metric import Kind, Metric
 
 REWARDS_FILE = "rewards.jsonl"
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
+from basereward.evaluation.metrics import PairMetrics
+from basereward.evaluation.scored_pairs import ScoredPairs
 from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, is_available, label_of, save_figure
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from basereward.evaluation.metrics import PairMetrics
-    from basereward.evaluation.scored_pairs import ScoredPairs
-    from basereward.stats.interval import Interval
+from basereward.stats.interval import Interval
 
 MAX_SOURCES = 20
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from basereward.errors import DataError
 from basereward.evaluation import error_gallery, plots
+from basereward.evaluation.metrics import PairMetrics
+from basereward.evaluation.results import Evaluation
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from basereward.errors import DataError
-    from basereward.evaluation.metrics import PairMetrics
-    from basereward.evaluation.results import Evaluation
-    from basereward.stats.interval import Interval
+from basereward.stats.interval import Interval
 
 NUM_LISTED = 20
 """Number of rejected rows in the report; `rejected.jsonl` has all."""
@@ -49,13 +46,7 @@ def save_report(
 def save_numbers(
     evaluation: Evaluation, directory: str | Path, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the machine-readable files of a report: `report.json`, `rewards.jsonl`, `rejected.jsonl`.
-
-    Args:
-        evaluation: The evaluation.
-        directory: As of `save_report`.
-        facts: As of `save_report`.
-    """
+    """Write the machine-readable files of a report: `report.json`, `rewards.jsonl`, `rejected.jsonl`."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in evaluation.results))
@@ -109,13 +100,7 @@ def metric_table(evaluation: Evaluation) -> Table:
 
 
 def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Iterable[str]) -> str:
-    """Return the report as Markdown.
-
-    Args:
-        evaluation: The evaluation.
-        facts: Further entries, such as model and data.
-        plot_paths: Paths of the plots, relative to the report.
-    """
+    """Return the report as Markdown, with plots at paths relative to it."""
     rejected = evaluation.rejected
     text = ["# Evaluation", ""]
     text += [f"- {markdown_text(name)}: {markdown_code(str(value))}" for name, value in facts.items()]

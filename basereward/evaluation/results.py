@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from basereward.comparison import Comparison
-    from basereward.errors import DataError
-    from basereward.evaluation.metrics import PairMetrics
-    from basereward.evaluation.scored_pairs import ScoredPairs
-    from basereward.stats.interval import Interval
+from basereward.comparison import Comparison
+from basereward.errors import DataError
+from basereward.evaluation.metrics import PairMetrics
+from basereward.evaluation.scored_pairs import ScoredPairs
+from basereward.stats.interval import Interval
 
 
 @dataclass(frozen=True, slots=True)

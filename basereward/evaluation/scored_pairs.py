@@ -6,20 +6,14 @@ Shapes: P pairs, N responses of one comparison.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from basereward.comparison import Comparison, Pair
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from basereward.comparison import Comparison, Pair
-
 
 GROUP, CATEGORY = "group", "category"
 """Keys of a comparison's `meta` that evaluations read. Comparisons of one group are not independent of each

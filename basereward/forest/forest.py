@@ -11,15 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from basereward import ops
-
-if TYPE_CHECKING:
-    from basereward.forest.kv_cache import PrefixKVCache
+from basereward.forest.kv_cache import PrefixKVCache
 
 IGNORED = -1
 """Branch and response number of a padding token."""

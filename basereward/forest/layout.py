@@ -23,9 +23,6 @@ class ForestLayout:
 
     A tree of one response is a prefix alone: nothing branches off it.
 
-    Args:
-        forest: The tokens.
-
     Attributes:
         prefixes: Flat positions in B * L of each tree's prefix.
         branches: Flat positions of each of its branches; empty for a tree of one response.

@@ -16,6 +16,13 @@ from basereward.integrations.reward_source import RewardSource, SourceOptions, r
 from basereward.integrations.shaping import Rollouts, Shape, apply
 
 
+class ScorerOptions(SourceOptions, total=False):
+    """The options of `CompletionScorer`, for functions that pass them on."""
+
+    shapes: Sequence[Shape]
+    unscored: float | None
+
+
 class CompletionScorer:
     """Gives completions the rewards of a model, shaped.
 

@@ -23,24 +23,19 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.errors import DataError
-from basereward.integrations.completions import CompletionScorer, unrendered
-from basereward.integrations.reward_source import RewardSource, SourceOptions
-from basereward.integrations.shaping import Shape
+from basereward.integrations.completions import CompletionScorer, ScorerOptions, unrendered
+from basereward.integrations.reward_source import RewardSource
 
 
 def reward_func(
-    model: str | Path | RewardSource,
-    *,
-    shapes: Sequence[Shape] = (),
-    unscored: float | None = None,
-    **options: Unpack[SourceOptions],
+    model: str | Path | RewardSource, **options: Unpack[ScorerOptions]
 ) -> Callable[..., dict[str, Any]]:
     """Return a `reward_func(queries, prompts, labels)`.
 
     A prompt that a chat template has rendered is parsed into its turns. Shapes find the label as the column
     `label`. The arguments are those of `CompletionScorer`.
     """
-    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
+    scorer = CompletionScorer(model, **options)
 
     def score(
         queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
@@ -57,20 +52,14 @@ def reward_func(
     return score
 
 
-def agent_executor(
-    model: str | Path | RewardSource,
-    *,
-    shapes: Sequence[Shape] = (),
-    unscored: float | None = None,
-    **options: Unpack[SourceOptions],
-) -> type:
+def agent_executor(model: str | Path | RewardSource, **options: Unpack[ScorerOptions]) -> type:
     """Return an `AgentExecutor` that has the policy answer once, and scores the answer with its images.
 
     The arguments are those of `CompletionScorer`.
     """
     from openrlhf.utils.agent import SingleTurnAgentExecutor
 
-    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
+    scorer = CompletionScorer(model, **options)
 
     class AgentExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # OpenRLHF has no types
         """One answer, scored with the prompt's images."""

@@ -17,24 +17,19 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.errors import DataError
-from basereward.integrations.completions import CompletionScorer, unrendered
-from basereward.integrations.reward_source import RewardSource, SourceOptions
-from basereward.integrations.shaping import Shape
+from basereward.integrations.completions import CompletionScorer, ScorerOptions, unrendered
+from basereward.integrations.reward_source import RewardSource
 
 
 def custom_rm(
-    model: str | Path | RewardSource,
-    *,
-    shapes: Sequence[Shape] = (),
-    unscored: float | None = None,
-    **options: Unpack[SourceOptions],
+    model: str | Path | RewardSource, **options: Unpack[ScorerOptions]
 ) -> Callable[..., Awaitable[float | list[float]]]:
     """Return a coroutine function of a sample, or with `--group-rm` of the samples of a prompt.
 
     A prompt that a chat template has rendered is parsed into its turns. Shapes find the label as the column
     `label`, and the sample's metadata under their names. The arguments are those of `CompletionScorer`.
     """
-    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
+    scorer = CompletionScorer(model, **options)
 
     async def rewards(args: Any, sample: Any, **_: Any) -> float | list[float]:
         samples = sample if isinstance(sample, list) else [sample]

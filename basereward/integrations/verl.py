@@ -20,23 +20,17 @@ unless `unscored` gives it a reward.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.errors import ConfigError
-from basereward.integrations.completions import CompletionScorer
-from basereward.integrations.reward_source import RewardSource, SourceOptions
-from basereward.integrations.shaping import Shape
+from basereward.integrations.completions import CompletionScorer, ScorerOptions
+from basereward.integrations.reward_source import RewardSource
 
 
 def compute_score(
-    model: str | Path | RewardSource,
-    *,
-    shapes: Sequence[Shape] = (),
-    prompt_key: str = "question",
-    unscored: float | None = None,
-    **options: Unpack[SourceOptions],
+    model: str | Path | RewardSource, *, prompt_key: str = "question", **options: Unpack[ScorerOptions]
 ) -> Callable[..., Awaitable[dict[str, float]]]:
     """Return a `compute_score` for `reward.custom_reward_function`.
 
@@ -44,12 +38,10 @@ def compute_score(
 
     Args:
         model: As for `CompletionScorer`.
-        shapes: As for `CompletionScorer`.
         prompt_key: The key of the prompt in `extra_info`; images are under `images`.
-        unscored: As for `CompletionScorer`.
         options: As for `CompletionScorer`.
     """
-    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
+    scorer = CompletionScorer(model, **options)
 
     async def score(
         data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, **_: Any
@@ -69,13 +61,7 @@ def compute_score(
     return score
 
 
-def reward_manager(
-    model: str | Path | RewardSource,
-    *,
-    shapes: Sequence[Shape] = (),
-    unscored: float | None = None,
-    **options: Unpack[SourceOptions],
-) -> type:
+def reward_manager(model: str | Path | RewardSource, **options: Unpack[ScorerOptions]) -> type:
     """Return a class for `reward.reward_manager`, which sends the prompt's messages with their images.
 
     Shapes find the right answer as the column `ground_truth`, and fields of `extra_info` under their names.
@@ -83,7 +69,7 @@ def reward_manager(
     """
     from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-    scorer = CompletionScorer(model, shapes=shapes, unscored=unscored, **options)
+    scorer = CompletionScorer(model, **options)
 
     class BaseReward(RewardManagerBase):  # type: ignore[misc]  # verl has no types
         """Rewards of a model."""

@@ -7,14 +7,12 @@ node of its graph.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NUM_STATISTICS = 9
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from basereward.ops import _loader
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:

@@ -18,12 +18,7 @@ from basereward.prepared import Prepared, Size
 
 
 class Paradigm(protocols.Paradigm, nn.Module, abc.ABC):
-    """Base of paradigms; a subclass gives `prepare`, `loss_of` and `score_of`.
-
-    Attributes:
-        backbone: Makes hidden states of forests.
-        head: Makes what is asked for of hidden states.
-    """
+    """Base of paradigms; a subclass gives `prepare`, `loss_of` and `score_of`."""
 
     @abc.abstractmethod
     def prepare(self, comparison: Comparison) -> Prepared[Any]:

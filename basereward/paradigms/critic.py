@@ -67,6 +67,7 @@ class Critic(Judge):
         max_critique_tokens: The longest critique that is written; longer ones are cut, and counted.
     """
 
+    head: Head
     writes_critiques = True
 
     def __init__(

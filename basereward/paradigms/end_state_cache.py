@@ -1,4 +1,4 @@
-"""Hidden states of a frozen backbone at the responses' ends, kept for later epochs and runs."""
+"""Cache of a frozen backbone's hidden states at the responses' ends, for later epochs and runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EndStateCache:
     """A cache of the end states of a frozen backbone.
 
     Args:
-        cache: Holds them.
+        cache: Stores them.
         backbone: The frozen backbone; it must have a fingerprint, and its settings must not change.
         precision: The precision it runs in, as `precision_of` returns it.
     """
@@ -44,19 +44,13 @@ class EndStateCache:
         decides = [self._fingerprint, self._digest(), self.precision, device]
         return key_of("ends", *decides, _content_of(comparison))
 
-    def find(self, key: str) -> Ends | None:
+    def get(self, key: str) -> Ends | None:
         """Return the cached states of a key; None where there are none."""
         tensors = self.cache.get(key)
         return None if tensors is None else Ends(tensors["states"], tensors["lengths"])
 
-    def keep(self, key: str, hidden: Tensor, forest: Forest) -> Ends:
-        """Return the end states of a comparison, and cache them.
-
-        Args:
-            key: Of the comparison.
-            hidden: [B, L, D].
-            forest: The comparison alone.
-        """
+    def put(self, key: str, hidden: Tensor, forest: Forest) -> Ends:
+        """Cache and return the end states of hidden states [B, L, D] of one comparison's forest."""
         ends = Ends(hidden.flatten(0, 1).index_select(0, forest.ends), forest.lengths)
         if precision_of(hidden.device) == self.precision and not self.backbone.training:
             self.cache.put(key, ends._asdict())
@@ -64,7 +58,7 @@ class EndStateCache:
 
 
 def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
-    """Return hidden states [1, N, D], and the forest that a head is given with them."""
+    """Return hidden states [1, N, D], and their forest."""
     states = torch.cat([one.states.to(device, non_blocking=True) for one in ends])
     lengths = torch.cat([one.lengths.to(device, non_blocking=True) for one in ends])
     return states[None], Forest.of_ends(lengths, [len(one.lengths) for one in ends])

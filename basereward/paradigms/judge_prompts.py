@@ -55,12 +55,7 @@ def question_tree(backbone: Backbone, questions: Sequence[Sequence[Message]], *,
 
 
 def encode_answers(backbone: Backbone, answers: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-    """Return the tokens of answers, and those that end one.
-
-    Args:
-        backbone: Encodes.
-        answers: Texts; an empty one has no tokens.
-    """
+    """Return the tokens of answers, of which an empty one has none, and those that end one."""
     first, second = backbone.encode(Comparison("-", ["a", "b"])).responses
     num_end = common_prefix([first[::-1], second[::-1]])
     texts = [answer for answer in answers if answer.strip()]

@@ -136,7 +136,7 @@ def _question(prompt: Sequence[Message]) -> list[Part]:
 
 
 def _cut(part: Part) -> list[Part]:
-    """Cut texts within what would stand for an image in a prompt, so that there it is text."""
+    """Split texts inside literal image placeholders, so that these stay text."""
     if not isinstance(part, str):
         return [part]
     pieces = re.split(f"(?<=<)(?={PLACEHOLDER[1:]}|{VIDEO_PLACEHOLDER[1:]})", part)

@@ -37,7 +37,7 @@ REPLACED = {
     "shares_backbone": {"hidden_states", "score_of"},
     "shares_prefix": {"hidden_states", "rewards_of", "score_of"},
 }
-"""Capabilities of `Scalar`, and the methods that they rest on."""
+"""Capabilities of `Scalar`, and the methods that they depend on."""
 
 
 class Scalar(Paradigm):
@@ -52,8 +52,8 @@ class Scalar(Paradigm):
         prune_last_layer: Whether the decoder's last layer is computed only where the head reads it, if the
             head says where. The rewards are the same either way.
 
-    A subclass that makes rewards in its own way says itself whether its models may share a backbone's hidden
-    states (`shares_backbone`), and comparisons a prompt (`shares_prefix`).
+    A subclass that overrides `rewards_of`, `hidden_states` or `score_of` sets `shares_backbone` and
+    `shares_prefix` to True where models may still share hidden states, and comparisons their prompt.
     """
 
     head: Head
@@ -82,7 +82,7 @@ class Scalar(Paradigm):
         self.criterion = loss
         self.share_prompts = share_prompts
         self.prune_last_layer = prune_last_layer
-        self._kept: EndStateCache | None = None
+        self._end_states: EndStateCache | None = None
 
     @property
     def reads(self) -> Literal["all", "ends"]:
@@ -90,25 +90,25 @@ class Scalar(Paradigm):
         return self.head.reads
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
-        """Keep what frozen weights compute: hidden states where nothing of the backbone is trained and the
-        head reads the responses' ends, else what the backbone makes of images.
+        """Cache the results of frozen weights: the hidden states, if the whole backbone is frozen and the
+        head reads the responses' ends, else the features of images.
 
-        To be called when it is settled what is frozen. It changes no reward.
+        Call it after freezing. It changes no reward.
 
         Args:
-            cache: Where.
-            precision: What passes run in, as `precision_of` has it.
+            cache: Stores the results.
+            precision: The precision of forward passes, as `precision_of` returns it.
         """
         if self._is_frozen() and self.reads == "ends" and self.backbone.fingerprint():
-            self._kept = EndStateCache(cache, self.backbone, precision)
+            self._end_states = EndStateCache(cache, self.backbone, precision)
             self.shares_prefix = False  # a cache holds whole comparisons
         else:
             self.backbone.attach_feature_cache(cache, precision)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Scalar:
-        """Switch to training or back; a backbone of which nothing is trained stays in evaluation, so that it
-        makes the same of a comparison each time.
+        """Switch to training mode or back; a frozen backbone stays in evaluation mode, so that its hidden
+        states of a comparison are the same each time.
         """
         super().train(mode)
         if self._is_frozen():
@@ -124,13 +124,13 @@ class Scalar(Paradigm):
         Raises:
             DataError: When the comparison can't be encoded.
         """
-        if self._kept is None:
+        if self._end_states is None:
             return self.prepared_of(comparison, self.backbone.encode(comparison))
-        key = self._kept.key(comparison)
-        ends = self._kept.find(key)
+        key = self._end_states.key(comparison)
+        ends = self._end_states.get(key)
         tree = self.backbone.encode(comparison) if ends is None else None
-        # The head's rows, whether the states are cached or not: those that aren't are computed alone, and how
-        # a batch is divided must not depend on how far ahead it was prepared.
+        # The size counts the head's rows, whether the states are cached or not: missing ones are computed
+        # alone, and how a batch is divided must not depend on how far ahead it was prepared.
         return Prepared(comparison, Cached(tree, key, ends), Size(len(comparison.responses)))
 
     def prepared_of(self, comparison: Comparison, tree: Tree) -> Prepared[Encoded]:
@@ -155,20 +155,20 @@ class Scalar(Paradigm):
         return self.rewards_of(self.backbone(forest), forest)
 
     def hidden_states(self, batch: Sequence[Prepared[Encoded]]) -> tuple[Tensor, Forest]:
-        """Return hidden states [B, L, D], of the ends alone where they are kept, and their forest."""
-        if self._kept is None:
+        """Return hidden states [B, L, D], of the ends alone where these are cached, and their forest."""
+        if self._end_states is None:
             forest = self._forest(batch)
             return self.backbone(forest), forest
         states = []
         for item in batch:
             cached = item.content
             assert isinstance(cached, Cached)
-            ends = cached.ends or self._kept.find(cached.key)
+            ends = cached.ends or self._end_states.get(cached.key)
             if ends is None:
-                # Alone, since its last digits could depend on what it is computed beside: so what is kept is
-                # the same whoever computes it when, and a resumed run the same as one that went on.
+                # Alone, since its last digits could depend on the rest of the batch: so a cached state is the
+                # same whichever process computes it, and a resumed run equals an uninterrupted one.
                 forest = self._forest([item])
-                ends = self._kept.keep(cached.key, self.backbone(forest), forest)
+                ends = self._end_states.put(cached.key, self.backbone(forest), forest)
             states.append(ends)
         return joined(states, next(self.head.parameters()).device)
 

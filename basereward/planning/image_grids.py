@@ -136,12 +136,6 @@ FRAME_NUMBER = 4
 def image_grids(
     backbone: TransformersBackbone, options: Mapping[str, Any], patches_per_token: int
 ) -> ImageGrids:
-    """Return the rules of a backbone's image processor.
-
-    Args:
-        backbone: With or without weights.
-        options: Of the backbone.
-        patches_per_token: Patches that are merged into one token.
-    """
+    """Return the rules of a backbone's image processor."""
     kind = TiledGrids if isinstance(backbone, InternVL) else ResizedGrids
     return kind(backbone.model.config, options, patches_per_token)

@@ -50,15 +50,7 @@ ASSUMED_IMAGE = (480, 640)
 
 @dataclass(frozen=True)
 class Overrides:
-    """Lengths that the user sets; None for those that are measured or assumed.
-
-    Args:
-        prompt_tokens: Tokens of a prompt's text.
-        response_tokens: Tokens of a response.
-        image_tokens: Tokens of the images of a row that has some.
-        num_responses: Responses of a row.
-        num_rows: Rows of an epoch.
-    """
+    """Lengths that the user sets; None for those that are measured or assumed."""
 
     prompt_tokens: int | None = None
     response_tokens: int | None = None

@@ -84,9 +84,6 @@ class Registry:
     """Plugins in the order in which they were found, the built-in one first.
 
     The error of a plugin that can't be used is recorded on its `Plugin` and warned about once.
-
-    Attributes:
-        plugins: All that were found.
     """
 
     def __init__(self) -> None:
@@ -209,10 +206,6 @@ class Registry:
 def load_class(target: str, subject: str) -> type:
     """Return the class that "module:Class" names.
 
-    Args:
-        target: The module and the class.
-        subject: The thing that is loaded, for the error.
-
     Raises:
         PluginError: When the module can't be imported, or has no such class.
     """
@@ -255,7 +248,7 @@ def _components(kind: str, hook: str, results: list[Any]) -> dict[str, str | typ
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise PluginError(_bad_name(kind, name))
         if not isinstance(target, type) and not (isinstance(target, str) and TARGET.fullmatch(target)):
-            raise PluginError(f"{kind} {name!r} stands for {target!r}; write 'module:Class'")
+            raise PluginError(f"{kind} {name!r} is registered as {target!r}; write 'module:Class'")
     return dict(result)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import types
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.config.conversion import Component, did_you_mean
 from basereward.errors import ConfigError, PluginError
@@ -14,10 +16,6 @@ from basereward.hookspecs import KINDS, PROJECT
 from basereward.plugins.loading import Plugin, PluginWarning, Registry, load_class, reason, warn
 from basereward.plugins.options import Option, component_options, resolved_options
 from basereward.protocols import adopt
-
-if TYPE_CHECKING:
-    import types
-    from collections.abc import Sequence
 
 __all__ = [
     "Component",

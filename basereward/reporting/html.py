@@ -33,13 +33,7 @@ def environment() -> Environment:
 
 
 def save_page(path: Path, template: str, **context: Any) -> None:
-    """Write a page that needs no other file.
-
-    Args:
-        path: The file.
-        template: The template's name.
-        context: The names that the template uses.
-    """
+    """Write a page that needs no other file."""
     page = environment().get_template(template).render(context)
     # A lone surrogate, which JSON may hold, is no UTF-8.
     path.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
+from basereward.comparison import Comparison
 from basereward.errors import ConfigError
 from basereward.protocols import Scorer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from basereward.comparison import Comparison
 
 BASELINES = ("longest", "shortest", "random")
 """Names that stand anywhere a model directory stands; "random:7" is `random` with another seed."""

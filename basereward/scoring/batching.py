@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from basereward.comparison import Comparison
 from basereward.config.run import TrainConfig
 from basereward.prepared import Size
-
-if TYPE_CHECKING:
-    from basereward.comparison import Comparison
 
 IMAGE_CHARACTERS = 1500
 """About how many characters of text cost as much as an image, some hundreds of tokens."""

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError
-from basereward.plugins.plugin_manager import manager
+from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.ensemble_members import EnsembleMembers
@@ -27,9 +27,6 @@ from basereward.scoring.reward_model import RewardModel, describe, saved_compone
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, replace_directory
-
-if TYPE_CHECKING:
-    from basereward.plugins.plugin_manager import PluginManager
 
 FOLDER = "members"
 """The directory within an ensemble's that has its members'."""

@@ -9,21 +9,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError, ModelError
+from basereward.plugins.plugin_manager import PluginManager
 from basereward.prepared import Prepared, Size
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest
-
-if TYPE_CHECKING:
-    from basereward.plugins.plugin_manager import PluginManager
 
 Route = Callable[[Comparison, Sequence[bool]], Sequence[bool]]
 

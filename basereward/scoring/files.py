@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from basereward.comparison import Comparison
 from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.formats import DetectedDataset
 from basereward.data.reading.paths import STANDARD_INPUT
+from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from basereward.comparison import Comparison
-    from basereward.data.reading.row import Row
 
 STANDARD = "-"
 """Names standard input and standard output."""
@@ -84,7 +81,7 @@ def score_file(
         target: The file to write; "-" for standard output.
         dataset: Reads the source; if not given, each row's format is recognized by its fields.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
-        resume: Whether to go on with the `target` that an earlier run with the same model, input and batch
+        resume: Whether to continue the `target` that an earlier run with the same model, input and batch
             size has left; the file becomes what it would have been without the interruption.
         overwrite: Whether to replace a target that holds something.
         members: Whether a line has the rewards of an ensemble's members and their disagreement, too.
@@ -237,7 +234,7 @@ def _id(row: Row | DataError) -> Any:
 def resume_point(
     source: str | Path, target: str | Path, *, batch_size: int, resume: bool, overwrite: bool
 ) -> Resume | None:
-    """Check that the target may be written, and return where an earlier run is to be gone on with, if at all.
+    """Check that the target may be written, and return where to resume an earlier run, if at all.
 
     Raises:
         ConfigError: When the target must not be written, or can't be resumed.

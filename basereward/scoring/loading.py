@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.ensemble import Ensemble
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage import model_directory
-
-if TYPE_CHECKING:
-    from basereward.plugins.plugin_manager import PluginManager
 
 
 def load_model(

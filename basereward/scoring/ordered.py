@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.protocols import Scorer
 from basereward.scoring.batching import estimated_size
 from basereward.scoring.scorer import EnsembleRewards
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from basereward.comparison import Comparison
 
 Rewards: TypeAlias = "list[float]"
 """Those of an ensemble have `members`, each one's rewards by name, and `disagreement` too."""
@@ -33,7 +30,7 @@ def score_in_order(
 
     Args:
         model: Scores.
-        items: Comparisons, and errors that stand for rows that could not be read.
+        items: Comparisons, and errors in place of rows that could not be read.
         batch_size: Comparisons a forward pass.
         advance: Called as each item is done, which is before its turn to be yielded has come.
 
@@ -71,7 +68,7 @@ def _score(
 
 
 def members_of(rewards: Rewards) -> dict[str, Any]:
-    """Return what an ensemble's rewards were made of, as JSON has it: nothing for those of a single model."""
+    """Return the members' rewards of an ensemble's rewards, for JSON; empty for a single model's."""
     if not isinstance(rewards, EnsembleRewards):
         return {}
     facts = {"members": rewards.members, "disagreement": rewards.disagreement}

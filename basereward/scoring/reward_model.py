@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,15 +14,12 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
 from basereward.plugins.options import resolved_options
-from basereward.plugins.plugin_manager import manager
+from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
-
-if TYPE_CHECKING:
-    from basereward.plugins.plugin_manager import PluginManager
 
 
 class RewardModel(BatchScorer["list[float]"]):
@@ -223,8 +220,7 @@ class RewardModel(BatchScorer["list[float]"]):
     @property
     def head(self) -> nn.Module:
         """The part that makes rewards of hidden states."""
-        head: nn.Module = self.paradigm.head
-        return head
+        return self.paradigm.head
 
     @property
     def template_digest(self) -> str:

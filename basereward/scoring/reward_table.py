@@ -1,4 +1,4 @@
-"""Tables of rewards: a Parquet file with one row for each row of an input, and what it was made of."""
+"""Tables of rewards: a Parquet file with one row for each row of an input, and their provenance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from basereward.storage.atomic import remove_abandoned, replace_file
 
 FORMAT = 1
 KEY = b"basereward"
-"""Under which a file's metadata says what it was made of."""
+"""The key of the provenance in a file's metadata."""
 
 ROWS_PER_GROUP = 8192
 

@@ -16,11 +16,11 @@ from basereward.protocols import Result, Scorer
 
 
 class EnsembleRewards(list[float]):
-    """The rewards [n] of a comparison's responses, and what they were made of.
+    """The rewards [n] of a comparison's responses, with the members' rewards.
 
     Args:
         rewards: [n].
-        members: The rewards [n] of each member that was asked.
+        members: The rewards [n] of each member that scored the comparison.
         disagreement: [n] how far these members are apart: the standard deviation over them, each less its
             mean and over its scale where the ensemble has measured them, else as they are; empty for one
             member.
@@ -47,11 +47,11 @@ class BatchScorer(Scorer[Result], abc.ABC):
 
     @property
     def is_training(self) -> bool:
-        """Whether what prepares and scores is in training, and so can't do it in evaluation ahead of time."""
+        """Whether the model is in training mode, in which no batch may be prepared ahead."""
         return False
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Switch what prepares and scores to evaluation, and back."""
+        """Switch to evaluation mode, and back."""
         return nullcontext()
 
     def score(
@@ -60,12 +60,12 @@ class BatchScorer(Scorer[Result], abc.ABC):
         """Return the rewards of each comparison's responses; higher is better, the scale has no zero.
 
         Args:
-            comparisons: What to score; ranks are not needed.
+            comparisons: Comparisons, with or without ranks.
             batch_size: Comparisons a forward pass; the rewards don't depend on it.
             progress: Whether to show a progress bar on standard error.
 
         Raises:
-            DataError: When a comparison can't be encoded; `score_stream` hands such errors out instead.
+            DataError: When a comparison can't be encoded; `score_stream` yields such errors instead.
         """
         comparisons = list(comparisons)
         rewards = []
@@ -104,7 +104,7 @@ class BatchScorer(Scorer[Result], abc.ABC):
     def _score_ahead(
         self, comparisons: Sequence[Comparison], batch_size: int
     ) -> Iterator[tuple[Comparison, Result | DataError]]:
-        """Score, with a thread that prepares the next batch; what it prepares must not depend on training."""
+        """Score, with a thread that prepares the next batch; only in evaluation mode."""
         batches = [
             comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
         ]

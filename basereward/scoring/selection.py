@@ -75,7 +75,7 @@ def selected(
 
     Args:
         model: Scores.
-        items: Comparisons, and errors that stand for rows that could not be read.
+        items: Comparisons, and errors in place of rows that could not be read.
         selection: What is kept.
         batch_size: Comparisons a forward pass.
         advance: Called as each item is scored.

@@ -53,7 +53,7 @@ class Outcome:
 
 
 def shards_of(inputs: Iterable[str | Path], output: Path) -> list[Shard]:
-    """Return the files that inputs stand for, each with its table in the output directory, by name.
+    """Return the files of the inputs, each with its table in the output directory, by name.
 
     Args:
         inputs: Files, and directories of which all files are taken that hold rows.

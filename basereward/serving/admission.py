@@ -13,10 +13,6 @@ from basereward.serving.problems import Problem
 class Admission:
     """Admits requests up to the limits, and counts those in flight. Lives in one event loop.
 
-    Args:
-        limits: Bounds on what is in flight.
-        access: Checks keys.
-
     Attributes:
         is_draining: Whether new requests are refused because the server shuts down.
         num_answering: Requests in flight.

@@ -1,4 +1,4 @@
-"""The ASGI application: its routes, and the life of what answers them."""
+"""The ASGI application: its routes, scheduler and lifespan."""
 
 from __future__ import annotations
 

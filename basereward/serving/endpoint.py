@@ -22,15 +22,7 @@ Result = TypeVar("Result")
 
 
 class ScoringEndpoint:
-    """Answers the requests of one API with rewards.
-
-    Args:
-        api: Parses bodies and writes responses.
-        service: Scores.
-        admission: Admits requests and counts them.
-        problems: Turns exceptions into responses.
-        metrics: Counts requests and their durations.
-    """
+    """Answers the requests of one API with rewards."""
 
     def __init__(
         self,

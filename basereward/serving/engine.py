@@ -22,11 +22,11 @@ from basereward.storage.model_directory import CONFIG_FILE
 
 @dataclass(frozen=True)
 class Rewards:
-    """The rewards [n] of a comparison's responses; of an ensemble also what they were made of.
+    """The rewards [n] of a comparison's responses; of an ensemble also the members' rewards.
 
     Args:
         values: [n], all finite.
-        members: The rewards [n] of each member that was asked, by its name.
+        members: The rewards [n] of each member that scored the comparison, by its name.
         disagreement: [n] how far the members are apart; empty where there is one.
     """
 
@@ -117,7 +117,7 @@ class ModelEngine:
         return batch[0] if len(batch) == 1 else self.model.join(batch)
 
     def score(self, batch: Sequence[Prepared[Any]]) -> list[Rewards | Problem]:
-        """Return each comparison's rewards; where a pass fails, each is tried alone."""
+        """Return each comparison's rewards; where the batch fails, each is tried alone."""
         try:
             results = self.model.score_prepared(batch)
         except Exception as error:

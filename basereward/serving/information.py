@@ -22,15 +22,7 @@ PAGE = "page.html"
 
 
 class Information:
-    """The endpoints that describe a server.
-
-    Args:
-        engines: Its models by name.
-        metrics: Its counters.
-        limits: Its bounds on requests.
-        document: Its OpenAPI document.
-        is_ready: Tells whether it answers with rewards.
-    """
+    """The endpoints that describe a server."""
 
     def __init__(
         self,

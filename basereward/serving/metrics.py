@@ -34,14 +34,7 @@ class Metrics:
         self.batch_tokens = Histogram("batch_tokens", "Tokens of a pass.", buckets=TOKENS, **counts)
 
     def saw_batch(self, *, num_items: int, num_tokens: int, waits: Sequence[float], seconds: float) -> None:
-        """Count a forward pass.
-
-        Args:
-            num_items: Prompts in it.
-            num_tokens: Tokens in it.
-            waits: Seconds that each prompt waited.
-            seconds: Duration of the pass.
-        """
+        """Count a forward pass, and the seconds that each prompt waited for it."""
         self.batch_items.observe(num_items)
         self.batch_tokens.observe(num_tokens)
         self.pass_seconds.observe(seconds)

@@ -45,11 +45,7 @@ class ScoringRequest:
 
 
 class RequestParser:
-    """Builds the comparisons of one request, and counts its pixels.
-
-    Args:
-        limits: Bounds on the request.
-    """
+    """Builds the comparisons of one request, and counts its pixels."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

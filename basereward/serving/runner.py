@@ -11,13 +11,7 @@ from basereward.serving.app import Server
 
 
 class Runner(uvicorn.Server):
-    """Serves until a signal, then refuses new requests, answers those in flight, and ends.
-
-    Args:
-        server: The application.
-        host: The address to listen on.
-        port: The port to listen on; 0 for a free one.
-    """
+    """Serves until a signal, then refuses new requests, answers those in flight, and ends."""
 
     def __init__(self, server: Server, *, host: str, port: int) -> None:
         super().__init__(

@@ -54,12 +54,7 @@ class Group:
 
 
 class Scheduler:
-    """Queues comparisons, and runs them in batches on the device. Lives in one event loop.
-
-    Args:
-        limits: Bounds on the queue and on a batch.
-        metrics: Counts batches and the queue.
-    """
+    """Queues comparisons, and runs them in batches on the device. Lives in one event loop."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.limits = limits

@@ -40,14 +40,7 @@ class ParsedRequest:
 
 
 class ScoringService:
-    """Scores the requests of all APIs.
-
-    Args:
-        engines: Engines by name; the first one is the default.
-        scheduler: Batches comparisons for the device.
-        limits: Bounds on each request.
-        metrics: Counts responses and problems.
-    """
+    """Scores the requests of all APIs; the first engine is the default."""
 
     def __init__(
         self, engines: Mapping[str, Engine], scheduler: Scheduler, limits: Limits, metrics: Metrics

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from basereward.comparison import Comparison
 from basereward.config.conversion import Component, did_you_mean
 from basereward.config.run import RunConfig
 from basereward.errors import BaseRewardError, ConfigError
@@ -16,6 +17,9 @@ from basereward.evaluation.benchmarks import Benchmark
 from basereward.evaluation.benchmarks.benchmark import Scored
 from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.model_comparison import read_results, rewards_of, scored_of
+from basereward.evaluation.results import Result
+from basereward.plugins.plugin_manager import PluginManager
+from basereward.stats.metric import Metric
 from basereward.study.offline_ensemble import OfflineEnsemble
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
@@ -24,12 +28,6 @@ from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_o
 from basereward.training.data_loader import DataReader
 from basereward.training.rejected_rows import RejectedRows
 from basereward.training.validation import unevaluable_reason
-
-if TYPE_CHECKING:
-    from basereward.comparison import Comparison
-    from basereward.evaluation.results import Result
-    from basereward.plugins.plugin_manager import PluginManager
-    from basereward.stats.metric import Metric
 
 Key = tuple[str, int]
 """A row's name, and a seed."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
+from basereward.study.results import Results
+from basereward.study.spec import Study
 from basereward.study.tables import StudyTables, row_names
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from basereward.study.results import Results
-    from basereward.study.spec import Study
 
 PLOTS = "plots"
 FORMATS = ("png", "svg")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward.reporting.html import save_page
-from basereward.reporting.tables import markdown_text
+from basereward.reporting.tables import Table, markdown_text
 from basereward.study import plots
+from basereward.study.results import Results
+from basereward.study.spec import Study
 from basereward.study.tables import StudyTables
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from basereward.reporting.tables import Table
-    from basereward.study.results import Results
-    from basereward.study.spec import Study
 
 TABLE_FILE, LATEX_FILE, PAGE_FILE = "table.md", "table.tex", "report.html"
 

@@ -7,17 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from basereward.errors import ConfigError
+from basereward.stats.metric import Metric
 from basereward.stats.seeds import Units
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from basereward.stats.metric import Metric
 
 RESULTS_FILE, UNIT_SCORES_FILE = "results.jsonl", "unit_scores.json.gz"
 

@@ -6,17 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward.config.conversion import Component
+from basereward.plugins.plugin_manager import PluginManager
 from basereward.reporting.progress import progress_bar
 from basereward.study.pool import run_tasks
 from basereward.study.spec import PlannedRun, Study
 from basereward.study.worker import DONE_FILE, WorkerTask, is_done
 from basereward.training.run_directory import clear
-
-if TYPE_CHECKING:
-    from basereward.plugins.plugin_manager import PluginManager
 
 
 @dataclass(frozen=True)

@@ -302,11 +302,6 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
     Each has a directory that is named by a digest of all that decides its course: a run that is defined
     otherwise than before is another run.
 
-    Args:
-        study: The study.
-        plugins: Where components are looked up.
-        path: The study file, for messages.
-
     Raises:
         ConfigError: Naming the cell whose run is wrong.
         PluginError: When a component is not found.

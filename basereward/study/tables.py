@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from basereward.reporting.tables import Cell, Row, Table
 from basereward.stats.seeds import LEVEL, Estimate, PairedDifference, difference, holm
-
-if TYPE_CHECKING:
-    from basereward.study.results import Results
-    from basereward.study.spec import Study
+from basereward.study.results import Results
+from basereward.study.spec import Study
 
 NOTHING = "–"
 

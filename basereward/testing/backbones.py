@@ -16,7 +16,7 @@ from basereward.errors import DataError
 from basereward.forest.forest import Forest
 from basereward.storage.model_directory import CODE_SUFFIXES
 from basereward.testing.material import at_ends, comparisons, forest_padding, image, sentence, widened
-from basereward.testing.subject import Subject, does_not_apply, require, require_alike
+from basereward.testing.subject import Subject, checks_of, does_not_apply, require, require_alike
 
 TOLERANCE = 1e-5
 """Tolerance of hidden states in fp32, times their largest absolute value where that is above 1."""
@@ -188,19 +188,6 @@ def computes_what_is_read(subject: Subject) -> None:
     _require_states(actual, expected, 'where only the ends are read (forest.reads = "ends")')
 
 
-def takes_part_in_reading_images(subject: Subject) -> None:
-    """With `always_runs_vision`, rows without images have the same states and give vision gradients."""
-    backbone = _backbone(subject)
-    if not _sees(backbone):
-        does_not_apply("it has no part that sees")
-    rows = [row for row in _rows(backbone) if not row.images]
-    expected = _states(backbone, rows)
-    backbone.always_runs_vision = True
-    actual, gradients = _states_and_gradients(backbone, backbone.forest(rows))
-    _require_states(actual, expected, "of texts, with always_runs_vision and without")
-    _require_all_reached(backbone, gradients, " of texts with always_runs_vision")
-
-
 def sees_or_refuses_images(subject: Subject) -> None:
     """Images and their order change the states; or images are refused, not ignored."""
     backbone = _backbone(subject)
@@ -224,6 +211,19 @@ def sees_or_refuses_images(subject: Subject) -> None:
     for what, (one, other) in pairs.items():
         difference = float((_states(backbone, [one]) - _states(backbone, [other])).abs().max())
         require(difference > 1e-4, f"{what} does not change the hidden states")
+
+
+def takes_part_in_reading_images(subject: Subject) -> None:
+    """With `always_runs_vision`, rows without images have the same states and give vision gradients."""
+    backbone = _backbone(subject)
+    if not _sees(backbone):
+        does_not_apply("it has no part that sees")
+    rows = [row for row in _rows(backbone) if not row.images]
+    expected = _states(backbone, rows)
+    backbone.always_runs_vision = True
+    actual, gradients = _states_and_gradients(backbone, backbone.forest(rows))
+    _require_states(actual, expected, "of texts, with always_runs_vision and without")
+    _require_all_reached(backbone, gradients, " of texts with always_runs_vision")
 
 
 def gives_the_same_with_a_cache(subject: Subject) -> None:
@@ -405,25 +405,4 @@ def _require_states(actual: Tensor, expected: Tensor, what: str) -> None:
     require_alike(actual, expected, f"hidden states {what}", tolerance=TOLERANCE * scale)
 
 
-CHECKS = (
-    is_a_backbone,
-    has_its_width,
-    gives_every_response_its_end,
-    encodes_alike_twice,
-    reads_the_response,
-    ignores_padding,
-    ignores_its_batch,
-    ignores_other_responses,
-    shares_prompts_exactly,
-    packs_exactly,
-    computes_what_is_read,
-    sees_or_refuses_images,
-    takes_part_in_reading_images,
-    gives_the_same_with_a_cache,
-    is_deterministic_in_eval,
-    saves_and_loads,
-    passes_gradients_on,
-    stays_near_in_bf16,
-    names_its_parts,
-    names_its_blocks,
-)
+CHECKS = checks_of(__name__)

@@ -14,7 +14,7 @@ from basereward.media.image import Image
 from basereward.stats.metric import Score
 from basereward.testing import datasets
 from basereward.testing.files import path_of
-from basereward.testing.subject import Subject, require
+from basereward.testing.subject import Subject, checks_of, require
 
 Rewards = list[list[float] | None]
 NUM_DRAWS = 8
@@ -202,15 +202,4 @@ def _official(benchmark: Any, rewards: Rewards) -> float:
     return score.value
 
 
-CHECKS = (
-    has_a_fixed_order,
-    opens_no_image,
-    reports_scores,
-    reports_alike_twice,
-    gives_perfect_rewards_the_maximum,
-    gives_reversed_rewards_the_minimum,
-    leaves_out_what_was_not_scored,
-    knows_differences_only,
-    refuses_rewards_that_do_not_fit,
-    refuses_a_bad_file,
-)
+CHECKS = checks_of(__name__)

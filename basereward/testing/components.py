@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import dis
 import inspect
 import json
 
 from basereward.config.conversion import Component, convert, type_name
 from basereward.errors import ConfigError, PluginError
 from basereward.plugins.options import component_options
+from basereward.protocols import CONTRACTS
 from basereward.testing.subject import Subject, require
 
 WIRED = {
@@ -62,6 +65,26 @@ def has_typed_options(subject: Subject) -> None:
             require(False, f"option {name!r} is {type_name(option.type)}; {option.default!r} is none")
 
 
+def misspells_no_member(subject: Subject) -> None:
+    """No attribute that it defines has nearly the name of an optional member that it lacks."""
+    contract = CONTRACTS[subject.kind]
+    bases = [base for base in subject.cls.__mro__ if not base.__module__.startswith("torch.")]
+    defined = {name for base in bases if base not in (contract, object) for name in vars(base)}
+    constructor = inspect.unwrap(subject.cls.__init__)
+    if inspect.isfunction(constructor):
+        stores = (item for item in dis.get_instructions(constructor) if item.opname == "STORE_ATTR")
+        defined |= {item.argval for item in stores}
+    members = {name: member for name, member in vars(contract).items() if not name.startswith("_")}
+    missing = [
+        name
+        for name, member in members.items()
+        if name not in defined or inspect.getattr_static(subject.cls, name) is member
+    ]
+    for name in sorted(defined - set(members)):
+        for member in difflib.get_close_matches(name, missing, n=1, cutoff=0.88):
+            require(False, f"it defines {name!r}, no member of a {subject.kind}; did you mean {member!r}?")
+
+
 def keeps_its_options(subject: Subject) -> None:
     """Its options survive the JSON of a model directory."""
     options = subject.plugins.resolve(subject.kind, Component(subject.name, subject.options)).options
@@ -73,6 +96,6 @@ def keeps_its_options(subject: Subject) -> None:
     require(again == options, f"its options are {options}, but come back from JSON as {again}")
 
 
-CHECKS = (has_a_docstring, is_wired_by_position, has_typed_options)
+CHECKS = (has_a_docstring, is_wired_by_position, has_typed_options, misspells_no_member)
 SAVED_CHECKS = (*CHECKS, keeps_its_options)
 """Of the kinds whose options a model directory holds."""

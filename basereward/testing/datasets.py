@@ -9,7 +9,7 @@ from basereward.comparison import Comparison
 from basereward.data import Dataset, FileDataset
 from basereward.errors import DataError
 from basereward.testing.files import GARBAGE, path_of, with_a_bad_row
-from basereward.testing.subject import Subject, require
+from basereward.testing.subject import Subject, checks_of, require
 
 
 def is_a_dataset(subject: Subject) -> None:
@@ -137,13 +137,4 @@ def _errors(dataset: Any) -> str:
     return "; ".join(map(str, dataset.rejected))
 
 
-CHECKS = (
-    is_a_dataset,
-    yields_comparisons,
-    has_the_fields_that_mark_it,
-    has_a_fixed_order,
-    reads_alike_twice,
-    counts_its_rows,
-    lists_rejected_rows,
-    refuses_a_bad_file,
-)
+CHECKS = checks_of(__name__)

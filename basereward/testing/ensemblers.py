@@ -12,13 +12,21 @@ from torch import Tensor
 from basereward.comparison import Comparison
 from basereward.protocols import Ensembler
 from basereward.testing.material import comparisons
-from basereward.testing.subject import Subject, does_not_apply, require, require_alike, shape_of
+from basereward.testing.subject import (
+    TOLERANCE,
+    Subject,
+    checks_of,
+    does_not_apply,
+    require,
+    require_alike,
+    require_near,
+    require_rewards,
+)
 
 READS_IMAGES = (True, False, True, False)
 """Whether each member reads images."""
 
 NUM_MEMBERS = len(READS_IMAGES)
-TOLERANCE = 1e-5
 SEEN = (0, 1, 0)
 """Images of each comparison."""
 
@@ -29,11 +37,7 @@ def gives_one_reward_a_response(subject: Subject) -> None:
     before = members.clone()
     rewards = _fitted(subject, members)(members, _rows())
     num = members.shape[1]
-    require(
-        isinstance(rewards, Tensor) and list(rewards.shape) == [num],
-        f"of members {list(members.shape)} it makes {shape_of(rewards)}, not [{num}]",
-    )
-    require(bool(rewards.isfinite().all()), f"its rewards are {rewards.tolist()}, which are not finite")
+    require_rewards(rewards, num, f"of members {list(members.shape)} it makes")
     require_alike(members, before, "the members' rewards, after and before")
 
 
@@ -42,11 +46,10 @@ def ignores_the_order_of_members(subject: Subject) -> None:
     members = _members()
     expected = _joined(subject, members)
     for order in ([3, 2, 1, 0], [1, 2, 3, 0]):
-        require_alike(
+        require_near(
             _joined(subject, members[order], order),
             expected,
             f"rewards with the members in the order {order}, and in theirs",
-            tolerance=TOLERANCE,
         )
 
 
@@ -57,11 +60,10 @@ def ignores_other_comparisons(subject: Subject) -> None:
     whole, start = ensembler(members, rows), 0
     for row in rows:
         stop = start + len(row.responses)
-        require_alike(
+        require_near(
             ensembler(members[:, start:stop], [row]),
             whole[start:stop],
             f"rewards of {row.id} alone, and beside others",
-            tolerance=TOLERANCE,
         )
         start = stop
 
@@ -122,9 +124,7 @@ def can_be_fitted(subject: Subject) -> None:
     require_alike(second, first, "rewards of the same members, twice after fit")
     again = subject.build()
     again.fit(members, rows)
-    require_alike(
-        again(members, rows), first, "rewards after the same fit of another one", tolerance=TOLERANCE
-    )
+    require_near(again(members, rows), first, "rewards after the same fit of another one")
 
 
 def saves_and_loads(subject: Subject) -> None:
@@ -199,14 +199,4 @@ def _orders(rewards: Tensor) -> list[list[int]]:
     return [part.argsort().tolist() for part in rewards.split(sizes)]
 
 
-CHECKS = (
-    gives_one_reward_a_response,
-    ignores_the_order_of_members,
-    ignores_other_comparisons,
-    keeps_a_unanimous_vote,
-    keeps_a_single_member,
-    counts_all_scales_alike,
-    routes_to_somebody,
-    can_be_fitted,
-    saves_and_loads,
-)
+CHECKS = checks_of(__name__)

@@ -10,10 +10,17 @@ from torch import Tensor
 from basereward.forest.forest import Forest
 from basereward.testing.material import forest_of, forest_padding, hidden_of, trees
 from basereward.testing.native.kernels import require_plain_kernels_agree
-from basereward.testing.subject import Subject, require, require_alike, shape_of
+from basereward.testing.subject import (
+    TOLERANCE,
+    Subject,
+    checks_of,
+    require,
+    require_alike,
+    require_near,
+    require_rewards,
+)
 
 DIM = 32
-TOLERANCE = 1e-5
 
 
 def gives_one_reward_a_response(subject: Subject) -> None:
@@ -23,18 +30,12 @@ def gives_one_reward_a_response(subject: Subject) -> None:
         forest = forest_of(of)
         rewards = head(hidden_of(forest, DIM), forest)
         num = len(forest.ends)
-        require(
-            isinstance(rewards, Tensor) and list(rewards.shape) == [num],
-            f"for {num} responses it returns {shape_of(rewards)}, not [{num}]",
-        )
-        require(bool(rewards.isfinite().all()), f"its rewards are {rewards.tolist()}, which are not finite")
+        require_rewards(rewards, num, f"for {num} responses it returns")
 
 
 def gives_fp32(subject: Subject) -> None:
     """Rewards are fp32 for a bf16 backbone, and computed as such under autocast too."""
-    head = _head(subject)
-    forest = forest_of(trees())
-    hidden = hidden_of(forest, DIM)
+    head, forest, hidden = _head_and_states(subject)
     exact = _rewards(head, hidden, forest)
     require(exact.dtype == torch.float32, f"of fp32 states it makes {exact.dtype} rewards, not fp32")
     with torch.autocast("cpu", torch.bfloat16):
@@ -55,9 +56,7 @@ def gives_fp32(subject: Subject) -> None:
 
 def reads_the_response(subject: Subject) -> None:
     """A response's reward changes with its states; a constant is no reward."""
-    head = _head(subject)
-    forest = forest_of(trees())
-    hidden = hidden_of(forest, DIM)
+    head, forest, hidden = _head_and_states(subject)
     before = _rewards(head, hidden, forest)
     for number in range(len(forest.ends)):
         changed = torch.where((forest.response == number)[..., None], -hidden, hidden)
@@ -79,42 +78,35 @@ def says_what_it_reads(subject: Subject) -> None:
     hidden = hidden_of(forest, DIM)
     changed = torch.full_like(hidden, 1e3)
     changed.flatten(0, 1)[forest.ends] = hidden.flatten(0, 1)[forest.ends]
-    require_alike(
+    require_near(
         _rewards(head, changed, forest),
         _rewards(head, hidden, forest),
         "its reads is 'ends'; rewards with other states elsewhere",
-        tolerance=TOLERANCE,
     )
 
 
 def ignores_padding(subject: Subject) -> None:
     """The hidden states of padding change no reward."""
-    head = _head(subject)
-    forest = forest_of(trees())
-    hidden = hidden_of(forest, DIM)
+    head, forest, hidden = _head_and_states(subject)
     filled = torch.where(forest_padding(forest.branch)[..., None], 1e3, hidden)
-    require_alike(
+    require_near(
         _rewards(head, filled, forest),
         _rewards(head, hidden, forest),
         "rewards with 1000 in padding, and with something else there",
-        tolerance=TOLERANCE,
     )
 
 
 def ignores_other_responses(subject: Subject) -> None:
     """Another response, of the same comparison or of another one, changes no reward."""
-    head = _head(subject)
-    forest = forest_of(trees())
-    hidden = hidden_of(forest, DIM)
+    head, forest, hidden = _head_and_states(subject)
     before = _rewards(head, hidden, forest)
     for number in range(len(forest.ends)):
         others = (forest.response >= 0) & (forest.response != number)
         changed = torch.where(others[..., None], 3.0 * hidden.flip(-1), hidden)
-        require_alike(
+        require_near(
             _rewards(head, changed, forest)[number],
             before[number],
             f"rewards of response {number} beside other responses",
-            tolerance=TOLERANCE,
         )
 
 
@@ -124,21 +116,14 @@ def follows_the_order_of_ends(subject: Subject) -> None:
     in_order = _by_tree(head, trees(), shared=True)
     turned = _by_tree(head, trees()[::-1], shared=True)[::-1]
     for number, (expected, actual) in enumerate(zip(in_order, turned, strict=True)):
-        require_alike(
-            actual,
-            expected,
-            f"rewards of comparison {number} as the first and the last of a batch",
-            tolerance=TOLERANCE,
-        )
+        require_near(actual, expected, f"rewards of comparison {number} as the first and the last of a batch")
 
 
 def is_the_same_with_prompts_shared(subject: Subject) -> None:
     """Rewards are the same with prompts shared and with a copy for each response."""
     head = _head(subject)
     shared, apart = (torch.cat(_by_tree(head, trees(), shared=shared)) for shared in (True, False))
-    require_alike(
-        shared, apart, "rewards with the prompt shared, and with a copy for each", tolerance=TOLERANCE
-    )
+    require_near(shared, apart, "rewards with the prompt shared, and with a copy for each")
 
 
 def passes_gradients_on(subject: Subject) -> None:
@@ -164,12 +149,9 @@ def passes_gradients_on(subject: Subject) -> None:
 
 def saves_and_loads(subject: Subject) -> None:
     """The state dict holds all that rewards depend on."""
-    head = _head(subject)
+    head, forest, hidden = _head_and_states(subject)
     other = _head(subject, seed=1)
-    state = {name: value.clone() for name, value in head.state_dict().items()}
-    other.load_state_dict(state, strict=True)
-    forest = forest_of(trees())
-    hidden = hidden_of(forest, DIM)
+    other.load_state_dict(head.state_dict(), strict=True)
     require_alike(
         _rewards(other, hidden, forest),
         _rewards(head, hidden, forest),
@@ -179,9 +161,7 @@ def saves_and_loads(subject: Subject) -> None:
 
 def is_deterministic_in_eval(subject: Subject) -> None:
     """In evaluation the same states give the same rewards bit for bit, after a training step too."""
-    head = _head(subject)
-    forest = forest_of(trees())
-    hidden = hidden_of(forest, DIM)
+    head, forest, hidden = _head_and_states(subject)
     before = _rewards(head, hidden, forest)
     require_alike(_rewards(head, hidden, forest), before, "rewards of the same states, twice in evaluation")
     head.train()
@@ -216,6 +196,12 @@ def _head(subject: Subject, seed: int = 0) -> Any:
     return subject.build(DIM, seed=seed).eval()
 
 
+def _head_and_states(subject: Subject) -> tuple[Any, Forest, Tensor]:
+    """Return the head, a forest, and its hidden states."""
+    forest = forest_of(trees())
+    return _head(subject), forest, hidden_of(forest, DIM)
+
+
 @torch.no_grad()
 def _rewards(head: Any, hidden: Tensor, forest: Forest) -> Tensor:
     rewards: Tensor = head(hidden, forest)
@@ -227,17 +213,4 @@ def _by_tree(head: Any, of: list[Any], *, shared: bool) -> list[Tensor]:
     return list(_rewards(head, hidden_of(forest, DIM), forest).split(list(forest.num_responses)))
 
 
-CHECKS = (
-    gives_one_reward_a_response,
-    gives_fp32,
-    reads_the_response,
-    says_what_it_reads,
-    ignores_padding,
-    ignores_other_responses,
-    follows_the_order_of_ends,
-    is_the_same_with_prompts_shared,
-    passes_gradients_on,
-    saves_and_loads,
-    is_deterministic_in_eval,
-    agrees_with_the_plain_kernels,
-)
+CHECKS = checks_of(__name__)

@@ -17,9 +17,8 @@ from basereward.losses import LossOutput, Targets
 from basereward.ops import STATISTICS
 from basereward.testing.material import rated
 from basereward.testing.native.kernels import require_plain_kernels_agree
-from basereward.testing.subject import Subject, require, require_alike
+from basereward.testing.subject import Subject, checks_of, require, require_alike, require_near
 
-TOLERANCE = 1e-5
 FAR = 1e4
 MIN, MAX = STATISTICS.index("min"), STATISTICS.index("max")
 
@@ -109,7 +108,7 @@ def says_what_it_does_with_ties(subject: Subject) -> None:
     rewards = torch.tensor([0.7, -0.4], requires_grad=True)
     actual, turned = (loss(given, targets).loss for given in (rewards, rewards.flip(0)))
     require(bool(actual.isfinite()), f"of a batch of ties the loss is {actual.item()}")
-    require_alike(turned, actual, "the loss of a tie, either response first", tolerance=TOLERANCE)
+    require_near(turned, actual, "the loss of a tie, either response first")
 
 
 def says_what_it_learns_from(subject: Subject) -> None:
@@ -145,11 +144,8 @@ def adds_up_over_batches(subject: Subject) -> None:
         "loss * weight of two batches added up, and of both together",
         tolerance=1e-4,
     )
-    require_alike(
-        first.weight + second.weight,
-        both.weight,
-        "the weights of two batches, and of both together",
-        tolerance=TOLERANCE,
+    require_near(
+        first.weight + second.weight, both.weight, "the weights of two batches, and of both together"
     )
     joined = first.sums + second.sums
     joined[MIN] = torch.minimum(first.sums[MIN], second.sums[MIN])
@@ -164,11 +160,8 @@ def counts_a_weight_as_repetition(subject: Subject) -> None:
     rewards = _rewards([heavy, other])
     weighed = loss(rewards, _targets([heavy, other]))
     repeated = loss(torch.cat([rewards[:3], rewards]), _targets([light, light, other]))
-    require_alike(
-        weighed.loss,
-        repeated.loss,
-        "the loss with a comparison of weight 2, and with that comparison twice",
-        tolerance=TOLERANCE,
+    require_near(
+        weighed.loss, repeated.loss, "the loss with a comparison of weight 2, and with that comparison twice"
     )
     nothing = loss(_rewards([rated([2, 1])]), _targets([rated([2, 1], weight=0.0)])).loss
     require(nothing.item() == 0, f"of comparisons of weight 0 the loss is {nothing.item()}, not 0")
@@ -188,18 +181,16 @@ def ignores_the_order_of_pairs(subject: Subject) -> None:
         "weight": targets.weight,
     }
     shuffled = {name: value[order] for name, value in by_pair.items() if value is not None}
-    require_alike(
+    require_near(
         loss(rewards, replace(targets, **shuffled)).loss,
         expected,
         "the loss with the pairs in another order, and in theirs",
-        tolerance=TOLERANCE,
     )
     parts = rewards.split([len(row.responses) for row in rows])
-    require_alike(
+    require_near(
         loss(torch.cat(parts[::-1]), _targets(rows[::-1])).loss,
         expected,
         "the loss with the comparisons in another order, and in theirs",
-        tolerance=TOLERANCE,
     )
 
 
@@ -212,10 +203,10 @@ def gives_fp32(subject: Subject) -> None:
     require(expected.dtype == torch.float32, f"of fp32 rewards the loss is {expected.dtype}")
     actual = loss(rounded, targets).loss
     require(actual.dtype == torch.float32, f"of bf16 rewards the loss is {actual.dtype}, not fp32")
-    require_alike(actual, expected, "the loss of bf16 rewards, and of the same in fp32", tolerance=TOLERANCE)
+    require_near(actual, expected, "the loss of bf16 rewards, and of the same in fp32")
     with torch.autocast("cpu", torch.bfloat16):
         actual = loss(rounded.float(), targets).loss
-    require_alike(actual, expected, "the loss under autocast, and without it", tolerance=TOLERANCE)
+    require_near(actual, expected, "the loss under autocast, and without it")
 
 
 def agrees_with_the_plain_kernels(subject: Subject) -> None:
@@ -262,18 +253,4 @@ def _of_margin(loss: Any, margin: float) -> float:
     return float(loss(rewards, _targets([rated([2, 1])])).loss.detach())
 
 
-CHECKS = (
-    gives_a_loss_output,
-    has_sums_in_the_order_of_statistics,
-    has_the_right_gradient,
-    prefers_the_better_response,
-    never_rises_with_a_margin,
-    is_finite_far_out,
-    says_what_it_does_with_ties,
-    says_what_it_learns_from,
-    adds_up_over_batches,
-    counts_a_weight_as_repetition,
-    ignores_the_order_of_pairs,
-    gives_fp32,
-    agrees_with_the_plain_kernels,
-)
+CHECKS = checks_of(__name__)

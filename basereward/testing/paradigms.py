@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from basereward.backbones.tiny import Tiny
 from basereward.config.conversion import Component
 from basereward.losses import BradleyTerry, LossOutput
 from basereward.prepared import Prepared
 from basereward.testing.material import comparisons
-from basereward.testing.subject import Subject, require, require_alike, shape_of
+from basereward.testing.subject import (
+    Subject,
+    checks_of,
+    require,
+    require_alike,
+    require_near,
+    require_rewards,
+)
 
-TOLERANCE = 1e-5
 NUM_IMAGES = (0, 1, 2)
 
 
@@ -23,12 +28,8 @@ def gives_one_fp32_reward_a_response(subject: Subject) -> None:
     paradigm, rows = _paradigm(subject), _rows()
     rewards = paradigm.score(rows)
     num = sum(len(row.responses) for row in rows)
-    require(
-        isinstance(rewards, Tensor) and list(rewards.shape) == [num],
-        f"for {num} responses score returns {shape_of(rewards)}, not [{num}]",
-    )
+    require_rewards(rewards, num, f"for {num} responses score returns")
     require(rewards.dtype == torch.float32, f"its rewards are {rewards.dtype}, not fp32")
-    require(bool(rewards.isfinite().all()), f"its rewards are {rewards.tolist()}, which are not finite")
     require(not rewards.requires_grad, "score keeps the graph of its rewards; compute them without one")
 
 
@@ -40,9 +41,7 @@ def ignores_its_batch(subject: Subject) -> None:
     turned = paradigm.score(rows[::-1]).split(sizes[::-1])[::-1]
     for number, row in enumerate(rows):
         for name, actual in (("alone", paradigm.score([row])), ("in another order", turned[number])):
-            require_alike(
-                actual, together[number], f"rewards of {row.id} {name} and in a batch", tolerance=TOLERANCE
-            )
+            require_near(actual, together[number], f"rewards of {row.id} {name} and in a batch")
 
 
 def agrees_with_what_is_prepared(subject: Subject) -> None:
@@ -54,17 +53,15 @@ def agrees_with_what_is_prepared(subject: Subject) -> None:
             isinstance(item, Prepared),
             f"prepare returns a {type(item).__name__}, not a basereward.prepared.Prepared",
         )
-    require_alike(
+    require_near(
         paradigm.score_of(prepared),
         paradigm.score(rows),
         "rewards of prepared comparisons, and of comparisons",
-        tolerance=TOLERANCE,
     )
-    require_alike(
+    require_near(
         paradigm.loss_of(prepared).loss,
         paradigm.loss(rows).loss,
         "the loss of prepared comparisons, and of comparisons",
-        tolerance=TOLERANCE,
     )
 
 
@@ -75,12 +72,7 @@ def gives_a_loss_output(subject: Subject) -> None:
     for output in parts:
         require(isinstance(output, LossOutput), f"loss returns a {type(output).__name__}, not a LossOutput")
     first, second, both = (output.loss * output.weight for output in parts)
-    require_alike(
-        first + second,
-        both,
-        "loss * weight of two batches added up, and of both together",
-        tolerance=TOLERANCE,
-    )
+    require_near(first + second, both, "loss * weight of two batches added up, and of both together")
 
 
 def passes_gradients_on(subject: Subject) -> None:
@@ -130,12 +122,4 @@ def _rows() -> list[Any]:
     return list(comparisons(NUM_IMAGES))
 
 
-CHECKS = (
-    gives_one_fp32_reward_a_response,
-    ignores_its_batch,
-    agrees_with_what_is_prepared,
-    gives_a_loss_output,
-    passes_gradients_on,
-    is_deterministic_in_eval,
-    saves_and_loads,
-)
+CHECKS = checks_of(__name__)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
@@ -21,6 +23,10 @@ from basereward.plugins.plugin_manager import PluginManager
 
 Options = Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]
 """Options of a component, or a function that writes files into a directory of its own and returns them."""
+
+
+TOLERANCE = 1e-5
+"""The largest difference of rewards and losses in fp32 that are the same but for rounding."""
 
 
 class Failed(AssertionError):
@@ -51,6 +57,30 @@ def require_alike(actual: Tensor, expected: Tensor, what: str, *, tolerance: flo
     difference = float((actual.detach().double() - expected.detach().double()).abs().max())
     allowed = f"at most {tolerance:g} is allowed" if tolerance else "none is allowed"
     require(difference <= tolerance, f"{what}: they differ by {difference:.3g}; {allowed}")
+
+
+def require_near(actual: Tensor, expected: Tensor, what: str) -> None:
+    """Raise `Failed` unless both tensors have one shape and differ by at most `TOLERANCE`."""
+    require_alike(actual, expected, what, tolerance=TOLERANCE)
+
+
+def require_rewards(rewards: object, num: int, what: str) -> None:
+    """Raise `Failed` unless rewards are a tensor [num] of finite numbers; `what` begins the first message."""
+    require(
+        isinstance(rewards, Tensor) and list(rewards.shape) == [num],
+        f"{what} {shape_of(rewards)}, not [{num}]",
+    )
+    assert isinstance(rewards, Tensor)
+    require(rewards.isfinite().all(), f"its rewards are {rewards.tolist()}, which are not finite")
+
+
+def checks_of(module: str) -> tuple[Callable[[Any], None], ...]:
+    """Return a module's checks: the public functions that it defines, in their order."""
+    return tuple(
+        member
+        for name, member in vars(sys.modules[module]).items()
+        if inspect.isfunction(member) and member.__module__ == module and not name.startswith("_")
+    )
 
 
 def shape_of(value: object) -> str:

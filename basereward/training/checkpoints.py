@@ -66,11 +66,6 @@ class Checkpoints:
     An older one is removed only after the newer one is on disk under its name, so that one is whole at any
     moment. Each rank writes its shards of a sharded model, to a disk that all ranks see; any number of ranks
     can read them.
-
-    Args:
-        directory: The directory of the checkpoints.
-        group: The process group.
-        keep: How many checkpoints are kept.
     """
 
     def __init__(self, directory: Path, group: ProcessGroup | None = None, *, keep: int = 1) -> None:
@@ -84,11 +79,6 @@ class Checkpoints:
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         """Write a checkpoint aside, sync it, rename it, and remove the oldest.
-
-        Args:
-            step: The step, which names it.
-            tensors: The tensors of each group.
-            state: JSON values.
 
         Raises:
             CheckpointError: When the disk refuses it; the previous one stays.

@@ -20,13 +20,7 @@ TIMEOUT = timedelta(hours=2)
 
 
 class ProcessGroup:
-    """The processes that train together; each of them has an object of this class.
-
-    Args:
-        rank: The rank of this process.
-        world_size: The number of processes.
-        device: The device of this process.
-    """
+    """The processes that train together; each of them has an object of its own, with its rank and device."""
 
     def __init__(self, rank: int = 0, world_size: int = 1, device: torch.device | None = None) -> None:
         self.rank = rank

@@ -20,12 +20,7 @@ HELD_OUT = "held-out."
 
 @dataclass(frozen=True)
 class RunHistory:
-    """The log of a run.
-
-    Args:
-        name: The run's name in plots.
-        records: The log's records, in order.
-    """
+    """The log of a run."""
 
     name: str
     records: Sequence[Mapping[str, Any]] = field(repr=False)

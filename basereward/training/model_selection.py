@@ -48,9 +48,5 @@ class ModelSelector:
         return bool(new < old if self._is_lower_better else new > old)
 
     def stops_early(self, num_worse: int) -> bool:
-        """Return whether training ends early.
-
-        Args:
-            num_worse: Validations since the best one.
-        """
+        """Return whether training ends early, `num_worse` validations after the best one."""
         return self.patience is not None and num_worse >= self.patience

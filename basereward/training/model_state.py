@@ -40,11 +40,6 @@ from basereward.training.step_metrics import combined_sums, empty_sums
 class TrainedModel:
     """A model in training.
 
-    Args:
-        run: The resolved run.
-        plugins: Where components are looked up.
-        group: The process group.
-
     Attributes:
         reward_model: The reward model.
         module: Its paradigm as a module.
@@ -143,8 +138,9 @@ class TrainedModel:
     ) -> tuple[list[list[float]], float]:
         """Compute the gradient of a step's mean loss over all micro-batches and ranks, and clip it.
 
-        Each micro-batch adds the gradient of its summed loss; at the end the sum of the weights of all pairs
-        divides once. So the result is the mean over all pairs of the step, however they are split up.
+        This is gradient accumulation: each micro-batch adds the gradient of its summed loss; at the end the
+        sum of the weights of all pairs divides once. So the result is the mean over all pairs of the step,
+        however they are split up.
 
         Args:
             micro_batches: The prepared comparisons of each micro-batch of this rank.
@@ -178,11 +174,7 @@ class TrainedModel:
         return [flat[start : start + width] for start in range(0, len(flat), width)], norm_value
 
     def optimizer_step(self, step: int) -> None:
-        """Update the weights and their EMA.
-
-        Args:
-            step: The step's number, counted from 1.
-        """
+        """Update the weights and their EMA, in a step counted from 1."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(step)

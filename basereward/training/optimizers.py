@@ -15,10 +15,6 @@ from basereward.errors import ConfigError
 def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimizer of a run; biases and norms (tensors of one axis) have no weight decay.
 
-    Args:
-        trainable: The parameters of each part.
-        config: The optimizer and each part's learning rate.
-
     Raises:
         ConfigError: When its library isn't installed.
     """

@@ -30,11 +30,7 @@ def without_transformers_bars() -> Iterator[None]:
 
 
 class Display:
-    """Shows a training's progress, speed and metrics.
-
-    Args:
-        enabled: Whether to show anything.
-    """
+    """Shows a training's progress, speed and metrics."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled

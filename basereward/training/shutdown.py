@@ -11,13 +11,7 @@ from basereward.errors import BaseRewardError
 
 
 class TrainingStopped(BaseRewardError):
-    """A training that a signal ended early, after it had written a checkpoint.
-
-    Args:
-        signal_number: The signal.
-        step: The last step that the checkpoint includes.
-        run_dir: The run directory to resume.
-    """
+    """A training that a signal ended early, after it had written a checkpoint of `step`."""
 
     def __init__(self, signal_number: int, step: int, run_dir: str) -> None:
         self.signal_number = signal_number

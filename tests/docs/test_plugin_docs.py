@@ -72,7 +72,7 @@ def test_the_module_of_the_text_works_and_passes(environment: Environment, tmp_p
         done = environment.run("bash", "-c", line, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(
-        "ensembler worst-of: The lowest of the members' rewards: what all of them grant."
+        "ensembler worst-of: The lowest of the members' rewards: a conservative ensemble."
     )
 
 

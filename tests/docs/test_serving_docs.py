@@ -31,13 +31,13 @@ def test_every_command_is_one_that_there_is() -> None:
     from basereward.cli import serve
 
     parser = argparse.ArgumentParser()
-    serve.add_parser(parser.add_subparsers())
+    serve.add_arguments(parser)
     commands = [
         line for block in blocks("bash") for line in block.splitlines() if line.startswith("basereward")
     ]
     assert len(commands) == 3
     for command in commands:
-        parser.parse_args(shlex.split(command, comments=True)[1:])
+        parser.parse_args(shlex.split(command, comments=True)[2:])
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

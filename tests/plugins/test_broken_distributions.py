@@ -90,7 +90,7 @@ DISTRIBUTIONS = {
         "'bradley-terry'",
     ),
     "j-targets-badly": Installed(
-        losses("{'focal': 'm.X'}"), "loss 'focal' stands for 'm.X'; write 'module:Class'"
+        losses("{'focal': 'm.X'}"), "loss 'focal' is registered as 'm.X'; write 'module:Class'"
     ),
     "k-is-called-badly": Installed(
         losses("{}"),

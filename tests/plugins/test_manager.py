@@ -120,7 +120,7 @@ BROKEN = {
     ),
     "has a bad target": (
         "from basereward import hookimpl\n@hookimpl\ndef basereward_losses(): return {'focal': 'm.X'}",
-        "loss 'focal' stands for 'm.X'; write 'module:Class'",
+        "loss 'focal' is registered as 'm.X'; write 'module:Class'",
     ),
     "is bad in its second hook": (
         "from basereward import hookimpl\n@hookimpl\ndef basereward_heads(): return {'h': 'm:X'}\n"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward.forest import Forest
-from basereward.heads import MLP, Linear
+from basereward.heads import MLP, Linear, gather
 from basereward.testing import components, heads
 
 
@@ -51,6 +51,18 @@ class NeedsScale(MLP):
 
     def __init__(self, dim: int, *, scale: float) -> None:
         super().__init__(dim)
+
+
+class MisspellsReads(nn.Module):
+    """Misspells an optional member of its contract."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(dim, 1)
+        self.read = "ends"
+
+    def forward(self, hidden: Tensor, forest: Forest) -> Tensor:
+        return self.layer(gather(hidden, forest, "last"))[:, 0]
 
 
 class HasPath(MLP):
@@ -207,6 +219,11 @@ MUTANTS = [
     ),
     Mutant(components.has_typed_options, DefaultsToNone, "option 'scale' is float; None is none"),
     Mutant(components.has_typed_options, NeedsScale, "option 'scale' has no default"),
+    Mutant(
+        components.misspells_no_member,
+        MisspellsReads,
+        "it defines 'read', no member of a head; did you mean 'reads'?",
+    ),
     Mutant(
         components.keeps_its_options,
         HasPath,

@@ -41,14 +41,7 @@ EXAMPLE_CHARACTERS = 160
 
 @dataclass
 class Tally:
-    """Counts of one step, and examples.
-
-    Attributes:
-        num_in: Rows that came to it.
-        num_changed: Rows that it changed.
-        dropped: Rows that it dropped, by kind of reason.
-        examples: The first few that it dropped or changed.
-    """
+    """Counts of the rows of one step, those dropped by kind of reason, and the first few as examples."""
 
     num_in: int = 0
     num_changed: int = 0

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from basereward.comparison import Comparison
-    from basereward.media.image import Image
+from basereward.comparison import Comparison
+from basereward.media.image import Image
 
 GRID, COLOUR_GRID = 8, 4
 STEP, COLOUR_STEP, GREY = 4, 6, 128  # of 255

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from basereward.comparison import PLACEHOLDER
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import answer_of, as_list, name_of, plain, turn_of, turns_of, without_marks
+from basereward.data.reading.row import Row
 from basereward.data.trl import split, trl_row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 
 class ShareGPT(FileDataset):
@@ -175,16 +172,10 @@ class OpenRLHF(FileDataset):
     """Rows under the names that OpenRLHF's options give them; texts or conversations.
 
     Args:
-        path: As of every data set of files.
         prompt_key: Column of the prompt; None where both responses begin with it.
         chosen_key: Column of the better response.
         rejected_key: Column of the worse one.
         images_key: Column of the images.
-        source: As of every data set of files, and so on.
-        split: Likewise.
-        config: Likewise.
-        media_roots: Likewise.
-        media_hosts: Likewise.
     """
 
     def __init__(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
+from basereward.comparison import Comparison
 from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.comparison import Comparison
 
 MAX_JOINED = 64
 """Rows that are joined at most, so that a file of one prompt does not fill the memory."""

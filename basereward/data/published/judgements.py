@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import as_list, name_of, parsed_json, plain, text_of, turns_of
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 BRACKETS: Final = re.compile(
     r"Question: \[(?P<question>.*?)\]\s*"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from basereward.data.fields import as_list, name_of, prompt_fields, text_of
 from basereward.data.published.grouped import GroupedDataset
 from basereward.data.reading.paths import files_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
+from basereward.data.reading.row import Row
 
 PAIRS = "dpo_pairs.jsonl"
 

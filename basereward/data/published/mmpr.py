@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from basereward.comparison import Comparison
 from basereward.data.published.pairs import QuestionDataset
 from basereward.data.reading.paths import files_of
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.comparison import Comparison
-    from basereward.data.reading.row import Row
 
 META = "meta.json"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import as_list, name_of, number_of, object_of, plain, prompt_fields, text_of
+from basereward.data.reading.row import Row
 from basereward.data.trl import TRLDataset
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 
 class QuestionDataset(FileDataset):

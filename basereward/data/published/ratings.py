@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import (
@@ -18,13 +20,8 @@ from basereward.data.fields import (
     turns_of,
 )
 from basereward.data.published.grouped import GroupedDataset
+from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 VLFEEDBACK_ASPECTS = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
 
@@ -59,16 +56,10 @@ class UltraFeedback(FileDataset):
     """UltraFeedback (arXiv 2310.01377): `openbmb/UltraFeedback`, four completions an instruction.
 
     Args:
-        path: As of every data set of files.
         subset: `all` completions, the paper's Ultra-All; or `hard`, its Ultra-Hard: of each instruction the
             best and the worst completion only (arXiv 2509.16127, table 4).
         score: `overall` is the judge's own score, `fine-grained` the mean of its four aspects. The paper
             doesn't say which it took.
-        source: As of every data set of files, and so on.
-        split: Likewise.
-        config: Likewise.
-        media_roots: Likewise.
-        media_hosts: Likewise.
     """
 
     name = "ultrafeedback"
@@ -144,13 +135,7 @@ class HelpSteer(GroupedDataset):
     `response2` and `overall_preference`.
 
     Args:
-        path: As of every data set of files.
         rating: The column of the rating that counts.
-        source: As of every data set of files, and so on.
-        split: Likewise.
-        config: Likewise.
-        media_roots: Likewise.
-        media_hosts: Likewise.
     """
 
     name = "helpsteer"

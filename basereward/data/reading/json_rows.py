@@ -7,17 +7,13 @@ ijson, so that a row means the same, to the last digit, as it does in JSONL.
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    import gzip
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
-    from basereward.data.reading.row import Row
 
 BLOCK = 1 << 20
 MAX_ROW = 64 << 20

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 STANDARD_INPUT = Path("-")
 """The path that names standard input, which holds JSONL and can be read once."""

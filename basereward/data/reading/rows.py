@@ -5,18 +5,15 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from basereward.data.reading.arrow_rows import count_table, is_table, read_table
 from basereward.data.reading.json_rows import parsed, read_list
 from basereward.data.reading.paths import STANDARD_INPUT
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
 
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
@@ -61,11 +58,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
 
 
 def read_text(file: BinaryIO | gzip.GzipFile, start: bytes) -> Iterator[tuple[int, Row | DataError]]:
-    """Yield each row of JSONL or of a JSON list.
-
-    Args:
-        file: The text.
-        start: Its first bytes.
+    """Yield each row of JSONL or of a JSON list, which begins with the bytes `start`.
 
     Raises:
         DataError: When a list is cut short or damaged.

@@ -10,24 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from basereward import protocols
+from basereward.comparison import Comparison
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import text_of
 from basereward.data.reading.paths import local_path
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
-from basereward.stats.metric import Score
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from basereward.comparison import Comparison
-    from basereward.data.reading.row import Row
-    from basereward.stats.metric import Metric
+from basereward.stats.metric import Metric, Score
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from basereward.data.formats import DetectedDataset
-from basereward.evaluation.benchmarks.benchmark import Benchmark
+from basereward.data.reading.row import Row
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored
 from basereward.evaluation.benchmarks.unit_scores import by_category, group_accuracy, pair_accuracy
 from basereward.stats.metric import Metric, average
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
-    from basereward.evaluation.benchmarks.benchmark import Scored
 
 
 class Comparisons(Benchmark):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from basereward.data.fields import text_of, without_marks
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-from basereward.evaluation.benchmarks.benchmark import Benchmark
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored
 from basereward.evaluation.benchmarks.unit_scores import group_accuracy, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
 from basereward.media.video import Video
 from basereward.stats.metric import Metric, average
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from basereward.data.reading.row import Row
-    from basereward.evaluation.benchmarks.benchmark import Scored
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")
 """Words of the images' paths, in the order in which the official script looks for them."""

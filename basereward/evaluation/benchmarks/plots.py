@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from basereward.evaluation.benchmarks.run import BenchmarkRun
 from basereward.reporting.plots import COLOURS, figure_of, label_of, save_figure
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from basereward.evaluation.benchmarks.run import BenchmarkRun
 
 MAX_SCORES = 30
 LEGEND_COLUMNS = 3

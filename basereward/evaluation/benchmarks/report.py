@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward.evaluation.benchmarks.plots import save_scores
+from basereward.evaluation.benchmarks.run import BenchmarkRun
 from basereward.evaluation.report import metric_rows, save_report
 from basereward.reporting.html import save_page
 from basereward.reporting.plots import is_available
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from basereward.evaluation.benchmarks.run import BenchmarkRun
 
 SCORES_FILE = "scores.png"
 

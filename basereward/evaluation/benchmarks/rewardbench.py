@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
 
 from basereward.data.fields import text_of
-from basereward.evaluation.benchmarks.benchmark import Benchmark
+from basereward.data.reading.row import Row
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored
 from basereward.evaluation.benchmarks.unit_scores import by_category, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY
 from basereward.stats.metric import Metric, average
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
-    from basereward.evaluation.benchmarks.benchmark import Scored
 
 SECTIONS = {
     "Chat": {

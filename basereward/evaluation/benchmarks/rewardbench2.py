@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from basereward.data.fields import text_of
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored, texts_of
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
 from basereward.stats.metric import Metric, MetricPart, average, unit_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from basereward.data.reading.row import Row
-    from basereward.evaluation.benchmarks.benchmark import Scored
 
 TIES = "Ties"
 KIND, REFERENCE, TIED = "kind", "ref", "tied"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from basereward.data.fields import text_of
-from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
+from basereward.data.reading.row import Row
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored, texts_of
 from basereward.evaluation.scored_pairs import CATEGORY
-from basereward.stats.metric import Metric, average, unit_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from basereward.data.reading.row import Row
-    from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.stats.metric import Kind
+from basereward.stats.metric import Kind, Metric, average, unit_mean
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = ("chat", "math", "code", "safety")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward.evaluation.benchmarks.published import PublishedScores, published_of
 from basereward.evaluation.evaluator import evaluate
 from basereward.evaluation.metrics import GAPS
-
-if TYPE_CHECKING:
-    from basereward.evaluation.results import Evaluation
-    from basereward.protocols import Benchmark, Scorer
-    from basereward.stats.metric import Score
+from basereward.evaluation.results import Evaluation
+from basereward.protocols import Benchmark, Scorer
+from basereward.stats.metric import Score
 
 
 @dataclass(frozen=True)

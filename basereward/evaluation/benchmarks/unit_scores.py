@@ -6,18 +6,13 @@ Shapes: K comparisons, P pairs, G groups.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from basereward.evaluation.benchmarks.benchmark import Scored
 from basereward.stats.metric import Kind, Metric, unit_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from basereward.evaluation.benchmarks.benchmark import Scored
 
 MAX_COUNTED = 12
 """Orders of up to so many responses are counted; those of larger groups are sampled."""

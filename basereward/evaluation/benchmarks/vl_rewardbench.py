@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from basereward.data.fields import text_of, without_marks
+from basereward.data.reading.row import Row
 from basereward.errors import DataError
-from basereward.evaluation.benchmarks.benchmark import Benchmark, texts_of
+from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored, texts_of
 from basereward.evaluation.benchmarks.unit_scores import pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
-from basereward.stats.metric import Metric, average
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from basereward.data.reading.row import Row
-    from basereward.evaluation.benchmarks.benchmark import Scored
-    from basereward.stats.metric import Kind
+from basereward.stats.metric import Kind, Metric, average
 
 GROUPS = ("general", "hallucination", "reasoning")
 

@@ -131,10 +131,6 @@ def measure(
 def timed(case: Case, finish: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Return the median seconds of each variant, taken in turns of random order, and their quartiles.
 
-    Args:
-        case: What to time.
-        finish: Waits until the device has done its work.
-
     Raises:
         AssertionError: When its variants differ.
     """
