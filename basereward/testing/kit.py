@@ -1,4 +1,4 @@
-"""The checks that a plugin's components have to pass, as a list and as a pytest decorator."""
+"""The conformance kit: the checks of a plugin's components, as a list and as a pytest decorator."""
 
 from __future__ import annotations
 
