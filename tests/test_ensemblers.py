@@ -138,7 +138,7 @@ def test_z_mean_refuses_a_member_that_says_nothing() -> None:
         ZMean().fit(members, ranked(2))
 
 
-def test_logistic_weights_are_where_the_gradient_is_nought() -> None:
+def test_logistic_weights_are_where_the_gradient_is_zero() -> None:
     # One member, margin 1 of each of two pairs: 2 * sigmoid(-w) = w, whose root is 0.8745...
     [weight] = logistic(torch.ones(2, 1, dtype=torch.float64), 1.0).tolist()
     assert 2 / (1 + math.exp(weight)) == pytest.approx(weight, abs=1e-12)
