@@ -197,17 +197,7 @@ class Comparison:
         Raises:
             DataError: As the constructor, such as for ranks of another number of responses.
         """
-        values: dict[str, Any] = {
-            "prompt": self.prompt,
-            "responses": self.responses,
-            "ranks": self.ranks,
-            "ratings": self.ratings,
-            "weight": self.weight,
-            "id": self.id,
-            "source": self.source,
-            "meta": self.meta,
-            "place": self.place,
-        }
+        values = {name: value for name, value in vars(self).items() if name not in ("images", "videos")}
         if unknown := changes.keys() - values:
             raise TypeError(f"replace() has no argument {min(unknown)!r}; arguments: {', '.join(values)}")
         return Comparison(**values | changes)

@@ -74,20 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     dedup = _command(commands, "dedup", "leave out rows that are the same, or nearly", _dedup)
     dedup.add_argument(
-        "--threshold",
-        type=float,
-        metavar="J",
-        help="Jaccard index from which on (default: 0.9)",
+        "--threshold", type=float, metavar="J", help="Jaccard index from which on (default: 0.9)"
     )
     dedup.add_argument("--by", choices=("row", "prompt"), help="what is compared (default: row)")
     _add_distance(dedup, "default: the same file")
     _add_output(dedup)
 
     contamination = _command(
-        commands,
-        "contamination",
-        "find rows that are in a benchmark too",
-        _contamination,
+        commands, "contamination", "find rows that are in a benchmark too", _contamination
     )
     contamination.add_argument(
         "--benchmark", metavar="NAME=PATH", action="append", default=[], help="may be repeated"
@@ -101,10 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which rows count: those that share any of both (default), an image, a question, or both",
     )
     contamination.add_argument(
-        "--min-question-words",
-        metavar="N",
-        type=int,
-        help="needed of a question alone (default: 8)",
+        "--min-question-words", metavar="N", type=int, help="needed of a question alone (default: 8)"
     )
     _add_distance(contamination, "default: 6; none: the same file")
     _add_output(contamination)

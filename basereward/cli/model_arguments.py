@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from basereward.cli.command import add_device
 from basereward.errors import ConfigError
-
-if TYPE_CHECKING:
-    import argparse
-
-    from basereward.protocols import Scorer
+from basereward.protocols import Scorer
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:

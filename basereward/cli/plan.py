@@ -103,13 +103,7 @@ def as_table(run: RunConfig, plan: Plan, args: argparse.Namespace) -> dict[str, 
     """Return a plan as JSON can hold it."""
     from dataclasses import asdict
 
-    table = {
-        "run": run.output,
-        "model": _model_name(run),
-        "gpu": args.gpu,
-        "gpus": args.gpus,
-        **asdict(plan),
-    }
+    table = {"run": run.output, "model": _model_name(run), "gpu": args.gpu, "gpus": args.gpus, **asdict(plan)}
     for name in ("on_average", "at_most"):
         table[name]["total"] = getattr(plan, name).total
     for name in ("with_tree", "without_tree"):
@@ -195,9 +189,7 @@ MEMORY = {
 
 def _memory(plan: Plan, gpu: Accelerator, run: RunConfig) -> list[str]:
     columns = [_count(number, "row") for number in plan.rows_in_pass]
-    lines = [
-        f"memory of each GPU, GB    {'mean: ' + columns[0]:>16}{'longest: ' + columns[1]:>18}",
-    ]
+    lines = [f"memory of each GPU, GB    {'mean: ' + columns[0]:>16}{'longest: ' + columns[1]:>18}"]
     for name, title in MEMORY.items():
         values = [getattr(memory, name) / 1e9 for memory in (plan.on_average, plan.at_most)]
         if any(values):

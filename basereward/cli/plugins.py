@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from basereward._version import __version__
 from basereward.cli.command import Command
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
+from basereward.plugins.loading import Plugin
 from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import PluginManager, manager
-
-if TYPE_CHECKING:
-    import argparse
-
-    from basereward.plugins.loading import Plugin
-
 
 COMMAND = Command(
     help="list plugins and what they provide",

@@ -19,11 +19,7 @@ from basereward.plugins.plugin_manager import PluginManager, manager
 
 
 def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:
-    """Return the datasets whose rows can be recognized, by name.
-
-    Args:
-        plugins: The plugins that provide datasets; this process's if not given.
-    """
+    """Return the datasets whose rows can be recognized, by name; by default of this process's plugins."""
     plugins = plugins or manager()
     datasets = {}
     for name in plugins.names("dataset"):
@@ -154,11 +150,7 @@ def detected(
 ) -> str:
     """Return the name of the dataset that reads a file or directory, by the fields of its first readable row.
 
-    Args:
-        path: A file or directory, as of `FileDataset`.
-        split: As of `FileDataset`.
-        config: Likewise.
-        plugins: The plugins that provide datasets; this process's if not given.
+    Path, split and config are as of `FileDataset`, plugins as of `formats`.
 
     Raises:
         DataError: When there is no such file, no row in it, or its format can't be recognized.

@@ -6,7 +6,7 @@ Shapes: P pairs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -117,16 +117,7 @@ class PairMetrics:
                 "ece": self.ece,
                 "brier": self.brier,
                 "log_loss": self.log_loss,
-                "bins": [
-                    {
-                        "low": bin.low,
-                        "high": bin.high,
-                        "num_pairs": bin.num_pairs,
-                        "confidence": bin.confidence,
-                        "accuracy": bin.accuracy,
-                    }
-                    for bin in self.bins
-                ],
+                "bins": [asdict(bin) for bin in self.bins],
             },
             "by_gap": {f"{gap:g}": part.to_dict() for gap, part in self.by_gap.items()},
             "by_source": {name: part.to_dict() for name, part in self.by_source.items()},

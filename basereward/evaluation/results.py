@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from basereward.comparison import Comparison
@@ -37,15 +37,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line of `rewards.jsonl`."""
-        return {
-            "id": self.id,
-            "source": self.source,
-            "number": self.number,
-            "group": self.group,
-            "rewards": list(self.rewards),
-            "ranks": list(self.ranks),
-            "margin": self.margin,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,4 @@ def reward_manager(model: str | Path | RewardSource, **options: Unpack[ScorerOpt
 
 def _result(raw: float | None, reward: float) -> dict[str, float]:
     """Return the reward and the numbers for verl's log, which must have the same names for every sample."""
-    return {
-        "score": reward,
-        "raw_reward": reward if raw is None else raw,
-        "unscored": float(raw is None),
-    }
+    return {"score": reward, "raw_reward": reward if raw is None else raw, "unscored": float(raw is None)}

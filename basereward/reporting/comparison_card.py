@@ -58,14 +58,7 @@ class Card:
 
 
 def card_of(comparison: Comparison, titles: Sequence[str], rows: Sequence[Row], footer: str) -> Card:
-    """Return the card of a comparison.
-
-    Args:
-        comparison: The comparison.
-        titles: Titles of the columns of numbers.
-        rows: The responses in the order to show them, each after its numbers.
-        footer: A line below.
-    """
+    """Return the card of a comparison; the rows are its responses in order, each after its numbers."""
     images = [inline_image(image) for image in comparison.images[:MAX_IMAGES]]
     num_more = len(comparison.images) - len(images)
     table = Table([*titles, "response"], rows, num_labels=len(titles) + 1)

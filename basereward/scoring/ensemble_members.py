@@ -77,15 +77,9 @@ class EnsembleMembers(BatchScorer[Tensor]):
         verify: bool,
         backbone_options: Mapping[str, Any] | None = None,
     ) -> EnsembleMembers:
-        """Load members; those that have one backbone, to the bytes of its files, share it.
+        """Load members by name; those with one backbone, to the bytes of its files, share it.
 
-        Args:
-            directories: Model directories by the members' names.
-            route: As the constructor has it.
-            device: Where the weights go.
-            plugins: Where components are looked up; None for the installed ones.
-            verify: Whether every file's SHA-256 is compared.
-            backbone_options: Options of the backbones that replace the saved ones.
+        The arguments are as of `Ensemble.load`.
 
         Raises:
             ModelError: Naming the member, and the file or tensor that is at fault.

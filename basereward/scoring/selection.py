@@ -73,12 +73,7 @@ def selected(
 ) -> Iterator[Comparison | DataError]:
     """Yield what is kept of each comparison, or the error that says why nothing is, in their order.
 
-    Args:
-        model: Scores.
-        items: Comparisons, and errors in place of rows that could not be read.
-        selection: What is kept.
-        batch_size: Comparisons a forward pass.
-        advance: Called as each item is scored.
+    Errors among the items are in place of rows that could not be read.
     """
     for item, result in score_in_order(model, items, batch_size=batch_size, advance=advance):
         if isinstance(result, DataError):

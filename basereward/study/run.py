@@ -40,16 +40,7 @@ def run_study(
     overwrite: bool = False,
     progress: bool = False,
 ) -> StudyRun:
-    """Do the runs that are left; if one fails, the others go on.
-
-    Args:
-        study: The study.
-        runs: All its runs.
-        plugins: The plugins whose components are used.
-        num_jobs: Runs at the same time.
-        overwrite: Whether to repeat runs that are done.
-        progress: Whether to show a bar with the runs that are left, and the time.
-    """
+    """Do the runs that are left, or all to `overwrite`; if one fails, the others go on."""
     benchmarks = benchmarks_of(study, plugins)
     # Cells that come out as the same run share it.
     by_output = {run.config.output: run for run in runs}

@@ -346,8 +346,8 @@ def names_its_blocks(subject: Subject) -> None:
     require(ran == sorted(ran), f"the forward pass runs the blocks in the order {ran}")
 
 
-def _backbone(subject: Subject, seed: int = 0) -> Any:
-    return subject.build(seed=seed).eval()
+def _backbone(subject: Subject) -> Any:
+    return subject.build().eval()
 
 
 def _sees(backbone: Backbone) -> bool:

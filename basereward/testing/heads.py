@@ -137,10 +137,7 @@ def passes_gradients_on(subject: Subject) -> None:
     for name, parameter in head.named_parameters():
         if parameter.requires_grad:
             require(parameter.grad is not None, f"parameter {name} gets no gradient")
-            require(
-                bool(parameter.grad.isfinite().all()),
-                f"the gradient of parameter {name} is not finite",
-            )
+            require(bool(parameter.grad.isfinite().all()), f"the gradient of parameter {name} is not finite")
     require(hidden.grad is not None, "the hidden states get no gradient")
     for number in range(len(forest.ends)):
         gradient = torch.zeros_like(hidden) if hidden.grad is None else hidden.grad[forest.response == number]

@@ -17,13 +17,7 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import micro_batches
 from basereward.training import run_directory
 from basereward.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
-from basereward.training.data_loader import (
-    DataReader,
-    IterableRows,
-    MapRows,
-    TrainingRows,
-    no_usable_rows,
-)
+from basereward.training.data_loader import DataReader, IterableRows, MapRows, TrainingRows, no_usable_rows
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_selection import ModelSelector
 from basereward.training.model_state import TrainedModel
@@ -70,18 +64,7 @@ class State:
 
 
 class Training:
-    """One training, from its start or a checkpoint to its last step.
-
-    Args:
-        run: The resolved run.
-        plugins: Where components are looked up.
-        run_dir: The run directory.
-        checkpoints: The run's checkpoints.
-        checkpoint: The checkpoint to continue from; None to start from the beginning.
-        rejected: Lists the rows that can't be used.
-        display: Shows the progress.
-        group: The process group; each rank has an object of this class.
-    """
+    """One training, from its start or a checkpoint to its last step."""
 
     def __init__(
         self,

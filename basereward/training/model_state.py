@@ -26,13 +26,7 @@ from basereward.training.distributed import ProcessGroup
 from basereward.training.ema import EMA
 from basereward.training.gradients import align_missing_gradients, average_and_clip
 from basereward.training.lora import Adapters
-from basereward.training.parallelize import (
-    ParadigmModule,
-    full_parameters,
-    no_sync,
-    parallelize,
-    release_ddp,
-)
+from basereward.training.parallelize import ParadigmModule, full_parameters, no_sync, parallelize, release_ddp
 from basereward.training.parameter_groups import trainable_parts
 from basereward.training.step_metrics import combined_sums, empty_sums
 
@@ -163,10 +157,7 @@ class TrainedModel:
         align_missing_gradients(self._parameters, self.optimizer)
         rank_sums = self.group.all_gather_tensor(combined_sums(sums))  # [world size, 2 + S]
         norm = average_and_clip(
-            self._parameters,
-            rank_sums[:, 1].sum(),
-            self.config.clip_norm,
-            world_size=self.group.world_size,
+            self._parameters, rank_sums[:, 1].sum(), self.config.clip_norm, world_size=self.group.world_size
         )
         # The step's only wait for the device; before the optimizer step, which must not apply a NaN.
         *flat, norm_value = torch.cat([rank_sums.flatten(), norm[None]]).tolist()
@@ -223,12 +214,7 @@ class TrainedModel:
 
 
 def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
-    components = {
-        "backbone": run.backbone,
-        "head": run.head,
-        "loss": run.loss,
-        "paradigm": run.paradigm,
-    }
+    components = {"backbone": run.backbone, "head": run.head, "loss": run.loss, "paradigm": run.paradigm}
     if run.init is None:
         return RewardModel.build(**components, plugins=plugins)
     return RewardModel.warm_start(run.init, **components, plugins=plugins)

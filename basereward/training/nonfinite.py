@@ -24,13 +24,7 @@ class NonFiniteError(BaseRewardError):
 
 @torch.no_grad()
 def nonfinite_error(
-    batch: Batch,
-    model: TrainedModel,
-    *,
-    losses: Sequence[float],
-    norm: float,
-    step: int,
-    run_dir: Path,
+    batch: Batch, model: TrainedModel, *, losses: Sequence[float], norm: float, step: int, run_dir: Path
 ) -> NonFiniteError:
     """Find the rows with non-finite rewards, write them to `not-finite.jsonl`, and return the error to raise.
 

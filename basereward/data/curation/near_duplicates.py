@@ -40,11 +40,7 @@ class NearDuplicates(Step):
     is_rowwise = False
 
     def __init__(
-        self,
-        *,
-        threshold: float = 0.9,
-        by: Literal["row", "prompt"] = "row",
-        max_distance: int | None = None,
+        self, *, threshold: float = 0.9, by: Literal["row", "prompt"] = "row", max_distance: int | None = None
     ) -> None:
         if not 0 < threshold <= 1:
             raise ConfigError(f"threshold is {threshold:g}; it is above 0, and at most 1")
@@ -190,11 +186,7 @@ def num_bands(threshold: float) -> int:
 def _near_index(threshold: float) -> Any:
     # Its own choice of bands misses one pair in eighty that has 98 % in common.
     return _rensa().RMinHashDeduplicator(
-        threshold=threshold,
-        num_perm=NUM_HASHES,
-        use_lsh=True,
-        num_bands=num_bands(threshold),
-        seed=SEED,
+        threshold=threshold, num_perm=NUM_HASHES, use_lsh=True, num_bands=num_bands(threshold), seed=SEED
     )
 
 

@@ -133,8 +133,7 @@ class Agreement(Step):
         share = sum(votes) / len(votes) if votes else 1.0
         if share < self.min_agreement:
             return DataError(
-                f"judges disagree: {sum(votes)} of {len(votes)} judgements as the row ranks",
-                field="ranks",
+                f"judges disagree: {sum(votes)} of {len(votes)} judgements as the row ranks", field="ranks"
             )
         return comparison
 

@@ -68,11 +68,7 @@ class VLRewardBench(Benchmark):
     def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return overall and macro accuracy, the official groups, and the groupings of others."""
         official = _by_group(scored, [item.category for item in scored.items], "category")
-        metrics = {
-            "overall": pair_accuracy(scored),
-            "macro": average(list(official.values())),
-            **official,
-        }
+        metrics = {"overall": pair_accuracy(scored), "macro": average(list(official.values())), **official}
         for whose, grouping in (("R1-Reward's", r1_group), ("UnifiedReward-Think's", unified_group)):
             parts = _by_group(scored, [grouping(item.id) for item in scored.items], "variant")
             metrics[f"macro, {whose} groups"] = average(list(parts.values()), kind="variant")
