@@ -1,4 +1,4 @@
-"""Build the native ops where a compiler and torch are at hand; everything else stands in pyproject.toml.
+"""Build the native ops where a compiler and torch are installed; all other metadata is in pyproject.toml.
 
 `basereward/extension.py` says which variables of the environment choose what is built. Without the extensions
 the package works through its plain-torch ops.

@@ -56,7 +56,7 @@ def ranked(*sizes: int, is_tied: bool = False) -> list[Comparison]:
 
 def fitted(ensembler: Any, members: Tensor, comparisons: Sequence[Comparison]) -> Any:
     """Return an ensembler that has learned what it learns."""
-    if hasattr(ensembler, "fit"):
+    if ensembler.learns:
         ensembler.fit(members, comparisons)
     return ensembler
 
@@ -138,7 +138,7 @@ def test_z_mean_refuses_a_member_that_says_nothing() -> None:
         ZMean().fit(members, ranked(2))
 
 
-def test_logistic_weights_are_where_the_gradient_is_nought() -> None:
+def test_logistic_weights_are_where_the_gradient_is_zero() -> None:
     # One member, margin 1 of each of two pairs: 2 * sigmoid(-w) = w, whose root is 0.8745...
     [weight] = logistic(torch.ones(2, 1, dtype=torch.float64), 1.0).tolist()
     assert 2 / (1 + math.exp(weight)) == pytest.approx(weight, abs=1e-12)
@@ -214,7 +214,7 @@ def test_an_option_out_of_range_says_what_is_allowed(make: Any, message: str) ->
         make()
 
 
-@pytest.mark.parametrize("cls", [cls for cls in ALL if not hasattr(cls, "unit")])
+@pytest.mark.parametrize("cls", [cls for cls in ALL if cls.unit is None])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_single_member_is_returned_unchanged(cls: Any, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -247,7 +247,7 @@ def test_order_of_members_state_and_type_do_not_matter(
     assert torch.allclose(fitted(cls(), turned, rows)(turned, rows), rewards, rtol=1e-4, atol=1e-5)
     # All members have the same order, so it is that of the rewards.
     assert bool((centred(rewards[None], rows)[0].split(sizes)[0].diff() < 0).all()) or cls is MeanMinusStd
-    if hasattr(ensembler, "state"):
+    if ensembler.learns:
         again = cls()
         again.load_state(json.loads(json.dumps(ensembler.state())))
         assert torch.equal(again(members, rows), rewards)

@@ -66,10 +66,14 @@ SYNONYMS = {"picture": "image", "optimis": "optimiz"}
 """Parts of identifiers, and what to write."""
 
 
-def identifiers(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the names that a file gives to modules, classes, functions, parameters and variables."""
-    yield 1, path.stem
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def parsed(path: Path) -> ast.Module:
+    """Return a file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def identifiers(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the names that a file gives to classes, functions, parameters and variables, with their lines."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -84,7 +88,7 @@ def test_no_identifier_is_an_invented_word() -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line}: {name}; write {BANNED[name]}"
         for path in FILES
-        for line, name in identifiers(path)
+        for line, name in [(1, path.stem), *identifiers(parsed(path))]
         if name in BANNED
     ]
     assert wrong == []
@@ -95,7 +99,7 @@ def test_one_thing_has_one_word(part: str) -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line}: {name}; write {SYNONYMS[part]}"
         for path in FILES
-        for line, name in identifiers(path)
+        for line, name in [(1, path.stem), *identifiers(parsed(path))]
         if part in name.lower()
     ]
     assert wrong == []
@@ -104,7 +108,7 @@ def test_one_thing_has_one_word(part: str) -> None:
 def test_docstrings_begin_with_a_noun_or_an_imperative() -> None:
     wrong = []
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             first = (ast.get_docstring(node) or "").split("\n")[0]

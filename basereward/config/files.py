@@ -56,8 +56,9 @@ def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[st
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
     changed_by += (Path(path).resolve(),)
-    if Path(path).parent.joinpath(base).resolve() in changed_by:
-        raise ConfigError(f"{path}: base = {base!r} leads back to a file that it is the base of")
+    if (target := Path(path).parent.joinpath(base).resolve()) in changed_by:
+        cycle = " -> ".join(file.name for file in (*changed_by[changed_by.index(target) :], target))
+        raise ConfigError(f"{path}: base = {base!r} makes a cycle: {cycle}")
     return deep_merge(run_table(Path(path).parent / base, changed_by=changed_by), table)
 
 

@@ -158,8 +158,8 @@ class TrainConfig:
             results being kept. Changes memory and time, not results.
         eval_every: Steps between evaluations; None for one after each epoch.
         best_by: Metric of the held-out data by which the best model is chosen, equal ones by `log_loss`.
-            Larger is better, but of `log_loss`, `brier` and `ece`; a minus, as in `-reward_std`, says that
-            smaller is.
+            Higher is better, except for `log_loss`, `brier` and `ece`; prefix another metric with `-` to
+            minimize it, as in `-reward_std`.
         patience: Evaluations in a row that may be no better than the best before training ends; None for any
             number.
         save_every: Steps between checkpoints; None for one at each evaluation.

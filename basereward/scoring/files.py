@@ -251,7 +251,7 @@ def resume_point(
     if resume:
         return _last_chunk(path, batch_size * CHUNK_BATCHES)
     if not overwrite:
-        raise ConfigError(f"{target} exists; --resume goes on with it, --overwrite replaces it")
+        raise ConfigError(f"{target} exists; --resume continues it, --overwrite replaces it")
     return None
 
 

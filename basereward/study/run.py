@@ -57,7 +57,7 @@ def run_study(
         for task, outcome in run_tasks(tasks, num_jobs):
             name = by_output[task.config.output].name
             if outcome.error or outcome.is_stopped:
-                failed[name] = outcome.error or "was stopped; the same command goes on with it"
+                failed[name] = outcome.error or "was stopped; the same command resumes it"
             advance(1, f"{len(failed)} failed" if failed else None)
     return StudyRun(num_before, len(left) - len(failed), failed)
 

@@ -1,4 +1,4 @@
-"""Build the op where torch, a compiler and BaseReward are at hand; all else stands in pyproject.toml."""
+"""Build the op where torch, a compiler and BaseReward are installed; metadata is in pyproject.toml."""
 
 from setuptools import setup
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import basereward
 from basereward import cli
+from basereward.plugins import plugin_manager
 
 COMMANDS = [
     *"train plan plot study ensemble evaluate score score-shards serve critique".split(),  # noqa: SIM905
@@ -25,6 +27,9 @@ COMMANDS = [
 def only_what_the_test_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep installed plugins out of the commands that run in this process."""
     monkeypatch.setenv("BASEREWARD_DISABLE_PLUGINS", "*")
+    # A manager of this test's own: the process's would keep the disabled plugins out of later tests.
+    fresh = functools.cache(plugin_manager._process_manager.__wrapped__)
+    monkeypatch.setattr(plugin_manager, "_process_manager", fresh)
 
 
 def write(directory: Path, name: str, source: str) -> None:

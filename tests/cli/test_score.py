@@ -196,7 +196,7 @@ def test_an_output_that_exists_is_refused_before_the_model_is_loaded(
         (tmp_path / name).write_text("{}\n")
     arguments = ("--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     assert error(capsys, tmp_path / "no-model", *arguments) == (
-        f"{tmp_path}/out.jsonl exists; --resume goes on with it, --overwrite replaces it"
+        f"{tmp_path}/out.jsonl exists; --resume continues it, --overwrite replaces it"
     )
 
 

@@ -250,7 +250,7 @@ def test_a_base_that_can_not_be_used_is_named(run_file: Path) -> None:
     assert mistake(run_file, 'base = "no.toml"') == "no.toml: can't be read: No such file or directory"
     Path("other.toml").write_text('base = "run.toml"')
     assert mistake(run_file, 'base = "other.toml"') == (
-        "other.toml: base = 'run.toml' leads back to a file that it is the base of"
+        "other.toml: base = 'run.toml' makes a cycle: run.toml -> other.toml -> run.toml"
     )
 
 

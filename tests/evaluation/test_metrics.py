@@ -205,7 +205,7 @@ def grouped(group: str, category: str = "") -> Comparison:
 
 
 def test_comparisons_of_one_group_are_worth_less_than_independent_ones() -> None:
-    # Two groups of three comparisons each, one wholly right and one wholly wrong: the same numbers as two
+    # Two groups of three comparisons each, one all right and one all wrong: the same numbers as two
     # comparisons of three pairs each, which by the formula of `interval_of` are worth one pair.
     rewards = [[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3
     together = metrics(*zip([grouped("g")] * 3 + [grouped("h")] * 3, rewards, strict=True))

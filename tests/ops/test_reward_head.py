@@ -152,7 +152,7 @@ def test_a_norm_of_zero_rows_is_finite(kernels: str) -> None:
     norm, w2 = torch.ones(8, requires_grad=True), torch.ones(1, 8)
     rewards = ops.pairwise_reward_head(hidden, None, None, None, w2, norm=norm, activation="none")
     grads = torch.autograd.grad(rewards.sum(), (hidden, norm))
-    # d reward / d x = norm / sqrt(eps) = 1000 where x is nought.
+    # d reward / d x = norm / sqrt(eps) = 1000 where x is 0.
     assert_close(grads[0], torch.full((3, 8), 1000.0))
     assert not grads[1].any()
 

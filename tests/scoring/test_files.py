@@ -187,7 +187,7 @@ def test_an_output_is_replaced_only_on_request(model: Any, tmp_path: Path) -> No
     target = write(tmp_path / "out.jsonl", "precious\n")
     with pytest.raises(ConfigError) as error:
         score_file(model, source, target, progress=False)
-    assert str(error.value) == f"{target} exists; --resume goes on with it, --overwrite replaces it"
+    assert str(error.value) == f"{target} exists; --resume continues it, --overwrite replaces it"
     assert target.read_text() == "precious\n"
     score_file(model, source, target, overwrite=True, progress=False)
     assert len(read(target)) == 2

@@ -48,7 +48,7 @@ def test_a_resampled_interval_is_as_wide_as_the_variance_of_groups_says(num_grou
     rng = np.random.default_rng(1)
     size = 4
     wins = rng.integers(0, 2, num_groups)
-    # Each group is wholly right or wholly wrong: as good as one unit.
+    # Each group is all right or all wrong: as good as one unit.
     metric = unit_mean(
         np.repeat(wins, size).astype(np.float64),
         np.repeat(np.arange(num_groups), size),
@@ -80,7 +80,7 @@ def test_where_all_units_are_alike_the_number_of_groups_gives_the_interval() -> 
     assert metric.interval() == pytest.approx(wilson(1.0, 2))
 
 
-def test_a_paired_difference_of_the_same_rewards_is_exactly_nought() -> None:
+def test_a_paired_difference_of_the_same_rewards_is_exactly_zero() -> None:
     metric = average([of(1, 0, 1), of(0, 1, group=[3, 4])])
     between = metric.minus(metric)
     assert (between.value, between.interval()) == (0, (0, 0))

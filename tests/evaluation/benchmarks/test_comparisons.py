@@ -35,7 +35,7 @@ def test_pairs_groups_and_categories_of_own_rows(build: Any, tmp_path: Path) -> 
     found = values(benchmark, [(3, 2, 1), (1, 0), (1, 1), (5, 1)])
     # Right are 3, 1 and half a pair of 5; the tie in the data is left out.
     assert found["pair accuracy"] == pytest.approx(4.5 / 5)
-    # Of the groups {1} and {2, 3} the first is wholly right.
+    # Of the groups {1} and {2, 3} the first has all pairs right.
     assert found["whole groups"] == 0.5
     assert (found["x"], found["y"]) == (1, 0.75)
     assert found["mean of categories"] == pytest.approx(0.875)

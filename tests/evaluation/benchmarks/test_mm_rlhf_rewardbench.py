@@ -42,7 +42,7 @@ def rows() -> list[Any]:
 def test_acc_counts_pairs_and_acc_plus_whole_groups(build: Any, tmp_path: Path, rows: list[Any]) -> None:
     benchmark = build("mm-rlhf-rewardbench", write_lines(tmp_path / "mm_reward_bench.jsonl", rows))
     scores = benchmark.report([(3, 2), (3, 2.5), (2, 2.5), (1, 0)])
-    # Three of four pairs; of the two groups only the video's is wholly right.
+    # Three of four pairs; of the two groups only the video's has all pairs right.
     assert (scores["Acc"].value, scores["Acc"].num) == (0.75, 4)
     assert (scores["Acc+"].value, scores["Acc+"].num, scores["Acc+"].unit) == (0.5, 2, "groups")
     assert (scores["Acc mcq"].value, scores["Acc+ mcq"].value) == (pytest.approx(2 / 3), 0)
