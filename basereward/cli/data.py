@@ -131,6 +131,7 @@ def _add_output(parser: argparse.ArgumentParser, *, is_required: bool = False) -
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
         "--images",
+        "--pictures",  # its name in scripts that were written before
         choices=("copy", "keep"),
         default="copy",
         help="copy images beside the JSONL (default), or keep files where they are",

@@ -17,7 +17,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         "model",
         metavar="MODEL",
         nargs="*" if several else None,
-        help="the directory of a model, such as a run's `model`, or of an ensemble; or a judge without a "
+        help="the directory of a model, such as a run's `model`, or of an ensemble; or a baseline without a "
         "model: longest, shortest, random, random:SEED (./longest is a directory of that name)",
     )
     add_running_arguments(parser)

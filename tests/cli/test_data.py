@@ -68,6 +68,15 @@ def test_stats_are_json(run_cli: Any, rows: Path) -> None:
     assert found["rejected"] == {"num_rows": 1, "by_field": {"responses": 1}}
 
 
+def test_images_are_kept_under_the_options_older_name_too(run_cli: Any, rows: Path) -> None:
+    for option in ("--images", "--pictures"):
+        done = run_cli("data", "convert", "rows.jsonl", "--output", f"{option[2:]}.jsonl", option, "keep")
+        assert done.stderr.startswith(BAD)
+    images, pictures = (rows.with_name(f"{name}.jsonl").read_bytes() for name in ("images", "pictures"))
+    assert images == pictures
+    assert not rows.with_name("images-files").joinpath("images").exists()
+
+
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_convert_writes_our_own_format_and_lists_the_rest(run_cli: Any, rows: Path, name: str) -> None:
     done = run_cli("data", "convert", "rows.jsonl", "--output", name)
