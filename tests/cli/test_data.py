@@ -74,7 +74,7 @@ def test_images_are_kept_under_the_options_older_name_too(run_cli: Any, rows: Pa
         assert done.stderr.startswith(BAD)
     images, pictures = (rows.with_name(f"{name}.jsonl").read_bytes() for name in ("images", "pictures"))
     assert images == pictures
-    assert not rows.with_name("images-files").joinpath("images").exists()
+    assert not list(rows.with_name("images.jsonl-files").rglob("*.png"))
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
