@@ -42,8 +42,8 @@ class TestOneLoopbackByDefault:
         parser = argparse.ArgumentParser()
         from basereward.cli import serve
 
-        serve.add_parser(parser.add_subparsers())
-        assert parser.parse_args(["serve", "model"]).host == "127.0.0.1"
+        serve.add_arguments(parser)
+        assert parser.parse_args(["model"]).host == "127.0.0.1"
 
     @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "10.0.0.1", ""])
     def test_a_browser_led_here_by_another_name_is_refused(self, host: str, serve: Serve) -> None:
@@ -258,10 +258,10 @@ class TestFourLimits:
         from basereward.cli import serve as command
 
         parser = argparse.ArgumentParser()
-        command.add_parser(parser.add_subparsers())
+        command.add_arguments(parser)
         limits = serve(Server([Echo()])).get("/version").json["limits"]
         options = [part for name in limits for part in (f"--max-{name.replace('_', '-')}", "7")]
-        args = parser.parse_args(["serve", "model", *options])
+        args = parser.parse_args(["model", *options])
         assert {name: getattr(args, name) for name in limits} == dict.fromkeys(limits, 7)
 
 
