@@ -28,9 +28,9 @@ from typing import Any
 BACKBONES = ("llama", "tiny")
 BATCH_SIZE = 8
 WARM_UP = 2
-NUM_STEPS = {"llama": 8, "tiny": 80}
-NUM_COMPARISONS = {"llama": 24, "tiny": 400}
-NUM_REQUESTS = 150
+NUM_STEPS = {"llama": 5, "tiny": 30}
+NUM_COMPARISONS = {"llama": 8, "tiny": 120}
+NUM_REQUESTS = 60
 
 
 def write_inputs(directory: Path) -> None:
