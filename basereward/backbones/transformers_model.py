@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,26 @@ from basereward.errors import ConfigError, ModelError
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
 """Tensors of heads, which a checkpoint may hold and a backbone does not use."""
+
+
+@contextmanager
+def without_transformers_bars() -> Iterator[None]:
+    """Keep transformers from drawing its bars, one for each file that it reads or writes."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def transformers_bars() -> AbstractContextManager[None]:
+    """Let transformers draw its bars in a terminal only; in a log each would be a line for every step."""
+    return nullcontext() if sys.stderr.isatty() else without_transformers_bars()
 
 
 def source_arguments(model: str) -> dict[str, Any]:
@@ -58,13 +80,14 @@ def load_model(
 
     arguments = quantization.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
     try:
-        loaded, report = AutoModel.from_pretrained(
-            **source_arguments(model),
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **arguments,
-        )
+        with transformers_bars():
+            loaded, report = AutoModel.from_pretrained(
+                **source_arguments(model),
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                **arguments,
+            )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"can't load {model}: {str(error).splitlines()[0]}") from error
     wrong = {
@@ -86,7 +109,7 @@ def load_model(
 
 def save_model(model: Any, directory: Path) -> None:
     """Write a model in the hub's layout, quantized weights dequantized."""
-    with quantization.expanded(model):
+    with quantization.expanded(model), transformers_bars():
         model.save_pretrained(directory, max_shard_size="5GB")
 
 

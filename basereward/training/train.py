@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from basereward.backbones.transformers_model import without_transformers_bars
 from basereward.config.run import RunConfig, stage_runs
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
-from basereward.training.progress import Display, without_transformers_bars
+from basereward.training.progress import Display
 from basereward.training.resolve import resolve_run
 from basereward.training.stage import TrainResult, train_stage
 
