@@ -18,6 +18,7 @@ from basereward.serving.access import Access
 from basereward.serving.app import Server
 
 pytestmark = [
+    pytest.mark.external,
     pytest.mark.skipif(chromium.program() is None, reason="no chromium; apt-get install chromium"),
     # The pipe's ends are handed to the browser by a function between fork and exec.
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
