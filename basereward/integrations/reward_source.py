@@ -127,10 +127,16 @@ def _message(error: urllib.error.HTTPError) -> str:
 def _item(comparison: Comparison) -> dict[str, Any]:
     """Return an item of the server's native API, with its images inline."""
     prompt = [
-        {"role": message.role, "content": [_part(part) for part in message.content]}
+        {
+            "role": message.role,
+            "content": [_part(part) for part in message.content],
+            **message.template_fields,
+        }
         for message in comparison.prompt
     ]
-    return {"prompt": prompt, "responses": list(comparison.responses)}
+    tools = prompt[0].pop("tools", None)
+    item = {"prompt": prompt, "responses": list(comparison.responses)}
+    return item if tools is None else {**item, "tools": tools}
 
 
 def _part(part: str | Image | Video) -> dict[str, Any]:

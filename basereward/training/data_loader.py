@@ -231,7 +231,9 @@ def digest_of(comparisons: Iterable[Comparison], *facts: object) -> str:
     """Return a SHA-256 of comparisons' texts, ranks, ratings and weights, and of other facts."""
     digest = hashlib.sha256()
     for comparison in comparisons:
-        texts = [(message.role, message.text) for message in comparison.prompt]
+        texts = [
+            (message.role, message.text, *filter(None, [message.given])) for message in comparison.prompt
+        ]
         values = (texts, comparison.responses, comparison.ranks, comparison.ratings, comparison.weight)
         digest.update(repr(values).encode("utf-8", "surrogatepass"))
     for fact in facts:
