@@ -66,11 +66,11 @@ class Image:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the encoded file, or of mode, size and pixels of an image in memory."""
+        """SHA-256 of the encoded file; of an image in memory, of its size and the pixels that are shown."""
         if isinstance(self.source, Path | bytes):
             return hashlib.sha256(self.encoded()).hexdigest()
-        header = f"{self.source.mode} {self.source.size} ".encode()
-        return hashlib.sha256(header + self.source.tobytes()).hexdigest()
+        shown = self.open()  # by which palettes and transparent colours count
+        return hashlib.sha256(f"RGB {shown.size} ".encode() + shown.tobytes()).hexdigest()
 
     def open(self, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
         """Decode to RGB, upright by its EXIF note, transparent parts on white.
