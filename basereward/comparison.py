@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias
 
 from basereward.errors import DataError
-from basereward.media.image import Image
+from basereward.media.image import Image, image_source
 from basereward.media.video import Video
 
 Part: TypeAlias = "str | Image | Video"
@@ -320,10 +320,8 @@ def _part(part: object) -> Part:
         kind = part.get("type")
         if kind == "text" and isinstance(part.get("text"), str):
             return str(part["text"])
-        if kind == "image":
-            source = next(
-                (part[key] for key in ("image", "path", "bytes") if part.get(key) is not None), None
-            )
+        if kind in ("image", "image_url"):
+            source = image_source(part)
             # A bare {"type": "image"} takes the next of the row's images, as in TRL's format.
             return PLACEHOLDER if source is None else Image(source)
         if kind == "video":

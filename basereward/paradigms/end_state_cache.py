@@ -61,4 +61,3 @@ def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
     states = torch.cat([one.states.to(device, non_blocking=True) for one in ends])
     lengths = torch.cat([one.lengths.to(device, non_blocking=True) for one in ends])
     return states[None], Forest.of_ends(lengths, [len(one.lengths) for one in ends])
-

@@ -149,7 +149,7 @@ def test_data_urls_are_decoded(root: Path) -> None:
     encoded = base64.b64encode(published.image()).decode()
     assert located(root, f"data:image/png;base64,{encoded}") == published.image()
     assert reason(root, "data:image/png,abc") == "images[0]: is a data: URL that is not base64"
-    assert reason(root, "data:image/png;base64,?") == "images[0]: is a data: URL whose base64 is damaged"
+    assert reason(root, "data:image/png;base64,?") == "images[0]: holds text that is not base64"
 
 
 class Host(http.server.BaseHTTPRequestHandler):
