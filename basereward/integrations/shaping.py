@@ -96,10 +96,10 @@ def hybrid(rule: Rule, *, column: str = "answer", otherwise: Shape | None = None
     lower = otherwise or sigmoid()
 
     def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
-        found = verified(rule, rollouts.completions, column_of(rollouts.columns, column))
+        verdicts = verified(rule, rollouts.completions, column_of(rollouts.columns, column))
         return [
             None if is_right is None else 1.0 if is_right else reward
-            for is_right, reward in zip(found, lower(rewards, rollouts), strict=True)
+            for is_right, reward in zip(verdicts, lower(rewards, rollouts), strict=True)
         ]
 
     return shape
@@ -111,17 +111,17 @@ def verified(rule: Rule, completions: Sequence[str], answers: Sequence[Any]) -> 
     Raises:
         DataError: When none can, so that no single row is at fault.
     """
-    found: list[bool | None] = []
+    verdicts: list[bool | None] = []
     errors: list[DataError] = []
     for completion, answer in zip(completions, answers, strict=True):
         try:
-            found.append(bool(rule(completion, answer)))
+            verdicts.append(bool(rule(completion, answer)))
         except DataError as error:
             errors.append(error)
-            found.append(None)
-    if errors and len(errors) == len(found):
+            verdicts.append(None)
+    if errors and len(errors) == len(verdicts):
         raise errors[0]
-    return found
+    return verdicts
 
 
 def group_normalized(*, epsilon: float = 1e-4) -> Shape:

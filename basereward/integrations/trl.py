@@ -92,8 +92,8 @@ def rule_reward(
     """
 
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        found = verified(rule, [*map(completion_text, completions)], column_of(columns, column))
-        return [None if is_right is None else float(is_right) for is_right in found]
+        verdicts = verified(rule, [*map(completion_text, completions)], column_of(columns, column))
+        return [None if is_right is None else float(is_right) for is_right in verdicts]
 
     reward.__name__ = name or str(getattr(rule, "__name__", "rule"))
     return reward
