@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias
 
 from basereward.errors import DataError
@@ -55,6 +55,47 @@ class Message:
     def videos(self) -> tuple[Video, ...]:
         """The videos alone."""
         return tuple(part for part in self.content if isinstance(part, Video))
+
+
+def identity_of(
+    prompt: Sequence[Message],
+    *,
+    text: Callable[[str], str] = str,
+    image: Callable[[Image], str] = lambda image: image.digest,
+    video: Callable[[Video], str] = lambda video: video.digest,
+) -> tuple[Hashable, ...]:
+    """Return all of a prompt that an answer depends on: equal for equal prompts alone.
+
+    Roles, texts, images and videos, each in its place, and whatever else a `Message` has. It is hashable, and
+    JSON can hold it.
+
+    Args:
+        prompt: Messages.
+        text: Gives texts that count as the same one form, such as one case.
+        image: Gives images that count as the same one name; by default those of the same digest.
+        video: Likewise of videos, whose frames a second count besides.
+
+    Raises:
+        DataError: When an image or a video can't be read.
+    """
+
+    def part(value: Part) -> Hashable:
+        if isinstance(value, Image):
+            return ("image", image(value))
+        if isinstance(value, Video):
+            return ("video", video(value), value.fps)
+        return ("text", text(value))
+
+    # By its fields, so that one that is added counts.
+    return tuple(
+        tuple(
+            tuple(part(value) for value in message.content)
+            if each.name == "content"
+            else getattr(message, each.name)
+            for each in fields(Message)
+        )
+        for message in prompt
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +242,10 @@ class Comparison:
         if unknown := changes.keys() - values:
             raise TypeError(f"replace() has no argument {min(unknown)!r}; arguments: {', '.join(values)}")
         return Comparison(**values | changes)
+
+    def prompt_identity(self) -> tuple[Hashable, ...]:
+        """Return all that the rewards of a response depend on besides the response; see `identity_of`."""
+        return identity_of(self.prompt)
 
     @property
     def label(self) -> str:

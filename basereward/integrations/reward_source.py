@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypedDict
@@ -83,18 +83,16 @@ def _served(
     address = address.rstrip("/") + "/v1/rewards"
 
     def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
-        body: dict[str, Any] = {"items": [_item(each) for each in comparisons], "on_error": "null"}
+        items = [_item(each) for each in comparisons]
+        sent = [item for item in items if not isinstance(item, DataError)]
+        body: dict[str, Any] = {"items": sent, "on_error": "null"}
         if model is not None:
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = _answer(request, timeout_seconds, num_tries)
-        return [
-            entry["rewards"]
-            if entry["error"] is None
-            else DataError(entry["error"]["message"], field=entry["error"]["param"])
-            for entry in sorted(answer["data"], key=lambda entry: entry["index"])
-        ]
+        data = _answer(request, timeout_seconds, num_tries)["data"] if sent else []
+        entries = iter(sorted(data, key=lambda entry: entry["index"]))
+        return [item if isinstance(item, DataError) else _result(next(entries)) for item in items]
 
     return rewards
 
@@ -143,12 +141,20 @@ def _message(error: urllib.error.HTTPError) -> str:
         return str(error.reason)
 
 
-def _item(comparison: Comparison) -> dict[str, Any]:
-    """Return an item of the server's native API, with its images inline."""
-    prompt = [
-        {"role": message.role, "content": [_part(part) for part in message.content]}
-        for message in comparison.prompt
-    ]
+def _result(entry: Mapping[str, Any]) -> list[float] | DataError:
+    error = entry["error"]
+    return list(entry["rewards"]) if error is None else DataError(error["message"], field=error["param"])
+
+
+def _item(comparison: Comparison) -> dict[str, Any] | DataError:
+    """Return an item of the server's native API, with its images inline, or why it can't be sent."""
+    try:
+        prompt = [
+            {"role": message.role, "content": [_part(part) for part in message.content]}
+            for message in comparison.prompt
+        ]
+    except DataError as error:
+        return error
     return {"prompt": prompt, "responses": list(comparison.responses)}
 
 
