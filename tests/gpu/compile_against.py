@@ -1,9 +1,9 @@
 """Compile the native sources against the headers of other versions of torch, without installing those.
 
-Run as `python tests/gpu/compile_against.py 2.10.0 2.15.0`. Of each version's wheel on PyPI only `torch/include`
-is fetched (30 MB of 900), once, into `.cache/torch-headers`. Each C++ and CUDA file of the package and of
-`plugins/` is compiled; each function of libtorch that an object calls must be one that this version's headers
-declare as exported. `nvcc` is needed, a GPU is not.
+Run as `python tests/gpu/compile_against.py 2.10.0 2.15.0`. Of each version's wheel on PyPI only
+`torch/include` is fetched (30 MB of 900), once, into `.cache/torch-headers`. Each C++ and CUDA file of the
+package and of `plugins/` is compiled; each function of libtorch that an object calls must be one that this
+version's headers declare as exported. `nvcc` is needed, a GPU is not.
 """
 
 from __future__ import annotations
@@ -115,7 +115,13 @@ def compile_source(source: Path, headers: Path, target: Path) -> str:
     command = ["c++", *compile_flags(), "-O0", "-fPIC"]
     if "cuda" in source.parts:
         toolkit = Path(NVCC or "nvcc").resolve().parents[1]
-        command = ["nvcc", "-std=c++17", "--gpu-architecture=sm_90", "-Xcompiler=-fPIC", f"-I{toolkit}/include"]
+        command = [
+            "nvcc",
+            "-std=c++17",
+            "--gpu-architecture=sm_90",
+            "-Xcompiler=-fPIC",
+            f"-I{toolkit}/include",
+        ]
     command += [f"-D{name}={value}" if value else f"-D{name}" for name, value in macros.items()]
     command += [*(f"-I{path}" for path in paths), f"-I{sysconfig.get_paths()['include']}"]
     done = subprocess.run([*command, "-c", source, "-o", target], capture_output=True, text=True, check=False)
