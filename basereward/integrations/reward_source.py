@@ -150,12 +150,18 @@ def _item(comparison: Comparison) -> dict[str, Any] | DataError:
     """Return an item of the server's native API, with its images inline, or why it can't be sent."""
     try:
         prompt = [
-            {"role": message.role, "content": [_part(part) for part in message.content]}
+            {
+                "role": message.role,
+                "content": [_part(part) for part in message.content],
+                **message.template_fields,
+            }
             for message in comparison.prompt
         ]
     except DataError as error:
         return error
-    return {"prompt": prompt, "responses": list(comparison.responses)}
+    tools = prompt[0].pop("tools", None)
+    item = {"prompt": prompt, "responses": list(comparison.responses)}
+    return item if tools is None else {**item, "tools": tools}
 
 
 def _part(part: str | Image | Video) -> dict[str, Any]:
