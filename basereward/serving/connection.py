@@ -50,11 +50,15 @@ class Connections:
         """Take a connection in, and close another if there are too many."""
         if len(self._open) >= self.bound:
             longest = next(iter(self._idle), None)
-            if longest is None:
-                connection.refuse()
-                self.metrics.closed_connections.labels("refused").inc()
-            else:
+            if longest is not None:
                 self.close(longest, "room")
+            elif len(self._open) < self.bound + self.backlog:
+                connection.refuse()
+                self._open.add(connection)
+                return
+            else:
+                self.close(connection, "refused")
+                return
         self._open.add(connection)
         self._idle[connection] = None
 
@@ -97,6 +101,7 @@ class Connection(H11Protocol):
         self.all = connections
         self._headers_since: float | None = None
         self._unread_since: float | None = None
+        self._is_refused = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for headers."""
@@ -111,6 +116,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; the time limit on headers runs from their first byte until their last."""
+        if self._is_refused:
+            return
         super().data_received(data)
         if self._has_request:
             self._headers_since = None
@@ -135,6 +142,9 @@ class Connection(H11Protocol):
         elif self._unread_since is None:
             self._unread_since = now
         limits = self.all.limits
+        if self._is_refused:
+            # Closed at once, the answer would be lost where a request is on its way.
+            return "refused" if self._headers_since is not None and now - self._headers_since > 1 else ""
         if self._unread_since is not None and now - self._unread_since > limits.reading_seconds:
             return "unread"
         if self._headers_since is not None and now - self._headers_since > limits.header_seconds:
@@ -142,7 +152,8 @@ class Connection(H11Protocol):
         return ""
 
     def refuse(self) -> None:
-        """Tell the client to come again, and close."""
+        """Tell the client to come again; whatever it sends is dropped until the connection is closed."""
+        self._is_refused = True
         problem = Problem("too_many_requests")
         body = msgspec.json.encode(error_response(problem))
         head = (
@@ -150,7 +161,6 @@ class Connection(H11Protocol):
             f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
 
 
 def descriptors_for(wanted: int) -> tuple[int, int]:
