@@ -18,7 +18,7 @@ from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem
 
-SPARE = 4352
+RESERVE = 4352
 """Descriptors for other files than connections: two rounds of accepting `BACKLOG`, and 256."""
 BACKLOG = 2048
 """Connections that wait to be accepted, and that are accepted at once."""
@@ -173,14 +173,14 @@ def descriptors_for(wanted: int) -> tuple[int, int]:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < wanted + SPARE:
-        raised = wanted + SPARE if hard == unlimited else min(hard, wanted + SPARE)
+    if soft != unlimited and soft < wanted + RESERVE:
+        raised = wanted + RESERVE if hard == unlimited else min(hard, wanted + RESERVE)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
         except (OSError, ValueError):  # a system may allow fewer than its hard limit says
             pass
-    if soft == unlimited or soft >= wanted + SPARE:
+    if soft == unlimited or soft >= wanted + RESERVE:
         return wanted, BACKLOG
-    spare = min(SPARE, soft // 2)
-    return max(1, min(wanted, soft - spare)), max(1, min(BACKLOG, spare // 4))
+    reserve = min(RESERVE, soft // 2)
+    return max(1, min(wanted, soft - reserve)), max(1, min(BACKLOG, reserve // 4))
