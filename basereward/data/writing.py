@@ -14,13 +14,16 @@ from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
-from basereward.storage.atomic import replace_directory, replace_file
+from basereward.storage.atomic import check_unused, replace_directory, replace_file
 
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20
 """Rows and image bytes that a Parquet writer holds before it writes them."""
 
 SUFFIX_OF = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+OWNED_FILES = {"images", "videos", "rejected.jsonl", "report.json"}
+"""All that lies in the directory beside a file, and therefore all that may be replaced there."""
 
 Images = Literal["copy", "keep"]
 
@@ -49,8 +52,9 @@ class Writer(abc.ABC):
         # Aside until the end, since what is replaced may be what is read.
         self._stack = ExitStack()
         try:
+            check_unused(path)
             self._aside = self._stack.enter_context(replace_file(path))
-            self.files_aside = self._stack.enter_context(replace_directory(self.files))
+            self.files_aside = self._stack.enter_context(replace_directory(self.files, is_ours=_is_ours))
         except OSError as error:
             raise ConfigError(f"{self.files} can't be made: {error.strerror}") from error
         self._stack.callback(self._close)
@@ -228,6 +232,10 @@ def open_writer(path: Path, *, images: Images = "copy", overwrite: bool = False)
 def rejected_record(error: DataError, *, id: str = "") -> dict[str, Any]:
     """Return how `rejected.jsonl` lists a row."""
     return {"id": id, "file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
+
+
+def _is_ours(directory: Path) -> bool:
+    return all(path.name in OWNED_FILES for path in directory.iterdir())
 
 
 def _marked(part: str | Image | Video) -> str:
