@@ -109,7 +109,7 @@ class ModelEngine:
         if isinstance(prepared, DataError):
             raise problem_of(prepared)
         if self.shares_prefix:
-            hash(comparison.prompt)  # digests of images are computed here, in a thread, and kept
+            comparison.prompt_identity()  # digests of images are computed here, in a thread, and kept
         return prepared
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
