@@ -134,21 +134,21 @@ def remove_abandoned(directory: Path, name: str | None = None) -> None:
     for aside in _leftovers(directory, name, ("new", "old")):
         if aside.suffix == ".old" and not directory.joinpath(_match(aside)["name"]).exists():
             continue  # the only whole copy
-        with suppress(OSError):
-            if is_abandoned(aside):
+        with suppress(OSError), _abandoned(aside) as is_abandoned:
+            if is_abandoned:
                 _discard(aside)
 
 
-def is_abandoned(aside: Path) -> bool:
-    """Tell whether nobody is writing what was put aside."""
-    if _match(aside)["host"] == _host():
-        descriptor = os.open(aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            if (taken := try_lock(descriptor)) is not None:
-                return taken
-        finally:
-            os.close(descriptor)
-    return time.time() - aside.lstat().st_mtime > ABANDONED_SECONDS
+@contextmanager
+def _abandoned(aside: Path) -> Iterator[bool]:
+    """Yield whether nobody is writing what was put aside; nobody can begin to meanwhile."""
+    descriptor = os.open(aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        taken = try_lock(descriptor) if _match(aside)["host"] == _host() else None
+        age = time.time() - os.fstat(descriptor).st_mtime
+        yield age > ABANDONED_SECONDS if taken is None else taken
+    finally:
+        os.close(descriptor)
 
 
 def is_aside(path: Path, name: str) -> bool:
@@ -165,8 +165,8 @@ def check_unused(path: Path) -> None:
     """
     remove_abandoned(path.parent, path.name)
     for aside in _leftovers(path.parent, path.name, ("new",)):
-        with suppress(FileNotFoundError):
-            if not is_abandoned(aside):
+        with suppress(OSError), _abandoned(aside) as is_abandoned:
+            if not is_abandoned:
                 raise ConfigError(
                     f"{path} is being written by another process; wait until it ends, or name another file"
                 )
@@ -204,17 +204,17 @@ def _make_parents(directory: Path) -> None:
 
 def _locked(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make a new file or directory beside a destination, and return its path and the handle of its lock."""
-    while True:
+    for _ in range(ATTEMPTS):
         aside = path.with_name(_aside_name(path.name))
-        descriptor = make(aside)
-        try:
-            try_lock(descriptor)
-            # Another process may have seen it before it was locked, and removed it.
-            if os.path.samestat(os.fstat(descriptor), os.lstat(aside)):
-                return aside, descriptor
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            descriptor = make(aside)
+            # Another process may have seen it before it was locked, and be removing it.
+            is_taken = try_lock(descriptor) is not False
+            with suppress(FileNotFoundError):
+                if is_taken and os.path.samestat(os.fstat(descriptor), os.lstat(aside)):
+                    return aside, descriptor
+            os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
 
 
 def _made_directory(path: Path) -> int:

@@ -256,6 +256,11 @@ def test_a_destination_in_use_is_refused_where_it_must_be_one_writer_s(path: Pat
             atomic.check_unused(path)
 
 
+def test_a_file_in_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        atomic.write_text(tmp_path / "none" / "results.json", "new")
+
+
 def test_what_a_pipe_or_a_link_gets_is_written_through_it(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("old")
