@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.reward_model import RewardModel
 
     logging.disable_progress_bar()
-    export = export_model(RewardModel.load(args.model), args.output, args.format)
+    # In bf16 weights stay as they are saved.
+    model = RewardModel.load(args.model, device="cpu", precision="bf16")
+    export = export_model(model, args.output, args.format)
     print(f"{export.architecture}: {args.output}")
     if export.offset:
         print(

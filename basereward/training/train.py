@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from basereward.config.run import RunConfig, stage_runs
+from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
@@ -50,11 +51,13 @@ def train(
         TrainingStopped: When a signal ended the training.
     """
     plugins = plugins or manager(config.plugins)
-    group = ProcessGroup.init()
+    group = ProcessGroup.init(config.train.device)
     display = Display(enabled=progress and group.is_main)
     staged_lock = ExitStack()
     try:
         runs = [resolve_run(run, plugins) for run in stage_runs(config)]
+        if any(run.train.device != config.train.device for run in runs):
+            raise ConfigError("train.device: is of the whole run; a stage can't have another")
         first = 0
         if config.stages:
             staged = resolve_run(config, plugins)
