@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", help="the directory of a model")
     parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
-    parser.add_argument("--output", metavar="DIR", required=True, help="replaced if it exists")
+    parser.add_argument("--output", metavar="DIR", required=True, help="an earlier export is replaced")
 
 
 def run(args: argparse.Namespace) -> int:

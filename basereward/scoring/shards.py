@@ -226,5 +226,5 @@ def _summarise(shards: Sequence[Shard], output: Path, model_digest: str, compute
         name = shard.target.relative_to(output).as_posix()
         tables[name] = {"num_rows": facts["num_rows"], "source": facts["source"]}
     whole = {"model": model_digest, **computed, **summary.report(), "tables": tables}
-    write_text(output / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n", is_shared=True)
+    write_text(output / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return True

@@ -67,7 +67,7 @@ def test_the_best_model_is_kept_and_scores_as_it_did_in_training(trained: Any, t
 
 def test_a_run_directory_says_everything(trained: Any) -> None:
     names = {path.name for path in trained.run_dir.iterdir()}
-    files = {"run.toml", "log.jsonl", "rejected.jsonl", "best-rewards.jsonl"}
+    files = {".basereward-run", "run.toml", "log.jsonl", "rejected.jsonl", "best-rewards.jsonl"}
     assert names == files | {"model", "last", "checkpoint", "plots", "evaluation", "tensorboard"}
     assert (trained.run_dir / "plots" / "training.png").stat().st_size > 10_000
     assert load_run(trained.run_dir / "run.toml").head.options["activation"] == "silu"
