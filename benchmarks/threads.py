@@ -35,7 +35,7 @@ WORK = ("train", "score", "score, tokenizing")
 
 
 def work(seconds: float) -> None:
-    """Compute in turns: for each line of standard input write how many passes of each kind a second were done."""
+    """Compute a turn for each line of standard input, and write the passes a second of each kind of work."""
     import torch
     from transformers import LlamaConfig, LlamaModel
 
@@ -139,9 +139,7 @@ def main() -> None:
     for process in busy:
         process.terminate()
     base = results.get("default", next(iter(results.values())))
-    print(
-        f"{arguments.load} busy processes beside, load {before:.1f} before; passes a second, and over the first row"
-    )
+    print(f"{arguments.load} busy processes beside, load {before:.1f} before; passes a second, over default")
     print(f"{'':12}" + "".join(f"{kind:>26}" for kind in WORK))
     for name, rates in results.items():
         cells = (f"{rates[kind]:>16.1f} ({rates[kind] / base[kind]:>5.2f})" for kind in WORK)

@@ -13,8 +13,8 @@ GPU_FILES = ("dev/nvidiactl", "dev/kfd", "dev/dxg")
 """Of the drivers of NVIDIA, AMD, and GPUs in WSL."""
 
 SPIN_COUNT = "1000"
-"""How often a thread of GNU's OpenMP looks for work before it sleeps: 10 to 50 µs, longer than Python takes from
-one op to the next. The default, 300,000, is some milliseconds, at each of a pass's hundreds of ops."""
+"""How often a thread of GNU's OpenMP looks for work before it sleeps: 10 to 50 µs, longer than Python takes
+from one op to the next. The default, 300,000, is some milliseconds, at each of a pass's hundreds of ops."""
 
 BLOCK_MS = "1"
 """The same for LLVM's and Intel's OpenMP, in milliseconds; the default is 200."""
