@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         runner.run()
     except SystemExit:  # uvicorn has said why
         raise ConfigError(f"can't listen at {args.host}, port {args.port}") from None
-    print(f"{server.admission.num_answered:,} requests answered, all that were accepted", file=sys.stderr)
+    print(server.admission.summary(), file=sys.stderr)
     return 0
 
 
