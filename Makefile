@@ -19,7 +19,7 @@ HEADERS_OF ?= 2.10.0 2.15.0
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -93,6 +93,10 @@ study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, 
 	$(BIN)/python recipes/studies/prepare.py
 	for name in heads regularisation layers ensembles paradigms; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
 	$(BIN)/python benchmarks/studies.py --take
+
+fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, models and requests (with atheris where it can be installed)
+	$(PIP) install --quiet atheris || echo "== no atheris for this Python: inputs are mutated blindly"
+	$(BIN)/python tests/fuzz/run.py --seconds 600
 
 soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
 	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json
