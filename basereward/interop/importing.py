@@ -68,6 +68,7 @@ def import_model(
     source: str | Path,
     directory: str | Path,
     *,
+    base: str | Path | None = None,
     backbone: str | None = None,
     read_bin: bool = False,
     **options: Any,
@@ -77,8 +78,9 @@ def import_model(
     Rewards are read where these tools read them: at the last token that the chat template writes.
 
     Args:
-        source: A directory with a transformers model and its head.
+        source: A directory with a transformers model and its head, or with an adapter and a head.
         directory: The directory to write.
+        base: The directory of the model that an adapter was trained on.
         backbone: The name of the backbone; None for that of the model's type.
         read_bin: Whether heads in pickled files are read, tensors only.
         options: Options of the backbone.
