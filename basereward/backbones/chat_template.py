@@ -13,8 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from itertools import chain, count
+from typing import Any, Literal, NamedTuple, TypeGuard
 
+from basereward.backbones.control_tokens import ControlTokens, any_of
+from basereward.backbones.opened_turn import opening_of, rest_of_turn
 from basereward.backbones.template_source import KEEPS_TAIL, SKIPS_PADDING, template_text
 from basereward.comparison import Message
 from basereward.errors import DataError
@@ -24,8 +27,8 @@ from basereward.media.video import Video
 PRIVATE = range(0xE000, 0xF8FF)
 """Characters without a meaning, of which two that stand nowhere in a conversation mark places in it."""
 
-OPENING = re.compile(r"<(?:think|thinking|thought|reasoning)>\s*\Z")
-"""The beginning of an answer that a template itself writes, where a model is to think first."""
+RESPONSE = Message("assistant", ("-",))
+"""Stands for a response, whose text is given apart."""
 
 MAX_CACHED = 1024
 """The number of shapes of prompts that are cached."""
@@ -88,14 +91,8 @@ class Chat:
         self.tokenizer = tokenizer
         self.marks = marks
         self.template = template_text(tokenizer.chat_template)
-        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
-        literals = sorted({str(token) for token in special if str(token)}, key=len, reverse=True)
-        self._control_literal = _any_of(literals)
-        self._literal = _any_of([*literals, *(marks or {}).values()])
-        self._mark = _any_of(list((marks or {}).values()))
-        self._beginnings = tuple(literal[:stop] for literal in literals for stop in range(1, len(literal)))
-        self._endings = tuple(literal[start:] for literal in literals for start in range(1, len(literal)))
-        self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.control = ControlTokens(tokenizer, [*(marks or {}).values()])
+        self._mark = any_of([*(marks or {}).values()])
         self._checked: dict[Any, None] = {}
 
     @cached_property
@@ -109,9 +106,7 @@ class Chat:
         """The beginning of an answer that the template writes itself when it asks for one, such as
         "<think>" and a line break; empty for most.
         """
-        opened = self._text([{"role": "user", "content": self._content(["-"], ["-"])}], opens=True)
-        match = OPENING.search(opened)
-        return match.group() if match else ""
+        return opening_of(self.render([self.message(Message("user", ("-",)), ["-"])], opens=True))
 
     @property
     def digest(self) -> str:
@@ -163,74 +158,17 @@ class Chat:
             self,
             prompt,
             {number: next(media[kind]) for number, kind in enumerate(kinds) if kind is not str},
-            self._delimiters([*(text for text in contents if isinstance(text, str)), *responses]),
+            self.delimiters([*filter(_is_text, contents), *responses, *(each.given for each in prompt)]),
         )
         return conversation.encoded(responses)
 
     def text_ids(self, text: str, field: str) -> list[int]:
         """Encode content alone; literals of control tokens come out as ordinary text."""
-        signs = self._delimiters([text])
-        return self.ids_of(self.shielded(text, signs.cut, field), signs.cut, field)
+        signs = self.delimiters([text])
+        return self.control.ids(self.control.shielded(text, signs.cut, field), signs.cut, field)
 
-    def shielded(self, text: str, cut: str, field: str) -> str:
-        """Return a text whose literals of control tokens, and of the template's marks, are cut in two.
-
-        Raises:
-            DataError: When one has a single character.
-        """
-        while match := self._literal.search(text):
-            if len(match.group()) == 1:
-                raise DataError(f"would be read as the control token {match.group()}; remove it", field=field)
-            place = match.start() + 1
-            text = f"{text[:place]}{cut}{text[place:]}"
-        return text
-
-    def ids_of(self, text: str, cut: str, field: str) -> list[int]:
-        """Return the ids of a text of the template, in which control tokens count, but none across a cut.
-
-        Raises:
-            DataError: When it holds a lone surrogate, or something else becomes a control token.
-        """
-        first, *others = text.split(cut)
-        try:
-            ids = self._ids(first)
-            for other in others:
-                ids += self._ids_after(other)
-        except (TypeError, UnicodeError):
-            raise DataError("holds a lone surrogate, which is no character; remove it", field=field) from None
-        control = [number for number in ids if number in self._control]
-        if len(control) > len(self._control_literal.findall(text)):
-            token = self.tokenizer.convert_ids_to_tokens(control[-1])
-            raise DataError(f"would be read as the control token {token}; remove it", field=field)
-        return ids
-
-    def joins(self, text: str) -> bool:
-        """Tell whether a text begins or ends as control tokens do, so that it might become one with what the
-        template writes beside it.
-        """
-        text = text.strip()
-        return text.endswith(self._beginnings) or text.startswith(self._endings) or text in self._inner
-
-    @cached_property
-    def _inner(self) -> frozenset[str]:
-        """The texts within a control token."""
-        return frozenset(
-            ending[:stop]
-            for ending in self._endings
-            for stop in range(1, len(ending))
-            if ending[:stop].strip()
-        )
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-    def _ids_after(self, text: str) -> list[int]:
-        """Return the ids of a text that isn't the beginning: some tokenizers put a space before that."""
-        line_break = self._ids("\n")
-        ids = self._ids("\n" + text)
-        return ids[len(line_break) :] if ids[: len(line_break)] == line_break else self._ids(text)
-
-    def _delimiters(self, texts: Sequence[str]) -> Delimiters:
+    def delimiters(self, texts: Sequence[str]) -> Delimiters:
+        """Return two characters that stand neither in the template nor in any of some texts."""
         free = (
             character
             for character in map(chr, PRIVATE)
@@ -238,22 +176,42 @@ class Chat:
         )
         return Delimiters(next(free), next(free))
 
-    def _text(self, messages: Sequence[Mapping[str, Any]], *, opens: bool = False) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], *, opens: bool = False) -> str:
         """Return the template's text of messages; all that is rendered is rendered here.
+
+        Args:
+            messages: As templates are given them, the tools in the first.
+            opens: Whether a turn of the assistant is opened after them.
 
         Raises:
             DataError: When the template refuses them.
         """
         from jinja2.exceptions import TemplateError
 
+        first, *others = messages
+        given = [{name: value for name, value in first.items() if name != "tools"}, *others]
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=opens
+                    given,
+                    tools=first.get("tools"),
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=opens,
                 )
             )
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataError(f"the chat template refuses the messages: {error}", field="prompt") from error
+
+    def message(self, message: Message, parts: Sequence[str]) -> dict[str, Any]:
+        """Return a message as templates are given it.
+
+        Args:
+            message: The message.
+            parts: The texts of its content, and stand-ins of its images and videos.
+        """
+        content = self._content(parts, message.content)
+        return {"role": message.role, "content": content, **message.template_fields}
 
     def _content(self, parts: Sequence[str], contents: Sequence[object]) -> Any:
         """Return the parts of a message in the form that the template is given.
@@ -274,30 +232,56 @@ class Chat:
         return self.marks is not None and not isinstance(content, str)
 
     def _check_shape(self, prompt: Sequence[Message]) -> None:
-        """Check that the template writes every message once, and the response after all.
+        """Check that the template writes every message once, the response after all, and what else is given.
 
         That follows from roles and kinds; how it treats single texts is its own affair.
         """
-        shape = tuple((message.role, *map(_kind, message.content)) for message in prompt)
+        shape = tuple((message.role, message.given, *map(_kind, message.content)) for message in prompt)
         if shape in self._checked:
             return
-        signs = self._delimiters([])
-        numbers = iter(range(len(prompt) + sum(len(message.content) for message in prompt)))
-        wanted: list[str] = []
+        signs = self.delimiters([message.given for message in prompt])
+        numbers = iter(range(sum(len(message.content) for message in prompt)))
+        wanted = [signs.response]
         messages = []
         for message in prompt:
+            self._check_given(message)
             parts = [signs.number(next(numbers)) for _ in message.content]
-            unmarked = zip(parts, message.content, strict=True)
-            wanted += [part for part, content in unmarked if not self._is_marked(content)]
-            messages.append({"role": message.role, "content": self._content(parts, message.content)})
-        messages.append({"role": "assistant", "content": self._content([signs.response], [""])})
-        text = self._text(messages)
+            pairs = zip(parts, message.content, strict=True)
+            wanted += [part for part, content in pairs if not self._is_marked(content)]
+            messages.append(self.message(message, parts))
+        messages.append(self.message(RESPONSE, [signs.response]))
+        text = self.render(messages)
         written = re.findall(f"{signs.place}[0-9r]+{signs.place}", text)
-        if sorted(written) != sorted([*wanted, signs.response]) or written[-1] != signs.response:
+        if sorted(written) != sorted(wanted) or written[-1] != signs.response:
             raise self.lost(prompt)
+        self._check_rendered(text, messages)
         if len(self._checked) >= MAX_CACHED:
             self._checked.clear()
         self._checked[shape] = None
+
+    def _check_given(self, message: Message) -> None:
+        """Refuse what else is given of a message where it could act as a control token or is never read."""
+        # Templates leave out the reasoning of earlier turns on purpose, so what is rendered doesn't tell.
+        if "reasoning_content" in message.template_fields and "reasoning_content" not in self.template:
+            raise DataError("the chat template doesn't read 'reasoning_content' of a message", field="prompt")
+        if (literal := self.control.find(message.given)) is not None:
+            raise DataError(
+                f"{message.given_names} would be read as the control token {literal}; remove it",
+                field="prompt",
+            )
+
+    def _check_rendered(self, text: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse tools, calls and names that leave no trace in the rendered text.
+
+        The name of a tool that answers may leave none, nor the id of its call: the call before it has both.
+        """
+        for at, message in enumerate(messages):
+            names = ["tools", "tool_calls"] if message["role"] == "tool" else ["tools", "tool_calls", "name"]
+            for name in filter(message.get, names):
+                without = {key: value for key, value in message.items() if key != name}
+                if text == self.render([*messages[:at], without, *messages[at + 1 :]]):
+                    of = "" if name == "tools" else " of a message"
+                    raise DataError(f"the chat template doesn't read {name!r}{of}", field="prompt")
 
     @staticmethod
     def lost(prompt: Sequence[Message]) -> DataError:
@@ -328,8 +312,10 @@ class _Conversation:
         self.prompt = prompt
         self.media = media
         self.signs = signs
+        numbers = count()
+        self._contents = [_contents_of(message, numbers, joins=chat.marks is None) for message in prompt]
         self._place = re.compile(f"{signs.place}([0-9]+){signs.place}")
-        control = chat._control_literal.pattern
+        control = chat.control.pattern.pattern
         self._boundary = re.compile(f"{control}|{signs.place}[0-9]+{signs.place}")
 
     def encoded(self, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
@@ -357,7 +343,7 @@ class _Conversation:
     def _answer_ids(self, answer: str, number: int, end: str) -> list[int]:
         """Return the ids of an answer by itself, and of its end."""
         if _asks.get() == "opened":
-            answer = _continuation(answer, self.chat.opening)
+            answer = rest_of_turn(answer, self.chat.opening)
         field = f"responses[{number}]"
         text = self._shielded(answer, number)
         # From a cut on, since it isn't the beginning of a text.
@@ -388,12 +374,12 @@ class _Conversation:
         for at, piece in enumerate(self._place.split(text)):
             media = self.media[int(piece)] if at % 2 else []
             assert isinstance(media, list)
-            ids += media if at % 2 else self.chat.ids_of(piece, self.signs.cut, field)
+            ids += media if at % 2 else self.chat.control.ids(piece, self.signs.cut, field)
         return ids
 
     def _shielded(self, text: str, number: int | None) -> str:
         field = "prompt" if number is None else f"responses[{number}]"
-        return self.chat.shielded(text, self.signs.cut, field)
+        return self.chat.control.shielded(text, self.signs.cut, field)
 
     def _text(self, response: str | None, number: int | None = None) -> str:
         """Return the template's text of the prompt and a response, or of the turn that is opened for one.
@@ -402,10 +388,10 @@ class _Conversation:
             DataError: When a text becomes a control token together with what is beside it.
         """
         plain = self._rendered(response, number, guards=False)
-        texts = [part for message in self.prompt for part in message.content if isinstance(part, str)]
-        if any(map(self.chat.joins, [*texts, response or ""])):
+        texts = filter(_is_text, chain(*self._contents))
+        if any(map(self.chat.control.may_join, [*texts, response or ""])):
             guarded = self._rendered(response, number, guards=True)
-            literals = [self.chat._control_literal.findall(text) for text in (plain, guarded)]
+            literals = [self.chat.control.pattern.findall(text) for text in (plain, guarded)]
             if literals[0] != literals[1]:
                 token = next(
                     each for each in literals[0] if literals[0].count(each) != literals[1].count(each)
@@ -426,30 +412,21 @@ class _Conversation:
         """
         chat, signs = self.chat, self.signs
 
-        def part(content: object, at: int) -> str:
-            if not isinstance(content, str):
-                return signs.number(at)
-            return (
-                _guarded(self._shielded(content, None), signs.cut)
-                if guards
-                else self._shielded(content, None)
-            )
+        def part(content: str | int) -> str:
+            if isinstance(content, int):
+                return signs.number(content)
+            text = self._shielded(content, None)
+            return _guarded(text, signs.cut) if guards else text
 
-        numbers = iter(range(10**9))
         messages = [
-            {
-                "role": message.role,
-                "content": chat._content(
-                    [part(content, next(numbers)) for content in message.content], message.content
-                ),
-            }
-            for message in self.prompt
+            chat.message(message, [*map(part, run)])
+            for message, run in zip(self.prompt, self._contents, strict=True)
         ]
         if response is not None:
             said = self._shielded(response, number)
             said = _guarded(said, signs.cut) if guards and response != signs.response else said
-            messages.append({"role": "assistant", "content": chat._content([said], [""])})
-        text = self._numbered(chat._text(messages, opens=response is None))
+            messages.append(chat.message(RESPONSE, [said]))
+        text = self._numbered(chat.render(messages, opens=response is None))
         places = [int(place) for place in self._place.findall(text)]
         if places != sorted(self.media):
             raise chat.lost(self.prompt)
@@ -474,24 +451,28 @@ class _Conversation:
         )
 
 
-def _any_of(literals: Sequence[str]) -> re.Pattern[str]:
-    """Return a pattern of any of some literals, the longest first; of nothing where there are none."""
-    longest_first = sorted(set(literals), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+def _contents_of(message: Message, numbers: Iterator[int], *, joins: bool) -> list[str | int]:
+    """Return the texts of a message, and in the places of images and videos the numbers of the contents.
+
+    Args:
+        message: The message.
+        numbers: The numbers of contents from its first on.
+        joins: Whether texts that follow each other are one, as templates are given them.
+    """
+    contents: list[str | int] = []
+    for content, number in zip(message.content, numbers, strict=False):  # in this order none is lost
+        last = contents[-1] if contents else None
+        if isinstance(content, str) and isinstance(last, str) and joins:
+            contents[-1] = last + content
+        else:
+            contents.append(content if isinstance(content, str) else number)
+    return contents
 
 
 def _guarded(text: str, cut: str) -> str:
     """Return a text with a cut before and after all but its white space, which templates may trim."""
     stripped = text.strip()
     return text.replace(stripped, f"{cut}{stripped}{cut}", 1) if stripped else text
-
-
-def _continuation(response: str, opening: str) -> str:
-    """Return a response without the beginning that the template has written."""
-    tag = opening.strip()
-    if tag and response.lstrip().startswith(tag):
-        return response.lstrip()[len(tag) :].lstrip("\n")
-    return response
 
 
 def _without_tail(ids: list[int], token: int) -> list[int]:
@@ -510,6 +491,10 @@ def _num_shared(sequences: Sequence[Any]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if first[:middle] == last[:middle] else (low, middle - 1)
     return low
+
+
+def _is_text(content: object) -> TypeGuard[str]:
+    return isinstance(content, str)
 
 
 def _kind(content: object) -> type:

@@ -37,8 +37,8 @@ class TransformersBackbone(Backbone):
         on_long: Whether a longer response is refused or, counted, cut at its end.
         attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
         chat_template: The name of the chat template, where the tokenizer has several.
-        template_date: The day, as YYYY-MM-DD, that is written into a chat template that asks for the date. The
-            saved model has template and day in its files.
+        template_date: The day, as YYYY-MM-DD, that is written into a chat template that asks for the date.
+            A saved model has template and day in its files.
 
     Attributes:
         source: The directory or hub id that the model was loaded from.
@@ -68,9 +68,7 @@ class TransformersBackbone(Backbone):
         self.tokenizer = load_tokenizer(model)
         self.pad = self.tokenizer.pad_token_id
         self.limit = TokenLimit(max_tokens, on_long)
-        self.tokenizer.chat_template = self.template_of(chat_template, template_date)
-        self.chat = self.make_chat()
-        self.template_digest = self.chat.digest
+        self.use_template(self.template_of(chat_template, template_date))
 
     @classmethod
     def of_model(cls, model: Any, *, quantize: Quantization | None = None) -> Self:
@@ -124,6 +122,12 @@ class TransformersBackbone(Backbone):
     def template_of(self, name: str, date: str) -> str:
         """Return the text of the chat template, once model and tokenizer are loaded."""
         return template_text(self.tokenizer.chat_template, name, date)
+
+    def use_template(self, text: str) -> None:
+        """Take a text for the chat template, which is saved with the model."""
+        self.tokenizer.chat_template = text
+        self.chat = self.make_chat()
+        self.template_digest = self.chat.digest
 
     def make_chat(self) -> Chat:
         """Return the chat template, once the tokenizer has its text."""
@@ -181,6 +185,10 @@ class TransformersBackbone(Backbone):
         """Return the tokens that are no text, such as the ends of turns and image tokens."""
         tokens = self.tokenizer.added_tokens_decoder
         return sorted(number for number, token in tokens.items() if token.special)
+
+    def turn_opening(self) -> str:
+        """Return the beginning of an answer that the chat template writes itself; empty for most."""
+        return self.chat.opening
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
+from basereward.comparison import PLACEHOLDER, TEMPLATE_KEYS, VIDEO_PLACEHOLDER, Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
@@ -19,6 +19,9 @@ from basereward.storage.atomic import replace_directory, replace_file
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20
 """Rows and image bytes that a Parquet writer holds before it writes them."""
+
+MESSAGE_FIELDS = ("role", "content", *(name for name in TEMPLATE_KEYS if name != "tools"))
+"""Fields of a message in Parquet, which are texts; calls of tools are JSON text."""
 
 SUFFIX_OF = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
@@ -72,9 +75,14 @@ class Writer(abc.ABC):
         row: dict[str, Any] = {
             "id": comparison.id,
             "prompt": [
-                {"role": message.role, "content": "".join(map(_marked, message.content))}
+                {
+                    "role": message.role,
+                    "content": "".join(map(_marked, message.content)),
+                    **message.template_fields,
+                }
                 for message in comparison.prompt
             ],
+            "tools": None,
             "images": [self._image(image) for image in comparison.images],
             "videos": [self._video(video) for video in comparison.videos] or None,
             "responses": list(comparison.responses),
@@ -84,6 +92,7 @@ class Writer(abc.ABC):
             "source": comparison.source,
             "meta": dict(comparison.meta),
         }
+        row["tools"] = row["prompt"][0].pop("tools", None)
         self._write(row)
         self.num_rows += 1
 
@@ -168,7 +177,8 @@ class ParquetWriter(Writer):
         self._schema = pa.schema(
             [
                 ("id", text),
-                ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
+                ("prompt", pa.list_(pa.struct([(name, text) for name in MESSAGE_FIELDS]))),
+                ("tools", text),
                 ("images", images),
                 ("videos", pa.list_(pa.struct([("video", images), ("fps", pa.float64())]))),
                 ("responses", pa.list_(text)),
@@ -196,7 +206,17 @@ class ParquetWriter(Writer):
         return {"video": [self._image(frame) for frame in video.frames], "fps": video.fps}
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._rows.append({**row, "meta": json.dumps(row["meta"], ensure_ascii=False, default=str)})
+        texts = {"meta": json.dumps(row["meta"], ensure_ascii=False, default=str)}
+        if row["tools"] is not None:
+            texts["tools"] = json.dumps(row["tools"], ensure_ascii=False)
+        prompt = [
+            {
+                key: value if isinstance(value, str | None) else json.dumps(value)
+                for key, value in turn.items()
+            }
+            for turn in row["prompt"]
+        ]
+        self._rows.append({**row, **texts, "prompt": prompt})
         if len(self._rows) == ROWS_PER_GROUP or self._num_bytes > BYTES_PER_GROUP:
             self._flush()
 

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,6 +23,9 @@ RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
 
 BUSY = (429, 503)
 """Statuses after which a request is sent again."""
+
+MAX_WAIT = 60.0
+"""The most seconds that a busy server can ask to be left alone for."""
 
 
 class SourceOptions(TypedDict, total=False):
@@ -99,20 +103,35 @@ def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: 
     Raises:
         ConfigError: When the server refuses it or can't be reached.
     """
+    opener = urllib.request.build_opener(_NoRedirects)
     for remaining in reversed(range(num_tries)):
         try:
-            with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+            with opener.open(request, timeout=timeout_seconds) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code not in BUSY or not remaining:
                 raise ConfigError(f"{request.full_url} answers {error.code}: {_message(error)}") from error
-            wait = float(error.headers.get("Retry-After") or 1)
-        except OSError as error:
+            wait = _seconds(error.headers.get("Retry-After"))
+        except (OSError, HTTPException) as error:
             if not remaining:
                 raise ConfigError(f"{request.full_url} can't be reached: {error}") from error
             wait = 1.0
         time.sleep(wait)
     raise ConfigError(f"num_tries is a number >= 1, not {num_tries}")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, which would take the server's key along to wherever it leads."""
+
+    def redirect_request(self, *request: Any) -> None:
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return how long to wait, of a header that may say anything, a date for instance."""
+    if retry_after is None or not retry_after.isdecimal():
+        return 1.0
+    return min(float(retry_after), MAX_WAIT)
 
 
 def _message(error: urllib.error.HTTPError) -> str:
@@ -131,12 +150,18 @@ def _item(comparison: Comparison) -> dict[str, Any] | DataError:
     """Return an item of the server's native API, with its images inline, or why it can't be sent."""
     try:
         prompt = [
-            {"role": message.role, "content": [_part(part) for part in message.content]}
+            {
+                "role": message.role,
+                "content": [_part(part) for part in message.content],
+                **message.template_fields,
+            }
             for message in comparison.prompt
         ]
     except DataError as error:
         return error
-    return {"prompt": prompt, "responses": list(comparison.responses)}
+    tools = prompt[0].pop("tools", None)
+    item = {"prompt": prompt, "responses": list(comparison.responses)}
+    return item if tools is None else {**item, "tools": tools}
 
 
 def _part(part: str | Image | Video) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def test_without_a_key_of_the_file_nobody_is_let_in(client: Client) -> None:
     assert client.get("/v1/models", Authorization="Bearer correct-horse-battery").status == 200
 
 
+@pytest.mark.external
 def test_a_signal_under_load_loses_no_request(tiny_model: Path) -> None:
     [offline] = RewardModel.load(tiny_model).score([Comparison("what?", ["a cat"])])
     statuses: list[int] = []

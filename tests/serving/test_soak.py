@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.external
 def test_no_request_is_lost_or_wrong(tmp_path: Path) -> None:
     output = tmp_path / "soak.json"
     command = [sys.executable, "benchmarks/soak.py", "--seconds", "4", "--output", str(output)]
