@@ -31,8 +31,11 @@ DATE = "2024-07-26"
 """The day that templates are told by default: a constant, so that rewards are the same every day. It is the
 one that Llama 3's template falls back to."""
 
-DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z%]")
-"""A part of a format of `strftime`."""
+DIRECTIVE = re.compile(r"(?=(%[-_0^#]?[A-Za-z]))")
+"""A part of a format of `strftime`, wherever it may begin."""
+
+PERCENT = "\ue0ff"
+"""Stands for `%%` of a format while the others are replaced."""
 
 CLOCK = "strftime_now"
 """The function by which transformers gives templates the time."""
@@ -90,9 +93,10 @@ def frozen_template(template: str, date: str = DATE) -> str:
     day = check_date(date)
     if not _asks_for_time(template):
         return template
+    written = {each: day.strftime(each) for each in sorted(set(DIRECTIVE.findall(template)))}
     value = "format"
-    for directive in sorted(set(DIRECTIVE.findall(template)), key=lambda each: each == "%%"):
-        value += f" | replace({directive!r}, {day.strftime(directive)!r})"
+    for directive, text in [("%%", PERCENT), *written.items(), (PERCENT, "%")]:
+        value += f" | replace({directive!r}, {text!r})"
     # The line break goes with the block's end (transformers renders with trim_blocks), so that the template
     # begins a line as it did.
     macro = f"{{%- macro {CLOCK}(format) %}}{{{{ {value} }}}}{{%- endmacro %}}\n"
