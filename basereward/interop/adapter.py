@@ -34,8 +34,8 @@ MODEL_FILES = frozenset({"config.json", "generation_config.json", CONFIG_FILE, "
 def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collection[str]) -> Iterator[Path]:
     """Yield a directory with the whole model of a checkpoint: the directory itself, or its adapter merged.
 
-    An adapter is one of PEFT: LoRA, rsLoRA or DoRA. Its head is among its tensors, as TRL and ms-swift write it, or in
-    a file of its own, as LLaMA-Factory writes it.
+    An adapter is one of PEFT: LoRA, rsLoRA or DoRA. Its head is among its tensors, as TRL and ms-swift write
+    it, or in a file of its own, as LLaMA-Factory writes it.
 
     Args:
         source: The checkpoint.
@@ -51,9 +51,16 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
             raise ConfigError(f"{source} is no adapter, for it has no {CONFIG_FILE}; leave out --base")
         yield source
         return
+    config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA":
+        raise ConfigError(
+            f"{source} is an adapter of the kind {config.get('peft_type')!r}; only LORA is read"
+        )
     if base is None:
-        name = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-        raise ConfigError(f"{source} is an adapter of the model {name!r}; give that model's directory by --base DIR")
+        name = config.get("base_model_name_or_path")
+        raise ConfigError(
+            f"{source} is an adapter of the model {name!r}; give that model's directory by --base DIR"
+        )
     if not (source / WEIGHTS_FILE).is_file():
         raise ConfigError(f"{source} has no {WEIGHTS_FILE}; adapters in pickled files are not read")
     with TemporaryDirectory(prefix="basereward-merged-") as temporary:
@@ -73,7 +80,9 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
 
 def _plain_name(name: str) -> str:
     """Return a tensor's name in the model that the adapter was trained on."""
-    return name.removeprefix(PREFIX).replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")
+    return (
+        name.removeprefix(PREFIX).replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")
+    )
 
 
 def _merge(source: Path, base: Path, adapter: dict[str, Tensor], head: Collection[str]) -> Any:
@@ -81,16 +90,16 @@ def _merge(source: Path, base: Path, adapter: dict[str, Tensor], head: Collectio
     try:
         from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
-        raise ConfigError(f"{source} is an adapter, which needs PEFT ({error}); pip install peft") from error
+        raise ConfigError(f"{source} is an adapter, which needs PEFT ({error}); pip install 'basereward[train]'") from error
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(base)
     auto: Any = AutoModelForImageTextToText if "vision_config" in config.sub_configs else AutoModelForCausalLM
     model = auto.from_pretrained(base, dtype="auto")
     peft_config: Any = PeftConfig.from_pretrained(str(source))
-    if str(peft_config.peft_type) not in ("LORA", "PeftType.LORA"):
-        raise ConfigError(f"{source} is an adapter of the kind {peft_config.peft_type}; only LORA is read")
-    peft_config.init_lora_weights = True  # other ways to begin compute for long, and the weights are read anyway
+    peft_config.init_lora_weights = (
+        True  # other ways to begin compute for long, and the weights are read anyway
+    )
     heads = {name.partition(".")[0] for name in head}
     peft_config.modules_to_save = [
         name for name in peft_config.modules_to_save or () if name not in {*heads, "score", "classifier"}

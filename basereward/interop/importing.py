@@ -25,6 +25,7 @@ from basereward.backbones.template_source import (
 from basereward.backbones.transformers_model import load_tokenizer
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
+from basereward.interop.adapter import merged_checkpoint
 from basereward.scoring.reward_model import RewardModel
 
 BACKBONES = {
@@ -107,7 +108,21 @@ def import_model(
         ConfigError: When there is no head of a known layout, or several, or no chat template.
         ModelError: When a tensor is missing, misshapen or not finite.
     """
-    source = Path(source)
+    names = {name for layout in LAYOUTS for pair in layout.layers for name in pair}
+    with merged_checkpoint(Path(source), base, names) as whole:
+        model, layout = _imported(whole, backbone, read_bin, template, options)
+        origin = (
+            {"base_model": str(source)} if base is None else {"base_model": str(base), "adapter": str(source)}
+        )
+        model.record |= {**origin, "imported_from": layout.title}
+        model.save(directory)
+    return RewardModel.load(directory), layout
+
+
+def _imported(
+    source: Path, backbone: str | None, read_bin: bool, template: str | None, options: Mapping[str, Any]
+) -> tuple[RewardModel, Layout]:
+    """Return the model of a whole checkpoint, and its head's layout."""
     if not (source / "config.json").is_file():
         raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
     layout, tensors = _head_of(source, read_bin)
@@ -136,9 +151,7 @@ def import_model(
     transformers_backbone.use_template(with_note(template, KEEPS_TAIL))
     if layout.skips_padding:
         _skip_padding(transformers_backbone)
-    model.record |= {"base_model": str(source), "imported_from": layout.title}
-    model.save(directory)
-    return RewardModel.load(directory), layout
+    return model, layout
 
 
 def _has_template(source: Path) -> bool:
