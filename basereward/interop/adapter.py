@@ -90,7 +90,9 @@ def _merge(source: Path, base: Path, adapter: dict[str, Tensor], head: Collectio
     try:
         from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
-        raise ConfigError(f"{source} is an adapter, which needs PEFT ({error}); pip install 'basereward[train]'") from error
+        raise ConfigError(
+            f"{source} is an adapter, which needs PEFT ({error}); pip install 'basereward[train]'"
+        ) from error
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(base)
