@@ -17,7 +17,8 @@ from basereward.comparison import (
     refuse_unread,
 )
 from basereward.data.reading.row import Row
-from basereward.errors import DataError
+from basereward.errors import DataError, shown
+from basereward.media.limits import is_number
 
 ROLES = {
     "human": "user",
@@ -210,8 +211,8 @@ def margin_ratings(row: Row) -> Row:
     margin = row.get("margin")
     if margin is None:
         return {}
-    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
-        raise DataError(f"a finite number >= 0 is needed, not {margin!r}", field="margin")
+    if not is_number(margin) or margin < 0:
+        raise DataError(f"a finite number >= 0 is needed, not {shown(margin)}", field="margin")
     return {"ratings": [margin, 0]}
 
 

@@ -62,8 +62,8 @@ def _fitting(columns: Collection[str], formats: Mapping[str, type[Dataset]]) -> 
 
 def signatures(dataset: type[Dataset]) -> list[tuple[str, ...]]:
     """Return the sets of fields by which a dataset's rows are recognized."""
-    own = vars(dataset)
-    return [own["detected_by"], *own.get("also_detected_by", ())] if own.get("detected_by") else []
+    declared = vars(dataset)
+    return [declared["detected_by"], *declared.get("also_detected_by", ())] if declared.get("detected_by") else []
 
 
 def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
