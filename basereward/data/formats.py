@@ -63,7 +63,11 @@ def _fitting(columns: Collection[str], formats: Mapping[str, type[Dataset]]) -> 
 def signatures(dataset: type[Dataset]) -> list[tuple[str, ...]]:
     """Return the sets of fields by which a dataset's rows are recognized."""
     declared = vars(dataset)
-    return [declared["detected_by"], *declared.get("also_detected_by", ())] if declared.get("detected_by") else []
+    return (
+        [declared["detected_by"], *declared.get("also_detected_by", ())]
+        if declared.get("detected_by")
+        else []
+    )
 
 
 def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
