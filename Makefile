@@ -13,6 +13,7 @@ TORCH_INDEX ?=
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
+<<<<<<< HEAD
 # Tests of numbers, and what other processors make of them: those without AVX-512 and without AMX, and with neither
 # AVX2, as far as torch is told which instructions to use. The ops' own library chooses by the processor alone.
 NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests/test_ensemblers.py \
@@ -22,11 +23,19 @@ NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
 
+=======
+# The oldest and the newest torch whose headers the native sources are compiled against.
+HEADERS_OF ?= 2.10.0 2.15.0
+>>>>>>> main
 # The newest torch that the ops' library, built against an older one, is tried with: a CUDA build of 5 GB.
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
+<<<<<<< HEAD
 .PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi style check format bench bench-compare soak gpu human-ratings clean help
+=======
+.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
+>>>>>>> main
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -72,6 +81,9 @@ test-abi: $(VENV)/installed  ## the library under a newer torch, videos beside t
 	    from basereward import ops; print(torch.__version__, ops.status()['cpu']['library'])"
 	$(ABI_VENV)/bin/pytest tests/ops tests/test_heads.py tests/test_losses.py tests/backbones/test_video.py
 
+test-headers: $(VENV)/installed  ## the native sources against the oldest and the newest torch's headers (needs nvcc, no GPU)
+	$(BIN)/python tests/gpu/compile_against.py $(HEADERS_OF)
+
 gpu: $(VENV)/installed  ## on a machine with a GPU: sanitizer, all tests of the ops, all benchmarks
 	$(BIN)/python tests/gpu/everything.py
 
@@ -102,6 +114,10 @@ study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, 
 	$(BIN)/python recipes/studies/prepare.py
 	for name in heads regularisation layers ensembles paradigms; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
 	$(BIN)/python benchmarks/studies.py --take
+
+fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, models and requests (with atheris where it can be installed)
+	$(PIP) install --quiet atheris || echo "== no atheris for this Python: inputs are mutated blindly"
+	$(BIN)/python tests/fuzz/run.py --seconds 600
 
 soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
 	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json

@@ -130,6 +130,10 @@ class Backbone(Module):
         """Return the tokens that are no text."""
         return []
 
+    def turn_opening(self) -> str:
+        """Return the beginning of an answer that the chat template writes itself, such as "<think>"."""
+        return ""
+
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out."""
         raise ConfigError(f"backbone {type(self).__name__} writes no text")
@@ -379,6 +383,15 @@ class Scorer(Generic[Result]):
     def statistics(self) -> Mapping[str, float]:
         """Counts made while scoring, by name."""
         return NONE
+
+    @default
+    def computed(self) -> Mapping[str, str]:
+        """The device and the precision of the models' products, for reports; empty without a model."""
+        columns: dict[str, dict[str, None]] = {}
+        for model in self.models:
+            columns.setdefault("device", {})[model.precision.device] = None
+            columns.setdefault("precision", {})[model.precision.name] = None
+        return {name: ", ".join(values) for name, values in columns.items()}
 
     @abstractmethod
     def score_stream(

@@ -44,7 +44,7 @@ def fetched(url: str, hosts: Collection[str], field: str) -> Path:
         return path
     content = _download(url, hosts, field)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content, is_shared=True)
+    write_bytes(path, content)
     return path
 
 

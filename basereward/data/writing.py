@@ -14,7 +14,7 @@ from basereward.comparison import PLACEHOLDER, TEMPLATE_KEYS, VIDEO_PLACEHOLDER,
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
-from basereward.storage.atomic import replace_directory, replace_file
+from basereward.storage.atomic import check_unused, replace_directory, replace_file
 
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20
@@ -24,6 +24,9 @@ MESSAGE_FIELDS = ("role", "content", *(name for name in TEMPLATE_KEYS if name !=
 """Fields of a message in Parquet, which are texts; calls of tools are JSON text."""
 
 SUFFIX_OF = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+OWNED_FILES = {"images", "videos", "rejected.jsonl", "report.json"}
+"""All that lies in the directory beside a file, and therefore all that may be replaced there."""
 
 Images = Literal["copy", "keep"]
 
@@ -52,8 +55,9 @@ class Writer(abc.ABC):
         # Aside until the end, since what is replaced may be what is read.
         self._stack = ExitStack()
         try:
+            check_unused(path)
             self._aside = self._stack.enter_context(replace_file(path))
-            self.files_aside = self._stack.enter_context(replace_directory(self.files))
+            self.files_aside = self._stack.enter_context(replace_directory(self.files, is_ours=_is_ours))
         except OSError as error:
             raise ConfigError(f"{self.files} can't be made: {error.strerror}") from error
         self._stack.callback(self._close)
@@ -248,6 +252,10 @@ def open_writer(path: Path, *, images: Images = "copy", overwrite: bool = False)
 def rejected_record(error: DataError, *, id: str = "") -> dict[str, Any]:
     """Return how `rejected.jsonl` lists a row."""
     return {"id": id, "file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
+
+
+def _is_ours(directory: Path) -> bool:
+    return all(path.name in OWNED_FILES for path in directory.iterdir())
 
 
 def _marked(part: str | Image | Video) -> str:

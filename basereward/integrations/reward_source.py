@@ -32,6 +32,7 @@ class SourceOptions(TypedDict, total=False):
     """The options of `reward_source`, for functions that pass them on."""
 
     device: str
+    precision: str | None
     batch_size: int
     served_name: str | None
     key: str | None
@@ -42,7 +43,8 @@ class SourceOptions(TypedDict, total=False):
 def reward_source(
     model: str | Path | RewardSource,
     *,
-    device: str = "cpu",
+    device: str = "auto",
+    precision: str | None = None,
     batch_size: int = 8,
     served_name: str | None = None,
     key: str | None = None,
@@ -54,7 +56,8 @@ def reward_source(
     Args:
         model: The directory of a model or an ensemble, which is loaded here, or `http://host:port` of
             `basereward serve`. A function of comparisons is returned as it is.
-        device: The device of a directory's model.
+        device: The device of a directory's model; `auto` for this process's GPU where there is one.
+        precision: Its precision, as of `RewardModel.load`.
         batch_size: Comparisons in a forward pass of a directory's model.
         served_name: The name of the server's model; None for its first.
         key: The server's key.
@@ -67,7 +70,7 @@ def reward_source(
         return _served(str(model), served_name, key, timeout_seconds, num_tries)
     from basereward.scoring.loading import load_model
 
-    loaded = load_model(model, device=device)
+    loaded = load_model(model, device=device, precision=precision)
     one_at_a_time = threading.Lock()
 
     def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
