@@ -13,7 +13,6 @@ TORCH_INDEX ?=
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-<<<<<<< HEAD
 # Tests of numbers, and what other processors make of them: those without AVX-512 and without AMX, and with neither
 # AVX2, as far as torch is told which instructions to use. The ops' own library chooses by the processor alone.
 NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests/test_ensemblers.py \
@@ -23,19 +22,14 @@ NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
 
-=======
 # The oldest and the newest torch whose headers the native sources are compiled against.
 HEADERS_OF ?= 2.10.0 2.15.0
->>>>>>> main
+
 # The newest torch that the ops' library, built against an older one, is tried with: a CUDA build of 5 GB.
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-<<<<<<< HEAD
-.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi style check format bench bench-compare soak gpu human-ratings clean help
-=======
-.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
->>>>>>> main
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
