@@ -9,11 +9,15 @@ ASSETS := .cache/assets/vaderSentiment-3.3.2.tar.gz
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
+# A worker for each core, each with one thread; `make test WORKERS=0` runs the tests one after the other.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+
 # The newest torch that the ops' library, built against an older one, is tried with: a CUDA build of 5 GB.
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-slow test-plugins test-abi check format bench bench-compare soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi style check format bench bench-compare soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -30,8 +34,11 @@ rl: $(VENV)/rl $(ASSETS)  ## train policies on a rule, a reward model and both, 
 rl-judge: $(VENV)/rl  ## train a small generative judge by reinforcement learning
 	$(BIN)/python recipes/rl/judge.py --results benchmarks/results/rl_judge.json
 
-test: $(VENV)/mini $(ASSETS)  ## install and pass every test
-	$(BIN)/python -m pytest
+test: $(VENV)/mini $(ASSETS)  ## install, and pass every test that runs in one process
+	$(PYTEST)
+
+test-all: $(VENV)/mini $(ASSETS)  ## those, and the tests that start interpreters, compilers, environments and browsers
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -54,12 +61,13 @@ test-abi: $(VENV)/installed  ## the library under a newer torch, videos beside t
 gpu: $(VENV)/installed  ## on a machine with a GPU: sanitizer, all tests of the ops, all benchmarks
 	$(BIN)/python tests/gpu/everything.py
 
-check: $(VENV)/mini  ## style, types and layers; then the tests
+style: $(VENV)/installed  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test
+
+check: style test  ## style, types and layers; then the tests
 
 format: $(VENV)/installed  ## bring the code into its style
 	$(BIN)/ruff check --fix .

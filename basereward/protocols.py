@@ -385,6 +385,15 @@ class Scorer(Generic[Result]):
         """Counts made while scoring, by name."""
         return NONE
 
+    @default
+    def computed(self) -> Mapping[str, str]:
+        """The device and the precision of the models' products, for reports; empty without a model."""
+        columns: dict[str, dict[str, None]] = {}
+        for model in self.models:
+            columns.setdefault("device", {})[model.precision.device] = None
+            columns.setdefault("precision", {})[model.precision.name] = None
+        return {name: ", ".join(values) for name, values in columns.items()}
+
     @abstractmethod
     def score_stream(
         self, comparisons: Iterable[Comparison], *, batch_size: int = 8

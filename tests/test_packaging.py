@@ -21,7 +21,10 @@ HEADERS = {path.relative_to(ROOT).as_posix() for path in INCLUDE.rglob("*") if p
 # A torch that can't be imported, as on a machine where it is installed only later.
 NO_TORCH = "raise ImportError('no torch here')\n"
 
-pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs a source checkout")
+pytestmark = [
+    pytest.mark.external,
+    pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs a source checkout"),
+]
 
 
 @pytest.fixture

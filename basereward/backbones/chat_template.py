@@ -164,7 +164,7 @@ class Chat:
         The last part is the response, followed by another text. The template sees only roles, kinds and
         placeholders, so prompts that are alike in these share the rendering.
         """
-        shape = tuple((message.role, *map(_kind, message.content)) for message in prompt)
+        shape = tuple((message.role, message.given, *map(_kind, message.content)) for message in prompt)
         rendering = self._cached_renderings.get(shape)
         if rendering is None:
             rendering = self._rendered(prompt)
@@ -177,14 +177,18 @@ class Chat:
         kinds = [_kind(content) for message in prompt for content in message.content]
         numbers = iter(range(len(kinds)))
         messages = [
-            {"role": message.role, "content": self._content([next(numbers) for _ in message.content], kinds)}
+            {
+                "role": message.role,
+                "content": self._content([next(numbers) for _ in message.content], kinds),
+                **self._given(message),
+            }
             for message in prompt
         ]
+        tools = messages[0].pop("tools", None)
         messages.append({"role": "assistant", "content": self._content([len(kinds)], [*kinds, str])})
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, add_generation_prompt=False
-            )
+            text = self._applied(messages, tools)
+            self._check_rendered(text, messages, tools)
         except TemplateError as error:
             raise DataError(f"the chat template refuses the messages: {error}", field="prompt") from error
         parts = self._places.split(text)
@@ -203,6 +207,50 @@ class Chat:
                 field="prompt",
             )
         return parts[0::2], order
+
+    def _applied(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages,
+                tools=tools,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=False,
+            )
+        )
+
+    def _given(self, message: Message) -> dict[str, Any]:
+        """Return what else the template is given of a message.
+
+        Raises:
+            DataError: When a text in it could act as a control token, or the template doesn't read it.
+        """
+        given = message.template_fields
+        # Templates leave out the reasoning of earlier turns on purpose, so what is rendered doesn't tell.
+        if "reasoning_content" in given and "reasoning_content" not in self.template:
+            raise DataError("the chat template doesn't read 'reasoning_content' of a message", field="prompt")
+        if self._literal is not None and (literal := self._literal.search(message.given)):
+            raise DataError(
+                f"{message.given_names} would be read as the control token {literal.group()}; remove it",
+                field="prompt",
+            )
+        if self._places.search(message.given):
+            raise DataError(f"{message.given_names} has private-use characters; remove them", field="prompt")
+        return given
+
+    def _check_rendered(self, text: str, messages: Sequence[Mapping[str, Any]], tools: Any) -> None:
+        """Refuse tools, calls and names that leave no trace in the rendered text.
+
+        The name of a tool that answers may leave none, nor the id of its call: the call before it has both.
+        """
+        if tools and text == self._applied(messages, None):
+            raise DataError("the chat template doesn't read 'tools'", field="prompt")
+        for at, message in enumerate(messages):
+            names = ["tool_calls"] if message["role"] == "tool" else ["tool_calls", "name"]
+            for name in filter(message.get, names):
+                without = {key: value for key, value in message.items() if key != name}
+                if text == self._applied([*messages[:at], without, *messages[at + 1 :]], tools):
+                    raise DataError(f"the chat template doesn't read {name!r} of a message", field="prompt")
 
     def _is_marked(self, kind: type) -> bool:
         return self.marks is not None and kind is not str

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", help="the directory of a model")
     parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
-    parser.add_argument("--output", metavar="DIR", required=True, help="replaced if it exists")
+    parser.add_argument("--output", metavar="DIR", required=True, help="an earlier export is replaced")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.reward_model import RewardModel
 
     logging.disable_progress_bar()
-    export = export_model(RewardModel.load(args.model), args.output, args.format)
+    # In bf16 weights stay as they are saved.
+    model = RewardModel.load(args.model, device="cpu", precision="bf16")
+    export = export_model(model, args.output, args.format)
     print(f"{export.architecture}: {args.output}")
     if export.offset:
         print(

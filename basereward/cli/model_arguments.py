@@ -24,7 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
 
 
 def add_running_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how models are run, which `device_of` reads."""
+    """Add how models are run."""
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
     )
@@ -58,7 +58,19 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
         return baseline_of(name)
     from basereward.scoring import loading
 
-    return loading.load_model(name, device=device_of(args))
+    hide_transformers_progress()
+    model = loading.load_model(name, device=args.device, precision=args.precision)
+    report_precision(model)
+    return model
+
+
+def report_precision(model: Scorer[list[float]]) -> None:
+    """Print to standard error the precision of products where it isn't fp32, and a warning if it is slow."""
+    chosen = [member.precision for member in model.models]
+    for text in dict.fromkeys(str(precision) for precision in chosen if precision.name != "fp32"):
+        print(f"scoring {text}", file=sys.stderr)
+    for text in dict.fromkeys(precision.warning for precision in chosen if precision.warning):
+        print(f"basereward: warning: {text}", file=sys.stderr)
 
 
 def check_batch_size(args: argparse.Namespace) -> None:
@@ -71,25 +83,12 @@ def check_batch_size(args: argparse.Namespace) -> None:
         raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
 
 
-def device_of(args: argparse.Namespace) -> str:
-    """Return where models go, and have transformers load them without a word.
+def hide_transformers_progress() -> None:
+    """Have transformers load models without a word.
 
-    Raises:
-        ConfigError: When there is no such device.
+    Its bars and remarks would stand between ours; what matters of them is an error of `load`.
     """
-    import torch
     from transformers.utils import logging
 
-    # Its bars and remarks would stand between ours; what matters of them is an error of `load`.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        # Made once, since a device that isn't there is found out only then.
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--device {device}: {reason}") from error
-    return str(device)

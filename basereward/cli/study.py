@@ -109,7 +109,7 @@ def _list(study: Study, runs: list[PlannedRun]) -> int:
 def _num_jobs() -> int:
     import torch
 
-    from basereward.study.pool import num_cores
+    from basereward.hardware.threads import num_cores
 
     return 1 if torch.cuda.is_available() else num_cores()
 

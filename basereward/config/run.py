@@ -162,7 +162,9 @@ class TrainConfig:
         warmup_fraction: Share of the steps in which the learning rate rises linearly.
         schedule: What the learning rate does after that.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
-        precision: What matrix products are computed in; `auto` takes bf16 where it is faster.
+        device: Where the model is trained; `auto` for each process's GPU, or the CPU where there is none.
+        precision: Of matrix products; `auto` takes bf16 where the device multiplies it fast. Heads and losses
+            are fp32.
         freeze: Parts of the model that aren't trained, such as `vision`.
         lora: Trains adapters instead of the backbone's weights; None to train the weights.
         ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
@@ -198,6 +200,7 @@ class TrainConfig:
     warmup_fraction: float = 0.05
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip_norm: float = 1.0
+    device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     freeze: tuple[str, ...] = ()
     lora: LoraConfig | None = None

@@ -5,7 +5,8 @@ Shapes: N completions of a call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,6 +15,10 @@ from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource, SourceOptions, reward_source
 from basereward.integrations.shaping import Rollouts, Shape, apply
+from basereward.media.image import Image
+
+UNKNOWN = "-"
+"""Stands for the responses while prompts are compared."""
 
 
 class ScorerOptions(SourceOptions, total=False):
@@ -57,10 +62,11 @@ class CompletionScorer:
     ) -> tuple[list[float | None], list[float | None]]:
         """Return raw and shaped rewards [N]; None for completions without one, whatever `unscored` is.
 
-        Adjacent completions of one prompt are scored together.
+        Completions of one prompt, its images included, are scored together. One that can't be scored leaves
+        the others theirs.
 
         Args:
-            prompts: [N] texts or messages.
+            prompts: [N] texts or messages, or the error of one that can't be read.
             texts: [N] completions.
             images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
             lengths: [N] of the completions in tokens of the policy.
@@ -69,8 +75,9 @@ class CompletionScorer:
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
-        groups = _groups(prompts)
-        raw = _raw(self.source, prompts, texts, images, groups)
+        asked = _asked(prompts, images)
+        groups = _groups(asked)
+        raw = _raw(self.source, asked, texts, groups)
         return raw, apply(self.shapes, raw, Rollouts(texts, groups, lengths, columns))
 
     def score_one(
@@ -113,7 +120,10 @@ class CompletionScorer:
 
 
 def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a completion: a text, or messages of which the last one is scored."""
+    """Return the text of a completion: a text, or messages of which the last one is scored.
+
+    It is empty, and then not scored, where that message has none, such as one that only calls a tool.
+    """
     if isinstance(completion, str):
         return completion
     content = completion[-1].get("content") if completion else ""
@@ -145,53 +155,91 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], text
 
 
+def _asked(prompts: Sequence[Any], images: Sequence[Sequence[object]]) -> list[Comparison | DataError]:
+    """Return each prompt with its images, in a comparison whose response is still to come."""
+    opened: dict[int, Image] = {}  # by the source, since completions of one prompt share theirs
+
+    def image_of(source: object) -> Image:
+        if id(source) not in opened:
+            opened[id(source)] = Image(source)
+        return opened[id(source)]
+
+    asked: list[Comparison | DataError] = []
+    for prompt, separate in zip(prompts, images, strict=True):
+        try:
+            if isinstance(prompt, DataError):
+                raise prompt
+            shown = [] if _has_images(prompt) else [image_of(source) for source in separate]
+            asked.append(Comparison(prompt, [UNKNOWN], images=shown))
+        except DataError as error:
+            asked.append(error)
+    return asked
+
+
+def _groups(asked: Sequence[Comparison | DataError]) -> list[int]:
+    """Return the number of each completion's prompt; one that can't be read is like no other."""
+    numbers: dict[Hashable, int] = {}
+    groups = []
+    for place, comparison in enumerate(asked):
+        key: Hashable = place
+        if isinstance(comparison, Comparison):
+            with suppress(DataError):  # an image that can't be read
+                key = comparison.prompt_identity()
+        groups.append(numbers.setdefault(key, len(numbers)))
+    return groups
+
+
 def _raw(
     source: RewardSource,
-    prompts: Sequence[Any],
+    asked: Sequence[Comparison | DataError],
     texts: Sequence[str],
-    images: Sequence[Sequence[object]],
     groups: Sequence[int],
 ) -> list[float | None]:
     members: dict[int, list[int]] = {}
-    for number, prompt_number in enumerate(groups):
-        if texts[number].strip():
-            members.setdefault(prompt_number, []).append(number)
-    comparisons: list[Comparison] = []
-    numbers: list[list[int]] = []
     errors: list[DataError] = []
-    for group in members.values():
-        prompt = prompts[group[0]]
-        separate = () if _has_images(prompt) else images[group[0]]
-        try:
-            comparisons.append(Comparison(prompt, [texts[number] for number in group], images=separate))
-            numbers.append(group)
-        except DataError as error:
-            errors.append(error)
+    for number, (comparison, group) in enumerate(zip(asked, groups, strict=True)):
+        if isinstance(comparison, DataError):
+            errors.append(comparison)
+        elif texts[number].strip():
+            members.setdefault(group, []).append(number)
     rewards: list[float | None] = [None] * len(texts)
-    for group, result in zip(numbers, source(comparisons) if comparisons else (), strict=True):
-        if isinstance(result, DataError):
-            errors.append(result)
-            continue
-        for number, reward in zip(group, result, strict=True):
-            rewards[number] = reward
-    if errors and len(errors) == len(members):
+    waiting = list(members.values())
+    while waiting:
+        again: list[list[int]] = []
+        for numbers, result in zip(waiting, source(_comparisons(asked, texts, waiting)), strict=True):
+            if not isinstance(result, DataError):
+                for number, reward in zip(numbers, result, strict=True):
+                    rewards[number] = reward
+            elif len(numbers) > 1:  # one of them is at fault: each is tried alone
+                again += [[number] for number in numbers]
+            else:
+                errors.append(result)
+        waiting = again
+    if errors and all(reward is None for reward in rewards):
         raise errors[0]
     return rewards
 
 
-def _groups(prompts: Sequence[Any]) -> list[int]:
-    """Return the number of each completion's prompt; trainers hand over those of one prompt side by side."""
-    groups: list[int] = []
-    for number, prompt in enumerate(prompts):
-        is_same = number > 0 and prompt == prompts[number - 1]
-        groups.append(groups[-1] if is_same else groups[-1] + 1 if groups else 0)
-    return groups
+def _comparisons(
+    asked: Sequence[Comparison | DataError], texts: Sequence[str], groups: Sequence[Sequence[int]]
+) -> list[Comparison]:
+    """Return a comparison of the completions of each group, by their numbers."""
+    firsts = [asked[numbers[0]] for numbers in groups]
+    return [
+        first.replace(responses=[texts[number] for number in numbers])
+        for first, numbers in zip(firsts, groups, strict=True)
+        if isinstance(first, Comparison)
+    ]
 
 
 def _has_images(prompt: Any) -> bool:
-    return not isinstance(prompt, str) and any(
-        part.get("type") == "image" and part.get("image") is not None
-        for message in prompt
-        if not isinstance(message["content"], str)
-        for part in message["content"]
+    """Tell whether a prompt's messages have images of their own."""
+    if isinstance(prompt, str | Mapping) or not isinstance(prompt, Iterable):
+        return False
+    contents = [message.get("content") for message in prompt if isinstance(message, Mapping)]
+    return any(
+        isinstance(part, Mapping) and part.get("type") == "image" and part.get("image") is not None
+        for content in contents
+        if not isinstance(content, str)
+        for part in content or ()
     )

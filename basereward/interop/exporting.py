@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from basereward._version import __version__
 from basereward.backbones.chat_template import KEEPS_TAIL
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.errors import ConfigError
@@ -22,6 +23,9 @@ from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import replace_directory
 
 Format = Literal["hf", "vllm"]
+
+MARK_FILE = "basereward_export.json"
+"""The file that tells an export, which another may replace, from other models."""
 
 LABELS: dict[str, Any] = {
     "id2label": {"0": "LABEL_0"},
@@ -57,12 +61,12 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
 
     Args:
         model: Of the paradigm scalar, with a head that is linear, or linear layers without activation.
-        directory: The directory to write; an older one is replaced.
+        directory: The directory to write; an earlier export is replaced.
         format: `hf` puts the head where transformers looks for it, `vllm` where vLLM does; they differ for
             vision-language models only.
 
     Raises:
-        ConfigError: When such a checkpoint can't hold the model.
+        ConfigError: When such a checkpoint can't hold the model, or the directory holds something else.
     """
     if format not in get_args(Format):
         raise ConfigError(f"format is one of {', '.join(get_args(Format))}, not {format!r}")
@@ -77,7 +81,7 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
         raise ConfigError(f"the backbone {model.components['backbone']['name']!r} is no transformers model")
     inner = backbone.model
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
-    with replace_directory(Path(directory)) as place:
+    with replace_directory(Path(directory), is_ours=_is_export) as place:
         backbone.save(place)
         _finish(place, backbone, name)
         has_vision = "text_config" in inner.config.sub_configs
@@ -86,6 +90,8 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
         if not has_vision:
             _prefix_backbone(place, inner.base_model_prefix)
         (place / "README.md").write_text(_card(name, bias, format), encoding="utf-8")
+        mark = {"basereward_version": __version__, "format": format, "offset": bias}
+        (place / MARK_FILE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
     return Exported(name, bias)
 
 
@@ -112,6 +118,10 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
         weight = layer.weight.detach().double() @ weight
         bias = layer.weight.detach().double() @ bias + layer.bias.detach().double()
     return weight.float(), float(bias)
+
+
+def _is_export(directory: Path) -> bool:
+    return (directory / MARK_FILE).is_file()
 
 
 def _finish(place: Path, backbone: TransformersBackbone, architecture: str) -> None:

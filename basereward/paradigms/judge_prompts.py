@@ -67,6 +67,6 @@ def encode_answers(backbone: Backbone, answers: Sequence[str]) -> tuple[list[lis
 
 def _without_images(question: Sequence[Message]) -> list[Message]:
     return [
-        Message(message.role, tuple(part for part in message.content if isinstance(part, str)))
+        message.with_content([part for part in message.content if isinstance(part, str)])
         for message in question
     ]

@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
+from basereward.hardware.precision import Precision, device_of, scoring_precision
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
@@ -32,6 +34,7 @@ class RewardModel(BatchScorer["list[float]"]):
         components: For each kind its name, plugin, plugin version and all options.
         record: Further facts for the model directory, such as digests of the training data.
         forward: Computes the rewards [N] of prepared comparisons; None for the paradigm's `score_of`.
+        precision: The precision of matrix products while scoring.
 
     Attributes:
         layer: The decoder layer that the head reads; None for the last.
@@ -46,11 +49,13 @@ class RewardModel(BatchScorer["list[float]"]):
         record: Mapping[str, Any] | None = None,
         *,
         forward: Callable[[Sequence[Prepared[Any]]], Tensor] | None = None,
+        precision: Precision | None = None,
     ) -> None:
         self.paradigm = paradigm
         self.components = dict(components)
         self.record = dict(record or {})
         self._forward = forward
+        self.precision = precision or Precision()
 
     @classmethod
     def build(
@@ -93,7 +98,8 @@ class RewardModel(BatchScorer["list[float]"]):
         cls,
         directory: str | Path,
         *,
-        device: str = "cpu",
+        device: str = "auto",
+        precision: str | None = None,
         plugins: PluginManager | None = None,
         verify: bool = True,
         shared: RewardModel | None = None,
@@ -103,7 +109,9 @@ class RewardModel(BatchScorer["list[float]"]):
 
         Args:
             directory: What `save` wrote.
-            device: Where the weights go.
+            device: Where the weights go; `auto` for a GPU where there is one.
+            precision: `auto`, `fp32`, `bf16`, or None for what `scoring_precision` says. fp32 makes weights
+                fp32 that are saved in half precision; bf16 leaves them as they are.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             shared: A model whose backbone is this one's too, so that it needn't be loaded again.
@@ -120,8 +128,18 @@ class RewardModel(BatchScorer["list[float]"]):
         components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
         model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
         model.record = dict(config["record"])
-        model.paradigm.to(device).eval()
+        model._move(device_of(device), precision)
         return model
+
+    def _move(self, device: torch.device, precision: str | None) -> None:
+        """Put a loaded model on a device, and choose the precision that it scores in there."""
+        backbone = self.backbone
+        self.precision = scoring_precision(precision, device, backbone.dim, backbone.parameters())
+        # A quantized model, some of whose weights are integers, stays as it is.
+        is_plain = all(parameter.is_floating_point() for parameter in backbone.parameters())
+        if self.precision.name == "fp32" and is_plain:
+            backbone.float()
+        self.paradigm.to(device).eval()
 
     @classmethod
     def warm_start(
@@ -198,7 +216,7 @@ class RewardModel(BatchScorer["list[float]"]):
         backbone = self.components["backbone"]
         unsaved = self.backbone.unsaved_options
         kept = {name: value for name, value in backbone["options"].items() if name not in unsaved}
-        with replace_directory(Path(directory)) as place:
+        with replace_directory(Path(directory), is_ours=model_directory.is_ours) as place:
             self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(
@@ -271,9 +289,15 @@ class RewardModel(BatchScorer["list[float]"]):
     def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[list[float] | DataError]:
         """Return each comparison's rewards, or the error that kept it from being scored."""
         usable = [item for item in batch if not isinstance(item, DataError)]
-        rewards = (self._forward or self.paradigm.score_of)(usable).tolist() if usable else []
+        with self.precision.autocast():
+            rewards = (self._forward or self.paradigm.score_of)(usable).tolist() if usable else []
         results = iter(self.results_of(usable, rewards))
         return [item if isinstance(item, DataError) else next(results) for item in batch]
+
+    def critiques(self, comparison: Comparison) -> list[str]:
+        """Return a critique of each response, of a paradigm that writes them."""
+        with self.precision.autocast():
+            return self.paradigm.critiques(comparison)
 
     def results_of(
         self, batch: Sequence[Prepared[Any]], rewards: Sequence[float]

@@ -6,8 +6,6 @@ go into `Message`s as texts.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Compari
 from basereward.data import rendered_chat
 from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
 from basereward.errors import DataError
-from basereward.media.image import Image
+from basereward.media.image import Image, decoded_base64
 from basereward.serving.limits import Limits
 from basereward.serving.problems import Problem
 
@@ -82,8 +80,8 @@ class RequestParser:
         elif ADDRESS.match(encoded):
             raise Problem("image_url_not_allowed")
         try:
-            image = Image(base64.b64decode(encoded, validate=True))
-        except (binascii.Error, ValueError):
+            image = Image(decoded_base64(encoded, "images"))
+        except DataError:
             raise Problem("image_not_base64") from None
         try:
             width, height = image.size(max_pixels=ANY_SIZE)

@@ -14,7 +14,8 @@ from torch import nn
 
 from basereward._version import __version__
 from basereward.errors import ModelError
-from basereward.storage.atomic import file_digest
+from basereward.storage.atomic import file_digest, restore
+from basereward.storage.reading import read_json
 
 SCHEMA_VERSION = 1
 KINDS = ("backbone", "head", "loss", "paradigm")
@@ -45,11 +46,12 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
     Raises:
         ModelError: Naming the file that is missing, altered, extra or not understood.
     """
+    restore(directory)
     path = directory / CONFIG_FILE
     if not path.is_file():
         raise ModelError(f"{directory} is no model directory: it has no {CONFIG_FILE}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         version = config["schema_version"]
         is_ensemble = "members" in config
         needed = ("components", "record", "files", *([] if is_ensemble else ["template_digest"]))
@@ -74,11 +76,17 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
 
 def is_ensemble(directory: Path) -> bool:
     """Tell an ensemble's directory from a model's, and from what is neither."""
+    restore(directory)
     try:
-        config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(directory / CONFIG_FILE)
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "members" in config
+
+
+def is_ours(directory: Path) -> bool:
+    """Tell a directory of a model or an ensemble, which another may replace, from others, by its mark."""
+    return (directory / CONFIG_FILE).is_file()
 
 
 def save_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:

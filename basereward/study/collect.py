@@ -176,8 +176,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
 
 
 def _sources(study: Study, plugins: PluginManager) -> list[Source]:
-    is_fitted_on = any(row.fit == HELD_OUT for row in study.ensembles)
-    sources = [Source(HELD_OUT, study.held_out)] if study.held_out or is_fitted_on else []
+    sources = [Source(HELD_OUT, study.held_out)] if study.needs_held_out else []
     for item, component in zip(study.benchmarks, benchmarks_of(study, plugins), strict=True):
         benchmark: Any = plugins.build("benchmark", component)
         if not isinstance(benchmark, Benchmark):

@@ -204,6 +204,11 @@ class Study:
         return [cell for cell in self.cells if not any(map(cell.is_one_of, self.only_members))]
 
     @property
+    def needs_held_out(self) -> bool:
+        """Whether a column or an ensemble rests on the runs' held-out data."""
+        return bool(self.held_out) or any(row.fit == HELD_OUT for row in self.ensembles)
+
+    @property
     def columns(self) -> list[str]:
         """Titles of all columns but those of published numbers."""
         titles = [*self.held_out, *(title for item in self.benchmarks for title in item.columns)]
@@ -234,8 +239,10 @@ class Study:
         """
         labels = {} if cell is None else cell.labels
         changes = [self.run, *(self.axes[axis][label] for axis, label in labels.items())]
-        own = [{key: value for key, value in change.items() if key != BASE} for change in changes]
-        table: dict[str, Any] = reduce(deep_merge, [*(change.get(BASE, {}) for change in changes), *own], {})
+        settings = [{key: value for key, value in change.items() if key != BASE} for change in changes]
+        table: dict[str, Any] = reduce(
+            deep_merge, [*(change.get(BASE, {}) for change in changes), *settings], {}
+        )
         nested = copy.deepcopy({RUN: table})  # `set_value` sets in place
         for setting in self.settings:
             set_value(nested, f"{RUN}.{setting}")
@@ -351,6 +358,11 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
                 config = resolve_run(from_table(RunConfig, table), plugins)
             except ConfigError as error:
                 raise ConfigError(f"{path}: cell {cell.name!r}: {error}") from error
+            if study.needs_held_out and not config.data.eval:
+                raise ConfigError(
+                    f"{path}: cell {cell.name!r} has no held-out data, on which the study's held-out columns "
+                    "are measured; add [[run.data.eval]], or write held_out = {} for a study without them"
+                )
             place = Path(study.runs or Path(study.output, RUNS), identity(config)[:12])
             planned.append(PlannedRun(cell, seed, replace(config, output=str(place))))
     return planned

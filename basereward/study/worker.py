@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
@@ -137,13 +135,19 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
     """Evaluate the model on the benchmarks, and save its rewards."""
     config = task.config
     plugins = manager(config.plugins)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = RewardModel.load(model_dir, device=device, plugins=plugins, verify=False)
+    setting = config.train.precision
+    model = RewardModel.load(
+        model_dir,
+        device=config.train.device,
+        precision=None if setting == "auto" else setting,
+        plugins=plugins,
+        verify=False,
+    )
     cache: FeatureCache | None = None
     if config.cache is not None and is_frozen(config, set(model.backbone.parts())):
         model.backbone.requires_grad_(False)
         cache = FeatureCache(config.cache)
-        model.paradigm.attach_feature_cache(cache)
+        model.paradigm.attach_feature_cache(cache, model.precision.cache_key)
     size = config.train.micro_batch_size or config.train.batch_size
     for component in task.benchmarks:
         folder = directory / folder_of(component)
@@ -154,7 +158,7 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
             save_unasked(folder, "the model reads no images, and every comparison has some")
             continue
         evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
-        save_numbers(evaluation, folder, {"benchmark": component.name})
+        save_numbers(evaluation, folder, {"benchmark": component.name, **model.computed})
     if cache is not None:
         cache.flush()
 

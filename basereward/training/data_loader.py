@@ -6,10 +6,11 @@ import abc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import torch
 
-from basereward.comparison import Comparison
+from basereward.comparison import Comparison, identity_of
 from basereward.config.conversion import Component
 from basereward.config.run import DataConfig, Source
 from basereward.data import Dataset
@@ -17,6 +18,8 @@ from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
 from basereward.data.ranking_pairs import open_source
 from basereward.errors import ConfigError, DataError
+from basereward.media.image import Image
+from basereward.media.video import Video
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 
@@ -115,8 +118,8 @@ class DataReader:
     def _check_share(self, number: int, bad: Sequence[DataError], num_rows: int) -> None:
         """Refuse a data set of whose rows too many are unreadable, before anything is trained on the rest."""
         component = self.components[number]
-        own = component.max_bad_share if isinstance(component, Source) else None
-        limit = self.max_bad_share if own is None else own
+        limit = component.max_bad_share if isinstance(component, Source) else None
+        limit = self.max_bad_share if limit is None else limit
         if len(bad) <= limit * num_rows:
             return
         place = f"data.{self.split}.{number}"
@@ -270,15 +273,22 @@ NUM_SAMPLED = 64
 
 
 def digest_of(comparisons: Iterable[Comparison], *facts: object) -> str:
-    """Return a SHA-256 of comparisons' texts, ranks, ratings and weights, and of other facts."""
+    """Return a SHA-256 of comparisons' prompts, responses, ranks, ratings and weights, and of other facts.
+
+    Of images and videos it takes the files' names, or else the sizes, so that none is read.
+    """
     digest = hashlib.sha256()
     for comparison in comparisons:
-        texts = [(message.role, message.text) for message in comparison.prompt]
-        values = (texts, comparison.responses, comparison.ranks, comparison.ratings, comparison.weight)
+        prompt = identity_of(comparison.prompt, image=_name_of, video=_name_of)
+        values = (prompt, comparison.responses, comparison.ranks, comparison.ratings, comparison.weight)
         digest.update(repr(values).encode("utf-8", "surrogatepass"))
     for fact in facts:
         digest.update(repr(fact).encode())
     return digest.hexdigest()
+
+
+def _name_of(media: Image | Video) -> str:
+    return media.source.name if isinstance(media.source, Path) else media.name
 
 
 def _comparisons(dataset: Dataset) -> Iterator[Comparison]:

@@ -13,6 +13,7 @@ from typing import Any
 from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.errors import DataError
+from basereward.hardware.precision import Precision
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import micro_batches
 from basereward.training import run_directory
@@ -92,16 +93,21 @@ class Training:
 
         seed_everything(run.seed)
         with display.busy(f"building a model on backbone {run.backbone.name}"):
-            self.model = TrainedModel(run, plugins, group)
+            precision = Precision(**saved["precision"]) if "precision" in saved else None
+            self.model = TrainedModel(run, plugins, group, precision)
             if checkpoint is not None:
                 self._restore(checkpoint)
         steps = f"{self.num_steps} steps of {self.batch_size} comparisons"
         display.line(f"{self.model.description}: {steps}")
+        if self.model.precision.warning:
+            display.line(f"warning: {self.model.precision.warning}")
         self.log: RunLog | None = None
         if group.is_main:
             self.log = RunLog(
                 run_dir, plugins, offset=saved.get("log_bytes", 0), step=self.state.step, warn=display.line
             )
+            if checkpoint is None:
+                self.log.write_start(self.model.precision.to_dict())
 
     def _open_data(self, plugins: PluginManager) -> tuple[TrainingRows, Validator | None]:
         """Read the training data, or open it for streaming, and read the held-out data."""
@@ -315,6 +321,7 @@ class Training:
             "training": {
                 "step": state.step,
                 "seed": self.config.seed,
+                **self.model.precision.to_dict(),
                 "data": [{"name": item.name, "path": item.options.get("path")} for item in data.train],
                 "data_sha256": self.rows.digest,
             },
@@ -340,6 +347,7 @@ class Training:
             {
                 "training": asdict(state),
                 "num_steps": self.num_steps,
+                "precision": asdict(self.model.precision),
                 "data_sha256": self.rows.digest,
                 "data_epoch": self.rows.epoch,
                 "log_bytes": 0 if self.log is None else self.log.sync(),

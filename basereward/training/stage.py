@@ -108,7 +108,13 @@ def train_stage(
         if plots:
             plot_run(run_dir, warn=display.line)
         if training.validator is not None and result.best:
-            facts = {"model": str(model_dir), "step": result.best["step"]}
+            precision = training.model.precision
+            facts = {
+                "model": str(model_dir),
+                "step": result.best["step"],
+                "device": precision.device,
+                "precision": precision.name,
+            }
             evaluation = training.validator.load_results(run_dir / run_directory.BEST_REWARDS)
             save = save_report if plots else save_numbers
             save(evaluation, run_dir / run_directory.EVALUATION, facts)

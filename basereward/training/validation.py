@@ -52,7 +52,7 @@ class Validator:
         """
         began = time.monotonic()
         model.eval()
-        with model.ema.applied(), model.autocast():
+        with model.ema.applied():
             self.results = self._score(model)
         self.seconds = time.monotonic() - began
         scored: list[Comparison] = []

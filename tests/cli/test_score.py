@@ -186,7 +186,7 @@ def test_what_cannot_be_done_is_one_line_and_status_two(
 def test_a_device_that_is_not_there_is_an_error(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for device in ("nonsense", "cuda:99"):
         line = error(capsys, model_dir, "--prompt", "p", "--response", "a", "--device", device)
-        assert line.startswith(f"--device {device}: ")
+        assert line.startswith(f"device {device}: ")
 
 
 def test_an_output_that_exists_is_refused_before_the_model_is_loaded(

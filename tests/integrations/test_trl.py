@@ -205,6 +205,27 @@ def test_a_server_is_sent_images_inline_and_asked_again_while_it_is_busy(server:
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [("3", 3.0), ("1000000", 60.0), ("1e99", 1.0), ("nan", 1.0), ("-1", 1.0), ("Wed, 21 Oct 2026", 1.0)],
+)
+def test_a_busy_server_is_waited_for_a_minute_at_most(
+    asked: str, waited: float, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("basereward.integrations.reward_source.time.sleep", pauses.append)
+    server.answers += [(503, {"Retry-After": asked}, {}), (200, {}, REWARDS)]
+    assert reward_source(server.address)([Comparison("one", ["a", "b"])]) == [[1.5, -0.5]]
+    assert pauses == [waited]
+
+
+def test_no_redirect_takes_the_key_along(server: Any) -> None:
+    server.answers += [(302, {"Location": f"{server.address}/elsewhere"}, {}), (200, {}, REWARDS)]
+    with pytest.raises(ConfigError, match="answers 302"):
+        reward_source(server.address, key="secret")([Comparison("one", ["a"])])
+    assert len(server.seen) == 1
+
+
 def test_an_item_that_a_server_can_not_score_is_an_error_of_its_own(server: Any) -> None:
     error = {"code": "too_many_tokens", "message": "more tokens than allowed", "param": "items[0]"}
     server.answers.append((200, {}, {"data": [{"index": 0, "rewards": None, "error": error}]}))

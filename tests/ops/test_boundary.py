@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++")
 
 pytestmark = [
+    pytest.mark.external,
     pytest.mark.skipif(COMPILER is None, reason="there is no g++"),
     pytest.mark.timeout(400),
 ]

@@ -196,3 +196,13 @@ def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_study(path)
     assert str(caught.value) == f"{path}: is not TOML: Invalid value (at end of document)"
+
+
+def test_a_study_without_held_out_data_is_refused_before_a_run(tmp_path: Path, write_study: Write) -> None:
+    path = write_study(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('[[run.data.eval]]\nname = "troubled"\n', ""), encoding="utf-8")
+    plugins = PluginManager([troubled])
+    with pytest.raises(ConfigError, match=r"cell '1' has no held-out data.*add \[\[run.data.eval\]\]"):
+        planned_runs(load_study(path), plugins, path="study.toml")
+    assert planned_runs(load_study(path, ["held_out={}"]), plugins, path="study.toml")

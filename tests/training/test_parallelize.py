@@ -149,6 +149,7 @@ def test_more_processes_than_rows_leave_some_idle(setting: Setting) -> None:
         assert_alike(run, expected)
 
 
+@pytest.mark.external
 def test_a_signal_to_torchrun_ends_a_run_that_is_gone_on_with_later(setting: Setting) -> None:
     run = setting.config("signalled", epochs=60, save_every=1000, eval_every=1000)
     run_file = setting.root / "signalled.toml"
@@ -173,6 +174,7 @@ def test_a_signal_to_torchrun_ends_a_run_that_is_gone_on_with_later(setting: Set
     assert [record["step"] for record in runs.records(Path(run.output), "step")] == list(range(1, 181))
 
 
+@pytest.mark.external
 def test_processes_that_cannot_be_divided_as_asked_are_refused(setting: Setting) -> None:
     run_file = setting.root / "wrong.toml"
     run_file.write_text(to_toml(setting.config("wrong", parallel="fsdp", shard_ranks=3)), encoding="utf-8")

@@ -56,7 +56,8 @@ def test_a_run_file_of_two_stages_becomes_a_model(
     assert "stage 2 of 2: second\n" in output.err
     assert output.out.startswith("trained 4 steps in ")
     assert output.out.endswith(f"model: {run.output}/second/model\n")
-    assert sorted(path.name for path in Path(run.output).iterdir()) == ["first", "run.toml", "second"]
+    names = [".basereward-run", "first", "run.toml", "second"]
+    assert sorted(path.name for path in Path(run.output).iterdir()) == names
     steps = runs.records(Path(run.output, "second"), "step")
     assert max(record["lr"]["head"] for record in steps) == 2e-3
     config = json.loads(Path(run.output, "second", "model", "reward_config.json").read_text())
