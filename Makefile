@@ -13,11 +13,13 @@ TORCH_INDEX ?=
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
+# The oldest and the newest torch whose headers the native sources are compiled against.
+HEADERS_OF ?= 2.10.0 2.15.0
 # The newest torch that the ops' library, built against an older one, is tried with: a CUDA build of 5 GB.
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi style check format bench bench-compare soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -58,6 +60,9 @@ test-abi: $(VENV)/installed  ## the library under a newer torch, videos beside t
 	    from basereward import ops; print(torch.__version__, ops.status()['cpu']['library'])"
 	$(ABI_VENV)/bin/pytest tests/ops tests/test_heads.py tests/test_losses.py tests/backbones/test_video.py
 
+test-headers: $(VENV)/installed  ## the native sources against the oldest and the newest torch's headers (needs nvcc, no GPU)
+	$(BIN)/python tests/gpu/compile_against.py $(HEADERS_OF)
+
 gpu: $(VENV)/installed  ## on a machine with a GPU: sanitizer, all tests of the ops, all benchmarks
 	$(BIN)/python tests/gpu/everything.py
 
@@ -88,6 +93,10 @@ study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, 
 	$(BIN)/python recipes/studies/prepare.py
 	for name in heads regularisation layers ensembles paradigms; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
 	$(BIN)/python benchmarks/studies.py --take
+
+fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, models and requests (with atheris where it can be installed)
+	$(PIP) install --quiet atheris || echo "== no atheris for this Python: inputs are mutated blindly"
+	$(BIN)/python tests/fuzz/run.py --seconds 600
 
 soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
 	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json

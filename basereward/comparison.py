@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias
 
-from basereward.errors import DataError
+from basereward.errors import DataError, shown
 from basereward.media.image import Image, image_source
+from basereward.media.limits import is_number
 from basereward.media.video import Video
 
 Part: TypeAlias = "str | Image | Video"
@@ -240,8 +240,8 @@ class Comparison:
                 float(sum(other > rating for other in known_ratings)) for rating in known_ratings
             )
         _check_identical(responses, known_ranks)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise DataError(f"a weight is a finite number >= 0, not {weight!r}", field="weight")
+        if not is_number(weight) or weight < 0:
+            raise DataError(f"a weight is a finite number >= 0, not {shown(weight)}", field="weight")
         # Videos first, so that images without placeholders come before them.
         messages = _with_tools(_messages(prompt), tools)
         messages = _place(messages, [Video(video) for video in videos], VIDEO_PLACEHOLDER, "video")
@@ -522,8 +522,8 @@ def _numbers(values: Iterable[float] | None, name: str, count: int) -> tuple[flo
     if len(numbers) != count:
         raise DataError(f"{len(numbers)} values for {count} responses", field=name)
     for number, value in enumerate(numbers):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"a finite number is needed, not {value!r}", field=f"{name}[{number}]")
+        if not is_number(value):
+            raise DataError(f"a finite number is needed, not {shown(value)}", field=f"{name}[{number}]")
     return tuple(float(value) for value in numbers)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from basereward._version import __version__
 from basereward.errors import BaseRewardError, ScaleWarning
+from basereward.hardware.threads import set_openmp_defaults
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
 
@@ -39,7 +40,14 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and return the exit status: 0 if it did its work, 2 where the input is at fault."""
+    """Run a command, and return the exit status: 0 if it did its work, 2 where the input is at fault.
+
+    Args:
+        arguments: Of the command; None for those of the process, whose threads then wait as
+            `set_openmp_defaults` says.
+    """
+    if arguments is None:
+        set_openmp_defaults()
     with warnings.catch_warnings():
         warnings.showwarning = _shorten(warnings.showwarning)  # type: ignore[assignment]
         try:

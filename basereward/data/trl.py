@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from basereward.data.dataset import FileDataset
 from basereward.data.reading.row import Row
-from basereward.errors import DataError
+from basereward.errors import DataError, shown
+from basereward.media.limits import is_number
 
 Turns: TypeAlias = "list[Mapping[str, Any]]"
 
@@ -62,8 +62,8 @@ def trl_row(row: Row) -> Row:
         "meta": {key: value for key, value in row.items() if key not in READ and _is_plain(value)},
     }
     if (margin := row.get("margin")) is not None:
-        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
-            raise DataError(f"a finite number >= 0 is needed, not {margin!r}", field="margin")
+        if not is_number(margin) or margin < 0:
+            raise DataError(f"a finite number >= 0 is needed, not {shown(margin)}", field="margin")
         converted["ratings"] = [margin, 0]
     return converted | {key: row[key] for key in ("id", "source", "weight") if row.get(key) is not None}
 

@@ -12,8 +12,12 @@ ROOT = Path("/")
 GPU_FILES = ("dev/nvidiactl", "dev/kfd", "dev/dxg")
 """Of the drivers of NVIDIA, AMD, and GPUs in WSL."""
 
-SPIN_COUNT = "10000"
-"""How often a thread of GNU's OpenMP looks for work before it sleeps: some 30 µs; the default is 300,000."""
+SPIN_COUNT = "1000"
+"""How often a thread of GNU's OpenMP looks for work before it sleeps: 10 to 50 µs, longer than Python takes
+from one op to the next. The default, 300,000, is some milliseconds, at each of a pass's hundreds of ops."""
+
+BLOCK_MS = "1"
+"""The same for LLVM's and Intel's OpenMP, in milliseconds; the default is 200."""
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a user chooses how threads wait."""
@@ -101,4 +105,4 @@ def set_openmp_defaults(environ: MutableMapping[str, str] = os.environ, root: Pa
         environ["OMP_NUM_THREADS"] = str(cores)
     if environ.keys().isdisjoint(CHOICES) and not has_gpu(environ, root):
         environ["GOMP_SPINCOUNT"] = SPIN_COUNT
-        environ["KMP_BLOCKTIME"] = "0"
+        environ["KMP_BLOCKTIME"] = BLOCK_MS

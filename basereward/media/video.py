@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from basereward.errors import ConfigError, DataError
+from basereward.errors import ConfigError, DataError, shown
 from basereward.media.image import Image
-from basereward.media.limits import MAX_FRAMES, MAX_VIDEO_BYTES, check_file
+from basereward.media.limits import MAX_FRAMES, MAX_VIDEO_BYTES, check_file, is_number
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 """Suffixes of the files in a folder that are its frames."""
@@ -54,10 +53,8 @@ class Video:
                 f"not {type(source).__name__}",
                 field="videos",
             )
-        if fps is not None and (
-            isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf
-        ):
-            raise DataError(f"fps is a finite number above 0, not {fps!r}", field="videos")
+        if fps is not None and (not is_number(fps) or fps <= 0):
+            raise DataError(f"fps is a finite number above 0, not {shown(fps)}", field="videos")
         self.source: Path | bytes | tuple[Image, ...] = source
         self.fps: float | None = fps
 

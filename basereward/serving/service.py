@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 
 from basereward.comparison import Comparison
+from basereward.hardware.threads import num_cores
 from basereward.prepared import Prepared
 from basereward.serving.apis.base import Api, Scored
 from basereward.serving.engine import Engine, Rewards
@@ -50,7 +50,7 @@ class ScoringService:
         self.metrics = metrics
         self.scheduler = scheduler
         self._parsers = ThreadPoolExecutor(
-            max_workers=max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="basereward-parse"
+            max_workers=max(2, num_cores() // 2), thread_name_prefix="basereward-parse"
         )
 
     def close(self) -> None:

@@ -137,8 +137,7 @@ class Training:
         if not data.eval:
             return rows, None
         held_out = read(data.eval, split="eval", rejection_reason=unevaluable_reason)
-        batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
-        return rows, Validator(held_out, self.rejected, batch_size)
+        return rows, Validator(held_out, self.rejected, self.batch_size)
 
     def __enter__(self) -> Training:
         return self

@@ -27,7 +27,7 @@ class Validator:
     Args:
         reader: Reads the data sets.
         rejected: Lists the comparisons that can't be encoded.
-        batch_size: Comparisons per forward pass.
+        batch_size: Comparisons read at a time; the model's limits divide them into forward passes.
 
     Attributes:
         results: Each comparison's rewards in the latest validation, or the error that says why it has none.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from basereward import __version__
+from basereward.hardware.threads import SPIN_COUNT, has_gpu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,8 @@ def test_doctor_reports_what_there_is(run_cli: Any) -> None:
     assert facts["plugins"]["basereward"] == __version__
     assert facts["environment"]["BASEREWARD_KERNELS"] == "torch"
     assert 1 <= facts["cores"]["usable"] <= facts["cores"]["all"]
+    if not has_gpu({}):
+        assert facts["environment"]["GOMP_SPINCOUNT"] == SPIN_COUNT
     assert facts["problems"] == []
 
 
