@@ -131,6 +131,10 @@ class Backbone(Module):
         """Return the tokens that are no text."""
         return []
 
+    def turn_opening(self) -> str:
+        """Return the beginning of an answer that the chat template writes itself, such as "<think>"."""
+        return ""
+
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out."""
         raise ConfigError(f"backbone {type(self).__name__} writes no text")

@@ -14,6 +14,7 @@ from basereward.backbones.chat_template import Chat
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.image_feature_cache import ImageFeatureCache
 from basereward.backbones.quantization import Quantization
+from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
 from basereward.comparison import Comparison
@@ -54,6 +55,8 @@ class InternVL(TransformersBackbone):
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
+        chat_template: str = "default",
+        template_date: str = DATE,
     ) -> None:
         for name, value in (("max_tiles", max_tiles), ("max_frames", max_frames)):
             if value is not None and value < 1:
@@ -65,6 +68,8 @@ class InternVL(TransformersBackbone):
             max_tokens=max_tokens,
             on_long=on_long,
             attention=attention,
+            chat_template=chat_template,
+            template_date=template_date,
         )
         self.max_frames = max_frames
         self.image_processor = _load_image_processor(model, max_tiles)

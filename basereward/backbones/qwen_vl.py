@@ -14,6 +14,7 @@ from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.image_feature_cache import ImageFeatureCache
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.qwen_video import frame_bounds, video_patches
+from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
 from basereward.comparison import Comparison
@@ -53,6 +54,8 @@ class QwenVL(TransformersBackbone):
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
+        chat_template: str = "default",
+        template_date: str = DATE,
     ) -> None:
         if max_frames < 1:
             raise ConfigError(f"backbone option max_frames is {max_frames}; allowed: 1 or more")
@@ -63,6 +66,8 @@ class QwenVL(TransformersBackbone):
             max_tokens=max_tokens,
             on_long=on_long,
             attention=attention,
+            chat_template=chat_template,
+            template_date=template_date,
         )
         self.max_frames = max_frames
         self.frame_bounds = frame_bounds(min_pixels, max_pixels)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
+from basereward.backbones.opened_turn import whole_turn
 from basereward.comparison import PLACEHOLDER, Comparison
 from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
@@ -67,7 +68,8 @@ class CompletionScorer:
 
         Args:
             prompts: [N] texts or messages, or the error of one that can't be read.
-            texts: [N] completions.
+            texts: [N] completions. Where the policy's chat template has begun the answer, as with "<think>",
+                they are the rest of it; its beginning may be in a column `turn_opening`.
             images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
             lengths: [N] of the completions in tokens of the policy.
             columns: Other columns of the data set by name, each [N].
@@ -75,6 +77,8 @@ class CompletionScorer:
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
+        openings = columns.get("turn_opening") or [None] * len(texts)
+        texts = [whole_turn(*pair) for pair in zip(texts, openings, strict=True)]
         asked = _asked(prompts, images)
         groups = _groups(asked)
         raw = _raw(self.source, asked, texts, groups)

@@ -22,7 +22,10 @@ PROBLEMS = {
     "body_too_slow": (408, "the body took too long to arrive"),
     "body_too_large": (413, "the body has more bytes than allowed"),
     "content_type_not_json": (415, "send Content-Type: application/json"),
-    "body_not_valid": (422, "the body doesn't follow the schema; see GET /openapi.json"),
+    "body_not_valid": (
+        422,
+        "the body doesn't follow the schema; see GET /openapi.json",
+    ),
     "argument_not_allowed": (
         422,
         "a request can't change how the model processes it; leave it out",
@@ -40,6 +43,7 @@ PROBLEMS = {
     "response_missing": (422, "there is no response to score"),
     "response_empty": (422, "the response is empty"),
     "response_with_image": (422, "a response is a text; images belong to the prompt"),
+    "response_not_text": (422, "a response is a text; its calls of tools, name or reasoning can't be scored"),
     "response_not_usable": (422, "the model can't read the response"),
     "response_not_separable": (
         422,

@@ -432,6 +432,45 @@ SETS = {
         [0, 1],
         container="json",
     ),
+    "alpaca": Published(
+        [
+            {
+                "instruction": "What is shown?",
+                "input": "",
+                "chosen": "a",
+                "rejected": "b",
+                "images": ["cat.png"],
+            }
+        ],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
+    "orca": Published(
+        [{"question": "<image>What is shown?", "chosen": "a", "rejected": "b", "image": "cat.png"}],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
+    "axolotl": Published(
+        [{"input": ASKED, "chosen": "a", "rejected": "b", "images": ["cat.png"]}],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
+    "ms-swift": Published(
+        [
+            {
+                "query": "<image>What is shown?",
+                "response": "a",
+                "rejected_response": "b",
+                "images": ["cat.png"],
+            }
+        ],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
     "openrlhf": Published(
         [{"context_messages": CHAT, "better": "a", "worse": "b"}],
         ASKED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ class MMRLHF(GroupedDataset):
     """
 
     name = "mm-rlhf"
+    columns: Mapping[str, str] = {
+        "prompt": "the question",
+        "chosen": "the better response",
+        "rejected": "the worse response",
+        "image": "the image",
+        "video": "a folder of frames",
+        "is_tie": "whether neither is better",
+        "chosen_reason": "the critique of chosen",
+        "rejected_reason": "the critique of rejected",
+        "id": "names the row",
+    }
 
     def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the file of pairs of a directory that has it; `data.jsonl` beside it holds the same."""
