@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +17,7 @@ from basereward import protocols
 from basereward.comparison import Comparison, Place
 from basereward.data.columns import ANSWERED_COLUMNS, unread_column_error, unread_columns
 from basereward.data.media_paths import Media
-from basereward.data.reading.paths import files_of, local_path, media_root, other_splits
+from basereward.data.reading.paths import Split, files_of, local_path, media_root, other_splits
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import count_rows, read_rows
 from basereward.errors import ColumnWarning, DataError
@@ -69,8 +71,8 @@ class FileDataset(Dataset):
             in order of name; one that `datasets` saved; or a data set's id on the hub, as `owner/name`, where
             there is no such path.
         source: Name of the data set in reports, for rows that bring none; the path's stem if not given.
-        split: Which files to read where their names tell splits apart; if not given, the only split there is,
-            or `train`.
+        split: Which files to read where their names tell splits apart, one split or a list; if not given, the
+            only split there is, or `train`.
         config: The directory below `path` to read, of data sets that have several.
         media_roots: Directories besides the data set's own that images and videos may lie in.
         media_hosts: Hosts that images may be fetched from.
@@ -93,7 +95,7 @@ class FileDataset(Dataset):
         path: str | Path,
         *,
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
@@ -109,13 +111,20 @@ class FileDataset(Dataset):
         self.media = Media(media_root(self.path), roots=media_roots, hosts=media_hosts)
         self.source = source if source is not None else self.name or Path(path).name.split(".")[0]
 
-    def data_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the files to read."""
         return files_of(self.path, split=split, config=config)
 
     @abc.abstractmethod
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format; a relative path of an image starts from the directory."""
+
+    def probe(self, num: int) -> Iterator[Comparison | DataError]:
+        """Yield about as many items as asked for, the first ones of each file."""
+        for file in self.files:
+            part = copy.copy(self)
+            part.files = [file]
+            yield from islice(part.read(), max(1, num // len(self.files)))
 
     def rows(self) -> Iterator[SourceRow]:
         """Yield each row of each file as it stands there, with its place."""

@@ -10,7 +10,7 @@ from typing import Any
 from basereward.comparison import is_filled
 from basereward.config.conversion import Component
 from basereward.data.dataset import Dataset, FileDataset
-from basereward.data.reading.paths import STANDARD_INPUT, files_of, local_path
+from basereward.data.reading.paths import STANDARD_INPUT, Split, files_of, local_path
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import read_rows
 from basereward.errors import DataError, PluginError
@@ -167,7 +167,7 @@ def read_comparisons(
 def detected(
     path: str | Path,
     *,
-    split: str | None = None,
+    split: Split = None,
     config: str | None = None,
     plugins: PluginManager | None = None,
 ) -> str:

@@ -87,6 +87,7 @@ def basereward_datasets() -> Mapping[str, str]:
         "sharegpt": "basereward.data.published.conversations:ShareGPT",
         "shp": "basereward.data.published.pairs:SHP",
         "skywork-reward": "basereward.data.published.pairs:SkyworkReward",
+        "swe-arena": "basereward.data.published.battles:SWEArena",
         "trl": "basereward.data.trl:TRLDataset",
         "tulu3-if": "basereward.data.published.pairs:Tulu3IF",
         "ultrafeedback": "basereward.data.published.ratings:UltraFeedback",

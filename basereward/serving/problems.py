@@ -49,6 +49,10 @@ PROBLEMS = {
         422,
         "the end of the prompt is ambiguous; send messages, or prompt and response separately",
     ),
+    "prompt_of_unknown_template": (
+        422,
+        "the prompt looks rendered by a chat template that isn't known; send messages, or the plain prompt",
+    ),
     "image_url_not_allowed": (422, "images are sent inline, as base64 or a data: URL; none is fetched"),
     "image_not_base64": (422, "the image is no base64 and no data: URL of it"),
     "image_not_usable": (422, "the image can't be read as PNG, JPEG, WEBP, GIF, BMP, TIFF or PPM"),

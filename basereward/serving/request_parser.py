@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part, json_text
 from basereward.data import rendered_chat
-from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
+from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn, UnknownTemplateError
 from basereward.errors import DataError
 from basereward.media.image import Image, decoded_base64
 from basereward.serving.limits import Limits
@@ -65,6 +65,8 @@ class RequestParser:
                 items.append(build(body))
             except Problem as problem:
                 items.append(problem.at(f"{param}[{number}]"))
+            except UnknownTemplateError:
+                items.append(Problem("prompt_of_unknown_template", f"{param}[{number}]"))
             except NotSeparableError:
                 items.append(Problem("response_not_separable", f"{param}[{number}]"))
         return items

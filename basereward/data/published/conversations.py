@@ -19,6 +19,8 @@ from basereward.data.fields import (
     without_marks,
 )
 from basereward.data.pair_layouts import COMMON_COLUMNS, common_fields
+from basereward.data.published.battles import BattleDataset
+from basereward.data.reading.paths import Split
 from basereward.data.reading.row import Row
 from basereward.data.trl import split, trl_row
 from basereward.errors import DataError
@@ -98,6 +100,11 @@ class MMIF(ShareGPT):
     """
 
     name = "mmif"
+
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
+        """Return the files of a directory whose names say DPO, where some do; others are for fine-tuning."""
+        files = super().data_files(split, config)
+        return [file for file in files if "dpo" in file.name.lower()] or files
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -181,7 +188,7 @@ RANKS_OF_WINNERS = {
 """The ranks that a vote gives; "both are bad" leaves neither response better."""
 
 
-class WildVisionBattle(FileDataset):
+class WildVisionBattle(BattleDataset):
     """WildVision-Battle (arXiv 2406.11069): votes of people between two models' answers.
 
     `conversation_a` and `conversation_b` share all turns but the last answer; `winner` is `model_a`,
@@ -242,7 +249,7 @@ class OpenRLHF(FileDataset):
         rejected_key: str = "rejected",
         images_key: str = "images",
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),

@@ -9,7 +9,7 @@ from typing import Any
 
 from basereward.data.fields import as_list, name_of, prompt_fields, text_of
 from basereward.data.published.grouped import GroupedDataset
-from basereward.data.reading.paths import files_of
+from basereward.data.reading.paths import Split, files_of
 from basereward.data.reading.row import Row
 
 PAIRS = "dpo_pairs.jsonl"
@@ -37,7 +37,7 @@ class MMRLHF(GroupedDataset):
         "id": "names the row",
     }
 
-    def data_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the file of pairs of a directory that has it; `data.jsonl` beside it holds the same."""
         path = self.path if config is None else self.path / config
         return [path / PAIRS] if (path / PAIRS).is_file() else files_of(path, split=split)

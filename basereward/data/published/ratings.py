@@ -20,6 +20,7 @@ from basereward.data.fields import (
     turns_of,
 )
 from basereward.data.published.grouped import GroupedDataset
+from basereward.data.reading.paths import Split
 from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
 
@@ -88,7 +89,7 @@ class UltraFeedback(FileDataset):
         subset: Literal["all", "hard"] = "all",
         score: Literal["overall", "fine-grained"] = "overall",
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
@@ -181,7 +182,7 @@ class HelpSteer(GroupedDataset):
         *,
         rating: str = "helpfulness",
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
