@@ -38,7 +38,8 @@ class InternVL(TransformersBackbone):
             `OpenGVLab/InternVL3-8B-hf`.
         max_tiles: Tiles that an image may be cut into, the small whole one aside; None keeps the processor's
             own bound, which is 12 of the published models.
-        max_frames: Frames that are read of a video, evenly from its first to its last.
+        max_frames: Frames that are read of a video, evenly from its first to its last; of one whose frames a
+            benchmark chose all are.
     """
 
     unquantized = ("vision_tower", "multi_modal_projector")
@@ -121,7 +122,7 @@ class InternVL(TransformersBackbone):
             if isinstance(part, Image):
                 seen.append((Image, [TiledImage(part, self.image_processor.max_patches)]))
             elif isinstance(part, Video):
-                frames = part.sampled(self.max_frames).frames
+                frames = part.limited(self.max_frames).frames
                 seen.append((Video, [TiledImage(frame, 1) for frame in frames]))
         media = self._media([image for _, images in seen for image in images])
         grids = iter(media.get("image_grid_thw", ()))

@@ -35,8 +35,9 @@ class QwenVL(TransformersBackbone):
         model: A directory with model, tokenizer and image processor, or a hub id.
         min_pixels: Pixels that a smaller image is enlarged to; None keeps the processor's own bound.
         max_pixels: Pixels that a larger image is reduced to; None keeps the processor's own bound.
-        max_frames: Frames that are read of a video, evenly from its first to its last. Qwen2-VL and
-            Qwen2.5-VL read videos; Qwen3-VL's time stamps are not supported.
+        max_frames: Frames that are read of a video, evenly from its first to its last; of one whose frames a
+            benchmark chose all are. Qwen2-VL and Qwen2.5-VL read videos; Qwen3-VL's time stamps are not
+            supported.
     """
 
     unquantized = ("visual",)
@@ -222,7 +223,7 @@ class QwenVL(TransformersBackbone):
         vision = self.model.config.vision_config
         if self.model.config.model_type == "qwen2_vl":
             return 1.0
-        fps = video.sampled(self.max_frames).fps
+        fps = video.limited(self.max_frames).fps
         seconds = 1.0 if fps is None else self.image_processor.temporal_patch_size / fps
         return float(vision.tokens_per_second * seconds)
 
@@ -260,7 +261,7 @@ class QwenVL(TransformersBackbone):
             )
         try:
             read = [
-                video_patches(video.sampled(self.max_frames), self.image_processor, self.frame_bounds)
+                video_patches(video.limited(self.max_frames), self.image_processor, self.frame_bounds)
                 for video in comparison.videos
             ]
         except ValueError as error:
