@@ -12,6 +12,7 @@ from basereward.cli.model_arguments import (
     add_running_arguments,
     check_batch_size,
     hide_transformers_progress,
+    limit_batches,
     report_precision,
 )
 from basereward.config.conversion import Component
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     hide_transformers_progress()
     made = Ensemble.of(args.members, component, device=args.device, precision=args.precision, plugins=plugins)
     report_precision(made)
+    limit_batches(made, args)
     if rows is not None:
         _fit(args, made, rows)
     made.save(output, **({} if rows is None else {"fit_data": args.fit}))

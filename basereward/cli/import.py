@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from basereward.cli.command import Command
+from basereward.errors import ConfigError
 
 COMMAND = Command(
     help="read a reward model of another tool",
@@ -13,6 +15,7 @@ COMMAND = Command(
     examples="""\
   basereward import Skywork-VL-Reward-7B --output model
   basereward import trl-reward-model --output model --read-bin
+  basereward import reward-model-without-template --chat-template template.jinja --output model
 """,
 )
 
@@ -27,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--read-bin", action="store_true", help="read heads in pickled files too, tensors only"
     )
+    parser.add_argument(
+        "--chat-template",
+        type=Path,
+        metavar="FILE",
+        help="the chat template, in Jinja, that its texts had (default: its own)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,6 +46,16 @@ def run(args: argparse.Namespace) -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    _, layout = import_model(args.source, args.output, backbone=args.backbone, read_bin=args.read_bin)
+    template = None if args.chat_template is None else _text_of(args.chat_template)
+    _, layout = import_model(
+        args.source, args.output, backbone=args.backbone, read_bin=args.read_bin, template=template
+    )
     print(f"{args.output}: with the head of {layout.title}")
     return 0
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--chat-template {path} can't be read: {error}") from error

@@ -28,6 +28,16 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
     )
+    parser.add_argument(
+        "--batch-tokens",
+        metavar="N",
+        type=int,
+        help="tokens of a forward pass at most, padding included; a larger batch takes several "
+        "(default: no limit)",
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=int, default=1, help="threads that open images and tokenize ahead"
+    )
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -61,6 +71,7 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
     hide_transformers_progress()
     model = loading.load_model(name, device=args.device, precision=args.precision)
     report_precision(model)
+    limit_batches(model, args)
     return model
 
 
@@ -73,14 +84,31 @@ def report_precision(model: Scorer[list[float]]) -> None:
         print(f"basereward: warning: {text}", file=sys.stderr)
 
 
+def limit_batches(model: Scorer[list[float]], args: argparse.Namespace) -> None:
+    """Give a model, or the members of an ensemble, the limits of a forward pass."""
+    from basereward.scoring.batching import MicroBatchLimits
+    from basereward.scoring.scorer import BatchScorer
+
+    if isinstance(model, BatchScorer):
+        model.num_workers = args.threads
+        if args.batch_tokens is not None:
+            pads = any(member.paradigm.pads for member in model.models)
+            model.limits = MicroBatchLimits(args.batch_size, args.batch_tokens, pads=pads)
+
+
 def check_batch_size(args: argparse.Namespace) -> None:
-    """Raise unless the batch size can be.
+    """Raise unless the size of batches can be.
 
     Raises:
         ConfigError: When it can't.
     """
-    if args.batch_size < 1:
-        raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
+    for option, value, unit in (
+        ("--batch-size", args.batch_size, "comparisons"),
+        ("--batch-tokens", args.batch_tokens, "tokens"),
+        ("--threads", args.threads, "threads"),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is a number of {unit} >= 1, not {value}")
 
 
 def hide_transformers_progress() -> None:

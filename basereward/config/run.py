@@ -21,17 +21,25 @@ class Source(Component):
         weight: How often an epoch shows each of its rows: 0.5 is every other row, 2 is each twice.
         max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
             before `weight`.
+        pairs: Whether the pairs of a ranking are one row `together`, which computes its prompt once; `each` a
+            row of its own; or only `one` of them, drawn. With `max_rows` and `weight`, the last two count and
+            weigh the data set in pairs; ties are none.
         multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
             decide by its first row.
+        max_bad_share: Share of its rows that may be unreadable; None for `data.max_bad_share`.
     """
 
     weight: float = 1.0
     max_rows: int | None = None
+    pairs: Literal["together", "each", "one"] = "together"
     multimodal: bool | None = None
+    max_bad_share: float | None = None
 
     def __post_init__(self) -> None:
         _check(("weight",), self.weight, 0 <= self.weight < float("inf"), "0 or above")
         _check(("max_rows",), self.max_rows, self.max_rows is None or self.max_rows >= 1, "at least 1")
+        share = self.max_bad_share
+        _check(("max_bad_share",), share, share is None or 0 <= share <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,8 @@ class DataConfig:
             the mixture, and options of the data set.
         eval: Held-out data sets: `[[data.eval]]` tables with `name`, `path` and options.
         on_bad_row: Whether a row that can't be used ends the run, or is listed in `rejected.jsonl`.
+        max_bad_share: Share of a data set's rows that may be unreadable and skipped; where more are, the run
+            ends at its start. Of streamed data some rows of each file are looked at.
         mixture: How many rows of each data set an epoch shows.
         curation: Steps that the training data goes through in this order: `[[data.curation]]` tables with the
             step's `name` and its options.
@@ -74,6 +84,7 @@ class DataConfig:
     train: tuple[Source, ...]
     eval: tuple[Component, ...] = ()
     on_bad_row: Literal["fail", "skip"] = "skip"
+    max_bad_share: float = 0.1
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     curation: tuple[Component, ...] = ()
     streaming: bool = False
@@ -81,6 +92,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.train:
             raise ValidationError(("train",), "must name at least one data set")
+        share = self.max_bad_share
+        _check(("max_bad_share",), share, 0 <= share <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
+from basereward.backbones.opened_turn import whole_turn
 from basereward.comparison import PLACEHOLDER, Comparison
 from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
@@ -66,8 +67,10 @@ class CompletionScorer:
         the others theirs.
 
         Args:
-            prompts: [N] texts or messages, or the error of one that can't be read.
-            texts: [N] completions.
+            prompts: [N] texts or messages, or the error of one that can't be read. Texts may be rendered by a
+                chat template of a known form.
+            texts: [N] completions. Where the policy's chat template has begun the answer, as with "<think>",
+                they are the rest of it; its beginning may be in a column `turn_opening`.
             images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
             lengths: [N] of the completions in tokens of the policy.
             columns: Other columns of the data set by name, each [N].
@@ -75,6 +78,10 @@ class CompletionScorer:
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
+        read = [_read(*each) for each in zip(prompts, texts, images, strict=True)]
+        openings = columns.get("turn_opening") or [None] * len(texts)
+        prompts = [prompt for prompt, _ in read]
+        texts = [whole_turn(text, opening) for (_, text), opening in zip(read, openings, strict=True)]
         asked = _asked(prompts, images)
         groups = _groups(asked)
         raw = _raw(self.source, asked, texts, groups)
@@ -153,6 +160,16 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     if not has_images and any(IMAGE.search(turn.text) for turn in turns):
         raise DataError("the prompt has a place for an image, and no image came with it", field="images")
     return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], text
+
+
+def _read(prompt: Any, text: str, images: Sequence[object]) -> tuple[Any, str]:
+    """Return a prompt and its completion, of a text that may be rendered the messages or the error."""
+    if not isinstance(prompt, str):
+        return prompt, text
+    try:
+        return unrendered(prompt, text, has_images=bool(images))
+    except DataError as error:
+        return error, text
 
 
 def _asked(prompts: Sequence[Any], images: Sequence[Sequence[object]]) -> list[Comparison | DataError]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from basereward._version import __version__
-from basereward.backbones.chat_template import KEEPS_TAIL
+from basereward.backbones.template_source import KEEPS_TAIL, SKIPS_PADDING
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.errors import ConfigError
 from basereward.heads import MLP
@@ -127,10 +127,11 @@ def _is_export(directory: Path) -> bool:
 def _finish(place: Path, backbone: TransformersBackbone, architecture: str) -> None:
     """Write the config and the tokenizer of a checkpoint with a head."""
     tokenizer = backbone.tokenizer
-    end = backbone.chat.end_ids[-1]
     pad = tokenizer.pad_token_id
-    if pad == end:
-        others = [number for number in sorted(backbone.control_ids()) if number != end]
+    end = backbone.chat.end_ids[-1:]
+    # A model that is read before padding is read so by transformers too, if the same token pads.
+    if [pad] == end and SKIPS_PADDING not in backbone.chat.template:
+        others = [number for number in sorted(backbone.control_ids()) if [number] != end]
         if not others:
             raise ConfigError("the tokenizer has no token for padding that no response ends with")
         pad = others[0]

@@ -14,7 +14,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from basereward.backbones.chat_template import KEEPS_TAIL
+from basereward.backbones.template_source import (
+    DATE,
+    KEEPS_TAIL,
+    SKIPS_PADDING,
+    chosen_template,
+    frozen_template,
+    with_note,
+)
+from basereward.backbones.transformers_model import load_tokenizer
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
@@ -41,11 +49,14 @@ class Layout(NamedTuple):
         title: The tools that write it.
         layers: (weight, bias) of each layer, first to last; a bias may be missing.
         activation: The activation between layers.
+        skips_padding: Whether these tools read the last token that is no padding by its id, so that they pass
+            over a padding token that ends a text; else they read the last token by its place.
     """
 
     title: str
     layers: tuple[tuple[str, str], ...]
     activation: str = "none"
+    skips_padding: bool = False
 
 
 LAYOUTS = (
@@ -53,7 +64,11 @@ LAYOUTS = (
         "TRL's value head, as LLaMA-Factory and Skywork-VL-Reward have it",
         (("v_head.summary.weight", "v_head.summary.bias"),),
     ),
-    Layout("transformers, TRL's RewardTrainer and ms-swift", (("score.weight", "score.bias"),)),
+    Layout(
+        "transformers, TRL's RewardTrainer and ms-swift",
+        (("score.weight", "score.bias"),),
+        skips_padding=True,
+    ),
     Layout("vLLM's vision-language models", (("language_model.score.weight", "language_model.score.bias"),)),
     Layout("InternLM2-Reward", (("v_head.weight", "v_head.bias"),)),
     Layout(
@@ -73,21 +88,24 @@ def import_model(
     *,
     backbone: str | None = None,
     read_bin: bool = False,
+    template: str | None = None,
     **options: Any,
 ) -> tuple[RewardModel, Layout]:
     """Write a checkpoint of another tool as a model directory, and return the model and its head's layout.
 
-    Rewards are read where these tools read them: at the last token that the chat template writes.
+    Rewards are read where these tools read them: at the last token that the chat template writes, or where
+    they find it by the padding token's id, at the last that is no padding.
 
     Args:
         source: A directory with a transformers model and its head.
         directory: The directory to write.
         backbone: The name of the backbone; None for that of the model's type.
         read_bin: Whether heads in pickled files are read, tensors only.
+        template: The chat template; None for the tokenizer's own.
         options: Options of the backbone.
 
     Raises:
-        ConfigError: When there is no head of a known layout, or several.
+        ConfigError: When there is no head of a known layout, or several, or no chat template.
         ModelError: When a tensor is missing, misshapen or not finite.
     """
     source = Path(source)
@@ -95,6 +113,12 @@ def import_model(
         raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
     check_settings(source)
     layout, tensors = _head_of(source, read_bin)
+    if template is None and not _has_template(source):
+        raise ConfigError(
+            f"{source} has no chat template, so that the form of its training texts isn't known; give one by "
+            "--chat-template FILE. For plain texts of prompt and response it is "
+            "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
+        )
     name = backbone or _backbone_of(source)
     weights = [tensors[weight] for weight, _ in layout.layers]
     if any(weight.ndim != 2 for weight in weights) or weights[-1].shape[0] != 1:
@@ -108,13 +132,32 @@ def import_model(
     )
     _fill(model.head, layout, tensors, source)
     transformers_backbone: Any = model.backbone
-    chat = transformers_backbone.chat
-    if KEEPS_TAIL not in chat.template:
-        chat.template = model.backbone.tokenizer.chat_template = KEEPS_TAIL + chat.template
-        model.backbone.template_digest = chat.digest
+    if template is None:
+        template = transformers_backbone.chat.template
+    template = frozen_template(template, options.get("template_date", DATE))
+    transformers_backbone.use_template(with_note(template, KEEPS_TAIL))
+    if layout.skips_padding:
+        _skip_padding(transformers_backbone)
     model.record |= {"base_model": str(source), "imported_from": layout.title}
     model.save(directory)
     return RewardModel.load(directory), layout
+
+
+def _has_template(source: Path) -> bool:
+    """Tell whether a tokenizer or a processor has a chat template."""
+    if (source / "chat_template.json").is_file():  # where processors of older versions have theirs
+        return True
+    return chosen_template(load_tokenizer(str(source)).chat_template) is not None
+
+
+def _skip_padding(backbone: Any) -> None:
+    """Have rewards read before padding tokens that end a response, as transformers reads them."""
+    pad = backbone.model.config.get_text_config().pad_token_id
+    if pad is None or backbone.chat.end_ids[-1:] != [pad]:
+        return
+    backbone.pad = pad
+    backbone.tokenizer.pad_token = backbone.tokenizer.convert_ids_to_tokens(pad)
+    backbone.use_template(with_note(backbone.chat.template, SKIPS_PADDING))
 
 
 def _head_of(source: Path, read_bin: bool) -> tuple[Layout, dict[str, Tensor]]:

@@ -112,7 +112,13 @@ class Training:
     def _open_data(self, plugins: PluginManager) -> tuple[TrainingRows, Validator | None]:
         """Read the training data, or open it for streaming, and read the held-out data."""
         data, display = self.config.data, self.display
-        read = partial(DataReader, plugins=plugins, rejected=self.rejected, progress=display.reading)
+        read = partial(
+            DataReader,
+            plugins=plugins,
+            rejected=self.rejected,
+            progress=display.reading,
+            max_bad_share=data.max_bad_share,
+        )
         reader = read(
             data.train,
             split="train",
@@ -131,8 +137,7 @@ class Training:
         if not data.eval:
             return rows, None
         held_out = read(data.eval, split="eval", rejection_reason=unevaluable_reason)
-        batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
-        return rows, Validator(held_out, self.rejected, batch_size)
+        return rows, Validator(held_out, self.rejected, self.batch_size)
 
     def __enter__(self) -> Training:
         return self
@@ -292,6 +297,10 @@ class Training:
         metrics = self.validator.validate(self.model)
         self.model.train()
         state.is_evaluation_due = False
+        if metrics is None:
+            reason = self.model.paradigm.reason_for_nan
+            self.display.line(f"no held-out comparison has rewards after step {state.step}: {reason}")
+            return
         state.latest = {"step": state.step, **metrics}
         state.num_worse += 1
         if self.selector.is_better(metrics, state.best):

@@ -91,7 +91,8 @@ class TrainedModel:
             forward=self.module.score_of,
             precision=self.precision,
         )
-        self.limits = MicroBatchLimits.of(run.train, pads=self.paradigm.pads)
+        self.limits = self.scorer.limits = MicroBatchLimits.of(run.train, pads=self.paradigm.pads)
+        self.scorer.num_workers = run.train.num_workers
         self.step_flops = StepFlops(self.reward_model)
         self.peak_flops = peak_flops(group.device, bf16=self.precision.name == "bf16")
         self.description = self._describe(parts)

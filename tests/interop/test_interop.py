@@ -186,6 +186,73 @@ def test_a_model_of_transformers_keeps_its_scores(tmp_path: Path) -> None:
     assert mine.record["imported_from"] == "transformers, TRL's RewardTrainer and ms-swift"
 
 
+PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
+
+
+def saved_by_transformers(tmp_path: Path, pad: str | None, template: str | None) -> tuple[Path, Any]:
+    """Write a reward model as TRL's RewardTrainer does, with a padding token and a template."""
+    from transformers import LlamaForSequenceClassification
+
+    tiny.save_causal_lm(tmp_path / "base")
+    torch.manual_seed(0)
+    theirs = LlamaForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+    words = tiny.tokenizer()
+    words.chat_template = template
+    if pad is not None:
+        words.pad_token = pad
+    theirs.config.pad_token_id = words.pad_token_id
+    theirs.save_pretrained(tmp_path / "theirs")
+    words.save_pretrained(tmp_path / "theirs")
+    return tmp_path / "theirs", theirs
+
+
+@pytest.mark.parametrize("pad", [None, "<|im_end|>"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        tiny.TEMPLATE,  # a line break after the end of a turn, which is no padding
+        tiny.TEMPLATE.replace("<|im_end|>\n{% endfor %}", "<|im_end|>{% endfor %}"),
+        PLAIN,
+        PLAIN.replace("{{ eos_token }}", "{{ eos_token }}{{ eos_token }}"),
+        "  " + PLAIN,
+    ],
+)
+def test_rewards_are_read_where_transformers_finds_the_last_token(
+    template: str, pad: str | None, tmp_path: Path
+) -> None:
+    source, theirs = saved_by_transformers(tmp_path, pad, template)
+    mine, _ = import_model(source, tmp_path / "mine")
+    for row in TEXTS[:2]:
+        expected = scores_in_transformers(source, row, theirs)
+        assert mine.score([row])[0] == pytest.approx(expected, abs=1e-5)
+    # What is exported again is read there too.
+    export_model(RewardModel.load(tmp_path / "mine"), tmp_path / "out")
+    again = scores_in_transformers(tmp_path / "out", TEXTS[0])
+    assert again == pytest.approx(mine.score([TEXTS[0]])[0], abs=1e-5)
+
+
+def test_a_model_without_a_template_is_imported_with_the_one_that_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, theirs = saved_by_transformers(tmp_path, None, None)
+    command = ["import", str(source), "--output", str(tmp_path / "mine")]
+    assert main(command) == 2
+    assert "has no chat template, so that the form of its training texts isn't known" in (
+        capsys.readouterr().err
+    )
+    (tmp_path / "plain.jinja").write_text(PLAIN)
+    assert main([*command, "--chat-template", str(tmp_path / "nowhere.jinja")]) == 2
+    assert main([*command, "--chat-template", str(tmp_path / "plain.jinja")]) == 0
+    row = TEXTS[0]
+    words = tiny.tokenizer()
+    texts = [row.prompt[0].text + response + "<|im_end|>" for response in row.responses]
+    batch = words(texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    with torch.no_grad():
+        expected = theirs.eval()(**batch).logits[:, 0].tolist()
+    mine = RewardModel.load(tmp_path / "mine")
+    assert mine.score([row])[0] == pytest.approx(expected, abs=1e-5)
+
+
 def value_head(bias: bool = True) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     found = {"v_head.summary.weight": torch.randn(1, 32, generator=generator)}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from basereward.comparison import Comparison, Message, Part, identity_of
+from basereward.comparison import Comparison, Part, identity_of
 from basereward.data.curation.fingerprints import (
     PerceptualIndex,
     collapsed,
@@ -85,7 +85,7 @@ class NearDuplicates(Step):
 
         White space between images and texts, and that of texts cut in parts, is none of it.
         """
-        joined = [Message(message.role, _joined(message.content)) for message in comparison.prompt]
+        joined = [message.with_content(_joined(message.content)) for message in comparison.prompt]
         return repr(identity_of(joined, text=text, image=self.images.name_of))
 
     def _tokens(self, comparison: Comparison, group: str) -> list[str]:

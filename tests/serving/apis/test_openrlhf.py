@@ -50,6 +50,14 @@ def test_a_prompt_without_a_template_is_the_users(vision: Client, vision_model: 
     assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=1e-5)
 
 
+def test_a_prompt_of_an_unknown_template_is_refused_with_the_reason(echo: Client) -> None:
+    prompt = "<s>[INST] what is it? [/INST]"
+    reply = echo.post("/get_reward", {"query": [f"{prompt}a cat"], "prompts": [prompt], "labels": [None]})
+    assert (reply.status, reply.code) == (422, "prompt_of_unknown_template")
+    reply = echo.post("/reward", {"prompt": prompt, "response": "a cat", "label": None})
+    assert (reply.status, reply.code) == (422, "prompt_of_unknown_template")
+
+
 def test_without_the_prompt_a_conversation_of_one_answer_is_taken_apart(echo: Client) -> None:
     whole = chatml(("user", "what is it?"), ("assistant", "a cat"))
     assert echo.post("/get_reward", {"query": [whole]}).json["rewards"] == [5.0]
