@@ -13,13 +13,23 @@ TORCH_INDEX ?=
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
+# Tests of numbers, and what other processors make of them: those without AVX-512 and without AMX, and with neither
+# AVX2, as far as torch is told which instructions to use. The ops' own library chooses by the processor alone.
+NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests/test_ensemblers.py \
+	tests/scoring/test_reward_model.py tests/scoring/test_ensemble.py tests/scoring/test_saved_models.py \
+	$(addprefix tests/backbones/test_,sharing.py last_layer.py generation.py image_feature_cache.py) \
+	$(addprefix tests/training/test_,stage.py strategies.py gradients.py ema.py lora.py optimizers.py)
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+
 # The oldest and the newest torch whose headers the native sources are compiled against.
 HEADERS_OF ?= 2.10.0 2.15.0
+
 # The newest torch that the ops' library, built against an older one, is tried with: a CUDA build of 5 GB.
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -41,6 +51,11 @@ test: $(VENV)/mini $(ASSETS)  ## install, and pass every test that runs in one p
 
 test-all: $(VENV)/mini $(ASSETS)  ## those, and the tests that start interpreters, compilers, environments and browsers
 	$(PYTEST) -m "not slow"
+
+test-portable: $(VENV)/mini  ## the tests of numbers as processors with AVX2 alone, or without, compute them; with each kind of ops
+	$(AVX2) BASEREWARD_KERNELS=cpp $(PYTEST) $(NUMERIC)
+	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) $(NUMERIC)
+	$(PLAIN) $(PYTEST) $(NUMERIC)
 
 test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
 	$(BIN)/python -m pytest -m slow --timeout 1800

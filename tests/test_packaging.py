@@ -183,7 +183,7 @@ def test_a_source_that_does_not_compile_is_left_out_unless_forced(checkout: Path
     assert not any(line.startswith("basereward: built _C.") for line in said)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_source_distribution_to_wheel_to_a_clean_environment(checkout: Path) -> None:
     with tarfile.open(build_sdist(checkout)) as archive:
         archive.extractall(checkout.parent / "unpacked", filter="data")

@@ -57,6 +57,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     assert runs.remains(Path(killed.output)) == runs.remains(Path(expected.output))
 
 
+@pytest.mark.external
 def test_two_processes_share_a_cache(
     whole: tuple[RunConfig, int], tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_two_processes_share_a_cache(
     assert len(FeatureCache(str(both.cache))) == 30
 
 
+@pytest.mark.external
 def test_divided_weights_keep_nothing(tiny_models: dict[str, Path], text_data: Path, tmp_path: Path) -> None:
     run = config(
         tmp_path, "divided", tiny_models["llama"], text_data, parallel="fsdp", cache=str(tmp_path / "c")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import runs
+from rounding import TINY_REWARD
 
 from basereward import ConfigError, train
 from basereward.cli import main
@@ -108,7 +109,7 @@ def test_two_processes_train_stage_after_stage(setting: Setting) -> None:
         found, expected = (
             runs.records(Path(run.output, stage), "evaluation")[-1] for run in (together, alone)
         )
-        assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
+        assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=TINY_REWARD)
 
 
 def test_a_directory_in_use_is_not_written_in(setting: Setting) -> None:
