@@ -13,6 +13,7 @@ from safetensors import safe_open
 from basereward.backbones import quantization
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
+from basereward.storage.model_directory import HEAD_FILE
 
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
@@ -98,7 +99,9 @@ def _check_types(directory: Path) -> None:
     """
     opened: Any
     for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as opened:
+        if path.name == HEAD_FILE:  # is read by its own rules
+            continue
+        with reading(path), safe_open(path, framework="pt") as opened:
             # A quantized layer has integers, and its scales beside them.
             names = set(opened.keys())
             for name in sorted(names):

@@ -124,12 +124,12 @@ def _hub_files(model: str, local_files_only: bool) -> Iterator[Path]:
     options = {"_raise_exceptions_for_missing_entries": False, "local_files_only": local_files_only}
     for name in SETTINGS:
         try:
-            found = cached_file(model, name, **options)
+            path = cached_file(model, name, **options)
         except (OSError, ValueError) as error:
             lines = str(error).splitlines() or [type(error).__name__]
             raise ModelError(f"can't load {model}: {lines[0]}") from error
-        if found is not None:
-            yield Path(found)
+        if path is not None:
+            yield Path(path)
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:

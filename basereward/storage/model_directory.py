@@ -174,19 +174,19 @@ def _files(directory: Path) -> dict[str, Path]:
     Raises:
         ModelError: Naming what is neither file nor directory, or a link; those of the hub's cache are files.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = [directory]
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
             if path.is_dir() and not path.is_symlink():
                 waiting.append(path)
             elif is_regular(path) or _is_hub_link(directory, path):
-                found[path.relative_to(directory).as_posix()] = path
+                files[path.relative_to(directory).as_posix()] = path
             elif not path.name.startswith("."):
                 what = "a link" if path.is_symlink() else "no regular file"
                 raise ModelError(f"{path} is {what}; a model directory holds files only")
-    found.pop(CONFIG_FILE, None)
-    return found
+    files.pop(CONFIG_FILE, None)
+    return files
 
 
 def _is_hub_link(directory: Path, path: Path) -> bool:
