@@ -129,6 +129,7 @@ def import_model(
     model = RewardModel.build(
         backbone=Component(name, {"model": str(source), **options}),
         head=Component("linear", {}) if len(weights) == 1 else Component("mlp", head),
+        fresh_head=True,  # which is filled below
     )
     _fill(model.head, layout, tensors, source)
     transformers_backbone: Any = model.backbone
