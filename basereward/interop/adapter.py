@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Collection, Iterator
@@ -14,7 +13,10 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.untrusted_settings import check_settings
 from basereward.errors import ConfigError, ModelError
+from basereward.storage.reading import read_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -78,6 +80,16 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
         yield place
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+        if not isinstance(config, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from error
+    return config
+
+
 def _plain_name(name: str) -> str:
     """Return a tensor's name in the model that the adapter was trained on."""
     return (
@@ -95,9 +107,10 @@ def _merge(source: Path, base: Path, adapter: dict[str, Tensor], head: Collectio
         ) from error
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(base)
+    check_settings(base)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     auto: Any = AutoModelForImageTextToText if "vision_config" in config.sub_configs else AutoModelForCausalLM
-    model = auto.from_pretrained(base, dtype="auto")
+    model = auto.from_pretrained(**source_arguments(str(base)), dtype="auto", use_safetensors=True)
     peft_config: Any = PeftConfig.from_pretrained(str(source))
     peft_config.init_lora_weights = (
         True  # other ways to begin compute for long, and the weights are read anyway

@@ -151,3 +151,7 @@ def test_what_does_not_fit_is_refused(adapter: Path, tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "IA3"}))
     with pytest.raises(ConfigError, match="only LORA is read"):
         import_model(adapter, tmp_path / "model", base=tmp_path / "base")
+    for text in ("[1]", "{", '{"peft_type": "LORA", "peft_type": "IA3"}'):
+        (adapter / "adapter_config.json").write_text(text)
+        with pytest.raises(ModelError, match="adapter_config.json can't be read"):
+            import_model(adapter, tmp_path / "model", base=tmp_path / "base")
