@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from basereward.backbones.transformers_model import source_arguments
-from basereward.backbones.untrusted_settings import check_settings
+from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
 from basereward.storage.reading import read_json
 
@@ -53,7 +53,7 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
             raise ConfigError(f"{source} is no adapter, for it has no {CONFIG_FILE}; leave out --base")
         yield source
         return
-    config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = _read_config(source / CONFIG_FILE)
     if config.get("peft_type") != "LORA":
         raise ConfigError(
             f"{source} is an adapter of the kind {config.get('peft_type')!r}; only LORA is read"
@@ -70,7 +70,8 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
         tensors = {_plain_name(name): tensor for name, tensor in load_file(source / WEIGHTS_FILE).items()}
         head = {name: tensor for name, tensor in tensors.items() if name in head_names}
         adapter = {name: tensor for name, tensor in tensors.items() if name not in head_names}
-        _merge(source, Path(base), adapter, head).save_pretrained(place)
+        with reading(source, "the adapter"):
+            _merge(source, Path(base), adapter, head).save_pretrained(place)
         for directory in (Path(base), source):
             _copy_tokenizer(directory, place)
         if head:
