@@ -1,5 +1,10 @@
 # `make demo` and `make test` set up all they need in .venv; the rest is for development.
-PYTHON ?= python3.11
+# The newest that is there and can make an environment; `make demo PYTHON=/opt/python3.12/bin/python3` takes another.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+	2>/dev/null && echo $$name && break; done)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -29,7 +34,7 @@ HEADERS_OF ?= 2.10.0 2.15.0
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-headers test-aarch64 style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -78,6 +83,9 @@ test-abi: $(VENV)/installed  ## the library under a newer torch, videos beside t
 test-headers: $(VENV)/installed  ## the native sources against the oldest and the newest torch's headers (needs nvcc, no GPU)
 	$(BIN)/python tests/gpu/compile_against.py $(HEADERS_OF)
 
+test-aarch64: $(VENV)/installed  ## the native sources by a compiler for aarch64 (Debian: g++-aarch64-linux-gnu)
+	$(BIN)/python -m pytest tests/test_cross_build.py -m external
+
 gpu: $(VENV)/installed  ## on a machine with a GPU: sanitizer, all tests of the ops, all benchmarks
 	$(BIN)/python tests/gpu/everything.py
 
@@ -117,10 +125,11 @@ soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled request
 	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json
 
 clean:  ## remove what make has installed and built; runs/ stays
-	rm -rf $(VENV) .cache build *.egg-info basereward/_C*
+	rm -rf $(VENV) .cache build *.egg-info basereward/_C* basereward/_host* basereward/_build.json
 
 $(VENV)/bin/python:
-	@echo "== making a virtual environment in $(VENV)"
+	@test -n "$(PYTHON)" || { echo "there is no Python 3.11 to 3.14 with venv: install one (Debian: python3-venv), or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "== making a virtual environment in $(VENV), with $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/torch: constraints.txt | $(VENV)/bin/python
