@@ -124,7 +124,7 @@ def test_loss_gradient_and_statistics_equal_the_fp64_reference(
 
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert grad.dtype == dtype
-    # A pair is computed in some 16 roundings, and sums in fp64. Loss and gradient of a pair with a large margin
+    # A pair is computed in some 16 roundings, sums in fp64. Loss and gradient of a pair with a large margin
     # are exp(-margin), which magnifies the rounding of rewards up to 12 by as much.
     computed = torch.float64 if dtype == torch.float64 else torch.float32
     bound = rounding_bound(16, computed, magnitude=1 + 2 * 12)
