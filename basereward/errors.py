@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+MAX_SHOWN = 80
+"""Characters of a value that an error shows."""
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it, cut short; an integer may have more digits than Python writes."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
+
 
 class BaseRewardError(Exception):
     """Base of every error that is the input's fault, not the program's."""
@@ -17,6 +29,10 @@ class PluginError(BaseRewardError):
 
 class ModelError(BaseRewardError):
     """A model directory that is incomplete, damaged or not what it says it is."""
+
+
+class ColumnWarning(UserWarning):
+    """A column of a published data set that is not read."""
 
 
 class ScaleWarning(UserWarning):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import contextmanager
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
@@ -129,6 +130,10 @@ class Backbone(Module):
     def control_ids(self) -> list[int]:
         """Return the tokens that are no text."""
         return []
+
+    def turn_opening(self) -> str:
+        """Return the beginning of an answer that the chat template writes itself, such as "<think>"."""
+        return ""
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out."""
@@ -328,6 +333,10 @@ class Dataset:
         """Yield each row as a comparison, or as the error that says why it is none."""
         yield from self
 
+    def probe(self, num: int) -> Iterator[Comparison | DataError]:
+        """Yield about as many items of `read` as asked for, to see what the data is like."""
+        return islice(self.read(), num)
+
     def count(self) -> int:
         """Return how many items `read` yields."""
         return sum(1 for _ in self.read())
@@ -379,6 +388,15 @@ class Scorer(Generic[Result]):
     def statistics(self) -> Mapping[str, float]:
         """Counts made while scoring, by name."""
         return NONE
+
+    @default
+    def computed(self) -> Mapping[str, str]:
+        """The device and the precision of the models' products, for reports; empty without a model."""
+        columns: dict[str, dict[str, None]] = {}
+        for model in self.models:
+            columns.setdefault("device", {})[model.precision.device] = None
+            columns.setdefault("precision", {})[model.precision.name] = None
+        return {name: ", ".join(values) for name, values in columns.items()}
 
     @abstractmethod
     def score_stream(

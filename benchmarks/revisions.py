@@ -28,8 +28,9 @@ from typing import Any
 BACKBONES = ("llama", "tiny")
 BATCH_SIZE = 8
 WARM_UP = 2
-NUM_STEPS = {"llama": 5, "tiny": 30}
-NUM_COMPARISONS = {"llama": 8, "tiny": 120}
+NUM_STEPS = {"llama": 6, "tiny": 40}
+NUM_COMPARISONS = {"llama": 16, "tiny": 160}
+WORDS = {"llama": (150, 40), "tiny": (8, 4)}  # of a prompt and of a response; `tiny` reads bytes
 NUM_REQUESTS = 60
 
 
@@ -38,7 +39,8 @@ def write_inputs(directory: Path) -> None:
     from against_trl import pairs_of_lengths, save_model, write_pairs
 
     save_model(directory / "llama")
-    write_pairs(pairs_of_lengths(1000, 150, 40), directory / "pairs.jsonl")
+    for name, lengths in WORDS.items():
+        write_pairs(pairs_of_lengths(400, *lengths), directory / f"{name}.jsonl")
 
 
 def backbone_table(name: str, directory: Path) -> str:
@@ -60,7 +62,7 @@ def seconds_a_step(name: str, inputs: Path, output: Path) -> float:
     run_file = output / f"{name}.toml"
     run_file.write_text(
         f'output = "{output / name}"\nhead = "mlp"\n{backbone_table(name, inputs)}'
-        f'[[data.train]]\nname = "trl"\npath = "{inputs / "pairs.jsonl"}"\n'
+        f'[[data.train]]\nname = "trl"\npath = "{inputs / name}.jsonl"\n'
         f"[train]\nmax_steps = {NUM_STEPS[name]}\nepochs = 100.0\nbatch_size = {BATCH_SIZE}\n"
         'lr = 1e-4\nlog_every = 1\nsave_every = 1000000\nprecision = "fp32"\n'
     )
@@ -77,7 +79,7 @@ def scorer(name: str, inputs: Path) -> Callable[[], float]:
 
     options = {} if name == "tiny" else {"model": str(inputs / name)}
     model = RewardModel.build(backbone=Component("tiny" if name == "tiny" else "causal-lm", options))
-    lines = (inputs / "pairs.jsonl").read_text().splitlines()[: NUM_COMPARISONS[name]]
+    lines = (inputs / f"{name}.jsonl").read_text().splitlines()[: NUM_COMPARISONS[name]]
     comparisons = [
         Comparison(row["prompt"], [row["chosen"], row["rejected"]]) for row in map(json.loads, lines)
     ]
@@ -115,7 +117,8 @@ class Revision:
 
     def __init__(self, checkout: Path, inputs: Path, output: Path) -> None:
         output.mkdir()
-        self._environment = {**os.environ, "PYTHONPATH": str(checkout), "TQDM_DISABLE": "1"}
+        threads = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # one thread: a busy machine disturbs it less
+        self._environment = {**os.environ, **threads, "PYTHONPATH": str(checkout)}
         command = [sys.executable, "-P", str(Path(__file__).resolve()), "--work", str(inputs), str(output)]
         self._log = (output / "stderr").open("w")
         self._worker = self._start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -213,10 +216,11 @@ def main() -> None:
         for turn in range(args.turns + 1):  # the first warms up
             for kind in kinds:
                 pair = [(0, old), (1, new)] if turn % 2 else [(1, new), (0, old)]
-                for place, revision in pair:
-                    value = revision.measure(*kind)
-                    if turn:
+                values = [(place, revision.measure(*kind)) for place, revision in pair]
+                if turn:
+                    for place, value in values:
                         seconds[kind][place].append(value)
+                    print(turn, *kind, round(dict(values)[1] / dict(values)[0], 3), file=sys.stderr)
     rows = []
     for (what, name), values in seconds.items():
         before, after = map(statistics.median, values)

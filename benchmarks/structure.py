@@ -1,7 +1,8 @@
 """Count the package at revisions: files, lines, probes of attributes, words that were replaced.
 
 Run as `python benchmarks/structure.py OLD NEW [--output FILE]`, where both are revisions of git. Lines are
-those of the Python files in `basereward/`. Probes are calls of `getattr` and `hasattr`. Words are the
+those of the Python files in `basereward/`; lines of code are those without blank lines, comments, docstrings
+and imports. Probes are calls of `getattr` and `hasattr`. Words are the
 identifiers that `tests/test_names.py` bans, wherever a file gives one a value, and docstrings that begin with
 What, Who, How, Which or Where.
 """
@@ -36,12 +37,29 @@ def files_of(revision: str) -> dict[str, str]:
     return {path: git("show", f"{revision}:{path}") for path in paths if path.endswith(".py")}
 
 
+def lines_of_code(text: str, tree: ast.Module) -> int:
+    """Count lines that are neither blank nor a comment, a docstring or an import."""
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            text_node = node.body[0]
+            left_out.update(range(text_node.lineno, (text_node.end_lineno or text_node.lineno) + 1))
+    return sum(
+        number not in left_out and bool(line.strip()) and not line.strip().startswith("#")
+        for number, line in enumerate(text.splitlines(), 1)
+    )
+
+
 def counts(files: dict[str, str]) -> dict[str, Any]:
     """Return the counts of files by their text."""
     lines = {path: text.count("\n") for path, text in files.items()}
-    probes = words = riddles = 0
+    probes = words = riddles = code = 0
     for text in files.values():
         tree = ast.parse(text)
+        code += lines_of_code(text, tree)
         names = [name for _, name in identifiers(tree)]
         words += sum(name in BANNED or any(part in name.lower() for part in SYNONYMS) for name in names)
         for node in ast.walk(tree):
@@ -54,6 +72,7 @@ def counts(files: dict[str, str]) -> dict[str, Any]:
         "files": len(files),
         "modules at the top": len(top),
         "lines": sum(lines.values()),
+        "lines of code": code,
         "median lines of a file": statistics.median(lines.values()),
         "largest file": "{} ({})".format(*max(lines.items(), key=lambda item: item[1])),
         "getattr and hasattr": probes,

@@ -136,7 +136,7 @@ def test_a_bad_comparison_is_refused_with_its_field(case: str) -> None:
 
 def test_an_unknown_or_missing_field_of_a_row_is_named() -> None:
     with pytest.raises(
-        DataError, match="^rank: unknown field; fields: id, prompt, images, videos, responses"
+        DataError, match="^rank: unknown field; fields: id, prompt, tools, images, videos, responses"
     ):
         Comparison.from_dict({"prompt": "p", "responses": ["a"], "rank": [0]})
     with pytest.raises(DataError, match="^responses: is missing$"):

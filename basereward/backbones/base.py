@@ -76,8 +76,15 @@ class TokenLimit:
         self.max_tokens = max_tokens
         self.on_long = on_long
 
-    def fit(self, prompt: list[int], responses: list[list[int]]) -> tuple[list[list[int]], int]:
+    def fit(
+        self, prompt: list[int], responses: list[list[int]], end: Sequence[int] = ()
+    ) -> tuple[list[list[int]], int]:
         """Return the responses, cut where they are too long and may be, and the number of those cut.
+
+        Args:
+            prompt: Its tokens.
+            responses: The tokens of each.
+            end: The tokens that responses end with, which are kept; of others the last is.
 
         Raises:
             TooLongError: When one is too long and may not be cut, or nothing would be left of it.
@@ -87,14 +94,15 @@ class TokenLimit:
         max_response = self.max_tokens - len(prompt)
         fitted = []
         for number, response in enumerate(responses):
+            num_end = len(end) if end and response[-len(end) :] == list(end) else 1
             if len(response) <= max_response:
                 fitted.append(response)
-            elif self.on_long == "truncate" and not _refuses_long.get() and max_response >= 2:
-                fitted.append([*response[: max_response - 1], response[-1]])
+            elif self.on_long == "truncate" and not _refuses_long.get() and max_response > num_end:
+                fitted.append([*response[: max_response - num_end], *response[-num_end:]])
             else:
                 hint = (
                     "the prompt leaves no room"
-                    if max_response < 2
+                    if max_response <= num_end
                     else 'on_long = "truncate" cuts the response'
                 )
                 raise TooLongError(

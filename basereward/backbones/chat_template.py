@@ -1,8 +1,8 @@
-"""Chat templates in tokens, built so that no text of a user or a model can act as a control token.
+"""Chat templates in tokens: those that transformers gives a conversation, and no text of it a control token.
 
-The template is rendered with a placeholder for each part of the content and split at the placeholders. Only
-the template's own text is tokenized with control tokens; content is encoded as plain text, and a literal
-`<|im_end|>` in it stays text.
+A conversation is rendered by the template with all its texts, and tokenized as a whole, so that whatever a
+template does with a text (trims it, moves it, tests it) is done here too. Literals of control tokens in texts
+are cut in two before, where the tokenizer is kept from joining them: a literal `<|im_end|>` stays text.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
+from basereward.backbones.control_tokens import ControlTokens, any_of
+from basereward.backbones.conversation import RESPONSE, Conversation, Delimiters, is_text, num_shared
+from basereward.backbones.opened_turn import opening_of
+from basereward.backbones.template_source import template_text
 from basereward.comparison import Message
 from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
 
-PLACEHOLDER = "\ue000{}\ue001"
-"""Marks the place of content; private-use characters that no template writes."""
-
-KEEPS_TAIL = "{#- basereward: rewards are read after all that follows a response -#}"
-"""In a chat template, a note that the white space after the end of a turn is read, too: models of other tools
-were trained to give their rewards there."""
+PRIVATE = range(0xE000, 0xF8FF)
+"""Characters without a meaning, of which two that stand nowhere in a conversation mark places in it."""
 
 MAX_CACHED = 1024
-"""The number of shapes of prompts, and of texts of the template, that are cached."""
+"""The number of shapes of prompts that are cached."""
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].title() }}: {{ message['content'] }}\n\n{% endfor %}"
-)
-"""For tokenizers of base models, which carry no template of their own."""
+ENCODING = 2
+"""The version of the way from conversations to tokens, for keys of caches."""
 
 
 class Chat:
@@ -48,21 +45,23 @@ class Chat:
     def __init__(self, tokenizer: Any, marks: Mapping[type, str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.marks = marks
-        places = [PLACEHOLDER.format("[0-9]+"), *map(re.escape, (marks or {}).values())]
-        self._places = re.compile(f"({'|'.join(places)})")
-        self.template: str = tokenizer.chat_template or PLAIN_TEMPLATE
-        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
-        literals = sorted({str(token) for token in special if str(token)}, key=len, reverse=True)
-        self._literal = re.compile("|".join(re.escape(literal) for literal in literals)) if literals else None
-        self._cached_renderings: dict[Any, tuple[list[str], list[int]]] = {}
-        self._cached_ids: dict[str, list[int]] = {}
-        self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.template = template_text(tokenizer.chat_template)
+        self.control = ControlTokens(tokenizer, [*(marks or {}).values()])
+        self.mark_pattern = any_of([*(marks or {}).values()])
+        self._checked: dict[Any, None] = {}
 
     @cached_property
     def end_ids(self) -> list[int]:
         """The ids that every response ends with."""
-        _, [response] = self.encode([Message("user", ("-",))], ["-"])
-        return response[len(self.text_ids("-", "responses[0]")) :]
+        _, responses = self.encode([Message("user", ("-",))], ["-", "-."])
+        return responses[0][len(responses[0]) - num_shared([ids[::-1] for ids in responses]) :]
+
+    @cached_property
+    def opening(self) -> str:
+        """The beginning of an answer that the template writes itself when it asks for one, such as
+        "<think>" and a line break; empty for most.
+        """
+        return opening_of(self.render([self.message(Message("user", ("-",)), ["-"])], opens=True))
 
     @property
     def digest(self) -> str:
@@ -71,11 +70,13 @@ class Chat:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of template and tokenizer, which decide a text's ids; empty for a tokenizer in Python."""
+        """SHA-256 of all that decides a text's ids; empty for a tokenizer in Python."""
         tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
         if tokenizer is None:
             return ""
-        return hashlib.sha256(f"{tokenizer.to_str()}\n{self.template}".encode()).hexdigest()
+        tokens = sorted(self.tokenizer.special_tokens_map.items())  # templates write these
+        decides = f"{ENCODING}\n{tokens}\n{tokenizer.to_str()}\n{self.template}"
+        return hashlib.sha256(decides.encode()).hexdigest()
 
     def encode(
         self,
@@ -85,6 +86,10 @@ class Chat:
         videos: Sequence[list[int] | str] | None = None,
     ) -> tuple[list[int], list[list[int]]]:
         """Return the ids of the prompt and of each response, whose end token is its last.
+
+        Together they are those of the template's text of the conversation, up to the end of the last turn.
+        The prompt's are the same whatever the responses are, unless the tokenizer joins the beginning of a
+        response with what is before it; then these tokens are the responses'.
 
         Args:
             prompt: The messages before the response.
@@ -97,143 +102,148 @@ class Chat:
             DataError: When a text can't be encoded, or there is an image or a video and the model reads none.
         """
         contents = [part for message in prompt for part in message.content]
-        kinds = set(map(_kind, contents))
+        kinds = [_kind(content) for content in contents]
         if Video in kinds and videos is None:
             raise DataError("the model reads no videos; take them out of the row", field="videos")
         if Image in kinds and images is None:
             raise DataError("the model reads text only; take the images out of the row", field="images")
-        pieces, order = self._render(prompt)
-        ids: list[int] = []
-        unencoded = ""  # text of the template
-        waiting = {Image: iter(images or ()), Video: iter(videos or ())}
-        for piece, number in zip(pieces[:-1], order, strict=True):
-            unencoded += piece
-            if number == len(contents):
-                break
-            content = contents[number]
-            if isinstance(content, str):
-                ids += self._template_ids(unencoded) + self.text_ids(content, "prompt")
-                unencoded = ""
-                continue
-            replacement = next(waiting[_kind(content)])
-            if isinstance(replacement, str):
-                unencoded += replacement
-            else:
-                ids += self._template_ids(unencoded) + replacement
-                unencoded = ""
-        ids += self._template_ids(unencoded)
-        tail = pieces[-1] if KEEPS_TAIL in self.template else pieces[-1].rstrip()
-        end = self._template_ids(tail) or [self.tokenizer.eos_token_id]
-        return ids, [
-            self.text_ids(response, f"responses[{number}]") + end for number, response in enumerate(responses)
-        ]
+        self._check_shape(prompt)
+        media = {Image: iter(images or ()), Video: iter(videos or ())}
+        conversation = Conversation(
+            self,
+            prompt,
+            {number: next(media[kind]) for number, kind in enumerate(kinds) if kind is not str},
+            self.delimiters([*filter(is_text, contents), *responses, *(each.given for each in prompt)]),
+        )
+        return conversation.encoded(responses)
 
     def text_ids(self, text: str, field: str) -> list[int]:
-        """Encode content; literals of control tokens come out as ordinary text."""
-        pieces = [text]
-        if self._literal is not None and (matches := list(self._literal.finditer(text))):
-            # A literal is cut after its first character, which leaves two texts that match no control token.
-            cuts = [0, *(match.start() + 1 for match in matches), len(text)]
-            pieces = [text[start:stop] for start, stop in pairwise(cuts)]
-        try:
-            ids = [number for piece in pieces for number in self._ids(piece)]
-        except (TypeError, UnicodeError):
-            raise DataError("holds a lone surrogate, which is no character; remove it", field=field) from None
-        if not self._control.isdisjoint(ids):
-            token = self.tokenizer.convert_ids_to_tokens(
-                next(number for number in ids if number in self._control)
-            )
-            raise DataError(f"would be read as the control token {token}; remove it", field=field)
-        return ids
+        """Encode content alone; literals of control tokens come out as ordinary text."""
+        signs = self.delimiters([text])
+        return self.control.ids(self.control.shielded(text, signs.cut, field), signs.cut, field)
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def delimiters(self, texts: Sequence[str]) -> Delimiters:
+        """Return two characters that stand neither in the template nor in any of some texts."""
+        free = (
+            character
+            for character in map(chr, PRIVATE)
+            if not any(character in text for text in (self.template, *texts))
+        )
+        return Delimiters(next(free), next(free))
 
-    def _template_ids(self, text: str) -> list[int]:
-        if not text:
-            return []
-        ids = self._cached_ids.get(text)
-        if ids is None:
-            ids = self._ids(text)
-            _cache(self._cached_ids, text, ids)
-        return ids
+    def render(self, messages: Sequence[Mapping[str, Any]], *, opens: bool = False) -> str:
+        """Return the template's text of messages; all that is rendered is rendered here.
 
-    def _render(self, prompt: Sequence[Message]) -> tuple[list[str], list[int]]:
-        """Return the template's texts between the parts of content, and the number of the part after each.
+        Args:
+            messages: As templates are given them, the tools in the first.
+            opens: Whether a turn of the assistant is opened after them.
 
-        The last part is the response, followed by another text. The template sees only roles, kinds and
-        placeholders, so prompts that are alike in these share the rendering.
+        Raises:
+            DataError: When the template refuses them.
         """
-        shape = tuple((message.role, *map(_kind, message.content)) for message in prompt)
-        rendering = self._cached_renderings.get(shape)
-        if rendering is None:
-            rendering = self._rendered(prompt)
-            _cache(self._cached_renderings, shape, rendering)
-        return rendering
-
-    def _rendered(self, prompt: Sequence[Message]) -> tuple[list[str], list[int]]:
         from jinja2.exceptions import TemplateError
 
-        kinds = [_kind(content) for message in prompt for content in message.content]
-        numbers = iter(range(len(kinds)))
-        messages = [
-            {"role": message.role, "content": self._content([next(numbers) for _ in message.content], kinds)}
-            for message in prompt
-        ]
-        messages.append({"role": "assistant", "content": self._content([len(kinds)], [*kinds, str])})
+        first, *others = messages
+        given = [{name: value for name, value in first.items() if name != "tools"}, *others]
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, add_generation_prompt=False
+            return str(
+                self.tokenizer.apply_chat_template(
+                    given,
+                    tools=first.get("tools"),
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=opens,
+                )
             )
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataError(f"the chat template refuses the messages: {error}", field="prompt") from error
-        parts = self._places.split(text)
-        order = self._order(parts[1::2], kinds)
-        texts = [number for number in order if number == len(kinds) or not self._is_marked(kinds[number])]
-        images = [number for number in order if number not in texts]
-        if (
-            sorted(order) != list(range(len(kinds) + 1))
-            or order[-1] != len(kinds)
-            or texts != sorted(texts)
-            or images != sorted(images)
-        ):
-            raise DataError(
-                f"the chat template leaves out or repeats a message; roles: "
-                f"{', '.join(message.role for message in prompt)}",
-                field="prompt",
-            )
-        return parts[0::2], order
 
-    def _is_marked(self, kind: type) -> bool:
-        return self.marks is not None and kind is not str
+    def message(self, message: Message, parts: Sequence[str]) -> dict[str, Any]:
+        """Return a message as templates are given it.
 
-    def _content(self, numbers: Sequence[int], kinds: Sequence[type]) -> Any:
-        """Return contents in the form that the template is given."""
+        Args:
+            message: The message.
+            parts: The texts of its content, and stand-ins of its images and videos.
+        """
+        content = self._content(parts, message.content)
+        return {"role": message.role, "content": content, **message.template_fields}
+
+    def _content(self, parts: Sequence[str], contents: Sequence[object]) -> Any:
+        """Return the parts of a message in the form that the template is given.
+
+        Args:
+            parts: Texts, and the stand-ins of images and videos.
+            contents: What each of them is.
+        """
         if self.marks is None:
-            return "".join(PLACEHOLDER.format(number) for number in numbers)
+            return "".join(parts)
         names = {Image: "image", Video: "video"}
         return [
-            {"type": names[kinds[number]]}
-            if self._is_marked(kinds[number])
-            else {"type": "text", "text": PLACEHOLDER.format(number)}
-            for number in numbers
+            {"type": names[_kind(content)]} if self._is_marked(content) else {"type": "text", "text": part}
+            for part, content in zip(parts, contents, strict=True)
         ]
 
-    def _order(self, places: Sequence[str], kinds: Sequence[type]) -> list[int]:
-        """Return the numbers of the contents in the order of their places; a mark without a content is -1."""
-        marked = {
-            mark: iter([number for number, of in enumerate(kinds) if of is kind])
-            for kind, mark in (self.marks or {}).items()
-        }
-        return [next(marked[place], -1) if place in marked else int(place[1:-1]) for place in places]
+    def _is_marked(self, content: object) -> bool:
+        return self.marks is not None and not isinstance(content, str)
+
+    def _check_shape(self, prompt: Sequence[Message]) -> None:
+        """Check that the template writes every message once, the response after all, and what else is given.
+
+        That follows from roles and kinds; how it treats single texts is its own affair.
+        """
+        shape = tuple((message.role, message.given, *map(_kind, message.content)) for message in prompt)
+        if shape in self._checked:
+            return
+        signs = self.delimiters([message.given for message in prompt])
+        numbers = iter(range(sum(len(message.content) for message in prompt)))
+        wanted = [signs.response]
+        messages = []
+        for message in prompt:
+            self._check_given(message)
+            parts = [signs.number(next(numbers)) for _ in message.content]
+            pairs = zip(parts, message.content, strict=True)
+            wanted += [part for part, content in pairs if not self._is_marked(content)]
+            messages.append(self.message(message, parts))
+        messages.append(self.message(RESPONSE, [signs.response]))
+        text = self.render(messages)
+        written = re.findall(f"{signs.place}[0-9r]+{signs.place}", text)
+        if sorted(written) != sorted(wanted) or written[-1] != signs.response:
+            raise self.lost(prompt)
+        self._check_rendered(text, messages)
+        if len(self._checked) >= MAX_CACHED:
+            self._checked.clear()
+        self._checked[shape] = None
+
+    def _check_given(self, message: Message) -> None:
+        """Refuse what else is given of a message where it could act as a control token or is never read."""
+        # Templates leave out the reasoning of earlier turns on purpose, so what is rendered doesn't tell.
+        if "reasoning_content" in message.template_fields and "reasoning_content" not in self.template:
+            raise DataError("the chat template doesn't read 'reasoning_content' of a message", field="prompt")
+        if (literal := self.control.find(message.given)) is not None:
+            raise DataError(
+                f"{message.given_names} would be read as the control token {literal}; remove it",
+                field="prompt",
+            )
+
+    def _check_rendered(self, text: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse tools, calls and names that leave no trace in the rendered text.
+
+        The name of a tool that answers may leave none, nor the id of its call: the call before it has both.
+        """
+        for at, message in enumerate(messages):
+            names = ["tools", "tool_calls"] if message["role"] == "tool" else ["tools", "tool_calls", "name"]
+            for name in filter(message.get, names):
+                without = {key: value for key, value in message.items() if key != name}
+                if text == self.render([*messages[:at], without, *messages[at + 1 :]]):
+                    of = "" if name == "tools" else " of a message"
+                    raise DataError(f"the chat template doesn't read {name!r}{of}", field="prompt")
+
+    @staticmethod
+    def lost(prompt: Sequence[Message]) -> DataError:
+        """Return the error of a template that doesn't write what it is given."""
+        roles = ", ".join(message.role for message in prompt)
+        return DataError(f"the chat template leaves out or repeats a message; roles: {roles}", field="prompt")
 
 
 def _kind(content: object) -> type:
     return next(kind for kind in (Image, Video, str) if isinstance(content, kind))
-
-
-def _cache(entries: dict[Any, Any], key: object, value: object) -> None:
-    """Add a value, and drop all others before they are too many."""
-    if len(entries) >= MAX_CACHED:
-        entries.clear()
-    entries[key] = value

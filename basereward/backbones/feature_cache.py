@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 import warnings
@@ -24,8 +25,18 @@ from torch import Tensor, nn
 from basereward._version import __version__
 from basereward.errors import ConfigError
 from basereward.storage.atomic import file_digest, remove_abandoned, write_bytes
+from basereward.storage.reading import is_regular
 
+FOLDER = "basereward-features"
+"""The subdirectory of a cache's directory in which all its files are; nothing outside it is touched."""
+TAG_FILE = "CACHEDIR.TAG"
+TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+# A cache of BaseReward, which it makes again where it is removed. See https://bford.info/cachedir/
+"""
+"""The file that marks a directory as a cache; without it no file there is removed."""
 SUFFIX = ".safetensors"
+OWN_NAME = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+"""The names of a cache's files: the SHA-256 of their content."""
 SHARD_BYTES = 64 * 2**20
 SECONDS_BETWEEN_SHARDS = 300.0
 
@@ -39,10 +50,12 @@ class FeatureCache:
 
     Entries are buffered in memory until there are enough for a file, or until `flush`; a kill loses them.
     Each file is written aside, and then named by the SHA-256 of its content. A file with another digest is
-    removed when it is first read, with a warning.
+    removed when it is first read, with a warning. All files are in the subdirectory `basereward-features`;
+    others there, under names that no cache gives, are left alone.
 
     Args:
-        directory: Holds the files; made if it isn't there.
+        directory: Gets the subdirectory; made if it isn't there. Where it can't be written, what is there is
+            read, and a warning says that nothing is added.
         shard_bytes: Bytes of entries after which a file is written.
 
     Raises:
@@ -50,13 +63,8 @@ class FeatureCache:
     """
 
     def __init__(self, directory: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory) / FOLDER
         self.shard_bytes = shard_bytes
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cache: {directory} can't be made: {error.strerror}") from error
-        remove_abandoned(self.directory / f"*{SUFFIX}")
         self._lock = threading.Lock()
         self._buffer: dict[str, dict[str, Tensor]] = {}
         self._buffered_bytes = 0
@@ -66,6 +74,8 @@ class FeatureCache:
         self._files: set[Path] = set()
         self._opened: dict[Path, Any] = {}
         self._is_full = False
+        self._make(Path(directory))
+        remove_abandoned(self.directory)
         self._scan()
 
     def __enter__(self) -> FeatureCache:
@@ -107,6 +117,22 @@ class FeatureCache:
         """Return the number of entries: those of this process, and those that it has found in files."""
         return len(self._places) + len(self._buffer)
 
+    def _make(self, parent: Path) -> None:
+        """Make the subdirectory, and mark it as a cache."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if not (self.directory / TAG_FILE).exists():
+                write_bytes(self.directory / TAG_FILE, TAG)
+        except OSError as error:
+            if not parent.is_dir():
+                raise ConfigError(f"cache: {parent} can't be made: {error.strerror}") from error
+            self._warn_unwritable(error)
+
+    def _warn_unwritable(self, error: OSError) -> None:
+        self._is_full = True
+        text = f"{self.directory}: can't be written to, so nothing more is kept: {error.strerror}"
+        warnings.warn(text, CacheWarning, stacklevel=5)
+
     def _write(self) -> None:
         buffer, self._buffer, self._buffered_bytes = self._buffer, {}, 0
         self._since = time.monotonic()
@@ -116,32 +142,38 @@ class FeatureCache:
         content = save(tensors, {"entries": json.dumps({key: list(entry) for key, entry in buffer.items()})})
         path = self.directory / (hashlib.sha256(content).hexdigest() + SUFFIX)
         try:
-            write_bytes(path, content, is_shared=True)
+            write_bytes(path, content)
         except OSError as error:
-            self._is_full = True
-            text = f"{self.directory}: can't be written to, so nothing more is kept: {error.strerror}"
-            warnings.warn(text, CacheWarning, stacklevel=4)
+            self._warn_unwritable(error)
             return
         self._scan()
 
     def _scan(self) -> None:
         """Read the entries' names in files that are new."""
         for path in sorted(self.directory.glob(f"*{SUFFIX}")):
-            if path not in self._files:
-                self._files.add(path)
-                try:
-                    with safe_open(path, framework="pt") as file:
-                        entries = json.loads(file.metadata()["entries"])
-                except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-                    self._drop(path)
-                    continue
-                self._places |= {key: (path, names) for key, names in entries.items()}
+            if path in self._files or not OWN_NAME.fullmatch(path.name) or not is_regular(path):
+                continue
+            self._files.add(path)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    entries = json.loads(file.metadata()["entries"])
+                self._places |= {str(key): (path, list(names)) for key, names in entries.items()}
+            except (
+                OSError,
+                SafetensorError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ):
+                self._drop(path)
 
     def _open(self, path: Path) -> Any:
         """Return a file, mapped into memory, or None where it is damaged."""
         if path not in self._opened:
             try:
-                is_whole = file_digest(path) == path.stem
+                is_whole = is_regular(path) and file_digest(path) == path.stem
                 opened = safe_open(path, framework="pt") if is_whole else None
             except (OSError, SafetensorError):
                 opened = None
@@ -152,10 +184,17 @@ class FeatureCache:
         return self._opened[path]
 
     def _drop(self, path: Path) -> None:
+        """Forget a file's entries, and remove it if it is one of ours that is damaged."""
         self._places = {key: place for key, place in self._places.items() if place[0] != path}
-        self._files.discard(path)
-        path.unlink(missing_ok=True)
-        text = f"{path}: is not the file that was written; it is removed, and what it held is computed again"
+        what = "is not the file that was written"
+        text = f"{path}: {what}; what it held is computed again"
+        try:
+            if (self.directory / TAG_FILE).is_file() and is_regular(path) and file_digest(path) != path.stem:
+                path.unlink()
+                self._files.discard(path)
+                text = f"{path}: {what}; it is removed, and what it held is computed again"
+        except OSError as error:
+            text += f"; it can't be removed: {error.strerror}"
         warnings.warn(text, CacheWarning, stacklevel=4)
 
 

@@ -14,8 +14,10 @@ from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.image_feature_cache import ImageFeatureCache
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.qwen_video import frame_bounds, video_patches
+from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -34,8 +36,9 @@ class QwenVL(TransformersBackbone):
         model: A directory with model, tokenizer and image processor, or a hub id.
         min_pixels: Pixels that a smaller image is enlarged to; None keeps the processor's own bound.
         max_pixels: Pixels that a larger image is reduced to; None keeps the processor's own bound.
-        max_frames: Frames that are read of a video, evenly from its first to its last. Qwen2-VL and
-            Qwen2.5-VL read videos; Qwen3-VL's time stamps are not supported.
+        max_frames: Frames that are read of a video, evenly from its first to its last; of one whose frames a
+            benchmark chose all are. Qwen2-VL and Qwen2.5-VL read videos; Qwen3-VL's time stamps are not
+            supported.
     """
 
     unquantized = ("visual",)
@@ -52,6 +55,8 @@ class QwenVL(TransformersBackbone):
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
+        chat_template: str = "default",
+        template_date: str = DATE,
     ) -> None:
         if max_frames < 1:
             raise ConfigError(f"backbone option max_frames is {max_frames}; allowed: 1 or more")
@@ -62,6 +67,8 @@ class QwenVL(TransformersBackbone):
             max_tokens=max_tokens,
             on_long=on_long,
             attention=attention,
+            chat_template=chat_template,
+            template_date=template_date,
         )
         self.max_frames = max_frames
         self.frame_bounds = frame_bounds(min_pixels, max_pixels)
@@ -217,7 +224,7 @@ class QwenVL(TransformersBackbone):
         vision = self.model.config.vision_config
         if self.model.config.model_type == "qwen2_vl":
             return 1.0
-        fps = video.sampled(self.max_frames).fps
+        fps = video.limited(self.max_frames).fps
         seconds = 1.0 if fps is None else self.image_processor.temporal_patch_size / fps
         return float(vision.tokens_per_second * seconds)
 
@@ -255,7 +262,7 @@ class QwenVL(TransformersBackbone):
             )
         try:
             read = [
-                video_patches(video.sampled(self.max_frames), self.image_processor, self.frame_bounds)
+                video_patches(video.limited(self.max_frames), self.image_processor, self.frame_bounds)
                 for video in comparison.videos
             ]
         except ValueError as error:
@@ -309,7 +316,8 @@ def _load_image_processor(model: str, min_pixels: int | None, max_pixels: int | 
     # The Pillow backend everywhere: torchvision's resizing differs by up to 0.03, and scores would with it.
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
+    with reading(model, "the image processor (preprocessor_config.json)"):
+        processor: Any = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
     if min_pixels is not None or max_pixels is not None:
         size = dict(processor.size)
         processor.size = {

@@ -65,6 +65,8 @@ class Tiny(Backbone):
         prompt: list[int] = []
         patches = []
         for message in comparison.prompt:
+            if message.given:
+                raise DataError(f"the model doesn't read {message.given_names} of a message", field="prompt")
             prompt.append(ROLE[message.role])
             for part in message.content:
                 if isinstance(part, Video):

@@ -15,6 +15,7 @@ from basereward.backbones.feature_cache import key_of
 from basereward.backbones.last_layer import LastLayerRows, can_skip_rows
 from basereward.backbones.lm_head import LanguageHead, language_head
 from basereward.backbones.quantization import Quantization
+from basereward.backbones.template_source import DATE, check_date, template_text
 from basereward.backbones.transformers_model import load_model, load_tokenizer, save_model
 from basereward.errors import ConfigError
 from basereward.forest import attention
@@ -35,6 +36,9 @@ class TransformersBackbone(Backbone):
         max_tokens: The longest that prompt (images included) and response may be together; None for no limit.
         on_long: Whether a longer response is refused or, counted, cut at its end.
         attention: `forest` computes visible pairs of tokens only; `dense` is its reference.
+        chat_template: The name of the chat template, where the tokenizer has several.
+        template_date: The day, as YYYY-MM-DD, that is written into a chat template that asks for the date.
+            A saved model has template and day in its files.
 
     Attributes:
         source: The directory or hub id that the model was loaded from.
@@ -42,7 +46,7 @@ class TransformersBackbone(Backbone):
     """
 
     limit: TokenLimit
-    unsaved_options = ("quantize",)
+    unsaved_options = ("quantize", "chat_template", "template_date")
     unquantized: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -54,15 +58,17 @@ class TransformersBackbone(Backbone):
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense"] = "forest",
+        chat_template: str = "default",
+        template_date: str = DATE,
     ) -> None:
         super().__init__()
+        check_date(template_date)
         loaded = load_model(model, dtype=dtype, quantize=quantize, skipped=self.unquantized)
         self._take_model(loaded, model, attention, quantize)
         self.tokenizer = load_tokenizer(model)
         self.pad = self.tokenizer.pad_token_id
         self.limit = TokenLimit(max_tokens, on_long)
-        self.chat = self.make_chat()
-        self.template_digest = self.chat.digest
+        self.use_template(self.template_of(chat_template, template_date))
 
     @classmethod
     def of_model(cls, model: Any, *, quantize: Quantization | None = None) -> Self:
@@ -113,8 +119,18 @@ class TransformersBackbone(Backbone):
     def parts_of(model: Any) -> Mapping[str, nn.Module]:
         """Return the parts of a model; see `parts`."""
 
+    def template_of(self, name: str, date: str) -> str:
+        """Return the text of the chat template, once model and tokenizer are loaded."""
+        return template_text(self.tokenizer.chat_template, name, date)
+
+    def use_template(self, text: str) -> None:
+        """Take a text for the chat template, which is saved with the model."""
+        self.tokenizer.chat_template = text
+        self.chat = self.make_chat()
+        self.template_digest = self.chat.digest
+
     def make_chat(self) -> Chat:
-        """Return the chat template, once model and tokenizer are loaded."""
+        """Return the chat template, once the tokenizer has its text."""
         return Chat(self.tokenizer)
 
     def settings(self) -> Mapping[str, Any]:
@@ -143,7 +159,7 @@ class TransformersBackbone(Backbone):
         Raises:
             TooLongError: When one is too long and may not be cut.
         """
-        fitted, num_cut = self.limit.fit(prompt, responses)
+        fitted, num_cut = self.limit.fit(prompt, responses, self.chat.end_ids)
         self.num_truncated += num_cut
         return fitted
 
@@ -169,6 +185,10 @@ class TransformersBackbone(Backbone):
         """Return the tokens that are no text, such as the ends of turns and image tokens."""
         tokens = self.tokenizer.added_tokens_decoder
         return sorted(number for number, token in tokens.items() if token.special)
+
+    def turn_opening(self) -> str:
+        """Return the beginning of an answer that the chat template writes itself; empty for most."""
+        return self.chat.opening
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, control tokens left out."""

@@ -45,10 +45,17 @@ def add_overrides(parser: argparse.ArgumentParser, doc: str) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add `--device`, which `device_of` reads."""
+    """Add `--device` and `--precision`, which `load_model` reads."""
     parser.add_argument(
         "--device",
         metavar="NAME",
         default="auto",
-        help="cpu, cuda, cuda:1, ... (default: cuda if there is one)",
+        help="auto, cpu, cuda, cuda:1, ... (default: auto, the GPU where there is one)",
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="NAME",
+        choices=("auto", "fp32", "bf16"),
+        help="of matrix products: fp32, bf16, or auto for bf16 where the device multiplies it fast (default: "
+        "auto on a GPU, fp32 on a CPU)",
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from basereward.comparison import Comparison
     from basereward.data import Dataset
-    from basereward.protocols import Paradigm
+    from basereward.scoring.reward_model import RewardModel
 
 COMMAND = Command(
     help="write a critic's critiques into rows, to be edited and scored later",
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(model, RewardModel) or not model.paradigm.writes_critiques:
         raise ConfigError(f"{args.model} writes no critiques; a model of the paradigm critic does")
     with open_writer(Path(args.output), overwrite=args.overwrite) as writer:
-        outcome = convert(_criticised(args, dataset, model.paradigm), Curation([]), writer)
+        outcome = convert(_criticised(args, dataset, model), Curation([]), writer)
     report_counts(model)
     report_rejected(outcome.num_rejected, outcome.first, "left out")
     if not args.quiet:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _criticised(
-    args: argparse.Namespace, dataset: Dataset, paradigm: Paradigm
+    args: argparse.Namespace, dataset: Dataset, model: RewardModel
 ) -> Iterator[Comparison | DataError]:
     from basereward.paradigms.critic import KEY
 
@@ -66,7 +66,7 @@ def _criticised(
         result = row
         if not isinstance(row, DataError):
             try:
-                result = row.with_meta(**{KEY: paradigm.critiques(row)})
+                result = row.with_meta(**{KEY: model.critiques(row)})
             except DataError as error:
                 result = row.place.locate(error)
         if isinstance(result, DataError) and args.on_bad_row == "fail":

@@ -10,15 +10,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from basereward._version import __version__
 from basereward.cli.command import Command
+from basereward.hardware.threads import num_cores
 from basereward.plugins.plugin_manager import manager
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pillow", "pluggy", "rich")
 OPTIONAL = ("pyarrow", "tensorboard", "matplotlib", "peft", "trl")
-VARIABLES = ("BASEREWARD_", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+VARIABLES = (
+    *("BASEREWARD_", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "OMP_", "GOMP_", "KMP_"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+)
 MEMORY = Path("/proc/meminfo")
 CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
@@ -26,11 +33,21 @@ CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 COMMAND = Command(
     help="say what is installed and what works here",
     description="Say what is installed and what works here. Exit status 1 if something needed doesn't.",
+    examples="""\
+  basereward doctor
+  basereward doctor run.toml          # whether it forces a precision that is slow here
+""",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="*",
+        help="run files; a warning says where one forces the slow precision",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -49,15 +66,19 @@ def run(args: argparse.Namespace) -> int:
         "memory": _memory(),
         "compilers": {name: _compiler(name) for name in (os.environ.get("CXX", "c++"), "nvcc")},
         "cuda": _cuda(problems),
+        "matrix products": _products(),
         "kernels": _kernels(problems),
         "plugins": _plugins(problems),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)},
     }
+    warnings = _warnings(args.runs)
     if args.json:
-        print(json.dumps({**facts, "problems": problems}, indent=2, default=str))
+        print(json.dumps({**facts, "warnings": warnings, "problems": problems}, indent=2, default=str))
     else:
         print("\n".join(_lines(facts)))
         print()
+        for warning in warnings:
+            print(f"warning: {warning}")
         print("\n".join(f"problem: {problem}" for problem in problems) or "no problems")
     return int(bool(problems))
 
@@ -72,8 +93,7 @@ def _version(package: str) -> str | None:
 
 
 def _cores() -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"usable": usable, "all": os.cpu_count()}
+    return {"usable": num_cores(), "all": os.cpu_count()}
 
 
 def _memory() -> dict[str, str]:
@@ -117,6 +137,48 @@ def _cuda(problems: list[str]) -> dict[str, Any] | str:
             for device in devices
         ],
     }
+
+
+def _products() -> dict[str, str]:
+    """Return the speeds of matrix products on this machine, and what `precision = "auto"` makes of them."""
+    try:
+        import torch
+
+        from basereward.hardware.precision import device_of
+        from basereward.hardware.processor import bf16_support, product_flops
+    except Exception:  # reported by `_cuda`
+        return {}
+    device = device_of()
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    speeds = {name: product_flops(dtype, device) for name, dtype in dtypes.items()}
+    support = bf16_support(device)
+    return {
+        "device": str(device),
+        **{name: f"{speed / 1e9:,.3g} GFLOP/s" for name, speed in speeds.items()},
+        "auto": f"{'bf16' if support.is_fast else 'fp32'}: {support.reason}",
+    }
+
+
+def _warnings(runs: Sequence[str]) -> list[str]:
+    """Return what makes matrix products slower than they could be: run files, and the environment."""
+    from basereward.config.files import load_run
+
+    settings = {path: load_run(path).train for path in runs}
+    try:
+        from basereward.hardware.precision import device_of, training_precision
+        from basereward.hardware.processor import bf16_support, cpu_flags
+    except Exception:  # reported by `_cuda`
+        return []
+    warnings = []
+    for path, train in settings.items():
+        if warning := training_precision(train.precision, device_of(train.device), 0).warning:
+            warnings.append(f"{path}: {warning}")
+    device = device_of()
+    support = bf16_support(device)
+    has_bf16 = not cpu_flags().isdisjoint({"amx_bf16", "avx512_bf16"})
+    if device.type == "cpu" and has_bf16 and not support.is_fast:
+        warnings.append(f"{support.reason}, which the processor has; unset it to train several times as fast")
+    return warnings
 
 
 def _kernels(problems: list[str]) -> dict[str, Any] | str:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command, add_overrides
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
-from basereward.cli.model_arguments import add_running_arguments, check_batch_size, device_of
+from basereward.cli.model_arguments import (
+    add_running_arguments,
+    check_batch_size,
+    hide_transformers_progress,
+    limit_batches,
+    report_precision,
+)
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
 
@@ -82,7 +88,10 @@ def run(args: argparse.Namespace) -> int:
     rows = None if args.fit is None else _drawn(args)
     from basereward.scoring.ensemble import Ensemble
 
-    made = Ensemble.of(args.members, component, device=device_of(args), plugins=plugins)
+    hide_transformers_progress()
+    made = Ensemble.of(args.members, component, device=args.device, precision=args.precision, plugins=plugins)
+    report_precision(made)
+    limit_batches(made, args)
     if rows is not None:
         _fit(args, made, rows)
     made.save(output, **({} if rows is None else {"fit_data": args.fit}))

@@ -94,7 +94,7 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     evaluation = evaluate(
         model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
     )
-    facts = {"model": name, "data": str(args.data or args.dataset)}
+    facts = {"model": name, "data": str(args.data or args.dataset), **model.computed}
     if output is not None:
         save_report(evaluation, output, facts)
     if not _write_json(args.json, {**facts, **evaluation.to_dict()}):

@@ -9,8 +9,9 @@ from basereward.cli.command import Command
 
 COMMAND = Command(
     help="write a model for transformers, TRL or vLLM",
-    description="Write a model with a linear head as XForSequenceClassification, whose only logit is the "
-    "reward.",
+    description="Write a model as XForSequenceClassification, whose only logit is the reward. With a linear "
+    "head X is its backbone's; a head of several layers needs RewardForSequenceClassification, a class of "
+    "basereward that transformers loads after basereward.interop.sequence_classifier.register().",
     examples="""\
   basereward export MODEL_DIR --output checkpoint
   basereward export MODEL_DIR --format vllm --output checkpoint
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", help="the directory of a model")
     parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
-    parser.add_argument("--output", metavar="DIR", required=True, help="replaced if it exists")
+    parser.add_argument("--output", metavar="DIR", required=True, help="an earlier export is replaced")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.reward_model import RewardModel
 
     logging.disable_progress_bar()
-    export = export_model(RewardModel.load(args.model), args.output, args.format)
+    # In bf16 weights stay as they are saved.
+    model = RewardModel.load(args.model, device="cpu", precision="bf16")
+    export = export_model(model, args.output, args.format)
     print(f"{export.architecture}: {args.output}")
     if export.offset:
         print(

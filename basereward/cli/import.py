@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from basereward.cli.command import Command
+from basereward.errors import ConfigError
 
 COMMAND = Command(
     help="read a reward model of another tool",
@@ -13,19 +15,30 @@ COMMAND = Command(
     examples="""\
   basereward import Skywork-VL-Reward-7B --output model
   basereward import trl-reward-model --output model --read-bin
+  basereward import lora-checkpoint --base Qwen2.5-VL-7B-Instruct --output model
+  basereward import reward-model-without-template --chat-template template.jinja --output model
 """,
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("source", metavar="DIR", help="a directory with a transformers model and its head")
+    parser.add_argument(
+        "source", metavar="DIR", help="a directory with a transformers model, or a LoRA adapter, and its head"
+    )
     parser.add_argument("--output", metavar="DIR", required=True, help="the model directory")
+    parser.add_argument("--base", metavar="DIR", help="the model that an adapter was trained on")
     parser.add_argument(
         "--backbone", metavar="NAME", help="the backbone that reads it (default: by its model type)"
     )
     parser.add_argument(
         "--read-bin", action="store_true", help="read heads in pickled files too, tensors only"
+    )
+    parser.add_argument(
+        "--chat-template",
+        type=Path,
+        metavar="FILE",
+        help="the chat template, in Jinja, that its texts had (default: its own)",
     )
 
 
@@ -37,6 +50,21 @@ def run(args: argparse.Namespace) -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    _, layout = import_model(args.source, args.output, backbone=args.backbone, read_bin=args.read_bin)
+    template = None if args.chat_template is None else _text_of(args.chat_template)
+    _, layout = import_model(
+        args.source,
+        args.output,
+        base=args.base,
+        backbone=args.backbone,
+        read_bin=args.read_bin,
+        template=template,
+    )
     print(f"{args.output}: with the head of {layout.title}")
     return 0
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--chat-template {path} can't be read: {error}") from error

@@ -24,9 +24,19 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
 
 
 def add_running_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how models are run, which `device_of` reads."""
+    """Add how models are run."""
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="comparisons at once (default: 8)"
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        metavar="N",
+        type=int,
+        help="tokens of a forward pass at most, padding included; a larger batch takes several "
+        "(default: no limit)",
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=int, default=1, help="threads that open images and tokenize ahead"
     )
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -58,38 +68,55 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
         return baseline_of(name)
     from basereward.scoring import loading
 
-    return loading.load_model(name, device=device_of(args))
+    hide_transformers_progress()
+    model = loading.load_model(name, device=args.device, precision=args.precision)
+    report_precision(model)
+    limit_batches(model, args)
+    return model
+
+
+def report_precision(model: Scorer[list[float]]) -> None:
+    """Print to standard error the precision of products where it isn't fp32, and a warning if it is slow."""
+    chosen = [member.precision for member in model.models]
+    for text in dict.fromkeys(str(precision) for precision in chosen if precision.name != "fp32"):
+        print(f"scoring {text}", file=sys.stderr)
+    for text in dict.fromkeys(precision.warning for precision in chosen if precision.warning):
+        print(f"basereward: warning: {text}", file=sys.stderr)
+
+
+def limit_batches(model: Scorer[list[float]], args: argparse.Namespace) -> None:
+    """Give a model, or the members of an ensemble, the limits of a forward pass."""
+    from basereward.scoring.batching import MicroBatchLimits
+    from basereward.scoring.scorer import BatchScorer
+
+    if isinstance(model, BatchScorer):
+        model.num_workers = args.threads
+        if args.batch_tokens is not None:
+            pads = any(member.paradigm.pads for member in model.models)
+            model.limits = MicroBatchLimits(args.batch_size, args.batch_tokens, pads=pads)
 
 
 def check_batch_size(args: argparse.Namespace) -> None:
-    """Raise unless the batch size can be.
+    """Raise unless the size of batches can be.
 
     Raises:
         ConfigError: When it can't.
     """
-    if args.batch_size < 1:
-        raise ConfigError(f"--batch-size is a number of comparisons >= 1, not {args.batch_size}")
+    for option, value, unit in (
+        ("--batch-size", args.batch_size, "comparisons"),
+        ("--batch-tokens", args.batch_tokens, "tokens"),
+        ("--threads", args.threads, "threads"),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is a number of {unit} >= 1, not {value}")
 
 
-def device_of(args: argparse.Namespace) -> str:
-    """Return where models go, and have transformers load them without a word.
+def hide_transformers_progress() -> None:
+    """Have transformers load models without a word.
 
-    Raises:
-        ConfigError: When there is no such device.
+    Its bars and remarks would stand between ours; what matters of them is an error of `load`.
     """
-    import torch
     from transformers.utils import logging
 
-    # Its bars and remarks would stand between ours; what matters of them is an error of `load`.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        # Made once, since a device that isn't there is found out only then.
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--device {device}: {reason}") from error
-    return str(device)

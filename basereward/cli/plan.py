@@ -182,7 +182,7 @@ MEMORY = {
     "averages": "averages of the weights",
     "working_weights": "weights in use",
     "activations": "activations",
-    "passing_gradients": "gradients in passing",
+    "activation_gradients": "activation gradients",
     "total": "together",
 }
 

@@ -81,7 +81,7 @@ def _score_prompt(args: argparse.Namespace) -> int:
     report_counts(model)
     members = members_of(rewards) if args.members else {}
     if args.json:
-        print(json.dumps({"rewards": rewards, **members}))
+        print(json.dumps({"rewards": rewards, **members, **model.computed}))
         return 0
 
     from rich.console import Console

@@ -48,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
 
     worker, num_workers = worker_of(args)
     shards = shards_of(args.inputs, Path(args.output))
-    if args.device == "auto" and "LOCAL_RANK" in os.environ:
-        args.device = _local_device()
     is_judge = not Path(args.model).is_dir()
     model = load_model(args, args.model)
     outcome = score_shards(
@@ -93,9 +91,3 @@ def worker_of(args: argparse.Namespace) -> tuple[int, int]:
         int(os.environ.get(name, str(number))) for number, name in enumerate(("RANK", "WORLD_SIZE"))
     )
     return (task - first) // step * num_ranks + rank, num_tasks * num_ranks
-
-
-def _local_device() -> str:
-    import torch
-
-    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"

@@ -66,21 +66,26 @@ def run(args: argparse.Namespace) -> int:
         from basereward.serving.runner import Runner
     except ModuleNotFoundError as error:
         raise ConfigError(f"needs {error.name}; pip install 'basereward[serve]'") from error
-    from basereward.cli.model_arguments import device_of
+    from basereward.cli.model_arguments import hide_transformers_progress, report_precision
     from basereward.serving.engine import ModelEngine
 
     keys = [*args.api_key, *_keys(args.api_key_file)]
     check_address(args.host, keys)
     access = Access(keys)
-    device = device_of(args)
-    engines = [ModelEngine.load(name, path, device=device) for name, path in named.items()]
+    hide_transformers_progress()
+    engines = [
+        ModelEngine.load(name, path, device=args.device, precision=args.precision)
+        for name, path in named.items()
+    ]
+    for engine in engines:
+        report_precision(engine.model)
     server = Server(engines, limits, access)
     runner = Runner(server, host=args.host, port=args.port)
     try:
         runner.run()
     except SystemExit:  # uvicorn has said why
         raise ConfigError(f"can't listen at {args.host}, port {args.port}") from None
-    print(f"{server.admission.num_answered:,} requests answered, all that were accepted", file=sys.stderr)
+    print(server.admission.summary(), file=sys.stderr)
     return 0
 
 

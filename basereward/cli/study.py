@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return _tables(study, args.results)
     from basereward.plugins.plugin_manager import manager
 
-    plugins = manager(study.run.get("plugins", ()))
+    plugins = manager(study.run_table().get("plugins", ()))
     runs = planned_runs(study, plugins, path=args.study_file)
     if args.only_list:
         return _list(study, runs)
@@ -109,7 +109,7 @@ def _list(study: Study, runs: list[PlannedRun]) -> int:
 def _num_jobs() -> int:
     import torch
 
-    from basereward.study.pool import num_cores
+    from basereward.hardware.threads import num_cores
 
     return 1 if torch.cuda.is_available() else num_cores()
 

@@ -21,17 +21,25 @@ class Source(Component):
         weight: How often an epoch shows each of its rows: 0.5 is every other row, 2 is each twice.
         max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
             before `weight`.
+        pairs: Whether the pairs of a ranking are one row `together`, which computes its prompt once; `each` a
+            row of its own; or only `one` of them, drawn. With `max_rows` and `weight`, the last two count and
+            weigh the data set in pairs; ties are none.
         multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
             decide by its first row.
+        max_bad_share: Share of its rows that may be unreadable; None for `data.max_bad_share`.
     """
 
     weight: float = 1.0
     max_rows: int | None = None
+    pairs: Literal["together", "each", "one"] = "together"
     multimodal: bool | None = None
+    max_bad_share: float | None = None
 
     def __post_init__(self) -> None:
         _check(("weight",), self.weight, 0 <= self.weight < float("inf"), "0 or above")
         _check(("max_rows",), self.max_rows, self.max_rows is None or self.max_rows >= 1, "at least 1")
+        share = self.max_bad_share
+        _check(("max_bad_share",), share, share is None or 0 <= share <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,8 @@ class DataConfig:
             the mixture, and options of the data set.
         eval: Held-out data sets: `[[data.eval]]` tables with `name`, `path` and options.
         on_bad_row: Whether a row that can't be used ends the run, or is listed in `rejected.jsonl`.
+        max_bad_share: Share of a data set's rows that may be unreadable and skipped; where more are, the run
+            ends at its start. Of streamed data some rows of each file are looked at.
         mixture: How many rows of each data set an epoch shows.
         curation: Steps that the training data goes through in this order: `[[data.curation]]` tables with the
             step's `name` and its options.
@@ -74,6 +84,7 @@ class DataConfig:
     train: tuple[Source, ...]
     eval: tuple[Component, ...] = ()
     on_bad_row: Literal["fail", "skip"] = "skip"
+    max_bad_share: float = 0.1
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     curation: tuple[Component, ...] = ()
     streaming: bool = False
@@ -81,6 +92,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.train:
             raise ValidationError(("train",), "must name at least one data set")
+        share = self.max_bad_share
+        _check(("max_bad_share",), share, 0 <= share <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +162,9 @@ class TrainConfig:
         warmup_fraction: Share of the steps in which the learning rate rises linearly.
         schedule: What the learning rate does after that.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
-        precision: What matrix products are computed in; `auto` takes bf16 where it is faster.
+        device: Where the model is trained; `auto` for each process's GPU, or the CPU where there is none.
+        precision: Of matrix products; `auto` takes bf16 where the device multiplies it fast. Heads and losses
+            are fp32.
         freeze: Parts of the model that aren't trained, such as `vision`.
         lora: Trains adapters instead of the backbone's weights; None to train the weights.
         ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
@@ -185,6 +200,7 @@ class TrainConfig:
     warmup_fraction: float = 0.05
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip_norm: float = 1.0
+    device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     freeze: tuple[str, ...] = ()
     lora: LoraConfig | None = None
@@ -270,6 +286,8 @@ class RunConfig:
             images where the vision tower is frozen, hidden states where the whole backbone is; None to
             keep nothing. It changes no result.
         init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
+        fresh_head: Whether the head starts from random weights where the backbone's `model` has a trained
+            reward head; else that is an error.
         stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
             tables with a `name` and what differs in `data` and `train`.
         plugins: Modules to load as plugins, as `-p MODULE` does.
@@ -278,6 +296,7 @@ class RunConfig:
     output: str
     seed: int = 0
     init: str | None = None
+    fresh_head: bool = False
     cache: str | None = None
     plugins: tuple[str, ...] = ()
     backbone: Component

@@ -33,7 +33,7 @@ class Memory:
         working_weights: Copies in which products are computed: in bf16 of all weights that a gradient passes,
             and under FSDP2 the blocks that are brought together at a time, with their gradients.
         activations: Results that the forward pass keeps for the backward pass.
-        passing_gradients: Those of a block's results, while the backward pass is in it.
+        activation_gradients: Those of a block's results, while the backward pass is in it.
     """
 
     weights: int
@@ -42,7 +42,7 @@ class Memory:
     averages: int
     working_weights: int
     activations: float
-    passing_gradients: float
+    activation_gradients: float
 
     @property
     def total(self) -> float:
@@ -97,7 +97,7 @@ def memory(
         averages=FP32 * num_trained if config.ema_decay else 0,
         working_weights=working,
         activations=passing.kept,
-        passing_gradients=passing.gradients,
+        activation_gradients=passing.gradients,
     )
 
 

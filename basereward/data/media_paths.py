@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import stat
 from collections.abc import Iterable
@@ -14,14 +12,14 @@ from urllib.parse import unquote
 from basereward.data.download import fetched
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
-from basereward.media.image import Image
+from basereward.media.image import Image, decoded_base64, decoded_url, image_source, is_base64_image
 from basereward.media.video import Video, frame_paths
 from basereward.media.zip_archive import has_member, member_of
 
-SOURCE_KEYS = ("image", "path", "bytes")
-"""Keys under which a content part of type "image" may hold its image."""
-
 MAX_CACHED = 10_000
+
+MAX_NAME = 4096
+"""Characters beyond which no system has a path."""
 
 
 class Media:
@@ -71,6 +69,8 @@ class Media:
             image = image.source
         if isinstance(image, dict) and image.get("bytes") is None and isinstance(image.get("path"), str):
             image = image["path"]
+        elif isinstance(image, dict) and isinstance(image.get("bytes"), str):
+            return decoded_base64(image["bytes"], field)
         if isinstance(image, Path):
             self._check(image, field)
             return image
@@ -120,18 +120,19 @@ class Media:
             return part
         if part.get("type") == "video" and part.get("video") is not None:
             return {**part, "video": self.video(part["video"], directory, field)}
-        key = next((key for key in SOURCE_KEYS if part.get(key) is not None), None)
-        if part.get("type") != "image" or key is None:
+        if (source := image_source(part)) is None:
             return part
-        return {"type": "image", "image": self.image(part[key], directory, field)}
+        return {"type": "image", "image": self.image(source, directory, field)}
 
     def _file(self, name: str, directory: Path, field: str) -> Path | bytes:
         if name.startswith("data:"):
-            return _decoded(name, field)
+            return decoded_url(name, field)
         if "://" in name[:16]:
             if not name.startswith("file://"):
                 return fetched(name, self.hosts, field)
             name = unquote(name.removeprefix("file://"))
+        if is_base64_image(name) and not (len(name) < MAX_NAME and os.path.lexists(directory / name)):
+            return decoded_base64(name, field)
         path = self._resolved(name, directory)
         if path is None:
             raise DataError(f"there is no file {directory / name}", field=field)
@@ -193,13 +194,3 @@ class Media:
                 self._directories.clear()
             real = self._directories[parent] = os.path.realpath(parent)
         return os.path.join(real, name)
-
-
-def _decoded(url: str, field: str) -> bytes:
-    head, _, body = url.partition(",")
-    if not head.endswith(";base64"):
-        raise DataError("is a data: URL that is not base64", field=field)
-    try:
-        return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise DataError("is a data: URL whose base64 is damaged", field=field) from error

@@ -10,17 +10,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Comparison
+from basereward.comparison import PLACEHOLDER, TEMPLATE_KEYS, VIDEO_PLACEHOLDER, Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
-from basereward.storage.atomic import replace_directory, replace_file
+from basereward.storage.atomic import check_unused, replace_directory, replace_file
 
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20
 """Rows and image bytes that a Parquet writer holds before it writes them."""
 
+MESSAGE_FIELDS = ("role", "content", *(name for name in TEMPLATE_KEYS if name != "tools"))
+"""Fields of a message in Parquet, which are texts; calls of tools are JSON text."""
+
 SUFFIX_OF = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+OWNED_FILES = {"images", "videos", "rejected.jsonl", "report.json"}
+"""All that lies in the directory beside a file, and therefore all that may be replaced there."""
 
 Images = Literal["copy", "keep"]
 
@@ -49,8 +55,9 @@ class Writer(abc.ABC):
         # Aside until the end, since what is replaced may be what is read.
         self._stack = ExitStack()
         try:
+            check_unused(path)
             self._aside = self._stack.enter_context(replace_file(path))
-            self.files_aside = self._stack.enter_context(replace_directory(self.files))
+            self.files_aside = self._stack.enter_context(replace_directory(self.files, is_ours=_is_ours))
         except OSError as error:
             raise ConfigError(f"{self.files} can't be made: {error.strerror}") from error
         self._stack.callback(self._close)
@@ -72,9 +79,14 @@ class Writer(abc.ABC):
         row: dict[str, Any] = {
             "id": comparison.id,
             "prompt": [
-                {"role": message.role, "content": "".join(map(_marked, message.content))}
+                {
+                    "role": message.role,
+                    "content": "".join(map(_marked, message.content)),
+                    **message.template_fields,
+                }
                 for message in comparison.prompt
             ],
+            "tools": None,
             "images": [self._image(image) for image in comparison.images],
             "videos": [self._video(video) for video in comparison.videos] or None,
             "responses": list(comparison.responses),
@@ -84,6 +96,7 @@ class Writer(abc.ABC):
             "source": comparison.source,
             "meta": dict(comparison.meta),
         }
+        row["tools"] = row["prompt"][0].pop("tools", None)
         self._write(row)
         self.num_rows += 1
 
@@ -168,7 +181,8 @@ class ParquetWriter(Writer):
         self._schema = pa.schema(
             [
                 ("id", text),
-                ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
+                ("prompt", pa.list_(pa.struct([(name, text) for name in MESSAGE_FIELDS]))),
+                ("tools", text),
                 ("images", images),
                 ("videos", pa.list_(pa.struct([("video", images), ("fps", pa.float64())]))),
                 ("responses", pa.list_(text)),
@@ -196,7 +210,17 @@ class ParquetWriter(Writer):
         return {"video": [self._image(frame) for frame in video.frames], "fps": video.fps}
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._rows.append({**row, "meta": json.dumps(row["meta"], ensure_ascii=False, default=str)})
+        texts = {"meta": json.dumps(row["meta"], ensure_ascii=False, default=str)}
+        if row["tools"] is not None:
+            texts["tools"] = json.dumps(row["tools"], ensure_ascii=False)
+        prompt = [
+            {
+                key: value if isinstance(value, str | None) else json.dumps(value)
+                for key, value in turn.items()
+            }
+            for turn in row["prompt"]
+        ]
+        self._rows.append({**row, **texts, "prompt": prompt})
         if len(self._rows) == ROWS_PER_GROUP or self._num_bytes > BYTES_PER_GROUP:
             self._flush()
 
@@ -228,6 +252,10 @@ def open_writer(path: Path, *, images: Images = "copy", overwrite: bool = False)
 def rejected_record(error: DataError, *, id: str = "") -> dict[str, Any]:
     """Return how `rejected.jsonl` lists a row."""
     return {"id": id, "file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
+
+
+def _is_ours(directory: Path) -> bool:
+    return all(path.name in OWNED_FILES for path in directory.iterdir())
 
 
 def _marked(part: str | Image | Video) -> str:

@@ -75,6 +75,17 @@ class Tree:
         """Return each response as a tree of its own, the form without sharing."""
         return [replace(self, responses=[response]) for response in self.responses]
 
+    def branching_at(self, length: int) -> Tree:
+        """Return the same tree whose prompt ends earlier; the texts after that are each response's."""
+        moved = self.prompt[length:]
+        return replace(
+            self,
+            prompt=self.prompt[:length],
+            responses=[[*moved, *response] for response in self.responses],
+            positions=self.positions[:, :length],
+            start=self.start - len(moved),
+        )
+
     def __len__(self) -> int:
         return len(self.prompt) + sum(len(response) for response in self.responses)
 

@@ -5,15 +5,36 @@ Shapes: N completions of a call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
-from basereward.comparison import PLACEHOLDER, Comparison
+from basereward.backbones.opened_turn import whole_turn
+from basereward.comparison import IGNORED_MESSAGE_KEYS, PLACEHOLDER, Comparison, is_filled
+from basereward.data.fields import tools_of
 from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource, SourceOptions, reward_source
 from basereward.integrations.shaping import Rollouts, Shape, apply
+from basereward.media.image import Image
+
+UNKNOWN = "-"
+"""Stands for the responses while prompts are compared."""
+
+UNREAD_COLUMNS = (
+    "system",
+    "audio",
+    "audios",
+    "video",
+    "videos",
+    "image_path",
+    "image_url",
+    "img",
+    "img_path",
+    "pixel_values",
+)
+"""Columns that would be part of the question and aren't read. All other columns are for rules and shapes."""
 
 
 class ScorerOptions(SourceOptions, total=False):
@@ -57,20 +78,30 @@ class CompletionScorer:
     ) -> tuple[list[float | None], list[float | None]]:
         """Return raw and shaped rewards [N]; None for completions without one, whatever `unscored` is.
 
-        Adjacent completions of one prompt are scored together.
+        Completions of one prompt, its images included, are scored together. One that can't be scored leaves
+        the others theirs.
 
         Args:
-            prompts: [N] texts or messages.
-            texts: [N] completions.
+            prompts: [N] texts or messages, or the error of one that can't be read. Texts may be rendered by a
+                chat template of a known form.
+            texts: [N] completions. Where the policy's chat template has begun the answer, as with "<think>",
+                they are the rest of it; its beginning may be in a column `turn_opening`.
             images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
             lengths: [N] of the completions in tokens of the policy.
-            columns: Other columns of the data set by name, each [N].
+            columns: Other columns of the data set by name, each [N]. `tools` go to the chat template; a
+                completion whose row fills one of `UNREAD_COLUMNS` isn't scored.
 
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
-        groups = _groups(prompts)
-        raw = _raw(self.source, prompts, texts, images, groups)
+        prompts = _with_columns(prompts, columns)
+        read = [_read(*each) for each in zip(prompts, texts, images, strict=True)]
+        openings = columns.get("turn_opening") or [None] * len(texts)
+        prompts = [prompt for prompt, _ in read]
+        texts = [whole_turn(text, opening) for (_, text), opening in zip(read, openings, strict=True)]
+        asked = _asked(prompts, images, columns.get("tools") or [None] * len(texts))
+        groups = _groups(asked)
+        raw = _raw(self.source, asked, texts, groups)
         return raw, apply(self.shapes, raw, Rollouts(texts, groups, lengths, columns))
 
     def score_one(
@@ -113,13 +144,34 @@ class CompletionScorer:
 
 
 def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a completion: a text, or messages of which the last one is scored."""
+    """Return the text of a completion: a text, or messages of which the last one is scored.
+
+    It is empty, and then not scored, where that message has none, such as one that only calls a tool.
+    """
     if isinstance(completion, str):
         return completion
     content = completion[-1].get("content") if completion else ""
     if isinstance(content, str):
         return content
     return "".join(part.get("text") or "" for part in content or ())
+
+
+def answered(prompt: Any, completion: str | Sequence[Any]) -> Any:
+    """Return a prompt, or the error of a completion whose last message is more than a text.
+
+    Its calls of tools, reasoning, or images can't be scored; without them it would be another answer.
+    """
+    last = completion[-1] if completion and not isinstance(completion, str) else None
+    if isinstance(prompt, DataError) or not isinstance(last, Mapping):
+        return prompt
+    for key, value in last.items():
+        if key not in ("role", "content") and key not in IGNORED_MESSAGE_KEYS and is_filled(value):
+            return DataError(f"a completion is a text; its {key!r} can't be scored", field="completion")
+    content = last.get("content")
+    parts = () if content is None or isinstance(content, str) else content
+    if any(not isinstance(part, Mapping) or part.get("type", "text") != "text" for part in parts):
+        return DataError("a completion is a text; it can't hold anything else", field="completion")
+    return prompt
 
 
 def images_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
@@ -145,53 +197,121 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], text
 
 
+def _read(prompt: Any, text: str, images: Sequence[object]) -> tuple[Any, str]:
+    """Return a prompt and its completion, of a text that may be rendered the messages or the error."""
+    if not isinstance(prompt, str):
+        return prompt, text
+    try:
+        return unrendered(prompt, text, has_images=bool(images))
+    except DataError as error:
+        return error, text
+
+
+def _with_columns(prompts: Sequence[Any], columns: Mapping[str, Any]) -> list[Any]:
+    """Return the prompts, or the error of each whose row has a part of the question that isn't read."""
+    checked = list(prompts)
+    filled = {name: columns[name] for name in UNREAD_COLUMNS if columns.get(name) is not None}
+    if columns.get("images") is not None and columns.get("image") is not None:
+        filled["image"] = [
+            one if is_filled(several) else None
+            for one, several in zip(columns["image"], columns["images"], strict=True)
+        ]
+    for name, values in filled.items():
+        for number, value in enumerate(values):
+            if is_filled(value):
+                checked[number] = DataError("is a column of the question that isn't read", field=name)
+    return checked
+
+
+def _asked(
+    prompts: Sequence[Any], images: Sequence[Sequence[object]], tools: Sequence[Any]
+) -> list[Comparison | DataError]:
+    """Return each prompt with its images, in a comparison whose response is still to come."""
+    opened: dict[int, Image] = {}  # by the source, since completions of one prompt share theirs
+
+    def image_of(source: object) -> Image:
+        if id(source) not in opened:
+            opened[id(source)] = Image(source)
+        return opened[id(source)]
+
+    asked: list[Comparison | DataError] = []
+    for prompt, separate, callable_tools in zip(prompts, images, tools, strict=True):
+        try:
+            if isinstance(prompt, DataError):
+                raise prompt
+            shown = [] if _has_images(prompt) else [image_of(source) for source in separate]
+            asked.append(
+                Comparison(prompt, [UNKNOWN], images=shown, tools=tools_of({"tools": callable_tools}))
+            )
+        except DataError as error:
+            asked.append(error)
+    return asked
+
+
+def _groups(asked: Sequence[Comparison | DataError]) -> list[int]:
+    """Return the number of each completion's prompt; one that can't be read is like no other."""
+    numbers: dict[Hashable, int] = {}
+    groups = []
+    for place, comparison in enumerate(asked):
+        key: Hashable = place
+        if isinstance(comparison, Comparison):
+            with suppress(DataError):  # an image that can't be read
+                key = comparison.prompt_identity()
+        groups.append(numbers.setdefault(key, len(numbers)))
+    return groups
+
+
 def _raw(
     source: RewardSource,
-    prompts: Sequence[Any],
+    asked: Sequence[Comparison | DataError],
     texts: Sequence[str],
-    images: Sequence[Sequence[object]],
     groups: Sequence[int],
 ) -> list[float | None]:
     members: dict[int, list[int]] = {}
-    for number, prompt_number in enumerate(groups):
-        if texts[number].strip():
-            members.setdefault(prompt_number, []).append(number)
-    comparisons: list[Comparison] = []
-    numbers: list[list[int]] = []
     errors: list[DataError] = []
-    for group in members.values():
-        prompt = prompts[group[0]]
-        separate = () if _has_images(prompt) else images[group[0]]
-        try:
-            comparisons.append(Comparison(prompt, [texts[number] for number in group], images=separate))
-            numbers.append(group)
-        except DataError as error:
-            errors.append(error)
+    for number, (comparison, group) in enumerate(zip(asked, groups, strict=True)):
+        if isinstance(comparison, DataError):
+            errors.append(comparison)
+        elif texts[number].strip():
+            members.setdefault(group, []).append(number)
     rewards: list[float | None] = [None] * len(texts)
-    for group, result in zip(numbers, source(comparisons) if comparisons else (), strict=True):
-        if isinstance(result, DataError):
-            errors.append(result)
-            continue
-        for number, reward in zip(group, result, strict=True):
-            rewards[number] = reward
-    if errors and len(errors) == len(members):
+    waiting = list(members.values())
+    while waiting:
+        again: list[list[int]] = []
+        for numbers, result in zip(waiting, source(_comparisons(asked, texts, waiting)), strict=True):
+            if not isinstance(result, DataError):
+                for number, reward in zip(numbers, result, strict=True):
+                    rewards[number] = reward
+            elif len(numbers) > 1:  # one of them is at fault: each is tried alone
+                again += [[number] for number in numbers]
+            else:
+                errors.append(result)
+        waiting = again
+    if errors and all(reward is None for reward in rewards):
         raise errors[0]
     return rewards
 
 
-def _groups(prompts: Sequence[Any]) -> list[int]:
-    """Return the number of each completion's prompt; trainers hand over those of one prompt side by side."""
-    groups: list[int] = []
-    for number, prompt in enumerate(prompts):
-        is_same = number > 0 and prompt == prompts[number - 1]
-        groups.append(groups[-1] if is_same else groups[-1] + 1 if groups else 0)
-    return groups
+def _comparisons(
+    asked: Sequence[Comparison | DataError], texts: Sequence[str], groups: Sequence[Sequence[int]]
+) -> list[Comparison]:
+    """Return a comparison of the completions of each group, by their numbers."""
+    firsts = [asked[numbers[0]] for numbers in groups]
+    return [
+        first.replace(responses=[texts[number] for number in numbers])
+        for first, numbers in zip(firsts, groups, strict=True)
+        if isinstance(first, Comparison)
+    ]
 
 
 def _has_images(prompt: Any) -> bool:
-    return not isinstance(prompt, str) and any(
-        part.get("type") == "image" and part.get("image") is not None
-        for message in prompt
-        if not isinstance(message["content"], str)
-        for part in message["content"]
+    """Tell whether a prompt's messages have images of their own."""
+    if isinstance(prompt, str | Mapping) or not isinstance(prompt, Iterable):
+        return False
+    contents = [message.get("content") for message in prompt if isinstance(message, Mapping)]
+    return any(
+        isinstance(part, Mapping) and part.get("type") == "image" and part.get("image") is not None
+        for content in contents
+        if not isinstance(content, str)
+        for part in content or ()
     )

@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basereward.backbones.opened_turn import opening_of, whole_turn
 from basereward.comparison import Comparison, Message
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.integrations.completions import completion_text
@@ -53,7 +54,8 @@ def judge_prompts(
     """Return TRL's prompts for a judge: each pair that is no tie, in both orders.
 
     Columns are `prompt`, the judge template's message; `verdict`, 1 or 2, the number of the better response;
-    and, where the comparisons have images, `images`, which stand in the prompt where the template has them.
+    `turn_opening`, what the policy's chat template itself writes of an answer, such as "<think>"; and, where
+    the comparisons have images, `images`, which stand in the prompt where the template has them.
 
     Args:
         comparisons: Comparisons with ranks.
@@ -74,7 +76,7 @@ def judge_prompts(
         raise ConfigError(
             f"judge template {template!r} asks for a {judge.answer}; give one of reasoned verdicts"
         )
-    _check_generation(tokenizer)
+    opening = _opening(tokenizer)
     control = _control_tokens(tokenizer)
     rows: list[dict[str, Any]] = []
     for comparison in comparisons:
@@ -85,7 +87,7 @@ def judge_prompts(
                 texts = [comparison.responses[number] for number in shown]
                 try:
                     [message] = judge.messages(comparison.prompt, texts)
-                    rows.append({**_question(message, control), "verdict": verdict})
+                    rows.append({**_question(message, control), "verdict": verdict, "turn_opening": opening})
                 except DataError as error:
                     raise error.at(file=f"comparison {comparison.id}" if comparison.id else None) from error
     if not rows:
@@ -93,24 +95,28 @@ def judge_prompts(
     if not any(row["images"] for row in rows):
         # Plain texts, so that policies without images can take them.
         prompts = [[{"role": "user", "content": _joined(row["parts"])}] for row in rows]
-        return Dataset.from_dict({"prompt": prompts, "verdict": [row["verdict"] for row in rows]})
+        return Dataset.from_dict({"prompt": prompts, **_answers(rows)})
     columns = {
         "prompt": [[{"role": "user", "content": row["parts"]}] for row in rows],
         "images": [[{"bytes": image.encoded(), "path": None} for image in row["images"]] for row in rows],
-        "verdict": [row["verdict"] for row in rows],
+        **_answers(rows),
     }
     return Dataset.from_dict(columns).cast_column("images", [Image()])
 
 
 def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """Return 1 for each completion of the form <think>...</think><answer>1</answer>, 0 for others."""
-    return [float(_read(completion)[1] is not None) for completion in completions]
+    """Return 1 for each completion of the form <think>...</think><answer>1</answer>, 0 for others.
+
+    The whole turn of the assistant is read, with what the chat template wrote of it.
+    """
+    return [float(verdict is not None) for _, verdict in _read(completions, columns)]
 
 
 def verdict_reward(completions: Sequence[Any], verdict: Sequence[int], **columns: Any) -> list[float]:
     """Return 1 for each completion whose verdict is right, 0 where it is wrong or can't be parsed."""
     return [
-        float(_read(completion)[1] == right) for completion, right in zip(completions, verdict, strict=True)
+        float(stated == right)
+        for (_, stated), right in zip(_read(completions, columns), verdict, strict=True)
     ]
 
 
@@ -126,7 +132,7 @@ def r1_reward(consistency: Consistency | None = None, *, num_threads: int = 8) -
     """
 
     def reward(completions: Sequence[Any], verdict: Sequence[int], **columns: Any) -> list[float]:
-        parsed = [_read(completion) for completion in completions]
+        parsed = _read(completions, columns)
         agreements = [0.0] * len(parsed)
         right = [number for number, (_, stated) in enumerate(parsed) if stated == verdict[number]]
         if consistency is not None:
@@ -216,12 +222,28 @@ def save_judge(
     model.save(directory)
 
 
-def _read(completion: Any) -> tuple[str, int | None]:
-    """Return the reasoning and the verdict of a completion; no verdict where it isn't in the form."""
+def _read(completions: Sequence[Any], columns: Mapping[str, Any]) -> list[tuple[str, int | None]]:
+    """Return the reasoning and the verdict of each completion; no verdict where it isn't in the form.
+
+    Args:
+        completions: What the policy wrote.
+        columns: With `turn_opening`, as of `judge_prompts`. Without, an end of thinking that was never begun
+            tells that the template has begun it.
+    """
     from basereward.paradigms.verdicts import ANSWER
 
-    match = ANSWER.fullmatch(completion_text(completion).strip())
-    return ("", None) if match is None else (match["reasoning"], int(match["verdict"]))
+    openings = columns.get("turn_opening")
+    parsed: list[tuple[str, int | None]] = []
+    for number, completion in enumerate(completions):
+        opening = None if openings is None else openings[number]
+        match = ANSWER.fullmatch(whole_turn(completion_text(completion), opening).strip())
+        parsed.append(("", None) if match is None else (match["reasoning"], int(match["verdict"])))
+    return parsed
+
+
+def _answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the columns that rewards are given."""
+    return {name: [row[name] for row in rows] for name in ("verdict", "turn_opening")}
 
 
 def _question(message: Message, control: re.Pattern[str] | None) -> dict[str, Any]:
@@ -247,8 +269,12 @@ def _joined(parts: Sequence[Mapping[str, str]]) -> str:
     return "".join(part["text"] for part in parts)
 
 
-def _check_generation(tokenizer: Any) -> None:
-    """Raise a ConfigError where a chat template can't open the assistant's turn."""
+def _opening(tokenizer: Any) -> str:
+    """Return what a chat template itself writes of an answer.
+
+    Raises:
+        ConfigError: When it can't open the assistant's turn.
+    """
     messages = [{"role": "user", "content": "-"}]
     plain, opened = (
         tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens)
@@ -259,6 +285,7 @@ def _check_generation(tokenizer: Any) -> None:
             "the policy's chat template doesn't know add_generation_prompt, so that the policy would be "
             "prompted without an open turn for its answer; add it to the template"
         )
+    return opening_of(opened)
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:

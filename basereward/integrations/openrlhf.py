@@ -43,7 +43,7 @@ def reward_func(
         import torch
 
         rewards = [
-            _reward(scorer, prompt, _continuation(query, prompt), (), label)
+            _reward(scorer, prompt, query, (), label)
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
         shaped = torch.tensor([reward for _, reward in rewards])
@@ -83,7 +83,7 @@ def agent_executor(model: str | Path | RewardSource, **options: Unpack[ScorerOpt
             answer = hf_tokenizer.decode(tokens, skip_special_tokens=False)
             # In a thread: other answers are being written meanwhile.
             raw, reward = await asyncio.to_thread(
-                _reward, scorer, prompt, answer, _images(images), label, len(tokens)
+                _reward, scorer, prompt, prompt + answer, _images(images), label, len(tokens)
             )
             logs = {name: values[0] for name, values in _logs([(raw, reward)]).items()}
             output.update(reward=reward, scores=reward, extra_logs=logs)
@@ -95,12 +95,16 @@ def agent_executor(model: str | Path | RewardSource, **options: Unpack[ScorerOpt
 def _reward(
     scorer: CompletionScorer,
     prompt: str,
-    continuation: str,
+    query: str,
     images: Sequence[object],
     label: Any,
     num_tokens: int = 0,
 ) -> tuple[float | None, float]:
-    messages, answer = unrendered(prompt, continuation, has_images=bool(images))
+    messages: Any
+    try:
+        messages, answer = unrendered(prompt, _continuation(query, prompt), has_images=bool(images))
+    except DataError as error:
+        messages, answer = error, query
     return scorer.score_one(messages, answer, images=images, num_tokens=num_tokens, row={"label": label})
 
 

@@ -32,6 +32,7 @@ class RewardStage:
         model: The directory of a model or an ensemble, which every node sees.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         device: `auto` for a GPU where the actor has one.
+        precision: Of matrix products, as of `RewardModel.load`.
         root: Directory of the images that rows name, by paths relative to it.
         media_roots: Other directories that images may lie in.
         dataset: Name of the dataset that reads the rows; by default each row's format is recognized.
@@ -44,19 +45,16 @@ class RewardStage:
         *,
         batch_size: int = 8,
         device: str = "auto",
+        precision: str | None = None,
         root: str = ".",
         media_roots: tuple[str, ...] = (),
         dataset: str | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        import torch
-
         from basereward.data.media_paths import Media
         from basereward.scoring.loading import load_model
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model: Any = load_model(model, device=device)
+        self.model: Any = load_model(model, device=device, precision=precision)
         self.batch_size = batch_size
         self.rows = _row_reader(dataset, options or {})
         self.rows.media = Media(Path(root), roots=media_roots, hosts=self.rows.media.hosts)

@@ -8,7 +8,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -23,11 +24,15 @@ RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
 BUSY = (429, 503)
 """Statuses after which a request is sent again."""
 
+MAX_WAIT = 60.0
+"""The most seconds that a busy server can ask to be left alone for."""
+
 
 class SourceOptions(TypedDict, total=False):
     """The options of `reward_source`, for functions that pass them on."""
 
     device: str
+    precision: str | None
     batch_size: int
     served_name: str | None
     key: str | None
@@ -38,7 +43,8 @@ class SourceOptions(TypedDict, total=False):
 def reward_source(
     model: str | Path | RewardSource,
     *,
-    device: str = "cpu",
+    device: str = "auto",
+    precision: str | None = None,
     batch_size: int = 8,
     served_name: str | None = None,
     key: str | None = None,
@@ -50,7 +56,8 @@ def reward_source(
     Args:
         model: The directory of a model or an ensemble, which is loaded here, or `http://host:port` of
             `basereward serve`. A function of comparisons is returned as it is.
-        device: The device of a directory's model.
+        device: The device of a directory's model; `auto` for this process's GPU where there is one.
+        precision: Its precision, as of `RewardModel.load`.
         batch_size: Comparisons in a forward pass of a directory's model.
         served_name: The name of the server's model; None for its first.
         key: The server's key.
@@ -63,7 +70,7 @@ def reward_source(
         return _served(str(model), served_name, key, timeout_seconds, num_tries)
     from basereward.scoring.loading import load_model
 
-    loaded = load_model(model, device=device)
+    loaded = load_model(model, device=device, precision=precision)
     one_at_a_time = threading.Lock()
 
     def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
@@ -79,18 +86,16 @@ def _served(
     address = address.rstrip("/") + "/v1/rewards"
 
     def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
-        body: dict[str, Any] = {"items": [_item(each) for each in comparisons], "on_error": "null"}
+        items = [_item(each) for each in comparisons]
+        sent = [item for item in items if not isinstance(item, DataError)]
+        body: dict[str, Any] = {"items": sent, "on_error": "null"}
         if model is not None:
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = _answer(request, timeout_seconds, num_tries)
-        return [
-            entry["rewards"]
-            if entry["error"] is None
-            else DataError(entry["error"]["message"], field=entry["error"]["param"])
-            for entry in sorted(answer["data"], key=lambda entry: entry["index"])
-        ]
+        data = _answer(request, timeout_seconds, num_tries)["data"] if sent else []
+        entries = iter(sorted(data, key=lambda entry: entry["index"]))
+        return [item if isinstance(item, DataError) else _result(next(entries)) for item in items]
 
     return rewards
 
@@ -101,20 +106,35 @@ def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: 
     Raises:
         ConfigError: When the server refuses it or can't be reached.
     """
+    opener = urllib.request.build_opener(_NoRedirects)
     for remaining in reversed(range(num_tries)):
         try:
-            with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+            with opener.open(request, timeout=timeout_seconds) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code not in BUSY or not remaining:
                 raise ConfigError(f"{request.full_url} answers {error.code}: {_message(error)}") from error
-            wait = float(error.headers.get("Retry-After") or 1)
-        except OSError as error:
+            wait = _seconds(error.headers.get("Retry-After"))
+        except (OSError, HTTPException) as error:
             if not remaining:
                 raise ConfigError(f"{request.full_url} can't be reached: {error}") from error
             wait = 1.0
         time.sleep(wait)
     raise ConfigError(f"num_tries is a number >= 1, not {num_tries}")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, which would take the server's key along to wherever it leads."""
+
+    def redirect_request(self, *request: Any) -> None:
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return how long to wait, of a header that may say anything, a date for instance."""
+    if retry_after is None or not retry_after.isdecimal():
+        return 1.0
+    return min(float(retry_after), MAX_WAIT)
 
 
 def _message(error: urllib.error.HTTPError) -> str:
@@ -124,13 +144,27 @@ def _message(error: urllib.error.HTTPError) -> str:
         return str(error.reason)
 
 
-def _item(comparison: Comparison) -> dict[str, Any]:
-    """Return an item of the server's native API, with its images inline."""
-    prompt = [
-        {"role": message.role, "content": [_part(part) for part in message.content]}
-        for message in comparison.prompt
-    ]
-    return {"prompt": prompt, "responses": list(comparison.responses)}
+def _result(entry: Mapping[str, Any]) -> list[float] | DataError:
+    error = entry["error"]
+    return list(entry["rewards"]) if error is None else DataError(error["message"], field=error["param"])
+
+
+def _item(comparison: Comparison) -> dict[str, Any] | DataError:
+    """Return an item of the server's native API, with its images inline, or why it can't be sent."""
+    try:
+        prompt = [
+            {
+                "role": message.role,
+                "content": [_part(part) for part in message.content],
+                **message.template_fields,
+            }
+            for message in comparison.prompt
+        ]
+    except DataError as error:
+        return error
+    tools = prompt[0].pop("tools", None)
+    item = {"prompt": prompt, "responses": list(comparison.responses)}
+    return item if tools is None else {**item, "tools": tools}
 
 
 def _part(part: str | Image | Video) -> dict[str, Any]:

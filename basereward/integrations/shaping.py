@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
 from basereward.integrations.rules import Rule
 
 Rewards = Sequence["float | None"]
@@ -83,6 +83,8 @@ def calibrated(references: Sequence[float], *, temperature: float = 1.0) -> Shap
 def hybrid(rule: Rule, *, column: str = "answer", otherwise: Shape | None = None) -> Shape:
     """Return 1 where a rule finds the right answer, else the sigmoid of the reward.
 
+    None where the row's right answer can't be read.
+
     The best of arXiv 2509.16127, section 5.4.1: right answers get 1, and wrong ones still have a gradient.
 
     Args:
@@ -94,15 +96,32 @@ def hybrid(rule: Rule, *, column: str = "answer", otherwise: Shape | None = None
     lower = otherwise or sigmoid()
 
     def shape(rewards: Rewards, rollouts: Rollouts) -> list[float | None]:
-        answers = column_of(rollouts.columns, column)
+        verdicts = verified(rule, rollouts.completions, column_of(rollouts.columns, column))
         return [
-            1.0 if rule(completion, answer) else reward
-            for completion, answer, reward in zip(
-                rollouts.completions, answers, lower(rewards, rollouts), strict=True
-            )
+            None if is_right is None else 1.0 if is_right else reward
+            for is_right, reward in zip(verdicts, lower(rewards, rollouts), strict=True)
         ]
 
     return shape
+
+
+def verified(rule: Rule, completions: Sequence[str], answers: Sequence[Any]) -> list[bool | None]:
+    """Return whether each completion has the right answer; None where the row's answer can't be read.
+
+    Raises:
+        DataError: When none can, so that no single row is at fault.
+    """
+    verdicts: list[bool | None] = []
+    errors: list[DataError] = []
+    for completion, answer in zip(completions, answers, strict=True):
+        try:
+            verdicts.append(bool(rule(completion, answer)))
+        except DataError as error:
+            errors.append(error)
+            verdicts.append(None)
+    if errors and len(errors) == len(verdicts):
+        raise errors[0]
+    return verdicts
 
 
 def group_normalized(*, epsilon: float = 1e-4) -> Shape:

@@ -41,12 +41,7 @@ def custom_rm(
 
 def _rewards(scorer: CompletionScorer, samples: Sequence[Any]) -> list[float]:
     images = [_images(sample) for sample in samples]
-    pairs = [
-        unrendered(sample.prompt, sample.response, has_images=bool(shown))
-        if isinstance(sample.prompt, str)
-        else (sample.prompt, sample.response)
-        for sample, shown in zip(samples, images, strict=True)
-    ]
+    pairs = [_pair(sample, bool(shown)) for sample, shown in zip(samples, images, strict=True)]
     names = {name for sample in samples for name in sample.metadata or ()}
     columns = {name: [(sample.metadata or {}).get(name) for sample in samples] for name in names}
     try:
@@ -67,6 +62,16 @@ def _rewards(scorer: CompletionScorer, samples: Sequence[Any]) -> list[float]:
             f"sample {rewards.index(None)} of {len(samples)} can't be scored; `unscored` says what such get"
         )
     return [reward for reward in rewards if reward is not None]
+
+
+def _pair(sample: Any, has_images: bool) -> tuple[Any, str]:
+    """Return a sample's prompt and response; for the prompt its error, if it can't be read."""
+    if not isinstance(sample.prompt, str):
+        return sample.prompt, sample.response
+    try:
+        return unrendered(sample.prompt, sample.response, has_images=has_images)
+    except DataError as error:
+        return error, sample.response
 
 
 def _images(sample: Any) -> list[object]:

@@ -21,10 +21,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from basereward.integrations.completions import CompletionScorer, completion_text, images_of
+from basereward.errors import DataError
+from basereward.integrations.completions import CompletionScorer, answered, completion_text, images_of
 from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.rules import Rule
-from basereward.integrations.shaping import Shape, column_of
+from basereward.integrations.shaping import Shape, column_of, verified
 
 
 def reward_func(
@@ -78,8 +79,12 @@ def async_reward_func(
     return reward
 
 
-def rule_reward(rule: Rule, *, column: str = "answer", name: str | None = None) -> Callable[..., list[float]]:
+def rule_reward(
+    rule: Rule, *, column: str = "answer", name: str | None = None
+) -> Callable[..., list[float | None]]:
     """Return a reward function that gives 1 where the rule finds the right answer, else 0.
+
+    None where the row's right answer can't be read.
 
     Args:
         rule: One of `basereward.integrations.rules`, or your own.
@@ -87,12 +92,9 @@ def rule_reward(rule: Rule, *, column: str = "answer", name: str | None = None) 
         name: The name in the log; None for the rule's own.
     """
 
-    def reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-        answers = column_of(columns, column)
-        return [
-            float(rule(completion_text(completion), answer))
-            for completion, answer in zip(completions, answers, strict=True)
-        ]
+    def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        verdicts = verified(rule, [*map(completion_text, completions)], column_of(columns, column))
+        return [None if is_right is None else float(is_right) for is_right in verdicts]
 
     reward.__name__ = name or str(getattr(rule, "__name__", "rule"))
     return reward
@@ -120,7 +122,13 @@ def _rewards(
 
 
 def _whole_prompt(prompt: Any, completion: Any) -> Any:
-    """Return the prompt of a completion's last message: the policy's prompt, then any turns of tools."""
-    if isinstance(prompt, str) or isinstance(completion, str) or len(completion) < 2:
+    """Return the prompt of a completion's last message: the policy's prompt, then any turns of tools.
+
+    It is the error of a message that is more than a text.
+    """
+    prompt = answered(prompt, completion)
+    if isinstance(completion, str) or len(completion) < 2 or isinstance(prompt, DataError):
         return prompt
+    if isinstance(prompt, str):
+        return DataError("the completion has turns of tools, and the prompt is a text", field="completion")
     return [*prompt, *completion[:-1]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import io
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.errors import DataError
 from basereward.media.limits import MAX_BYTES, MAX_PIXELS, check_file
+from basereward.media.pixels import pixels_of
 from basereward.media.zip_archive import member_of, read_member
 
 if TYPE_CHECKING:
@@ -19,13 +22,20 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM")
 """Formats the decoder may try. Left out are those that run programs (EPS) or have bad records (WMF, FLI)."""
 
+BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
+"""The beginnings of PNG, JPEG, GIF, WEBP and TIFF files in base64."""
+
+MIN_BASE64 = 40
+"""Characters of base64 that the smallest image has at least."""
+
 
 class Image:
     """One image, opened only when it is needed.
 
     Args:
-        source: A path, which may lead into an archive (`images.zip/cat.png`); the bytes of an encoded file; a
-            `PIL.Image.Image`; or the mapping with `bytes` and `path` that Hugging Face datasets use.
+        source: A path, which may lead into an archive (`images.zip/cat.png`); a `data:` URL; the bytes of an
+            encoded file; a `PIL.Image.Image`; or the mapping with `bytes` and `path` that Hugging Face
+            datasets use, whose `bytes` may be base64 text.
 
     Raises:
         DataError: When the source is none of these.
@@ -37,7 +47,7 @@ class Image:
         elif isinstance(source, Mapping):
             source = _from_mapping(source)
         if isinstance(source, str):
-            source = Path(source)
+            source = decoded_url(source, "images") if source.startswith("data:") else Path(source)
         elif isinstance(source, bytearray | memoryview):
             source = bytes(source)
         if not (isinstance(source, Path | bytes) or _is_pil(source)):
@@ -66,11 +76,11 @@ class Image:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the encoded file, or of mode, size and pixels of an image in memory."""
+        """SHA-256 of the encoded file, or of size and pixels, as `open` gives them, of an image in memory."""
         if isinstance(self.source, Path | bytes):
             return hashlib.sha256(self.encoded()).hexdigest()
-        header = f"{self.source.mode} {self.source.size} ".encode()
-        return hashlib.sha256(header + self.source.tobytes()).hexdigest()
+        shown = self.open()
+        return hashlib.sha256(f"{shown.size} ".encode() + shown.tobytes()).hexdigest()
 
     def open(self, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
         """Decode to RGB, upright by its EXIF note, transparent parts on white.
@@ -78,18 +88,15 @@ class Image:
         Raises:
             DataError: When the file is missing, no image, cut short, or has more than `max_pixels` pixels.
         """
-        import PIL.Image
-        import PIL.ImageOps
-
         if not isinstance(self.source, Path | bytes):
+            _check_size(self.name, self.source.size, max_pixels)
             try:
-                return _to_rgb(self.source)
+                return pixels_of(self.source)
             except Exception as error:
                 raise DataError(f"{self.name} can't be shown as RGB", field="images") from error
         image = self._header(max_pixels)
         try:
-            image.load()
-            return _to_rgb(PIL.ImageOps.exif_transpose(image))
+            return pixels_of(image)
         except Exception as error:
             raise DataError(f"{self.name} is cut short or damaged", field="images") from error
 
@@ -115,16 +122,11 @@ class Image:
             raise DataError(f"{self.name} has more than {max_pixels:,} pixels", field="images") from None
         except Exception as error:
             raise DataError(f"{self.name} is no image in {', '.join(FORMATS)}", field="images") from error
-        width, height = image.size
-        if width * height > max_pixels:
-            raise DataError(
-                f"{self.name} has {width} x {height} pixels; at most {max_pixels:,} are allowed",
-                field="images",
-            )
+        _check_size(self.name, image.size, max_pixels)
         return image
 
     def encoded(self) -> bytes:
-        """Return the bytes of the encoded file; of an image in memory, as PNG.
+        """Return the bytes of the encoded file; of an image in memory, PNG of the pixels that `open` gives.
 
         Raises:
             DataError: When the file is missing, no regular file, or larger than `MAX_BYTES`.
@@ -135,7 +137,7 @@ class Image:
             return self.source
         if not isinstance(self.source, Path):
             buffer = io.BytesIO()
-            self.source.save(buffer, "PNG")
+            self.open().save(buffer, "PNG")
             return buffer.getvalue()
         if (member := member_of(self.source)) is not None:
             try:
@@ -149,6 +151,14 @@ class Image:
             raise DataError(f"can't read {self.name}: {error.strerror}", field="images") from error
 
 
+def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise DataError(
+            f"{name} has {width} x {height} pixels; at most {max_pixels:,} are allowed", field="images"
+        )
+
+
 def _from_mapping(mapping: Mapping[str, object]) -> object:
     unknown = set(mapping) - {"bytes", "path"}
     if unknown or (mapping.get("bytes") is None and mapping.get("path") is None):
@@ -156,7 +166,43 @@ def _from_mapping(mapping: Mapping[str, object]) -> object:
             f"an image mapping has the keys 'bytes' and 'path', one of them filled; it has {sorted(mapping)}",
             field="images",
         )
-    return mapping["bytes"] if mapping.get("bytes") is not None else mapping["path"]
+    encoded, path = mapping.get("bytes"), mapping.get("path")
+    if isinstance(encoded, str):
+        # Never a path: whoever checks the paths of a row looks for them under "path".
+        return decoded_base64(encoded, "images")
+    if encoded is not None and not isinstance(encoded, bytes | bytearray | memoryview):
+        raise DataError(
+            f"an image's 'bytes' are bytes or base64 text, not {type(encoded).__name__}", field="images"
+        )
+    if encoded is None and not isinstance(path, str | Path):
+        raise DataError(f"an image's 'path' is a path, not {type(path).__name__}", field="images")
+    return path if encoded is None else encoded
+
+
+def decoded_url(url: str, field: str) -> bytes:
+    """Return the bytes that a `data:` URL holds as base64, whatever type it states.
+
+    Raises:
+        DataError: When it is not base64, or damaged.
+    """
+    head, _, body = url.partition(",")
+    if not head.endswith(";base64"):
+        raise DataError("is a data: URL that is not base64", field=field)
+    return decoded_base64(body, field)
+
+
+def decoded_base64(text: str, field: str) -> bytes:
+    """Return the bytes that base64 text stands for.
+
+    Raises:
+        DataError: When it is no base64, or empty.
+    """
+    if not text:
+        raise DataError("is empty; leave it out, or give base64 text", field=field)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DataError("holds text that is not base64", field=field) from error
 
 
 def _is_pil(source: object) -> bool:
@@ -164,26 +210,20 @@ def _is_pil(source: object) -> bool:
     return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(source).__mro__)
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    import PIL.Image
+def is_base64_image(text: str) -> bool:
+    """Tell whether a text begins as the base64 of an image file does, which few names of files do."""
+    return len(text) >= MIN_BASE64 and text.startswith(BASE64_STARTS)
 
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        # Sixteen-bit greys: Pillow's own conversion clips at 255 and leaves a white sheet.
-        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    if image.mode == "F":
-        # Greys from 0 to 1 or from 0 to 255; which of them is not written anywhere.
-        extrema: Any = image.getextrema()
-        scale = 255 if extrema[1] <= 1 else 1
-        return image.point(lambda value: value * scale + 0).convert("L").convert("RGB")
-    if image.mode == "LAB":
-        import PIL.ImageCms
 
-        lab, srgb = PIL.ImageCms.createProfile("LAB"), PIL.ImageCms.createProfile("sRGB")
-        return PIL.ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
-        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        canvas = PIL.Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return PIL.Image.alpha_composite(canvas, rgba).convert("RGB")
-    return image.convert("RGB")
+def image_source(part: Mapping[str, Any]) -> object:
+    """Return the source of a content part of type "image" or "image_url"; None of one that has none."""
+    if part.get("type") == "image_url":
+        address = part.get("image_url")
+        return address.get("url") if isinstance(address, Mapping) else address
+    if part.get("type") != "image":
+        return None
+    for key in ("image", "url"):
+        if part.get(key) is not None:
+            return part[key]
+    files = {key: part[key] for key in ("bytes", "path") if part.get(key) is not None}
+    return files or None

@@ -1,10 +1,10 @@
-"""Limits on the images and videos that are read. Imports no decoder, since help texts name the limits."""
+"""Limits on the images, videos and numbers of rows. Imports no decoder, since help texts name the limits."""
 
 from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from basereward.errors import DataError
 
@@ -22,6 +22,15 @@ MAX_FRAMES = 10_000
 
 MAX_VIDEO_PIXELS = 512_000_000
 """Pixels of all frames together that are decoded of a video file at once: 1.5 GB in memory."""
+
+
+MAX_NUMBER = 1e30
+"""The largest number that a row may hold: sums and differences of such numbers are finite in fp32."""
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value is a number that a row may hold."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= MAX_NUMBER
 
 
 def check_file(path: Path, max_bytes: int, field: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from basereward.backbones.feature_cache import FeatureCache, WeightsDigest, key_of, precision_of
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest
-from basereward.media.image import Image
 from basereward.protocols import Backbone
 
 
@@ -42,7 +41,7 @@ class EndStateCache:
         """Return the key of a comparison's hidden states, of its content and all that reads it."""
         device = next(self.backbone.parameters()).device.type
         decides = [self._fingerprint, self._digest(), self.precision, device]
-        return key_of("ends", *decides, _content_of(comparison))
+        return key_of("ends", *decides, comparison.prompt_identity(), comparison.responses)
 
     def get(self, key: str) -> Ends | None:
         """Return the cached states of a key; None where there are none."""
@@ -62,15 +61,3 @@ def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
     states = torch.cat([one.states.to(device, non_blocking=True) for one in ends])
     lengths = torch.cat([one.lengths.to(device, non_blocking=True) for one in ends])
     return states[None], Forest.of_ends(lengths, [len(one.lengths) for one in ends])
-
-
-def _content_of(comparison: Comparison) -> list[Any]:
-    """Return all of a comparison that its hidden states depend on."""
-    turns = [[turn.role, *map(_part, turn.content)] for turn in comparison.prompt]
-    return [turns, list(comparison.responses)]
-
-
-def _part(part: Any) -> list[Any]:
-    if isinstance(part, str):
-        return ["text", part]
-    return ["image", part.digest] if isinstance(part, Image) else ["video", part.digest, part.fps]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from basereward import ops
 from basereward.backbones.generation import Sampling, generate
+from basereward.backbones.opened_turn import Turn
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -111,6 +112,8 @@ class Generative(Judge):
                 'asking again would change nothing; leave out num_votes, or set template = "reasoned"'
             )
         self.head = backbone.language_head()
+        # Reasoning goes on in the turn that the template opens, as in reinforcement learning.
+        self.turn: Turn = "opened" if self.template.answer == "reasoned" else "finished"
         self.aggregate: Aggregate = aggregate
         self.max_pairs = max_pairs
         self.num_votes = num_votes
@@ -164,12 +167,14 @@ class Generative(Judge):
         if self.template.answer == "reasoned":
             given = given_rationales(comparison, is_needed=self.training)
             texts = [given.get(order, "") for order in orders]
-            encoded, _ = encode_answers(self.backbone, texts)
+            encoded, _ = encode_answers(self.backbone, texts, turn=self.turn)
             rationales = {order: ids for order, ids in zip(orders, encoded, strict=True) if ids}
         reserve_tokens = max(map(len, rationales.values()), default=1)
         if self.template.answer == "reasoned" and not self.training:
             reserve_tokens = max(reserve_tokens, self.max_answer_tokens)
-        tree = question_tree(self.backbone, messages, reserve_tokens=reserve_tokens + len(self.end))
+        tree = question_tree(
+            self.backbone, messages, reserve_tokens=reserve_tokens + len(self.end), turn=self.turn
+        )
         num_more = sum(len(rationales.get(order, ())) + len(self.end) for order in orders)
         questions = Questions(tree, orders, rationales)
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
@@ -180,6 +185,11 @@ class Generative(Judge):
         """
         targets = Targets.of([item.comparison for item in batch], device=self.device)
         answers = [self._answers(item) for item in batch]
+        weights = _weights(batch, answers)
+        if not weights:
+            # All the same the backbone runs, as it does in processes that train together with this one.
+            answers[0] = {batch[0].content.orders[0]: [self.verdicts[0], *self.end]}
+            weights = [0.0]
         trees = []
         for item, learned in zip(batch, answers, strict=True):
             tree = item.content.tree
@@ -187,18 +197,13 @@ class Generative(Judge):
             branches = [[*ids, *learned[order]] for order, ids in questions if order in learned]
             if branches:
                 trees.append(replace(tree, responses=branches))
-        if not trees:
-            nothing = 0.0 * next(self.backbone.parameters()).sum()
-            rewards = torch.zeros(len(targets.ranks), device=self.device)
-            weight = nothing.detach().float()
-            return LossOutput(nothing, weight, _statistics(rewards, targets, weight))
         continuations = [answer for learned in answers for answer in learned.values()]
         forest = self.packed(trees)
         hidden = self.backbone(forest)
         costs = mean_nll(hidden, forest, self.head, continuations)  # [branches]
-        weights = torch.tensor(_weights(batch, answers), device=costs.device)
-        total = weights.sum()
-        loss = (weights * costs).sum() / torch.where(total > 0, total, 1.0)
+        shares = torch.tensor(weights, device=costs.device)  # [branches]
+        total = shares.sum()
+        loss = (shares * costs).sum() / torch.where(total > 0, total, 1.0)
         with torch.no_grad():
             margins = iter(self._margins_within(hidden, forest, continuations))
         values: list[float] = []
@@ -272,7 +277,8 @@ class Generative(Judge):
                 sampling=sampling,
             )
         # One that was cut gave no verdict, whatever its text looks like.
-        texts = [self.backbone.text(each.ids) if each.is_finished else "" for each in written]
+        opening = self.backbone.turn_opening()
+        texts = [opening + self.backbone.text(each.ids) if each.is_finished else "" for each in written]
         return [texts[start : start + votes] for start in range(0, len(texts), votes)]
 
     def _votes(self, item: Prepared[Questions]) -> dict[Order, float]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
 from basereward.config.conversion import did_you_mean
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, DataError
 from basereward.plugins.plugin_manager import current_manager
 
 Answer = Literal["critique", "verdict", "reasoned"]
@@ -94,7 +94,13 @@ class JudgeTemplate:
         Args:
             prompt: The conversation that is answered.
             responses: As many as there are slots.
+
+        Raises:
+            DataError: When the conversation has tools or calls of them, which a question's text can't show.
         """
+        for message in prompt:
+            if message.given:
+                raise DataError(f"a judge isn't shown {message.given_names} of a message", field="prompt")
         values: dict[str, list[Part]] = {"question": _question(prompt)}
         slots = [slot for slot in SLOTS[self.answer] if slot != "question"]
         values |= {slot: [response] for slot, response in zip(slots, responses, strict=True)}

@@ -140,6 +140,9 @@ class Scalar(Paradigm):
     def join(self, batch: Sequence[Prepared[Encoded]]) -> Prepared[Encoded]:
         """Return comparisons of one prompt as one tree, in which the prompt is computed once."""
         trees = [item.content.tree for item in batch if item.content.tree is not None]
+        # Where the tokenizer joins a response's beginning with the prompt's end, the prompt is shorter.
+        length = min(len(tree.prompt) for tree in trees)
+        trees = [tree.branching_at(length) for tree in trees]
         first = batch[0].comparison
         texts = [text for item in batch for text in item.comparison.responses]
         ids = [response for tree in trees for response in tree.responses]

@@ -17,10 +17,16 @@ FILE_WIDTH = 250
 CONSOLE_STYLES = {"official": "bold", "variant": "dim"}
 """Styles of rich for the styles of rows."""
 
-ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|`|(?<=\])\(")
-"""Characters with which Markdown begins HTML, an entity, code, and a link's address."""
+ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|`|(?<=\])\(|\\(?=[!-/:-@\[-`{-~]|$)")
+"""Characters with which Markdown begins HTML, an entity, code, a link's address, and an escape."""
 
-ENTITIES = {"<": "&lt;", "&": "&amp;", "`": "&#96;", "(": "&#40;"}
+LEADING = re.compile(
+    r"#{1,6}(?!\S)|[-+*](?!\S)|[>\[]|~~~|[0-9]{1,9}[.)](?!\S)|(?:- ?){3,}$|(?:\* ?){3,}$|(?:_ ?){3,}$"
+)
+"""A line's beginning that Markdown takes for a heading, a list, a quotation, a fence, a rule, or the
+definition of a link."""
+
+ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -159,8 +165,15 @@ def console(width: int = FILE_WIDTH) -> Console:
 
 
 def markdown_text(text: str) -> str:
-    """Return a text of one line that Markdown shows as it is: no HTML, no code, no links."""
-    return ACTIVE.sub(lambda match: ENTITIES[match[0]], " ".join(text.splitlines()))
+    """Return a text of one line in which Markdown begins nothing but emphasis: no HTML, no code, no links."""
+    text = " ".join(text.split())
+    begun = LEADING.match(text)
+    first, rest = (text[0], text[1:]) if begun else ("", text)
+    return "".join(map(_entity, first)) + ACTIVE.sub(lambda match: _entity(match[0]), rest)
+
+
+def _entity(sign: str) -> str:
+    return ENTITIES.get(sign, f"&#{ord(sign)};")
 
 
 def markdown_code(text: str) -> str:
@@ -177,5 +190,5 @@ def latex_text(text: str) -> str:
 
 
 def _markdown_cell(text: str, is_bold: bool = False) -> str:
-    text = markdown_text(text).strip().replace("|", "\\|")
+    text = markdown_text(text).replace("|", "\\|")
     return f"**{text}**" if is_bold else text

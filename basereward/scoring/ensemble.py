@@ -71,7 +71,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         directories: Iterable[str | Path] | Mapping[str, str | Path],
         ensembler: Component | None = None,
         *,
-        device: str = "cpu",
+        device: str = "auto",
+        precision: str | None = None,
         plugins: PluginManager | None = None,
         backbone_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
@@ -80,7 +81,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         Args:
             directories: Of the members, by name, or named by what tells them apart.
             ensembler: What joins their rewards; the mean, if it isn't given.
-            device: Where the weights go.
+            device: Where the weights go; `auto` for a GPU where there is one.
+            precision: Of matrix products, as of `RewardModel.load`.
             plugins: Where components are looked up; None for the installed ones.
             backbone_options: Options of the backbones that replace the saved ones, such as
                 {"dtype": "bfloat16"}.
@@ -97,6 +99,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             named,
             route=built.route,
             device=device,
+            precision=precision,
             plugins=plugins,
             verify=True,
             backbone_options=backbone_options,
@@ -108,7 +111,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         cls,
         directory: str | Path,
         *,
-        device: str = "cpu",
+        device: str = "auto",
+        precision: str | None = None,
         plugins: PluginManager | None = None,
         verify: bool = True,
         backbone_options: Mapping[str, Any] | None = None,
@@ -117,7 +121,8 @@ class Ensemble(BatchScorer[EnsembleRewards]):
 
         Args:
             directory: What `save` wrote.
-            device: Where the weights go.
+            device: Where the weights go; `auto` for a GPU where there is one.
+            precision: Of matrix products, as of `RewardModel.load`.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             backbone_options: Options of the backbones that replace the saved ones.
@@ -144,8 +149,9 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             named,
             route=ensembler.route,
             device=device,
+            precision=precision,
             plugins=plugins,
-            verify=False,
+            verify=verify,
             backbone_options=backbone_options,
         )
         ensemble = cls(members, ensembler, component, named, measured, config["record"])
@@ -214,7 +220,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         """
         if not self.is_fitted:
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
-        with replace_directory(Path(directory)) as place:
+        with replace_directory(Path(directory), is_ours=model_directory.is_ours) as place:
             placed: dict[str, Path] = {}
             for name, source in self.directories.items():
                 if file_digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:

@@ -58,7 +58,7 @@ class EnsembleMembers(BatchScorer[Tensor]):
         self.by_name = dict(models)
         self.digests = dict(digests or {})
         self.route = route
-        self.reads_images = [_reads_images(model) for model in self.by_name.values()]
+        self.reads_images = [reads_images(model) for model in self.by_name.values()]
         groups: dict[tuple[type | None, int], list[int]] = {}
         for number, model in enumerate(self.by_name.values()):
             is_shared = model.paradigm.shares_backbone
@@ -73,6 +73,7 @@ class EnsembleMembers(BatchScorer[Tensor]):
         *,
         route: Route | None,
         device: str,
+        precision: str | None,
         plugins: PluginManager | None,
         verify: bool,
         backbone_options: Mapping[str, Any] | None = None,
@@ -98,6 +99,7 @@ class EnsembleMembers(BatchScorer[Tensor]):
                 shared = with_backbone.get(key)
                 settings: dict[str, Any] = {
                     "device": device,
+                    "precision": precision,
                     "plugins": plugins,
                     "verify": False,
                     "backbone_options": backbone_options,
@@ -190,11 +192,11 @@ class EnsembleMembers(BatchScorer[Tensor]):
         first = self._model(group[0])
         if len(group) == 1 or not batch:
             return [first.score_prepared(batch) for _ in group]
-        hidden, forest = first.paradigm.hidden_states(batch)
         models = [self._model(number) for number in group]
-        return [
-            model.results_of(batch, model.paradigm.rewards_of(hidden, forest).tolist()) for model in models
-        ]
+        with first.precision.autocast():
+            hidden, forest = first.paradigm.hidden_states(batch)
+            rewards = [model.paradigm.rewards_of(hidden, forest).tolist() for model in models]
+        return [model.results_of(batch, each) for model, each in zip(models, rewards, strict=True)]
 
     def _stacked(
         self, item: Prepared[Routed], results: Mapping[int, list[float] | DataError]
@@ -225,7 +227,8 @@ def _of_member(name: str, error: DataError) -> DataError:
     return type(error)(f"member {name!r}: {error.reason}", field=error.field)
 
 
-def _reads_images(model: RewardModel) -> bool:
+def reads_images(model: RewardModel) -> bool:
+    """Tell whether a model can be asked about comparisons with images."""
     return "vision" in model.backbone.parts()
 
 

@@ -50,12 +50,14 @@ class Resume:
         line: Its line in the input.
         id: Its id there.
         offset: Its end in the output.
+        precision: The precision that its rewards were computed in; None where no row is kept.
     """
 
     num_rows: int
     line: int
     id: Any
     offset: int
+    precision: str | None = None
 
 
 def score_file(
@@ -73,7 +75,8 @@ def score_file(
     """Score each row of a file, ranked or not.
 
     For each row one line of JSON is written, some batches at a time: `line` and, if the row has one, `id`,
-    with `rewards`, one a response, or with `error` where the row can't be read or scored.
+    with `rewards`, one a response, or with `error` where the row can't be read or scored. Where the model
+    computes in another precision than fp32, each line has `precision`.
 
     Args:
         model: Scores.
@@ -92,6 +95,13 @@ def score_file(
         ConfigError: When the target must not be written, or is not of this input.
     """
     start = resume_point(source, target, batch_size=batch_size, resume=resume, overwrite=overwrite)
+    precision = model.computed.get("precision", "fp32")
+    if start is not None and start.precision not in (None, precision):
+        raise ConfigError(
+            f"{target} was computed in {start.precision}, not {precision}; "
+            f"--precision {start.precision} goes on with it, and --overwrite replaces it"
+        )
+    mark = {} if precision == "fp32" else {"precision": precision}
     dataset = dataset or DetectedDataset(source)
     rows = InputRows(dataset, start)
     counts = Counts()
@@ -107,7 +117,7 @@ def score_file(
             else:
                 record |= {"rewards": result, **(members_of(result) if members else {})}
                 counts.num_scored += 1
-            output.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            output.write(json.dumps({**record, **mark}, ensure_ascii=False).encode() + b"\n")
             output.flush()
     counts.num_skipped = rows.num_skipped
     return counts
@@ -271,7 +281,7 @@ def _last_chunk(path: Path, num_rows: int) -> Resume | None:
         return Resume(num_rows=0, line=0, id=None, offset=0)
     try:
         row = json.loads(last)
-        return Resume(num_kept, int(row["line"]), row.get("id"), end)
+        return Resume(num_kept, int(row["line"]), row.get("id"), end, row.get("precision", "fp32"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} holds a line that is no result of this command; it can't be resumed"

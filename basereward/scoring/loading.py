@@ -15,7 +15,8 @@ from basereward.storage import model_directory
 def load_model(
     directory: str | Path,
     *,
-    device: str = "cpu",
+    device: str = "auto",
+    precision: str | None = None,
     plugins: PluginManager | None = None,
     verify: bool = True,
     backbone_options: Mapping[str, Any] | None = None,
@@ -24,7 +25,8 @@ def load_model(
 
     Args:
         directory: What `RewardModel.save` or `Ensemble.save` wrote.
-        device: Where the weights go.
+        device: Where the weights go; `auto` for a GPU where there is one.
+        precision: Of matrix products, as of `RewardModel.load`.
         plugins: Where components are looked up; None for the installed ones.
         verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
         backbone_options: Options of the backbone, or of each member's, that replace the saved ones, such as
@@ -35,5 +37,10 @@ def load_model(
     """
     kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
     return kind.load(
-        directory, device=device, plugins=plugins, verify=verify, backbone_options=backbone_options
+        directory,
+        device=device,
+        precision=precision,
+        plugins=plugins,
+        verify=verify,
+        backbone_options=backbone_options,
     )

@@ -8,11 +8,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from basereward.backbones.trained_heads import trained_heads
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
+from basereward.hardware.precision import Precision, device_of, scoring_precision
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
@@ -20,6 +24,7 @@ from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
+from basereward.storage.model_directory import HEAD_FILE
 
 
 class RewardModel(BatchScorer["list[float]"]):
@@ -32,6 +37,7 @@ class RewardModel(BatchScorer["list[float]"]):
         components: For each kind its name, plugin, plugin version and all options.
         record: Further facts for the model directory, such as digests of the training data.
         forward: Computes the rewards [N] of prepared comparisons; None for the paradigm's `score_of`.
+        precision: The precision of matrix products while scoring.
 
     Attributes:
         layer: The decoder layer that the head reads; None for the last.
@@ -46,11 +52,13 @@ class RewardModel(BatchScorer["list[float]"]):
         record: Mapping[str, Any] | None = None,
         *,
         forward: Callable[[Sequence[Prepared[Any]]], Tensor] | None = None,
+        precision: Precision | None = None,
     ) -> None:
         self.paradigm = paradigm
         self.components = dict(components)
         self.record = dict(record or {})
         self._forward = forward
+        self.precision = precision or Precision()
 
     @classmethod
     def build(
@@ -61,14 +69,27 @@ class RewardModel(BatchScorer["list[float]"]):
         loss: Component | None = None,
         paradigm: Component | None = None,
         plugins: PluginManager | None = None,
+        fresh_head: bool = False,
     ) -> RewardModel:
         """Make a model of named components; what is left out is the paper's choice.
 
+        Args:
+            backbone: The backbone.
+            head: The head, with random weights.
+            loss: The loss.
+            paradigm: The paradigm.
+            plugins: Where components are looked up; None for the installed ones.
+            fresh_head: Whether the head may be random where the backbone's `model` has a trained reward head.
+
         Raises:
             PluginError: When a component is unknown, ambiguous or fails to load.
-            ConfigError: When an option is unknown or wrong.
+            ConfigError: When an option is unknown or wrong, or a trained head would be left behind.
         """
-        return cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
+        model = cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
+        source = backbone.options.get("model")
+        if not fresh_head and isinstance(source, str) and isinstance(model.paradigm.head, Head):
+            _check_no_trained_head(source)
+        return model
 
     @classmethod
     def _built(
@@ -93,7 +114,8 @@ class RewardModel(BatchScorer["list[float]"]):
         cls,
         directory: str | Path,
         *,
-        device: str = "cpu",
+        device: str = "auto",
+        precision: str | None = None,
         plugins: PluginManager | None = None,
         verify: bool = True,
         shared: RewardModel | None = None,
@@ -103,7 +125,9 @@ class RewardModel(BatchScorer["list[float]"]):
 
         Args:
             directory: What `save` wrote.
-            device: Where the weights go.
+            device: Where the weights go; `auto` for a GPU where there is one.
+            precision: `auto`, `fp32`, `bf16`, or None for what `scoring_precision` says. fp32 makes weights
+                fp32 that are saved in half precision; bf16 leaves them as they are.
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             shared: A model whose backbone is this one's too, so that it needn't be loaded again.
@@ -118,10 +142,26 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
         components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
-        model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
+        try:
+            with reading(directory):
+                model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
+        except ConfigError as error:
+            if backbone_options:
+                raise
+            raise ModelError(f"{directory / model_directory.CONFIG_FILE}: {error}") from error
         model.record = dict(config["record"])
-        model.paradigm.to(device).eval()
+        model._move(device_of(device), precision)
         return model
+
+    def _move(self, device: torch.device, precision: str | None) -> None:
+        """Put a loaded model on a device, and choose the precision that it scores in there."""
+        backbone = self.backbone
+        self.precision = scoring_precision(precision, device, backbone.dim, backbone.parameters())
+        # A quantized model, some of whose weights are integers, stays as it is.
+        is_plain = all(parameter.is_floating_point() for parameter in backbone.parameters())
+        if self.precision.name == "fp32" and is_plain:
+            backbone.float()
+        self.paradigm.to(device).eval()
 
     @classmethod
     def warm_start(
@@ -198,7 +238,7 @@ class RewardModel(BatchScorer["list[float]"]):
         backbone = self.components["backbone"]
         unsaved = self.backbone.unsaved_options
         kept = {name: value for name, value in backbone["options"].items() if name not in unsaved}
-        with replace_directory(Path(directory)) as place:
+        with replace_directory(Path(directory), is_ours=model_directory.is_ours) as place:
             self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(
@@ -271,9 +311,15 @@ class RewardModel(BatchScorer["list[float]"]):
     def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[list[float] | DataError]:
         """Return each comparison's rewards, or the error that kept it from being scored."""
         usable = [item for item in batch if not isinstance(item, DataError)]
-        rewards = (self._forward or self.paradigm.score_of)(usable).tolist() if usable else []
+        with self.precision.autocast():
+            rewards = (self._forward or self.paradigm.score_of)(usable).tolist() if usable else []
         results = iter(self.results_of(usable, rewards))
         return [item if isinstance(item, DataError) else next(results) for item in batch]
+
+    def critiques(self, comparison: Comparison) -> list[str]:
+        """Return a critique of each response, of a paradigm that writes them."""
+        with self.precision.autocast():
+            return self.paradigm.critiques(comparison)
 
     def results_of(
         self, batch: Sequence[Prepared[Any]], rewards: Sequence[float]
@@ -312,6 +358,23 @@ def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
     """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
+
+
+def _check_no_trained_head(source: str) -> None:
+    """Refuse a checkpoint with a trained reward head as the model of a backbone with a random one."""
+    names = trained_heads(source)
+    if not names:
+        return
+    way = (
+        f'go on from it by init = "{source}" at the top of the run file'
+        if names == [HEAD_FILE]
+        else f"make a model directory of it by `basereward import {source} DIR`, and go on from that by "
+        'init = "DIR" at the top of the run file'
+    )
+    raise ConfigError(
+        f"{source} has a trained reward head ({', '.join(names[:3])}), which a random one would replace; "
+        f"{way}, or write fresh_head = true there to leave it behind"
+    )
 
 
 def _chosen(

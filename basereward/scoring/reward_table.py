@@ -11,7 +11,7 @@ from typing import Any
 from basereward._version import __version__
 from basereward.errors import ConfigError, DataError
 from basereward.scoring.files import ScoredRow
-from basereward.storage.atomic import remove_abandoned, replace_file
+from basereward.storage.atomic import replace_file
 
 FORMAT = 1
 KEY = b"basereward"
@@ -57,9 +57,8 @@ def write_table(rows: Iterable[ScoredRow], path: Path, facts: Mapping[str, Any])
     summary = Summary()
     waiting = iter(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path)
     with (
-        replace_file(path, is_shared=True) as aside,  # two workers may be sent to make one table
+        replace_file(path) as aside,  # two workers may be sent to make one table
         pyarrow.parquet.ParquetWriter(aside, schema, compression="zstd") as writer,
     ):
         while group := list(islice(waiting, ROWS_PER_GROUP)):

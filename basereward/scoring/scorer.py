@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.prepared import Prepared
+from basereward.prepared import UNKNOWN, Prepared
 from basereward.protocols import Result, Scorer
 from basereward.reporting.progress import progress_bar
+from basereward.scoring.batching import MicroBatchLimits, micro_batches
 
 
 class EnsembleRewards(list[float]):
@@ -36,7 +38,15 @@ class EnsembleRewards(list[float]):
 
 
 class BatchScorer(Scorer[Result], abc.ABC):
-    """Base of models and ensembles: a batch is prepared on the CPU, and scored then."""
+    """Base of models and ensembles: a batch is prepared on the CPU, and scored then.
+
+    Attributes:
+        limits: What fits a forward pass; a batch over it takes several. None: every batch fits.
+        num_workers: Threads that prepare the next batch of a list.
+    """
+
+    limits: MicroBatchLimits | None = None
+    num_workers: int = 1
 
     @abc.abstractmethod
     def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
@@ -97,21 +107,36 @@ class BatchScorer(Scorer[Result], abc.ABC):
         waiting = iter(comparisons)
         while batch := list(islice(waiting, batch_size)):
             with self.evaluating():
-                results = self.score_prepared(self.prepare_batch(batch))
+                results = self._score_within_limits(self.prepare_batch(batch))
             yield from zip(batch, results, strict=True)
 
     def _score_ahead(
         self, comparisons: Sequence[Comparison], batch_size: int
     ) -> Iterator[tuple[Comparison, Result | DataError]]:
-        """Score, with a thread that prepares the next batch; only in evaluation mode."""
-        batches = [
-            comparisons[start : start + batch_size] for start in range(0, len(comparisons), batch_size)
-        ]
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="basereward-score") as thread:
-            upcoming = thread.submit(self.prepare_batch, batches[0]) if batches else None
-            for number, batch in enumerate(batches):
-                assert upcoming is not None
-                prepared = upcoming.result()
-                if number + 1 < len(batches):
-                    upcoming = thread.submit(self.prepare_batch, batches[number + 1])
-                yield from zip(batch, self.score_prepared(prepared), strict=True)
+        """Score, with threads that prepare the next batch; only in evaluation mode."""
+        starts = range(0, len(comparisons), batch_size)
+        with ThreadPoolExecutor(self.num_workers, thread_name_prefix="basereward-score") as threads:
+
+            def prepare(start: int) -> list[Future[list[Prepared[Any] | DataError]]]:
+                batch = comparisons[start : start + batch_size]
+                size = math.ceil(len(batch) / self.num_workers)
+                parts = [batch[first : first + size] for first in range(0, len(batch), size)]
+                return [threads.submit(self.prepare_batch, part) for part in parts]
+
+            upcoming = prepare(0) if comparisons else []
+            for start in starts:
+                prepared = [item for part in upcoming for item in part.result()]
+                upcoming = prepare(start + batch_size) if start + batch_size < len(comparisons) else []
+                batch = comparisons[start : start + batch_size]
+                yield from zip(batch, self._score_within_limits(prepared), strict=True)
+
+    def _score_within_limits(self, batch: Sequence[Prepared[Any] | DataError]) -> list[Result | DataError]:
+        """Score a batch in as many forward passes as the limits ask for."""
+        if self.limits is None:
+            return self.score_prepared(batch)
+        sizes = [UNKNOWN if isinstance(item, DataError) else item.size for item in batch]
+        results: dict[int, Result | DataError] = {}
+        for numbers in micro_batches(sizes, self.limits):
+            scored = self.score_prepared([batch[number] for number in numbers])
+            results.update(zip(numbers, scored, strict=True))
+        return [results[number] for number in range(len(batch))]

@@ -7,7 +7,7 @@ table that is there, whole, and of the same model and the same input is not made
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,24 +130,29 @@ def score_shards(
     outcome = Outcome()
     shards_here = own_shards(shards, worker, num_workers)
     # All tables are looked at first: hours may lie between the first and the last.
-    waiting = [shard for shard in shards_here if not _is_done(shard, model_digest, reader, overwrite)]
+    computed = dict(model.computed)
+    facts = {"model": model_digest, "reader": reader, **computed}
+    waiting = [shard for shard in shards_here if not _is_done(shard, facts, overwrite)]
     outcome.skipped = [shard for shard in shards_here if shard not in waiting]
     if waiting:
         (output / SUMMARY_FILE).unlink(missing_ok=True)
     for number, shard in enumerate(waiting, start=1):
         before = _stamp(shard.source)
-        facts = {"model": model_digest, "source": _facts_of(shard.source), "reader": reader}
         title = f"{shard.source.name} ({number}/{len(waiting)})"
         dataset = open_file(shard.source)
         with progress_bar(title, dataset.num_rows, is_shown=progress) as advance:
             rows = InputRows(dataset).scored(model, batch_size=batch_size, advance=advance)
             try:
-                write_table(_unchanged(rows, shard.source, before), shard.target, facts)
+                write_table(
+                    _unchanged(rows, shard.source, before),
+                    shard.target,
+                    {**facts, "source": _facts_of(shard.source)},
+                )
             except DataError as error:
                 outcome.failed.append((shard, error))
                 continue
         outcome.scored.append(shard)
-    outcome.is_complete = not outcome.failed and _summarise(shards, output, model_digest)
+    outcome.is_complete = not outcome.failed and _summarise(shards, output, model_digest, computed)
     return outcome
 
 
@@ -156,16 +161,23 @@ def digest_of_model(directory: str | Path) -> str:
     return file_digest(Path(directory) / CONFIG_FILE)
 
 
-def _is_done(shard: Shard, model_digest: str, reader: str, overwrite: bool) -> bool:
+def _is_done(shard: Shard, wanted: Mapping[str, str], overwrite: bool) -> bool:
+    """Tell whether a table is there that has been made as is wanted now."""
     try:
         facts = read_facts(shard.target)
         if facts is None:
             return False
-        if facts["model"] != model_digest:
+        if facts["model"] != wanted["model"]:
             raise ConfigError(f"{shard.target} is of another model; --overwrite replaces it")
-        if facts.get("reader", "") != reader:
+        if facts.get("reader", "") != wanted["reader"]:
             raise ConfigError(
                 f"{shard.target} was made with other options of the dataset; --overwrite replaces it"
+            )
+        precision = facts.get("precision", "fp32")
+        if precision != wanted.get("precision", precision):
+            raise ConfigError(
+                f"{shard.target} was computed in {precision}, not {wanted['precision']}; "
+                f"--precision {precision} goes on with it, and --overwrite replaces it"
             )
         if not _is_of(shard.source, facts["source"]):
             raise ConfigError(
@@ -199,7 +211,7 @@ def _unchanged(rows: Iterable[ScoredRow], source: Path, stamp: tuple[int, int]) 
         raise DataError("has changed while it was read", file=str(source))
 
 
-def _summarise(shards: Sequence[Shard], output: Path, model_digest: str) -> bool:
+def _summarise(shards: Sequence[Shard], output: Path, model_digest: str, computed: Mapping[str, str]) -> bool:
     """Write the summary if all tables are there, as whichever worker ends last finds them."""
     summary = Summary()
     tables = {}
@@ -213,6 +225,6 @@ def _summarise(shards: Sequence[Shard], output: Path, model_digest: str) -> bool
         summary.add_facts(facts)
         name = shard.target.relative_to(output).as_posix()
         tables[name] = {"num_rows": facts["num_rows"], "source": facts["source"]}
-    whole = {"model": model_digest, **summary.report(), "tables": tables}
-    write_text(output / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n", is_shared=True)
+    whole = {"model": model_digest, **computed, **summary.report(), "tables": tables}
+    write_text(output / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return True

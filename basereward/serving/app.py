@@ -52,6 +52,8 @@ class Server:
             lifespan=self._lifespan,
             exception_handlers={HTTPException: router_problem},
         )
+        # A redirect to a path without its last slash repeats the Host header before access is checked.
+        self.app.router.redirect_slashes = False
 
     @property
     def is_ready(self) -> bool:

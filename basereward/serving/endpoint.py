@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from basereward.serving.admission import Admission
+from basereward.serving.admission import UNANSWERED, Admission
 from basereward.serving.apis.base import Api, ScoringResponse
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem
-from basereward.serving.responses import CLIENT_LEFT, JSON, ProblemHandler, json_response
+from basereward.serving.responses import JSON, ProblemHandler, json_response
 from basereward.serving.service import ScoringService
 
 Result = TypeVar("Result")
@@ -42,14 +42,14 @@ class ScoringEndpoint:
     async def respond(self, request: Request) -> Response:
         """Return the response to a request, and count it."""
         started = time.perf_counter()
-        status = CLIENT_LEFT
+        status = UNANSWERED
         with self.admission.counting():
             try:
                 response = await self._respond(request)
                 status = response.status_code
                 return response
             finally:
-                self.admission.num_answered += status != CLIENT_LEFT
+                self.admission.ended[status] += 1
                 self.metrics.requests.labels(request.scope["route"].path, str(status)).inc()
                 self.metrics.answer_seconds.observe(time.perf_counter() - started)
 
@@ -97,15 +97,16 @@ class ScoringEndpoint:
         pieces = []
         size = 0
         try:
-            async with asyncio.timeout(deadline - time.perf_counter()):
-                async for piece in request.stream():
-                    size += len(piece)
-                    if size > max_bytes:
-                        raise Problem("body_too_large")
-                    hold(len(piece))
-                    pieces.append(piece)
+            async with asyncio.timeout(deadline - time.perf_counter()) as timeout:
+                with self.admission.reading(timeout):
+                    async for piece in request.stream():
+                        size += len(piece)
+                        if size > max_bytes:
+                            raise Problem("body_too_large")
+                        hold(len(piece))
+                        pieces.append(piece)
         except TimeoutError:
-            raise Problem("body_too_slow") from None
+            raise Problem("draining" if self.admission.is_draining else "body_too_slow") from None
         return b"".join(pieces)
 
 

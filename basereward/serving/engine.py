@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,8 @@ class Engine(Protocol):
     name: str
     model_digest: str
     """SHA-256 of what the model is."""
+    computed: Mapping[str, str]
+    """The device and the precision of its products."""
     template_digest: str
     """SHA-256 of what turns messages into tokens."""
     pads: bool
@@ -80,19 +82,22 @@ class ModelEngine:
         self.name = name
         self.model = model
         self.model_digest = model_digest
+        self.computed = model.computed
         self.template_digest = "+".join(dict.fromkeys(member.template_digest for member in model.models))
         self.pads = any(member.paradigm.pads for member in model.models)
         self.reads_images = any("vision" in member.backbone.parts() for member in model.models)
         self.shares_prefix = model.shares_prefix
 
     @classmethod
-    def load(cls, name: str, directory: Path, *, device: str) -> ModelEngine:
-        """Load a directory of a model or an ensemble.
+    def load(
+        cls, name: str, directory: Path, *, device: str = "auto", precision: str | None = None
+    ) -> ModelEngine:
+        """Load a directory of a model or an ensemble; device and precision are as of `load_model`.
 
         Raises:
             ModelError: Naming the file or tensor that is at fault.
         """
-        model = load_model(directory, device=device)
+        model = load_model(directory, device=device, precision=precision)
         return cls(name, model, file_digest(directory / CONFIG_FILE))
 
     def prepare(self, comparison: Comparison) -> Prepared[Any]:
@@ -109,7 +114,7 @@ class ModelEngine:
         if isinstance(prepared, DataError):
             raise problem_of(prepared)
         if self.shares_prefix:
-            hash(comparison.prompt)  # digests of images are computed here, in a thread, and kept
+            comparison.prompt_identity()  # digests of images are computed here, in a thread, and kept
         return prepared
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:

@@ -33,6 +33,11 @@ class Limits:
     requests: int = _bound(1024, "requests that are being answered; more get 429")
     waiting_tokens: int = _bound(2_000_000, "tokens that wait for the device; more get 429")
     seconds: int = _bound(120, "seconds from a request's first byte to its answer; later ones get 504")
+    header_seconds: int = _bound(
+        20, "seconds from a connection or a request's first byte to its headers' end"
+    )
+    reading_seconds: int = _bound(120, "seconds that a client takes to read an answer")
+    connections: int = _bound(2048, "connections; for one more, the one longest without a request is closed")
     batch_items: int = _bound(256, "prompts of a forward pass")
     batch_tokens: int = _bound(16_384, "places for tokens of a forward pass; a larger prompt has its own")
     batch_patches: int = _bound(65_536, "patches of images of a forward pass")

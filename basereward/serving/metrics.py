@@ -24,6 +24,13 @@ class Metrics:
         self.dropped = Counter("dropped", "Prompts whose client left or that were too late.", **counts)
         self.joined = Counter("joined", "Prompts that went into the tree of another request.", **counts)
         self.answering = Gauge("answering", "Requests that are being answered.", **counts)
+        self.connections = Gauge("connections", "Connections.", **counts)
+        self.closed_connections = Counter(
+            "closed_connections",
+            "Connections closed or refused before their client did.",
+            ("reason",),
+            **counts,
+        )
         self.waiting_tokens = Gauge("waiting_tokens", "Tokens that wait for the device.", **counts)
         self.answer_seconds = Histogram(
             "answer_seconds", "From a request's first byte to its answer.", buckets=SECONDS, **counts

@@ -6,18 +6,16 @@ go into `Message`s as texts.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part
+from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part, json_text
 from basereward.data import rendered_chat
-from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
+from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn, UnknownTemplateError
 from basereward.errors import DataError
-from basereward.media.image import Image
+from basereward.media.image import Image, decoded_base64
 from basereward.serving.limits import Limits
 from basereward.serving.problems import Problem
 
@@ -67,6 +65,8 @@ class RequestParser:
                 items.append(build(body))
             except Problem as problem:
                 items.append(problem.at(f"{param}[{number}]"))
+            except UnknownTemplateError:
+                items.append(Problem("prompt_of_unknown_template", f"{param}[{number}]"))
             except NotSeparableError:
                 items.append(Problem("response_not_separable", f"{param}[{number}]"))
         return items
@@ -82,8 +82,8 @@ class RequestParser:
         elif ADDRESS.match(encoded):
             raise Problem("image_url_not_allowed")
         try:
-            image = Image(base64.b64decode(encoded, validate=True))
-        except (binascii.Error, ValueError):
+            image = Image(decoded_base64(encoded, "images"))
+        except DataError:
             raise Problem("image_not_base64") from None
         try:
             width, height = image.size(max_pixels=ANY_SIZE)
@@ -119,9 +119,11 @@ class RequestParser:
                 raise Problem("response_empty", f"responses[{number}]")
         texts = [part for message in messages for part in message.content if isinstance(part, str)]
         num_inline = sum(isinstance(part, Image) for message in messages for part in message.content)
-        if not any(text.strip() for text in texts) and not num_inline and not images:
+        is_empty = not any(text.strip() for text in texts) and not any(message.given for message in messages)
+        if is_empty and not num_inline and not images:
             raise Problem("prompt_empty")
-        if sum(map(len, texts)) + sum(map(len, responses)) > limits.characters:
+        given = sum(len(message.given) for message in messages)
+        if sum(map(len, texts)) + given + sum(map(len, responses)) > limits.characters:
             raise Problem("too_many_characters")
         if len(images) + num_inline > limits.images:
             raise Problem("too_many_images")
@@ -158,12 +160,12 @@ class RequestParser:
         return self.comparison(prompt, [response], images)
 
 
-def message(role: str, *content: Part) -> Message:
-    """Return a message with a role of a request.
+def message(role: str, *content: Part, given: Mapping[str, Any] | None = None) -> Message:
+    """Return a message with a role of a request, and what else its chat template is given.
 
     Raises:
         Problem: When there is no such role.
     """
     if role not in ROLES:
         raise Problem("role_unknown")
-    return Message(role, content)
+    return Message(role, content, json_text(given or {}))

@@ -10,14 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from basereward.serving.admission import Admission
+from basereward.serving.admission import CLIENT_LEFT, Admission
 from basereward.serving.apis.base import error_response
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem, log_failure
 
 JSON = "application/json"
-CLIENT_LEFT = 499
-"""The status, never sent, of requests whose client has left (nginx's number)."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -87,7 +87,7 @@ class Scheduler:
 
     def _place(self, engine: Engine, entry: Entry) -> None:
         """Put a comparison into a waiting group with its prompt, or into a new one."""
-        prompt = entry.prepared.comparison.prompt if engine.shares_prefix else None
+        prompt = entry.prepared.comparison.prompt_identity() if engine.shares_prefix else None
         key = (id(engine), prompt)
         group = None if prompt is None else self._open.get(key)
         if group is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from basereward.comparison import Comparison
+from basereward.hardware.threads import num_cores
 from basereward.prepared import Prepared
-from basereward.serving.apis.base import Api, Scored
+from basereward.serving.apis.base import UNREAD_FIELDS, Api, Scored, refuse_given
 from basereward.serving.engine import Engine, Rewards
 from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics
@@ -50,7 +51,7 @@ class ScoringService:
         self.metrics = metrics
         self.scheduler = scheduler
         self._parsers = ThreadPoolExecutor(
-            max_workers=max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="basereward-parse"
+            max_workers=max(2, num_cores() // 2), thread_name_prefix="basereward-parse"
         )
 
     def close(self) -> None:
@@ -99,6 +100,7 @@ class ScoringService:
 
     def _parse(self, api: Api, body: bytes) -> ParsedRequest:
         decoded = _decoded(body, api.request_type)
+        refuse_given(decoded)
         request = api.parse(decoded, RequestParser(self.limits))
         engine = self._engine(request.model)
         items: list[Prepared[Any] | Problem] = []
@@ -140,10 +142,28 @@ def _decoded(body: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
         Problem: When it is not JSON, or doesn't follow the type.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            if UNKNOWN_FIELD.match(str(error)) is None:
+                raise
+            # Fields without a value are absent ones; clients that write all of theirs send such.
+            return msgspec.convert(_without_nulls(msgspec.json.decode(body)), kind)
     except msgspec.ValidationError as error:
         # Only the place is kept of the library's text; its names are the schema's.
         _, _, place = str(error).partition(" - at `$")
-        raise Problem("body_not_valid", place.strip(".`") or None) from None
+        param = place.strip(".`")
+        if (unknown := UNKNOWN_FIELD.match(str(error))) and unknown[1] in UNREAD_FIELDS:
+            param = f"{param}.{unknown[1]}".strip(".")
+        raise Problem("body_not_valid", param or None) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise Problem("body_not_json") from None
+
+
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `|\Z)", re.DOTALL)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 from unittest.mock import patch
 
+from basereward.hardware.threads import num_cores
 from basereward.study.worker import TaskOutcome, WorkerTask, run_task
 
 PRELOADED = (
@@ -65,11 +66,6 @@ def run_tasks(tasks: Sequence[WorkerTask], num_jobs: int) -> Iterator[tuple[Work
             connection.close()
         for process in (*(process for process, _ in busy.values()), *(process for process, _ in idle)):
             process.join()
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _next(

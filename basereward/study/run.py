@@ -13,7 +13,7 @@ from basereward.reporting.progress import progress_bar
 from basereward.study.pool import run_tasks
 from basereward.study.spec import PlannedRun, Study
 from basereward.study.worker import DONE_FILE, WorkerTask, is_done
-from basereward.training.run_directory import clear
+from basereward.training.run_directory import clear, locked
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,11 @@ def run_study(
     by_output = {run.config.output: run for run in runs}
     if overwrite:
         for run in by_output.values():
-            clear(Path(run.config.output))
-            Path(run.config.output, DONE_FILE).unlink(missing_ok=True)
+            directory = Path(run.config.output)
+            if directory.is_dir():
+                with locked(directory):
+                    clear(directory)
+                    (directory / DONE_FILE).unlink(missing_ok=True)
     left = [run for run in by_output.values() if not is_done(run.config, benchmarks)]
     tasks = [WorkerTask(run.config, benchmarks, study.keep, study.launch, _cache_key(run)) for run in left]
     num_before = len(by_output) - len(left)

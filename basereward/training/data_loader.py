@@ -6,16 +6,20 @@ import abc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import torch
 
-from basereward.comparison import Comparison
+from basereward.comparison import Comparison, identity_of
 from basereward.config.conversion import Component
-from basereward.config.run import DataConfig
+from basereward.config.run import DataConfig, Source
 from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
+from basereward.data.ranking_pairs import open_source
 from basereward.errors import ConfigError, DataError
+from basereward.media.image import Image
+from basereward.media.video import Video
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 
@@ -31,6 +35,7 @@ class DataReader:
         rejection_reason: Returns why a comparison can't be used, or None.
         progress: Wraps the reading of a data set to show its progress.
         curation: Curation steps of each row.
+        max_bad_share: Share of a data set's rows that may be unreadable, where its own settings say nothing.
     """
 
     def __init__(
@@ -43,13 +48,21 @@ class DataReader:
         rejection_reason: Callable[[Comparison], DataError | None],
         progress: Callable[[Dataset, str], Iterable[Comparison]],
         curation: Curation | None = None,
+        max_bad_share: float = 1.0,
     ) -> None:
         self.split = split
+        self.components = components
+        self.max_bad_share = max_bad_share
         self.rejected = rejected
         self.rejection_reason = rejection_reason
         self.progress = progress
         self.curation = curation or Curation(())
-        self.datasets: list[Dataset] = [plugins.build("dataset", component) for component in components]
+        self.datasets: list[Dataset] = [
+            open_source(component, plugins)
+            if isinstance(component, Source)
+            else plugins.build("dataset", component)
+            for component in components
+        ]
         for dataset in self.datasets:
             dataset.on_bad_row = "fail" if rejected.fail else "skip"
         self.varies_by_epoch = any(dataset.varies_by_epoch for dataset in self.datasets)
@@ -63,7 +76,8 @@ class DataReader:
         """Return the comparisons of each data set, and list the rejected rows.
 
         Raises:
-            DataError: When no row can be used, or when one can't and `data.on_bad_row` is "fail".
+            DataError: When no row can be used, too many of a data set are unreadable, or one can't be used
+                and `data.on_bad_row` is "fail".
         """
         self.curation.reset()
         comparisons: list[list[Comparison]] = []
@@ -80,6 +94,8 @@ class DataReader:
                 errors.append((comparison.id, row))
                 if self.rejected.fail:
                     break
+            num_bad = len(dataset.rejected)
+            self._check_share(len(comparisons), dataset.rejected, num_bad + len(usable) + len(errors))
             for id, error in (*(("", error) for error in dataset.rejected), *errors):
                 self.rejected.add(error, split=self.split, id=id)
                 first_error = first_error or error
@@ -88,6 +104,31 @@ class DataReader:
         if not any(comparisons):
             raise no_usable_rows(self.split, num_rejected, first_error)
         return comparisons
+
+    def probe(self) -> None:
+        """Read some rows of each file of each data set.
+
+        Raises:
+            DataError: When too many of a data set's are unreadable.
+        """
+        for number, dataset in enumerate(self.datasets):
+            rows = list(dataset.probe(NUM_PROBED))
+            self._check_share(number, [row for row in rows if isinstance(row, DataError)], len(rows))
+
+    def _check_share(self, number: int, bad: Sequence[DataError], num_rows: int) -> None:
+        """Refuse a data set of whose rows too many are unreadable, before anything is trained on the rest."""
+        component = self.components[number]
+        limit = component.max_bad_share if isinstance(component, Source) else None
+        limit = self.max_bad_share if limit is None else limit
+        if len(bad) <= limit * num_rows:
+            return
+        place = f"data.{self.split}.{number}"
+        setting = f"{place}.max_bad_share or " if isinstance(component, Source) else ""
+        raise DataError(
+            f"{place} ({component.name}): {len(bad):,} of {num_rows:,} rows that were read can't be used, a "
+            f"share of {len(bad) / num_rows:.3f}, and {limit:g} is allowed; the first: {bad[0]}; mend the "
+            f"data, or allow more by {setting}data.max_bad_share"
+        )
 
     def curated(self, row: Comparison | DataError) -> Comparison | DataError:
         """Return a row after curation, or the error that says why it is rejected."""
@@ -198,6 +239,7 @@ class IterableRows(TrainingRows):
         """Set the epoch; rows are counted, and the first ones of each data set are read."""
         if self._must_read(epoch):
             self.reader.set_epoch(epoch)
+            self.reader.probe()
             datasets = self.reader.datasets
             sizes = [dataset.count() for dataset in datasets]
             samples = [list(islice(_comparisons(dataset), NUM_SAMPLED)) for dataset in datasets]
@@ -223,20 +265,30 @@ class IterableRows(TrainingRows):
         return map(self.reader.curated, rows)
 
 
+NUM_PROBED = 256
+"""Rows of a streamed data set that are looked at before any is trained on."""
+
 NUM_SAMPLED = 64
 """First rows of each streamed data set that the digest covers."""
 
 
 def digest_of(comparisons: Iterable[Comparison], *facts: object) -> str:
-    """Return a SHA-256 of comparisons' texts, ranks, ratings and weights, and of other facts."""
+    """Return a SHA-256 of comparisons' prompts, responses, ranks, ratings and weights, and of other facts.
+
+    Of images and videos it takes the files' names, or else the sizes, so that none is read.
+    """
     digest = hashlib.sha256()
     for comparison in comparisons:
-        texts = [(message.role, message.text) for message in comparison.prompt]
-        values = (texts, comparison.responses, comparison.ranks, comparison.ratings, comparison.weight)
+        prompt = identity_of(comparison.prompt, image=_name_of, video=_name_of)
+        values = (prompt, comparison.responses, comparison.ranks, comparison.ratings, comparison.weight)
         digest.update(repr(values).encode("utf-8", "surrogatepass"))
     for fact in facts:
         digest.update(repr(fact).encode())
     return digest.hexdigest()
+
+
+def _name_of(media: Image | Video) -> str:
+    return media.source.name if isinstance(media.source, Path) else media.name
 
 
 def _comparisons(dataset: Dataset) -> Iterator[Comparison]:

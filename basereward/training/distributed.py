@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from basereward.hardware.precision import device_of
+
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(hours=2)
@@ -25,17 +27,20 @@ class ProcessGroup:
     def __init__(self, rank: int = 0, world_size: int = 1, device: torch.device | None = None) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or device_of()
 
     @classmethod
-    def init(cls) -> ProcessGroup:
-        """Initialize the process group of `torchrun`; without `torchrun`, one of a single process."""
+    def init(cls, device_name: str = "auto") -> ProcessGroup:
+        """Initialize the process group of `torchrun`; without `torchrun`, one of a single process.
+
+        Raises:
+            ConfigError: When there is no such device.
+        """
+        device = device_of(device_name)
         world_size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
         if world_size == 1:
-            return cls()
-        device = torch.device("cpu")
-        if torch.cuda.is_available():
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            return cls(device=device)
+        if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)

@@ -13,6 +13,7 @@ from typing import Any
 from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.errors import DataError
+from basereward.hardware.precision import Precision
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import micro_batches
 from basereward.training import run_directory
@@ -92,21 +93,32 @@ class Training:
 
         seed_everything(run.seed)
         with display.busy(f"building a model on backbone {run.backbone.name}"):
-            self.model = TrainedModel(run, plugins, group)
+            precision = Precision(**saved["precision"]) if "precision" in saved else None
+            self.model = TrainedModel(run, plugins, group, precision)
             if checkpoint is not None:
                 self._restore(checkpoint)
         steps = f"{self.num_steps} steps of {self.batch_size} comparisons"
         display.line(f"{self.model.description}: {steps}")
+        if self.model.precision.warning:
+            display.line(f"warning: {self.model.precision.warning}")
         self.log: RunLog | None = None
         if group.is_main:
             self.log = RunLog(
                 run_dir, plugins, offset=saved.get("log_bytes", 0), step=self.state.step, warn=display.line
             )
+            if checkpoint is None:
+                self.log.write_start(self.model.precision.to_dict())
 
     def _open_data(self, plugins: PluginManager) -> tuple[TrainingRows, Validator | None]:
         """Read the training data, or open it for streaming, and read the held-out data."""
         data, display = self.config.data, self.display
-        read = partial(DataReader, plugins=plugins, rejected=self.rejected, progress=display.reading)
+        read = partial(
+            DataReader,
+            plugins=plugins,
+            rejected=self.rejected,
+            progress=display.reading,
+            max_bad_share=data.max_bad_share,
+        )
         reader = read(
             data.train,
             split="train",
@@ -125,8 +137,7 @@ class Training:
         if not data.eval:
             return rows, None
         held_out = read(data.eval, split="eval", rejection_reason=unevaluable_reason)
-        batch_size = min(self.settings.micro_batch_size or self.batch_size, self.batch_size)
-        return rows, Validator(held_out, self.rejected, batch_size)
+        return rows, Validator(held_out, self.rejected, self.batch_size)
 
     def __enter__(self) -> Training:
         return self
@@ -288,6 +299,10 @@ class Training:
             metrics = self.validator.validate(self.model, advance)
         self.model.train()
         state.is_evaluation_due = False
+        if metrics is None:
+            reason = self.model.paradigm.reason_for_nan
+            self.display.line(f"no held-out comparison has rewards after step {state.step}: {reason}")
+            return
         state.latest = {"step": state.step, **metrics}
         state.num_worse += 1
         if self.selector.is_better(metrics, state.best):
@@ -307,6 +322,7 @@ class Training:
             "training": {
                 "step": state.step,
                 "seed": self.config.seed,
+                **self.model.precision.to_dict(),
                 "data": [{"name": item.name, "path": item.options.get("path")} for item in data.train],
                 "data_sha256": self.rows.digest,
             },
@@ -332,6 +348,7 @@ class Training:
             {
                 "training": asdict(state),
                 "num_steps": self.num_steps,
+                "precision": asdict(self.model.precision),
                 "data_sha256": self.rows.digest,
                 "data_epoch": self.rows.epoch,
                 "log_bytes": 0 if self.log is None else self.log.sync(),

@@ -89,9 +89,13 @@ class Adapters:
         tensors: dict[str, Tensor] = {
             f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()
         }
-        with replace_directory(directory) as place:
+        with replace_directory(directory, is_ours=_is_adapter) as place:
             self._root.peft_config[NAME].save_pretrained(place)
             save_file(tensors, place / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _is_adapter(directory: Path) -> bool:
+    return (directory / "adapter_model.safetensors").is_file()
 
 
 def _peft_config(lora: LoraConfig, base_model: str) -> Any:

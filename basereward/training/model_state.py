@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from basereward.config.run import RunConfig
 from basereward.costs.accelerators import peak_flops
 from basereward.costs.flops import StepFlops
 from basereward.errors import ConfigError
+from basereward.hardware.precision import Precision, training_precision
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.protocols import Paradigm
 from basereward.scoring.batching import MicroBatchLimits
 from basereward.scoring.reward_model import RewardModel
-from basereward.training import checkpoint_state, optimizers, precision
+from basereward.training import checkpoint_state, optimizers
 from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.checkpoints import Checkpoint
 from basereward.training.distributed import ProcessGroup
@@ -43,14 +44,25 @@ class TrainedModel:
         limits: What fits one micro-batch.
         step_flops: Counts the operations of a step on this rank; 0 where that isn't known.
         peak_flops: Peak operations per second of the device; None where that isn't known.
+        precision: The precision of matrix products.
         description: The trained parts, the device and the precision, for people.
     """
 
-    def __init__(self, run: RunConfig, plugins: PluginManager, group: ProcessGroup) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        plugins: PluginManager,
+        group: ProcessGroup,
+        precision: Precision | None = None,
+    ) -> None:
+        """Build the model; `precision` is that of the checkpoint that the training goes on from."""
         self.group, self.config = group, run.train
         self.reward_model = _initial_model(run, plugins)
         backbone = self.reward_model.backbone
-        self.bf16 = precision.computes_in_bf16(run.train.precision, group.device, backbone.dim)
+        # One process decides for all, since a timed product may turn out otherwise in another.
+        self.precision = precision or group.on_main(
+            lambda: training_precision(run.train.precision, group.device, backbone.dim)
+        )
         # FSDP moves the model to the device block by block: the whole may not fit.
         if not self._is_sharded:
             self.paradigm.to(group.device)
@@ -65,7 +77,7 @@ class TrainedModel:
         if run.train.activation_checkpointing:
             checkpoint_activations(backbone.blocks())
         self.module = ParadigmModule(self.paradigm)
-        self._wrapped = parallelize(self.module, group, run.train, bf16=self.bf16)
+        self._wrapped = parallelize(self.module, group, run.train, bf16=self.precision.name == "bf16")
         parts = self._freeze()
 
         self._parameters = [parameter for parameters in parts.values() for parameter in parameters]
@@ -73,10 +85,16 @@ class TrainedModel:
         self._frozen = [part for name, part in backbone.parts().items() if name not in parts]
         self._trained = checkpoint_state.trained_tensors(self.paradigm, self._frozen)
         self.ema = EMA(self._trained, run.train.ema_decay)
-        self.scorer = RewardModel(self.paradigm, self.reward_model.components, forward=self.module.score_of)
-        self.limits = MicroBatchLimits.of(run.train, pads=self.paradigm.pads)
+        self.scorer = RewardModel(
+            self.paradigm,
+            self.reward_model.components,
+            forward=self.module.score_of,
+            precision=self.precision,
+        )
+        self.limits = self.scorer.limits = MicroBatchLimits.of(run.train, pads=self.paradigm.pads)
+        self.scorer.num_workers = run.train.num_workers
         self.step_flops = StepFlops(self.reward_model)
-        self.peak_flops = peak_flops(group.device, bf16=self.bf16)
+        self.peak_flops = peak_flops(group.device, bf16=self.precision.name == "bf16")
         self.description = self._describe(parts)
 
     @property
@@ -102,20 +120,15 @@ class TrainedModel:
                 'cache, or set train.parallel = "ddp"'
             )
         cache = FeatureCache(directory)
-        self.paradigm.attach_feature_cache(cache, str(torch.bfloat16) if self.bf16 else "weights")
+        self.paradigm.attach_feature_cache(cache, self.precision.cache_key)
         return cache
 
     def _describe(self, parts: Mapping[str, Sequence[torch.nn.Parameter]]) -> str:
-        device = self.group.device.type
+        processes = ""
         if self.group.world_size > 1:
-            device = f"{self.group.world_size} processes ({self.config.parallel}) on {device}"
+            processes = f" with {self.group.world_size} processes ({self.config.parallel})"
         num_parameters = sum(parameter.numel() for parameter in self._parameters)
-        dtype = "bf16" if self.bf16 else "fp32"
-        return f"training {', '.join(parts)} ({num_parameters:,} parameters) on {device} in {dtype}"
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context of forward passes."""
-        return precision.autocast(self.group.device, self.bf16)
+        return f"training {', '.join(parts)} ({num_parameters:,} parameters){processes} {self.precision}"
 
     def train(self) -> None:
         """Switch the trained parts to training mode."""
@@ -149,7 +162,7 @@ class TrainedModel:
             is_last = number == num_micro_batches - 1
             is_dummy = number >= len(micro_batches)
             with nullcontext() if is_last else no_sync(self._wrapped):
-                with self.autocast():
+                with self.precision.autocast():
                     loss, loss_sums = self._wrapped([dummy] if is_dummy else micro_batches[number])
                 (loss * 0.0 if is_dummy else loss).backward()
             if not is_dummy:
@@ -216,5 +229,5 @@ class TrainedModel:
 def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
     components = {"backbone": run.backbone, "head": run.head, "loss": run.loss, "paradigm": run.paradigm}
     if run.init is None:
-        return RewardModel.build(**components, plugins=plugins)
+        return RewardModel.build(**components, plugins=plugins, fresh_head=run.fresh_head)
     return RewardModel.warm_start(run.init, **components, plugins=plugins)

@@ -40,7 +40,7 @@ def nonfinite_error(
     at_fault = []
     with model.module.join_uneven_inputs(group, batch.dummy):
         for comparison, prepared in zip(batch.comparisons, batch.prepared, strict=True):
-            with model.autocast():
+            with model.precision.autocast():
                 if not bool(model.module.score_of([prepared]).isfinite().all()):
                     at_fault.append(comparison)
     gathered = [row for rows in group.all_gather_objects(at_fault) for row in rows]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from basereward.config.files import load_run, to_toml
 from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.storage.atomic import write_text
+from basereward.storage.atomic import is_aside, remove_abandoned, restore, write_text
+from basereward.storage.locks import hold_lock
+from basereward.storage.reading import is_regular
 from basereward.training.resolve import RESUMABLE_SETTINGS, resolve_run, settings_of
 
 RUN_FILE = "run.toml"
@@ -38,9 +43,48 @@ OWNED_FILES = (
 )
 """All that a run writes, and therefore all that a new run may remove."""
 
-UNFINISHED_RUN_FILE = f".{RUN_FILE}.new"
-LEFTOVERS = (RUN_FILE, UNFINISHED_RUN_FILE, REJECTED_FILE, CURATION_FILE)
+LOCK_FILE = ".basereward-run"
+"""Marks a run's directory, and is locked while a process writes there; it stays, since locks are of files."""
+
+LEFTOVERS = (RUN_FILE, REJECTED_FILE, CURATION_FILE)
 """Files that a run may leave before step 1; a new run may overwrite them."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes from writing a run's directory, which is made if it isn't there.
+
+    Raises:
+        ConfigError: When another process writes there, or the directory holds files of a run's names that no
+            run has written.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"output: {directory} is a file; give a directory")
+    check_ours(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with hold_lock(directory / LOCK_FILE, "A run of BaseReward writes to this directory."):
+        yield
+
+
+def check_ours(directory: Path) -> None:
+    """Refuse a directory without the mark of a run that holds files of a run's names: they are somebody's.
+
+    Raises:
+        ConfigError: Naming one of them.
+    """
+    if is_regular(directory / LOCK_FILE):
+        return
+    for name in OWNED_FILES:
+        if os.path.lexists(directory / name):
+            raise ConfigError(
+                f"output: {directory / name} is not of a run of this BaseReward ({directory} has no "
+                f"{LOCK_FILE}), and would be replaced; set another output, or move it"
+            )
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file of a run's directory is one that a run may leave before step 1."""
+    return path.name in (LOCK_FILE, *LEFTOVERS) or is_aside(path, RUN_FILE)
 
 
 def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrite: bool) -> Path:
@@ -52,44 +96,57 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
         resume: Whether to continue the run there, if there is one.
         overwrite: Whether to remove an earlier run.
 
+    The directory must be `locked`.
+
     Raises:
         ConfigError: When it is not empty and neither `resume` nor `overwrite` is given, or when the run to be
             resumed had other settings.
     """
     directory = Path(config.output)
-    if directory.exists() and not directory.is_dir():
-        raise ConfigError(f"output: {directory} is a file; give a directory")
     if resume:
         _clear_unfinished(directory)
         _check_same_settings(directory, config, plugins)
     elif overwrite:
         clear(directory)
-    elif directory.is_dir() and any(path.name not in LEFTOVERS for path in directory.iterdir()):
+    elif any(not is_leftover(path) for path in directory.iterdir()):
         raise ConfigError(
             f"output: {directory} is not empty; resume the run there with --resume, replace it with "
             "--overwrite, or set another output"
         )
-    directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / RUN_FILE, to_toml(config))
     return directory
 
 
 def clear(directory: Path) -> None:
-    """Remove the files of an earlier run; no other file there is touched."""
+    """Remove the files of an earlier run; no other file there is touched.
+
+    Raises:
+        ConfigError: When they are not of a run.
+    """
+    check_ours(directory)
+    _clear_unfinished(directory)
     for name in OWNED_FILES:
         path = directory / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    _clear_unfinished(directory)
+
+
+def remove(directory: Path) -> None:
+    """Remove the files of an earlier run, and the locked directory too where nothing else is there."""
+    clear(directory)
+    if {path.name for path in directory.iterdir()} == {LOCK_FILE}:
+        (directory / LOCK_FILE).unlink()
+        directory.rmdir()
 
 
 def _clear_unfinished(directory: Path) -> None:
-    """Remove models that a killed run had not finished writing."""
+    """Put back what a killed run was about to replace, and remove what it had not finished writing."""
     for name in (MODEL, LAST, ADAPTER):
-        for unfinished in directory.glob(f".{name}.*"):
-            shutil.rmtree(unfinished)
+        restore(directory / name)
+    for name in OWNED_FILES:
+        remove_abandoned(directory, name)
 
 
 def _check_same_settings(directory: Path, config: RunConfig, plugins: PluginManager) -> None:

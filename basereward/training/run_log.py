@@ -15,7 +15,8 @@ from basereward.plugins.plugin_manager import PluginManager
 class RunLog:
     """Writes each record to `log.jsonl`, to TensorBoard, and to the hook `basereward_log`.
 
-    A record has a `kind`: "step", "evaluation" or "checkpoint". `log.jsonl` has one JSON object per line.
+    A record has a `kind`: "step", "evaluation" or "checkpoint". `log.jsonl` has one JSON object per line, and
+    before them one of the kind "start", with device and precision.
 
     Args:
         run_dir: The run directory, with `log.jsonl` and `tensorboard/`.
@@ -41,11 +42,18 @@ class RunLog:
         self._file.truncate(min(offset, os.fstat(self._file.fileno()).st_size))
         self._events = _event_writer(run_dir / "tensorboard", step, warn)
 
+    def write_start(self, facts: Mapping[str, str]) -> None:
+        """Write the first record of a training to `log.jsonl`: facts of all its steps."""
+        self._append({"kind": "start", "step": 0, **facts})
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
     def write(self, kind: str, **values: Any) -> dict[str, Any]:
         """Write one record, and return it."""
         record = {"kind": kind, **{name: _plain(value) for name, value in values.items()}}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._append(record)
         if self._events is not None and kind != "checkpoint":
             for name, value in _flat(record).items():
                 self._events.add_scalar(f"{kind}/{name}", value, record["step"])

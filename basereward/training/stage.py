@@ -88,7 +88,7 @@ def train_stage(
     ):
         training.run()
         training.save_model(last_dir)
-        if training.validator is None:
+        if not training.state.best:
             training.save_model(model_dir)
         result = TrainResult(
             run_dir=run_dir,
@@ -107,8 +107,14 @@ def train_stage(
     if group.is_main:
         if plots:
             plot_run(run_dir, warn=display.line)
-        if training.validator is not None:
-            facts = {"model": str(model_dir), "step": result.best["step"]}
+        if training.validator is not None and result.best:
+            precision = training.model.precision
+            facts = {
+                "model": str(model_dir),
+                "step": result.best["step"],
+                "device": precision.device,
+                "precision": precision.name,
+            }
             evaluation = training.validator.load_results(run_dir / run_directory.BEST_REWARDS)
             save = save_report if plots else save_numbers
             save(evaluation, run_dir / run_directory.EVALUATION, facts)

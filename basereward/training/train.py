@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from basereward.backbones.transformers_model import without_transformers_bars
 from basereward.config.run import RunConfig, stage_runs
+from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
@@ -41,20 +44,25 @@ def train(
         plugins: Where components are looked up; None for the installed ones and the run's own.
 
     Raises:
-        ConfigError: When a setting is wrong, or the run directory is in use.
+        ConfigError: When a setting is wrong, or another process writes to the run directory, or it holds
+            something else.
         DataError: When no row can be used, or when one can't and `data.on_bad_row` is "fail".
         CheckpointError: When a checkpoint is damaged, belongs to another training, or can't be written.
         NonFiniteError: When the loss or its gradient is not finite.
         TrainingStopped: When a signal ended the training.
     """
     plugins = plugins or manager(config.plugins)
-    group = ProcessGroup.init()
+    group = ProcessGroup.init(config.train.device)
     display = Display(enabled=progress and group.is_main)
+    staged_lock = ExitStack()
     try:
         runs = [resolve_run(run, plugins) for run in stage_runs(config)]
+        if any(run.train.device != config.train.device for run in runs):
+            raise ConfigError("train.device: is of the whole run; a stage can't have another")
         first = 0
         if config.stages:
             staged = resolve_run(config, plugins)
+            group.on_main(partial(staged_lock.enter_context, run_directory.locked(Path(config.output))))
             first = group.on_main(
                 lambda: _prepare_stages(staged, runs, plugins, resume=resume, overwrite=overwrite)
             )
@@ -62,17 +70,20 @@ def train(
             for number, run in enumerate(runs[first:], start=first):
                 if config.stages:
                     display.line(f"stage {number + 1} of {len(runs)}: {config.stages[number].name}")
-                result = train_stage(
-                    run,
-                    plugins,
-                    resume=resume,
-                    overwrite=overwrite,
-                    display=display,
-                    group=group,
-                    plots=plots,
-                    is_last=number == len(runs) - 1,
-                )
+                with ExitStack() as lock:
+                    group.on_main(partial(lock.enter_context, run_directory.locked(Path(run.output))))
+                    result = train_stage(
+                        run,
+                        plugins,
+                        resume=resume,
+                        overwrite=overwrite,
+                        display=display,
+                        group=group,
+                        plots=plots,
+                        is_last=number == len(runs) - 1,
+                    )
     finally:
+        staged_lock.close()
         group.close()
     return result
 
@@ -86,13 +97,9 @@ def _prepare_stages(
     """
     directories = [Path(run.output) for run in runs]
     for directory in directories:
-        holds_leftovers = directory.is_dir() and all(
-            path.name in run_directory.LEFTOVERS for path in directory.iterdir()
-        )
-        if overwrite or holds_leftovers:
-            run_directory.clear(directory)
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()
+        if directory.is_dir() and (overwrite or all(map(run_directory.is_leftover, directory.iterdir()))):
+            with run_directory.locked(directory):
+                run_directory.remove(directory)
     run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite)
     started = [number for number, path in enumerate(directories) if (path / run_directory.RUN_FILE).is_file()]
     return max(started, default=0)

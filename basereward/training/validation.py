@@ -13,7 +13,7 @@ from typing import Any
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
-from basereward.protocols import Scorer
+from basereward.protocols import Paradigm, Scorer
 from basereward.reporting.progress import Advance
 from basereward.scoring.ordered import Rewards, score_in_order
 from basereward.storage.atomic import write_text
@@ -28,7 +28,7 @@ class Validator:
     Args:
         reader: Reads the data sets.
         rejected: Lists the comparisons that can't be encoded.
-        batch_size: Comparisons per forward pass.
+        batch_size: Comparisons read at a time; the model's limits divide them into forward passes.
 
     Attributes:
         results: Each comparison's rewards in the latest validation, or the error that says why it has none.
@@ -44,8 +44,9 @@ class Validator:
         self.seconds = 0.0
         self._dummy: Any = None
 
-    def validate(self, model: TrainedModel, advance: Advance) -> dict[str, Any]:
-        """Return the metrics of pairs, and mean and standard deviation of the rewards.
+    def validate(self, model: TrainedModel, advance: Advance) -> dict[str, Any] | None:
+        """Return the metrics of pairs, and mean and standard deviation of the rewards; None where a judge's
+        texts hold no verdict yet, so that no comparison has rewards.
 
         Args:
             model: The model, which is left in evaluation mode.
@@ -56,7 +57,7 @@ class Validator:
         """
         began = time.monotonic()
         model.eval()
-        with model.ema.applied(), model.autocast():
+        with model.ema.applied():
             self.results = self._score(model, advance)
         self.seconds = time.monotonic() - began
         scored: list[Comparison] = []
@@ -69,6 +70,14 @@ class Validator:
             else:
                 scored.append(comparison)
                 rewards.append(result)
+        unread = model.paradigm.reason_for_nan
+        # A reward that is not finite is another matter: the training has diverged.
+        if (
+            not scored
+            and unread != Paradigm.reason_for_nan
+            and {error.reason for error in errors} == {unread}
+        ):
+            return None
         if not scored:
             raise no_usable_rows("eval", len(errors), errors[0])
         flat = [reward for group in rewards for reward in group]

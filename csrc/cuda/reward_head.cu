@@ -70,7 +70,8 @@ std::tuple<Tensor, Tensor, Tensor> reward_head(Tensor hidden, std::optional<Tens
              hidden);
     });
   });
-  const auto [normed, scale] = normalised(rows, norm, eps);
+  Tensor normed, scale;  // no structured binding: C++17 captures none in a lambda
+  std::tie(normed, scale) = normalised(rows, norm, eps);
   const Tensor pre =
       w1 ? torch::stable::matmul(normed, torch::stable::transpose(*w1, 0, 1)) : torch::stable::new_empty(w2, {0});
   const Tensor z = w1 ? pre : normed;
@@ -101,7 +102,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
   w2 = as_contiguous(w2);
   const int64_t count = rows.size(0), width = rows.size(1), num_columns = w2.numel();
   const ScalarType dtype = w2.scalar_type();
-  const auto [normed, scale] = normalised(rows, norm, eps);
+  Tensor normed, scale;  // no structured binding: C++17 captures none in a lambda
+  std::tie(normed, scale) = normalised(rows, norm, eps);
   const Tensor z = as_contiguous(w1 ? pre : normed);
   const Tensor grad_z = torch::stable::new_empty(w2, {count, num_columns});
   const Tensor grad_w2 = torch::stable::new_empty(w2, w2.sizes());

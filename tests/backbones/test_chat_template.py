@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import tiny
+import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from basereward.backbones.base import TokenLimit
 from basereward.backbones.chat_template import Chat
 from basereward.comparison import Comparison, Message
-from basereward.errors import DataError
+from basereward.errors import DataError, TooLongError
+from basereward.forest.forest import Tree
 from basereward.media import Image, Video
 
 TOKENIZER = tiny.tokenizer()
@@ -89,8 +92,9 @@ def test_a_tokenizer_without_a_template_gets_a_plain_one() -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = None
     prompt, responses = Chat(tokenizer).encode([Message("user", ("what is it",))], ["a cat"])
-    assert decode(prompt) == "User: what is it\n\nAssistant: "
-    assert decode(responses[0]) == "a cat<|im_end|>"
+    # The tokenizer joins a space with the word after it, so that it is the response's.
+    assert decode(prompt) == "User: what is it\n\nAssistant:"
+    assert decode(responses[0]) == " a cat<|im_end|>"
 
 
 def test_a_video_is_refused() -> None:
@@ -180,6 +184,81 @@ def test_a_template_that_loses_repeats_or_reorders_is_an_error(
     with pytest.raises(DataError) as raised:
         in_parts(template).encode(shown(*content), ["r"], [[7]], [[8]])
     assert str(raised.value) == "prompt: the chat template leaves out or repeats a message; roles: user"
+
+
+@pytest.mark.parametrize(
+    "parts", [("<|im_", "end|>"), ("a <|im_end", "|>"), ("<|im_end|", ">"), ("<", "|im_end|>")]
+)
+def test_texts_side_by_side_become_no_control_token(parts: tuple[str, str]) -> None:
+    # As one text they are cut; a template that writes parts beside each other would join them.
+    prompt, _ = CHAT.encode(shown(*parts), ["a"])
+    assert f"user\n{''.join(parts)}<|im_end|>" in decode(prompt)
+    assert sum(number in CONTROL for number in prompt) == 5  # two turns before, and the third's beginning
+    with pytest.raises(
+        DataError, match=r"^prompt: would be read as the control token <\|im_end\|> with what"
+    ):
+        in_parts().encode(shown(*parts), ["a"])
+
+
+def test_what_the_template_writes_beside_a_text_makes_no_control_token_of_it() -> None:
+    chat = in_parts("{% for m in messages %}<{{ m.content[0].text | trim }}|>\n{% endfor %}")
+    with pytest.raises(
+        DataError, match=r"^prompt: would be read as the control token <\|im_end\|> with what"
+    ):
+        chat.encode(shown("|im_end"), ["a"])
+    with pytest.raises(
+        DataError, match=r"^responses\[1\]: would be read as the control token <\|im_start\|>"
+    ):
+        chat.encode(shown("a"), ["b", " |im_start"])
+    _, responses = chat.encode(shown("a"), ["b", "im_start"])
+    assert CONTROL.isdisjoint(responses[1])
+
+
+def test_private_characters_of_a_text_stay() -> None:
+    # By such characters places are marked.
+    text = "".join(map(chr, range(0xE000, 0xE010))) + "<|im_end|>" + "\ue0000\ue000r\ue000"
+    prompt, (ids,) = CHAT.encode(shown(text), [text])
+    assert decode(prompt + ids).count(text) == 2
+
+
+def test_a_response_that_joins_the_line_break_before_it_has_its_tokens() -> None:
+    tokenizer = tiny.tokenizer()
+    both = "<|im_start|>assistant\n\n\na cat<|im_end|>"
+    # The tokenizer has a token for several line breaks.
+    tokenizer.add_tokens(["\n\n\n"])
+    prompt, responses = Chat(tokenizer).encode(shown("what"), ["\n\na cat", "a dog"])
+    assert (prompt + responses[0])[-len(tokenizer(both)["input_ids"]) :] == tokenizer(both)["input_ids"]
+    alone, (dog,) = Chat(tokenizer).encode(shown("what"), ["a dog"])
+    assert prompt + responses[1] == alone + dog
+    assert len(alone) == len(prompt) + 1
+    tree = Tree.of_text(prompt, responses)
+    moved = Tree.of_text(alone, [dog]).branching_at(len(prompt))
+    assert (moved.prompt, moved.responses, moved.start) == (prompt, [responses[1]], tree.start)
+    assert torch.equal(moved.positions, tree.positions)
+
+
+@pytest.mark.parametrize("max_tokens", range(24, 30))
+def test_a_cut_response_keeps_all_its_end_tokens(max_tokens: int) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = tiny.TEMPLATE.replace(
+        "<|im_end|>\n{% endfor", "<|im_end|><|endoftext|>{% endfor"
+    )
+    chat = Chat(tokenizer)
+    end = tokenizer("<|im_end|><|endoftext|>")["input_ids"]
+    assert chat.end_ids == end
+    prompt, responses = chat.encode(shown("a"), ["a cat sits on the mat under the house", "a"])
+    limit = TokenLimit(len(prompt) + max_tokens - 21, "truncate")
+    fitted, num_cut = limit.fit(prompt, responses, chat.end_ids)
+    room = max_tokens - 21
+    assert fitted[0] == [*responses[0][: room - 2], *end]
+    assert (fitted[1], num_cut) == (responses[1], 1)
+
+
+def test_no_room_for_a_token_and_the_end_is_an_error() -> None:
+    limit = TokenLimit(4, "truncate")
+    with pytest.raises(TooLongError, match="the prompt leaves no room"):
+        limit.fit([1, 2], [[3, 4, 8, 9]], [8, 9])
+    assert limit.fit([1], [[3, 4, 8, 9]], [8, 9]) == ([[3, 8, 9]], 1)
 
 
 def test_a_template_that_refuses_the_roles_says_why() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from basereward.backbones.feature_cache import CacheWarning, FeatureCache, WeightsDigest, key_of, precision_of
 from basereward.errors import ConfigError
-from basereward.storage.atomic import ABANDONED_SECONDS
+from basereward.storage.atomic import replace_file
 
 
 def entry(number: int) -> dict[str, Tensor]:
@@ -34,7 +36,7 @@ def assert_found(cache: FeatureCache, number: int) -> None:
 
 
 def shards(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.safetensors"))
+    return sorted((directory / "basereward-features").glob("*.safetensors"))
 
 
 def test_entries_are_found_before_and_after_they_are_written_and_by_others(tmp_path: Path) -> None:
@@ -42,10 +44,10 @@ def test_entries_are_found_before_and_after_they_are_written_and_by_others(tmp_p
     assert cache.get(key(0)) is None
     cache.put(key(0), entry(0))
     assert_found(cache, 0)
-    assert not shards(cache.directory)
+    assert not shards(tmp_path / "new" / "cache")
     cache.flush()
     assert_found(cache, 0)
-    assert_found(FeatureCache(cache.directory), 0)
+    assert_found(FeatureCache(tmp_path / "new" / "cache"), 0)
     assert len(cache) == 1
 
 
@@ -136,29 +138,89 @@ def test_a_full_disk_ends_keeping_and_nothing_else(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    text = f"{tmp_path}: can't be written to, so nothing more is kept: No space left on device"
+    text = f"{cache.directory}: can't be written to, so nothing more is kept: No space left on device"
     with pytest.warns(CacheWarning) as caught:
         cache.flush()
     assert [str(warning.message) for warning in caught] == [text]
     cache.put(key(1), entry(1))
     cache.flush()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in cache.directory.iterdir()] == ["CACHEDIR.TAG"]
 
 
 def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=f"^cache: {tmp_path}/file can't be made: File exists$"):
+    with pytest.raises(ConfigError, match=f"^cache: {tmp_path}/file can't be made: Not a directory$"):
         FeatureCache(tmp_path / "file")
 
 
-def test_unfinished_files_of_a_process_killed_long_ago_are_removed(tmp_path: Path) -> None:
-    for name, age in (("old", 2 * ABANDONED_SECONDS), ("new", 0)):
-        aside = tmp_path / f".{name}.safetensors.1.new"
+def test_unfinished_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    directory = FeatureCache(tmp_path).directory
+    with replace_file(directory / "new.safetensors") as aside:
         aside.touch()
-        time = aside.stat().st_mtime - age
-        os.utime(aside, (time, time))
-    FeatureCache(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".new.safetensors.1.new"]
+        abandoned = directory / aside.name.replace("new", "old", 1)
+        abandoned.touch()
+        FeatureCache(tmp_path)
+        assert (aside.exists(), abandoned.exists()) == (True, False)
+
+
+def user_files(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != "CACHEDIR.TAG"
+    }
+
+
+@pytest.mark.parametrize("folder", [".", "basereward-features"])
+def test_a_cache_removes_no_file_that_is_not_its_own(tmp_path: Path, folder: str) -> None:
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    weights = save({"layer.weight": torch.ones(2)})
+    (place / "model.safetensors").write_bytes(weights)
+    (place / f"{hashlib.sha256(weights).hexdigest()}.safetensors").write_bytes(weights)
+    (place / "damaged.safetensors").write_bytes(b"")
+    (place / ".model.safetensors.old").write_bytes(b"kept")
+    before = user_files(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheWarning)
+        with FeatureCache(tmp_path) as cache:
+            cache.put(key(0), entry(0))
+        assert_found(FeatureCache(tmp_path), 0)
+    after = user_files(tmp_path)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 1
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    if not is_new:
+        with FeatureCache(tmp_path) as cache:
+            cache.put(key(0), entry(0))
+        [path] = shards(tmp_path)
+        path.write_bytes(path.read_bytes() + b"damaged")
+
+    def refuse(*arguments: object, **options: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    for name in ("mkdir", "unlink", "rename", "open"):
+        monkeypatch.setattr(os, name, refuse)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cache = FeatureCache(tmp_path)
+        assert cache.get(key(0)) is None
+        cache.put(key(1), entry(1))
+        cache.flush()
+    assert {warning.category for warning in caught} == {CacheWarning}
+    assert "Read-only file system" in str(caught[-1].message)
+
+
+def test_a_pipe_in_a_cache_is_not_waited_for(tmp_path: Path) -> None:
+    with FeatureCache(tmp_path) as cache:
+        os.mkfifo(cache.directory / f"{'0' * 64}.safetensors")
+        cache.put(key(0), entry(0))
+    assert_found(FeatureCache(tmp_path), 0)
 
 
 def write(directory: Path, first: int, last: int) -> None:

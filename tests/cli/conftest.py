@@ -12,7 +12,18 @@ import pytest
 
 import basereward
 
+STARTERS = {"run_cli"}
+"""Fixtures that start a process: the tests that use them are marked `external`."""
+
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start a process, before those of other tiers are left out."""
+    for item in items:
+        if STARTERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.external)
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from basereward import __version__
+from basereward.hardware.threads import SPIN_COUNT, has_gpu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,28 @@ def test_doctor_reports_what_there_is(run_cli: Any) -> None:
     assert facts["plugins"]["basereward"] == __version__
     assert facts["environment"]["BASEREWARD_KERNELS"] == "torch"
     assert 1 <= facts["cores"]["usable"] <= facts["cores"]["all"]
+    if not has_gpu({}):
+        assert facts["environment"]["GOMP_SPINCOUNT"] == SPIN_COUNT
     assert facts["problems"] == []
+
+
+def test_doctor_prints_the_speeds_and_warns_of_what_forces_the_slow_one(run_cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        'output = "run"\n[backbone]\nname = "tiny"\n[[data.train]]\nname = "jsonl"\n'
+        '[train]\nprecision = "bf16"\n'
+    )
+    slow = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "BASEREWARD_DISABLE_PLUGINS": "*"}
+    done = run_cli("doctor", "run.toml", "--json", **slow)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    speeds = facts["matrix products"]
+    assert speeds["fp32"].endswith(" GFLOP/s")
+    assert speeds["bf16"].endswith(" GFLOP/s")
+    if platform.machine() == "x86_64" and speeds["device"] == "cpu":
+        assert speeds["auto"] == "fp32: ONEDNN_MAX_CPU_ISA=AVX2 switches bf16 instructions off"
+        slower = "run.toml: precision = 'bf16' is slower than fp32 here: ONEDNN_MAX_CPU_ISA=AVX2"
+        assert facts["warnings"][0].startswith(slower)
+    assert run_cli("doctor", "none.toml").returncode == 2
 
 
 def test_doctor_ends_with_the_problems(run_cli: Any, tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 from served import Client, eventually
 
 import basereward
@@ -33,15 +35,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], Client]]:
-    """Start a server at a free port, and yield it and a client."""
+def serving(*arguments: object, limit: int | None = None) -> Iterator[tuple[subprocess.Popen[str], Client]]:
+    """Start a server at a free port, and yield it and a client; `limit` is that of its descriptors."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(basereward.__file__).parents[1]),
         "OMP_NUM_THREADS": "1",
     }
+    command = [sys.executable, "-P", "-m", "basereward", "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "basereward", "serve", *map(str, arguments), "--port", "0"],
+        command if limit is None else ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *command],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
@@ -79,28 +82,34 @@ def client(tiny_model: Path, both: Path, tmp_path_factory: pytest.TempPathFactor
         yield client
 
 
+@pytest.mark.external
 def test_a_directory_is_served_under_its_name_and_under_others(client: Client, tiny_model: Path) -> None:
     [offline] = RewardModel.load(tiny_model).score([Comparison("what?", RESPONSES)])
     assert [own["id"] for own in client.get("/v1/models").json["data"]] == ["model", "other", "both"]
     for name in (None, "model", "other"):
         reply = client.rewards({"prompt": "what?", "responses": RESPONSES}, model=name)
-        assert reply.json["data"][0]["rewards"] == pytest.approx(offline, abs=1e-5)
+        assert reply.json["data"][0]["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
         assert reply.json["model"] == (name or "model")
 
 
+@pytest.mark.external
 def test_an_ensemble_is_served_with_its_members(client: Client, both: Path) -> None:
     [offline] = Ensemble.load(both).score([Comparison("what?", RESPONSES)])
     [answer] = client.rewards({"prompt": "what?", "responses": RESPONSES}, model="both").json["data"]
-    assert answer["rewards"] == pytest.approx(offline, abs=1e-5)
-    assert answer["members"] == {name: pytest.approx(own, abs=1e-5) for name, own in offline.members.items()}
-    assert answer["disagreement"] == pytest.approx(offline.disagreement, abs=1e-5)
+    assert answer["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
+    assert answer["members"] == {
+        name: pytest.approx(own, abs=TINY_REWARD) for name, own in offline.members.items()
+    }
+    assert answer["disagreement"] == pytest.approx(offline.disagreement, abs=TINY_REWARD)
 
 
+@pytest.mark.external
 def test_without_a_key_of_the_file_nobody_is_let_in(client: Client) -> None:
     assert client.get("/v1/models", Authorization="Bearer another-one").status == 401
     assert client.get("/v1/models", Authorization="Bearer correct-horse-battery").status == 200
 
 
+@pytest.mark.external
 def test_a_signal_under_load_loses_no_request(tiny_model: Path) -> None:
     [offline] = RewardModel.load(tiny_model).score([Comparison("what?", ["a cat"])])
     statuses: list[int] = []
@@ -115,7 +124,7 @@ def test_a_signal_under_load_loses_no_request(tiny_model: Path) -> None:
                     return
                 statuses.append(reply.status)
                 if reply.status == 200:
-                    if reply.json["data"][0]["rewards"] != pytest.approx(offline, abs=1e-5):
+                    if reply.json["data"][0]["rewards"] != pytest.approx(offline, abs=TINY_REWARD):
                         wrong.append(reply.json)
                 elif (reply.status, reply.code) != (503, "draining"):
                     wrong.append(reply.text)
@@ -130,8 +139,11 @@ def test_a_signal_under_load_loses_no_request(tiny_model: Path) -> None:
         assert process.wait(30) == 0
         assert process.stderr is not None
         # What came after nobody listened any more was reset, and is in neither number.
-        answered = f"{len(statuses):,} requests answered, all that were accepted\n"
-        assert process.stderr.read() == answered
+        answered, refused = statuses.count(200), statuses.count(503)
+        assert process.stderr.read() == (
+            f"requests: {answered:,} answered, {refused:,} refused, 0 failed, 0 left by their clients; "
+            "none without an answer\n"
+        )
     assert wrong == []
 
 
@@ -174,3 +186,20 @@ def test_without_its_packages_the_command_says_what_to_install(
     monkeypatch.setitem(sys.modules, "msgspec", None)
     assert cli.main(["serve", "model"]) == 2
     assert capsys.readouterr().err == ("basereward: error: needs msgspec; pip install 'basereward[serve]'\n")
+
+
+def test_few_descriptors_bound_the_connections_and_fill_no_log(tiny_model: Path) -> None:
+    with serving(tiny_model, limit=64) as (process, client), ExitStack() as stack:
+        address = ("127.0.0.1", client.port)
+        connections = [stack.enter_context(socket.create_connection(address)) for _ in range(200)]
+        assert client.get("/health").status == 200
+        connections[-1].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connections[-1].recv(12) == b"HTTP/1.1 200"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert said.startswith(
+        "at most 32 connections, since the process may have no more descriptors (ulimit -n)\n"
+    )
+    assert len(said) < 2000

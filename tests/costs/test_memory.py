@@ -96,7 +96,7 @@ def test_weights_gradients_and_moments_take_the_bytes_that_are_predicted(
     assert found.gradients == found.averages == size([parameter.grad for parameter in trained])
     assert found.optimizer == size(list(state.values()))
     assert found.working_weights == 0
-    assert found.activations == found.passing_gradients == 0
+    assert found.activations == found.activation_gradients == 0
     assert found.total == found.weights + 2 * found.gradients + found.optimizer
 
 
@@ -218,7 +218,7 @@ def test_in_one_process_bf16_copies_are_made_of_what_a_gradient_passes(
     counts = Counts.of_lengths(20, [10, 10])
     found = memory(model, parts, architecture, run.train, counts, num_ranks=1, bf16=True)
     # While the backward pass is in a block, there are about as many gradients as results.
-    assert found.activations > 3 * found.passing_gradients > 0.9 * found.activations
+    assert found.activations > 3 * found.activation_gradients > 0.9 * found.activations
     linear = [
         module.weight.numel()
         for name in ("projector", "language")

@@ -334,3 +334,29 @@ def test_hostile_rows_are_listed_by_a_training_and_the_others_are_trained_on(
     ]
     assert all(entry["file"] == str(directory / "rows.jsonl") and entry["reason"] for entry in listed)
     assert result.num_rejected == len(bad) + 1
+
+
+HUGE = 10**401
+RANKED = {"prompt": "q", "responses": ["a", "b"], "ranks": [0, 1]}
+RATED = {"prompt": "q", "responses": ["a", "b"], "ratings": [1, 0]}
+CHOSEN = {"prompt": "q", "chosen": "a", "rejected": "b", "margin": 1}
+NUMBERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "ranks": (RANKED, {"ranks": [HUGE, 0]}),
+    "ratings": (RATED, {"ratings": [0, -HUGE]}),
+    "ratings whose difference is infinite": (RATED, {"ratings": [1.7e308, -1.7e308]}),
+    "weight": (RANKED, {"weight": HUGE}),
+    "fps": (RANKED, {"videos": [{"video": ["cat.png"], "fps": HUGE}]}),
+    "margin": (CHOSEN, {"margin": HUGE}),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_no_float_can_hold_costs_its_row_and_no_other(tmp_path: Path, name: str) -> None:
+    good, change = NUMBERS[name]
+    Pillow.new("RGB", (3, 3)).save(tmp_path / "cat.png")
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(map(line_of, (good, {**good, **change}, good))))
+    read = list((TRLDataset if good is CHOSEN else NativeDataset)(path).read())
+    assert [isinstance(item, DataError) for item in read] == [False, True, False]
+    assert isinstance(read[1], DataError)
+    assert read[1].line == 2

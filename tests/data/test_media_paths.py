@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_data_urls_are_decoded(root: Path) -> None:
     encoded = base64.b64encode(published.image()).decode()
     assert located(root, f"data:image/png;base64,{encoded}") == published.image()
     assert reason(root, "data:image/png,abc") == "images[0]: is a data: URL that is not base64"
-    assert reason(root, "data:image/png;base64,?") == "images[0]: is a data: URL whose base64 is damaged"
+    assert reason(root, "data:image/png;base64,?") == "images[0]: holds text that is not base64"
 
 
 class Host(http.server.BaseHTTPRequestHandler):
@@ -170,10 +171,31 @@ class Host(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", target[self.path.removeprefix("/to/")])
             self.end_headers()
             return
+        if self.path.startswith("/slow/"):
+            self.drip(self.path.removeprefix("/slow/"))
+            return
         body = {"/cat.png": published.image(), "/large": b"x" * 100_000}.get(self.path)
         self.send_response(404 if body is None else 200)
         self.end_headers()
         self.wfile.write(body or b"")
+
+    def drip(self, part: str) -> None:
+        """Send a part of an answer a little at a time, until nobody reads any more."""
+        pieces = {
+            "status": (b"", b"H"),
+            "headers": (b"HTTP/1.0 200 OK\r\n", b"X: y\r\n"),
+            "redirect": (b"HTTP/1.0 302 Found\r\nLocation: /slow/redirect\r\n\r\n", b"."),
+            "body": (b"HTTP/1.0 200 OK\r\n\r\n", b"."),
+            "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        }
+        first, more = pieces[part]
+        try:
+            self.wfile.write(first)
+            for _ in range(100):
+                self.wfile.write(more)
+                time.sleep(0.05)
+        except OSError:
+            pass
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -236,10 +258,27 @@ def test_what_is_missing_too_large_or_too_slow_is_refused(
     assert reason(root, "http://127.0.0.1:1/", hosts=["127.0.0.1"]) == (
         "images[0]: http://127.0.0.1:1/ can't be fetched"
     )
-    monkeypatch.setattr("basereward.data.download.MAX_SECONDS", -1)
-    assert reason(root, f"{url}/large", hosts=[host]) == f"images[0]: {url}/large took more than -1 seconds"
     monkeypatch.setattr("basereward.data.download.MAX_BYTES", 1000)
     assert reason(root, f"{url}/large", hosts=[host]) == (
         f"images[0]: {url}/large has more than the 1,000 bytes allowed"
     )
+    monkeypatch.setattr("basereward.data.download.MAX_SECONDS", -1)
+    assert reason(root, f"{url}/large", hosts=[host]) == f"images[0]: {url}/large took more than -1 seconds"
     assert not (root.parent / "cache").exists()
+
+
+@pytest.mark.parametrize("part", ["status", "headers", "body", "chunks"])
+def test_a_host_that_sends_a_little_at_a_time_is_left(
+    part: str, root: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("basereward.data.download.MAX_SECONDS", 0.3)
+    url = f"http://{host}/slow/{part}"
+    started = time.monotonic()
+    assert reason(root, url, hosts=[host]) == f"images[0]: {url} took more than 0.3 seconds"
+    assert time.monotonic() - started < 4  # the host would have gone on for 100 times 0.05 seconds
+
+
+def test_the_body_of_a_redirect_is_not_read(root: Path, host: str) -> None:
+    started = time.monotonic()
+    assert "the host answers 302" in reason(root, f"http://{host}/slow/redirect", hosts=[host])
+    assert time.monotonic() - started < 4

@@ -32,7 +32,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_file_may_say_so(block: str, model: Path) -> None:
     table = tomllib.loads(block)["paradigm"]
     paradigm = Component(table.pop("name"), table)
-    RewardModel.build(backbone=Component("causal-lm", {"model": str(model)}), paradigm=paradigm)
+    built = RewardModel.build(backbone=Component("causal-lm", {"model": str(model)}), paradigm=paradigm)
+    assert isinstance(built.paradigm, PluginManager().load("paradigm", paradigm.name))
+    assert built.components["paradigm"]["options"].items() >= table.items()
 
 
 @pytest.mark.parametrize("block", blocks("json"))

@@ -36,6 +36,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return Environment.make(tmp_path_factory.mktemp("environment") / "venv")
 
 
+@pytest.mark.external
 def test_the_newcomers_path_works(environment: Environment, tmp_path: Path) -> None:
     path, *_ = blocks("bash")
     place, printed = tmp_path, []
@@ -56,6 +57,7 @@ def test_the_newcomers_path_works(environment: Environment, tmp_path: Path) -> N
     assert "\nmine 0.1.0: loaded\n  loss       mine-focal  basereward_mine.losses:Focal\n" in listed
 
 
+@pytest.mark.external
 def test_the_module_of_the_text_works_and_passes(environment: Environment, tmp_path: Path) -> None:
     for block in blocks("python"):
         name = re.match(r"# (\S+\.py)\n", block)

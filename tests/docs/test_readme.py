@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 
-from basereward import RewardModel, hookspecs
+from basereward import RewardModel, cli, hookspecs
 from basereward.config import Component, load_run
 from basereward.plugins import PluginManager
 
@@ -81,6 +81,7 @@ def run(place: Path, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("command", [command for command in OURS if name_of(command) == "serve"])
 def test_a_server_of_the_readme_runs(place: Path, command: str) -> None:
     _, *arguments = shlex.split(command)
@@ -105,17 +106,29 @@ def test_a_server_of_the_readme_runs(place: Path, command: str) -> None:
     assert server.returncode == 0
 
 
-@pytest.mark.parametrize("command", [command for command in OURS if name_of(command) != "serve"])
-def test_a_command_of_the_readme_runs(place: Path, command: str) -> None:
+def test_the_commands_of_the_readme_run_one_after_another(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    commands = [command for command in OURS if name_of(command) != "serve"]
+    for command in commands:
+        _, *arguments = shlex.split(command)
+        assert cli.main(arguments) == 0, f"{command}: {capsys.readouterr().err}"
+        printed = capsys.readouterr().out
+        if name_of(command) == "score-shards":
+            assert (place / arguments[-1] / "summary.json").is_file()
+        elif "--output" in arguments:
+            assert len((place / arguments[-1]).read_text().splitlines()) == 3
+        else:
+            assert printed, command
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("command", [command for command in OURS if name_of(command) in ("data", "plugins")])
+def test_a_command_of_the_readme_runs_as_it_is_typed(place: Path, command: str) -> None:
     name, *arguments = shlex.split(command)
     assert name == "basereward"
-    printed = run(place, sys.executable, "-m", "basereward", *arguments)
-    if name_of(command) == "score-shards":
-        assert (place / arguments[-1] / "summary.json").is_file()
-    elif "--output" in arguments:
-        assert len((place / arguments[-1]).read_text().splitlines()) == 3
-    else:
-        assert printed
+    assert run(place, sys.executable, "-m", "basereward", *arguments)
 
 
 def test_the_readme_shows_the_main_commands() -> None:
@@ -133,12 +146,14 @@ def test_a_make_target_of_the_readme_is_there(command: str) -> None:
     assert "basereward" in done.stdout or "pytest" in done.stdout
 
 
+@pytest.mark.external
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     code = next(block for block in blocks(README, "python") if "RewardModel" in block)
     ((first, second),) = json.loads(run(place, sys.executable, "-c", code))
     assert first != second
 
 
+@pytest.mark.external
 def test_the_reward_function_of_the_readme_rewards_a_right_answer_with_1(place: Path) -> None:
     code = next(block for block in blocks(README, "python") if "reward_func" in block)
     completions = {"completions": ["a cat", "a dog"], "completion_ids": [[1], [2]]}

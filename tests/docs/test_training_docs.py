@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 
 from basereward.config import TrainConfig, load_run
+from basereward.config.toml import to_table
 from basereward.plugins import PluginManager
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
 OF_TRAIN = [item.name for item in dataclasses.fields(TrainConfig)]
+
+
+def holds(settings: Any, said: Any) -> bool:
+    """Tell whether settings are those said, and any others."""
+    if isinstance(said, dict):
+        return all(holds(settings.get(name), value) for name, value in said.items())
+    if isinstance(said, list):
+        return len(settings) == len(said) and all(map(holds, settings, said))
+    return bool(settings == said)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("=")[0].strip())
@@ -35,6 +45,8 @@ def test_a_run_file_may_say_so(block: str, tmp_path: Path) -> None:
     run = load_run(path)
     for kind in ("backbone", "loss"):
         PluginManager().resolve(kind, getattr(run, kind))
+    settings = to_table(run)
+    assert holds(settings["train"] if bare else settings, {**said, "base": None})
 
 
 def test_every_strategy_is_described() -> None:

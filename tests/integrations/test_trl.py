@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+from rounding import TINY_REWARD
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
@@ -134,7 +135,7 @@ def test_images_reach_the_model_and_rewards_are_those_of_score(
     prompt = [{"role": "user", "content": "the cat" if more else parts}]
     found = reward_func(model_dir)(**columns([prompt] * 2, [said("sits"), said("runs")], **(more or {})))
     [expected] = RewardModel.load(model_dir).score([Comparison("the cat", ["sits", "runs"], images=[image])])
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_an_asynchronous_function_is_one_and_gives_the_same() -> None:
@@ -205,6 +206,27 @@ def test_a_server_is_sent_images_inline_and_asked_again_while_it_is_busy(server:
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [("3", 3.0), ("1000000", 60.0), ("1e99", 1.0), ("nan", 1.0), ("-1", 1.0), ("Wed, 21 Oct 2026", 1.0)],
+)
+def test_a_busy_server_is_waited_for_a_minute_at_most(
+    asked: str, waited: float, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("basereward.integrations.reward_source.time.sleep", pauses.append)
+    server.answers += [(503, {"Retry-After": asked}, {}), (200, {}, REWARDS)]
+    assert reward_source(server.address)([Comparison("one", ["a", "b"])]) == [[1.5, -0.5]]
+    assert pauses == [waited]
+
+
+def test_no_redirect_takes_the_key_along(server: Any) -> None:
+    server.answers += [(302, {"Location": f"{server.address}/elsewhere"}, {}), (200, {}, REWARDS)]
+    with pytest.raises(ConfigError, match="answers 302"):
+        reward_source(server.address, key="secret")([Comparison("one", ["a"])])
+    assert len(server.seen) == 1
+
+
 def test_an_item_that_a_server_can_not_score_is_an_error_of_its_own(server: Any) -> None:
     error = {"code": "too_many_tokens", "message": "more tokens than allowed", "param": "items[0]"}
     server.answers.append((200, {}, {"data": [{"index": 0, "rewards": None, "error": error}]}))
@@ -233,4 +255,4 @@ def test_our_own_server_gives_the_rewards_of_the_directory(model_dir: Path) -> N
         served = reward_func(f"http://127.0.0.1:{client.port}")(**given)
     local = reward_func(model_dir)(**given)
     assert served[1] is local[1] is None
-    assert [served[0], served[2]] == pytest.approx([local[0], local[2]], abs=1e-5)
+    assert [served[0], served[2]] == pytest.approx([local[0], local[2]], abs=TINY_REWARD)

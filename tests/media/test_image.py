@@ -57,7 +57,7 @@ def test_sixteen_bit_grey_keeps_its_greys() -> None:
     assert Image(encoded(grey)).open().getpixel((0, 0)) == (128, 128, 128)
 
 
-def test_the_digest_tells_size_and_mode_apart() -> None:
+def test_the_digest_tells_sizes_apart() -> None:
     # Twelve zero bytes each: as bytes they are equal, as images they are not.
     images = [Pillow.new("RGB", (4, 1)), Pillow.new("RGB", (2, 2)), Pillow.new("L", (4, 3))]
     assert len({Image(image).digest for image in images}) == 3

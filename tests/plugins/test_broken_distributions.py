@@ -15,6 +15,8 @@ from environments import Environment
 from basereward import __version__
 from basereward.hookspecs import KINDS
 
+pytestmark = pytest.mark.external
+
 HOOKS = ", ".join([*KINDS.values(), "basereward_commands", "basereward_log"])
 HEADER = "from basereward import hookimpl\n"
 PARTS = """

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from basereward.reporting.html import environment
 from basereward.reporting.tables import Cell, Row, Table, markdown_code, markdown_text
@@ -77,10 +81,60 @@ def test_the_console_shows_brackets_and_indents_parts(
         ("![a](http://b)", "![a]&#40;http://b)"),
         ("`code`\n# two", "&#96;code&#96; # two"),
         ("<https://a.b>", "&lt;https://a.b>"),
+        ("# a", "&#35; a"),
+        ("- 0.5", "&#45; 0.5"),
+        ("-0.5", "-0.5"),
+        ("12. a", "&#49;2. a"),
+        ("~~~ html", "&#126;~~ html"),
+        ("[a]: http://b", "&#91;a]: http://b"),
+        ("\\<b>", "&#92;&lt;b>"),
+        ("C:\\a\\", "C:\\a&#92;"),
     ],
 )
 def test_markdown_begins_nothing_in_a_text(text: str, escaped: str) -> None:
     assert markdown_text(text) == escaped
+
+
+PIECES = [
+    "<b>",
+    "</b>",
+    "<!--",
+    "&lt;",
+    "&",
+    "`",
+    "[",
+    "]",
+    "(",
+    ")",
+    "!",
+    "\\",
+    "|",
+    "a",
+    " ",
+    "\n",
+    "http://b",
+]
+PIECES += ["#", ">", "-", "1.", "~~~", ":", "=", "&#60;", "<", "/", "\t", "\u2028", "    ", "script", "@"]
+MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
+OF_REPORTS = {"bullet_list", "list_item", "paragraph", "table", "thead", "tbody", "tr", "th", "td"}
+"""The elements that a report's lists and tables are made of."""
+
+
+def leaves(tokens: list[Token]) -> list[Token]:
+    """Return the tokens of a document that hold others, and those within."""
+    return [leaf for token in tokens for leaf in (token, *leaves(token.children or []))]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_a_reader_of_markdown_sees_the_text_and_no_markup_of_it(text: str) -> None:
+    whole = f"- {markdown_text(text)}\n\n{Table([text, 'n'], [Row.of(text, '7')]).markdown()}"
+    tokens = leaves(MARKDOWN.parse(whole))
+    kinds = {token.type.removesuffix("_open").removesuffix("_close") for token in tokens}
+    assert kinds - {"inline", "text", "text_special"} <= OF_REPORTS
+    inlines = [token for token in tokens if token.type == "inline"]
+    shown = ["".join(leaf.content for leaf in token.children or []).split() for token in inlines]
+    words = text.split()
+    assert shown == [*([words] if words else []), words, ["n"], words, ["7"]]
 
 
 @pytest.mark.parametrize(

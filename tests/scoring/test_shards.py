@@ -169,6 +169,7 @@ def test_inputs_that_cannot_be_told_apart_are_refused(inputs: Path, tmp_path: Pa
         shards_of([tmp_path / "gone"], tmp_path / "out")
 
 
+@pytest.mark.external
 def test_a_run_that_is_killed_and_repeated_leaves_the_same_bytes(
     model_dir: Path, inputs: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_run_that_is_killed_and_repeated_leaves_the_same_bytes(
     assert contents(killed) == contents(whole)
 
 
+@pytest.mark.external
 def test_torchrun_and_a_job_array_share_the_work(model_dir: Path, inputs: Path, tmp_path: Path) -> None:
     arguments = ["score-shards", str(model_dir), str(inputs), "--quiet", "--output"]
     command = [sys.executable, "-m", "basereward", *arguments]

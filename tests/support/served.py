@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from basereward.comparison import Comparison
 from basereward.prepared import Prepared, Size
@@ -82,6 +82,7 @@ class Echo:
 
     model_digest = "digest-of-model"
     template_digest = "digest-of-template"
+    computed: ClassVar[dict[str, str]] = {"device": "cpu", "precision": "fp32"}
 
     def __init__(self, name: str = "echo", *, pads: bool = False, shares_prefix: bool = False) -> None:
         self.name = name

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import runs
+from rounding import SMOOTH_EPS, tiny_metric_bound
 
 from basereward import ConfigError, train
 from basereward.cli import main
@@ -56,7 +57,8 @@ def test_a_run_file_of_two_stages_becomes_a_model(
     assert "stage 2 of 2: second\n" in output.err
     assert output.out.startswith("trained 4 steps in ")
     assert output.out.endswith(f"model: {run.output}/second/model\n")
-    assert sorted(path.name for path in Path(run.output).iterdir()) == ["first", "run.toml", "second"]
+    names = [".basereward-run", "first", "run.toml", "second"]
+    assert sorted(path.name for path in Path(run.output).iterdir()) == names
     steps = runs.records(Path(run.output, "second"), "step")
     assert max(record["lr"]["head"] for record in steps) == 2e-3
     config = json.loads(Path(run.output, "second", "model", "reward_config.json").read_text())
@@ -99,15 +101,18 @@ def _times(directory: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in directory.rglob("*")}
 
 
+@pytest.mark.external
 def test_two_processes_train_stage_after_stage(setting: Setting) -> None:
     alone, together = setting.config("alone"), setting.config("together")
-    assert runs.in_child(alone)[0] == 0
-    assert runs.in_child(together, num_ranks=2)[0] == 0
+    assert runs.in_child(alone, adamw_eps=SMOOTH_EPS)[0] == 0
+    assert runs.in_child(together, num_ranks=2, adamw_eps=SMOOTH_EPS)[0] == 0
+    # 6 steps at a rate of up to 1e-3, and 4 of up to twice that.
+    bound = tiny_metric_bound(6 + 2 * 4, 1e-3)
     for stage in ("first", "second"):
         found, expected = (
             runs.records(Path(run.output, stage), "evaluation")[-1] for run in (together, alone)
         )
-        assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
+        assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=bound)
 
 
 def test_a_directory_in_use_is_not_written_in(setting: Setting) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from basereward.comparison import Comparison, Message, Part
+from basereward.comparison import Comparison, Part
 from basereward.data.curation.fingerprints import collapsed
 from basereward.data.curation.step import Step, with_responses
 from basereward.errors import DataError
@@ -142,7 +142,7 @@ class Placeholders(Step):
                         for number, text in enumerate(SPELLINGS.split(part)):
                             parts += [next(waiting)] if number else []
                             parts.append(text)
-                prompt.append(Message(message.role, tuple(part for part in parts if part != "")))
+                prompt.append(message.with_content([part for part in parts if part != ""]))
             comparison = comparison.replace(prompt=prompt)
         changed = any(new != old for new, old in zip(responses, comparison.responses, strict=True))
         # A response that was nothing but a mark stays, for there is no empty response.

@@ -46,6 +46,11 @@ def question_of(comparison: Comparison) -> str:
     )
 
 
+def spoken_words(text: str) -> str:
+    """Return the words of a text in lower case, without punctuation."""
+    return " ".join(words_of(text))
+
+
 def key_of(texts: Iterable[str]) -> bytes:
     """Return a digest of some texts, of 16 bytes."""
     hasher = hashlib.blake2b(digest_size=16)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from basereward.comparison import Comparison
+from basereward.comparison import Comparison, Part, identity_of
 from basereward.data.curation.fingerprints import (
     PerceptualIndex,
     collapsed,
     key_of,
     perceptual_hash,
-    question_of,
     shingles,
+    spoken_words,
 )
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
@@ -25,9 +26,10 @@ SEED = 42
 class NearDuplicates(Step):
     """Keep the first of rows that are the same, or nearly.
 
-    The same are rows with the same images, prompts and responses, letter case and white space aside. Nearly
-    the same are rows with the same images and the same words in the prompt whose responses, those of equal
-    rank with each other, share most of their runs of three words: MinHash estimates the Jaccard index.
+    The same are rows with the same prompts and responses, letter case and white space aside; a prompt is its
+    roles, texts, images and videos, each in its place. Nearly the same are rows with the same words, images
+    and videos in their places in the prompt whose responses, those of equal rank with each other, share most
+    of their runs of three words: MinHash estimates the Jaccard index.
 
     Args:
         threshold: Jaccard index from which on texts are nearly the same; 1 for rows that are the same only.
@@ -58,19 +60,19 @@ class NearDuplicates(Step):
     def __call__(self, comparison: Comparison) -> Comparison | DataError:
         """Drop or keep."""
         try:
-            images = [self.images.name_of(image) for image in comparison.images]
-            images += [video.digest for video in comparison.videos]
+            prompt = self._identity(comparison, collapsed)
+            group = self._identity(comparison, spoken_words if self.by == "row" else lambda text: "")
         except DataError as error:
             return unopened(error)
-        texts = [f"{message.role} {collapsed(message.text)}" for message in comparison.prompt]
+        texts = [prompt]
         if self.by == "row":
             texts += sorted(f"{place} {collapsed(text)}" for place, text in _placed(comparison))
-        key = key_of([*images, *texts])
+        key = key_of(texts)
         if key in self._same:
             return DataError(f"same row: as {self._same[key]}")
         name = comparison.label
         if self._near is not None:
-            hashes = _min_hash(self._tokens(comparison, images))
+            hashes = _min_hash(self._tokens(comparison, key_of([group]).hex()))
             near = self._near.get_duplicates(hashes)
             if near:
                 return DataError(f"nearly the same row: as {min(near)[_DIGITS:]}")
@@ -78,13 +80,19 @@ class NearDuplicates(Step):
         self._same[key] = name
         return comparison
 
-    def _tokens(self, comparison: Comparison, images: list[str]) -> list[str]:
-        """Return what two rows have to share most of; tokens of rows with other images are all others."""
+    def _identity(self, comparison: Comparison, text: Callable[[str], str]) -> str:
+        """Return the identity of a prompt whose texts count as the same where `text` makes them equal.
+
+        White space between images and texts, and that of texts cut in parts, is none of it.
+        """
+        joined = [message.with_content(_joined(message.content)) for message in comparison.prompt]
+        return repr(identity_of(joined, text=text, image=self.images.name_of))
+
+    def _tokens(self, comparison: Comparison, group: str) -> list[str]:
+        """Return what two rows have to share most of; tokens of rows of other groups are all others."""
         if self.by == "prompt":
-            group = key_of(images).hex()
             texts = [(message.role, message.text) for message in comparison.prompt]
         else:
-            group = key_of([*images, question_of(comparison)]).hex()
             texts = [(str(place), text) for place, text in _placed(comparison)]
         return [f"{group} {kind} {shingle}" for kind, text in texts for shingle in shingles(text)]
 
@@ -162,6 +170,17 @@ class Images:
 def unopened(error: DataError) -> DataError:
     """Return the reason to drop a row whose image can't be compared."""
     return DataError(f"image can't be opened: {error.reason}", field="images")
+
+
+def _joined(content: Sequence[Part]) -> tuple[Part, ...]:
+    """Return parts of which no text follows another, and none is white space alone."""
+    parts: list[Part] = []
+    for part in content:
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return tuple(part for part in parts if not isinstance(part, str) or part.strip())
 
 
 def _placed(comparison: Comparison) -> list[tuple[int, str]]:

@@ -31,7 +31,7 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
     """
     directory = Path(directory)
     for entry in run.entries:
-        facts = {"model": entry.model, "benchmark": run.name, "data": run.data}
+        facts = {"model": entry.model, "benchmark": run.name, "data": run.data, **entry.computed}
         save_report(entry.evaluation, directory / entry.folder, facts)
     plot = directory / SCORES_FILE if is_available() else None
     if plot is not None:

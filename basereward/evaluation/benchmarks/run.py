@@ -24,12 +24,14 @@ class Entry:
         folder: The model's directory in a report.
         scores: The benchmark's metrics, the official one first.
         evaluation: The rewards, with the metrics that any data has.
+        computed: The device and the precision that the rewards were computed on and in.
     """
 
     model: str
     folder: str
     scores: Mapping[str, Score]
     evaluation: Evaluation
+    computed: Mapping[str, str]
 
     @property
     def num_unscored(self) -> int:
@@ -107,6 +109,7 @@ class BenchmarkRun:
                 entry.model: {
                     "scores": {name: score.to_dict() for name, score in entry.scores.items()},
                     "num_unscored": entry.num_unscored,
+                    **entry.computed,
                     "metrics": entry.evaluation.to_dict(),
                 }
                 for entry in self.entries
@@ -151,7 +154,7 @@ def run_benchmark(
                 evaluations[f"{model}: {name_of_member}"] = member
         for label, item in evaluations.items():
             folder = _folder(label, {entry.folder for entry in entries})
-            entries.append(Entry(label, folder, benchmark.report(item.rewards), item))
+            entries.append(Entry(label, folder, benchmark.report(item.rewards), item, scorer.computed))
     return BenchmarkRun(
         name=name,
         title=benchmark.title or name,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.chat_template import Chat
+from basereward.backbones.template_source import DATE, template_text
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import save_model
 from basereward.comparison import Comparison
@@ -43,6 +44,8 @@ class HfVlm(TransformersBackbone):
         max_tokens: int | None = None,
         on_long: Literal["refuse", "truncate"] = "refuse",
         attention: Literal["forest", "dense", "plain"] = "forest",
+        chat_template: str = "default",
+        template_date: str = DATE,
     ) -> None:
         super().__init__(
             model=model,
@@ -50,6 +53,8 @@ class HfVlm(TransformersBackbone):
             max_tokens=max_tokens,
             on_long=on_long,
             attention="dense" if attention == "dense" else "forest",
+            chat_template=chat_template,
+            template_date=template_date,
         )
         if attention == "plain":
             self.decoder.use("plain")
@@ -97,7 +102,7 @@ class HfVlm(TransformersBackbone):
             "language": decoder,
         }
 
-    def make_chat(self) -> Chat:
+    def template_of(self, name: str, date: str) -> str:
         """Return the chat template of the processor or the tokenizer, or ours for architectures without."""
         kind = self.model.config.model_type
         self.processor = Processor(self.source, kind, self.tokenizer)
@@ -106,7 +111,10 @@ class HfVlm(TransformersBackbone):
             raise ConfigError(
                 f"{self.source} has no chat template; save one as chat_template.jinja beside it"
             )
-        self.tokenizer.chat_template = template
+        return template_text(template, name, date)
+
+    def make_chat(self) -> Chat:
+        """Return the chat template, which writes marks of its own for images."""
         return Chat(self.tokenizer, {Image: self.processor.mark})
 
     def encode(self, comparison: Comparison) -> Tree:

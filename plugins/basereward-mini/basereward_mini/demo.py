@@ -53,7 +53,7 @@ def run(output: Path) -> dict[str, Any]:
     held_out = _evaluate(model, unseen)
     control = _evaluate(model, [comparison.without_images() for comparison in unseen])
     same_group = _evaluate(model, list(OpenMojiCaptions(split="test", wrong="same-group")))
-    facts = {"model": str(trained.model_dir), "data": "openmoji-captions, split test"}
+    facts = {"model": str(trained.model_dir), "data": "openmoji-captions, split test", **model.computed}
     save_report(held_out, output / "held-out", facts)
     report = {
         "held_out": held_out.accuracy.to_dict(),

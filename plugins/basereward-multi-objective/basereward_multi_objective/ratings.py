@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from basereward.errors import DataError
+from basereward.errors import DataError, shown
+from basereward.media.limits import is_number
 
 if TYPE_CHECKING:
     from basereward import Comparison
@@ -48,6 +49,6 @@ def ratings_of(comparison: Comparison, attributes: Sequence[str]) -> Tensor:  # 
 def _number(value: Any, field: str) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"a finite number is needed, not {value!r}", field=field)
+    if not is_number(value):
+        raise DataError(f"a finite number is needed, not {shown(value)}", field=field)
     return float(value)

@@ -27,8 +27,9 @@ SOURCES = Path(__file__).parents[3] / "csrc"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 pytestmark = [
+    pytest.mark.external,
     pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 

@@ -6,6 +6,7 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
 
 #include <basereward/kernels/simt.h>
 #include <basereward/tensors.h>

@@ -1,0 +1,99 @@
+"""Texts in tokens, none of which is a control token unless the chat template wrote it.
+
+A literal of a control token in a text of a user or a model is cut in two, and the tokenizer is kept from
+joining what is on both sides of a cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from basereward.errors import DataError
+
+
+class ControlTokens:
+    """Encodes texts with a tokenizer whose control tokens texts must not become.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        marks: Other literals that have to stay text, such as a template's mark of an image.
+    """
+
+    def __init__(self, tokenizer: Any, marks: Sequence[str] = ()) -> None:
+        self.tokenizer = tokenizer
+        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+        literals = [str(token) for token in special if str(token)]
+        self.pattern = any_of(literals)
+        """Finds literals of control tokens."""
+        self._literal = any_of([*literals, *marks])
+        self._beginnings = tuple(literal[:stop] for literal in literals for stop in range(1, len(literal)))
+        self._endings = tuple(literal[start:] for literal in literals for start in range(1, len(literal)))
+        self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+    def find(self, text: str) -> str | None:
+        """Return the first literal in a text."""
+        match = self._literal.search(text)
+        return match.group() if match else None
+
+    def shielded(self, text: str, cut: str, field: str) -> str:
+        """Return a text whose literals are cut in two, by a character that stands for a cut.
+
+        Raises:
+            DataError: When one has a single character.
+        """
+        while match := self._literal.search(text):
+            if len(match.group()) == 1:
+                raise DataError(f"would be read as the control token {match.group()}; remove it", field=field)
+            place = match.start() + 1
+            text = f"{text[:place]}{cut}{text[place:]}"
+        return text
+
+    def may_join(self, text: str) -> bool:
+        """Tell whether a text begins or ends as control tokens do, so that it might become one with what a
+        template writes beside it.
+        """
+        text = text.strip()
+        return text.endswith(self._beginnings) or text.startswith(self._endings) or text in self._inner
+
+    def ids(self, text: str, cut: str, field: str) -> list[int]:
+        """Return the ids of a template's text, in which control tokens count, but none across a cut.
+
+        Raises:
+            DataError: When it holds a lone surrogate, or something else becomes a control token.
+        """
+        first, *others = text.split(cut)
+        try:
+            ids = self._ids(first)
+            for other in others:
+                ids += self._ids_after(other)
+        except (TypeError, UnicodeError):
+            raise DataError("holds a lone surrogate, which is no character; remove it", field=field) from None
+        control = [number for number in ids if number in self._control]
+        if len(control) > len(self.pattern.findall(text)):
+            token = self.tokenizer.convert_ids_to_tokens(control[-1])
+            raise DataError(f"would be read as the control token {token}; remove it", field=field)
+        return ids
+
+    @cached_property
+    def _inner(self) -> frozenset[str]:
+        """The texts within a control token."""
+        inner = (ending[:stop] for ending in self._endings for stop in range(1, len(ending)))
+        return frozenset(filter(str.strip, inner))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _ids_after(self, text: str) -> list[int]:
+        """Return the ids of a text that isn't the beginning: some tokenizers put a space before that."""
+        line_break = self._ids("\n")
+        ids = self._ids("\n" + text)
+        return ids[len(line_break) :] if ids[: len(line_break)] == line_break else self._ids(text)
+
+
+def any_of(literals: Sequence[str]) -> re.Pattern[str]:
+    """Return a pattern of any of some literals, the longest first; of nothing where there are none."""
+    longest_first = sorted(set(literals), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
