@@ -1,6 +1,6 @@
 """All that needs a GPU, in one go: compute-sanitizer, the tests of the ops, the benchmarks; `make gpu`.
 
-Without a CUDA device it says so and ends well. It leaves benchmarks/results/ops-cuda.json, and prints a line
+Without a CUDA device it says so and ends well. It leaves benchmarks/results/GPU/ops-cuda.json, and prints a line
 for each step.
 """
 
