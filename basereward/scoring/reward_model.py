@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.trained_heads import trained_heads
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
@@ -141,7 +142,13 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
         components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
-        model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
+        try:
+            with reading(directory):
+                model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
+        except ConfigError as error:
+            if backbone_options:
+                raise
+            raise ModelError(f"{directory / model_directory.CONFIG_FILE}: {error}") from error
         model.record = dict(config["record"])
         model._move(device_of(device), precision)
         return model
