@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from basereward._version import __version__
+from basereward.cli.build_notice import say_once_what_was_left_out
 from basereward.errors import BaseRewardError, ColumnWarning, ScaleWarning
 from basereward.hardware.threads import set_openmp_defaults
 from basereward.plugins.loading import PluginWarning
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         set_openmp_defaults()
+        say_once_what_was_left_out()
     with warnings.catch_warnings():
         warnings.showwarning = _shorten(warnings.showwarning)  # type: ignore[assignment]
         try:

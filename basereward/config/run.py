@@ -291,6 +291,8 @@ class RunConfig:
             images where the vision tower is frozen, hidden states where the whole backbone is; None to
             keep nothing. It changes no result.
         init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
+        fresh_head: Whether the head starts from random weights where the backbone's `model` has a trained
+            reward head; else that is an error.
         stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
             tables with a `name` and what differs in `data` and `train`.
         plugins: Modules to load as plugins, as `-p MODULE` does.
@@ -299,6 +301,7 @@ class RunConfig:
     output: str
     seed: int = 0
     init: str | None = None
+    fresh_head: bool = False
     cache: str | None = None
     plugins: tuple[str, ...] = ()
     backbone: Component

@@ -5,7 +5,7 @@ Shapes: D width, H width of a hidden layer.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,12 @@ from basereward.backbones.template_source import (
     with_note,
 )
 from basereward.backbones.transformers_model import load_tokenizer
+from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.model_directory import copy_tensor
+from basereward.storage.reading import read_json
 
 BACKBONES = {
     "qwen2_vl": "qwen-vl",
@@ -106,8 +109,9 @@ def import_model(
         ModelError: When a tensor is missing, misshapen or not finite.
     """
     source = Path(source)
-    if not (source / "config.json").is_file():
+    if not os.path.lexists(source / "config.json"):
         raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
+    check_settings(source)
     layout, tensors = _head_of(source, read_bin)
     if template is None and not _has_template(source):
         raise ConfigError(
@@ -117,7 +121,7 @@ def import_model(
         )
     name = backbone or _backbone_of(source)
     weights = [tensors[weight] for weight, _ in layout.layers]
-    if weights[-1].shape[0] != 1 or any(weight.ndim != 2 for weight in weights):
+    if any(weight.ndim != 2 for weight in weights) or weights[-1].shape[0] != 1:
         shapes = ", ".join(str(list(weight.shape)) for weight in weights)
         raise ModelError(f"{source}: a head gives one number; the shapes of its layers are {shapes}")
     width = weights[0].shape[0] if len(weights) > 1 else None
@@ -125,6 +129,7 @@ def import_model(
     model = RewardModel.build(
         backbone=Component(name, {"model": str(source), **options}),
         head=Component("linear", {}) if len(weights) == 1 else Component("mlp", head),
+        fresh_head=True,  # which is filled below
     )
     _fill(model.head, layout, tensors, source)
     transformers_backbone: Any = model.backbone
@@ -173,17 +178,18 @@ def _head_of(source: Path, read_bin: bool) -> tuple[Layout, dict[str, Tensor]]:
 def _tensors(source: Path, names: set[str], read_bin: bool) -> Iterator[tuple[str, Tensor]]:
     opened: Any
     for path in sorted(source.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as opened:
+        with reading(path), safe_open(path, framework="pt") as opened:
             for name in names.intersection(opened.keys()):
                 yield name, opened.get_tensor(name)
     for path in [source / name for name in BIN] if read_bin else []:
         if path.is_file():
-            loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            yield from ((name, loaded[name]) for name in names.intersection(loaded))
+            with reading(path):
+                loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+                yield from ((name, loaded[name]) for name in names.intersection(loaded))
 
 
 def _backbone_of(source: Path) -> str:
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_json(source / "config.json")
     kind = str(config.get("model_type", ""))
     if kind in BACKBONES:
         return BACKBONES[kind]
@@ -203,9 +209,4 @@ def _fill(head: Any, layout: Layout, tensors: Mapping[str, Tensor], source: Path
                 if tensor is None:
                     target.zero_()  # these tools have heads without bias
                     continue
-                if tensor.shape != target.shape or not bool(tensor.isfinite().all()):
-                    raise ModelError(
-                        f"{source}: {name} has the shape {list(tensor.shape)}, not {list(target.shape)}, or "
-                        "values that are not finite"
-                    )
-                target.copy_(tensor)
+                copy_tensor(tensor, target, f"{source}: {name}")

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from basereward import ops
-from basereward.backbones.chat_template import Turn
 from basereward.backbones.generation import Sampling, generate
+from basereward.backbones.opened_turn import Turn
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree

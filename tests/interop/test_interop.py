@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -67,7 +68,9 @@ def test_transformers_gives_an_exported_model_the_same_scores(kind: str, tmp_pat
     exported = export_model(model, tmp_path / "out")
     assert (exported.architecture, exported.offset) == (f"{kind.title()}ForSequenceClassification", 0.0)
     for row in TEXTS:
-        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
+            model.score([row])[0], abs=TINY_REWARD
+        )
 
 
 def test_a_bias_is_told_since_the_checkpoint_has_none(
@@ -82,7 +85,7 @@ def test_a_bias_is_told_since_the_checkpoint_has_none(
     assert f"its logits are the rewards less {offset:.4f}" in capsys.readouterr().err
     for row in TEXTS:
         expected = [reward - offset for reward in model.score([row])[0]]
-        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(expected, abs=1e-5)
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_where_padding_is_the_end_of_a_turn_another_token_pads(tmp_path: Path) -> None:
@@ -93,7 +96,9 @@ def test_where_padding_is_the_end_of_a_turn_another_token_pads(tmp_path: Path) -
     export_model(model, tmp_path / "out")
     assert tokenizer.pad_token == "<|im_end|>"
     for row in TEXTS:
-        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
+            model.score([row])[0], abs=TINY_REWARD
+        )
 
 
 def test_weights_in_several_files_get_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,9 @@ def test_weights_in_several_files_get_one_more(tmp_path: Path, monkeypatch: pyte
     export_model(model, tmp_path / "out")
     assert (tmp_path / "out" / "model-score.safetensors").is_file()
     [row, *_] = TEXTS
-    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
+        model.score([row])[0], abs=TINY_REWARD
+    )
 
 
 def test_the_template_for_generation_is_as_it_was(tmp_path: Path) -> None:
@@ -141,7 +148,7 @@ def test_a_vision_language_model_has_its_head_where_the_reader_looks(
     imported, _ = import_model(tmp_path / "out", tmp_path / "back")
     rows = tiny.comparisons()
     for mine, theirs in zip(model.score(rows), imported.score(rows), strict=True):
-        assert theirs == pytest.approx(mine, abs=1e-5)
+        assert theirs == pytest.approx(mine, abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,7 @@ def test_a_model_of_transformers_keeps_its_scores(tmp_path: Path) -> None:
     mine = RewardModel.load(tmp_path / "mine")
     for row in TEXTS:
         expected = scores_in_transformers(tmp_path / "theirs", row, theirs)
-        assert mine.score([row])[0] == pytest.approx(expected, abs=1e-5)
+        assert mine.score([row])[0] == pytest.approx(expected, abs=TINY_REWARD)
     assert mine.record["imported_from"] == "transformers, TRL's RewardTrainer and ms-swift"
 
 
@@ -280,7 +287,7 @@ def test_a_value_head_beside_a_vision_language_model(suffix: str, tmp_path: Path
     with torch.no_grad():
         ends = model.backbone(forest).flatten(0, 1)[forest.ends]
     expected = ends @ head["v_head.summary.weight"][0] + 0.25
-    assert model.score([row])[0] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert model.score([row])[0] == pytest.approx(expected.tolist(), abs=TINY_REWARD)
 
 
 def test_a_head_of_two_layers_keeps_its_tanh(tmp_path: Path) -> None:
@@ -300,7 +307,7 @@ def test_a_head_of_two_layers_keeps_its_tanh(tmp_path: Path) -> None:
     with torch.no_grad():
         ends = model.backbone(forest).flatten(0, 1)[forest.ends]
         expected = out(dense(ends).tanh())[:, 0]
-    assert model.score([TEXTS[0]])[0] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert model.score([TEXTS[0]])[0] == pytest.approx(expected.tolist(), abs=TINY_REWARD)
 
 
 def test_a_directory_without_a_head_lists_what_is_known(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from torch.nn import functional
 
 from basereward.comparison import Comparison
@@ -68,7 +69,7 @@ def test_a_verdict_is_the_probability_of_one_token_against_the_other(directory: 
         margins.append((first - second).item())
     share = 1 / (1 + math.exp(-(margins[0] - margins[1]) / 2))
     [rewards] = model.score([row()])
-    assert rewards == pytest.approx([share, 1 - share], abs=1e-5)
+    assert rewards == pytest.approx([share, 1 - share], abs=TINY_REWARD)
 
 
 def test_a_judge_that_always_takes_the_first_prefers_none_and_is_found_out(directory: Path) -> None:
@@ -101,7 +102,7 @@ def test_turned_round_responses_have_turned_round_rewards(directory: Path, aggre
     model = build(directory, aggregate=aggregate)
     [rewards] = model.score([row(4)])
     turned = Comparison(row(4).prompt, row(4).responses[::-1])
-    assert model.score([turned])[0] == pytest.approx(rewards[::-1], abs=1e-5)
+    assert model.score([turned])[0] == pytest.approx(rewards[::-1], abs=TINY_REWARD)
 
 
 def test_a_budget_of_pairs_is_kept(directory: Path) -> None:
