@@ -17,6 +17,7 @@ from basereward.backbones.quantization import Quantization
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest.forest import Forest, Tree
@@ -237,7 +238,8 @@ def _load_image_processor(model: str, max_tiles: int | None) -> Any:
     # The Pillow backend everywhere: torchvision's resizing differs, and scores would with it.
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
+    with reading(model, "the image processor (preprocessor_config.json)"):
+        processor: Any = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
     if max_tiles is not None:
         processor.max_patches = max_tiles
     return processor

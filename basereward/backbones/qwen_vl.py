@@ -17,6 +17,7 @@ from basereward.backbones.qwen_video import frame_bounds, video_patches
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -315,7 +316,8 @@ def _load_image_processor(model: str, min_pixels: int | None, max_pixels: int | 
     # The Pillow backend everywhere: torchvision's resizing differs by up to 0.03, and scores would with it.
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
+    with reading(model, "the image processor (preprocessor_config.json)"):
+        processor: Any = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
     if min_pixels is not None or max_pixels is not None:
         size = dict(processor.size)
         processor.size = {

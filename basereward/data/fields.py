@@ -209,7 +209,7 @@ def margin_ratings(row: Row) -> Row:
         DataError: When it is no finite number >= 0.
     """
     margin = row.get("margin")
-    if margin is None:
+    if not is_filled(margin):
         return {}
     if not is_number(margin) or margin < 0:
         raise DataError(f"a finite number >= 0 is needed, not {shown(margin)}", field="margin")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from basereward.comparison import is_filled
 from basereward.data.columns import IGNORED
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import (
@@ -56,7 +57,7 @@ def common_fields(row: Row) -> Row:
         },
         **margin_ratings(row),
     }
-    return fields | {key: row[key] for key in ("id", "source", "weight") if row.get(key) not in (None, "")}
+    return fields | {key: row[key] for key in ("id", "source", "weight") if is_filled(row.get(key))}
 
 
 class AlpacaPairs(FileDataset):

@@ -228,7 +228,7 @@ VALUES = (
     st.none()
     | st.just("")
     | st.text("ab", min_size=1, max_size=3)
-    | st.integers(1, 3)
+    | st.integers(2, 3)
     | st.lists(st.just("x"))
 )
 

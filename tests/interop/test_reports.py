@@ -6,14 +6,17 @@ the input, and the right value, or `Refused` with the beginning of the reason.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import doors
 import pytest
 from doors import BLUE, RED
+from PIL import Image as Pillow
 
-from basereward.comparison import Message
+from basereward.comparison import Comparison, Message
 from basereward.errors import BaseRewardError
 from basereward.media import Image
 
@@ -58,7 +61,10 @@ def shown(*parts: Any) -> list[Message]:
     return [Message("user", parts)]
 
 
-CALL = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}
+CALL: dict[str, Any] = {
+    "role": "assistant",
+    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
+}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content TRIM }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -68,6 +74,23 @@ THINKING = CHATML.replace("{{ m.content TRIM }}", "{{ m.content.split('</think>'
 DATED = "{{ strftime_now('%d %b %Y') }}" + PLAIN
 OPEN = "<|im_start|>user\nwhat<|im_end|>\n<|im_start|>assistant\n"
 UNKNOWN = Refused("prompt: looks rendered by a chat template that isn't known: it has ")
+
+RESULT = [{"role": "tool", "content": "12"}]
+PAIR = {"chosen": "a", "rejected": "b"}
+
+
+def saved(image: Pillow.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+PNG = base64.b64encode(saved(RED)).decode()
+HALVES = Pillow.new("RGB", (2, 1), "red")
+HALVES.putpixel((1, 0), (0, 0, 255))
+TURN = Pillow.Exif()
+TURN[0x0112] = 6
+TURNED = saved(HALVES, exif=TURN)
 
 REPORTS = [
     # What a prompt is
@@ -229,6 +252,181 @@ REPORTS = [
         ([asked("<image>?") + said("two")] * 2,),
         [258.0, None],
         {"images": [[RED], [None]]},
+    ),
+    # Columns, keys and fields: read, known to say nothing, or refused by name
+    Report(
+        "axolotl: the prompt is the words that both answers share, and the question is gone",
+        doors.row,
+        ({"messages": asked("What animal?"), "chosen": "It is a cow.", "rejected": "It is a tractor."},),
+        ([("user", "What animal?")], 0, ("It is a cow.", "It is a tractor."), [None]),
+    ),
+    Report(
+        "the same of alpaca's rows",
+        doors.row,
+        (
+            {
+                "instruction": "Name the capital.",
+                "input": "",
+                "chosen": "It is Oslo.",
+                "rejected": "It is Rome.",
+            },
+        ),
+        ([("user", "Name the capital.")], 0, ("It is Oslo.", "It is Rome."), [None]),
+    ),
+    Report(
+        "alpaca: `input` is dropped",
+        doors.row,
+        ({"instruction": "Translate.", "input": "Good morning", **PAIR},),
+        ([("user", "Translate.\nGood morning")], 0, ("a", "b"), [None]),
+    ),
+    Report(
+        "Orca pairs: the system message is dropped",
+        doors.row,
+        ({"system": "In French.", "question": "What?", **PAIR},),
+        ([("system", "In French."), ("user", "What?")], 0, ("a", "b"), [None]),
+    ),
+    Report(
+        "ms-swift rows are of no known format",
+        doors.row,
+        ({"messages": asked("?") + said("a"), "rejected_response": "b", "margin": 3.0},),
+        ([("user", "?")], 0, ("a", "b"), [3.0]),
+    ),
+    Report(
+        "messages with turns as answers fail as conversations without a common beginning",
+        doors.row,
+        ({"messages": asked("?"), "chosen": said("a"), "rejected": said("b")},),
+        ([("user", "?")], 0, ("a", "b"), [None]),
+    ),
+    *(
+        Report(
+            f"the column {name} is left out without a word",
+            doors.row,
+            ({"prompt": "?", **PAIR, name: value},),
+            Refused(f"{name}: is a column that is neither read ("),
+        )
+        for name, value in (
+            ("image_path", "cat.png"),
+            ("image_url", "cat.png"),
+            ("img", "cat.png"),
+            ("pixel_values", [[0.1]]),
+            ("audio", "a.wav"),
+            ("system_prompt", "Be brief."),
+            ("chat_template_kwargs", {"enable_thinking": False}),
+        )
+    ),
+    Report(
+        "a response that calls a tool is compared by its prose alone",
+        doors.row,
+        ({"prompt": asked("?"), "chosen": [{**CALL, "content": "Look."}], "rejected": said("b")},),
+        Refused("chosen: a response is a text; its 'tool_calls' can't be scored"),
+    ),
+    Report(
+        "conversations with calls that differ become one prompt",
+        doors.row,
+        (
+            {
+                answer: [
+                    *asked("?"),
+                    {**CALL, "content": answer},
+                    {"role": "tool", "content": "12"},
+                    *said("b"),
+                ]
+                for answer in ("chosen", "rejected")
+            },
+        ),
+        Refused("chosen: the response must be one assistant message, not assistant, tool, assistant"),
+    ),
+    Report(
+        "images of a message are left out",
+        doors.row,
+        ({"prompt": [{**asked("?")[0], "images": ["cat.png"]}], **PAIR},),
+        Refused("prompt: the key 'images' of a message is neither read"),
+    ),
+    Report(
+        "TRL: calls of a tool to Oslo and to Rome have one reward",
+        doors.trl,
+        ([asked("?")] * 2, [[{**CALL, "content": "Look."}], said("two")]),
+        [None, 3.0],
+    ),
+    Report(
+        "TRL: the columns of a question that isn't read are ignored",
+        doors.trl,
+        ([asked("?")] * 3, [said("three")] * 3),
+        [None, 5.0, None],
+        {"system": ["Be brief.", "", None], "audios": [None, [], ["a.wav"]]},
+    ),
+    Report(
+        "vLLM: the tools of a request are ignored",
+        doors.request,
+        ("/classify", {"messages": asked("?") + said("a"), "tools": CALL["tool_calls"]}),
+        [Comparison(asked("?"), ["-"], tools=CALL["tool_calls"]).prompt_identity()],
+    ),
+    Report(
+        "a field of a request that isn't read is ignored",
+        doors.request,
+        ("/v1/rewards", {"items": [{"prompt": asked("?"), "responses": ["a"], "audio": "UklGRg"}]}),
+        Refused("body_not_valid items[0].audio"),
+    ),
+    # One image in several forms
+    Report(
+        "text in `bytes` opens a file outside the data's directory",
+        doors.row,
+        ({"prompt": "?", **PAIR, "images": [{"bytes": "/etc/hostname", "path": None}]},),
+        Refused("images[0]: holds text that is not base64"),
+    ),
+    Report(
+        "base64 without data: is told as a missing file",
+        doors.row,
+        ({"prompt": "?", **PAIR, "images": [PNG]},),
+        ([("user", "?")], 1, ("a", "b"), [None]),
+    ),
+    Report(
+        "base64 in `bytes`, as JSON exports of datasets have it",
+        doors.row,
+        ({"prompt": "?", **PAIR, "images": [{"bytes": PNG, "path": "elsewhere.png"}]},),
+        ([("user", "?")], 1, ("a", "b"), [None]),
+    ),
+    Report(
+        "PIL images are not turned by EXIF, while files are",
+        doors.pixels,
+        (TURNED, Pillow.open(io.BytesIO(TURNED)), {"bytes": TURNED}),
+        1,
+    ),
+    Report(
+        "marks of images in both answers move the images into the prompt",
+        doors.row,
+        (
+            {
+                "messages": asked("draw") + said("<image>"),
+                "rejected_response": "<image> b",
+                "images": ["cat.png", "b.png"],
+            },
+        ),
+        Refused("responses[0]: has a <image> placeholder and the prompt none"),
+    ),
+    Report(
+        "LLaMA-Factory #8796: rejected answers have images of their own",
+        doors.row,
+        (
+            {
+                "messages": asked("<image>draw") + said("x"),
+                "rejected_response": "y",
+                "images": ["cat.png"],
+                "rejected_images": ["b.png"],
+            },
+        ),
+        Refused("rejected_images: differ from images, but a response has no images of its own"),
+    ),
+    # Rules that read text
+    Report('a policy is paid for writing "the answer is a"', doors.chosen, ("The answer is a cat.",), ""),
+    Report('"I" is taken for a choice', doors.chosen, ("the best option I can see is B",), "B"),
+    Report("`<answer>B) a cat</answer>` is missed", doors.chosen, ("<answer>B) a cat</answer>",), "B"),
+    Report("`**B**` is missed", doors.chosen, ("**B**",), "B"),
+    Report(
+        "a mention after the statement counts",
+        doors.chosen,
+        ("The answer is B. Option A is a distractor.",),
+        "B",
     ),
 ]
 

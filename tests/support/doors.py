@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import tempfile
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -18,13 +21,22 @@ from basereward.backbones.chat_template import Chat
 from basereward.backbones.template_source import chosen_template, frozen_template
 from basereward.comparison import Message
 from basereward.data.curation.near_duplicates import NearDuplicates
+from basereward.data.formats import DetectedDataset
 from basereward.data.rendered_chat import continued
 from basereward.errors import DataError
 from basereward.integrations import ms_swift, openrlhf, slime
 from basereward.integrations.completions import CompletionScorer
 from basereward.integrations.judge_grpo import format_reward, r1_reward, verdict_reward
+from basereward.integrations.rules import choice_letter
 from basereward.integrations.shaping import group_normalized
 from basereward.integrations.trl import reward_func
+from basereward.media import Image
+from basereward.serving.apis import apis
+from basereward.serving.apis.base import refuse_given
+from basereward.serving.limits import Limits
+from basereward.serving.problems import Problem
+from basereward.serving.request_parser import RequestParser
+from basereward.serving.service import _decoded
 
 RED, BLUE = (Pillow.new("RGB", (2, 2), colour) for colour in ("red", "blue"))
 
@@ -135,3 +147,48 @@ def judged(completion: str, verdict: int, **columns: Any) -> tuple[float, float,
         verdict_reward(*given, **columns)[0],
         r1_reward()(*given, **columns)[0],
     )
+
+
+def row(row: Any) -> Any:
+    """Return the turns, the number of images, the responses and the margins of a row beside `cat.png`."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name in ("cat.png", "b.png"):
+            RED.save(Path(directory, name))
+        file = Path(directory, "rows.jsonl")
+        file.write_text(json.dumps(row), encoding="utf-8")
+        rows = DetectedDataset(file)
+        rows.on_bad_row = "fail"
+        try:
+            [comparison] = rows
+            for image in comparison.images:
+                image.open()
+        except DataError as error:
+            raise DataError(error.reason.replace(directory, "."), field=error.field) from None
+    turns = [(message.role, message.text) for message in comparison.prompt]
+    margins = [pair.margin for pair in comparison.pairs()]
+    return turns, len(comparison.images), comparison.responses, margins
+
+
+def pixels(*sources: Any) -> int:
+    """Return how many images of sources look different."""
+    return len({Image(source).open().tobytes() for source in sources})
+
+
+def request(path: str, body: dict[str, Any]) -> Any:
+    """Return the comparisons of a request's body, or raise its problem as an error."""
+    [api] = [api for api in apis() if path in api.paths]
+    try:
+        decoded = _decoded(json.dumps(body).encode(), api.request_type)
+        refuse_given(decoded)
+        items = api.parse(decoded, RequestParser(Limits())).items
+        for item in items:
+            if isinstance(item, Problem):
+                raise item
+        return [item.prompt_identity() for item in items if isinstance(item, Comparison)]
+    except Problem as problem:
+        raise DataError(f"{problem.code} {problem.param}") from None
+
+
+def chosen(completion: str) -> str:
+    """Return the letters that a completion is taken to choose."""
+    return "".join(letter for letter in "ABCDEFGHI" if choice_letter(completion, letter))

@@ -13,11 +13,12 @@ LAMBDA = 8.0
 def rounding_bound(
     num_roundings: int, dtype: torch.dtype = torch.float32, *, magnitude: float = 1.0
 ) -> float:
-    """Return how far two orders of one sum, or two forms of one function, may lie apart: 2 λ √n u Σ|terms|.
+    """Return how far two orders of one sum, or two forms of one function, may lie apart.
 
-    Each rounding is off by at most u = eps / 2 of its result, in either direction. So n of them in a row are
-    off by at most λ √n u of the sum of absolute terms, but for the probability at `LAMBDA` (Higham and Mary
-    2019, "A new approach to probabilistic rounding error analysis", theorem 2.4); and both may be.
+    Each rounding is off by at most u = eps / 2 of its result, so that n in a row are off by at most n u of
+    the sum of absolute terms. As they go in either direction, they are off by at most λ √n u, but for the
+    probability at `LAMBDA` (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis",
+    theorem 2.4). The bound is twice the lesser, since both computations may be off.
 
     Args:
         num_roundings: The longest chain from the inputs to the number, such as the terms of a sum; of layers
@@ -25,7 +26,7 @@ def rounding_bound(
         dtype: The type that is computed in.
         magnitude: The sum of the terms' absolute values.
     """
-    return 2 * LAMBDA * math.sqrt(num_roundings) * torch.finfo(dtype).eps / 2 * magnitude
+    return 2 * min(num_roundings, LAMBDA * math.sqrt(num_roundings)) * torch.finfo(dtype).eps / 2 * magnitude
 
 
 # A tiny decoder's layer sums 32 terms for each of two norms, for the products of queries, outputs and gates,
