@@ -1,6 +1,6 @@
 """Results by machine: `benchmarks/results/NAME/BENCHMARK.json`, the name being that of its features.
 
-`machine.json` beside them has the machine's title, which may be edited, and its speeds.
+`machine.json` beside them has the machine's title, which may be edited.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ def _facts() -> dict[str, Any]:
     import torch
 
     from basereward.hardware.precision import device_of
-    from basereward.hardware.processor import product_flops
 
     device = device_of()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
@@ -56,13 +55,8 @@ def _facts() -> dict[str, Any]:
         for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
         if name in os.environ
     ]
-    fp32, bf16 = (
-        round(product_flops(dtype, device, seconds=2) / 1e9, 1) for dtype in (torch.float32, torch.bfloat16)
-    )
     return {
         "title": ", ".join([name, f"{torch.get_num_threads()} threads", *limits]),
-        "fp32_gflops": fp32,
-        "bf16_gflops": bf16,
         "platform": platform.platform(),
         "torch": torch.__version__,
     }
