@@ -92,7 +92,7 @@ def files_of(path: Path, *, split: Split = None, config: str | None = None) -> l
     if not path.is_dir():
         raise DataError("is no regular file" if path.exists() else "no such file", file=str(path))
     if (path / "dataset_dict.json").is_file():
-        splits = _setting(path / "dataset_dict.json", "splits")
+        splits = _split_directories(path)
         return [file for name in _splits_of(splits, split, path) for file in files_of(path / name)]
     if (path / "state.json").is_file():
         names = [entry["filename"] for entry in _setting(path / "state.json", "_data_files")]
@@ -107,7 +107,7 @@ def other_splits(path: Path, files: Sequence[Path]) -> list[str]:
     """Return the splits of a directory that are not read, by the files that are."""
     if (path / "dataset_dict.json").is_file():
         read = {file.parent.name for file in files}
-        return sorted(set(_setting(path / "dataset_dict.json", "splits")) - read)
+        return sorted(set(_split_directories(path)) - read)
     if not path.is_dir() or (path / "state.json").is_file():
         return []
     all_files = _data_files(path)
@@ -156,6 +156,17 @@ def _splits_of(splits: list[str], split: Split, path: Path) -> list[str]:
                 raise DataError(f"has the splits {listed}; name {several}", file=str(path))
             raise DataError(f"has no split {name!r}; splits: {listed}", file=str(path))
     return list(dict.fromkeys(chosen))
+
+
+def _split_directories(path: Path) -> list[str]:
+    """Return the splits of a saved `DatasetDict`, each the name of a directory in its own."""
+    splits = _setting(path / "dataset_dict.json", "splits")
+    for name in splits:
+        if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name:
+            raise DataError(
+                f"the split {name!r:.60} is no directory's name", file=str(path / "dataset_dict.json")
+            )
+    return splits
 
 
 def _setting(file: Path, key: str) -> list[Any]:
