@@ -23,6 +23,7 @@ from basereward.comparison import Message
 from basereward.errors import DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.work_limits import raise_if_cancelled
 
 PRIVATE = range(0xE000, 0xF8FF)
 """Characters without a meaning, of which two that stand nowhere in a conversation mark places in it."""
@@ -32,6 +33,9 @@ RESPONSE = Message("assistant", ("-",))
 
 MAX_CACHED = 1024
 """The number of shapes of prompts that are cached."""
+
+MAX_SHAPE = 1024
+"""The size of a shape that is cached: messages, their parts, and characters of what else is given of them."""
 
 ENCODING = 2
 """The version of the way from conversations to tokens, for keys of caches."""
@@ -152,6 +156,7 @@ class Chat:
             raise DataError("the model reads no videos; take them out of the row", field="videos")
         if Image in kinds and images is None:
             raise DataError("the model reads text only; take the images out of the row", field="images")
+        self.control.check_length([*filter(_is_text, contents), *responses])
         self._check_shape(prompt)
         media = {Image: iter(images or ()), Video: iter(videos or ())}
         conversation = _Conversation(
@@ -257,7 +262,8 @@ class Chat:
         self._check_rendered(text, messages)
         if len(self._checked) >= MAX_CACHED:
             self._checked.clear()
-        self._checked[shape] = None
+        if sum(len(message.content) + len(message.given) + 1 for message in prompt) <= MAX_SHAPE:
+            self._checked[shape] = None
 
     def _check_given(self, message: Message) -> None:
         """Refuse what else is given of a message where it could act as a control token or is never read."""
@@ -360,6 +366,7 @@ class _Conversation:
         num_joint = len(self._ids(joint, "prompt"))
 
         def rest(text: str, field: str) -> list[int]:
+            raise_if_cancelled()
             return self._ids(joint + text[len(head) :], field)[num_joint:]
 
         opening = rest(before, "prompt")
@@ -387,6 +394,7 @@ class _Conversation:
         Raises:
             DataError: When a text becomes a control token together with what is beside it.
         """
+        raise_if_cancelled()
         plain = self._rendered(response, number, guards=False)
         texts = filter(_is_text, chain(*self._contents))
         if any(map(self.chat.control.may_join, [*texts, response or ""])):
