@@ -1,5 +1,10 @@
 # `make demo` and `make test` set up all they need in .venv; the rest is for development.
-PYTHON ?= python3.11
+# The newest that is there and can make an environment; `make demo PYTHON=/opt/python3.12/bin/python3` takes another.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+	2>/dev/null && echo $$name && break; done)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -13,13 +18,23 @@ TORCH_INDEX ?=
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
+# Tests of numbers, and what other processors make of them: those without AVX-512 and without AMX, and with neither
+# AVX2, as far as torch is told which instructions to use. The ops' own library chooses by the processor alone.
+NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests/test_ensemblers.py \
+	tests/scoring/test_reward_model.py tests/scoring/test_ensemble.py tests/scoring/test_saved_models.py \
+	$(addprefix tests/backbones/test_,sharing.py last_layer.py generation.py image_feature_cache.py) \
+	$(addprefix tests/training/test_,stage.py strategies.py gradients.py ema.py lora.py optimizers.py)
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+
 # The oldest and the newest torch whose headers the native sources are compiled against.
 HEADERS_OF ?= 2.10.0 2.15.0
+
 # The newest torch that the ops' library, built against an older one, is tried with: a CUDA build of 5 GB.
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-all test-slow test-plugins test-abi test-headers style check format bench bench-compare fuzz soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-headers test-aarch64 style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -42,6 +57,11 @@ test: $(VENV)/mini $(ASSETS)  ## install, and pass every test that runs in one p
 test-all: $(VENV)/mini $(ASSETS)  ## those, and the tests that start interpreters, compilers, environments and browsers
 	$(PYTEST) -m "not slow"
 
+test-portable: $(VENV)/mini  ## the tests of numbers as processors with AVX2 alone, or without, compute them; with each kind of ops
+	$(AVX2) BASEREWARD_KERNELS=cpp $(PYTEST) $(NUMERIC)
+	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) $(NUMERIC)
+	$(PLAIN) $(PYTEST) $(NUMERIC)
+
 test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
@@ -62,6 +82,9 @@ test-abi: $(VENV)/installed  ## the library under a newer torch, videos beside t
 
 test-headers: $(VENV)/installed  ## the native sources against the oldest and the newest torch's headers (needs nvcc, no GPU)
 	$(BIN)/python tests/gpu/compile_against.py $(HEADERS_OF)
+
+test-aarch64: $(VENV)/installed  ## the native sources by a compiler for aarch64 (Debian: g++-aarch64-linux-gnu)
+	$(BIN)/python -m pytest tests/test_cross_build.py -m external
 
 gpu: $(VENV)/installed  ## on a machine with a GPU: sanitizer, all tests of the ops, all benchmarks
 	$(BIN)/python tests/gpu/everything.py
@@ -102,10 +125,11 @@ soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled request
 	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json
 
 clean:  ## remove what make has installed and built; runs/ stays
-	rm -rf $(VENV) .cache build *.egg-info basereward/_C*
+	rm -rf $(VENV) .cache build *.egg-info basereward/_C* basereward/_host* basereward/_build.json
 
 $(VENV)/bin/python:
-	@echo "== making a virtual environment in $(VENV)"
+	@test -n "$(PYTHON)" || { echo "there is no Python 3.11 to 3.14 with venv: install one (Debian: python3-venv), or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "== making a virtual environment in $(VENV), with $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/torch: constraints.txt | $(VENV)/bin/python

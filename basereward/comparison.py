@@ -76,7 +76,7 @@ class Message:
             raise DataError(f"unknown role {self.role!r}; roles: {', '.join(ROLES)}", field="prompt")
         given: Any = self.given
         if isinstance(given, Mapping):
-            object.__setattr__(self, "given", _json(given))
+            object.__setattr__(self, "given", json_text(given))
         content: Any = self.content
         if isinstance(content, str | Image | Video):
             content = (content,)
@@ -243,9 +243,10 @@ class Comparison:
         if not is_number(weight) or weight < 0:
             raise DataError(f"a weight is a finite number >= 0, not {shown(weight)}", field="weight")
         # Videos first, so that images without placeholders come before them.
-        messages = _with_tools(_messages(prompt), tools)
-        messages = _place(messages, [Video(video) for video in videos], VIDEO_PLACEHOLDER, "video")
-        messages = _place(messages, [Image(image) for image in images], PLACEHOLDER, "image")
+        messages = with_tools(_messages(prompt), tools)
+        clips = [Video(video) for video in videos]
+        messages = _place(messages, clips, VIDEO_PLACEHOLDER, "video", responses)
+        messages = _place(messages, [Image(image) for image in images], PLACEHOLDER, "image", responses)
         values: dict[str, Any] = {
             "prompt": tuple(messages),
             "responses": responses,
@@ -466,10 +467,15 @@ def _message(entry: Mapping[str, Any]) -> Message:
         raise DataError(f"a message has 'role' and 'content'; this one has {sorted(entry)}", field="prompt")
     if content is None:
         given["content"] = None
-    return Message(entry["role"], () if content is None else content, _json(given))
+    return Message(entry["role"], () if content is None else content, json_text(given))
 
 
-def _json(given: Mapping[str, Any]) -> str:
+def json_text(given: Mapping[str, Any]) -> str:
+    """Return what a chat template is given of a message, as `Message` keeps it.
+
+    Raises:
+        DataError: When JSON can't hold it.
+    """
     try:
         return json.dumps(dict(given), ensure_ascii=False, allow_nan=False) if given else ""
     except (TypeError, ValueError, RecursionError) as error:
@@ -488,14 +494,18 @@ def _objects(value: Any, field: str, name: str) -> list[Any]:
     return list(value)
 
 
-def _with_tools(messages: list[Message], tools: Sequence[Mapping[str, Any]] | str | None) -> list[Message]:
-    """Put the tools into the first message, so that they are part of the prompt wherever it goes."""
+def with_tools(messages: list[Message], tools: Sequence[Mapping[str, Any]] | str | None) -> list[Message]:
+    """Put tools into the first of some messages, so that they are part of the prompt wherever it goes.
+
+    Raises:
+        DataError: When they are no list of objects, nor its JSON text.
+    """
     if not tools:
         return messages
     tools = _objects(tools, "tools", "this")
     first, *others = messages
     given = {**first.template_fields, "tools": tools}
-    return [Message(first.role, first.content, _json(given)), *others]
+    return [Message(first.role, first.content, json_text(given)), *others]
 
 
 def _responses(responses: Iterable[str]) -> tuple[str, ...]:
@@ -538,7 +548,11 @@ def _check_identical(responses: tuple[str, ...], ranks: tuple[float, ...] | None
 
 
 def _place(
-    messages: list[Message], media: Sequence[Image | Video], placeholder: str, kind: str
+    messages: list[Message],
+    media: Sequence[Image | Video],
+    placeholder: str,
+    kind: str,
+    responses: Sequence[str],
 ) -> list[Message]:
     """Put the row's images or videos where the prompt says, or before the first user message's text."""
     texts = [part for message in messages for part in message.content if isinstance(part, str)]
@@ -547,11 +561,18 @@ def _place(
         return messages
     waiting = iter(media)
     if slots == 0:
+        marked = next((at for at, text in enumerate(responses) if placeholder in text), None)
+        if marked is not None:
+            raise DataError(
+                f"has a {placeholder} placeholder and the prompt none, but a response is a text and can't "
+                f"hold the row's {kind}s",
+                field=f"responses[{marked}]",
+            )
         user = next((number for number, message in enumerate(messages) if message.role == "user"), None)
         if user is None:
             raise DataError(f"there is no user message to show the {kind}s in", field=f"{kind}s")
-        shown = messages[user].with_content([*media, *messages[user].content])
-        return [*messages[:user], shown, *messages[user + 1 :]]
+        leading = messages[user].with_content([*media, *messages[user].content])
+        return [*messages[:user], leading, *messages[user + 1 :]]
     if slots != len(media):
         raise DataError(
             f"the prompt has {slots} {placeholder} placeholder{'s' * (slots != 1)} "

@@ -31,6 +31,10 @@ class ModelError(BaseRewardError):
     """A model directory that is incomplete, damaged or not what it says it is."""
 
 
+class ColumnWarning(UserWarning):
+    """A column of a published data set that is not read."""
+
+
 class ScaleWarning(UserWarning):
     """Members of an ensemble whose rewards are on scales so different that some of them have no say."""
 

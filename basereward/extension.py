@@ -19,7 +19,8 @@ Environment, all optional:
     MAX_JOBS               parallel compilers; by default as many as processors and free memory allow
     DEBUG                  1: no optimization, debug symbols, assertions on
 
-Where an extension can't be built it is left out, and the build prints why, and what to do. Nothing but the
+Where an extension can't be built it is left out, and the build prints why, and what to do. pip hides that,
+so the reasons are also written to `_build.json` in the package, which `left_out` reads. Nothing but the
 standard library is imported here, since reading metadata needs no more.
 """
 
@@ -34,13 +35,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["NotPossible", "compile_flags", "include_dir", "native_ops", "torch_macros"]
+__all__ = ["NotPossible", "compile_flags", "include_dir", "left_out", "native_ops", "torch_macros"]
 
 # The oldest torch whose stable ABI a library asks for; it runs under that and every later one.
 TORCH_TARGET: Final = (2, 10)
 TORCH_TARGET_NAME: Final = ".".join(map(str, TORCH_TARGET))
 PYTHON_TARGET: Final = (3, 11)
 BYTES_PER_JOB: Final = 3 << 29  # 1.5 GiB: what a compiler of these small files can take, with margin.
+COMPILERS: Final = ("c++", "g++", "clang++")
+RECORD: Final = "_build.json"
+"""The file of the reasons why extensions were left out, in the package that they would be in."""
+
 COMMANDS: Final = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
 """Those that build; reading metadata and writing a source distribution need neither torch nor a compiler."""
 
@@ -52,6 +57,19 @@ class NotPossible(Exception):
 def include_dir() -> Path:
     """Return the directory of the headers, included as `<basereward/tensors.h>`."""
     return Path(__file__).parent / "include"
+
+
+def left_out(package: Path) -> dict[str, str]:
+    """Return the extensions that a build has left out, by name, with the reasons; none if it isn't known.
+
+    Args:
+        package: The package's directory.
+    """
+    try:
+        record = json.loads((package / RECORD).read_text(encoding="utf-8"))
+        return {str(name): str(reason) for name, reason in record["left_out"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def torch_macros() -> dict[str, str]:
@@ -105,15 +123,17 @@ def native_ops(package: str, more: Mapping[str, Callable[[], Any]] | None = None
             which = "BASEREWARD_BUILD_EXT" if choice == "1" else "BASEREWARD_BUILD_CUDA"
             raise SystemExit(f"{package}: {which}=1, but {error}") from error
         _say(package, f"pure Python, without the native ops: {error}")
-        return {}
+        return {"cmdclass": {"build_py": _recording_command(package, str(error))}}
     _set_max_jobs()
+    reasons: dict[str, str] = {}
     extensions = [_cpu_extension(package, torch)]
     for what, make in (more or {}).items():
         try:
             extensions.append(make())
         except NotPossible as error:
             _say(package, f"without {what}: {error}")
-    extensions += _cuda_extensions(package, for_cuda, torch)
+            reasons[what] = str(error)
+    extensions += _cuda_extensions(package, for_cuda, torch, reasons)
     forced = {
         ext.name for ext in extensions if choice == "1" or (for_cuda == "1" and ext.name.endswith("_cuda"))
     }
@@ -121,7 +141,7 @@ def native_ops(package: str, more: Mapping[str, Callable[[], Any]] | None = None
         extension.optional = extension.name not in forced
     return {
         "ext_modules": extensions,
-        "cmdclass": {"build_ext": _build_command(package, torch, forced)},
+        "cmdclass": {"build_ext": _build_command(package, torch, forced, reasons)},
         "options": {"bdist_wheel": {"py_limited_api": f"cp{PYTHON_TARGET[0]}{PYTHON_TARGET[1]}"}},
     }
 
@@ -158,9 +178,16 @@ def _usable_torch() -> Any:
 
 def _compiler() -> str:
     """Return the C++ compiler's command."""
-    name = os.environ.get("CXX") or "c++"
-    if shutil.which(name.split()[0]) is None:
-        raise NotPossible(f"there is no C++ compiler {name!r}; install g++ or clang++, or name yours in CXX")
+    given = os.environ.get("CXX")
+    names = [given] if given else COMPILERS
+    name = next((name for name in names if shutil.which(name.split()[0])), None)
+    if name is None:
+        wanted = given or "c++"
+        raise NotPossible(
+            f"there is no C++ compiler {wanted!r}; install g++ or clang++, or name yours in CXX"
+        )
+    if not given and name != COMPILERS[0]:
+        os.environ["CXX"] = name  # which torch and setuptools read
     return name
 
 
@@ -202,8 +229,11 @@ def _cpu_extension(package: str, torch: Any) -> Any:
     )
 
 
-def _cuda_extensions(package: str, choice: str, torch: Any) -> list[Any]:
-    """Return `package._C_cuda`, apart because it needs torch's CUDA; where it can't be, print why."""
+def _cuda_extensions(package: str, choice: str, torch: Any, reasons: dict[str, str]) -> list[Any]:
+    """Return `package._C_cuda`, apart because it needs torch's CUDA; where it can't be, print why.
+
+    Where torch is built with CUDA, so that somebody may miss them, the reason is added to `reasons`.
+    """
     sources = _sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu")
     if not sources:
         return []
@@ -216,6 +246,8 @@ def _cuda_extensions(package: str, choice: str, torch: Any) -> list[Any]:
         if choice == "1":
             raise SystemExit(f"{package}: BASEREWARD_BUILD_CUDA=1, but {error}") from error
         _say(package, f"without CUDA kernels: {error}")
+        if torch.version.cuda is not None:
+            reasons["the CUDA kernels"] = str(error)
         return []
     os.environ["TORCH_CUDA_ARCH_LIST"] = _architectures(torch, toolkit)
     _say(package, f"CUDA kernels for {os.environ['TORCH_CUDA_ARCH_LIST']}, with the toolkit in {toolkit}")
@@ -295,13 +327,36 @@ def _build_info(torch: Any, ext: Any) -> dict[str, Any]:
     }
 
 
-def _build_command(package: str, torch: Any, forced: set[str]) -> type:
+def _write_record(directory: Path, reasons: Mapping[str, str]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"left_out": dict(reasons)}, indent=2) + "\n"
+    (directory / RECORD).write_text(text, encoding="utf-8")
+
+
+def _recording_command(package: str, reason: str) -> type:
+    """Return the build_py command of a package without native ops, which records the reason."""
+    from setuptools.command.build_py import build_py
+
+    class BuildPy(build_py):  # type: ignore[misc]
+        """Copy the Python files, and write why there are no libraries beside them."""
+
+        def run(self) -> None:
+            super().run()
+            place = Path(package.replace(".", "/"))
+            in_place = getattr(self, "editable_mode", False)
+            _write_record(place if in_place else Path(self.build_lib) / place, {"the native ops": reason})
+
+    return BuildPy
+
+
+def _build_command(package: str, torch: Any, forced: set[str], reasons: dict[str, str]) -> type:
     """Return the build_ext command that leaves out, with a reason, an extension that fails to compile.
 
     Args:
         package: Whose name messages begin with.
         torch: What is built against.
         forced: Names of extensions whose failure is an error.
+        reasons: Why others were left out already.
     """
 
     class BuildOps(torch.utils.cpp_extension.BuildExtension):  # type: ignore[misc]
@@ -313,11 +368,13 @@ def _build_command(package: str, torch: Any, forced: set[str]) -> type:
             except Exception as error:
                 if ext.name in forced:
                     raise
+                failed = f"compiling it failed: {str(error).splitlines()[0]}"
                 _say(
                     package,
-                    f"{ext.name} was left out, since compiling it failed: {str(error).splitlines()[0]}. "
+                    f"{ext.name} was left out, since {failed}. "
                     "The package works without it; BASEREWARD_BUILD_EXT=1 makes this an error that says more",
                 )
+                reasons[ext.name] = failed
 
         def run(self) -> None:
             super().run()
@@ -329,6 +386,11 @@ def _build_command(package: str, torch: Any, forced: set[str]) -> type:
                 _say(
                     package, f"built {library.name} with torch {torch.__version__} for >= {TORCH_TARGET_NAME}"
                 )
+            directory = Path(self.get_ext_fullpath(f"{package}._C")).parent
+            for ext in self.extensions:
+                if ext not in built:
+                    reasons.setdefault(ext.name, "compiling it failed")
+            _write_record(directory, reasons)
             if not built:
                 # Nothing in the wheel depends on the platform, so its name must not say so.
                 self.get_finalized_command("bdist_wheel").root_is_pure = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import contextmanager
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
@@ -335,6 +336,10 @@ class Dataset:
     def read(self) -> Iterator[Comparison | DataError]:
         """Yield each row as a comparison, or as the error that says why it is none."""
         yield from self
+
+    def probe(self, num: int) -> Iterator[Comparison | DataError]:
+        """Yield about as many items of `read` as asked for, to see what the data is like."""
+        return islice(self.read(), num)
 
     def count(self) -> int:
         """Return how many items `read` yields."""

@@ -11,13 +11,16 @@ Prints a line for each distribution, and exits with 1 where one could not be ins
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -75,10 +78,12 @@ def wheel_of_basereward(directory: Path) -> Path:
 def outcome_of(source: Path, wheel: Path, directory: Path) -> Outcome:
     """Install a distribution into an environment of its own, and run its tests."""
     start = time.perf_counter()
+    directory.mkdir()
     try:
         result, output = test(source, wheel, directory), ""
     except Broken as error:
         result, output = str(error.args[0]), str(error.args[1])
+    shutil.rmtree(directory)
     return Outcome(source.name, result, time.perf_counter() - start, output)
 
 
@@ -130,13 +135,14 @@ def main() -> int:
         start = time.perf_counter()
         wheel = wheel_of_basereward(place)
         print(f"{wheel.name} built in {time.perf_counter() - start:.1f} s", flush=True)
-        for number, name in enumerate(arguments.names or found):
-            own = place / str(number)
-            own.mkdir()
-            outcome = outcome_of(found[name], wheel, own)
-            print(f"{outcome.output}{name:28} {outcome.result:32} {outcome.seconds:6.1f} s", flush=True)
-            outcomes.append(outcome)
-            shutil.rmtree(own)
+        names = arguments.names or list(found)
+        places = [place / str(number) for number in range(len(names))]
+        # One for each core, since each environment computes on one thread.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, len(names))) as pool:
+            tests = pool.map(outcome_of, [found[name] for name in names], repeat(wheel), places)
+            for name, outcome in zip(names, tests, strict=True):
+                print(f"{outcome.output}{name:28} {outcome.result:32} {outcome.seconds:6.1f} s", flush=True)
+                outcomes.append(outcome)
     return int(any(outcome.output for outcome in outcomes))
 
 

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 import torch
 from hypothesis import strategies
+from rounding import TINY_REWARD
 from torch import Tensor
 
 from basereward import Comparison
@@ -154,7 +155,7 @@ def test_stacked_is_in_log_odds_whatever_the_members_scales() -> None:
     margin = torch.tensor([[1.0, 2.0, -1.0], [-1.0, 3.0, 4.0]], dtype=torch.float64).T
     weights = logistic(margin / torch.tensor([2**0.5, (26 / 3) ** 0.5]), 1.0)
     expected = weights @ torch.tensor([1 / 2**0.5, -1 / (26 / 3) ** 0.5], dtype=torch.float64)
-    assert float(one[0] - one[1]) == pytest.approx(float(expected), abs=1e-5)
+    assert float(one[0] - one[1]) == pytest.approx(float(expected), abs=TINY_REWARD)
 
 
 def test_routed_asks_by_images() -> None:

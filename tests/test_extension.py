@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from environments import BUILT, ROOT
 
-from basereward.extension import include_dir, native_ops, torch_macros
+from basereward import extension
+from basereward.extension import include_dir, left_out, native_ops, torch_macros
 
 EXAMPLE = ROOT / "plugins" / "basereward-example-op"
 
@@ -95,3 +96,36 @@ def test_an_isolated_build_of_the_example_is_pure_and_says_so(tmp_path: Path) ->
         "basereward_example_op: pure Python; pip install --no-build-isolation builds the op"
     )
     assert [path.name for path in tmp_path.glob("*.whl")] == ["basereward_example_op-0.1.0-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize(
+    ("there", "given", "expected", "variable"),
+    [
+        ({"c++", "g++", "clang++"}, None, "c++", None),
+        ({"g++", "clang++"}, None, "g++", "g++"),
+        ({"clang++"}, None, "clang++", "clang++"),
+        ({"c++", "aarch64-linux-gnu-g++"}, "aarch64-linux-gnu-g++ -mcpu=native", None, None),
+    ],
+)
+def test_the_compiler_is_the_one_that_is_there_or_the_one_that_is_named(
+    there: set[str],
+    given: str | None,
+    expected: str | None,
+    variable: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CXX", given)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in there else None)
+    assert extension._compiler() == (expected or given)
+    assert os.environ.get("CXX") == (variable or given)
+
+
+def test_what_a_build_left_out_is_read_from_its_record_alone(tmp_path: Path) -> None:
+    assert left_out(tmp_path) == {}
+    for text in ("", "[]", '{"left_out": 3}', "\xff"):
+        (tmp_path / "_build.json").write_bytes(text.encode("latin-1"))
+        assert left_out(tmp_path) == {}
+    extension._write_record(tmp_path / "package", {"package._C": "there is no compiler"})
+    assert left_out(tmp_path / "package") == {"package._C": "there is no compiler"}

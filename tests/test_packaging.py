@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -130,6 +131,52 @@ def test_without_the_means_the_wheel_is_pure_and_the_reason_printed(
     assert [wheel.name for wheel in wheels] == ["basereward-0.1.0-py3-none-any.whl"]
 
 
+def test_the_first_command_after_a_build_without_native_ops_says_so_once(checkout: Path) -> None:
+    status, printed, (wheel,) = build_wheel(checkout, CXX="missing-c++")
+    assert status == 0, printed
+    site = checkout.parent / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    venv.create(checkout.parent / "venv", with_pip=False)
+    # By PYTHONPATH, which runs no .pth file, the dependencies are seen and an editable install isn't.
+    path = os.pathsep.join([str(site), str(Path(torch.__file__).parents[1])])
+
+    def command(*arguments: str, **environment: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [str(checkout.parent / "venv" / "bin" / "python"), "-m", "basereward", *arguments],
+            cwd=checkout.parent,
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "XDG_CACHE_HOME": str(checkout.parent / "cache"),
+                "BASEREWARD_DISABLE_PLUGINS": "*",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout, done.stderr
+
+    assert command("--version", RANK="1")[1] == ""
+    assert command("--version")[1] == (
+        f"basereward: the native ops were not built when it was installed: {COMPILER_MISSING}.\n"
+        "basereward: all works without, more slowly; `BASEREWARD_BUILD_EXT=1 pip install "
+        "--no-build-isolation -v .` in a checkout builds them, or shows why not. This is said once; "
+        "`basereward doctor` says it again.\n"
+    )
+    facts, errors = command("doctor")
+    assert errors == ""
+    assert f"basereward._C was not built when the package was installed ({COMPILER_MISSING}); " in facts
+    os.utime(site / "basereward" / "_build.json", (1, 1))  # as another build's
+    assert COMPILER_MISSING in command("--version")[1]
+    assert command("--version")[1] == ""
+    # Where nothing can be remembered, it is said each time.
+    (checkout.parent / "file").touch()
+    for _ in range(2):
+        assert COMPILER_MISSING in command("--version", XDG_CACHE_HOME=str(checkout.parent / "file"))[1]
+
+
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
@@ -183,7 +230,7 @@ def test_a_source_that_does_not_compile_is_left_out_unless_forced(checkout: Path
     assert not any(line.startswith("basereward: built _C.") for line in said)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_source_distribution_to_wheel_to_a_clean_environment(checkout: Path) -> None:
     with tarfile.open(build_sdist(checkout)) as archive:
         archive.extractall(checkout.parent / "unpacked", filter="data")
@@ -199,6 +246,8 @@ def test_source_distribution_to_wheel_to_a_clean_environment(checkout: Path) -> 
     paths = [*package.glob("plugin_template/*.in"), *package.glob("reporting/templates/*")]
     templates = {path.relative_to(ROOT).as_posix() for path in paths}
     assert {"basereward/_C.json", "basereward/_host.json", *templates, *HEADERS} <= set(held)
+    with zipfile.ZipFile(wheel) as archive:
+        assert json.loads(archive.read("basereward/_build.json")) == {"left_out": {}}
     assert len(templates) > 10
     assert not [name for name in held if name.startswith(("csrc", "tests", "benchmarks"))]
 

@@ -17,6 +17,7 @@ from basereward.backbones.quantization import Quantization
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest.forest import Forest, Tree
@@ -38,7 +39,8 @@ class InternVL(TransformersBackbone):
             `OpenGVLab/InternVL3-8B-hf`.
         max_tiles: Tiles that an image may be cut into, the small whole one aside; None keeps the processor's
             own bound, which is 12 of the published models.
-        max_frames: Frames that are read of a video, evenly from its first to its last.
+        max_frames: Frames that are read of a video, evenly from its first to its last; of one whose frames a
+            benchmark chose all are.
     """
 
     unquantized = ("vision_tower", "multi_modal_projector")
@@ -130,7 +132,7 @@ class InternVL(TransformersBackbone):
             if isinstance(part, Image):
                 seen.append((Image, [TiledImage(part, self.image_processor.max_patches)]))
             elif isinstance(part, Video):
-                frames = part.sampled(self.max_frames).frames
+                frames = part.limited(self.max_frames).frames
                 seen.append((Video, [TiledImage(frame, 1) for frame in frames]))
         media = self._media([image for _, images in seen for image in images])
         grids = iter(media.get("image_grid_thw", ()))
@@ -245,7 +247,8 @@ def _load_image_processor(model: str, max_tiles: int | None) -> Any:
     # The Pillow backend everywhere: torchvision's resizing differs, and scores would with it.
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
+    with reading(model, "the image processor (preprocessor_config.json)"):
+        processor: Any = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
     if max_tiles is not None:
         processor.max_patches = max_tiles
     return processor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from basereward.backbones.untrusted_settings import reading
 from basereward.errors import ModelError
 from basereward.storage.model_directory import CONFIG_FILE
+from basereward.storage.reading import read_json
 
 NAMES = ("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight")
 """Names of the head's weight in checkpoints."""
@@ -94,14 +95,14 @@ def _find(source: str) -> Tensor | None:
     if index is None:
         files = {name: "model.safetensors" for name in NAMES}
     else:
-        places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(Path(index))["weight_map"]
         files = {name: places[name] for name in NAMES if name in places}
     for name, file in files.items():
         path = cached_file(source, file, **options)
         if path is None:
             continue
         opened: Any
-        with safe_open(path, framework="pt") as opened:
+        with reading(source), safe_open(path, framework="pt") as opened:
             if name in opened.keys():  # noqa: SIM118 - not a mapping
                 return opened.get_tensor(name)  # type: ignore[no-any-return]
     return None

@@ -7,6 +7,35 @@ then is the rest of its turn. Judges, trainers and rewards all put the two toget
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+Turn = Literal["finished", "opened"]
+"""A turn of the assistant as the template writes one that is over, or as it opens one for generation."""
+
+_turn_asked: ContextVar[Turn | None] = ContextVar("asks", default=None)
+
+
+@contextmanager
+def asking(turn: Turn) -> Iterator[None]:
+    """Have `Chat.encode` give the tokens that a model is asked with and answers in, for judges.
+
+    The prompt is then tokenized alone, up to where the answer begins, and the answer alone. In an opened
+    turn an answer begins with what the template has written of it (`Chat.opening`) and is encoded without.
+    """
+    token = _turn_asked.set(turn)
+    try:
+        yield
+    finally:
+        _turn_asked.reset(token)
+
+
+def turn_asked() -> Turn | None:
+    """Return the turn in which a judge is asked; None outside of `asking`."""
+    return _turn_asked.get()
+
 
 TAGS = "think|thinking|thought|reasoning"
 

@@ -17,6 +17,7 @@ from basereward.backbones.qwen_video import frame_bounds, video_patches
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -35,8 +36,9 @@ class QwenVL(TransformersBackbone):
         model: A directory with model, tokenizer and image processor, or a hub id.
         min_pixels: Pixels that a smaller image is enlarged to; None keeps the processor's own bound.
         max_pixels: Pixels that a larger image is reduced to; None keeps the processor's own bound.
-        max_frames: Frames that are read of a video, evenly from its first to its last. Qwen2-VL and
-            Qwen2.5-VL read videos; Qwen3-VL's time stamps are not supported.
+        max_frames: Frames that are read of a video, evenly from its first to its last; of one whose frames a
+            benchmark chose all are. Qwen2-VL and Qwen2.5-VL read videos; Qwen3-VL's time stamps are not
+            supported.
     """
 
     unquantized = ("visual",)
@@ -231,7 +233,7 @@ class QwenVL(TransformersBackbone):
         vision = self.model.config.vision_config
         if self.model.config.model_type == "qwen2_vl":
             return 1.0
-        fps = video.sampled(self.max_frames).fps
+        fps = video.limited(self.max_frames).fps
         seconds = 1.0 if fps is None else self.image_processor.temporal_patch_size / fps
         return float(vision.tokens_per_second * seconds)
 
@@ -269,7 +271,7 @@ class QwenVL(TransformersBackbone):
             )
         try:
             read = [
-                video_patches(video.sampled(self.max_frames), self.image_processor, self.frame_bounds)
+                video_patches(video.limited(self.max_frames), self.image_processor, self.frame_bounds)
                 for video in comparison.videos
             ]
         except ValueError as error:
@@ -323,7 +325,8 @@ def _load_image_processor(model: str, min_pixels: int | None, max_pixels: int | 
     # The Pillow backend everywhere: torchvision's resizing differs by up to 0.03, and scores would with it.
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
+    with reading(model, "the image processor (preprocessor_config.json)"):
+        processor: Any = AutoImageProcessor.from_pretrained(**source_arguments(model), backend="pil")
     if min_pixels is not None or max_pixels is not None:
         size = dict(processor.size)
         processor.size = {

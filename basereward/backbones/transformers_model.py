@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 
 from basereward.backbones import quantization
+from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
+from basereward.storage.model_directory import HEAD_FILE
 
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
@@ -18,16 +21,20 @@ IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
 
 
 def source_arguments(model: str) -> dict[str, Any]:
-    """Return the arguments by which transformers reads a directory or a hub id.
+    """Return the arguments by which transformers reads a directory or a hub id, whose settings are checked.
 
     Raises:
         ConfigError: When `model` looks like a directory that is not there.
+        ModelError: When its settings name what would be fetched or imported; see `untrusted_settings`.
     """
     directory = Path(model)
     if not directory.is_dir() and (
         directory.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
     ):
         raise ConfigError(f"model {model!r} is no directory and no hub id of the form owner/name")
+    # Some models would fetch kernels by themselves.
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")
+    check_settings(model)
     return {
         "pretrained_model_name_or_path": model,
         "trust_remote_code": False,
@@ -57,16 +64,16 @@ def load_model(
     from transformers import AutoModel
 
     arguments = quantization.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
-    try:
-        loaded, report = AutoModel.from_pretrained(
+    with reading(model):
+        _check_types(Path(model))
+        loaded, report = _loaded(
+            AutoModel,
             **source_arguments(model),
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
             **arguments,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"can't load {model}: {str(error).splitlines()[0]}") from error
     wrong = {
         "missing": sorted(report["missing_keys"]),
         "misshapen": sorted(
@@ -84,6 +91,36 @@ def load_model(
     return loaded.train()
 
 
+def _check_types(directory: Path) -> None:
+    """Refuse weights that are no floats, which transformers would cast without a word.
+
+    Raises:
+        ModelError: Naming file, tensor and type.
+    """
+    opened: Any
+    for path in sorted(directory.glob("*.safetensors")):
+        if path.name == HEAD_FILE:  # is read by its own rules
+            continue
+        with reading(path), safe_open(path, framework="pt") as opened:
+            # A quantized layer has integers, and its scales beside them.
+            names = set(opened.keys())
+            for name in sorted(names):
+                is_weight = name.endswith((".weight", ".bias")) and f"{name}.absmax" not in names
+                kind = opened.get_slice(name).get_dtype()
+                if kind.startswith("C") or (is_weight and not kind.startswith(("F", "BF"))):
+                    raise ModelError(f"{path}: {name} has the type {kind}, not one of floats")
+
+
+def _loaded(kind: Any, **arguments: Any) -> Any:
+    """Load a model with an attention of torch's, whatever its settings say; `ForestDecoder` sets its own."""
+    try:
+        return kind.from_pretrained(**arguments, attn_implementation="sdpa")
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        return kind.from_pretrained(**arguments, attn_implementation="eager")
+
+
 def save_model(model: Any, directory: Path) -> None:
     """Write a model in the hub's layout, quantized weights dequantized."""
     with quantization.expanded(model):
@@ -94,7 +131,8 @@ def load_tokenizer(model: str) -> Any:
     """Load the tokenizer, with a padding token so that ids can fill rows."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(**source_arguments(model))
+    with reading(model, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
+        tokenizer = AutoTokenizer.from_pretrained(**source_arguments(model))
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {model} has no end-of-sequence token; set eos_token in its files")
     if tokenizer.pad_token_id is None:

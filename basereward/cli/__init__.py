@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Sequence
 
 from basereward._version import __version__
-from basereward.errors import BaseRewardError, ScaleWarning
+from basereward.cli.build_notice import say_once_what_was_left_out
+from basereward.errors import BaseRewardError, ColumnWarning, ScaleWarning
 from basereward.hardware.threads import set_openmp_defaults
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         set_openmp_defaults()
+        say_once_what_was_left_out()
     with warnings.catch_warnings():
         warnings.showwarning = _shorten(warnings.showwarning)  # type: ignore[assignment]
         try:
@@ -119,7 +121,7 @@ def _shorten(show: object) -> object:
     """Return a `warnings.showwarning` that shows warnings of ours without a line of our code."""
 
     def showwarning(message: Warning | str, category: type[Warning], *place: object) -> None:
-        if issubclass(category, PluginWarning | ScaleWarning):
+        if issubclass(category, PluginWarning | ScaleWarning | ColumnWarning):
             print(f"basereward: warning: {message}", file=sys.stderr)
         else:
             show(message, category, *place)  # type: ignore[operator]

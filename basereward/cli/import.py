@@ -15,6 +15,7 @@ COMMAND = Command(
     examples="""\
   basereward import Skywork-VL-Reward-7B --output model
   basereward import trl-reward-model --output model --read-bin
+  basereward import lora-checkpoint --base Qwen2.5-VL-7B-Instruct --output model
   basereward import reward-model-without-template --chat-template template.jinja --output model
 """,
 )
@@ -22,8 +23,11 @@ COMMAND = Command(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("source", metavar="DIR", help="a directory with a transformers model and its head")
+    parser.add_argument(
+        "source", metavar="DIR", help="a directory with a transformers model, or a LoRA adapter, and its head"
+    )
     parser.add_argument("--output", metavar="DIR", required=True, help="the model directory")
+    parser.add_argument("--base", metavar="DIR", help="the model that an adapter was trained on")
     parser.add_argument(
         "--backbone", metavar="NAME", help="the backbone that reads it (default: by its model type)"
     )
@@ -48,7 +52,12 @@ def run(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     template = None if args.chat_template is None else _text_of(args.chat_template)
     _, layout = import_model(
-        args.source, args.output, backbone=args.backbone, read_bin=args.read_bin, template=template
+        args.source,
+        args.output,
+        base=args.base,
+        backbone=args.backbone,
+        read_bin=args.read_bin,
+        template=template,
     )
     print(f"{args.output}: with the head of {layout.title}")
     return 0

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return _tables(study, args.results)
     from basereward.plugins.plugin_manager import manager
 
-    plugins = manager(study.run.get("plugins", ()))
+    plugins = manager(study.run_table().get("plugins", ()))
     runs = planned_runs(study, plugins, path=args.study_file)
     if args.only_list:
         return _list(study, runs)

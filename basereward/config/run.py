@@ -21,17 +21,25 @@ class Source(Component):
         weight: How often an epoch shows each of its rows: 0.5 is every other row, 2 is each twice.
         max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
             before `weight`.
+        pairs: Whether the pairs of a ranking are one row `together`, which computes its prompt once; `each` a
+            row of its own; or only `one` of them, drawn. With `max_rows` and `weight`, the last two count and
+            weigh the data set in pairs; ties are none.
         multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
             decide by its first row.
+        max_bad_share: Share of its rows that may be unreadable; None for `data.max_bad_share`.
     """
 
     weight: float = 1.0
     max_rows: int | None = None
+    pairs: Literal["together", "each", "one"] = "together"
     multimodal: bool | None = None
+    max_bad_share: float | None = None
 
     def __post_init__(self) -> None:
         _check(("weight",), self.weight, 0 <= self.weight < float("inf"), "0 or above")
         _check(("max_rows",), self.max_rows, self.max_rows is None or self.max_rows >= 1, "at least 1")
+        share = self.max_bad_share
+        _check(("max_bad_share",), share, share is None or 0 <= share <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,11 @@ class DataConfig:
             the mixture, and options of the data set.
         eval: Held-out data sets: `[[data.eval]]` tables with `name`, `path` and options.
         on_bad_row: Whether a row that can't be used ends the run, or is listed in `rejected.jsonl`.
+        max_bad_share: Share of a data set's rows that may be unreadable and skipped; where more are, the run
+            ends at its start. Of streamed data some rows of each file are looked at.
         mixture: How many rows of each data set an epoch shows.
+        exclude_eval: Whether training rows whose prompt, images included, is among the held-out data are left
+            out.
         curation: Steps that the training data goes through in this order: `[[data.curation]]` tables with the
             step's `name` and its options.
         streaming: Whether the training data is read while it is trained on, instead of being held in memory.
@@ -74,13 +86,19 @@ class DataConfig:
     train: tuple[Source, ...]
     eval: tuple[Component, ...] = ()
     on_bad_row: Literal["fail", "skip"] = "skip"
+    max_bad_share: float = 0.1
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    exclude_eval: bool = False
     curation: tuple[Component, ...] = ()
     streaming: bool = False
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ValidationError(("train",), "must name at least one data set")
+        if self.exclude_eval and not self.eval:
+            raise ValidationError(("exclude_eval",), "needs held-out data; add a [[data.eval]] table")
+        share = self.max_bad_share
+        _check(("max_bad_share",), share, 0 <= share <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +291,8 @@ class RunConfig:
             images where the vision tower is frozen, hidden states where the whole backbone is; None to
             keep nothing. It changes no result.
         init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
+        fresh_head: Whether the head starts from random weights where the backbone's `model` has a trained
+            reward head; else that is an error.
         stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
             tables with a `name` and what differs in `data` and `train`.
         plugins: Modules to load as plugins, as `-p MODULE` does.
@@ -281,6 +301,7 @@ class RunConfig:
     output: str
     seed: int = 0
     init: str | None = None
+    fresh_head: bool = False
     cache: str | None = None
     plugins: tuple[str, ...] = ()
     backbone: Component

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from basereward import protocols
 from basereward.comparison import Comparison, Place
+from basereward.data.columns import ANSWERED_COLUMNS, unread_column_error, unread_columns
 from basereward.data.media_paths import Media
-from basereward.data.reading.paths import files_of, local_path, media_root, other_splits
+from basereward.data.reading.paths import Split, files_of, local_path, media_root, other_splits
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import count_rows, read_rows
-from basereward.errors import DataError
+from basereward.errors import ColumnWarning, DataError
 
 
 class SourceRow(NamedTuple):
@@ -35,6 +39,8 @@ class Dataset(protocols.Dataset, abc.ABC):
 
     detected_by: ClassVar[tuple[str, ...]] = ()
     """Fields whose presence marks a row as this dataset's, where no dataset is named; not inherited."""
+    also_detected_by: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Other sets of fields that do so, of formats with several layouts; not inherited."""
 
     @abc.abstractmethod
     def read(self) -> Iterator[Comparison | DataError]:
@@ -65,11 +71,12 @@ class FileDataset(Dataset):
             in order of name; one that `datasets` saved; or a data set's id on the hub, as `owner/name`, where
             there is no such path.
         source: Name of the data set in reports, for rows that bring none; the path's stem if not given.
-        split: Which files to read where their names tell splits apart; if not given, the only split there is,
-            or `train`.
+        split: Which files to read where their names tell splits apart, one split or a list; if not given, the
+            only split there is, or `train`.
         config: The directory below `path` to read, of data sets that have several.
         media_roots: Directories besides the data set's own that images and videos may lie in.
         media_hosts: Hosts that images may be fetched from.
+        ignored_columns: Columns that are left out though it isn't known that they say nothing of the answer.
 
     Raises:
         DataError: When there is no such file.
@@ -77,6 +84,9 @@ class FileDataset(Dataset):
 
     name: ClassVar[str] = ""
     """The data set's name in reports, where all files of the format are of one."""
+    columns: Mapping[str, str] = {}
+    """The columns that are read, with their meanings. A row with another column that has a value is refused,
+    unless it is known to say nothing of the answer (`basereward.data.columns`). Without columns none is."""
     is_rowwise: ClassVar[bool] = True
     """Whether each row alone makes a comparison; False where several rows are joined."""
 
@@ -85,12 +95,15 @@ class FileDataset(Dataset):
         path: str | Path,
         *,
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
+        ignored_columns: tuple[str, ...] = (),
     ) -> None:
         self.path = local_path(path)
+        self.ignored_columns = frozenset(ignored_columns)
+        self._warned: set[str] = set()
         self.files = self.data_files(split, config)
         if others := other_splits(self.path if config is None else self.path / config, self.files):
             listed = ", ".join(others)
@@ -98,13 +111,20 @@ class FileDataset(Dataset):
         self.media = Media(media_root(self.path), roots=media_roots, hosts=media_hosts)
         self.source = source if source is not None else self.name or Path(path).name.split(".")[0]
 
-    def data_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the files to read."""
         return files_of(self.path, split=split, config=config)
 
     @abc.abstractmethod
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format; a relative path of an image starts from the directory."""
+
+    def probe(self, num: int) -> Iterator[Comparison | DataError]:
+        """Yield about as many items as asked for, the first ones of each file."""
+        for file in self.files:
+            part = copy.copy(self)
+            part.files = [file]
+            yield from islice(part.read(), max(1, num // len(self.files)))
 
     def rows(self) -> Iterator[SourceRow]:
         """Yield each row of each file as it stands there, with its place."""
@@ -122,22 +142,46 @@ class FileDataset(Dataset):
         try:
             if isinstance(row, DataError):
                 raise row
-            converted = self.converted(row, file)
+            converted = self.converted(row, file.parent)
         except DataError as error:
             # A new error, without the frames of this one, which would keep the row alive.
             return error.at(file=str(file), line=line)
         return self.located(converted, file, line)
 
-    def converted(self, row: Row, file: Path) -> Row:
+    def converted(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format.
+
+        A column that is neither read nor known to say nothing of the answer is an error. A published data set
+        is read as its authors describe it: there a column that no format takes for question or answer is left
+        out, with one warning a column.
 
         Raises:
             DataError: When it can't be converted, or is nested as deeply as Python can parse.
         """
+        if not self.ignored_columns.isdisjoint(row):
+            row = {name: value for name, value in row.items() if name not in self.ignored_columns}
+        unread = () if row.keys() <= self.columns.keys() else self._unread_columns(row)
         try:
-            return self.convert_row(row, file.parent)
+            converted = self.convert_row(row, directory)
         except RecursionError as error:
             raise DataError("is nested too deeply") from error
+        for name in unread:
+            if name not in self._warned:
+                self._warned.add(name)
+                warnings.warn(f"{self.source}: the column {name!r} is not read", ColumnWarning, stacklevel=2)
+        return converted
+
+    def _unread_columns(self, row: Row) -> list[str]:
+        """Return the columns that are left out though it isn't known that they say nothing of the answer.
+
+        Raises:
+            DataError: When one may not be left out.
+        """
+        unread = unread_columns(row, self.columns) if self.columns else []
+        for name in unread:
+            if not self.name or name in ANSWERED_COLUMNS:
+                raise unread_column_error(name, self.columns)
+        return unread
 
     def located(self, row: Row, file: Path, line: int) -> Comparison | DataError:
         """Return a row of our own format as a comparison with the paths of its images, or as an error."""

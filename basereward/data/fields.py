@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER
+from basereward.comparison import (
+    IGNORED_MESSAGE_KEYS,
+    MESSAGE_KEYS,
+    PLACEHOLDER,
+    TEMPLATE_KEYS,
+    VIDEO_PLACEHOLDER,
+    is_filled,
+    refuse_unread,
+)
 from basereward.data.reading.row import Row
-from basereward.errors import DataError
+from basereward.errors import DataError, shown
+from basereward.media.limits import is_number
 
 ROLES = {
     "human": "user",
@@ -17,11 +26,18 @@ ROLES = {
     "gpt": "assistant",
     "assistant": "assistant",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "system": "system",
     "observation": "tool",
+    "tool_response": "tool",
     "tool": "tool",
 }
 """The roles of our format by the names that other formats give them."""
+
+CALLERS = ("function_call", "tool_call")
+"""Speakers whose text is the JSON of a call, or of a list of calls."""
+
+TURN_KEYS = frozenset(("from", "value")) | MESSAGE_KEYS
 
 
 def text_of(row: Mapping[str, Any], field: str) -> str:
@@ -108,13 +124,30 @@ def turn_of(turn: Any, field: str, speaker: str) -> dict[str, Any]:
         return {"role": speaker, "content": turn}
     if not isinstance(turn, Mapping):
         raise DataError(f"a turn is an object, not a {type(turn).__name__}", field=field)
+    refuse_unread(turn, TURN_KEYS, IGNORED_MESSAGE_KEYS, "a turn", field)
     role = turn.get("from") or turn.get("role") or speaker
     content = turn.get("value") if turn.get("value") is not None else turn.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"unknown speaker {role!r:.40}; speakers: {', '.join(ROLES)}", field=field)
-    if not isinstance(content, str | list):
+    given = {key: turn[key] for key in TEMPLATE_KEYS if is_filled(turn.get(key))}
+    if role in CALLERS:
+        if given or not isinstance(content, str):
+            raise DataError(f"a turn of {role} is the JSON text of a call, and has nothing else", field=field)
+        return {"role": "assistant", "content": "", "tool_calls": _calls(content, field)}
+    if not isinstance(content, str | list) and not (content is None and "tool_calls" in given):
         raise DataError("a turn has a text as 'value' or 'content'", field=field)
-    return {"role": ROLES[role], "content": content}
+    return {"role": ROLES[role], "content": content, **given}
+
+
+def _calls(text: str, field: str) -> list[dict[str, Any]]:
+    """Return the calls of JSON text as chat templates take them."""
+    calls = parsed_json(text, field)
+    entries = calls if isinstance(calls, list) else [calls]
+    if not entries or not all(
+        isinstance(call, Mapping) and {"name", "arguments"} == set(call) for call in entries
+    ):
+        raise DataError("a call is the JSON of an object with 'name' and 'arguments'", field=field)
+    return [{"type": "function", "function": dict(call)} for call in entries]
 
 
 def answer_of(value: Any, field: str) -> str:
@@ -132,9 +165,71 @@ def answer_of(value: Any, field: str) -> str:
     turn = turn_of(value, field, "assistant")
     if turn["role"] != "assistant":
         raise DataError(f"must be a turn of the assistant, not of {turn['role']}", field=field)
+    if others := [key for key in turn if key not in ("role", "content")]:
+        raise DataError(
+            f"a response is a text; its {', '.join(map(repr, others))} can't be scored", field=field
+        )
     if not isinstance(turn["content"], str):
         raise DataError("a response may hold text only", field=field)
-    return turn["content"]
+    return str(turn["content"])
+
+
+def media_of(row: Row, name: Literal["image", "video"]) -> list[Any]:
+    """Return the images or videos of a row that has them as `images` or as `image`, one or a list.
+
+    Raises:
+        DataError: When it has both.
+    """
+    one, several = row.get(name), row.get(f"{name}s")
+    if is_filled(one) and is_filled(several):
+        raise DataError(f"give either {name} or {name}s", field=name)
+    filled = one if is_filled(one) else several
+    return as_list(filled) if is_filled(filled) else []
+
+
+def tools_of(row: Row) -> list[Any]:
+    """Return the tools of a row; a bare function becomes one of type "function", as chat templates take it.
+
+    Raises:
+        DataError: When they are no list of objects, nor its JSON text.
+    """
+    tools = parsed_json(row.get("tools") or [], "tools")
+    if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise DataError("a list of objects is needed, or its JSON text", field="tools")
+    return [
+        dict(tool) if "type" in tool or "name" not in tool else {"type": "function", "function": dict(tool)}
+        for tool in tools
+    ]
+
+
+def margin_ratings(row: Row) -> Row:
+    """Return the ratings (margin, 0) of a row that has a margin.
+
+    Raises:
+        DataError: When it is no finite number >= 0.
+    """
+    margin = row.get("margin")
+    if not is_filled(margin):
+        return {}
+    if not is_number(margin) or margin < 0:
+        raise DataError(f"a finite number >= 0 is needed, not {shown(margin)}", field="margin")
+    return {"ratings": [margin, 0]}
+
+
+def single_column(row: Row, *names: str) -> str:
+    """Return the name of the column that a row has, of some of which it may have one.
+
+    Raises:
+        DataError: When it has none of them, or several.
+    """
+    filled = [name for name in names if is_filled(row.get(name))]
+    if not filled:
+        raise DataError(
+            "is missing" + (f", as are {', '.join(names[1:])}" if names[1:] else ""), field=names[0]
+        )
+    if len(filled) > 1:
+        raise DataError(f"give either {filled[0]} or {filled[1]}", field=filled[1])
+    return filled[0]
 
 
 def as_list(value: Any) -> list[Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from basereward.comparison import is_filled
 from basereward.config.conversion import Component
 from basereward.data.dataset import Dataset, FileDataset
-from basereward.data.reading.paths import STANDARD_INPUT, files_of, local_path
+from basereward.data.reading.paths import STANDARD_INPUT, Split, files_of, local_path
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import read_rows
 from basereward.errors import DataError, PluginError
@@ -29,7 +30,7 @@ def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:
             warn(f"its rows can't be recognized: {error}")
             continue
         # Not inherited: the fields of a published set in TRL's format do not distinguish it from others.
-        if issubclass(dataset, Dataset) and vars(dataset).get("detected_by"):
+        if issubclass(dataset, Dataset) and signatures(dataset):
             datasets[name] = dataset
     return datasets
 
@@ -38,12 +39,10 @@ def format_of(row: Row, formats: Mapping[str, type[Dataset]]) -> str | None:
     """Return the name of the format with the most fields of those that a row has all fields of.
 
     Our own format comes before all others, and TRL's explicit prompt counts as a third field of its format.
+    Columns without a value count only where the others tell nothing.
     """
-    fitting = {
-        name: len(dataset.detected_by)
-        for name, dataset in formats.items()
-        if all(field in row for field in dataset.detected_by)
-    }
+    filled = {name for name, value in row.items() if is_filled(value)}
+    fitting = _fitting(filled, formats) or _fitting(row.keys(), formats)
     if "basereward" in fitting:
         return "basereward"
     best = max(fitting, key=lambda name: fitting[name], default=None)
@@ -52,9 +51,31 @@ def format_of(row: Row, formats: Mapping[str, type[Dataset]]) -> str | None:
     return best
 
 
+def _fitting(columns: Collection[str], formats: Mapping[str, type[Dataset]]) -> dict[str, int]:
+    """Return the most fields of each format that all are among some columns."""
+    sizes = {
+        name: max((len(fields) for fields in signatures(dataset) if set(fields) <= set(columns)), default=0)
+        for name, dataset in formats.items()
+    }
+    return {name: size for name, size in sizes.items() if size}
+
+
+def signatures(dataset: type[Dataset]) -> list[tuple[str, ...]]:
+    """Return the sets of fields by which a dataset's rows are recognized."""
+    declared = vars(dataset)
+    return (
+        [declared["detected_by"], *declared.get("also_detected_by", ())]
+        if declared.get("detected_by")
+        else []
+    )
+
+
 def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
     """Return an error's text that says which fields a row has, and which it should have."""
-    listed = "; ".join(f"{name} ({', '.join(dataset.detected_by)})" for name, dataset in formats.items())
+    listed = "; ".join(
+        f"{name} ({' or '.join(', '.join(fields) for fields in signatures(dataset))})"
+        for name, dataset in formats.items()
+    )
     return f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format; formats: {listed}"
 
 
@@ -79,8 +100,10 @@ class DetectedDataset(FileDataset):
         if name is None:
             raise DataError(unknown_format(row, self._formats))
         if name not in self._datasets:
-            self._datasets[name] = manager().build("dataset", Component(name, {"path": str(self.files[0])}))
-        return self._datasets[name].convert_row(row, directory)
+            dataset = manager().build("dataset", Component(name, {"path": str(self.files[0])}))
+            dataset.ignored_columns = self.ignored_columns
+            self._datasets[name] = dataset
+        return self._datasets[name].converted(row, directory)
 
 
 def open_rows(
@@ -144,7 +167,7 @@ def read_comparisons(
 def detected(
     path: str | Path,
     *,
-    split: str | None = None,
+    split: Split = None,
     config: str | None = None,
     plugins: PluginManager | None = None,
 ) -> str:

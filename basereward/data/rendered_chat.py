@@ -17,6 +17,10 @@ class NotSeparableError(DataError):
     """A rendered conversation whose response can't be separated from its prompt."""
 
 
+class UnknownTemplateError(NotSeparableError):
+    """A prompt that a chat template of no known form has rendered."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """The role and the text of a turn; `is_open` where the text ends before the turn does."""
@@ -53,6 +57,28 @@ ENDS = (
 )
 """Tokens that end a response or pad the row behind it."""
 
+ROLES = {"model": "assistant", "ipython": "tool"}
+"""Roles of templates, and ours."""
+
+DATES = re.compile(r"\ACutting Knowledge Date: [^\n]*\nToday Date: [^\n]*\n\n")
+"""The lines that Llama 3's templates put before a system message, and put there again."""
+
+MARKER = re.compile(
+    r"<[|\uff5c][^<>|\uff5c\n]{1,64}[|\uff5c]>"  # <|user|>, <|start_of_role|>, DeepSeek's with wide bars
+    r"|<\|\w{1,64}>|<\w{1,64}\|>|\[\|\w{1,64}\|\]"  # <|turn>, <turn|>, [|user|]
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS)\]|\[gMASK\]|<<SYS>>"
+    r"|<(?:/?s|sop|eop|bos|eos|BOS|EOS|start_of_turn|end_of_turn|\u7528\u6237|AI)>"
+    r"|<(?:reserved|extra_id|SPECIAL)_[0-9]+>"
+)
+"""What chat templates write between turns, and nobody in a question; but who asks about chat templates."""
+
+LABELS = re.compile(
+    r"(?:\A|\s)(?:USER|User|HUMAN|Human|### ?(?:Instruction|User|Human|Input)|GPT4 Correct User) ?:.*"
+    r"\s(?:ASSISTANT|Assistant|GPT|### ?(?:Response|Assistant)|GPT4 Correct Assistant) ?:\s*\Z",
+    re.DOTALL,
+)
+"""The labels of templates in plain words, which end with that of the turn that is open."""
+
 IMAGE = re.compile(
     r"(?:<\|vision_start\|>)?(?:<\|image_pad\|>)+(?:<\|vision_end\|>)?"
     r"|(?:<img>)?(?:<IMG_CONTEXT>)+(?:</img>)?"
@@ -83,10 +109,29 @@ def turns(text: str) -> list[Turn] | None:
             if BEGINNINGS.fullmatch(text, place):
                 break
             raise NotSeparableError("has text outside its turns", field="prompt")
-        role = {"model": "assistant"}.get(match[1], match[1])
-        parsed.append(Turn(role, match[2], match[3] is None))
+        parsed.append(Turn(ROLES.get(match[1], match[1]), match[2], match[3] is None))
         place = match.end()
+    if parsed and parsed[0].role == "system" and (dates := DATES.match(parsed[0].text)):
+        system = Turn("system", parsed[0].text[dates.end() :], parsed[0].is_open)
+        parsed[:1] = [system] if system.text else []
     return parsed
+
+
+def refuse_unknown_template(prompt: str) -> None:
+    """Refuse a text that a chat template of no known form has rendered, instead of taking it for a question.
+
+    Raises:
+        UnknownTemplateError: Naming the marker that tells.
+    """
+    marker = MARKER.search(prompt)
+    if marker is None and not LABELS.search(prompt):
+        return
+    tells = repr(marker.group()) if marker else "the labels of turns"
+    raise UnknownTemplateError(
+        f"looks rendered by a chat template that isn't known: it has {tells}; give messages, or a prompt "
+        "that no template has rendered",
+        field="prompt",
+    )
 
 
 def split(text: str, prompt: str) -> tuple[list[Turn], str]:
@@ -105,10 +150,12 @@ def continued(prompt: str, response: str) -> tuple[list[Turn], str]:
 
     Raises:
         NotSeparableError: When the prompt is a conversation that doesn't end where a response begins.
+        UnknownTemplateError: When a template of no known form has rendered it.
     """
     before = turns(prompt)
     response = without_end(response)
     if before is None:
+        refuse_unknown_template(prompt)
         return [Turn("user", prompt, False)], response
     *earlier, last = before
     if last.role == "assistant" and last.is_open:  # what a template begins the response with belongs to it

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from basereward.comparison import (
+    IGNORED_MESSAGE_KEYS,
+    IGNORED_PART_KEYS,
+    MESSAGE_KEYS,
+    TEMPLATE_KEYS,
+    is_filled,
+    refuse_unread,
+)
 from basereward.data.dataset import FileDataset
+from basereward.data.pair_layouts import COMMON_COLUMNS, common_fields
 from basereward.data.reading.row import Row
-from basereward.errors import DataError, shown
-from basereward.media.limits import is_number
+from basereward.errors import DataError
 
 Turns: TypeAlias = "list[Mapping[str, Any]]"
-
-READ = ("prompt", "chosen", "rejected", "images", "image", "videos", "margin", "id", "source", "weight")
-UNSUPPORTED = ("video", "tools")
-"""Columns that change what a response answers: a row that fills one is refused, not read without it."""
 
 
 class TRLDataset(FileDataset):
@@ -28,12 +32,19 @@ class TRLDataset(FileDataset):
       with the responses.
     - Images: `images`, a list, or `image`; paths start from the file, `{"bytes", "path"}` is read too. They
       fill the prompt's `{"type": "image"}` parts or `<image>` marks, or go before the first user message.
+    - `tools` go to the chat template.
     - `margin`: by how much the chosen response is better, >= 0; it becomes the ratings (margin, 0).
-    - `id`, `source` and `weight` as in our own format; other columns of text, numbers or truth values become
-      `meta`.
+    - `id`, `source` and `weight` as in our own format.
     """
 
     detected_by = ("chosen", "rejected")
+    columns: Mapping[str, str] = {
+        "prompt": "what both responses answer; without it, both begin with the prompt",
+        "chosen": "the better response, or conversation",
+        "rejected": "the worse response, or conversation",
+        "messages": "the conversation of chosen once more, as some sets have it; any other is refused",
+        **COMMON_COLUMNS,
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -49,23 +60,10 @@ def trl_row(row: Row) -> Row:
     for name in ("chosen", "rejected"):
         if row.get(name) is None:
             raise DataError("is missing", field=name)
-    for name in UNSUPPORTED:
-        if row.get(name):
-            raise DataError("is not supported", field=name)
+    if is_filled(row.get("messages")) and row["messages"] != row["chosen"]:
+        raise DataError("is not chosen, nor is it known to say nothing of the answer", field="messages")
     prompt, chosen, rejected = split(row.get("prompt"), row["chosen"], row["rejected"])
-    converted: Row = {
-        "prompt": prompt,
-        "images": images_of(row),
-        "videos": row.get("videos"),
-        "responses": [chosen, rejected],
-        "ranks": [0, 1],
-        "meta": {key: value for key, value in row.items() if key not in READ and _is_plain(value)},
-    }
-    if (margin := row.get("margin")) is not None:
-        if not is_number(margin) or margin < 0:
-            raise DataError(f"a finite number >= 0 is needed, not {shown(margin)}", field="margin")
-        converted["ratings"] = [margin, 0]
-    return converted | {key: row[key] for key in ("id", "source", "weight") if row.get(key) is not None}
+    return common_fields(row) | {"prompt": prompt, "responses": [chosen, rejected]}
 
 
 def split(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, str, str]:
@@ -129,8 +127,13 @@ def _turns(value: Any, name: str) -> Turns:
     if not isinstance(value, list):
         raise DataError("chosen and rejected must both be texts or both be lists of messages", field=name)
     for turn in value:
-        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or turn.get("content") is None:
+        if (
+            not isinstance(turn, dict)
+            or not isinstance(turn.get("role"), str)
+            or (turn.get("content") is None and not turn.get("tool_calls"))
+        ):
             raise DataError(f"a message is an object with 'role' and 'content', not {turn!r:.80}", field=name)
+        refuse_unread(turn, MESSAGE_KEYS, IGNORED_MESSAGE_KEYS, "a message", name)
     if not value:
         raise DataError("the list of messages is empty", field=name)
     return value
@@ -143,7 +146,11 @@ def _common_turns(chosen: Turns, rejected: Turns) -> int:
 
 
 def _is_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    return (first["role"], first["content"]) == (second["role"], second["content"])
+    return all(
+        first.get(key) == second.get(key)
+        for key in MESSAGE_KEYS
+        if is_filled(first.get(key)) or is_filled(second.get(key))
+    )
 
 
 def _ends_with(turns: Turns, prompt: Any) -> bool:
@@ -161,6 +168,10 @@ def _response(turns: Turns, name: str) -> str:
         raise DataError(
             f"the response must be one assistant message, not {', '.join(roles) or 'none'}", field=name
         )
+    if others := [key for key in TEMPLATE_KEYS if is_filled(turns[0].get(key))]:
+        raise DataError(
+            f"a response is a text; its {', '.join(map(repr, others))} can't be scored", field=name
+        )
     return _text(turns[0]["content"], name)
 
 
@@ -169,6 +180,9 @@ def _text(content: Any, name: str) -> str:
         return content
     if not isinstance(content, list):
         raise DataError(f"content is a text or a list of parts, not {content!r:.80}", field=name)
+    for part in content:
+        if isinstance(part, dict) and part.get("type") == "text":
+            refuse_unread(part, ("type", "text"), IGNORED_PART_KEYS, "a content part", name)
     texts = [
         part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
         for part in content
@@ -176,21 +190,3 @@ def _text(content: Any, name: str) -> str:
     if not all(isinstance(text, str) for text in texts):
         raise DataError("a response may hold text only", field=name)
     return "".join(text for text in texts if text is not None)
-
-
-def images_of(row: Row) -> Any:
-    """Return the images of a row that has them as `images` or as `image`, one or a list.
-
-    Raises:
-        DataError: When it has both.
-    """
-    image = row.get("image")
-    if image is None:
-        return row.get("images")
-    if row.get("images"):
-        raise DataError("give either image or images", field="image")
-    return image if isinstance(image, list) else [image]
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.backbones.opened_turn import whole_turn
-from basereward.comparison import PLACEHOLDER, Comparison
+from basereward.comparison import IGNORED_MESSAGE_KEYS, PLACEHOLDER, Comparison, is_filled
+from basereward.data.fields import tools_of
 from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource, SourceOptions, reward_source
@@ -20,6 +21,20 @@ from basereward.media.image import Image
 
 UNKNOWN = "-"
 """Stands for the responses while prompts are compared."""
+
+UNREAD_COLUMNS = (
+    "system",
+    "audio",
+    "audios",
+    "video",
+    "videos",
+    "image_path",
+    "image_url",
+    "img",
+    "img_path",
+    "pixel_values",
+)
+"""Columns that would be part of the question and aren't read. All other columns are for rules and shapes."""
 
 
 class ScorerOptions(SourceOptions, total=False):
@@ -67,19 +82,24 @@ class CompletionScorer:
         the others theirs.
 
         Args:
-            prompts: [N] texts or messages, or the error of one that can't be read.
+            prompts: [N] texts or messages, or the error of one that can't be read. Texts may be rendered by a
+                chat template of a known form.
             texts: [N] completions. Where the policy's chat template has begun the answer, as with "<think>",
                 they are the rest of it; its beginning may be in a column `turn_opening`.
             images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
             lengths: [N] of the completions in tokens of the policy.
-            columns: Other columns of the data set by name, each [N].
+            columns: Other columns of the data set by name, each [N]. `tools` go to the chat template; a
+                completion whose row fills one of `UNREAD_COLUMNS` isn't scored.
 
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
+        prompts = _with_columns(prompts, columns)
+        read = [_read(*each) for each in zip(prompts, texts, images, strict=True)]
         openings = columns.get("turn_opening") or [None] * len(texts)
-        texts = [whole_turn(*pair) for pair in zip(texts, openings, strict=True)]
-        asked = _asked(prompts, images)
+        prompts = [prompt for prompt, _ in read]
+        texts = [whole_turn(text, opening) for (_, text), opening in zip(read, openings, strict=True)]
+        asked = _asked(prompts, images, columns.get("tools") or [None] * len(texts))
         groups = _groups(asked)
         raw = _raw(self.source, asked, texts, groups)
         return raw, apply(self.shapes, raw, Rollouts(texts, groups, lengths, columns))
@@ -136,6 +156,24 @@ def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
     return "".join(part.get("text") or "" for part in content or ())
 
 
+def answered(prompt: Any, completion: str | Sequence[Any]) -> Any:
+    """Return a prompt, or the error of a completion whose last message is more than a text.
+
+    Its calls of tools, reasoning, or images can't be scored; without them it would be another answer.
+    """
+    last = completion[-1] if completion and not isinstance(completion, str) else None
+    if isinstance(prompt, DataError) or not isinstance(last, Mapping):
+        return prompt
+    for key, value in last.items():
+        if key not in ("role", "content") and key not in IGNORED_MESSAGE_KEYS and is_filled(value):
+            return DataError(f"a completion is a text; its {key!r} can't be scored", field="completion")
+    content = last.get("content")
+    parts = () if content is None or isinstance(content, str) else content
+    if any(not isinstance(part, Mapping) or part.get("type", "text") != "text" for part in parts):
+        return DataError("a completion is a text; it can't hold anything else", field="completion")
+    return prompt
+
+
 def images_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
     """Return the images of each of N rows, from the columns `images` or `image`."""
     if (several := columns.get("images")) is not None:
@@ -159,7 +197,35 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], text
 
 
-def _asked(prompts: Sequence[Any], images: Sequence[Sequence[object]]) -> list[Comparison | DataError]:
+def _read(prompt: Any, text: str, images: Sequence[object]) -> tuple[Any, str]:
+    """Return a prompt and its completion, of a text that may be rendered the messages or the error."""
+    if not isinstance(prompt, str):
+        return prompt, text
+    try:
+        return unrendered(prompt, text, has_images=bool(images))
+    except DataError as error:
+        return error, text
+
+
+def _with_columns(prompts: Sequence[Any], columns: Mapping[str, Any]) -> list[Any]:
+    """Return the prompts, or the error of each whose row has a part of the question that isn't read."""
+    checked = list(prompts)
+    filled = {name: columns[name] for name in UNREAD_COLUMNS if columns.get(name) is not None}
+    if columns.get("images") is not None and columns.get("image") is not None:
+        filled["image"] = [
+            one if is_filled(several) else None
+            for one, several in zip(columns["image"], columns["images"], strict=True)
+        ]
+    for name, values in filled.items():
+        for number, value in enumerate(values):
+            if is_filled(value):
+                checked[number] = DataError("is a column of the question that isn't read", field=name)
+    return checked
+
+
+def _asked(
+    prompts: Sequence[Any], images: Sequence[Sequence[object]], tools: Sequence[Any]
+) -> list[Comparison | DataError]:
     """Return each prompt with its images, in a comparison whose response is still to come."""
     opened: dict[int, Image] = {}  # by the source, since completions of one prompt share theirs
 
@@ -169,12 +235,14 @@ def _asked(prompts: Sequence[Any], images: Sequence[Sequence[object]]) -> list[C
         return opened[id(source)]
 
     asked: list[Comparison | DataError] = []
-    for prompt, separate in zip(prompts, images, strict=True):
+    for prompt, separate, callable_tools in zip(prompts, images, tools, strict=True):
         try:
             if isinstance(prompt, DataError):
                 raise prompt
             shown = [] if _has_images(prompt) else [image_of(source) for source in separate]
-            asked.append(Comparison(prompt, [UNKNOWN], images=shown))
+            asked.append(
+                Comparison(prompt, [UNKNOWN], images=shown, tools=tools_of({"tools": callable_tools}))
+            )
         except DataError as error:
             asked.append(error)
     return asked

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from basereward.integrations.completions import CompletionScorer, completion_text, images_of
+from basereward.integrations.completions import CompletionScorer, answered, completion_text, images_of
 from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.shaping import Shape
 
@@ -88,7 +88,7 @@ def rm_plugin(
 def _rewards(scorer: CompletionScorer, columns: Mapping[str, Any]) -> list[float | None]:
     rows: Sequence[Sequence[Mapping[str, Any]]] = columns["messages"]
     _, shaped = scorer.score(
-        [list(messages[:-1]) for messages in rows],
+        [answered(list(messages[:-1]), messages) for messages in rows],
         [completion_text(messages) for messages in rows],
         images=images_of(columns, len(rows)),
         lengths=[_length(ids) for ids in columns.get("response_token_ids") or [()] * len(rows)],

@@ -13,8 +13,39 @@ Rule = Callable[[str, Any], bool]
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = "\\boxed{"
-CHOICE = re.compile(r"\(?\b([A-Z])\b\)?")
-STATEMENT = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b\)?", re.IGNORECASE)
+
+MARKUP = re.compile(
+    r"\\(?:text|textbf|mathrm|mathbf|textrm)\s*\{([^{}]*)\}|</?(?:b|i|em|strong|u|code)>|[*_`$\"“”]+"
+)
+"""Markup around a letter; of LaTeX's text commands the content stays."""
+
+LETTER = r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|\{([A-Za-z])\}|([A-Z])(?![\w'’+#/-]))"
+"""A capital letter that stands alone, or any letter in brackets."""
+
+REST = r"(?!\s*(?:,|/|&|and\b|or\b)\s*[(\[]?[A-Z](?![\w'’]))"
+"""No second letter follows, as in "A or B"."""
+
+CONNECTIVES = "because|since|as|and|but|so|which|due|given|in|with|for|of|is|was"
+
+ARTICLE = rf"(?<![AI])|(?!\s+(?!(?:{CONNECTIVES})\b)[a-z])"
+"""An A or I before a word in small letters is no letter of a choice, but an article or a pronoun."""
+
+STATEMENTS = (
+    # "The answer is B", "the best option I can see is (b)", "Answer: B"
+    rf"(?i:\b(?:answer|option|choice)\b)[^.:;\n=]{{0,60}}?(?i:\bis\b|:|=)\s*{LETTER}(?:{ARTICLE}){REST}",
+    r"(?i:\b(?:choose|chose|pick|picked|select|go with)\b)\s+(?i:option|answer|choice)?\s*"
+    rf"{LETTER}(?:{ARTICLE}){REST}",
+    # "B is correct"
+    rf"\b{LETTER}\s+(?i:is)\s+(?i:the\s+)?(?i:correct|right|best)\b",
+)
+STATEMENT = re.compile("|".join(STATEMENTS))
+SMALL_STATEMENT = re.compile(r"(?i:\banswer)\s*(?i:is|:)\s*([b-hj-z])\s*[.!]?\s*\Z")
+"""A small letter at the end of a statement, which is no article."""
+
+ALONE = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?\s*[.:]?\s*\Z")
+FIRST = re.compile(rf"{LETTER}\s*(?:[.:)\]]|[-–—]\s|\n|\Z)|\(?([A-Za-z])\)|\(([A-Za-z])\)")
+MENTION = re.compile(rf"(?i:\b(?:answer|option|choice)\b)\s*{LETTER}")
+"""An option that is named; what is said of it may be that it is wrong."""
 
 
 def exact_match(completion: str, answer: str) -> bool:
@@ -28,15 +59,34 @@ def exact_match(completion: str, answer: str) -> bool:
 def choice_letter(completion: str, answer: str) -> bool:
     """Compare the letter that a completion chooses with the right one.
 
-    Its answer part is the letter, as in "B", "(B)" or "B. a cat", or it says "the answer is B"; the last such
-    counts. A letter within other words is no choice.
+    The answer part, without markup, is the letter alone, in any case ("B", "(b)"); or it states one ("the
+    answer is B", "B is correct"), of which the last counts; or it begins with one ("B. a cat", "b) a cat");
+    or it mentions one option ("option B") and no other. A small a or i counts alone and in brackets only, and
+    so "the answer is a cat" chooses nothing; nor does "the answer is A or B".
     """
-    part = answer_part(completion).strip()
-    statements = STATEMENT.findall(part)
-    letter = statements[-1] if statements else None
-    if letter is None and (first := CHOICE.match(part)) and not re.match(r"\s+[a-z]", part[first.end() :]):
-        letter = first.group(1)
-    return letter is not None and letter.upper() == str(answer).strip().strip("().").upper()
+    letter = _chosen_letter(answer_part(completion))
+    return letter is not None and letter == str(answer).strip().strip("()[]{}.: ").upper()
+
+
+def _chosen_letter(part: str) -> str | None:
+    text = MARKUP.sub(lambda match: match[1] or "", part).strip()
+    if alone := ALONE.match(text):
+        return alone[1].upper()
+    if statements := [_letter(match) for match in STATEMENT.finditer(text)]:
+        return statements[-1]
+    if small := SMALL_STATEMENT.search(text):
+        return small[1].upper()
+    if first := FIRST.match(text):
+        return _letter(first)
+    mentions = list(MENTION.finditer(text))
+    letters = {_letter(match) for match in mentions}
+    is_bare = any(not re.match(r"\s+[a-z]", text[match.end() :]) for match in mentions)
+    return letters.pop() if len(letters) == 1 and is_bare else None
+
+
+def _letter(match: re.Match[str]) -> str:
+    """Return the letter that one of a pattern's groups has found."""
+    return next(group for group in match.groups() if group is not None).upper()
 
 
 def math_verify(completion: str, answer: str) -> bool:

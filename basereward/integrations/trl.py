@@ -21,7 +21,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from basereward.integrations.completions import CompletionScorer, completion_text, images_of
+from basereward.errors import DataError
+from basereward.integrations.completions import CompletionScorer, answered, completion_text, images_of
 from basereward.integrations.reward_source import RewardSource, SourceOptions
 from basereward.integrations.rules import Rule
 from basereward.integrations.shaping import Shape, column_of, verified
@@ -121,7 +122,13 @@ def _rewards(
 
 
 def _whole_prompt(prompt: Any, completion: Any) -> Any:
-    """Return the prompt of a completion's last message: the policy's prompt, then any turns of tools."""
-    if isinstance(prompt, str) or isinstance(completion, str) or len(completion) < 2:
+    """Return the prompt of a completion's last message: the policy's prompt, then any turns of tools.
+
+    It is the error of a message that is more than a text.
+    """
+    prompt = answered(prompt, completion)
+    if isinstance(completion, str) or len(completion) < 2 or isinstance(prompt, DataError):
         return prompt
+    if isinstance(prompt, str):
+        return DataError("the completion has turns of tools, and the prompt is a text", field="completion")
     return [*prompt, *completion[:-1]]

@@ -5,7 +5,7 @@ Shapes: D width, H width of a hidden layer.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,13 @@ from basereward.backbones.template_source import (
     with_note,
 )
 from basereward.backbones.transformers_model import load_tokenizer
+from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
+from basereward.interop.adapter import merged_checkpoint
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.model_directory import copy_tensor
+from basereward.storage.reading import read_json
 
 BACKBONES = {
     "qwen2_vl": "qwen-vl",
@@ -83,6 +87,7 @@ def import_model(
     source: str | Path,
     directory: str | Path,
     *,
+    base: str | Path | None = None,
     backbone: str | None = None,
     read_bin: bool = False,
     template: str | None = None,
@@ -94,8 +99,9 @@ def import_model(
     they find it by the padding token's id, at the last that is no padding.
 
     Args:
-        source: A directory with a transformers model and its head.
+        source: A directory with a transformers model and its head, or with an adapter and a head.
         directory: The directory to write.
+        base: The directory of the model that an adapter was trained on.
         backbone: The name of the backbone; None for that of the model's type.
         read_bin: Whether heads in pickled files are read, tensors only.
         template: The chat template; None for the tokenizer's own.
@@ -105,9 +111,24 @@ def import_model(
         ConfigError: When there is no head of a known layout, or several, or no chat template.
         ModelError: When a tensor is missing, misshapen or not finite.
     """
-    source = Path(source)
-    if not (source / "config.json").is_file():
+    names = {name for layout in LAYOUTS for pair in layout.layers for name in pair}
+    with merged_checkpoint(Path(source), base, names) as whole:
+        model, layout = _imported(whole, backbone, read_bin, template, options)
+        origin = (
+            {"base_model": str(source)} if base is None else {"base_model": str(base), "adapter": str(source)}
+        )
+        model.record |= {**origin, "imported_from": layout.title}
+        model.save(directory)
+    return RewardModel.load(directory), layout
+
+
+def _imported(
+    source: Path, backbone: str | None, read_bin: bool, template: str | None, options: Mapping[str, Any]
+) -> tuple[RewardModel, Layout]:
+    """Return the model of a whole checkpoint, and its head's layout."""
+    if not os.path.lexists(source / "config.json"):
         raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
+    check_settings(source)
     layout, tensors = _head_of(source, read_bin)
     if template is None and not _has_template(source):
         raise ConfigError(
@@ -117,7 +138,7 @@ def import_model(
         )
     name = backbone or _backbone_of(source)
     weights = [tensors[weight] for weight, _ in layout.layers]
-    if weights[-1].shape[0] != 1 or any(weight.ndim != 2 for weight in weights):
+    if any(weight.ndim != 2 for weight in weights) or weights[-1].shape[0] != 1:
         shapes = ", ".join(str(list(weight.shape)) for weight in weights)
         raise ModelError(f"{source}: a head gives one number; the shapes of its layers are {shapes}")
     width = weights[0].shape[0] if len(weights) > 1 else None
@@ -125,6 +146,7 @@ def import_model(
     model = RewardModel.build(
         backbone=Component(name, {"model": str(source), **options}),
         head=Component("linear", {}) if len(weights) == 1 else Component("mlp", head),
+        fresh_head=True,  # which is filled below
     )
     _fill(model.head, layout, tensors, source)
     transformers_backbone: Any = model.backbone
@@ -134,9 +156,7 @@ def import_model(
     transformers_backbone.use_template(with_note(template, KEEPS_TAIL))
     if layout.skips_padding:
         _skip_padding(transformers_backbone)
-    model.record |= {"base_model": str(source), "imported_from": layout.title}
-    model.save(directory)
-    return RewardModel.load(directory), layout
+    return model, layout
 
 
 def _has_template(source: Path) -> bool:
@@ -173,17 +193,18 @@ def _head_of(source: Path, read_bin: bool) -> tuple[Layout, dict[str, Tensor]]:
 def _tensors(source: Path, names: set[str], read_bin: bool) -> Iterator[tuple[str, Tensor]]:
     opened: Any
     for path in sorted(source.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as opened:
+        with reading(path), safe_open(path, framework="pt") as opened:
             for name in names.intersection(opened.keys()):
                 yield name, opened.get_tensor(name)
     for path in [source / name for name in BIN] if read_bin else []:
         if path.is_file():
-            loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            yield from ((name, loaded[name]) for name in names.intersection(loaded))
+            with reading(path):
+                loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+                yield from ((name, loaded[name]) for name in names.intersection(loaded))
 
 
 def _backbone_of(source: Path) -> str:
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_json(source / "config.json")
     kind = str(config.get("model_type", ""))
     if kind in BACKBONES:
         return BACKBONES[kind]
@@ -203,9 +224,4 @@ def _fill(head: Any, layout: Layout, tensors: Mapping[str, Tensor], source: Path
                 if tensor is None:
                     target.zero_()  # these tools have heads without bias
                     continue
-                if tensor.shape != target.shape or not bool(tensor.isfinite().all()):
-                    raise ModelError(
-                        f"{source}: {name} has the shape {list(tensor.shape)}, not {list(target.shape)}, or "
-                        "values that are not finite"
-                    )
-                target.copy_(tensor)
+                copy_tensor(tensor, target, f"{source}: {name}")

@@ -32,6 +32,8 @@ class Video:
     """
 
     def __init__(self, source: object, fps: float | None = None) -> None:
+        self.is_sampled: bool = isinstance(source, Video) and source.is_sampled
+        """Whether its frames are those that `sampled` chose, so that a backbone reads them all."""
         if isinstance(source, Video):
             fps = source.fps if fps is None else fps
             source = source.source
@@ -118,9 +120,23 @@ class Video:
         if num_frames < 1:
             raise ConfigError(f"num_frames is a number >= 1, not {num_frames}")
         if self.is_file:
-            return self._decoded(lambda total: evenly(total, num_frames))
-        chosen = evenly(len(self.frames), num_frames)
-        return Video([self.frames[at] for at in chosen], _slowed(self.fps, len(self.frames), len(chosen)))
+            video = self._decoded(lambda total: evenly(total, num_frames))
+        else:
+            chosen = evenly(len(self.frames), num_frames)
+            fps = _slowed(self.fps, len(self.frames), len(chosen))
+            video = Video([self.frames[at] for at in chosen], fps)
+        video.is_sampled = True
+        return video
+
+    def limited(self, max_frames: int) -> Video:
+        """Return the video that a backbone reads: of at most `max_frames`, unless its frames were sampled
+        before, as those of a benchmark are.
+
+        Raises:
+            DataError: As `sampled`.
+            ConfigError: Likewise.
+        """
+        return self if self.is_sampled else self.sampled(max_frames)
 
     def _decoded(self, choose: Callable[[int], Sequence[int]]) -> Video:
         """Decode the chosen frames of a video file; `choose` turns their number into indices."""

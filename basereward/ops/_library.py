@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from basereward.errors import ConfigError
+from basereward.extension import left_out
 
 KERNELS: Final = ("auto", "cpp", "torch")
 VARIABLE: Final = "BASEREWARD_KERNELS"
@@ -54,7 +55,10 @@ class Part:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError:
-            return cls(None, f"{name} was not built when the package was installed; {rebuild}")
+            reasons = left_out(Path(importlib.import_module(package).__path__[0]))
+            reason = reasons.get(name) or reasons.get("the native ops", "")
+            why = f" ({reason})" if reason else ""
+            return cls(None, f"{name} was not built when the package was installed{why}; {rebuild}")
         except ImportError as error:
             return cls(None, f"{name} can't be loaded ({error}); {rebuild}")
         info = Path(importlib.import_module(package).__path__[0]) / f"{short}.json"

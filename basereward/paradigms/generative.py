@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from basereward import ops
-from basereward.backbones.chat_template import Turn
 from basereward.backbones.generation import Sampling, generate
+from basereward.backbones.opened_turn import Turn
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
@@ -185,6 +185,11 @@ class Generative(Judge):
         """
         targets = Targets.of([item.comparison for item in batch], device=self.device)
         answers = [self._answers(item) for item in batch]
+        weights = _weights(batch, answers)
+        if not weights:
+            # All the same the backbone runs, as it does in processes that train together with this one.
+            answers[0] = {batch[0].content.orders[0]: [self.verdicts[0], *self.end]}
+            weights = [0.0]
         trees = []
         for item, learned in zip(batch, answers, strict=True):
             tree = item.content.tree
@@ -192,18 +197,13 @@ class Generative(Judge):
             branches = [[*ids, *learned[order]] for order, ids in questions if order in learned]
             if branches:
                 trees.append(replace(tree, responses=branches))
-        if not trees:
-            nothing = 0.0 * next(self.backbone.parameters()).sum()
-            rewards = torch.zeros(len(targets.ranks), device=self.device)
-            weight = nothing.detach().float()
-            return LossOutput(nothing, weight, _statistics(rewards, targets, weight))
         continuations = [answer for learned in answers for answer in learned.values()]
         forest = self.packed(trees)
         hidden = self.backbone(forest)
         costs = mean_nll(hidden, forest, self.head, continuations)  # [branches]
-        weights = torch.tensor(_weights(batch, answers), device=costs.device)
-        total = weights.sum()
-        loss = (weights * costs).sum() / torch.where(total > 0, total, 1.0)
+        shares = torch.tensor(weights, device=costs.device)  # [branches]
+        total = shares.sum()
+        loss = (shares * costs).sum() / torch.where(total > 0, total, 1.0)
         with torch.no_grad():
             margins = iter(self._margins_within(hidden, forest, continuations))
         values: list[float] = []

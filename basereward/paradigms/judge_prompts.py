@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from basereward.backbones.chat_template import Turn, asking
+from basereward.backbones.opened_turn import Turn, asking
 from basereward.comparison import Comparison, Message
 from basereward.errors import DataError, TooLongError
 from basereward.forest.forest import Tree

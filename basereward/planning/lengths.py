@@ -132,7 +132,7 @@ class Measure:
             grids = [self.images.grid(*_size(image)) for image in comparison.images]
             markers = [[0] * self.images.num_markers for _ in comparison.images]
             for video in comparison.videos:
-                frames = video.sampled(self.max_frames).frames
+                frames = video.limited(self.max_frames).frames
                 grids.append(self.images.of_video(len(frames), *_size(frames[0])))
                 of_videos.append([0] * self.images.markers_of_video(len(frames)))
         if self.chat is None:

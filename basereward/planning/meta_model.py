@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from basereward.backbones.transformers_backbone import TransformersBackbone
+from basereward.backbones.untrusted_settings import check_settings
 from basereward.config.run import RunConfig
 from basereward.costs.architecture import Architecture
 from basereward.errors import ConfigError
@@ -40,7 +41,9 @@ def meta_model(
     with torch.device("meta"):
         from transformers import AutoModel
 
-        bare = AutoModel.from_config(config, dtype=getattr(torch, options.get("dtype", "float32")))
+        bare = AutoModel.from_config(
+            config, dtype=getattr(torch, options.get("dtype", "float32")), attn_implementation="eager"
+        )
         try:
             backbone = kind.of_model(bare, quantize=options.get("quantize"))
         except ConfigError as error:
@@ -87,12 +90,12 @@ def _config(model: str, config_file: Path | None) -> tuple[Any, str]:
 def _read(path: str) -> Any:
     from transformers import AutoConfig
 
+    check_settings(path, local_files_only=True)
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{path}: is no configuration of transformers: {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # whatever a setting of a wrong kind leads to
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(f"{path}: is no configuration of transformers: {lines[0]}") from error
 
 
 @cache

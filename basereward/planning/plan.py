@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from basereward.backbones.untrusted_settings import reading
 from basereward.config.conversion import ValidationError
 from basereward.config.run import LoraConfig, RunConfig, TrainConfig
 from basereward.costs.accelerators import Accelerator
@@ -18,7 +19,7 @@ from basereward.costs.architecture import Architecture
 from basereward.costs.communication import bandwidth, communication
 from basereward.costs.flops import Counts, Flops, flops
 from basereward.costs.memory import FP32, Memory, memory
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, ModelError
 from basereward.planning.lengths import Lengths, Measure, Overrides, lengths
 from basereward.planning.meta_model import meta_model
 from basereward.plugins.plugin_manager import PluginManager
@@ -222,11 +223,13 @@ def _tokenizer(run: RunConfig) -> Any:
     """Return the run's tokenizer if it is on this machine."""
     from transformers import AutoTokenizer
 
+    model = str(run.backbone.options.get("model", ""))
     try:
-        return AutoTokenizer.from_pretrained(
-            str(run.backbone.options.get("model", "")), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError):
+        with reading(model, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
+            return AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    except ModelError:
+        if Path(model, "tokenizer.json").is_file():
+            raise
         return None
 
 

@@ -66,6 +66,8 @@ def basereward_paradigms() -> Mapping[str, str]:
 def basereward_datasets() -> Mapping[str, str]:
     """Published preference data sets, and formats of one's own."""
     return {
+        "alpaca": "basereward.data.pair_layouts:AlpacaPairs",
+        "axolotl": "basereward.data.pair_layouts:AxolotlPairs",
         "basereward": "basereward.data.native:NativeDataset",
         "helpsteer": "basereward.data.published.ratings:HelpSteer",
         "ixc": "basereward.data.published.conversations:IXC",
@@ -73,9 +75,11 @@ def basereward_datasets() -> Mapping[str, str]:
         "mm-rlhf": "basereward.data.published.mm_rlhf:MMRLHF",
         "mmif": "basereward.data.published.conversations:MMIF",
         "mmpr": "basereward.data.published.mmpr:MMPR",
+        "ms-swift": "basereward.data.pair_layouts:MSSwiftPairs",
         "olmo2": "basereward.data.published.pairs:Olmo2",
         "omnialign-v-dpo": "basereward.data.published.pairs:OmniAlignVDPO",
         "openrlhf": "basereward.data.published.conversations:OpenRLHF",
+        "orca": "basereward.data.pair_layouts:OrcaPairs",
         "povid": "basereward.data.published.conversations:POVID",
         "r1-reward-rl": "basereward.data.published.judgements:R1RewardRL",
         "rlaif-v": "basereward.data.published.pairs:RLAIFV",
@@ -83,6 +87,7 @@ def basereward_datasets() -> Mapping[str, str]:
         "sharegpt": "basereward.data.published.conversations:ShareGPT",
         "shp": "basereward.data.published.pairs:SHP",
         "skywork-reward": "basereward.data.published.pairs:SkyworkReward",
+        "swe-arena": "basereward.data.published.battles:SWEArena",
         "trl": "basereward.data.trl:TRLDataset",
         "tulu3-if": "basereward.data.published.pairs:Tulu3IF",
         "ultrafeedback": "basereward.data.published.ratings:UltraFeedback",

@@ -151,7 +151,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             device=device,
             precision=precision,
             plugins=plugins,
-            verify=False,
+            verify=verify,
             backbone_options=backbone_options,
         )
         ensemble = cls(members, ensembler, component, named, measured, config["record"])

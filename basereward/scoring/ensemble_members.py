@@ -58,7 +58,7 @@ class EnsembleMembers(BatchScorer[Tensor]):
         self.by_name = dict(models)
         self.digests = dict(digests or {})
         self.route = route
-        self.reads_images = [_reads_images(model) for model in self.by_name.values()]
+        self.reads_images = [reads_images(model) for model in self.by_name.values()]
         groups: dict[tuple[type | None, int], list[int]] = {}
         for number, model in enumerate(self.by_name.values()):
             is_shared = model.paradigm.shares_backbone
@@ -227,7 +227,8 @@ def _of_member(name: str, error: DataError) -> DataError:
     return type(error)(f"member {name!r}: {error.reason}", field=error.field)
 
 
-def _reads_images(model: RewardModel) -> bool:
+def reads_images(model: RewardModel) -> bool:
+    """Tell whether a model can be asked about comparisons with images."""
     return "vision" in model.backbone.parts()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from basereward.backbones.trained_heads import trained_heads
+from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
@@ -22,6 +24,7 @@ from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
+from basereward.storage.model_directory import HEAD_FILE
 
 
 class RewardModel(BatchScorer["list[float]"]):
@@ -66,14 +69,27 @@ class RewardModel(BatchScorer["list[float]"]):
         loss: Component | None = None,
         paradigm: Component | None = None,
         plugins: PluginManager | None = None,
+        fresh_head: bool = False,
     ) -> RewardModel:
         """Make a model of named components; what is left out is the paper's choice.
 
+        Args:
+            backbone: The backbone.
+            head: The head, with random weights.
+            loss: The loss.
+            paradigm: The paradigm.
+            plugins: Where components are looked up; None for the installed ones.
+            fresh_head: Whether the head may be random where the backbone's `model` has a trained reward head.
+
         Raises:
             PluginError: When a component is unknown, ambiguous or fails to load.
-            ConfigError: When an option is unknown or wrong.
+            ConfigError: When an option is unknown or wrong, or a trained head would be left behind.
         """
-        return cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
+        model = cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
+        source = backbone.options.get("model")
+        if not fresh_head and isinstance(source, str) and isinstance(model.paradigm.head, Head):
+            _check_no_trained_head(source)
+        return model
 
     @classmethod
     def _built(
@@ -126,7 +142,13 @@ class RewardModel(BatchScorer["list[float]"]):
         plugins = plugins or manager()
         saved = {kind: config["components"][kind] for kind in model_directory.KINDS}
         components = {kind: saved_component(plugins, kind, entry) for kind, entry in saved.items()}
-        model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
+        try:
+            with reading(directory):
+                model = cls._from(directory, config, components, plugins, backbone_options or {}, shared)
+        except ConfigError as error:
+            if backbone_options:
+                raise
+            raise ModelError(f"{directory / model_directory.CONFIG_FILE}: {error}") from error
         model.record = dict(config["record"])
         model._move(device_of(device), precision)
         return model
@@ -336,6 +358,23 @@ def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
     """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
+
+
+def _check_no_trained_head(source: str) -> None:
+    """Refuse a checkpoint with a trained reward head as the model of a backbone with a random one."""
+    names = trained_heads(source)
+    if not names:
+        return
+    way = (
+        f'go on from it by init = "{source}" at the top of the run file'
+        if names == [HEAD_FILE]
+        else f"make a model directory of it by `basereward import {source} DIR`, and go on from that by "
+        'init = "DIR" at the top of the run file'
+    )
+    raise ConfigError(
+        f"{source} has a trained reward head ({', '.join(names[:3])}), which a random one would replace; "
+        f"{way}, or write fresh_head = true there to leave it behind"
+    )
 
 
 def _chosen(

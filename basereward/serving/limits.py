@@ -26,7 +26,7 @@ class Limits:
     values: int = _bound(100_000, "JSON values of a request's body")
     items: int = _bound(64, "prompts of a request")
     responses: int = _bound(256, "responses to a prompt")
-    messages: int = _bound(1024, "messages of a prompt, and pieces of their contents")
+    messages: int = _bound(512, "messages of a prompt, and pieces of their contents")
     images: int = _bound(16, "images of a prompt")
     request_images: int = _bound(256, "images of a request")
     image_pixels: int = _bound(MAX_PIXELS, "pixels of an image")

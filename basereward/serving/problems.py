@@ -22,7 +22,10 @@ PROBLEMS = {
     "body_too_slow": (408, "the body took too long to arrive"),
     "body_too_large": (413, "the body has more bytes than allowed"),
     "content_type_not_json": (415, "send Content-Type: application/json"),
-    "body_not_valid": (422, "the body doesn't follow the schema; see GET /openapi.json"),
+    "body_not_valid": (
+        422,
+        "the body doesn't follow the schema; see GET /openapi.json",
+    ),
     "argument_not_allowed": (
         422,
         "a request can't change how the model processes it; leave it out",
@@ -42,10 +45,15 @@ PROBLEMS = {
     "response_missing": (422, "there is no response to score"),
     "response_empty": (422, "the response is empty"),
     "response_with_image": (422, "a response is a text; images belong to the prompt"),
+    "response_not_text": (422, "a response is a text; its calls of tools, name or reasoning can't be scored"),
     "response_not_usable": (422, "the model can't read the response"),
     "response_not_separable": (
         422,
         "the end of the prompt is ambiguous; send messages, or prompt and response separately",
+    ),
+    "prompt_of_unknown_template": (
+        422,
+        "the prompt looks rendered by a chat template that isn't known; send messages, or the plain prompt",
     ),
     "image_url_not_allowed": (422, "images are sent inline, as base64 or a data: URL; none is fetched"),
     "image_not_base64": (422, "the image is no base64 and no data: URL of it"),

@@ -7,13 +7,13 @@ go into `Message`s as texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part
+from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part, json_text
 from basereward.data import rendered_chat
-from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn
+from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn, UnknownTemplateError
 from basereward.errors import DataError
 from basereward.media.image import Image, decoded_base64
 from basereward.serving.limits import Limits
@@ -67,6 +67,8 @@ class RequestParser:
                 items.append(build(body))
             except Problem as problem:
                 items.append(problem.at(f"{param}[{number}]"))
+            except UnknownTemplateError:
+                items.append(Problem("prompt_of_unknown_template", f"{param}[{number}]"))
             except NotSeparableError:
                 items.append(Problem("response_not_separable", f"{param}[{number}]"))
         return items
@@ -112,7 +114,7 @@ class RequestParser:
             Problem: When something is missing, empty, misplaced or over a limit.
         """
         messages = tuple(prompt)
-        self._count(*(message.text for message in messages), *responses)
+        self._count(*(message.text + message.given for message in messages), *responses)
         return self._comparison(messages, responses, images)
 
     def _count(self, *texts: str) -> None:
@@ -141,7 +143,8 @@ class RequestParser:
                 raise Problem("response_empty", f"responses[{number}]")
         texts = [part for message in messages for part in message.content if isinstance(part, str)]
         num_inline = sum(isinstance(part, Image) for message in messages for part in message.content)
-        if not any(text.strip() for text in texts) and not num_inline and not images:
+        is_empty = not any(text.strip() for text in texts) and not any(message.given for message in messages)
+        if is_empty and not num_inline and not images:
             raise Problem("prompt_empty")
         if len(images) + num_inline > limits.images:
             raise Problem("too_many_images")
@@ -195,12 +198,12 @@ class RequestParser:
         return self._comparison(prompt, [response], images)
 
 
-def message(role: str, *content: Part) -> Message:
-    """Return a message with a role of a request.
+def message(role: str, *content: Part, given: Mapping[str, Any] | None = None) -> Message:
+    """Return a message with a role of a request, and what else its chat template is given.
 
     Raises:
         Problem: When there is no such role.
     """
     if role not in ROLES:
         raise Problem("role_unknown")
-    return Message(role, content)
+    return Message(role, content, json_text(given or {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ import msgspec
 from basereward.comparison import Comparison
 from basereward.hardware.threads import num_cores
 from basereward.prepared import Prepared
-from basereward.serving.apis.base import Api, Scored
+from basereward.serving.apis.base import UNREAD_FIELDS, Api, Scored, refuse_given
 from basereward.serving.engine import Engine, Rewards
 from basereward.serving.json_values import num_values
 from basereward.serving.limits import Limits
@@ -180,6 +181,7 @@ class ScoringService:
         if num_values(body, self.limits.values) > self.limits.values:
             raise Problem("too_many_values")
         decoded = _decoded(body, api.request_type)
+        refuse_given(decoded)
         request = api.parse(decoded, RequestParser(self.limits))
         engine = self._engine(request.model)
         comparisons = [item for item in request.items if isinstance(item, Comparison)]
@@ -231,10 +233,28 @@ def _decoded(body: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
         Problem: When it is not JSON, or doesn't follow the type.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            if UNKNOWN_FIELD.match(str(error)) is None:
+                raise
+            # Fields without a value are absent ones; clients that write all of theirs send such.
+            return msgspec.convert(_without_nulls(msgspec.json.decode(body)), kind)
     except msgspec.ValidationError as error:
         # Only the place is kept of the library's text; its names are the schema's.
         _, _, place = str(error).partition(" - at `$")
-        raise Problem("body_not_valid", place.strip(".`") or None) from None
+        param = place.strip(".`")
+        if (unknown := UNKNOWN_FIELD.match(str(error))) and unknown[1] in UNREAD_FIELDS:
+            param = f"{param}.{unknown[1]}".strip(".")
+        raise Problem("body_not_valid", param or None) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise Problem("body_not_json") from None
+
+
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `|\Z)", re.DOTALL)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from basereward._version import __version__
-from basereward.errors import ModelError
+from basereward.errors import ModelError, shown
 from basereward.storage.atomic import file_digest, restore
-from basereward.storage.reading import read_json
+from basereward.storage.reading import is_regular, read_json
 
 SCHEMA_VERSION = 1
 KINDS = ("backbone", "head", "loss", "paradigm")
@@ -24,13 +25,16 @@ ENSEMBLE_KINDS = ("ensembler",)
 CONFIG_FILE = "reward_config.json"
 HEAD_FILE = "head.safetensors"
 
+WORDS: dict[type, str] = {str: "text", dict: "object", list: "list"}
+"""The types of JSON, as errors call them."""
+
 CODE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files that run code when they are loaded; a model directory has none."""
 
 
 def write_config(directory: Path, facts: Mapping[str, Any]) -> None:
     """Write `reward_config.json`, which has the facts and names every other file with its SHA-256."""
-    files = {path.relative_to(directory).as_posix(): file_digest(path) for path in _files(directory)}
+    files = {name: file_digest(path) for name, path in _files(directory).items()}
     config = {
         "schema_version": SCHEMA_VERSION,
         "basereward_version": __version__,
@@ -48,30 +52,59 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
     """
     restore(directory)
     path = directory / CONFIG_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ModelError(f"{directory} is no model directory: it has no {CONFIG_FILE}")
+    config = _read_config(path)
+    if "schema_version" not in config:
+        raise ModelError(f"{path} is damaged: schema_version is missing")
+    if config["schema_version"] != SCHEMA_VERSION:
+        raise ModelError(
+            f"{path} has schema version {shown(config['schema_version'])}; this BaseReward reads version "
+            f"{SCHEMA_VERSION}"
+        )
+    if reason := _damage(config):
+        raise ModelError(f"{path} is damaged: {reason}")
+    _check_files(directory, config["files"], verify=verify)
+    return config
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
-        version = config["schema_version"]
-        is_ensemble = "members" in config
-        needed = ("components", "record", "files", *([] if is_ensemble else ["template_digest"]))
-        absent = [name for name in needed if not isinstance(config.get(name), dict | str)]
-        absent += [
-            f"components.{kind}"
-            for kind in (ENSEMBLE_KINDS if is_ensemble else KINDS)
-            if not absent
-            and not {"name", "plugin", "version", "options"} <= set(config["components"].get(kind, ()))
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is damaged: {error!r}") from error
-    if version != SCHEMA_VERSION:
-        raise ModelError(
-            f"{path} has schema version {version}; this BaseReward reads version {SCHEMA_VERSION}"
-        )
-    if absent:
-        raise ModelError(f"{path} is damaged: {absent[0]} is missing")
-    _check_files(directory, config["files"], verify=verify)
-    return dict(config)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path} is damaged: {reason}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is damaged: it is no JSON object")
+    return config
+
+
+def _damage(config: Mapping[str, Any]) -> str:
+    """Return what is missing, or of another type than `write_config` writes; nothing where all is right."""
+    is_ensemble = "members" in config
+    types: dict[str, type] = {"components": dict, "record": dict, "files": dict}
+    types |= {"members": list} if is_ensemble else {"template_digest": str}
+    for name, of in types.items():
+        if not isinstance(config.get(name), of):
+            return f"{name} is {_fault(config.get(name), of)}"
+    keys: dict[str, type] = {"name": str, "plugin": str, "version": str, "options": dict}
+    for kind in ENSEMBLE_KINDS if is_ensemble else KINDS:
+        entry = config["components"].get(kind)
+        if not isinstance(entry, dict):
+            return f"components.{kind} is {_fault(entry, dict)}"
+        for key, of in keys.items():
+            if not isinstance(entry.get(key), of):
+                return f"components.{kind}.{key} is {_fault(entry.get(key), of)}"
+        if not isinstance(entry.get("distribution"), str | None):
+            return f"components.{kind}.distribution is no text"
+    for name, digest in config["files"].items():
+        if not isinstance(digest, str):
+            return f"files: the SHA-256 of {shown(name)} is {shown(digest)}"
+    return ""
+
+
+def _fault(value: Any, of: type) -> str:
+    return "missing" if value is None else f"no {WORDS[of]}"
 
 
 def is_ensemble(directory: Path) -> bool:
@@ -103,7 +136,7 @@ def load_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
     """Fill the modules with the file's tensors.
 
     Raises:
-        ModelError: Naming the tensor that is missing, unexpected, misshapen or not finite.
+        ModelError: Naming the tensor that is missing, unexpected, misshapen, of another kind or not finite.
     """
     try:
         tensors = load_file(path)
@@ -114,23 +147,59 @@ def load_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
             key = f"{prefix}.{name}"
             if key not in tensors:
                 raise ModelError(f"{path} lacks the tensor {key}")
-            tensor = tensors.pop(key)
-            if tensor.shape != value.shape:
-                raise ModelError(f"{path}: {key} has the shape {list(tensor.shape)}, not {list(value.shape)}")
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ModelError(f"{path}: {key} holds values that are not finite")
-            with torch.no_grad():
-                value.copy_(tensor)
+            copy_tensor(tensors.pop(key), value, f"{path}: {key}")
     if tensors:
         raise ModelError(f"{path} has the unexpected tensor {min(tensors)}")
 
 
-def _files(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if path.is_file() and path != directory / CONFIG_FILE]
+@torch.no_grad()
+def copy_tensor(tensor: Tensor, target: Tensor, title: str) -> None:
+    """Copy a tensor into one of the same shape and kind of type; floats may be of another precision.
+
+    Raises:
+        ModelError: Beginning with the title, when it can't be.
+    """
+    if tensor.shape != target.shape:
+        raise ModelError(f"{title} has the shape {list(tensor.shape)}, not {list(target.shape)}")
+    if tensor.dtype != target.dtype and not (tensor.is_floating_point() and target.is_floating_point()):
+        raise ModelError(f"{title} has the type {tensor.dtype}, not {target.dtype}")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ModelError(f"{title} holds values that are not finite")
+    target.copy_(tensor)
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Return the files of a directory by their names there, without its config.
+
+    Raises:
+        ModelError: Naming what is neither file nor directory, or a link; those of the hub's cache are files.
+    """
+    files: dict[str, Path] = {}
+    waiting = [directory]
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                waiting.append(path)
+            elif is_regular(path) or _is_hub_link(directory, path):
+                files[path.relative_to(directory).as_posix()] = path
+            elif not path.name.startswith("."):
+                what = "a link" if path.is_symlink() else "no regular file"
+                raise ModelError(f"{path} is {what}; a model directory holds files only")
+    files.pop(CONFIG_FILE, None)
+    return files
+
+
+def _is_hub_link(directory: Path, path: Path) -> bool:
+    """Tell whether a file is a link into the blobs of the hub's cache that the directory is a snapshot of."""
+    blobs = directory.parent.parent / "blobs"
+    if not path.is_symlink() or directory.parent.name != "snapshots" or blobs.is_symlink():
+        return False
+    target = Path(os.path.normpath(path.parent / os.readlink(path)))
+    return target.parent == Path(os.path.normpath(blobs)) and is_regular(target)
 
 
 def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) -> None:
-    present = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
+    present = _files(directory)
     for name in expected:
         if name not in present:
             raise ModelError(f"{directory} lacks the file {name}")

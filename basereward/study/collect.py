@@ -24,7 +24,7 @@ from basereward.study.offline_ensemble import OfflineEnsemble
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
 from basereward.study.spec import HELD_OUT, EnsembleRow, PlannedRun, Study
-from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done
+from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done, is_text
 from basereward.training.data_loader import DataReader
 from basereward.training.rejected_rows import RejectedRows
 from basereward.training.validation import unevaluable_reason
@@ -99,7 +99,7 @@ class Source:
                         f"comparison {result.number} is {result.id!r}, theirs {seen[result.number][0]!r}; "
                         "every cell needs the same, with the same ids and ranks"
                     )
-            if name in rows:
+            if name in rows and results:  # none where a model can't be asked
                 numbers.append({result.number for result in results})
         return (set.intersection(*numbers), len(set.union(*numbers))) if numbers else (set(), 0)
 
@@ -161,7 +161,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
         shared, num = source.shared(rows)
         num_left_out[source.name] = num - len(shared)
         for key, results in source.results.items():
-            if key[0] in rows:
+            if key[0] in rows and results:
                 metrics = source.metrics([result for result in results if result.number in shared])
                 for title in source.columns:
                     metric = source.metric(title, metrics)
@@ -201,9 +201,18 @@ def _add_ensemble(
     for name, _ in keys:
         if any((name, seed) not in source.results for source in sources):
             raise ConfigError(f"its member {name!r} has no results")
+    comparisons = {source.name: source.comparisons(configs[keys[0]], plugins) for source in sources}
+    reads_images = [
+        any(
+            not is_text(comparisons[source.name][result.number])
+            for source in sources
+            for result in source.results[key]
+        )
+        for key in keys
+    ]
     ensembles = {
         source.name: OfflineEnsemble(
-            [source.results[key] for key in keys], source.comparisons(configs[keys[0]], plugins)
+            [source.results[key] for key in keys], comparisons[source.name], reads_images
         )
         for source in sources
     }

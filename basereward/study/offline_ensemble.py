@@ -28,23 +28,17 @@ class OfflineEnsemble:
     Attributes:
         results: The results of each member.
         comparisons: All comparisons, in the order of the results' numbers.
+        reads_images: Whether each member reads images, which it may have shown on other comparisons alone.
     """
 
     results: Sequence[Sequence[Result]]
     comparisons: Sequence[Comparison]
+    reads_images: Sequence[bool]
 
     @cached_property
     def by_number(self) -> list[Mapping[int, Result]]:
         """Each member's results by the comparison's number."""
         return [{result.number: result for result in results} for results in self.results]
-
-    @cached_property
-    def reads_images(self) -> list[bool]:
-        """Whether each member has scored comparisons with images."""
-        return [
-            any(self.comparisons[number].images or self.comparisons[number].videos for number in results)
-            for results in self.by_number
-        ]
 
     def rewards(self, ensembler: Ensembler) -> tuple[list[int], torch.Tensor]:
         """Return the comparisons that all members asked for them have scored, and the rewards [M, N].

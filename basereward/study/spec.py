@@ -5,9 +5,10 @@ A cell is one choice from each axis. Its runs, one a seed, are ordinary runs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 HELD_OUT = "held-out"
 """Name of the held-out data of the runs in a study file."""
+
+BASE, RUN = "base", "run"
+"""Keys of a study file: of the run file that a table changes, and of the table of all runs."""
 
 HELD_OUT_COLUMNS = {"held-out pairs": "pair accuracy"}
 RUNS = "runs"
@@ -112,9 +116,10 @@ class Study:
         runs: Directory of the runs; None for one in `output`. Studies that share it share the runs that they
             have in common.
         run: What all cells have in common: the tables of a run file. Its key `base` may name a run file that
-            it changes, relative to the study file.
+            it changes, relative to the study file; `load_study` puts that file's tables there.
         axes: For each axis its changes by their labels: tables of a run file too, with a `base` of their own
-            if they like.
+            if they like. What the study itself says wins over every base.
+        settings: Settings `KEY=VALUE` of every run, which win over all else.
         exclude: Cells to leave out: labels, or lists of labels, of some axes; all have to match.
         baseline: The cell that all others are tested against.
         seeds: Each cell is run once with each.
@@ -137,6 +142,7 @@ class Study:
     runs: str | None = None
     run: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    settings: tuple[str, ...] = ()
     exclude: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     baseline: Mapping[str, str]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -222,6 +228,26 @@ class Study:
                 return cell
         raise ValidationError(path, f"is a cell that is excluded: {', '.join(labels.values())}")
 
+    def run_table(self, cell: Cell | None = None) -> dict[str, Any]:
+        """Return the tables of a cell's run: the bases', then the study's own, then the settings.
+
+        Args:
+            cell: The cell; None for what all cells have in common.
+
+        Raises:
+            ConfigError: When a setting can't be set.
+        """
+        labels = {} if cell is None else cell.labels
+        changes = [self.run, *(self.axes[axis][label] for axis, label in labels.items())]
+        settings = [{key: value for key, value in change.items() if key != BASE} for change in changes]
+        table: dict[str, Any] = reduce(
+            deep_merge, [*(change.get(BASE, {}) for change in changes), *settings], {}
+        )
+        nested = copy.deepcopy({RUN: table})  # `set_value` sets in place
+        for setting in self.settings:
+            set_value(nested, f"{RUN}.{setting}")
+        return nested[RUN]
+
     def _check_labels(self, where: Mapping[str, Any], path: tuple[str, ...]) -> None:
         for axis, labels in where.items():
             if axis not in self.axes:
@@ -280,25 +306,29 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         ConfigError: Naming file, table and key.
     """
     table = read_toml(path)
+    settings = []
     for override in overrides:
-        set_value(table, override)
+        key = override.partition("=")[0].strip()
+        if key.startswith(f"{RUN}.") and key != f"{RUN}.{BASE}":
+            settings.append(override.strip().removeprefix(f"{RUN}."))
+        else:
+            set_value(table, override)
     try:
         study: Study = from_table(Study, table)
     except ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
+    directory = Path(path).parent
     axes = {
-        axis: {label: _whole(change, Path(path).parent) for label, change in changes.items()}
+        axis: {label: _with_base(change, directory) for label, change in changes.items()}
         for axis, changes in study.axes.items()
     }
-    return replace(study, run=_whole(study.run, Path(path).parent), axes=axes)
+    run = _with_base(study.run, directory)
+    return replace(study, run=run, axes=axes, settings=(*study.settings, *settings))
 
 
-def _whole(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
-    """Return a change with the run file that it names as its `base`."""
-    if "base" not in change:
-        return change
-    changes = {key: value for key, value in change.items() if key != "base"}
-    return deep_merge(run_table(directory / str(change["base"])), changes)
+def _with_base(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """Return a change with the tables of the run file that it names as its `base`."""
+    return change if BASE not in change else {**change, BASE: run_table(directory / str(change[BASE]))}
 
 
 def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> list[PlannedRun]:
@@ -323,10 +353,7 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
     planned = []
     for seed in study.seeds:
         for cell in study.cells:
-            table = dict(study.run)
-            for axis, label in cell.labels.items():
-                table = deep_merge(table, study.axes[axis][label])
-            table = {**table, "seed": seed, "output": study.output}
+            table = {**study.run_table(cell), "seed": seed, "output": study.output}
             try:
                 config = resolve_run(from_table(RunConfig, table), plugins)
             except ConfigError as error:

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from basereward.backbones.feature_cache import FeatureCache
+from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.config.files import to_toml
 from basereward.config.run import RunConfig, stage_runs
 from basereward.errors import BaseRewardError
 from basereward.evaluation import evaluate
+from basereward.evaluation.model_comparison import REWARDS_FILE
 from basereward.evaluation.report import save_numbers
 from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Benchmark
+from basereward.scoring.ensemble_members import reads_images
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
@@ -33,6 +36,8 @@ DONE_FILE = "study.json"
 ERROR_FILE = "error.txt"
 REPORT_FILE = "report.json"
 BENCHMARKS = "benchmarks"
+UNASKED = "unasked"
+"""Key of a benchmark's report that says why the model was asked nothing."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +154,25 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
         if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
         benchmark: Benchmark = plugins.build("benchmark", component)
+        if not (reads_images(model) or any(is_text(item) for item in benchmark.comparisons())):
+            save_unasked(folder, "the model reads no images, and every comparison has some")
+            continue
         evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
         save_numbers(evaluation, folder, {"benchmark": component.name, **model.computed})
     if cache is not None:
         cache.flush()
+
+
+def is_text(comparison: Comparison) -> bool:
+    """Tell whether a comparison has neither images nor videos."""
+    return not (comparison.images or comparison.videos)
+
+
+def save_unasked(folder: Path, reason: str) -> None:
+    """Write the results of a benchmark that a model can't be asked about: none, and the reason."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REWARDS_FILE).write_text("", encoding="utf-8")
+    (folder / REPORT_FILE).write_text(json.dumps({UNASKED: reason}) + "\n", encoding="utf-8")
 
 
 def is_frozen(config: RunConfig, parts: set[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import torch
 
 from basereward.comparison import Comparison, identity_of
 from basereward.config.conversion import Component
-from basereward.config.run import DataConfig
+from basereward.config.run import DataConfig, Source
 from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
+from basereward.data.ranking_pairs import open_source
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
@@ -34,6 +35,8 @@ class DataReader:
         rejection_reason: Returns why a comparison can't be used, or None.
         progress: Wraps the reading of a data set to show its progress.
         curation: Curation steps of each row.
+        max_bad_share: Share of a data set's rows that may be unreadable, where its own settings say nothing.
+        excluded: Prompts whose rows are left out.
     """
 
     def __init__(
@@ -46,13 +49,23 @@ class DataReader:
         rejection_reason: Callable[[Comparison], DataError | None],
         progress: Callable[[Dataset, str], Iterable[Comparison]],
         curation: Curation | None = None,
+        max_bad_share: float = 1.0,
+        excluded: Container[Comparison] = (),
     ) -> None:
         self.split = split
+        self.components = components
+        self.max_bad_share = max_bad_share
+        self.excluded = excluded
         self.rejected = rejected
         self.rejection_reason = rejection_reason
         self.progress = progress
         self.curation = curation or Curation(())
-        self.datasets: list[Dataset] = [plugins.build("dataset", component) for component in components]
+        self.datasets: list[Dataset] = [
+            open_source(component, plugins)
+            if isinstance(component, Source)
+            else plugins.build("dataset", component)
+            for component in components
+        ]
         for dataset in self.datasets:
             dataset.on_bad_row = "fail" if rejected.fail else "skip"
         self.varies_by_epoch = any(dataset.varies_by_epoch for dataset in self.datasets)
@@ -66,7 +79,8 @@ class DataReader:
         """Return the comparisons of each data set, and list the rejected rows.
 
         Raises:
-            DataError: When no row can be used, or when one can't and `data.on_bad_row` is "fail".
+            DataError: When no row can be used, too many of a data set are unreadable, or one can't be used
+                and `data.on_bad_row` is "fail".
         """
         self.curation.reset()
         comparisons: list[list[Comparison]] = []
@@ -83,6 +97,8 @@ class DataReader:
                 errors.append((comparison.id, row))
                 if self.rejected.fail:
                     break
+            num_bad = len(dataset.rejected)
+            self._check_share(len(comparisons), dataset.rejected, num_bad + len(usable) + len(errors))
             for id, error in (*(("", error) for error in dataset.rejected), *errors):
                 self.rejected.add(error, split=self.split, id=id)
                 first_error = first_error or error
@@ -92,12 +108,39 @@ class DataReader:
             raise no_usable_rows(self.split, num_rejected, first_error)
         return comparisons
 
+    def probe(self) -> None:
+        """Read some rows of each file of each data set.
+
+        Raises:
+            DataError: When too many of a data set's are unreadable.
+        """
+        for number, dataset in enumerate(self.datasets):
+            rows = list(dataset.probe(NUM_PROBED))
+            self._check_share(number, [row for row in rows if isinstance(row, DataError)], len(rows))
+
+    def _check_share(self, number: int, bad: Sequence[DataError], num_rows: int) -> None:
+        """Refuse a data set of whose rows too many are unreadable, before anything is trained on the rest."""
+        component = self.components[number]
+        limit = component.max_bad_share if isinstance(component, Source) else None
+        limit = self.max_bad_share if limit is None else limit
+        if len(bad) <= limit * num_rows:
+            return
+        place = f"data.{self.split}.{number}"
+        setting = f"{place}.max_bad_share or " if isinstance(component, Source) else ""
+        raise DataError(
+            f"{place} ({component.name}): {len(bad):,} of {num_rows:,} rows that were read can't be used, a "
+            f"share of {len(bad) / num_rows:.3f}, and {limit:g} is allowed; the first: {bad[0]}; mend the "
+            f"data, or allow more by {setting}data.max_bad_share"
+        )
+
     def curated(self, row: Comparison | DataError) -> Comparison | DataError:
         """Return a row after curation, or the error that says why it is rejected."""
         if isinstance(row, DataError):
             return row
         result = self.curation(row)
         error = result if isinstance(result, DataError) else self.rejection_reason(result)
+        if error is None and row in self.excluded:
+            error = DataError("its prompt is held out", field="prompt")
         return result if error is None else row.place.locate(error)
 
 
@@ -201,6 +244,7 @@ class IterableRows(TrainingRows):
         """Set the epoch; rows are counted, and the first ones of each data set are read."""
         if self._must_read(epoch):
             self.reader.set_epoch(epoch)
+            self.reader.probe()
             datasets = self.reader.datasets
             sizes = [dataset.count() for dataset in datasets]
             samples = [list(islice(_comparisons(dataset), NUM_SAMPLED)) for dataset in datasets]
@@ -225,6 +269,9 @@ class IterableRows(TrainingRows):
         )
         return map(self.reader.curated, rows)
 
+
+NUM_PROBED = 256
+"""Rows of a streamed data set that are looked at before any is trained on."""
 
 NUM_SAMPLED = 64
 """First rows of each streamed data set that the digest covers."""

@@ -229,5 +229,5 @@ class TrainedModel:
 def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
     components = {"backbone": run.backbone, "head": run.head, "loss": run.loss, "paradigm": run.paradigm}
     if run.init is None:
-        return RewardModel.build(**components, plugins=plugins)
+        return RewardModel.build(**components, plugins=plugins, fresh_head=run.fresh_head)
     return RewardModel.warm_start(run.init, **components, plugins=plugins)

@@ -88,7 +88,7 @@ def train_stage(
     ):
         training.run()
         training.save_model(last_dir)
-        if training.validator is None:
+        if not training.state.best:
             training.save_model(model_dir)
         result = TrainResult(
             run_dir=run_dir,
@@ -107,7 +107,7 @@ def train_stage(
     if group.is_main:
         if plots:
             plot_run(run_dir, warn=display.line)
-        if training.validator is not None:
+        if training.validator is not None and result.best:
             precision = training.model.precision
             facts = {
                 "model": str(model_dir),

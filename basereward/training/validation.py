@@ -13,7 +13,7 @@ from typing import Any
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
-from basereward.protocols import Scorer
+from basereward.protocols import Paradigm, Scorer
 from basereward.scoring.ordered import Rewards, score_in_order
 from basereward.storage.atomic import write_text
 from basereward.training.data_loader import DataReader, no_usable_rows
@@ -43,8 +43,9 @@ class Validator:
         self.seconds = 0.0
         self._dummy: Any = None
 
-    def validate(self, model: TrainedModel) -> dict[str, Any]:
-        """Return the metrics of pairs, and mean and standard deviation of the rewards.
+    def validate(self, model: TrainedModel) -> dict[str, Any] | None:
+        """Return the metrics of pairs, and mean and standard deviation of the rewards; None where a judge's
+        texts hold no verdict yet, so that no comparison has rewards.
 
         Raises:
             DataError: When no comparison can be encoded.
@@ -64,6 +65,14 @@ class Validator:
             else:
                 scored.append(comparison)
                 rewards.append(result)
+        unread = model.paradigm.reason_for_nan
+        # A reward that is not finite is another matter: the training has diverged.
+        if (
+            not scored
+            and unread != Paradigm.reason_for_nan
+            and {error.reason for error in errors} == {unread}
+        ):
+            return None
         if not scored:
             raise no_usable_rows("eval", len(errors), errors[0])
         flat = [reward for group in rewards for reward in group]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_GRADIENT, TINY_REWARD, within
 from torch import Tensor
 
 from basereward.backbones.feature_cache import FeatureCache
@@ -49,7 +50,7 @@ def test_hidden_states_are_the_same_and_the_tower_runs_once(
         backbone.attach_feature_cache(cache, "weights")
         ran = towers(backbone)
         first = hidden(backbone, rows)
-        torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(first, expected, **within(TINY_REWARD))
         assert torch.equal(hidden(backbone, rows), first)
         # Patches of 14 x 14: images of 56 x 56, 84 x 56, 56 x 112 and 140 x 84.
         assert ran == [16, 24, 32, 60]
@@ -91,8 +92,8 @@ def test_known_and_new_images_and_videos_stay_in_their_order(
     expected = hidden(backbone, rows)
     backbone.attach_feature_cache(FeatureCache(tmp_path), "weights")
     hidden(backbone, [Comparison("what", ["a"], images=[images[number]]) for number in (0, 3)])
-    torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(hidden(backbone, rows), expected, **within(TINY_REWARD))
+    torch.testing.assert_close(hidden(backbone, rows), expected, **within(TINY_REWARD))
 
 
 def test_gradients_of_what_is_trained_are_the_same(
@@ -109,7 +110,7 @@ def test_gradients_of_what_is_trained_are_the_same(
         found.append({name: value.grad for name, value in named if value.grad is not None})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-5, msg=name)
+        torch.testing.assert_close(found[1][name], gradient, **within(TINY_GRADIENT), msg=name)
 
 
 @pytest.mark.parametrize("change", ["max_pixels", "dtype", "weights", "mean", "precision"])

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image as Pillow
+from rounding import TINY_REWARD, within
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import InternVLForConditionalGeneration, InternVLProcessor
@@ -19,7 +20,7 @@ from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.media import Image, Video
 
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+TOLERANCE = within(TINY_REWARD)
 
 
 class OfficialProcessor(InternVLProcessor):
@@ -174,11 +175,11 @@ def test_images_and_frames_keep_their_order_with_a_cache_and_without(
         lambda module, inputs, given: ran.append(len(given["pixel_values"])), with_kwargs=True
     )
     sizes = [backbone.encode(row).num_patches for row in rows]
-    torch.testing.assert_close(hidden(backbone, rows), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(hidden(backbone, rows), expected, **TOLERANCE)
     assert sorted(ran) == [1, 1, 1, 1, 3, 3, 7]  # a batch finds nothing that it is itself about to keep
     assert len(cache) == 4
     first = hidden(backbone, rows)
-    torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(first, expected, **TOLERANCE)
     assert len(ran) == 7
     assert sizes == [backbone.encode(row).num_patches for row in rows] == [16 * 5, 16 * 5, 0, 16 * 7]
 

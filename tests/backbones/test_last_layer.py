@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_GRADIENT, within
 from tiny import LM_KINDS, VL_KINDS
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from basereward.paradigms.scalar import Scalar
 from basereward.protocols import Head
 from basereward.training.activation_checkpointing import checkpoint_activations
 
-TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
+TOLERANCE = within(TINY_GRADIENT)
 
 
 @pytest.fixture(params=[*VL_KINDS, *LM_KINDS])

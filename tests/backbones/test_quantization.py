@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from torch import nn
 
 from basereward import ConfigError, RewardModel
@@ -66,7 +67,7 @@ def test_a_saved_model_has_plain_weights_and_the_same_rewards(wide: Path, tmp_pa
     loaded = RewardModel.load(tmp_path / "model")
     assert not any(quantization.is_quantized(module) for module in loaded.backbone.modules())
     for found, known in zip(loaded.score(COMPARISONS), expected, strict=True):
-        assert found == pytest.approx(known, abs=1e-5)
+        assert found == pytest.approx(known, abs=TINY_REWARD)
     assert "quantization_config" not in json.loads((tmp_path / "model" / "config.json").read_text())
 
 
@@ -90,7 +91,7 @@ def test_adapters_on_a_quantized_model_are_merged_into_plain_weights(wide: Path,
         model.save(tmp_path / "model")
     assert model.score(COMPARISONS) == expected
     for found, known in zip(RewardModel.load(tmp_path / "model").score(COMPARISONS), expected, strict=True):
-        assert found == pytest.approx(known, abs=1e-5)
+        assert found == pytest.approx(known, abs=TINY_REWARD)
 
 
 def test_quantized_weights_are_not_trained_themselves(wide: Path) -> None:

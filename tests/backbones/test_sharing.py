@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from rounding import TINY_GRADIENT, TINY_REWARD, within
 from tiny import INTERNVL_KINDS, LM_KINDS, VL_KINDS
 
 from basereward.backbones.base import Backbone
@@ -17,7 +18,7 @@ from basereward.comparison import Comparison
 from basereward.forest import Forest
 from basereward.heads import MLP
 
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+TOLERANCE = within(TINY_GRADIENT)
 
 
 def build(directory: Path, kind: str, **options: str) -> Backbone:
@@ -99,7 +100,7 @@ def test_a_reward_depends_on_its_own_response_alone(
     second = Comparison(row.prompt, [row.responses[0], "the blue house runs on and on under a mat"])
     with torch.no_grad():
         found = [float(head(backbone(f := backbone.forest([one])), f)[0]) for one in (first, second)]
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert found[0] == pytest.approx(found[1], abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize("kind", VL_KINDS)

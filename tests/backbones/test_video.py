@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD, within
 
+from basereward.backbones.internvl import InternVL
 from basereward.backbones.qwen_vl import QwenVL
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
@@ -100,7 +102,7 @@ def test_sharing_videos_is_exact(backbone: QwenVL) -> None:
         for one in mixed:
             forest = backbone.forest([one], shared=False)
             alone.append(head(backbone(forest), forest))
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together, torch.cat(alone), **within(TINY_REWARD))
 
 
 def test_a_video_is_not_its_frames_as_images(backbone: QwenVL) -> None:
@@ -112,6 +114,20 @@ def test_a_video_is_not_its_frames_as_images(backbone: QwenVL) -> None:
         ]
     assert hidden[0].shape[1] < hidden[1].shape[1]
     assert not torch.allclose(hidden[0][0, -1], hidden[2][0, -1], atol=1e-4)
+
+
+def test_a_benchmark_that_asks_for_more_frames_than_a_model_reads_gets_them(
+    backbone: QwenVL, tiny_models: dict[str, Path]
+) -> None:
+    assert backbone.max_frames == 16
+    asked = video(40).sampled(32)
+    # Two frames are one patch in time, and a data set's own video is cut to 16.
+    for given, pairs in ((asked, 16), (video(40), 8)):
+        [[time, *_]] = backbone.encode(comparison(given)).media["video_grid_thw"].tolist()
+        assert time == pairs
+    tiles = InternVL(model=str(tiny_models["internvl-qwen2"]), max_tiles=1)
+    counts = [len(tiles.encode(comparison(given)).media["pixel_values"]) for given in (asked, video(40))]
+    assert counts == [32, 16]
 
 
 def test_long_videos_are_sampled_evenly(tiny_models: dict[str, Path]) -> None:

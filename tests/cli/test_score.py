@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tiny
+from rounding import TINY_REWARD
 
 from basereward import Comparison, RewardModel, cli
 from basereward.config import Component
@@ -95,7 +96,7 @@ def test_a_file_is_scored_as_each_row_alone_and_resumed_to_the_bit(
     for row, rewards in zip(rows, found, strict=True):
         images = [tmp_path / name for name in row["images"]]
         [alone] = model.score([Comparison(row["prompt"], row["responses"], images=images)])
-        assert rewards == pytest.approx(alone, abs=1e-5)
+        assert rewards == pytest.approx(alone, abs=TINY_REWARD)
 
     target.write_bytes(whole[: len(whole) * 9 // 10])
     assert cli.main([*arguments, "--resume", "--quiet"]) == 0
@@ -134,7 +135,7 @@ def test_a_file_is_read_by_a_dataset_and_its_options(
     comparison = Comparison("what?", ["a cat", "a dog"], images=[image])
     [expected] = RewardModel.load(model_dir).score([comparison])
     [line] = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["rewards"] == pytest.approx(expected, abs=1e-5)
+    assert json.loads(line)["rewards"] == pytest.approx(expected, abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize(

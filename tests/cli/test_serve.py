@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 from served import Client, eventually
 
 import basereward
@@ -81,23 +82,28 @@ def client(tiny_model: Path, both: Path, tmp_path_factory: pytest.TempPathFactor
         yield client
 
 
+@pytest.mark.external
 def test_a_directory_is_served_under_its_name_and_under_others(client: Client, tiny_model: Path) -> None:
     [offline] = RewardModel.load(tiny_model).score([Comparison("what?", RESPONSES)])
     assert [own["id"] for own in client.get("/v1/models").json["data"]] == ["model", "other", "both"]
     for name in (None, "model", "other"):
         reply = client.rewards({"prompt": "what?", "responses": RESPONSES}, model=name)
-        assert reply.json["data"][0]["rewards"] == pytest.approx(offline, abs=1e-5)
+        assert reply.json["data"][0]["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
         assert reply.json["model"] == (name or "model")
 
 
+@pytest.mark.external
 def test_an_ensemble_is_served_with_its_members(client: Client, both: Path) -> None:
     [offline] = Ensemble.load(both).score([Comparison("what?", RESPONSES)])
     [answer] = client.rewards({"prompt": "what?", "responses": RESPONSES}, model="both").json["data"]
-    assert answer["rewards"] == pytest.approx(offline, abs=1e-5)
-    assert answer["members"] == {name: pytest.approx(own, abs=1e-5) for name, own in offline.members.items()}
-    assert answer["disagreement"] == pytest.approx(offline.disagreement, abs=1e-5)
+    assert answer["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
+    assert answer["members"] == {
+        name: pytest.approx(own, abs=TINY_REWARD) for name, own in offline.members.items()
+    }
+    assert answer["disagreement"] == pytest.approx(offline.disagreement, abs=TINY_REWARD)
 
 
+@pytest.mark.external
 def test_without_a_key_of_the_file_nobody_is_let_in(client: Client) -> None:
     assert client.get("/v1/models", Authorization="Bearer another-one").status == 401
     assert client.get("/v1/models", Authorization="Bearer correct-horse-battery").status == 200
@@ -118,7 +124,7 @@ def test_a_signal_under_load_loses_no_request(tiny_model: Path) -> None:
                     return
                 statuses.append(reply.status)
                 if reply.status == 200:
-                    if reply.json["data"][0]["rewards"] != pytest.approx(offline, abs=1e-5):
+                    if reply.json["data"][0]["rewards"] != pytest.approx(offline, abs=TINY_REWARD):
                         wrong.append(reply.json)
                 elif (reply.status, reply.code) != (503, "draining"):
                     wrong.append(reply.text)

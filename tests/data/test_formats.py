@@ -46,7 +46,7 @@ def test_a_named_format_is_not_looked_for(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {**PAIR, **OWN})
     assert isinstance(read_comparisons(file), NativeDataset)
     assert isinstance(read_comparisons(file, format="trl"), TRLDataset)
-    with pytest.raises(PluginError, match="^unknown dataset 'csv'; datasets: basereward, helpsteer, ixc, "):
+    with pytest.raises(PluginError, match="^unknown dataset 'csv'; datasets: alpaca, axolotl, basereward, "):
         read_comparisons(file, format="csv", plugins=PluginManager())
 
 
@@ -56,10 +56,17 @@ def test_what_is_of_no_known_format_is_refused_with_what_it_has(tmp_path: Path) 
         read_comparisons(file, plugins=PluginManager())
     assert str(error.value) == (
         f"{file}:1: the fields question, answer are of no known format; "
-        "formats: basereward (prompt, responses); ixc (conversations_a, conversations_b); "
-        "povid (conversations, rejected_conversations); r1-reward-rl (message, question, answer); "
-        "rlaif-v (question, chosen, rejected); sharegpt (conversations, chosen, rejected); "
-        "shp (history, human_ref_A, human_ref_B, labels); trl (chosen, rejected); "
+        "formats: alpaca (instruction, chosen, rejected or instruction, input, chosen, rejected); "
+        "axolotl (input, chosen, rejected or instruction, chosen_response, rejected_response or system, "
+        "prompt, chosen, rejected); basereward (prompt, responses); ixc (conversations_a, conversations_b); "
+        "ms-swift (query, response, rejected_response or question, response, rejected_response or prompt, "
+        "response, rejected_response or instruction, output, rejected_response); "
+        "orca (question, chosen, rejected); povid (conversations, rejected_conversations); "
+        "r1-reward-rl (message, question, answer); rlaif-v (ds_name, question, chosen, rejected); "
+        "sharegpt (conversations, chosen, rejected or messages, chosen, rejected or messages, "
+        "rejected_response or messages, rejected_messages or conversations, rejected_response); "
+        "shp (history, human_ref_A, human_ref_B, labels); swe-arena (instruction, feedback, states); "
+        "trl (chosen, rejected); "
         "ultrafeedback (instruction, completions); vlfeedback (prompt, completions); "
         "wildvision-battle (conversation_a, conversation_b, winner)"
     )
@@ -94,7 +101,7 @@ def test_the_dataset_of_a_plugin_is_named_and_recognized(tmp_path: Path) -> None
     for format in (None, "votes"):
         [comparison] = read_comparisons(file, format=format, plugins=plugins)
         assert comparison.ratings == (3.0, 0.0)
-    assert detected(file, plugins=PluginManager()) == "rlaif-v"
+    assert detected(file, plugins=PluginManager()) == "orca"
 
 
 def test_a_dataset_that_does_not_load_leaves_the_others_recognized(tmp_path: Path) -> None:
@@ -110,7 +117,19 @@ def test_a_dataset_that_does_not_load_leaves_the_others_recognized(tmp_path: Pat
         ("prompt chosen rejected conversations", "trl"),
         ("prompt chosen", "trl"),
         ("conversations chosen rejected", "sharegpt"),
-        ("question chosen rejected", "rlaif-v"),
+        ("question chosen rejected", "orca"),
+        ("system question chosen rejected", "orca"),
+        ("ds_name question chosen rejected", "rlaif-v"),
+        ("instruction chosen rejected", "alpaca"),
+        ("instruction input chosen rejected", "alpaca"),
+        ("input chosen rejected", "axolotl"),
+        ("system prompt chosen rejected", "axolotl"),
+        ("instruction chosen_response rejected_response", "axolotl"),
+        ("query response rejected_response", "ms-swift"),
+        ("messages rejected_response", "sharegpt"),
+        ("messages rejected_messages", "sharegpt"),
+        ("messages chosen rejected", "sharegpt"),
+        ("prompt messages chosen rejected", "trl"),
         ("chosen rejected note", "trl"),
         ("responses", None),
     ],

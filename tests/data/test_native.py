@@ -164,7 +164,7 @@ def test_parquet_may_hold_the_image_itself(tmp_path: Path, image: Path) -> None:
         ({**GOOD, "meta": "text"}, "meta: must be an object, not a str"),
         (
             {**GOOD, "reponses": []},
-            "reponses: unknown field; fields: id, prompt, images, videos, responses, ranks, ratings, "
+            "reponses: unknown field; fields: id, prompt, tools, images, videos, responses, ranks, ratings, "
             "weight, source, meta",
         ),
     ],

@@ -198,11 +198,10 @@ def test_a_margin_becomes_ratings_and_a_margin_of_zero_is_no_tie(tmp_path: Path)
     assert pair.margin is None
 
 
-def test_other_columns_are_kept_as_meta(tmp_path: Path) -> None:
-    row = {"prompt": "p", "chosen": "a", "rejected": "b", "id": 5, "source": "s", "model": "m", "turns": [1]}
+def test_columns_that_say_nothing_of_the_answer_are_kept_as_meta_where_they_are_plain(tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "id": 5, "source": "s", "model": "m", "tags": [1]}
     row_read = comparison(tmp_path, row)
-    assert (row_read.id, row_read.source, row_read.meta["model"]) == ("5", "s", "m")
-    assert "turns" not in row_read.meta
+    assert (row_read.id, row_read.source, row_read.meta) == ("5", "s", {"model": "m"})
 
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -249,8 +248,12 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ),
         ({**PAIR, "margin": -1}, "margin: a finite number >= 0 is needed, not -1"),
         ({**PAIR, "margin": "1"}, "margin: a finite number >= 0 is needed, not '1'"),
-        ({**PAIR, "video": "a.mp4"}, "video: is not supported"),
-        ({**PAIR, "tools": [{}]}, "tools: is not supported"),
+        ({**PAIR, "video": "a.mp4"}, "videos[0]: there is no file {directory}/a.mp4"),
+        ({**PAIR, "tools": ["x"]}, "tools: a list of objects is needed, or its JSON text"),
+        (
+            {**PAIR, "messages": [user("a"), assistant("x")]},
+            "messages: is not chosen, nor is it known to say nothing of the answer",
+        ),
         ({**PAIR, "image": "none.png"}, "images[0]: there is no file {directory}/none.png"),
         ({**PAIR, "image": "a.png", "images": ["b.png"]}, "image: give either image or images"),
         (

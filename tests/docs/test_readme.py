@@ -146,12 +146,14 @@ def test_a_make_target_of_the_readme_is_there(command: str) -> None:
     assert "basereward" in done.stdout or "pytest" in done.stdout
 
 
+@pytest.mark.external
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     code = next(block for block in blocks(README, "python") if "RewardModel" in block)
     ((first, second),) = json.loads(run(place, sys.executable, "-c", code))
     assert first != second
 
 
+@pytest.mark.external
 def test_the_reward_function_of_the_readme_rewards_a_right_answer_with_1(place: Path) -> None:
     code = next(block for block in blocks(README, "python") if "reward_func" in block)
     completions = {"completions": ["a cat", "a dog"], "completion_ids": [[1], [2]]}

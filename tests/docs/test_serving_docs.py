@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ import tiny
 from served import Client
 
 from basereward.serving.apis import apis
+from basereward.serving.apis.base import REFUSED_FIELDS, ClientFields
+from basereward.serving.apis.chat import GIVEN
+from basereward.serving.apis.native import RewardItem
 from basereward.serving.problems import PROBLEMS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -83,3 +87,45 @@ def test_every_path_and_status_is_told() -> None:
 def test_every_link_leads_to_a_file() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert os.path.exists(DOCS / target), target
+
+
+BEGIN, END = "<!-- written by tests/docs/test_serving_docs.py -->\n", "<!-- end -->\n"
+
+
+def fields_table() -> str:
+    """Return the table of what is read, ignored and refused of a request, as the code has it."""
+
+    def names(fields: Iterable[str]) -> str:
+        return ", ".join(f"`{field}`" for field in fields)
+
+    others = {*REFUSED_FIELDS, *ClientFields.__struct_fields__}
+    rows = [
+        (" ".join(f"`{path}`" for path in api.paths), "read", names(own))
+        for api in apis()
+        if (own := [field for field in api.request_type.__struct_fields__ if field not in others])
+    ]
+    rows += [
+        ("an item of `/v1/rewards`", "read", names(RewardItem.__struct_fields__)),
+        ("a message", "read", names(("role", "content"))),
+        ("a message", "given to the chat template", names(GIVEN)),
+        ("a content part", "read", names(("type", "text", "image", "image_url"))),
+        ("a content part", "ignored", names(("uuid", "cache_control", "image_url.detail"))),
+        ("all but `/v1/rewards`", "ignored", names(ClientFields.__struct_fields__)),
+        ("all but `/v1/rewards`", "**refused** (`argument_not_allowed`)", names(REFUSED_FIELDS)),
+        ("the last message of a conversation", "**refused** (`response_not_text`)", names(GIVEN)),
+        ("everywhere", "**refused** (`body_not_valid`)", "any other field that is not null"),
+    ]
+    lines = ["| of | | fields |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "".join(line + "\n" for line in lines)
+
+
+def test_the_document_has_the_fields_of_the_code() -> None:
+    written = TEXT.partition(BEGIN)[2].partition(END)[0]
+    assert written == fields_table(), "run python tests/docs/test_serving_docs.py"
+
+
+if __name__ == "__main__":
+    before, _, rest = TEXT.partition(BEGIN)
+    (DOCS / "serving.md").write_text(
+        before + BEGIN + fields_table() + END + rest.partition(END)[2], encoding="utf-8"
+    )

@@ -230,3 +230,33 @@ def test_images_in_memory_are_known_by_their_pixels() -> None:
     buffer = io.BytesIO()
     one.save(buffer, "PNG")
     assert in_trl(["How many?"] * 2, ["three"] * 2, image=[one, other]) == [260.0, 5.0]
+
+
+INST = "<s>[INST] How many? [/INST]"
+
+
+def test_a_prompt_of_an_unknown_template_is_refused_with_the_reason_in_every_adapter() -> None:
+    reason = r"^prompt: looks rendered by a chat template that isn't known: it has '<s>'"
+    with pytest.raises(DataError, match=reason):
+        openrlhf.reward_func(redness)([INST + "three"], [INST], [None])
+    with pytest.raises(DataError, match=reason):
+        in_trl([INST], ["three"])
+    with pytest.raises(DataError, match=reason):
+        asyncio.run(verl.compute_score(redness)("d", "three", "x", {"question": INST}))
+    with pytest.raises(DataError, match=reason):
+        asyncio.run(slime.custom_rm(redness)(None, sample(INST, "three")))
+    assert in_trl([INST, "How many?", OPEN], ["three"] * 3) == [None, 5.0, 5.0]
+
+
+def test_a_rendered_text_prompt_is_its_messages() -> None:
+    seen: list[Comparison] = []
+
+    def remember(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
+        seen.extend(comparisons)
+        return [[0.0] * len(each.responses) for each in comparisons]
+
+    opened = OPEN + "<think>\n"
+    reward_func(remember)(**trl_columns([OPEN, asked("How many?"), opened], ["a", "b", "c</think>d"]))
+    assert [(each.prompt[0].text, each.responses) for each in seen] == [
+        ("How many?", ("a", "b", "<think>\nc</think>d"))
+    ]

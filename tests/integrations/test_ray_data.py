@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow
 import pytest
+from rounding import TINY_REWARD
 
 from basereward import Comparison, ConfigError, RewardModel
 from basereward.config import Component
@@ -50,7 +51,7 @@ def check(found: list[dict[str, Any]], model_dir: Path) -> None:
     by_id = {row["id"]: row for row in found}
     assert len(by_id) == len(ROWS)
     for number, rewards in enumerate(expected):
-        assert by_id[f"n{number}"]["rewards"] == pytest.approx(rewards, abs=1e-5)
+        assert by_id[f"n{number}"]["rewards"] == pytest.approx(rewards, abs=TINY_REWARD)
         assert by_id[f"n{number}"]["error"] is None
     assert by_id["bad"]["rewards"] is None
     assert by_id["bad"]["error"] == "responses[0]: is empty"
@@ -73,7 +74,7 @@ def test_a_stage_reads_other_formats_and_images_of_its_directories_only(
     stage = RewardStage(str(model_dir), root=str(tmp_path), dataset="openrlhf", options=keys)
     found = stage(pyarrow.Table.from_pylist(rows)).to_pylist()
     [expected] = RewardModel.load(model_dir).score([Comparison("the cat", ["sits", "a dog"])])
-    assert found[0]["rewards"] == pytest.approx(expected, abs=1e-5)
+    assert found[0]["rewards"] == pytest.approx(expected, abs=TINY_REWARD)
     message = f"images[0]: /etc/passwd is not in {tmp_path}; allow its directory by the option media_roots"
     assert [row["error"] for row in found] == [None, message]
     with pytest.raises(ConfigError, match="dataset 'helpsteer' joins rows, which a stage"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from basereward.errors import ConfigError, DataError
 from basereward.integrations.rules import answer_part, choice_letter, exact_match, math_verify
@@ -37,29 +39,123 @@ def test_an_exact_match_ignores_case_spaces_and_a_final_dot(completion: str, is_
     assert exact_match(completion, "a cat") is is_right
 
 
-@pytest.mark.parametrize(
-    ("completion", "is_right"),
-    [
-        ("B", True),
-        ("(B)", True),
-        ("B. a cat", True),
-        ("B: a cat", True),
-        ("The answer is B.", True),
-        ("<answer>(b)</answer>", False),  # a small letter is no choice unless it is said to be one
-        ("the answer is b", True),
-        ("First I thought the answer is A. No, the answer is B", True),
-        ("A big cat", False),
-        ("A", False),
-        ("A cat, so B", False),  # neither first nor said to be the answer
-        ("Because of the cat", False),
-        ("", False),
-    ],
-)
-def test_a_choice_is_a_letter_that_stands_alone_or_is_said_to_be_the_answer(
-    completion: str, is_right: bool
-) -> None:
-    assert choice_letter(completion, "B") is is_right
-    assert choice_letter(completion, "(B)") is is_right
+CHOICES: dict[str, str | None] = {
+    # A completion, and the letter that it chooses.
+    "B": "B",
+    "b": "B",
+    "(B)": "B",
+    "(b).": "B",
+    "[B]": "B",
+    "**B**": "B",
+    "__B__": "B",
+    "`B`": "B",
+    "$B$": "B",
+    "<b>B</b>": "B",
+    r"\boxed{B}": "B",
+    r"\boxed{\text{B}}": "B",
+    r"$\mathrm{B}$": "B",
+    "B.": "B",
+    "B. a cat": "B",
+    "B: a cat": "B",
+    "B) a cat": "B",
+    "(B) a cat": "B",
+    "b) a cat": "B",
+    "B - a cat": "B",
+    "B\nbecause of its ears": "B",
+    "<answer>B</answer>": "B",
+    "<answer>(b)</answer>": "B",
+    "<answer>B) a cat</answer>": "B",
+    "<answer>\n**B.** a cat\n</answer>": "B",
+    "The answer is B.": "B",
+    "The answer is **B**.": "B",
+    "The answer is (b).": "B",
+    "The answer is: B": "B",
+    "**Answer:** B": "B",
+    "Answer: B": "B",
+    "Final answer = B": "B",
+    "the answer is b": "B",
+    "The answer is B. Option A is a distractor.": "B",
+    "The answer is B because option A has no cat.": "B",
+    "The answer is A because it has a cat.": "A",
+    "The correct option is C, not A.": "C",
+    "the best option I can see is B": "B",
+    "The correct answer here is B.": "B",
+    "I choose B.": "B",
+    "I would go with option B.": "B",
+    "B is correct.": "B",
+    "Option B is the right one; I first took A.": "B",
+    "Option B": "B",
+    "First I thought the answer is A. No, the answer is B": "B",
+    "A or B? The answer is B.": "B",
+    # No choice at all.
+    "The answer is a cat.": None,
+    "the answer is a": None,
+    "The answer is a": None,
+    "The answer is I don't know.": None,
+    "The answer is I'd say a cat": None,
+    "the best option I can see": None,
+    "I think it is a cat.": None,
+    "I, for one, see a cat.": None,
+    "A big cat": None,
+    "A cat, so B": None,
+    "Because of the cat": None,
+    "The answer is A or B.": None,
+    "The answer is A, B": None,
+    "The answer is A/B": None,
+    "The answer is not B.": None,
+    "Option A or option B": None,
+    "Option A is a distractor.": None,
+    "The answer is C++.": None,
+    "The answer is an option": None,
+    "The answer is A cat.": None,
+    "An option a cat would choose": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("completion", CHOICES)
+def test_a_choice_is_a_letter_that_stands_alone_or_is_said_to_be_the_answer(completion: str) -> None:
+    for letter in "ABCDI":
+        assert choice_letter(completion, letter) is (CHOICES[completion] == letter)
+        assert choice_letter(completion, f"({letter.lower()})") is (CHOICES[completion] == letter)
+
+
+NAMES = [
+    "the",
+    "answer",
+    "is",
+    "a",
+    "an",
+    "I",
+    "option",
+    "choice",
+    "cat",
+    "of",
+    "b",
+    "and",
+    "or",
+    "i",
+    "best",
+]
+WORDS = st.lists(st.sampled_from(NAMES), max_size=9)
+
+
+@given(WORDS, st.sampled_from(["", ".", "!"]))
+def test_words_in_small_letters_choose_no_a_and_no_i(words: list[str], end: str) -> None:
+    completion = " ".join(words) + end
+    assume(completion.strip(".! ") not in ("a", "i", "I"))  # a letter alone
+    assert not choice_letter(completion, "A")
+    assert words[-1:] == ["I"] or not choice_letter(completion, "I")
+
+
+@given(st.sampled_from("ABCDEFGH"), st.sampled_from(["{}", "**{}**", "({})", "`{}`", "[{}]", r"\text{{{}}}"]))
+def test_a_statement_counts_before_mentions_of_others(letter: str, markup: str) -> None:
+    others = [f"Option {other} is wrong." for other in "ABCDEFGH" if other != letter]
+    stated = f"The answer is {markup.format(letter)}."
+    for completion in (" ".join([*others, stated]), " ".join([stated, *others])):
+        assert [choice_letter(completion, other) for other in "ABCDEFGH"] == [
+            other == letter for other in "ABCDEFGH"
+        ]
 
 
 def test_math_verify_sees_that_two_expressions_are_equal() -> None:

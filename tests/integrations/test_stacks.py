@@ -20,6 +20,7 @@ import numpy
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from served import encoded
 from transformers import AutoTokenizer
 
@@ -168,8 +169,8 @@ def test_openrlhfs_agent_sends_the_images(
         executor_type().execute(prompt, "label", sampling, 4096, tokenizer, LLM(), images=[IMAGE])
     )
     [[raw]] = RewardModel.load(model_dir).score([Comparison("<image>the cat", [text], images=[IMAGE])])
-    assert output["extra_logs"] == {"unscored": 0.0, "raw_reward": pytest.approx(raw, abs=1e-5)}
-    assert output["reward"] == output["scores"] == pytest.approx(raw - len(answer), abs=1e-5)
+    assert output["extra_logs"] == {"unscored": 0.0, "raw_reward": pytest.approx(raw, abs=TINY_REWARD)}
+    assert output["reward"] == output["scores"] == pytest.approx(raw - len(answer), abs=TINY_REWARD)
 
 
 # ms-swift
@@ -191,7 +192,7 @@ def rows(**more: Any) -> dict[str, Any]:
 
 def test_ms_swift_hands_over_images(model_dir: Path, expected: list[float]) -> None:
     reward = ms_swift.orm(model_dir)(args=None)
-    assert reward(["sits", "runs"], **rows()) == pytest.approx(expected, abs=1e-5)
+    assert reward(["sits", "runs"], **rows()) == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_ms_swift_awaits_asynchronous_rewards() -> None:
@@ -235,7 +236,7 @@ def test_ms_swifts_own_function_calls_it(model_dir: Path, expected: list[float])
         [None, None],
         torch.device("cpu"),
     )
-    assert rewards.tolist() == [pytest.approx([each, each], abs=1e-5) for each in expected]
+    assert rewards.tolist() == [pytest.approx([each, each], abs=TINY_REWARD) for each in expected]
 
 
 # slime
@@ -252,8 +253,10 @@ def test_slimes_samples_are_scored_alone_or_as_a_group(model_dir: Path, expected
     prompt = RENDERED.format(f"{PAD}the cat")
     samples = [sample(prompt, f"{text}<|im_end|>", multimodal_inputs=shown) for text in ("sits", "runs")]
     rewards = slime.custom_rm(model_dir)
-    assert asyncio.run(rewards(None, samples)) == pytest.approx(expected, abs=1e-5)
-    assert asyncio.run(rewards(None, samples[1], evaluation=False)) == pytest.approx(expected[1], abs=1e-5)
+    assert asyncio.run(rewards(None, samples)) == pytest.approx(expected, abs=TINY_REWARD)
+    assert asyncio.run(rewards(None, samples[1], evaluation=False)) == pytest.approx(
+        expected[1], abs=TINY_REWARD
+    )
 
 
 def test_slimes_messages_labels_and_metadata_are_read() -> None:
@@ -338,8 +341,8 @@ def test_verls_manager_sends_the_images(
         return await manager.run_single(data)
 
     found = asyncio.run(single())
-    assert found["reward_score"] == pytest.approx(raw, abs=1e-5)
-    assert found["reward_extra_info"] == {"raw_reward": pytest.approx(raw, abs=1e-5), "unscored": 0.0}
+    assert found["reward_score"] == pytest.approx(raw, abs=TINY_REWARD)
+    assert found["reward_extra_info"] == {"raw_reward": pytest.approx(raw, abs=TINY_REWARD), "unscored": 0.0}
     ruled = asyncio.run(single(shapes=[hybrid(exact_match, column="ground_truth")]))
     assert ruled["reward_score"] == 1.0
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+from rounding import TINY_REWARD
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
@@ -134,7 +135,7 @@ def test_images_reach_the_model_and_rewards_are_those_of_score(
     prompt = [{"role": "user", "content": "the cat" if more else parts}]
     found = reward_func(model_dir)(**columns([prompt] * 2, [said("sits"), said("runs")], **(more or {})))
     [expected] = RewardModel.load(model_dir).score([Comparison("the cat", ["sits", "runs"], images=[image])])
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_an_asynchronous_function_is_one_and_gives_the_same() -> None:
@@ -254,4 +255,4 @@ def test_our_own_server_gives_the_rewards_of_the_directory(model_dir: Path) -> N
         served = reward_func(f"http://127.0.0.1:{client.port}")(**given)
     local = reward_func(model_dir)(**given)
     assert served[1] is local[1] is None
-    assert [served[0], served[2]] == pytest.approx([local[0], local[2]], abs=1e-5)
+    assert [served[0], served[2]] == pytest.approx([local[0], local[2]], abs=TINY_REWARD)

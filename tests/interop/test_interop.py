@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -33,8 +34,10 @@ def text_model(directory: Path, kind: str = "llama", **head: Any) -> RewardModel
     return build(Component("causal-lm", {"model": str(tiny.save_causal_lm(directory, kind))}), **head)
 
 
-def scores_in_transformers(directory: Path, row: Comparison, model: Any = None) -> list[float]:
-    """Return what a user of transformers gets: the template, one batch padded on the right, one logit."""
+def scores_in_transformers(
+    directory: Path, row: Comparison, model: Any = None, side: str = "right"
+) -> list[float]:
+    """Return what a user of transformers gets: the template, one batch padded on a side, one logit."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     if model is None:
@@ -54,9 +57,7 @@ def scores_in_transformers(directory: Path, row: Comparison, model: Any = None) 
         )
         for response in row.responses
     ]
-    batch = tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
-    )
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side=side, add_special_tokens=False)
     with torch.no_grad():
         return model.eval()(**batch).logits[:, 0].tolist()
 
@@ -67,7 +68,9 @@ def test_transformers_gives_an_exported_model_the_same_scores(kind: str, tmp_pat
     exported = export_model(model, tmp_path / "out")
     assert (exported.architecture, exported.offset) == (f"{kind.title()}ForSequenceClassification", 0.0)
     for row in TEXTS:
-        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
+            model.score([row])[0], abs=TINY_REWARD
+        )
 
 
 def test_a_bias_is_told_since_the_checkpoint_has_none(
@@ -82,7 +85,7 @@ def test_a_bias_is_told_since_the_checkpoint_has_none(
     assert f"its logits are the rewards less {offset:.4f}" in capsys.readouterr().err
     for row in TEXTS:
         expected = [reward - offset for reward in model.score([row])[0]]
-        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(expected, abs=1e-5)
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_where_padding_is_the_end_of_a_turn_another_token_pads(tmp_path: Path) -> None:
@@ -93,7 +96,9 @@ def test_where_padding_is_the_end_of_a_turn_another_token_pads(tmp_path: Path) -
     export_model(model, tmp_path / "out")
     assert tokenizer.pad_token == "<|im_end|>"
     for row in TEXTS:
-        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+        assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
+            model.score([row])[0], abs=TINY_REWARD
+        )
 
 
 def test_weights_in_several_files_get_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,9 @@ def test_weights_in_several_files_get_one_more(tmp_path: Path, monkeypatch: pyte
     export_model(model, tmp_path / "out")
     assert (tmp_path / "out" / "model-score.safetensors").is_file()
     [row, *_] = TEXTS
-    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
+        model.score([row])[0], abs=TINY_REWARD
+    )
 
 
 def test_the_template_for_generation_is_as_it_was(tmp_path: Path) -> None:
@@ -141,16 +148,16 @@ def test_a_vision_language_model_has_its_head_where_the_reader_looks(
     imported, _ = import_model(tmp_path / "out", tmp_path / "back")
     rows = tiny.comparisons()
     for mine, theirs in zip(model.score(rows), imported.score(rows), strict=True):
-        assert theirs == pytest.approx(mine, abs=1e-5)
+        assert theirs == pytest.approx(mine, abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize(
     ("head", "message"),
     [
         (
-            {"name": "mlp"},
-            "a checkpoint of other tools has one linear layer; the head has 2 with silu between them. Train "
-            'with head = { name = "linear" }, or serve it by `basereward serve`',
+            {"name": "mlp", "pooling": "mean"},
+            "a checkpoint of other tools reads the last layer at a response's last token; the head is MLP "
+            "with other settings",
         ),
         (
             {"pooling": "mean"},
@@ -168,6 +175,65 @@ def test_a_model_that_no_checkpoint_can_hold_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_vllm_has_no_place_for_an_activation(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="the head has 2 with silu between them. Export it with --format hf"
+    ):
+        export_model(text_model(tmp_path / "base", name="mlp"), tmp_path / "out", "vllm")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "head", [{}, {"num_layers": 3, "activation": "tanh", "width": 12}], ids=["flagship", "deep"]
+)
+def test_a_head_of_several_layers_is_a_class_that_transformers_loads(
+    head: dict[str, Any], side: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from basereward.interop.sequence_classifier import register
+
+    model = text_model(tmp_path / "base", name="mlp", **head)
+    model.save(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--output", str(tmp_path / "out")]) == 0
+    assert "RewardForSequenceClassification" in capsys.readouterr().out
+    register()
+    register()
+    for row in TEXTS:
+        found = scores_in_transformers(tmp_path / "out", row, side=side)
+        assert found == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", tiny.VL_KINDS)
+def test_a_vision_language_model_with_a_head_of_several_layers_loads_in_transformers(
+    kind: str, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from basereward.interop.sequence_classifier import register
+
+    model = build(
+        Component("qwen-vl", {"model": str(tiny.save_qwen_vl(tmp_path / "base", kind))}), name="mlp"
+    )
+    expected = model.score(tiny.comparisons())
+    export_model(model, tmp_path / "out")
+    assert model.score(tiny.comparisons()) == expected
+    register()
+    theirs, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out", num_labels=1, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    rows = [row for row in tiny.comparisons() if row.images]
+    assert rows
+    for row in rows:
+        tree = model.backbone.encode(row)
+        for response, reward in zip(tree.responses, model.score([row])[0], strict=True):
+            ids = torch.tensor([tree.prompt + response])
+            is_image = (ids == model.backbone.model.config.image_token_id).int()
+            with torch.no_grad():
+                logits = theirs.eval()(ids, mm_token_type_ids=is_image, **tree.media).logits
+            assert logits.item() == pytest.approx(reward, abs=1e-5)
+
+
 def test_a_model_of_transformers_keeps_its_scores(tmp_path: Path) -> None:
     # As TRL's RewardTrainer saves them: its template ends in a newline, where the reward is read.
     from transformers import LlamaForSequenceClassification
@@ -182,7 +248,7 @@ def test_a_model_of_transformers_keeps_its_scores(tmp_path: Path) -> None:
     mine = RewardModel.load(tmp_path / "mine")
     for row in TEXTS:
         expected = scores_in_transformers(tmp_path / "theirs", row, theirs)
-        assert mine.score([row])[0] == pytest.approx(expected, abs=1e-5)
+        assert mine.score([row])[0] == pytest.approx(expected, abs=TINY_REWARD)
     assert mine.record["imported_from"] == "transformers, TRL's RewardTrainer and ms-swift"
 
 
@@ -280,7 +346,7 @@ def test_a_value_head_beside_a_vision_language_model(suffix: str, tmp_path: Path
     with torch.no_grad():
         ends = model.backbone(forest).flatten(0, 1)[forest.ends]
     expected = ends @ head["v_head.summary.weight"][0] + 0.25
-    assert model.score([row])[0] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert model.score([row])[0] == pytest.approx(expected.tolist(), abs=TINY_REWARD)
 
 
 def test_a_head_of_two_layers_keeps_its_tanh(tmp_path: Path) -> None:
@@ -300,7 +366,7 @@ def test_a_head_of_two_layers_keeps_its_tanh(tmp_path: Path) -> None:
     with torch.no_grad():
         ends = model.backbone(forest).flatten(0, 1)[forest.ends]
         expected = out(dense(ends).tanh())[:, 0]
-    assert model.score([TEXTS[0]])[0] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert model.score([TEXTS[0]])[0] == pytest.approx(expected.tolist(), abs=TINY_REWARD)
 
 
 def test_a_directory_without_a_head_lists_what_is_known(tmp_path: Path) -> None:

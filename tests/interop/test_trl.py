@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
@@ -46,4 +47,4 @@ def test_grpo_takes_an_exported_model_by_its_path(tmp_path: Path) -> None:
     completions = [[{"role": "assistant", "content": response}] for response in responses]
     rewards = trainer._calculate_rewards([{"prompt": prompt}] * 2, [prompt] * 2, completions, [[1], [1]])
     [expected] = model.score([Comparison("what is it", responses)])
-    assert rewards[:, 0].tolist() == pytest.approx(expected, abs=1e-5)
+    assert rewards[:, 0].tolist() == pytest.approx(expected, abs=TINY_REWARD)

@@ -21,7 +21,7 @@ COMPILER = shutil.which("g++")
 pytestmark = [
     pytest.mark.external,
     pytest.mark.skipif(COMPILER is None, reason="there is no g++"),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_GRADIENT, within
 from torch import Tensor
 
 from basereward import Comparison, RewardModel
@@ -17,7 +18,7 @@ from basereward.backbones.feature_cache import FeatureCache
 from basereward.config import Component
 from basereward.forest import Forest
 
-TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
+TOLERANCE = within(TINY_GRADIENT)
 KINDS = ("llama", "qwen2_5_vl", "qwen3_vl")
 
 
@@ -99,7 +100,7 @@ def test_a_batch_may_hold_what_is_kept_and_what_is_not(tiny_models: dict[str, Pa
     ran: list[int] = []
     model.backbone.register_forward_pre_hook(lambda module, inputs: ran.append(len(inputs[0].ends)))
     model.score([rows[2], rows[0]])
-    torch.testing.assert_close(model.score(rows), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(model.score(rows), expected, **TOLERANCE)
     assert ran == [4, 2, 3, 2]
 
 

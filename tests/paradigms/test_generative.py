@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from torch.nn import functional
 
 from basereward.comparison import Comparison
 from basereward.config import Component
+from basereward.data.ranking_pairs import pair_of
 from basereward.errors import ConfigError, DataError
 from basereward.scoring.reward_model import RewardModel
 
@@ -67,7 +69,7 @@ def test_a_verdict_is_the_probability_of_one_token_against_the_other(directory: 
         margins.append((first - second).item())
     share = 1 / (1 + math.exp(-(margins[0] - margins[1]) / 2))
     [rewards] = model.score([row()])
-    assert rewards == pytest.approx([share, 1 - share], abs=1e-5)
+    assert rewards == pytest.approx([share, 1 - share], abs=TINY_REWARD)
 
 
 def test_a_judge_that_always_takes_the_first_prefers_none_and_is_found_out(directory: Path) -> None:
@@ -100,7 +102,7 @@ def test_turned_round_responses_have_turned_round_rewards(directory: Path, aggre
     model = build(directory, aggregate=aggregate)
     [rewards] = model.score([row(4)])
     turned = Comparison(row(4).prompt, row(4).responses[::-1])
-    assert model.score([turned])[0] == pytest.approx(rewards[::-1], abs=1e-5)
+    assert model.score([turned])[0] == pytest.approx(rewards[::-1], abs=TINY_REWARD)
 
 
 def test_a_budget_of_pairs_is_kept(directory: Path) -> None:
@@ -171,6 +173,28 @@ def test_a_tie_teaches_nothing(directory: Path) -> None:
     output = paradigm.loss([Comparison("q", ["a", "b"], ranks=[0, 0])])
     assert (output.loss.item(), output.weight.item()) == (0.0, 0.0)
     output.loss.backward()
+
+
+def test_the_untied_pairs_of_a_ranking_with_a_tie_are_learned(directory: Path) -> None:
+    paradigm = build(directory).paradigm
+    ranking = row(3).replace(ranks=[0, 1, 1])
+    output = paradigm.loss([ranking])
+    # Two pairs, each asked about in both orders, which share its weight; the mean over the pairs.
+    costs = [paradigm.loss([pair_of(ranking, pair)]).loss.item() for pair in ranking.pairs() if not pair.tie]
+    assert output.loss.item() == pytest.approx(sum(costs) / 2, rel=1e-5)
+    assert output.weight.item() == 2
+
+
+def test_a_batch_without_a_text_to_learn_trains_nothing_where_the_tower_is_frozen(directory: Path) -> None:
+    paradigm = build(directory, template="reasoned").paradigm.train()
+    paradigm.backbone.parts()["vision"].requires_grad_(False)
+    output = paradigm.loss([row(meta={"judgements": []}), row(meta={"judgements": []})])
+    assert (output.loss.item(), output.weight.item()) == (0.0, 0.0)
+    output.loss.backward()
+    # As in every process that trains with this one, all that is trained has a gradient, of zeros.
+    trained = [item for item in paradigm.backbone.parts()["language"].parameters() if item.grad is not None]
+    assert trained
+    assert not any(item.grad.any() for item in trained)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basereward import Comparison
-from basereward.backbones.chat_template import Chat, asking
-from basereward.backbones.opened_turn import opening_of, rest_of_turn, whole_turn
+from basereward.backbones.chat_template import Chat
+from basereward.backbones.opened_turn import asking, opening_of, rest_of_turn, whole_turn
 from basereward.comparison import Message
 from basereward.errors import DataError
 from basereward.integrations import trl

@@ -15,6 +15,7 @@ import ensembles
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 
 from basereward import (
     Comparison,
@@ -82,7 +83,7 @@ def test_members_on_one_backbone_run_it_once_and_give_what_they_give_alone(
     for name in "abcd":
         alone = RewardModel.load(models / name).score(ROWS, batch_size=2)
         for joined, expected in zip(found, alone, strict=True):
-            assert joined.members[name] == pytest.approx(expected, abs=1e-5)
+            assert joined.members[name] == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_a_backbone_is_shared_only_where_it_is_the_same(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
@@ -103,7 +104,7 @@ def test_a_backbone_is_shared_only_where_it_is_the_same(tmp_path: Path, tiny_mod
     found = ensemble.score(TEXTS)
     for name in names:
         for joined, expected in zip(found, RewardModel.load(tmp_path / name).score(TEXTS), strict=True):
-            assert joined.members[name] == pytest.approx(expected, abs=1e-5)
+            assert joined.members[name] == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_subclasses_of_scalar_share_backbone_and_prompt_unless_they_score_in_their_own_way() -> None:
@@ -150,7 +151,7 @@ def test_a_paradigm_of_another_class_runs_by_itself(models: Path) -> None:
     again = EnsembleMembers(ensemble.members.by_name)
     [found] = again.score(TEXTS[:1])
     [alone] = RewardModel.load(models / "b").score(TEXTS[:1])
-    assert found[1].tolist() == pytest.approx([2 * reward for reward in alone], abs=1e-5)
+    assert found[1].tolist() == pytest.approx([2 * reward for reward in alone], abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize("name", ["mean", "rank-mean", "routed"])
@@ -236,7 +237,7 @@ def test_texts_go_to_the_text_model_and_images_to_those_that_see(models: Path) -
         assert list(found.members) == asked
         alone = [RewardModel.load(models / name).score([comparison])[0] for name in asked]
         expected = [statistics.fmean(rewards) for rewards in zip(*alone, strict=True)]
-        assert found == pytest.approx(expected, abs=1e-5)
+        assert found == pytest.approx(expected, abs=TINY_REWARD)
         assert (found.disagreement == []) == (len(asked) == 1)
 
 
@@ -289,7 +290,7 @@ def test_other_rewards_in_a_batch_change_none(models: Path) -> None:
     ensemble = of(models, "a b text", Component("routed"))
     whole = ensemble.score(ROWS)
     for comparison, expected in zip(ROWS, whole, strict=True):
-        assert ensemble.score(iter([comparison]))[0] == pytest.approx(expected, abs=1e-5)
+        assert ensemble.score(iter([comparison]))[0] == pytest.approx(expected, abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize("name", ["head.safetensors", "model.safetensors", "reward_config.json"])
@@ -505,7 +506,7 @@ def test_members_of_all_paradigms_score_and_report_together(models: Path, tmp_pa
     for directory in directories:
         alone = RewardModel.load(directory).score(TEXTS)
         for joined, expected in zip(rewards, alone, strict=True):
-            assert joined.members[directory.name] == pytest.approx(expected, abs=1e-5)
+            assert joined.members[directory.name] == pytest.approx(expected, abs=TINY_REWARD)
     num_orders = sum(len(row.responses) * (len(row.responses) - 1) for row in TEXTS)
     assert found.statistics["judge answers"] == num_orders
     assert found.statistics["judge parse_failure_rate"] == 0

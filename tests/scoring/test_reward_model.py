@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD, within
 from safetensors.torch import load_file, save_file
 from tiny import LM_KINDS, VL_KINDS
 
@@ -126,7 +127,7 @@ def test_a_middle_layer_is_the_hidden_state_of_that_layer(
     with torch.no_grad():
         shared = cut.backbone.forest(rows)
         found = cut.backbone(shared).flatten(0, 1)[shared.ends]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, **within(TINY_REWARD))
     cut.save(tmp_path / "model")
     assert RewardModel.load(tmp_path / "model", plugins=PLUGINS).score(rows) == cut.score(rows)
 
@@ -142,7 +143,7 @@ def test_rewards_do_not_depend_on_the_batch_size(tiny_models: dict[str, Path], b
     rows = tiny.comparisons()
     alone = [model.score([row])[0] for row in rows]
     for expected, found in zip(alone, model.score(rows, batch_size=batch_size), strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
+        assert found == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_scoring_needs_no_ranks_and_takes_one_response(tiny_models: dict[str, Path]) -> None:
@@ -166,8 +167,8 @@ def test_a_bad_row_does_not_touch_its_neighbours(tiny_models: dict[str, Path]) -
         enumerate(result for _, result in model.score_stream([good[1], bad, good[2]], batch_size=3))
     )
     assert isinstance(results[1], DataError)
-    assert results[0] == pytest.approx(model.score([good[1]])[0], abs=1e-5)
-    assert results[2] == pytest.approx(model.score([good[2]])[0], abs=1e-5)
+    assert results[0] == pytest.approx(model.score([good[1]])[0], abs=TINY_REWARD)
+    assert results[2] == pytest.approx(model.score([good[2]])[0], abs=TINY_REWARD)
     with pytest.raises(DataError, match="^comparison bad: images: 8 bytes is no image"):
         model.score([bad])
 

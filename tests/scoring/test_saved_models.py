@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 
 from basereward import Comparison, DataError, load_model
 
@@ -23,4 +24,4 @@ def test_a_model_saved_before_loads_with_the_same_rewards(name: str) -> None:
     ]
     for row, rewards in zip(rows, load_model(SAVED / name).score(comparisons), strict=True):
         assert not isinstance(rewards, DataError), rewards
-        assert list(rewards) == pytest.approx(REWARDS[name][row["id"]], abs=1e-5)
+        assert list(rewards) == pytest.approx(REWARDS[name][row["id"]], abs=TINY_REWARD)

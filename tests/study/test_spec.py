@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import troubled
 
+from basereward.config import RunConfig
 from basereward.errors import ConfigError
 from basereward.plugins import PluginManager
 from basereward.study import Study, load_study, planned_runs
@@ -62,6 +63,33 @@ def test_a_change_may_name_a_run_file(tmp_path: Path, write_study: Write) -> Non
     run = planned_runs(load_study(path), PluginManager([troubled]), path=path)[2]
     assert (run.cell.name, run.config.head.options["width"]) == ("wide", 7)
     assert run.config.head.options["num_layers"] == 3
+
+
+def test_the_study_wins_over_a_base_and_the_command_line_over_both(
+    tmp_path: Path, write_study: Write
+) -> None:
+    (tmp_path / "wide.toml").write_text(
+        "[head]\nname = 'mlp'\nwidth = 7\n[train]\nlr = 3e-6\nepochs = 5\nweight_decay = 0.5\n",
+        encoding="utf-8",
+    )
+    more = '\n[axes.layers.wide]\nbase = "wide.toml"\nhead.num_layers = 3\ntrain.log_every = 7\n'
+    path = write_study(tmp_path, more)  # whose own table `run` sets lr and epochs
+
+    def wide(*settings: str) -> RunConfig:
+        runs = planned_runs(load_study(path, settings), PluginManager([troubled]), path=path)
+        return next(run.config for run in runs if run.cell.name == "wide")
+
+    train = wide().train
+    assert (train.lr, train.epochs, train.weight_decay, train.log_every) == (1e-2, 2, 0.5, 7)
+    run = wide(
+        "run.train.log_every=9", "run.train.lr=1e-4", "run.head.width=11", "run.data.train.0.weight=2.0"
+    )
+    assert (run.train.log_every, run.train.lr, run.train.epochs) == (9, 1e-4, 2)
+    assert run.head.options["width"] == 11
+    assert run.data.train[0].weight == 2.0
+    assert run.data.train[0].name == "troubled"
+    with pytest.raises(ConfigError, match=r"--set run\.train\.lr\.x=1: run\.train\.lr is a value"):
+        wide("run.train.lr.x=1")
 
 
 BAD = {

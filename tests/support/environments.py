@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 PIP = ("--disable-pip-version-check", "--no-build-isolation", "--no-deps", "--no-index", "--quiet")
 """Nothing is fetched: all that is needed is there already."""
 
-BUILT = shutil.ignore_patterns("__pycache__", "*.so", "_C*.json", "_host.json", "build", "*.egg-info")
+BUILT = shutil.ignore_patterns(
+    "__pycache__", "*.so", "_C*.json", "_host.json", "_build.json", "build", "*.egg-info"
+)
 
 
 def copy_sources(target: Path) -> Path:

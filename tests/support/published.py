@@ -324,6 +324,26 @@ SETS = {
         num_images=0,
         id="p1/x/y",
     ),
+    "swe-arena": Published(
+        [
+            {
+                "chat_session_id": "a1",
+                "instruction": ASKED,
+                "type": "web",
+                "feedback": {"vote_type": "vote_right"},
+                "states": {
+                    model: {"messages": [["user", ASKED], ["assistant", text]], "model_name": model}
+                    for model, text in (("model_A", "a"), ("model_B", "b"))
+                },
+            }
+        ],
+        ASKED,
+        ["a", "b"],
+        [1, 0],
+        container="parquet",
+        num_images=0,
+        id="a1",
+    ),
     "tulu3-if": Published(
         [{"id": "t1", "prompt": ASKED, "chosen": [*CHAT, said("a")], "rejected": [*CHAT, said("b")]}],
         ASKED,
@@ -411,6 +431,45 @@ SETS = {
         ["a", "b"],
         [0, 1],
         container="json",
+    ),
+    "alpaca": Published(
+        [
+            {
+                "instruction": "What is shown?",
+                "input": "",
+                "chosen": "a",
+                "rejected": "b",
+                "images": ["cat.png"],
+            }
+        ],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
+    "orca": Published(
+        [{"question": "<image>What is shown?", "chosen": "a", "rejected": "b", "image": "cat.png"}],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
+    "axolotl": Published(
+        [{"input": ASKED, "chosen": "a", "rejected": "b", "images": ["cat.png"]}],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
+    ),
+    "ms-swift": Published(
+        [
+            {
+                "query": "<image>What is shown?",
+                "response": "a",
+                "rejected_response": "b",
+                "images": ["cat.png"],
+            }
+        ],
+        ASKED,
+        ["a", "b"],
+        [0, 1],
     ),
     "openrlhf": Published(
         [{"context_messages": CHAT, "better": "a", "worse": "b"}],

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partialmethod
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +136,7 @@ def in_child(
     num_ranks: int = 1,
     victim: int = 0,
     among: Literal["all", "checkpoints"] = "all",
+    adamw_eps: float = 1e-8,
 ) -> tuple[int, int]:
     """Train in a process of its own, or in several that train together.
 
@@ -146,6 +148,7 @@ def in_child(
             as `torchrun` does.
         victim: Which of them kills itself.
         among: Whether any moment counts, or only those within the writing of a checkpoint.
+        adamw_eps: The epsilon of AdamW, where trainings are compared that add up in other orders.
 
     Returns:
         The first exit status that is not 0, and how many moments there were at which it could have been
@@ -177,7 +180,7 @@ def in_child(
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "MASTER_PORT": port}
         environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
         counted = among if rank == victim else None
-        arguments = (run, kill_at if counted else None, resume, counter, counted, environment)
+        arguments = (run, kill_at if counted else None, resume, counter, counted, environment, adamw_eps)
         processes.append(context.Process(target=_train, args=arguments))
     with patch.dict(os.environ, paths):
         for process in processes:
@@ -206,6 +209,7 @@ def _train(
     counter: Any,
     counted: Literal["all", "checkpoints"] | None,
     environment: Mapping[str, str],
+    adamw_eps: float,
 ) -> None:
     os.environ.update(environment)
     import shutil
@@ -219,6 +223,8 @@ def _train(
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    adamw: Any = torch.optim.AdamW
+    adamw.__init__ = partialmethod(adamw.__init__, eps=adamw_eps)
 
     is_saving = counted == "all"
 

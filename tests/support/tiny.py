@@ -115,8 +115,8 @@ def save_causal_lm(directory: Path, kind: str = "llama", seed: int = 0, **sizes:
     return directory
 
 
-def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0) -> Path:
-    """Write a tiny random Qwen2-VL, Qwen2.5-VL or Qwen3-VL."""
+def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0, **sizes: int) -> Path:
+    """Write a tiny random Qwen2-VL, Qwen2.5-VL or Qwen3-VL, with other sizes of its decoder if given."""
     torch.manual_seed(seed)
     words = tokenizer()
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
@@ -141,7 +141,10 @@ def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0) -> Pa
         "video_token_id": words.convert_tokens_to_ids("<|video_pad|>"),
     }
     extra = {"head_dim": 8} if kind == "qwen3_vl" else {}
-    text = text_config(rope_parameters=rope, **extra)
+    if "hidden_size" in sizes:
+        vision["hidden_size" if kind == "qwen2_vl" else "out_hidden_size"] = sizes["hidden_size"]
+        rope["mrope_section"] = [2, 2, 4]
+    text = text_config(rope_parameters=rope, **extra, **sizes)
     model(config(text_config=text, vision_config=vision, **ids)).save_pretrained(directory)
     words.save_pretrained(directory)
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}

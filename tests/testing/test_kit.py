@@ -146,6 +146,7 @@ SUITE = """
     """
 
 
+@pytest.mark.external
 def test_a_known_failure_has_to_fail(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(textwrap.dedent(SUITE))
     known = "prefers-the-better-response or is-finite-far-out or never-rises or has-a-docstring"

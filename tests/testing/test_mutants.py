@@ -43,6 +43,7 @@ def test_a_mutant_is_caught_and_told_what_is_wrong(kind: str, mutant: Mutant) ->
     assert without_numbers(str(caught.value)) == mutant.message
 
 
+@pytest.mark.external
 def test_a_plugin_that_imports_torch_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "import torch\nfrom basereward import hookimpl\n@hookimpl\ndef basereward_losses(): return {}\n"
     (tmp_path / "mutant_hooks.py").write_text(source)

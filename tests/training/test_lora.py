@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from peft import PeftModel
+from rounding import TINY_REWARD
 from torch import Tensor
 from transformers import AutoModel
 
@@ -93,7 +94,7 @@ def test_a_saved_model_holds_the_adapters_in_its_weights(
     loaded = RewardModel.load(tmp_path / "model")
     assert loaded.backbone.state_dict().keys() == bare.backbone.state_dict().keys()
     for found, known in zip(loaded.score(comparisons), expected, strict=True):
-        assert found == pytest.approx(known, abs=1e-5)
+        assert found == pytest.approx(known, abs=TINY_REWARD)
     # The adapters do something, and saving has left no trace.
     loaded.backbone.load_state_dict(bare.backbone.state_dict())
     assert abs(loaded.score(comparisons)[0][0] - expected[0][0]) > 1e-3

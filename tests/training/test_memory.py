@@ -30,12 +30,14 @@ def taken_mb(memory: ModuleType, path: Path, num_rows: int, *, streaming: bool) 
     return float(found["taken_mb"])
 
 
+@pytest.mark.external
 def test_streaming_ten_times_the_rows_takes_no_more_memory(memory: ModuleType, tmp_path: Path) -> None:
     few = taken_mb(memory, tmp_path / "few.jsonl", 2_000, streaming=True)
     # A page here and there is no growth; held, 18,000 rows more are 30 MB.
     assert taken_mb(memory, tmp_path / "many.jsonl", 20_000, streaming=True) < few + 5
 
 
+@pytest.mark.external
 def test_a_parquet_file_larger_than_the_memory_limit_is_streamed(memory: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "images.parquet"
     memory.write_parquet(path, 4_500, 100_000)

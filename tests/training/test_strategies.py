@@ -10,6 +10,7 @@ import pytest
 import runs
 import tiny
 import torch
+from rounding import TINY_REWARD
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -155,7 +156,7 @@ def test_adapters_learn_and_are_left_alone_and_merged(lm: Path, text_data: Path,
     loaded = RewardModel.load(result.model_dir)
     scored = loaded.score(read_comparisons(text_data / "eval.jsonl"))
     margins = [better - worse for better, worse in scored]
-    assert sum(margins) / len(margins) == pytest.approx(report["margin"]["mean"], abs=1e-5)
+    assert sum(margins) / len(margins) == pytest.approx(report["margin"]["mean"], abs=TINY_REWARD)
     assert weights(result.model_dir).keys() == weights(_bare(lm, tmp_path)).keys()
     checkpoint = max((result.run_dir / "checkpoint").iterdir())
     kept = load_file(checkpoint / "model.safetensors")

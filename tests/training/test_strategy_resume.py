@@ -10,6 +10,7 @@ import pytest
 import runs
 import tiny
 import torch
+from rounding import SMOOTH_EPS, adamw_bound, tiny_metric_bound, within
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -76,6 +77,7 @@ def ends_alike(root: Path, model: Path, data: Path, strategy: dict[str, Any]) ->
     assert bool(adapter(whole)) == ("lora" in strategy)
 
 
+@pytest.mark.external
 def test_two_processes_train_averaged_adapters_as_one_does(
     tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
 ) -> None:
@@ -85,18 +87,22 @@ def test_two_processes_train_averaged_adapters_as_one_does(
         paths = (text_data / "train.jsonl", text_data / "eval.jsonl")
         settings: dict[str, Any] = {"parallel": kind, "log_every": 1, **strategy}
         run = runs.config(tmp_path / f"{kind}-{num_ranks}", tiny_models["llama"], *paths, **settings)
-        assert runs.in_child(run, num_ranks=num_ranks)[0] == 0
+        assert runs.in_child(run, num_ranks=num_ranks, adamw_eps=SMOOTH_EPS)[0] == 0
         losses = [record["loss"] for record in runs.records(Path(run.output), "step")]
         files = (Path(run.output) / place for place in ("last/model", "last/head", "adapter/adapter_model"))
         return losses, [load_file(path.with_suffix(".safetensors")) for path in files]
 
+    # 22 rows in batches of 4, at rates of up to 1e-3.
+    drift = adamw_bound(6, 1e-3)
+    # Adapters are merged as alpha / rank times a sum of `rank` products of an A of less than 0.2 with a B.
+    merged = LoraConfig().alpha * 0.2 * drift
     expected_losses, expected = trained(1, "ddp")
+    assert len(expected_losses) == 6
     for kind in ("ddp", "fsdp"):
         losses, tensors = trained(2, kind)
-        assert losses == pytest.approx(expected_losses, abs=1e-5)
-        for together, alone in zip(tensors, expected, strict=True):
+        for step, (loss, wanted) in enumerate(zip(losses, expected_losses, strict=True)):
+            assert loss == pytest.approx(wanted, abs=tiny_metric_bound(step, 1e-3))
+        for together, alone, bound in zip(tensors, expected, (merged, drift, drift), strict=True):
             assert together.keys() == alone.keys()
             for name, value in alone.items():
-                # AdamW divides a gradient by its size, so rounding moves a weight whose gradient is nearly
-                # zero by up to the rate of 1e-3 a step; 5 % of one such step is allowed.
-                torch.testing.assert_close(together[name], value, atol=5e-5, rtol=1e-5)
+                torch.testing.assert_close(together[name], value, **within(bound))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import runs
+from rounding import SMOOTH_EPS, tiny_metric_bound
 
 from basereward import ConfigError, train
 from basereward.cli import main
@@ -100,15 +101,18 @@ def _times(directory: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in directory.rglob("*")}
 
 
+@pytest.mark.external
 def test_two_processes_train_stage_after_stage(setting: Setting) -> None:
     alone, together = setting.config("alone"), setting.config("together")
-    assert runs.in_child(alone)[0] == 0
-    assert runs.in_child(together, num_ranks=2)[0] == 0
+    assert runs.in_child(alone, adamw_eps=SMOOTH_EPS)[0] == 0
+    assert runs.in_child(together, num_ranks=2, adamw_eps=SMOOTH_EPS)[0] == 0
+    # 6 steps at a rate of up to 1e-3, and 4 of up to twice that.
+    bound = tiny_metric_bound(6 + 2 * 4, 1e-3)
     for stage in ("first", "second"):
         found, expected = (
             runs.records(Path(run.output, stage), "evaluation")[-1] for run in (together, alone)
         )
-        assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
+        assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=bound)
 
 
 def test_a_directory_in_use_is_not_written_in(setting: Setting) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.comparison import PLACEHOLDER
+from basereward.comparison import PLACEHOLDER, is_filled
 from basereward.data.dataset import FileDataset
-from basereward.data.fields import answer_of, as_list, name_of, plain, turn_of, turns_of, without_marks
+from basereward.data.fields import (
+    answer_of,
+    as_list,
+    name_of,
+    plain,
+    single_column,
+    turn_of,
+    turns_of,
+    without_marks,
+)
+from basereward.data.pair_layouts import COMMON_COLUMNS, common_fields
+from basereward.data.published.battles import BattleDataset
+from basereward.data.reading.paths import Split
 from basereward.data.reading.row import Row
 from basereward.data.trl import split, trl_row
 from basereward.errors import DataError
@@ -18,46 +30,67 @@ class ShareGPT(FileDataset):
     """Pairs of LLaMA-Factory and ms-swift: `conversations` or `messages`, and what continues them.
 
     - LLaMA-Factory: `conversations` of `{"from", "value"}`, `chosen` and `rejected` as one such turn or a
-      text, `system`, `images`, `videos`.
+      text, `system`, `tools`, `images`, `videos`. axolotl: `messages`, likewise.
     - ms-swift: `messages` of `{"role", "content"}` whose last is the better answer, and `rejected_response`;
       or `rejected_messages`, the whole conversation again. `rejected_images` must be the images of
       `images`: a response has no images of its own.
+
+    The texts of speakers `function_call` and `tool_call` are calls of tools, for the chat template.
     """
 
     detected_by = ("conversations", "chosen", "rejected")
+    also_detected_by = (
+        ("messages", "chosen", "rejected"),
+        ("messages", "rejected_response"),
+        ("messages", "rejected_messages"),
+        ("conversations", "rejected_response"),
+    )
+    columns: Mapping[str, str] = {
+        "conversations": "the conversation before the answer",
+        "messages": "instead of conversations; with rejected_response it ends with the better answer",
+        "system": "the system message",
+        "chosen": "the better answer, a text or a turn",
+        "rejected": "the worse answer, a text or a turn",
+        "rejected_response": "the worse answer to the conversation that ends with the better one",
+        "rejected_messages": "the whole conversation with the worse answer",
+        "rejected_images": "must be the images of images",
+        **COMMON_COLUMNS,
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        field = "conversations" if row.get("conversations") is not None else "messages"
-        turns = turns_of(row.get(field), field)
-        if row.get("system"):
-            turns = [turn_of(row["system"], "system", "system"), *turns]
-        if row.get("rejected_messages") is not None:
-            prompt, chosen, rejected = split(
-                None, turns, turns_of(row["rejected_messages"], "rejected_messages")
-            )
-        elif row.get("rejected_response") is not None:
-            prompt, chosen = turns[:-1], answer_of(turns[-1], field)
-            rejected = answer_of(row["rejected_response"], "rejected_response")
-        else:
-            prompt, chosen = turns, answer_of(row.get("chosen"), "chosen")
-            rejected = answer_of(row.get("rejected"), "rejected")
-        images = as_list(row.get("images") if row.get("image") is None else row["image"])
-        if row.get("rejected_images") and as_list(row["rejected_images"]) != images:
+        fields = common_fields(row)
+        images = fields["images"]
+        if is_filled(row.get("rejected_images")) and as_list(row["rejected_images"]) != images:
             raise DataError(
                 "differ from images, but a response has no images of its own", field="rejected_images"
             )
+        return fields | self.prompt_and_responses(row)
+
+    def prompt_and_responses(self, row: Row) -> Row:
+        """Return the conversation before the answers, and both of them."""
+        field = single_column(row, "conversations", "messages")
+        turns = turns_of(row.get(field), field)
+        if row.get("system"):
+            if turns[0]["role"] == "system":
+                raise DataError("the conversation begins with a system message, too", field="system")
+            turns = [turn_of(row["system"], "system", "system"), *turns]
+        worse = single_column(row, "rejected", "rejected_response", "rejected_messages")
+        if worse != "rejected" and row.get("chosen") is not None:
+            raise DataError(f"the better answer is in {field} where there is {worse}", field="chosen")
+        if worse == "rejected_messages":
+            prompt, chosen, rejected = split(None, turns, turns_of(row[worse], worse))
+        elif worse == "rejected_response":
+            prompt, chosen = turns[:-1], answer_of(turns[-1], field)
+            rejected = answer_of(row[worse], worse)
+        else:
+            prompt, chosen = turns, answer_of(row.get("chosen"), "chosen")
+            rejected = answer_of(row["rejected"], "rejected")
         if not prompt:
             raise DataError("there is no turn before the answer", field=field)
-        return {
-            "id": name_of(row, "id"),
-            "prompt": prompt,
-            "images": images,
-            "videos": as_list(row.get("videos")),
-            "responses": [chosen, rejected],
-            "ranks": [0, 1],
-            "meta": plain(row, "source", "category"),
-        }
+        if prompt[-1]["role"] == "assistant" and "tool_calls" not in prompt[-1]:
+            raise DataError("the turn before the answer is the assistant's, too", field=field)
+        return {"prompt": prompt, "responses": [chosen, rejected]}
 
 
 class MMIF(ShareGPT):
@@ -67,6 +100,11 @@ class MMIF(ShareGPT):
     """
 
     name = "mmif"
+
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
+        """Return the files of a directory whose names say DPO, where some do; others are for fine-tuning."""
+        files = super().data_files(split, config)
+        return [file for file in files if "dpo" in file.name.lower()] or files
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -82,6 +120,12 @@ class POVID(FileDataset):
 
     name = "povid"
     detected_by = ("conversations", "rejected_conversations")
+    columns: Mapping[str, str] = {
+        "conversations": "the question and the better answer",
+        "rejected_conversations": "the question and the worse answer",
+        "image": "the image",
+        "id": "names the row",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -107,6 +151,12 @@ class IXC(FileDataset):
     """IXC-2.5-Reward's rows (arXiv 2501.12368): `conversations_a` is better, `conversations_b` worse."""
 
     detected_by = ("conversations_a", "conversations_b")
+    columns: Mapping[str, str] = {
+        "conversations_a": "the conversation with the better answer",
+        "conversations_b": "the conversation with the worse answer",
+        "image": "the images, one or a list",
+        "id": "names the row",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -138,7 +188,7 @@ RANKS_OF_WINNERS = {
 """The ranks that a vote gives; "both are bad" leaves neither response better."""
 
 
-class WildVisionBattle(FileDataset):
+class WildVisionBattle(BattleDataset):
     """WildVision-Battle (arXiv 2406.11069): votes of people between two models' answers.
 
     `conversation_a` and `conversation_b` share all turns but the last answer; `winner` is `model_a`,
@@ -147,6 +197,18 @@ class WildVisionBattle(FileDataset):
 
     name = "wildvision-battle"
     detected_by = ("conversation_a", "conversation_b", "winner")
+    columns: Mapping[str, str] = {
+        "conversation_a": "the conversation with one model's answer",
+        "conversation_b": "the conversation with the other's",
+        "winner": "the vote",
+        "image": "the image",
+        "question_id": "names the row",
+        "model_a": "the first model",
+        "model_b": "the second model",
+        "turn": "the number of turns",
+        "anony": "whether the voter saw the models' names",
+        "tstamp": "the time of the vote",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -187,23 +249,33 @@ class OpenRLHF(FileDataset):
         rejected_key: str = "rejected",
         images_key: str = "images",
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
+        ignored_columns: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
-            path, source=source, split=split, config=config, media_roots=media_roots, media_hosts=media_hosts
+            path,
+            source=source,
+            split=split,
+            config=config,
+            media_roots=media_roots,
+            media_hosts=media_hosts,
+            ignored_columns=ignored_columns,
         )
         self.keys = {"chosen": chosen_key, "rejected": rejected_key, "images": images_key}
         if prompt_key is not None:
             self.keys["prompt"] = prompt_key
+        others = {name: text for name, text in COMMON_COLUMNS.items() if name not in ("images", "image")}
+        self.columns = {key: f"as trl's {name}" for name, key in self.keys.items()} | others
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         try:
             return trl_row(
-                {name: row.get(key) for name, key in self.keys.items()} | plain(row, "id", "margin")
+                {name: row.get(key) for name, key in self.keys.items()}
+                | {name: row[name] for name in COMMON_COLUMNS if name in row and name in self.columns}
             )
         except DataError as error:
             raise DataError(error.reason, field=self.keys.get(error.field or "", error.field)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +50,11 @@ class LLaVACritic(FileDataset):
     """
 
     name = "llava-critic"
+    columns: Mapping[str, str] = {
+        "conversations": "the judge's prompt and its verdict",
+        "image": "the image",
+        "id": "names the row",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -121,6 +127,12 @@ class R1RewardRL(FileDataset):
 
     name = "r1-reward-rl"
     detected_by = ("message", "question", "answer")
+    columns: Mapping[str, str] = {
+        "message": "the judge's prompt, with images and both responses",
+        "question": "the question",
+        "answer": "the better response, <answer>1</answer> or <answer>2</answer>",
+        "id": "names the row",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from basereward.data.fields import as_list, name_of, prompt_fields, text_of
 from basereward.data.published.grouped import GroupedDataset
-from basereward.data.reading.paths import files_of
+from basereward.data.reading.paths import Split, files_of
 from basereward.data.reading.row import Row
 
 PAIRS = "dpo_pairs.jsonl"
@@ -24,8 +25,19 @@ class MMRLHF(GroupedDataset):
     """
 
     name = "mm-rlhf"
+    columns: Mapping[str, str] = {
+        "prompt": "the question",
+        "chosen": "the better response",
+        "rejected": "the worse response",
+        "image": "the image",
+        "video": "a folder of frames",
+        "is_tie": "whether neither is better",
+        "chosen_reason": "the critique of chosen",
+        "rejected_reason": "the critique of rejected",
+        "id": "names the row",
+    }
 
-    def data_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the file of pairs of a directory that has it; `data.jsonl` beside it holds the same."""
         path = self.path if config is None else self.path / config
         return [path / PAIRS] if (path / PAIRS).is_file() else files_of(path, split=split)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from basereward.comparison import Comparison
 from basereward.data.published.pairs import QuestionDataset
-from basereward.data.reading.paths import files_of
+from basereward.data.reading.paths import Split, files_of
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
 
@@ -25,7 +25,7 @@ class MMPR(QuestionDataset):
 
     name = "mmpr"
 
-    def data_files(self, split: str | None, config: str | None) -> list[Path]:
+    def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the files that `meta.json` lists, in its order."""
         path = self.path if config is None else self.path / config
         meta = path / META if path.is_dir() else path
@@ -34,7 +34,8 @@ class MMPR(QuestionDataset):
             return files_of(path, split=split)
         for part, entry in _entries(meta).items():
             file = _near(meta.parent, entry["annotation"])
-            self.parts[file] = (part, str(_near(meta.parent, entry["root"])))
+            # Whole, since a relative path would be taken to start from the annotation's directory.
+            self.parts[file] = (part, os.path.abspath(_near(meta.parent, entry["root"])))
         return list(self.parts)
 
     def located(self, row: Row, file: Path, line: int) -> Comparison | DataError:

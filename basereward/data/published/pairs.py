@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from basereward.data.dataset import FileDataset
-from basereward.data.fields import as_list, name_of, number_of, object_of, plain, prompt_fields, text_of
+from basereward.data.fields import media_of, name_of, number_of, object_of, plain, prompt_fields, text_of
 from basereward.data.reading.row import Row
 from basereward.data.trl import TRLDataset
 from basereward.errors import DataError
+
+QUESTION_COLUMNS: Mapping[str, str] = {
+    "question": "the question",
+    "chosen": "the better answer",
+    "rejected": "the worse answer",
+    "image": "the image, or a list of them",
+    "images": "instead of image",
+    "id": "names the row",
+    "idx": "names the row",
+}
 
 
 class QuestionDataset(FileDataset):
@@ -17,6 +28,7 @@ class QuestionDataset(FileDataset):
 
     kept: ClassVar[tuple[str, ...]] = ()
     """Fields that become `meta`."""
+    columns: Mapping[str, str] = QUESTION_COLUMNS
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -29,7 +41,7 @@ def question_row(row: Row) -> Row:
     Raises:
         DataError: Naming the field that is missing or wrong.
     """
-    images = as_list(row.get("images") if row.get("image") is None else row["image"])
+    images = media_of(row, "image")
     return {
         "id": name_of(row, "id", "idx"),
         **prompt_fields(text_of(row, "question"), images),
@@ -42,14 +54,20 @@ class RLAIFV(QuestionDataset):
     """RLAIF-V (arXiv 2405.17220): `openbmb/RLAIF-V-Dataset`, Parquet with the images inside."""
 
     name = "rlaif-v"
-    detected_by = ("question", "chosen", "rejected")
+    detected_by = ("ds_name", "question", "chosen", "rejected")
     kept = ("ds_name", "origin_dataset", "origin_split", "image_path")
+    columns: Mapping[str, str] = {**QUESTION_COLUMNS, "image_path": "the place that the image is from"}
 
 
 class RLHFV(FileDataset):
     """RLHF-V (arXiv 2312.00849): `openbmb/RLHF-V-Dataset`, question and answers as JSON in `text`."""
 
     name = "rlhf-v"
+    columns: Mapping[str, str] = {
+        **QUESTION_COLUMNS,
+        "text": "question, chosen and rejected as JSON text",
+        "image_path": "the place that the image is from",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -79,6 +97,22 @@ class SHP(FileDataset):
 
     name = "shp"
     detected_by = ("history", "human_ref_A", "human_ref_B", "labels")
+    columns: Mapping[str, str] = {
+        "history": "the post that is answered",
+        "human_ref_A": "one comment",
+        "human_ref_B": "the other comment",
+        "labels": "1 where A is preferred, 0 where B is",
+        "post_id": "names the row",
+        "c_root_id_A": "names the row",
+        "c_root_id_B": "names the row",
+        "score_A": "votes for A",
+        "score_B": "votes for B",
+        "score_ratio": "the ratio of the votes",
+        "upvote_ratio": "the post's votes",
+        "created_at_utc_A": "the time of A",
+        "created_at_utc_B": "the time of B",
+        "seconds_difference": "the time between A and B",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

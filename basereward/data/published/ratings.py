@@ -20,6 +20,7 @@ from basereward.data.fields import (
     turns_of,
 )
 from basereward.data.published.grouped import GroupedDataset
+from basereward.data.reading.paths import Split
 from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
 
@@ -34,10 +35,19 @@ class VLFeedback(FileDataset):
 
     name = "vlfeedback"
     detected_by = ("prompt", "completions")
+    columns: Mapping[str, str] = {
+        "prompt": "the question",
+        "completions": "the responses with their ratings",
+        "image": "the image",
+        "images": "instead of image",
+        "img_path": "instead of image",
+        "id": "names the row",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
         completions = records(row.get("completions"), "completions")
+        # `img_path` is where an image is from that stands in the row.
         images = as_list(next((row[key] for key in ("image", "images", "img_path") if row.get(key)), None))
         return {
             "id": name_of(row, "id"),
@@ -64,6 +74,13 @@ class UltraFeedback(FileDataset):
 
     name = "ultrafeedback"
     detected_by = ("instruction", "completions")
+    columns: Mapping[str, str] = {
+        "instruction": "the question",
+        "completions": "the responses with their scores",
+        "source": "goes to meta",
+        "correct_answers": "what a right answer holds; no part of the question",
+        "incorrect_answers": "what a wrong answer holds; no part of the question",
+    }
 
     def __init__(
         self,
@@ -72,13 +89,20 @@ class UltraFeedback(FileDataset):
         subset: Literal["all", "hard"] = "all",
         score: Literal["overall", "fine-grained"] = "overall",
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
+        ignored_columns: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
-            path, source=source, split=split, config=config, media_roots=media_roots, media_hosts=media_hosts
+            path,
+            source=source,
+            split=split,
+            config=config,
+            media_roots=media_roots,
+            media_hosts=media_hosts,
+            ignored_columns=ignored_columns,
         )
         self.subset = subset
         self.score = score
@@ -139,6 +163,18 @@ class HelpSteer(GroupedDataset):
     """
 
     name = "helpsteer"
+    columns: Mapping[str, str] = {
+        "prompt": "the question",
+        "context": "instead of prompt: a conversation",
+        "response": "a response",
+        **dict.fromkeys(ATTRIBUTES, "its rating"),
+        **dict.fromkeys(("response_1", "response_2", "response1", "response2"), "two responses"),
+        "preference_strength": "from -3, the first is better, to 3",
+        "overall_preference": "from -3, the first is better, to 3",
+        "preference_statement": "why",
+        "preference_elaboration": "why",
+        "individual_preference": "the preferences of single people",
+    }
 
     def __init__(
         self,
@@ -146,17 +182,25 @@ class HelpSteer(GroupedDataset):
         *,
         rating: str = "helpfulness",
         source: str | None = None,
-        split: str | None = None,
+        split: Split = None,
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
+        ignored_columns: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
-            path, source=source, split=split, config=config, media_roots=media_roots, media_hosts=media_hosts
+            path,
+            source=source,
+            split=split,
+            config=config,
+            media_roots=media_roots,
+            media_hosts=media_hosts,
+            ignored_columns=ignored_columns,
         )
         if not rating:
             raise ConfigError("rating is the name of a column, such as 'helpfulness'")
         self.rating = rating
+        self.columns = {**type(self).columns, rating: "its rating"}
 
     def key(self, row: Row) -> Any:
         """Return the prompt; a row with two responses stands alone."""

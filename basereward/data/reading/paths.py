@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from basereward.errors import DataError
 
@@ -30,6 +30,10 @@ SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}\.")
 
 USUAL_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")
 USUAL_SPLIT = "train"
+
+Split: TypeAlias = str | tuple[str, ...] | None
+"""The name of a split, several names, or None for the usual one."""
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """The id of a data set on the hub, perhaps with a revision; a name that ends like a data file is none."""
 
@@ -67,7 +71,7 @@ def media_root(path: Path) -> Path:
     return directory
 
 
-def files_of(path: Path, *, split: str | None = None, config: str | None = None) -> list[Path]:
+def files_of(path: Path, *, split: Split = None, config: str | None = None) -> list[Path]:
     """Return the file, or the data files of a directory in the order of their names.
 
     Args:
@@ -89,14 +93,14 @@ def files_of(path: Path, *, split: str | None = None, config: str | None = None)
         raise DataError("is no regular file" if path.exists() else "no such file", file=str(path))
     if (path / "dataset_dict.json").is_file():
         splits = _setting(path / "dataset_dict.json", "splits")
-        return files_of(path / _split_of(splits, split, path))
+        return [file for name in _splits_of(splits, split, path) for file in files_of(path / name)]
     if (path / "state.json").is_file():
         names = [entry["filename"] for entry in _setting(path / "state.json", "_data_files")]
         return [path / os.path.basename(name) for name in names]
     files = _data_files(path)
     named = {name for file in files if (name := _split_name(file)) is not None}
-    chosen = _split_of(sorted(named), split, path) if named else None
-    return [file for file in files if _split_name(file) in (chosen, None)]
+    chosen = _splits_of(sorted(named), split, path) if named else []
+    return [file for file in files if _split_name(file) in (*chosen, None)]
 
 
 def other_splits(path: Path, files: Sequence[Path]) -> list[str]:
@@ -135,16 +139,23 @@ def _split_name(file: Path) -> str | None:
     return stem if stem in USUAL_SPLITS else None
 
 
-def _split_of(splits: list[str], split: str | None, path: Path) -> str:
+def _splits_of(splits: list[str], split: Split, path: Path) -> list[str]:
+    """Return the splits to read.
+
+    Raises:
+        DataError: When there is no such split, or none is given where none is the usual one.
+    """
     if split is None and len(splits) == 1:
-        return splits[0]
-    chosen = USUAL_SPLIT if split is None else split
-    if chosen not in splits:
-        listed = ", ".join(sorted(splits))
-        if split is None:
-            raise DataError(f"has the splits {listed}; name one by the option split", file=str(path))
-        raise DataError(f"has no split {split!r}; splits: {listed}", file=str(path))
-    return chosen
+        return splits
+    chosen = [USUAL_SPLIT] if split is None else [split] if isinstance(split, str) else list(split)
+    listed = ", ".join(sorted(splits))
+    for name in chosen:
+        if name not in splits:
+            if split is None:
+                several = f"one or a list, as split = {sorted(splits)[:2]}"
+                raise DataError(f"has the splits {listed}; name {several}", file=str(path))
+            raise DataError(f"has no split {name!r}; splits: {listed}", file=str(path))
+    return list(dict.fromkeys(chosen))
 
 
 def _setting(file: Path, key: str) -> list[Any]:

@@ -76,6 +76,103 @@ class ErrorResponse(msgspec.Struct):
     error: ErrorBody
 
 
+UNREAD_FIELDS = (
+    "add_generation_prompt",
+    "add_special_tokens",
+    "annotations",
+    "audio",
+    "audio_data",
+    "audios",
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "documents",
+    "function_call",
+    "functions",
+    "image",
+    "images",
+    "image_data",
+    "input_audio",
+    "instruct",
+    "instruction",
+    "margin",
+    "max_pixels",
+    "max_tokens",
+    "media_io_kwargs",
+    "messages",
+    "min_pixels",
+    "mm_processor_kwargs",
+    "multi_modal_data",
+    "normalize",
+    "prefix",
+    "query",
+    "reasoning",
+    "response_format",
+    "system",
+    "task",
+    "temperature",
+    "thinking",
+    "tool_choice",
+    "tools",
+    "video",
+    "videos",
+    "weight",
+)
+"""Names of fields that an error repeats where a body has one that isn't read. Any other is the client's text,
+of which no error repeats anything."""
+
+
+class RequestFields(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The base of request bodies: a field that no subclass has is refused by name."""
+
+
+class ClientFields(RequestFields, kw_only=True):
+    """Fields of clients that decide nothing about a reward, and are ignored.
+
+    They name the request or its place in a queue; ask for a cut of long texts, which are refused instead; ask
+    for vLLM's activation, which the configs of reward models turn off; ask for documents in the response; or
+    are labels for rules, beside which the model's reward stands.
+    """
+
+    user: Any = None
+    request_id: Any = None
+    rid: Any = None
+    priority: Any = None
+    cache_salt: Any = None
+    truncate: Any = None
+    truncation_direction: Any = None
+    truncation_side: Any = None
+    truncate_prompt_tokens: Any = None
+    max_length: Any = None
+    max_tokens_per_query: Any = None
+    max_tokens_per_doc: Any = None
+    use_activation: Any = None
+    activation: Any = None
+    return_documents: Any = None
+    label: Any = None
+    labels: Any = None
+
+
+class RefusedFields(ClientFields, kw_only=True):
+    """Fields of clients that would change how the model reads a request; one with a value is refused."""
+
+    chat_template: Any = None
+    chat_template_kwargs: Any = None
+    mm_processor_kwargs: Any = None
+    media_io_kwargs: Any = None
+    add_generation_prompt: Any = None
+    continue_final_message: Any = None
+    add_special_tokens: Any = None
+    instruction: Any = None
+    dimensions: Any = None
+    normalize: Any = None
+
+
+REFUSED_FIELDS = tuple(
+    name for name in RefusedFields.__struct_fields__ if name not in ClientFields.__struct_fields__
+)
+
+
 class Api(abc.ABC):
     """One HTTP API. Bodies are decoded into `request_type`, which checks them, before `parse` sees them.
 
@@ -129,15 +226,15 @@ def activated(value: float, *, is_asked: bool) -> float:
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
-def refuse_given(**arguments: object) -> None:
-    """Refuse arguments that would change how the model reads a request.
+def refuse_given(body: msgspec.Struct) -> None:
+    """Refuse a body with a field of `RefusedFields`.
 
     Args:
-        arguments: By name; None and False count as absent.
+        body: The body; None and False in a field count as absent.
 
     Raises:
         Problem: Naming the first one present.
     """
-    for name, value in arguments.items():
-        if value is not None and value is not False:
+    for name in REFUSED_FIELDS if isinstance(body, RefusedFields) else ():
+        if getattr(body, name) not in (None, False):
             raise Problem("argument_not_allowed", name)

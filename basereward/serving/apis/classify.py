@@ -11,28 +11,22 @@ from typing import Any
 import msgspec
 
 from basereward.comparison import Comparison
-from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse
 from basereward.serving.apis.chat import ChatMessage, Texts, Usage, last_turn, prompt_of, usage_of
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class PoolingFields(msgspec.Struct):
+class PoolingFields(RefusedFields, kw_only=True):
     """Fields of vLLM's requests; those that would change how messages are read are refused."""
 
     model: str | None = None
     input: Texts | None = None
     messages: list[ChatMessage] | None = None
-    use_activation: bool | None = None
-    chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    mm_processor_kwargs: dict[str, Any] | None = None
-    media_io_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: bool = False
-    continue_final_message: bool = False
+    tools: list[dict[str, Any]] | None = None
 
 
-class ClassifyRequest(PoolingFields):
+class ClassifyRequest(PoolingFields, kw_only=True):
     """A request with `input` (rendered conversations), `messages` (one conversation) or SGLang's `text`."""
 
     text: str | list[str] | None = None
@@ -86,10 +80,14 @@ class Classify(Api):
     def parse(self, body: ClassifyRequest, parser: RequestParser) -> ScoringRequest:
         """Parse one conversation of messages, or rendered ones."""
         if body.text is None and body.input_ids is None:
+            if body.image_data is not None or body.video_data is not None:
+                raise Problem("body_not_valid", "image_data")
             return ScoringRequest(pooled(body, parser), body.model)
         if body.input_ids is not None:
             raise Problem("token_ids_not_allowed", "input_ids")
         refuse_video(body.video_data)
+        if body.input is not None or body.messages is not None or body.tools:
+            raise Problem("body_not_valid", "text")
         assert body.text is not None
         texts = [body.text] if isinstance(body.text, str) else body.text
         images = _images_of_each(body.image_data, len(texts), is_batch=isinstance(body.text, list))
@@ -117,18 +115,14 @@ def pooled(body: PoolingFields, parser: RequestParser) -> list[Comparison | Prob
     Raises:
         Problem: When there is none, or an argument is not allowed.
     """
-    refuse_given(
-        chat_template=body.chat_template,
-        chat_template_kwargs=body.chat_template_kwargs,
-        mm_processor_kwargs=body.mm_processor_kwargs,
-        media_io_kwargs=body.media_io_kwargs,
-        add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
-    )
     if (body.input is None) == (body.messages is None):
         raise Problem("body_not_valid")
     if body.messages is not None:
-        return parser.each([body.messages], lambda messages: _conversation(messages, parser), "messages")
+        return parser.each(
+            [body.messages], lambda messages: _conversation(messages, parser, body.tools), "messages"
+        )
+    if body.tools:
+        raise Problem("argument_not_allowed", "tools")
     return conversations(body.input or [], parser)
 
 
@@ -154,9 +148,11 @@ def refuse_video(video: object) -> None:
         raise Problem("video_not_allowed")
 
 
-def _conversation(messages: list[ChatMessage], parser: RequestParser) -> Comparison:
+def _conversation(
+    messages: list[ChatMessage], parser: RequestParser, tools: list[dict[str, Any]] | None
+) -> Comparison:
     prompt, response = last_turn(messages)
-    return parser.comparison(prompt_of(prompt, parser), [response])
+    return parser.comparison(prompt_of(prompt, parser, tools), [response])
 
 
 def _images_of_each(

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.base import Api, RefusedFields, RequestFields, ScoringResponse
 from basereward.serving.apis.chat import Usage, usage_of, vector
 from basereward.serving.apis.classify import conversations, refuse_video
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class MultimodalInput(msgspec.Struct):
+class MultimodalInput(RequestFields):
     """A rendered conversation and its image, as base64 or a `data:` URL."""
 
     text: str
@@ -24,13 +24,12 @@ class MultimodalInput(msgspec.Struct):
     video: Any = None
 
 
-class EmbeddingsRequest(msgspec.Struct):
+class EmbeddingsRequest(RefusedFields, kw_only=True):
     """Rendered conversations; token ids are refused."""
 
     input: str | list[str | int | list[int] | MultimodalInput]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
 
 
 class EmbeddingItem(msgspec.Struct):
@@ -60,7 +59,6 @@ class Embeddings(Api):
 
     def parse(self, body: EmbeddingsRequest, parser: RequestParser) -> ScoringRequest:
         """Parse rendered conversations."""
-        refuse_given(dimensions=body.dimensions)
         inputs = [entry for entry in body.input if isinstance(entry, MultimodalInput)]
         if not inputs:
             texts: Any = body.input

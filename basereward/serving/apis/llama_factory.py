@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
-from basereward.serving.apis.base import Api, ScoringResponse
+from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class ScoreEvaluationRequest(msgspec.Struct):
+class ScoreEvaluationRequest(RefusedFields, kw_only=True):
     """Rendered conversations. `max_length` is ignored: long texts are refused, not cut."""
 
     messages: list[str]
     model: str | None = None
-    max_length: int | None = None
 
 
 class ScoreEvaluationResponse(msgspec.Struct):

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from basereward.comparison import Comparison
-from basereward.serving.apis.base import Api, ErrorBody, ScoringResponse, error_of
+from basereward.serving.apis.base import Api, ErrorBody, RequestFields, ScoringResponse, error_of
 from basereward.serving.apis.chat import ChatMessage, last_turn, prompt_of
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class RewardItem(msgspec.Struct, forbid_unknown_fields=True):
+class RewardItem(RequestFields):
     """An item with `prompt` and `responses`, or with `messages` of which the last is the assistant's.
 
     `images`, as base64 or `data:` URLs, are for the `<image>` placeholders of the prompt in their order;
     without placeholders they come before the first user message's text. Images may stand in the messages
-    instead.
+    instead. `tools` go to the chat template.
     """
 
     prompt: str | list[ChatMessage] | None = None
     responses: list[str] | None = None
     messages: list[ChatMessage] | None = None
-    images: list[str] = []
+    images: list[str] = msgspec.field(default_factory=list)
+    tools: list[dict[str, Any]] | None = None
     id: str | None = None
 
 
-class RewardsRequest(msgspec.Struct, forbid_unknown_fields=True):
+class RewardsRequest(RequestFields):
     """The items to score; with `on_error` as `null`, an item with a problem doesn't fail the others."""
 
     items: list[RewardItem]
@@ -81,9 +82,11 @@ class Native(Api):
             raise Problem("body_not_valid")
         if item.messages is not None:
             messages, response = last_turn(item.messages)
-            return parser.comparison(prompt_of(messages, parser), [response], item.images)
+            return parser.comparison(prompt_of(messages, parser, item.tools), [response], item.images)
         assert item.prompt is not None
-        return parser.comparison(prompt_of(item.prompt, parser), item.responses or [], item.images)
+        return parser.comparison(
+            prompt_of(item.prompt, parser, item.tools), item.responses or [], item.images
+        )
 
     def write(self, body: RewardsRequest, response: ScoringResponse) -> RewardsResponse:
         """Write rewards and problems, item by item."""

@@ -6,16 +6,14 @@ lists to all servers of a list but the first. It reads `rewards`, `scores` and `
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from basereward.serving.apis.base import Api, ScoringResponse
+from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class GetRewardRequest(msgspec.Struct):
+class GetRewardRequest(RefusedFields, kw_only=True):
     """Texts of prompt and response together, and texts of the prompts alone.
 
     `images`, beyond what OpenRLHF sends, are each sample's images as base64 or `data:` URLs.
@@ -23,7 +21,6 @@ class GetRewardRequest(msgspec.Struct):
 
     query: list[str]
     prompts: list[str] | None = None
-    labels: list[Any] | None = None
     images: list[list[str]] | None = None
 
 

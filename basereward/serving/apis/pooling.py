@@ -6,17 +6,16 @@ from typing import Literal
 
 import msgspec
 
-from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.base import Api, ScoringResponse
 from basereward.serving.apis.chat import Usage, usage_of, vector
 from basereward.serving.apis.classify import PoolingFields, pooled
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class PoolingRequest(PoolingFields):
+class PoolingRequest(PoolingFields, kw_only=True):
     """A request like those of `/classify`."""
 
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
 
 
 class Pooled(msgspec.Struct):
@@ -48,7 +47,6 @@ class Pooling(Api):
 
     def parse(self, body: PoolingRequest, parser: RequestParser) -> ScoringRequest:
         """Parse one conversation of messages, or rendered ones."""
-        refuse_given(dimensions=body.dimensions)
         return ScoringRequest(pooled(body, parser), body.model)
 
     def write(self, body: PoolingRequest, response: ScoringResponse) -> PoolingResponse:

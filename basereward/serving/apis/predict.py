@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 
 from basereward.comparison import Comparison
-from basereward.serving.apis.base import Api, ScoringResponse, activated
+from basereward.serving.apis.base import (
+    REFUSED_FIELDS,
+    UNREAD_FIELDS,
+    Api,
+    RefusedFields,
+    ScoringResponse,
+    activated,
+)
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest, message
 
@@ -15,15 +22,14 @@ KINDS = {401: "Unauthorized", 413: "Validation", 429: "Overloaded", 503: "Unheal
 """TEI's error types by status; other statuses below 500 are `Validation`, others above `Backend`."""
 
 
-class PredictRequest(msgspec.Struct):
+class PredictRequest(RefusedFields, kw_only=True):
     """A rendered conversation, a pair of prompt and response, or a list of lists of one or two such texts.
 
-    `truncate` is ignored: long texts are refused, not cut.
+    `truncate` and `truncation_direction` are ignored: long texts are refused, not cut.
     """
 
     inputs: str | list[str | list[str]]
     raw_scores: bool = False
-    truncate: bool | None = None
 
 
 class Prediction(msgspec.Struct):
@@ -73,7 +79,10 @@ class Predict(Api):
     def write_error(self, problem: Problem) -> TEIError:
         """Write a problem as TEI writes errors, with our code in front."""
         kind = KINDS.get(problem.status, "Validation" if problem.status < 500 else "Backend")
-        return TEIError(f"{problem.code}: {problem.message}", kind)
+        # TEI's body has no place for it, so that a field that isn't read is named in the text.
+        is_named = (problem.param or "").rpartition(".")[2] in (*UNREAD_FIELDS, *REFUSED_FIELDS)
+        place = f" ({problem.param})" if is_named else ""
+        return TEIError(f"{problem.code}: {problem.message}{place}", kind)
 
 
 def _is_batch(inputs: str | list[str | list[str]]) -> bool:

@@ -6,16 +6,17 @@ from typing import Any
 
 import msgspec
 
-from basereward.serving.apis.base import Api, ScoringResponse, activated, refuse_given
+from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse, activated
 from basereward.serving.apis.chat import ContentPart, Side, Usage, document_of, query_of, usage_of
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class RerankRequest(msgspec.Struct):
+class RerankRequest(RefusedFields, kw_only=True):
     """A query and its `documents`, or its `texts` in TEI's form.
 
-    TEI's scores are sigmoids of rewards unless it asks for `raw_scores`; vLLM's are rewards.
+    TEI's scores are sigmoids of rewards unless it asks for `raw_scores`; vLLM's are rewards. Limits of tokens
+    are ignored, since long texts are refused and not cut; documents are returned in vLLM's form alone.
     """
 
     query: Side
@@ -25,9 +26,6 @@ class RerankRequest(msgspec.Struct):
     texts: list[str] | None = None
     raw_scores: bool = False
     return_text: bool = False
-    instruction: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    mm_processor_kwargs: dict[str, Any] | None = None
 
 
 class Document(msgspec.Struct):
@@ -72,11 +70,6 @@ class Rerank(Api):
 
     def parse(self, body: RerankRequest, parser: RequestParser) -> ScoringRequest:
         """Parse the query as a prompt and the documents as its responses."""
-        refuse_given(
-            instruction=body.instruction,
-            chat_template_kwargs=body.chat_template_kwargs,
-            mm_processor_kwargs=body.mm_processor_kwargs,
-        )
         if (body.documents is None) == (body.texts is None):
             raise Problem("body_not_valid")
         documents = [document_of(side) for side in body.documents or body.texts or []]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from basereward.serving.apis.base import Api, ScoringResponse, refuse_given
+from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse
 from basereward.serving.apis.chat import Side, Usage, as_list, document_of, query_of, usage_of
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class ScoreRequest(msgspec.Struct):
-    """Two sides, under one of their four pairs of names: one query and N documents, or N of each."""
+class ScoreRequest(RefusedFields, kw_only=True):
+    """Two sides, under one of their four pairs of names: one query and N documents, or N of each.
+
+    `max_tokens_per_query` and `max_tokens_per_doc` are ignored: long texts are refused, not cut.
+    """
 
     model: str | None = None
     queries: Side | list[Side] | None = None
@@ -23,9 +24,6 @@ class ScoreRequest(msgspec.Struct):
     data_2: Side | list[Side] | None = None
     text_1: Side | list[Side] | None = None
     text_2: Side | list[Side] | None = None
-    instruction: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    mm_processor_kwargs: dict[str, Any] | None = None
 
 
 class Score(msgspec.Struct):
@@ -57,11 +55,6 @@ class Scores(Api):
 
     def parse(self, body: ScoreRequest, parser: RequestParser) -> ScoringRequest:
         """Parse one query with N documents as a prompt with N responses, and N queries with one each."""
-        refuse_given(
-            instruction=body.instruction,
-            chat_template_kwargs=body.chat_template_kwargs,
-            mm_processor_kwargs=body.mm_processor_kwargs,
-        )
         sides = (
             (body.queries, body.documents),
             (body.queries, body.items),
@@ -73,7 +66,8 @@ class Scores(Api):
             for first, second in sides
             if first is not None and second is not None
         ]
-        if len(pairs) != 1:
+        names = {"queries", "documents", "items", "data_1", "data_2", "text_1", "text_2"}
+        if len(pairs) != 1 or sum(getattr(body, name) is not None for name in names) != 2:
             raise Problem("body_not_valid")
         [(queries, documents)] = pairs
         if len(queries) == 1:

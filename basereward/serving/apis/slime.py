@@ -12,12 +12,12 @@ import msgspec
 
 from basereward.comparison import Comparison
 from basereward.data import rendered_chat
-from basereward.serving.apis.base import Api, ScoringResponse
+from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse
 from basereward.serving.apis.chat import ChatMessage, prompt_of
 from basereward.serving.request_parser import RequestParser, ScoringRequest
 
 
-class RewardRequest(msgspec.Struct):
+class RewardRequest(RefusedFields, kw_only=True):
     """A prompt, rendered or plain or as messages, and a response.
 
     `images`, beyond what slime sends, are the prompt's images as base64 or `data:` URLs.
@@ -25,8 +25,7 @@ class RewardRequest(msgspec.Struct):
 
     prompt: str | list[ChatMessage]
     response: str
-    label: Any = None
-    images: list[str] = []
+    images: list[str] = msgspec.field(default_factory=list)
 
 
 class Slime(Api):

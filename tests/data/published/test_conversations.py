@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hub_datasets
+import published
 import pytest
-from published import ASKED, CHAT, read, said, turn
+from published import ASKED, CHAT, opened, read, said, turn
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,46 @@ def test_a_response_has_no_images_of_its_own(tmp_path: Path) -> None:
     )
     assert [message.role for message in comparisons[1].prompt] == ["system", "user"]
     assert rejected == ["2: rejected_images: differ from images, but a response has no images of its own"]
+
+
+@pytest.mark.parametrize("name", ["wildvision-battle", "swe-arena"])
+def test_tied_battles_are_kept_or_dropped(tmp_path: Path, name: str) -> None:
+    write = {"wildvision-battle": hub_datasets.wildvision_battle, "swe-arena": hub_datasets.swe_arena}[name]
+    write(tmp_path)
+    kept, dropped = (opened(name, tmp_path, ties=ties) for ties in ("keep", "drop"))
+    # Of each four votes there are one for each model, a tie, and one against both.
+    ranks = [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (0.0, 0.0)]
+    assert [row.ranks for row in kept] == ranks * (hub_datasets.NUM_ROWS // 4)
+    assert [row.ranks for row in dropped] == ranks[:2] * (hub_datasets.NUM_ROWS // 4)
+    assert (kept.count(), dropped.count()) == (hub_datasets.NUM_ROWS, hub_datasets.NUM_ROWS // 2)
+
+
+def test_votes_that_are_none_and_battles_that_part_early_are_refused(tmp_path: Path) -> None:
+    [row] = published.SETS["swe-arena"].rows
+    said = [["user", "q"], ["assistant", "x"], ["user", "q"], ["assistant", "a"]]
+    other = [["user", "q"], ["assistant", "y"], ["user", "q"], ["assistant", "b"]]
+    states = {"model_A": {"messages": said}, "model_B": {"messages": other}}
+    texts = {"model_A": "a", "model_B": "b"}
+    answers = {model: {"messages": [["assistant", text]]} for model, text in texts.items()}
+    comparisons, errors = read(
+        tmp_path,
+        "swe-arena",
+        {**row, "feedback": {"vote_type": "vote_up"}},
+        {**row, "feedback": None},
+        {**row, "states": states},
+        {**row, "states": answers},
+    )
+    assert [item.prompt[0].text for item in comparisons] == [published.ASKED]
+    assert errors[0].startswith(
+        "1: feedback.vote_type: unknown vote 'vote_up'; votes: vote_left, vote_model_A"
+    )
+    assert errors[1] == "2: feedback: is missing"
+    assert errors[2].startswith("3: ")
+
+
+def test_of_mmif_the_dpo_files_alone_are_read(tmp_path: Path) -> None:
+    hub_datasets.mmif(tmp_path)
+    dataset = opened("mmif", tmp_path)
+    assert [file.name for file in dataset.files] == ["mmif_23k_dpo.json"]
+    assert len(list(dataset)) == hub_datasets.NUM_ROWS
+    assert not dataset.rejected

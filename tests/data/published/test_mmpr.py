@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hub_datasets
 import published
 import pytest
 from published import opened, write_rows
 
 from basereward import DataError
+
+
+def test_mmpr_by_a_relative_path_finds_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_datasets.mmpr(tmp_path / "data" / "MMPR-v1.2")
+    monkeypatch.chdir(tmp_path)
+    for path in ("data/MMPR-v1.2", "data/MMPR-v1.2/meta.json", "./data/../data/MMPR-v1.2"):
+        dataset = opened("mmpr", Path(path))
+        # A part of one image a row, one of two, and one of none.
+        num_images = [len(row.images) for row in dataset]
+        assert num_images == [number for number in (1, 2, 0) for _ in range(hub_datasets.NUM_ROWS)]
+        assert not dataset.rejected
+    monkeypatch.chdir(tmp_path / "data" / "MMPR-v1.2")
+    assert len(list(opened("mmpr", Path(".")))) == 3 * hub_datasets.NUM_ROWS
 
 
 def test_mmpr_reads_the_files_of_its_meta_file(tmp_path: Path) -> None:

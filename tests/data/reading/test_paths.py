@@ -52,8 +52,17 @@ def test_the_only_split_is_read_and_of_several_one_must_be_train_or_named(tmp_pa
     assert str(error.value) == f"{tmp_path / 'only'}: has no split 'train'; splits: eval"
     with pytest.raises(DataError) as error:
         files_of(tmp_path / "several")
-    message = "has the splits dev, test; name one by the option split"
+    message = "has the splits dev, test; name one or a list, as split = ['dev', 'test']"
     assert str(error.value) == f"{tmp_path / 'several'}: {message}"
+
+
+def test_several_splits_are_read_where_they_are_listed(tmp_path: Path) -> None:
+    files = ("a-00000-of-00001.parquet", "b-00000-of-00002.parquet", "b-00001-of-00002.parquet", "c.jsonl")
+    touch(tmp_path, *files, "d-00000-of-00001.parquet")
+    assert names(tmp_path, split=("b", "a")) == list(files)
+    assert names(tmp_path, split=("b", "b")) == list(files[1:])
+    with pytest.raises(DataError, match="has no split 'e'; splits: a, b, d$"):
+        files_of(tmp_path, split=("a", "e"))
 
 
 def test_splits_that_are_not_read_are_named(tmp_path: Path) -> None:

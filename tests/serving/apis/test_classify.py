@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 from served import Client, chatml
 
 from basereward import Comparison, RewardModel
@@ -46,7 +47,7 @@ def test_messages_are_one_conversation_with_its_images(
     [answer] = vision.post("/classify", {"messages": messages}).json["data"]
     comparison = Comparison("what is it?", ["a cat"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
-    assert answer["probs"] == pytest.approx(offline, abs=1e-5)
+    assert answer["probs"] == pytest.approx(offline, abs=TINY_REWARD)
 
 
 def test_an_earlier_answer_of_the_assistant_may_stand_in_messages(echo: Client) -> None:
@@ -110,7 +111,7 @@ class TestSGLang:
         answer = vision.post("/classify", body).json
         comparison = Comparison("<image>what is it?", ["a cat"], images=[Image(base64.b64decode(image))])
         [offline] = RewardModel.load(vision_model).score([comparison])
-        assert (answer[0] if batch else answer)["embedding"] == pytest.approx(offline, abs=1e-5)
+        assert (answer[0] if batch else answer)["embedding"] == pytest.approx(offline, abs=TINY_REWARD)
 
     def test_images_for_other_texts_than_there_are_are_refused(self, echo: Client, image: str) -> None:
         reply = echo.post("/classify", {"text": [WHOLE], "image_data": [[image], [image]]})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import TINY_REWARD
 from served import Client, chatml
 
 from basereward import Comparison, RewardModel
@@ -41,13 +42,21 @@ def test_turns_are_the_message_they_were(vision: Client, vision_model: Path) -> 
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "what is it?"}]
     [offline] = model.score([Comparison(messages, ["a cat"])])
     body = {"query": [f"{PROMPT}a cat<|im_end|>"], "prompts": [PROMPT], "labels": [None]}
-    assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=1e-5)
+    assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
 
 
 def test_a_prompt_without_a_template_is_the_users(vision: Client, vision_model: Path) -> None:
     [offline] = RewardModel.load(vision_model).score([Comparison("what is it?", [" a cat"])])
     body = {"query": ["what is it? a cat"], "prompts": ["what is it?"], "labels": [None]}
-    assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=1e-5)
+    assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
+
+
+def test_a_prompt_of_an_unknown_template_is_refused_with_the_reason(echo: Client) -> None:
+    prompt = "<s>[INST] what is it? [/INST]"
+    reply = echo.post("/get_reward", {"query": [f"{prompt}a cat"], "prompts": [prompt], "labels": [None]})
+    assert (reply.status, reply.code) == (422, "prompt_of_unknown_template")
+    reply = echo.post("/reward", {"prompt": prompt, "response": "a cat", "label": None})
+    assert (reply.status, reply.code) == (422, "prompt_of_unknown_template")
 
 
 def test_without_the_prompt_a_conversation_of_one_answer_is_taken_apart(echo: Client) -> None:
@@ -62,7 +71,7 @@ def test_images_beside_the_texts_take_the_places_of_their_tokens(
     body = {"query": [f"{prompt}a cat"], "prompts": [prompt], "labels": [None], "images": [[image]]}
     comparison = Comparison("<image>what is it?", ["a cat"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
-    assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=1e-5)
+    assert vision.post("/get_reward", body).json["rewards"] == pytest.approx(offline, abs=TINY_REWARD)
 
 
 def test_lists_of_different_lengths_are_refused(echo: Client) -> None:

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 from served import Client, chatml
 
 from basereward import Comparison, RewardModel
@@ -37,7 +38,7 @@ def test_openais_client_asks_for_base64_of_float32(path: str, name: str, echo: C
 def test_an_embedding_is_not_of_length_one(vision: Client, vision_model: Path) -> None:
     [offline] = RewardModel.load(vision_model).score([Comparison("what is it?", ["a cat"])])
     [own] = vision.post("/v1/embeddings", {"input": WHOLE}).json["data"]
-    assert own["embedding"] == pytest.approx(offline, abs=1e-5)
+    assert own["embedding"] == pytest.approx(offline, abs=TINY_REWARD)
     assert abs(own["embedding"][0]) != 1
 
 
@@ -46,7 +47,7 @@ def test_an_image_may_stand_beside_a_text(vision: Client, vision_model: Path, im
     [own] = vision.post("/v1/embeddings", {"input": [{"text": text, "image": image}]}).json["data"]
     comparison = Comparison("<image>what?", ["a cat"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
-    assert own["embedding"] == pytest.approx(offline, abs=1e-5)
+    assert own["embedding"] == pytest.approx(offline, abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize("path", ["/pooling", "/v1/embeddings"])

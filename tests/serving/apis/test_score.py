@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 from served import Client
 
 from basereward import Comparison, RewardModel
@@ -39,7 +40,7 @@ def test_a_query_may_have_images(vision: Client, vision_model: Path, image: str)
     answer = vision.post("/score", {"queries": {"content": parts}, "documents": [document, "a dog"]}).json
     comparison = Comparison("what?", ["a cat", "a dog"], images=[Image(base64.b64decode(image))])
     [offline] = RewardModel.load(vision_model).score([comparison])
-    assert [own["score"] for own in answer["data"]] == pytest.approx(offline, abs=1e-5)
+    assert [own["score"] for own in answer["data"]] == pytest.approx(offline, abs=TINY_REWARD)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.external
 def test_no_kernel_needs_local_memory_or_more_registers_than_its_budget(tmp_path):
     source = CSRC / "testing" / "instantiate.cu"
     found = usage_of(source, tmp_path, include_dirs=[CSRC])

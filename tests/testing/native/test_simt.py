@@ -29,7 +29,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 pytestmark = [
     pytest.mark.external,
     pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 

@@ -1,0 +1,151 @@
+"""Columns of rows: those that a format reads, and those without which a row means the same.
+
+Any other column that has a value is refused by name. A list of what to refuse would be of no use: a row that
+is read without its system message, its tools or an image under another name is a question that nobody asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from basereward.comparison import is_filled
+from basereward.data.reading.row import Row
+from basereward.errors import DataError
+
+IGNORED_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "name the row": (
+        "id",
+        "_id",
+        "idx",
+        "index",
+        "row_id",
+        "uid",
+        "uuid",
+        "hash",
+        "prompt_id",
+        "prompt_hash",
+        "question_id",
+        "conversation_id",
+        "sample_id",
+        "example_id",
+        "__index_level_0__",
+    ),
+    "say where the row is from": (
+        "source",
+        "dataset",
+        "dataset_name",
+        "data_source",
+        "ds_name",
+        "origin",
+        "origin_dataset",
+        "origin_split",
+        "split",
+        "subset",
+        "license",
+        "version",
+        "timestamp",
+        "created_at",
+        "date",
+    ),
+    "say what the row is about": (
+        "category",
+        "subcategory",
+        "task",
+        "task_type",
+        "topic",
+        "domain",
+        "subject",
+        "language",
+        "lang",
+        "difficulty",
+        "tags",
+    ),
+    "say who wrote or judged the responses": (
+        "model",
+        "models",
+        "chosen_model",
+        "rejected_model",
+        "generator",
+        "judge",
+        "annotator",
+        "annotator_id",
+    ),
+    "measure responses whose order is given": (
+        "score_chosen",
+        "score_rejected",
+        "chosen_score",
+        "rejected_score",
+        "chosen_rating",
+        "rejected_rating",
+        "chosen_avg_rating",
+        "rejected_avg_rating",
+    ),
+    "explain the order, or comment on the row": (
+        "chosen_reason",
+        "rejected_reason",
+        "rationale",
+        "explanation",
+        "comment",
+        "comments",
+        "note",
+        "notes",
+        "meta",
+        "metadata",
+    ),
+}
+"""Columns without which a row means the same, by the reason why."""
+
+IGNORED = frozenset(name for names in IGNORED_COLUMNS.values() for name in names)
+
+ANSWERED_COLUMNS = frozenset(
+    (
+        "prompt",
+        "system",
+        "system_prompt",
+        "history",
+        "instruction",
+        "input",
+        "question",
+        "query",
+        "messages",
+        "conversations",
+        "context",
+        "tools",
+        "image",
+        "images",
+        "image_path",
+        "image_url",
+        "img",
+        "img_path",
+        "pixel_values",
+        "video",
+        "videos",
+        "audio",
+        "audios",
+        "chosen",
+        "rejected",
+        "response",
+        "rejected_response",
+        "margin",
+        "weight",
+    )
+)
+"""Columns that some format reads as the question, the responses or their order."""
+
+
+def unread_columns(row: Row, read: Collection[str], ignored: Collection[str] = ()) -> list[str]:
+    """Return the filled columns of a row that are neither read nor known to say nothing of the answer."""
+    return [
+        name
+        for name, value in row.items()
+        if name not in read and name not in IGNORED and name not in ignored and is_filled(value)
+    ]
+
+
+def unread_column_error(name: str, read: Collection[str]) -> DataError:
+    """Return the error of a row with a column that its format doesn't read."""
+    return DataError(
+        f"is a column that is neither read ({', '.join(read)}) nor known to say nothing of the answer; take "
+        "it out, or name it by the option ignored_columns",
+        field=name,
+    )

@@ -1,0 +1,87 @@
+"""A working directory in which every recipe finds its data and its model by the paths it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hub_benchmarks
+import hub_datasets
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+from basereward.cli import main
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+MODELS = {
+    "qwen2_vl": [f"Qwen/Qwen2-VL-{size}-Instruct" for size in ("2B", "7B", "72B")],
+    "qwen2_5_vl": [f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in ("3B", "7B", "32B", "72B")],
+    "internvl-qwen2": [f"OpenGVLab/InternVL3-{size}-hf" for size in ("1B", "2B", "8B", "14B", "38B", "78B")],
+    "qwen2": ["Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen3-8B"],
+    "llama": ["HuggingFaceTB/SmolLM2-135M-Instruct"],
+}
+"""The models that recipes name, by the tiny model that stands there for them."""
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with `recipes/`, `data/` as the hubs have it, and the models by their names."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    place = tmp_path_factory.mktemp("recipes")
+    (place / "recipes").symlink_to(RECIPES)
+    hub_datasets.write_data_sets(place / "data")
+    hub_benchmarks.write_benchmarks(place / "data")
+    for kind, names in MODELS.items():
+        model = place / "tiny" / kind
+        if kind in tiny.INTERNVL_KINDS:
+            tiny.save_internvl(model, kind)
+        elif kind in tiny.VL_KINDS:
+            tiny.save_qwen_vl(model, kind)
+        else:
+            tiny.save_causal_lm(model, kind)
+        tiny.add_language_head(model)
+        for name in names:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).symlink_to(model)
+    # Wide enough for weights in 4 bits, which come in blocks of 64.
+    tiny.save_qwen_vl(place / "tiny" / "wide", "qwen2_5_vl", hidden_size=64, intermediate_size=64)
+    _small(place)
+    # As the recipe says that it is written, in small.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["data", "mix", "recipes/basereward-7b.toml", "--num-held-out", "12", "--quiet"]) == 0
+    return place
+
+
+@pytest.fixture
+def cwd(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in the directory of the recipes, as `basereward` would be started there."""
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def _small(place: Path) -> None:
+    """Write what the recipes for small models read, which installed packages hold, in small."""
+    from basereward_mini import assets
+    from basereward_mini.backbone import CHANNELS, VISION_FILE
+    from efficientnet_lite_pytorch import EfficientNet
+
+    study = place / ".cache" / "study"
+    hub_datasets.small_study(study)
+    hub_datasets.ratings(place / assets.RATINGS_DIRECTORY / assets.RATINGS_NAME)
+    hub_datasets.texts_of_judge(place / "judgements.jsonl")
+    # As many layers as the recipes read of SmolLM2-135M.
+    deep = tiny.save_causal_lm(study / "smollm2", "llama", num_hidden_layers=30)
+    (place / "smollm2-135m").symlink_to(tiny.add_language_head(deep))
+    vlm = tiny.add_language_head(tiny.save_causal_lm(study / "mini-vlm", "llama", num_hidden_layers=4))
+    vision = EfficientNet.from_name("efficientnet-lite0").bfloat16().state_dict()
+    generator = torch.Generator().manual_seed(0)
+    projector = {
+        "projector.1.weight": 0.1 * torch.randn(32, CHANNELS, generator=generator),
+        "projector.1.bias": torch.zeros(32),
+    }
+    save_file({**{f"vision.{name}": value for name, value in vision.items()}, **projector}, vlm / VISION_FILE)

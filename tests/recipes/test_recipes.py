@@ -1,0 +1,134 @@
+"""Every recipe starts on data laid out as published: it trains two steps, evaluates, and writes its row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from basereward.cli import main
+from basereward.config import load_run, stage_runs
+from basereward.plugins import PluginManager
+from basereward.study import PlannedRun, Study, load_study, planned_runs
+from basereward.study.collect import collect
+from basereward.study.report import PAGE_FILE, write_report
+from basereward.study.run import benchmarks_of
+from basereward.study.worker import WorkerTask, is_done, run_task
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = [path.relative_to(RECIPES.parent).as_posix() for path in sorted(RECIPES.rglob("*.toml"))]
+STUDIES = [path for path in FILES if "[axes" in (RECIPES.parent / path).read_text(encoding="utf-8")]
+
+DEFAULT_TIER = ("basereward-7b", "qlora-7b", "text-small", "two-stage-7b", "table-1", "table-7")
+"""Recipes that every test run starts: between them every data set that is kept, every benchmark, and every
+kind of backbone and paradigm. The others differ in settings, and are started by `make test-slow`."""
+
+
+def tiers(paths: Sequence[str]) -> list[Any]:
+    """Return recipes as cases, those beyond the default tier marked as slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(path, marks=() if Path(path).stem in DEFAULT_TIER else slow) for path in paths]
+
+
+SMALL = ("train.max_steps=2", "train.batch_size=4")
+"""Settings of every run."""
+
+WRITING = {
+    "table-1": (
+        "axes.paradigm.Critic-RM.paradigm.max_critique_tokens=4",
+        'axes.paradigm."LongCoT-GRM, no RL".paradigm.max_answer_tokens=4',
+        "axes.paradigm.LongCoT-GRM.paradigm.max_answer_tokens=4",
+    ),
+    "small-paradigms": ("axes.paradigm.critic.paradigm.max_critique_tokens=4",),
+}
+"""Settings of studies whose models write, which random ones do to the longest text allowed."""
+
+
+NO_MARGIN = "no member's mean margin is above 0, so none can be given a weight"
+"""What weighting by margins says of random models that are all wrong more than right."""
+
+
+@cache
+def plugins() -> PluginManager:
+    """Return the plugins of a command line."""
+    return PluginManager(discover=True)
+
+
+def planned(path: str) -> tuple[Study, list[PlannedRun]]:
+    """Return a study in small and its runs."""
+    settings = ("seeds=[0]", "launch=[]", *(f"run.{setting}" for setting in SMALL))
+    study = load_study(path, (*settings, *WRITING.get(Path(path).stem, ())))
+    return study, planned_runs(study, plugins(), path=path)
+
+
+def done(study: Study, run: PlannedRun) -> None:
+    """Do a run, unless another study did it."""
+    benchmarks = benchmarks_of(study, plugins())
+    if not is_done(run.config, benchmarks):
+        outcome = run_task(WorkerTask(run.config, benchmarks, study.keep))
+        assert not outcome.error, f"{run.name}: {outcome.error}"
+    assert is_done(run.config, benchmarks)
+
+
+def overrides(settings: Sequence[str]) -> list[str]:
+    """Return settings as arguments."""
+    return [text for setting in settings for text in ("--set", setting)]
+
+
+@pytest.mark.parametrize("path", tiers([path for path in FILES if path not in STUDIES]))
+def test_every_run_file_trains_and_evaluates(
+    path: str, cwd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from basereward_mini import assets
+
+    found = cwd / assets.RATINGS_DIRECTORY / assets.RATINGS_NAME
+    monkeypatch.setattr(assets, "RATINGS_SHA256", _sha256(found))
+    settings = [*SMALL, *(["backbone.model=tiny/wide"] if "qlora" in path else [])]
+    assert main(["train", path, "--quiet", *overrides(settings)]) == 0, capsys.readouterr().err
+    for run in stage_runs(load_run(path, settings)):
+        directory = Path(run.output)
+        log = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+        assert max(entry.get("step", 0) for entry in log) == 2
+        assert (directory / "model" / "reward_config.json").is_file()
+        if run.data.eval:
+            report = json.loads((directory / "evaluation" / "report.json").read_text())
+            assert report["num_comparisons"] > 0
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("path", tiers(STUDIES))
+def test_every_cell_of_every_study_fills_its_row(path: str, cwd: Path) -> None:
+    study, runs = planned(path)
+    if Path(path).stem == "table-1":
+        _trained_by_reinforcement(runs)
+    for run in runs:
+        if not run.cell.name.startswith("LongCoT"):
+            done(study, run)
+    results = collect(study, runs, plugins())
+    unfilled = {run.row: run.error or sorted(set(study.columns) - set(run.values)) for run in results.runs}
+    wrong = {row: what for row, what in unfilled.items() if what and what != NO_MARGIN}
+    assert {row for row in wrong if not row.startswith("LongCoT")} == set()
+    assert len(results.runs) == len(study.rows) + len(study.ensembles)
+    output = Path(study.output)
+    results.save(output)
+    write_report(study, results, output)
+    assert (output / PAGE_FILE).is_file()
+
+
+def _trained_by_reinforcement(runs: Sequence[PlannedRun]) -> None:
+    """Put a model where the recipe says that reinforcement learning has left one."""
+    from basereward.scoring.reward_model import RewardModel
+
+    [config] = [run.config for run in runs if run.config.init is not None]
+    if not Path(str(config.init)).exists():
+        model = RewardModel.build(backbone=config.backbone, paradigm=config.paradigm)
+        model.save(Path(str(config.init)))
