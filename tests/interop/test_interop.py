@@ -385,3 +385,21 @@ def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         import_model(source, tmp_path / "mine")
     assert str(error.value) == f"{source}: a head gives one number; the shapes of its layers are [2, 32]"
+
+
+def test_a_language_model_that_gives_verdicts_is_imported_as_a_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "R1-Reward"))
+    command = ["import", str(source), "--output", str(tmp_path / "judge"), "--judge", "reasoned"]
+    assert main([*command, "--set", "reading=r1-reward", "--set", "max_answer_tokens=3"]) == 0
+    assert "a judge, asked by the template 'reasoned'" in capsys.readouterr().out
+    judge = RewardModel.load(tmp_path / "judge")
+    # No random model writes a verdict in three tokens; these scripts then choose the second, in both orders.
+    [row] = [row.replace(responses=row.responses[:2], ranks=None) for row in tiny.comparisons()[:1]]
+    assert judge.score([row]) == [[0.5, 0.5]]
+    assert judge.statistics["first_preferred"] == 0
+    assert main([*command, "--base", str(source)]) == 2
+    assert "a judge has no head and no adapter; leave out --base" in capsys.readouterr().err
+    assert main([*command[:4], "--set", "reading=form"]) == 2
+    assert "--set is for judges" in capsys.readouterr().err
