@@ -111,7 +111,7 @@ class Chat:
             raise DataError("the model reads no videos; take them out of the row", field="videos")
         if Image in kinds and images is None:
             raise DataError("the model reads text only; take the images out of the row", field="images")
-        self.control.check_length([*filter(_is_text, contents), *responses])
+        self.control.check_length([*filter(is_text, contents), *responses])
         self._check_shape(prompt)
         media = {Image: iter(images or ()), Video: iter(videos or ())}
         conversation = Conversation(
