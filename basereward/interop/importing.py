@@ -166,7 +166,7 @@ def _imported(
     """Return the model of a whole checkpoint, and its head's layout."""
     _check_source(source)
     layout, tensors = _head_of(source, read_bin)
-    if template is None and not _has_template(source):
+    if template is None and chosen_template(load_tokenizer(str(source)).chat_template) is None:
         raise ConfigError(
             f"{source} has no chat template, so that the form of its training texts isn't known; give one by "
             "--chat-template FILE. For plain texts of prompt and response it is "
@@ -193,13 +193,6 @@ def _imported(
     if layout.skips_padding:
         _skip_padding(transformers_backbone)
     return model, layout
-
-
-def _has_template(source: Path) -> bool:
-    """Tell whether a tokenizer or a processor has a chat template."""
-    if (source / "chat_template.json").is_file():  # where processors of older versions have theirs
-        return True
-    return chosen_template(load_tokenizer(str(source)).chat_template) is not None
 
 
 def _skip_padding(backbone: Any) -> None:
