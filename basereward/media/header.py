@@ -1,4 +1,4 @@
-"""What of an image file is read before its pixels, within bounds.
+"""Bounds on what is read of an image file before its pixels.
 
 A file can hold any number of notes beside its pixels, each of which the decoder reads, and many of which it
 decompresses: a PNG of 2 MB took 21 seconds to be opened.
