@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -50,7 +51,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.marks = marks
         self.template = template_text(tokenizer.chat_template)
-        self.control = ControlTokens(tokenizer, [*(marks or {}).values()])
+        self.control = ControlTokens(tokenizer, [*(marks or {}).values()], self._written())
         self.mark_pattern = any_of([*(marks or {}).values()])
         self._checked: dict[Any, None] = {}
 
@@ -173,6 +174,16 @@ class Chat:
         """
         content = self._content(parts, message.content)
         return {"role": message.role, "content": content, **message.template_fields}
+
+    def _written(self) -> str:
+        """Return what the template writes of a conversation besides its texts, and of an opened turn."""
+        asked = self.message(Message("user", ("-",)), ["-"])
+        answered = [asked, self.message(RESPONSE, ["-"])]
+        text = ""
+        for messages, opens in ((answered, False), ([asked], True)):
+            with suppress(DataError):  # a template that refuses this conversation
+                text += self.render(messages, opens=opens)
+        return text
 
     def _content(self, parts: Sequence[str], contents: Sequence[object]) -> Any:
         """Return the parts of a message in the form that the template is given.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from basereward.backbones.opened_turn import THOUGHT
 from basereward.errors import DataError, TooLongError
 from basereward.work_limits import max_tokens, raise_if_cancelled
 
@@ -30,18 +31,24 @@ class ControlTokens:
     Args:
         tokenizer: A transformers tokenizer.
         marks: Other literals that have to stay text, such as a template's mark of an image.
+        written: A text of the template alone. Added tokens in it are control tokens even where the tokenizer
+            doesn't call them special, as DeepSeek's beginnings of turns; those around thoughts are none.
     """
 
-    def __init__(self, tokenizer: Any, marks: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, marks: Sequence[str] = (), written: str = "") -> None:
         self.tokenizer = tokenizer
-        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
-        literals = [str(token) for token in special if str(token)]
+        names = {
+            number: str(token)
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if token.special or (str(token) in written and not THOUGHT.fullmatch(str(token)))
+        }
+        literals = [*filter(None, names.values())]
         self.pattern = any_of(literals)
         """Finds literals of control tokens."""
         self._literal = any_of([*literals, *marks])
         self._beginnings = tuple(literal[:stop] for literal in literals for stop in range(1, len(literal)))
         self._endings = tuple(literal[start:] for literal in literals for start in range(1, len(literal)))
-        self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = set(names)
 
     def find(self, text: str) -> str | None:
         """Return the first literal in a text."""
