@@ -28,7 +28,14 @@ from basereward.paradigms.judge import Judge
 from basereward.paradigms.judge_prompts import encode_answers, question_tree
 from basereward.paradigms.judge_rationales import given_rationales
 from basereward.paradigms.token_nll import mean_nll
-from basereward.paradigms.verdicts import Aggregate, Verdicts, chosen_pairs, read_verdict, rewards_of
+from basereward.paradigms.verdicts import (
+    Aggregate,
+    Reading,
+    Verdicts,
+    chosen_pairs,
+    read_verdict,
+    rewards_of,
+)
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
 
@@ -80,6 +87,7 @@ class Generative(Judge):
         num_votes: Answers to each question of a reasoned judge. One is always the likeliest; more are drawn.
         temperature: Of the draws.
         max_answer_tokens: The longest text of a reasoned judge; longer ones are no verdict.
+        reading: How the texts of a reasoned judge are read, as `verdicts.read_verdict` takes it.
     """
 
     reason_for_nan = "no verdict could be read in what the judge wrote on its pairs"
@@ -96,6 +104,7 @@ class Generative(Judge):
         num_votes: int = 1,
         temperature: float = 1.0,
         max_answer_tokens: int = 1024,
+        reading: Reading = "form",
     ) -> None:
         for name, value in (
             ("max_pairs", max_pairs),
@@ -121,6 +130,7 @@ class Generative(Judge):
         self.temperature = temperature
         self.max_answer_tokens = max_answer_tokens
         self._recorded: dict[int, Verdicts] | None = None
+        self.reading: Reading = reading
         (first, second), self.end = encode_answers(backbone, ["1", "2"])
         if len(first) != 1 or len(second) != 1:
             raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
@@ -302,7 +312,7 @@ class Generative(Judge):
         shares: dict[Order, float] = {}
         verdicts: dict[Order, tuple[int | None, ...]] = {}
         for order, texts in zip(item.content.orders, self._texts(item), strict=True):
-            verdicts[order] = tuple(map(read_verdict, texts))
+            verdicts[order] = tuple(read_verdict(text, self.reading) for text in texts)
             read = [verdict for verdict in verdicts[order] if verdict is not None]
             self.counts["answers"] += len(texts)
             self.counts["unreadable"] += len(texts) - len(read)

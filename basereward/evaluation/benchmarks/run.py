@@ -85,8 +85,8 @@ class BenchmarkRun:
             if entry.evaluation.verdicts:
                 share = entry.evaluation.statistics.get("parse_failure_rate", 0.0)
                 notes.append(
-                    f"{entry.model}: of its answers {100 * share:.1f} % could not be read; where those in both "
-                    "orders contradict each other, the pair counts half."
+                    f"{entry.model}: of its answers {100 * share:.1f} % could not be read; where those in "
+                    "both orders contradict each other, the pair counts half."
                 )
             num, total = pairs.num_reward_ties, pairs.accuracy.num_pairs
             notes.append(f"{entry.model}: {num:,} of {total:,} pairs have equal rewards.")
