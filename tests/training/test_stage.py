@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import runs
 import torch
+from plain_ops import use_plain_ops
 from rounding import TINY_REWARD, tiny_metric_bound
 
 from basereward import Comparison, ConfigError, DataError, RewardModel, hookimpl, ops, train
@@ -21,7 +22,6 @@ from basereward.backbones.causal_lm import CausalLM
 from basereward.config import Component, DataConfig, Source, load_run
 from basereward.data import read_comparisons
 from basereward.forest import Tree
-from basereward.ops import _loader
 from basereward.plugins import PluginManager, PluginWarning
 from basereward.training.nonfinite import NonFiniteError
 
@@ -239,7 +239,7 @@ def test_native_ops_and_plain_ones_take_the_same_course(
     logs = []
     for name in ("native", "plain"):
         if name == "plain":
-            monkeypatch.setattr(_loader.library, "devices", frozenset())
+            use_plain_ops(monkeypatch)
         settings = {"epochs": 2, "log_every": 1, "precision": "fp32", "lr": 1e-4, "head": head}
         train(runs.config(tmp_path / name, lm, text_data / "train.jsonl", **settings), progress=False)
         logs.append(runs.records(tmp_path / name, "step"))
