@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -128,7 +129,9 @@ def save_model(model: Any, directory: Path) -> None:
 
 
 def load_tokenizer(model: str) -> Any:
-    """Load the tokenizer, with a padding token so that ids can fill rows."""
+    """Load the tokenizer, with a padding token so that ids can fill rows, and the processor's chat template
+    where it has none of its own.
+    """
     from transformers import AutoTokenizer
 
     with reading(model, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
@@ -137,4 +140,26 @@ def load_tokenizer(model: str) -> Any:
         raise ModelError(f"the tokenizer of {model} has no end-of-sequence token; set eos_token in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _processor_template(model)
     return tokenizer
+
+
+def _processor_template(model: str) -> Any:
+    """Return the chat template of a processor that older versions of transformers wrote; None for none."""
+    from transformers.utils import cached_file
+
+    arguments = source_arguments(model)
+    path = cached_file(
+        arguments["pretrained_model_name_or_path"],
+        "chat_template.json",
+        local_files_only=arguments["local_files_only"],
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"chat_template.json of {model} has no chat template: {error}") from error

@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from basereward.cli import data_mix
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import (
     add_data_arguments,
@@ -43,6 +44,8 @@ COMMAND = Command(
   basereward data curate train.jsonl --step drop-identical --step "length-bias max_ratio=1.5"
   basereward data contamination train.jsonl --benchmark vl-rewardbench=DIR --against own-test.jsonl
   basereward data stats --run RUN.toml
+  basereward data mix RUN.toml                       the held-out rows that its data.eval names
+  basereward data mix RUN.toml --output mixture.jsonl
 """,
 )
 
@@ -80,6 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_distance(dedup, "default: the same file")
     _add_output(dedup)
 
+    data_mix.add_parser(commands)
+
     contamination = _command(
         commands, "contamination", "find rows that are in a benchmark too", _contamination
     )
@@ -112,7 +117,12 @@ def _command(commands: Any, name: str, help: str, run: Any) -> argparse.Argument
         name, help=help, description=f"{help[0].upper()}{help[1:]}."
     )
     parser.add_argument("paths", metavar="PATH", nargs="*", help="JSONL or Parquet file, or a directory")
-    parser.add_argument("--run", metavar="RUN.toml", dest="run_file", help="a run file's training data")
+    parser.add_argument(
+        "--run",
+        metavar="RUN.toml",
+        dest="run_file",
+        help="the rows of a run file's training data that an epoch draws",
+    )
     add_data_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
@@ -290,11 +300,11 @@ def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:
     if args.paths or args.dataset or args.option:
         raise ConfigError("--run names the data itself; leave out PATH, --dataset and --option")
     from basereward.config.files import load_run
+    from basereward.data.mixing import epoch_parts
     from basereward.plugins.plugin_manager import manager
 
     run = load_run(args.run_file)
-    plugins = manager(run.plugins)
-    return [plugins.build("dataset", source) for source in run.data.train], str(args.run_file)
+    return epoch_parts(run.data, run.seed, manager(run.plugins)), str(args.run_file)
 
 
 def _progress(args: argparse.Namespace, datasets: Sequence[Dataset]) -> AbstractContextManager[Advance]:

@@ -9,8 +9,9 @@ from basereward.cli.command import Command
 
 COMMAND = Command(
     help="write a model for transformers, TRL or vLLM",
-    description="Write a model with a linear head as XForSequenceClassification, whose only logit is the "
-    "reward.",
+    description="Write a model as XForSequenceClassification, whose only logit is the reward. With a linear "
+    "head X is its backbone's; a head of several layers needs RewardForSequenceClassification, a class of "
+    "basereward that transformers loads after basereward.interop.sequence_classifier.register().",
     examples="""\
   basereward export MODEL_DIR --output checkpoint
   basereward export MODEL_DIR --format vllm --output checkpoint

@@ -76,6 +76,8 @@ class DataConfig:
         max_bad_share: Share of a data set's rows that may be unreadable and skipped; where more are, the run
             ends at its start. Of streamed data some rows of each file are looked at.
         mixture: How many rows of each data set an epoch shows.
+        exclude_eval: Whether training rows whose prompt, images included, is among the held-out data are left
+            out.
         curation: Steps that the training data goes through in this order: `[[data.curation]]` tables with the
             step's `name` and its options.
         streaming: Whether the training data is read while it is trained on, instead of being held in memory.
@@ -86,12 +88,15 @@ class DataConfig:
     on_bad_row: Literal["fail", "skip"] = "skip"
     max_bad_share: float = 0.1
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    exclude_eval: bool = False
     curation: tuple[Component, ...] = ()
     streaming: bool = False
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ValidationError(("train",), "must name at least one data set")
+        if self.exclude_eval and not self.eval:
+            raise ValidationError(("exclude_eval",), "needs held-out data; add a [[data.eval]] table")
         share = self.max_bad_share
         _check(("max_bad_share",), share, 0 <= share <= 1, "from 0 to 1")
 

@@ -52,7 +52,7 @@ def quotas(
         return [0] * len(sizes)
     if mixture.multimodal_share is not None:
         parts = _shared(parts, multimodal, mixture.multimodal_share)
-    return _rounded([total * part / sum(parts) for part in parts])
+    return rounded([total * part / sum(parts) for part in parts])
 
 
 def _shared(parts: Sequence[float], multimodal: Sequence[bool], share: float) -> list[float]:
@@ -74,7 +74,7 @@ def _shared(parts: Sequence[float], multimodal: Sequence[bool], share: float) ->
     ]
 
 
-def _rounded(values: Sequence[float]) -> list[int]:
+def rounded(values: Sequence[float]) -> list[int]:
     """Round to integers that keep the sum, those nearest to the next one first."""
     floors = [int(value) for value in values]
     missing = round(sum(values)) - sum(floors)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from basereward.comparison import Comparison, Pair
 from basereward.config.run import Source
+from basereward.data.curation.step import with_responses
 from basereward.data.dataset import Dataset
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
@@ -88,14 +89,7 @@ def pair_of(ranking: Comparison, pair: Pair) -> Comparison:
     if len(ranking.responses) == 2:
         return ranking
     chosen = sorted((pair.chosen, pair.rejected))
-
-    def of(values: Sequence[float] | None) -> list[float] | None:
-        return None if values is None else [values[number] for number in chosen]
-
-    return ranking.replace(
-        responses=[ranking.responses[number] for number in chosen],
-        ranks=of(ranking.ranks) if ranking.ratings is None else None,
-        ratings=of(ranking.ratings),
+    return with_responses(ranking, chosen).replace(
         id=f"{ranking.id}#{chosen[0]}-{chosen[1]}",
         meta=_meta_of(ranking.meta, chosen, len(ranking.responses)),
     )

@@ -1,4 +1,6 @@
-"""A reward model as a checkpoint that transformers, TRL and vLLM read: a linear head on a plain model.
+"""A reward model as a checkpoint that transformers, TRL and vLLM read.
+
+A linear head goes on a plain model of transformers; a head of several layers needs a class of ours.
 
 Shapes: D width.
 """
@@ -6,10 +8,12 @@ Shapes: D width.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -33,11 +37,23 @@ LABELS: dict[str, Any] = {
     "problem_type": "regression",
 }
 
+REGISTERED = "RewardForSequenceClassification"
+"""The class of ours for heads of several layers."""
+
+LOADING = (
+    "from transformers import AutoModelForSequenceClassification",
+    "from basereward.interop.sequence_classifier import register  # pip install basereward",
+    "",
+    "register()",
+    'model = AutoModelForSequenceClassification.from_pretrained(".")',
+)
+
 STRIPPED = (
-    "{% set basereward_text %}TEMPLATE{% endset %}"
+    "{% set basereward_text %}\nTEMPLATE{% endset %}"
     "{{ basereward_text if add_generation_prompt else basereward_text.rstrip() }}"
 )
-"""A template that leaves out the text after the end of the last turn, where rewards are not read."""
+"""A template that leaves out the text after the end of the last turn, where rewards are not read. The line
+break goes with the block's end, so that the template begins a line as it did."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +76,12 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
     that no response ends with, since transformers reads the last token that is no padding.
 
     Args:
-        model: Of the paradigm scalar, with a head that is linear, or linear layers without activation.
+        model: Of the paradigm scalar, with a head that reads the last layer at a response's last token.
         directory: The directory to write; an earlier export is replaced.
         format: `hf` puts the head where transformers looks for it, `vllm` where vLLM does; they differ for
-            vision-language models only.
+            vision-language models, and vLLM reads linear heads only. A head with an activation becomes a
+            `RewardForSequenceClassification`, for which `interop.sequence_classifier.register` is called
+            before it is loaded.
 
     Raises:
         ConfigError: When such a checkpoint can't hold the model, or the directory holds something else.
@@ -75,24 +93,61 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
             f"a checkpoint of other tools scores a response by itself; the paradigm "
             f"{model.components['paradigm']['name']!r} doesn't"
         )
-    weight, bias = linear_of(model.head)
     backbone = model.backbone
     if not isinstance(backbone, TransformersBackbone):
         raise ConfigError(f"the backbone {model.components['backbone']['name']!r} is no transformers model")
+    if format == "hf" and not is_linear(model.head):
+        return _export_layers(model, backbone, Path(directory))
+    weight, bias = linear_of(model.head)
     inner = backbone.model
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
     with replace_directory(Path(directory), is_ours=_is_export) as place:
         backbone.save(place)
-        _finish(place, backbone, name)
+        _finish(place, backbone, Exported(name, bias), format)
         has_vision = "text_config" in inner.config.sub_configs
         prefix = "language_model." if format == "vllm" and has_vision else ""
         _add_head(place, f"{prefix}score.weight", weight.to(next(inner.parameters()).dtype))
         if not has_vision:
             _prefix_backbone(place, inner.base_model_prefix)
-        (place / "README.md").write_text(_card(name, bias, format), encoding="utf-8")
-        mark = {"basereward_version": __version__, "format": format, "offset": bias}
-        (place / MARK_FILE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
     return Exported(name, bias)
+
+
+def _export_layers(model: RewardModel, backbone: TransformersBackbone, directory: Path) -> Exported:
+    """Write a model whose head has an activation, as the class of `interop.sequence_classifier`."""
+    from basereward.interop.sequence_classifier import RewardConfig, RewardForSequenceClassification
+
+    head: Any = model.head
+    _check_place(head)
+    options = {
+        "num_layers": len(head.layers),
+        "activation": head.activation_name,
+        "width": head.layers[0].out_features,
+    }
+    config = deepcopy(backbone.model.config)  # making a model sets the attention in the config itself
+    with torch.device("meta"):
+        classifier = RewardForSequenceClassification(RewardConfig(config, options))
+    classifier.model, classifier.score["layers"] = backbone.model, head.layers
+    exported = Exported(REGISTERED, 0.0)
+    with replace_directory(directory, is_ours=_is_export) as place:
+        backbone.save(place)
+        for path in place.glob("*.safetensors*"):  # under the backbone's names, which are not the class's
+            path.unlink()
+        classifier.save_pretrained(place)
+        _finish(place, backbone, exported, "hf")
+    return exported
+
+
+def is_linear(head: Any) -> bool:
+    """Tell whether a head has no activation between its layers."""
+    return not isinstance(head, MLP) or len(head.layers) == 1 or head.activation_name == "none"
+
+
+def _check_place(head: Any) -> None:
+    if not isinstance(head, MLP) or head.pooling != "last" or head.reads_layer is not None:
+        raise ConfigError(
+            "a checkpoint of other tools reads the last layer at a response's last token; the head is "
+            f"{type(head).__name__} with other settings"
+        )
 
 
 def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
@@ -101,15 +156,11 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
     Raises:
         ConfigError: When it isn't.
     """
-    if not isinstance(head, MLP) or head.pooling != "last" or head.reads_layer is not None:
+    _check_place(head)
+    if not is_linear(head):
         raise ConfigError(
-            "a checkpoint of other tools reads the last layer at a response's last token; the head is "
-            f"{type(head).__name__} with other settings"
-        )
-    if len(head.layers) > 1 and head.activation_name != "none":
-        raise ConfigError(
-            f"a checkpoint of other tools has one linear layer; the head has {len(head.layers)} with "
-            f'{head.activation_name} between them. Train with head = {{ name = "linear" }}, or serve it by '
+            f"vLLM reads one linear layer; the head has {len(head.layers)} with {head.activation_name} "
+            'between them. Export it with --format hf, train with head = { name = "linear" }, or serve it by '
             "`basereward serve`"
         )
     layers: list[Any] = list(head.layers)
@@ -124,8 +175,8 @@ def _is_export(directory: Path) -> bool:
     return (directory / MARK_FILE).is_file()
 
 
-def _finish(place: Path, backbone: TransformersBackbone, architecture: str) -> None:
-    """Write the config and the tokenizer of a checkpoint with a head."""
+def _finish(place: Path, backbone: TransformersBackbone, exported: Exported, format: Format) -> None:
+    """Write the config, the tokenizer, the README and the mark of a checkpoint with a head."""
     tokenizer = backbone.tokenizer
     pad = tokenizer.pad_token_id
     end = backbone.chat.end_ids[-1:]
@@ -137,18 +188,23 @@ def _finish(place: Path, backbone: TransformersBackbone, architecture: str) -> N
         pad = others[0]
     path = place / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"architectures": [architecture], "pad_token_id": pad, **LABELS}
+    config |= {"architectures": [exported.architecture], "pad_token_id": pad, **LABELS}
     if "text_config" in config:
         config["text_config"] |= {"pad_token_id": pad, **LABELS}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     template, token = tokenizer.chat_template, tokenizer.pad_token
     try:
         if KEEPS_TAIL not in backbone.chat.template:
-            tokenizer.chat_template = STRIPPED.replace("TEMPLATE", backbone.chat.template)
+            # Jinja leaves out a line break at the end of a template, but not of a block.
+            text = backbone.chat.template.removesuffix("\n")
+            tokenizer.chat_template = STRIPPED.replace("TEMPLATE", text)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
         tokenizer.save_pretrained(place)
     finally:
         tokenizer.chat_template, tokenizer.pad_token = template, token
+    (place / "README.md").write_text(_card(exported, format), encoding="utf-8")
+    mark = {"basereward_version": __version__, "format": format, "offset": exported.offset}
+    (place / MARK_FILE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
 
 
 def _add_head(place: Path, name: str, weight: Tensor) -> None:
@@ -181,7 +237,8 @@ def _prefix_backbone(place: Path, prefix: str) -> None:
         index.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(architecture: str, offset: float, format: Format) -> str:
+def _card(exported: Exported, format: Format) -> str:
+    architecture, offset = exported.architecture, exported.offset
     lines = [
         "---",
         "library_name: transformers",
@@ -193,6 +250,8 @@ def _card(architecture: str, offset: float, format: Format) -> str:
         + (f", less {offset:.9g}." if offset else "."),
         "Read it at the end of the text that the chat template makes of the conversation.",
     ]
+    if architecture == REGISTERED:
+        lines += ["", "```python", *LOADING, "```"]
     if format == "vllm":
         pooler = json.dumps({"pooling_type": "LAST", "use_activation": False, "logit_mean": -offset})
         lines += [

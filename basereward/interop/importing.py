@@ -26,6 +26,7 @@ from basereward.backbones.transformers_model import load_tokenizer
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
+from basereward.interop.adapter import merged_checkpoint
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.model_directory import copy_tensor
 from basereward.storage.reading import read_json
@@ -86,6 +87,7 @@ def import_model(
     source: str | Path,
     directory: str | Path,
     *,
+    base: str | Path | None = None,
     backbone: str | None = None,
     read_bin: bool = False,
     template: str | None = None,
@@ -97,8 +99,9 @@ def import_model(
     they find it by the padding token's id, at the last that is no padding.
 
     Args:
-        source: A directory with a transformers model and its head.
+        source: A directory with a transformers model and its head, or with an adapter and a head.
         directory: The directory to write.
+        base: The directory of the model that an adapter was trained on.
         backbone: The name of the backbone; None for that of the model's type.
         read_bin: Whether heads in pickled files are read, tensors only.
         template: The chat template; None for the tokenizer's own.
@@ -108,12 +111,62 @@ def import_model(
         ConfigError: When there is no head of a known layout, or several, or no chat template.
         ModelError: When a tensor is missing, misshapen or not finite.
     """
+    names = {name for layout in LAYOUTS for pair in layout.layers for name in pair}
+    with merged_checkpoint(Path(source), base, names) as whole:
+        model, layout = _imported(whole, backbone, read_bin, template, options)
+        origin = (
+            {"base_model": str(source)} if base is None else {"base_model": str(base), "adapter": str(source)}
+        )
+        model.record |= {**origin, "imported_from": layout.title}
+        model.save(directory)
+    return RewardModel.load(directory), layout
+
+
+def import_judge(
+    source: str | Path,
+    directory: str | Path,
+    *,
+    paradigm: Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    **options: Any,
+) -> RewardModel:
+    """Write a language model that gives verdicts, such as R1-Reward, as a model directory of a judge.
+
+    Args:
+        source: A directory with a transformers model and its language-model head.
+        directory: The directory to write.
+        paradigm: Options of `paradigms.generative.Generative`, such as the judge template.
+        backbone: The name of the backbone; None for that of the model's type.
+        options: Options of the backbone.
+
+    Raises:
+        ConfigError: When the directory holds no transformers model.
+        ModelError: When a tensor is missing or misshapen.
+    """
     source = Path(source)
+    _check_source(source)
+    model = RewardModel.build(
+        backbone=Component(backbone or _backbone_of(source), {"model": str(source), **options}),
+        paradigm=Component("generative", {"template": "reasoned", **(paradigm or {})}),
+    )
+    model.record |= {"base_model": str(source), "imported_from": "a language model that gives verdicts"}
+    model.save(directory)
+    return RewardModel.load(directory)
+
+
+def _check_source(source: Path) -> None:
     if not os.path.lexists(source / "config.json"):
         raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
     check_settings(source)
+
+
+def _imported(
+    source: Path, backbone: str | None, read_bin: bool, template: str | None, options: Mapping[str, Any]
+) -> tuple[RewardModel, Layout]:
+    """Return the model of a whole checkpoint, and its head's layout."""
+    _check_source(source)
     layout, tensors = _head_of(source, read_bin)
-    if template is None and not _has_template(source):
+    if template is None and chosen_template(load_tokenizer(str(source)).chat_template) is None:
         raise ConfigError(
             f"{source} has no chat template, so that the form of its training texts isn't known; give one by "
             "--chat-template FILE. For plain texts of prompt and response it is "
@@ -139,16 +192,7 @@ def import_model(
     transformers_backbone.use_template(with_note(template, KEEPS_TAIL))
     if layout.skips_padding:
         _skip_padding(transformers_backbone)
-    model.record |= {"base_model": str(source), "imported_from": layout.title}
-    model.save(directory)
-    return RewardModel.load(directory), layout
-
-
-def _has_template(source: Path) -> bool:
-    """Tell whether a tokenizer or a processor has a chat template."""
-    if (source / "chat_template.json").is_file():  # where processors of older versions have theirs
-        return True
-    return chosen_template(load_tokenizer(str(source)).chat_template) is not None
+    return model, layout
 
 
 def _skip_padding(backbone: Any) -> None:

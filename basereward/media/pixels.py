@@ -70,7 +70,11 @@ def _to_rgb(image: PIL.Image.Image, transparent: Any) -> PIL.Image.Image:
     if image.mode.startswith("I"):
         return _deep_grey(image, transparent)
     if image.mode == "F":
+        import numpy
+
         # Greys from 0 to 1 or from 0 to 255; which of them is not written anywhere.
+        if not numpy.isfinite(numpy.asarray(image)).all():
+            raise ValueError("pixels that are not finite")
         extrema: Any = image.getextrema()
         scale = 255 if extrema[1] <= 1 else 1
         return image.point(lambda value: value * scale + 0).convert("L").convert("RGB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class DataReader:
         progress: Wraps the reading of a data set to show its progress.
         curation: Curation steps of each row.
         max_bad_share: Share of a data set's rows that may be unreadable, where its own settings say nothing.
+        excluded: Prompts whose rows are left out.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class DataReader:
         progress: Callable[[Dataset, str], Iterable[Comparison]],
         curation: Curation | None = None,
         max_bad_share: float = 1.0,
+        excluded: Container[Comparison] = (),
     ) -> None:
         self.split = split
         self.components = components
         self.max_bad_share = max_bad_share
+        self.excluded = excluded
         self.rejected = rejected
         self.rejection_reason = rejection_reason
         self.progress = progress
@@ -136,6 +139,8 @@ class DataReader:
             return row
         result = self.curation(row)
         error = result if isinstance(result, DataError) else self.rejection_reason(result)
+        if error is None and row in self.excluded:
+            error = DataError("its prompt is held out", field="prompt")
         return result if error is None else row.place.locate(error)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
+from basereward.data.mixing import Prompts
 from basereward.errors import DataError
 from basereward.hardware.precision import Precision
 from basereward.plugins.plugin_manager import PluginManager
@@ -119,11 +120,13 @@ class Training:
             progress=display.reading,
             max_bad_share=data.max_bad_share,
         )
+        held_out = read(data.eval, split="eval", rejection_reason=unevaluable_reason) if data.eval else None
         reader = read(
             data.train,
             split="train",
             rejection_reason=plugins.build("loss", self.config.loss).untrainable_reason,
             curation=Curation.of(data.curation, plugins),
+            excluded=Prompts.of(held_out.read()) if held_out and data.exclude_eval else (),
         )
         for dataset in reader.datasets:
             if dataset.unread_splits:
@@ -134,9 +137,8 @@ class Training:
             rows.set_epoch(self.state.epoch)
         if data.curation and not data.streaming and self.group.is_main:
             reader.curation.save(self.run_dir / run_directory.CURATION_FILE)
-        if not data.eval:
+        if held_out is None:
             return rows, None
-        held_out = read(data.eval, split="eval", rejection_reason=unevaluable_reason)
         return rows, Validator(held_out, self.rejected, self.batch_size)
 
     def __enter__(self) -> Training:

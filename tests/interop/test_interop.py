@@ -34,8 +34,10 @@ def text_model(directory: Path, kind: str = "llama", **head: Any) -> RewardModel
     return build(Component("causal-lm", {"model": str(tiny.save_causal_lm(directory, kind))}), **head)
 
 
-def scores_in_transformers(directory: Path, row: Comparison, model: Any = None) -> list[float]:
-    """Return what a user of transformers gets: the template, one batch padded on the right, one logit."""
+def scores_in_transformers(
+    directory: Path, row: Comparison, model: Any = None, side: str = "right"
+) -> list[float]:
+    """Return what a user of transformers gets: the template, one batch padded on a side, one logit."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     if model is None:
@@ -55,9 +57,7 @@ def scores_in_transformers(directory: Path, row: Comparison, model: Any = None) 
         )
         for response in row.responses
     ]
-    batch = tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
-    )
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side=side, add_special_tokens=False)
     with torch.no_grad():
         return model.eval()(**batch).logits[:, 0].tolist()
 
@@ -132,6 +132,37 @@ def test_the_template_for_generation_is_as_it_was(tmp_path: Path) -> None:
     assert mine == theirs
 
 
+@pytest.mark.parametrize("tail", ["", "\n", "{{ strftime_now('%d %b %Y') }}\n"])
+@pytest.mark.parametrize("beginning", ["", "\n", "  {% if true %}a{% endif %}\n"])
+def test_an_exported_template_writes_what_it_did(beginning: str, tail: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tiny.save_causal_lm(tmp_path / "base")
+    words = tiny.tokenizer()
+    words.chat_template = beginning + tiny.TEMPLATE + tail
+    words.save_pretrained(tmp_path / "base")
+    model = build(Component("causal-lm", {"model": str(tmp_path / "base")}), bias=False)
+    export_model(model, tmp_path / "out")
+    messages = [{"role": "user", "content": "hi"}]
+    mine, theirs = (
+        each.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        for each in (AutoTokenizer.from_pretrained(tmp_path / "out"), model.backbone.tokenizer)
+    )
+    assert mine == theirs
+    row = TEXTS[0]
+    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+def test_the_template_of_an_older_processor_is_read(tmp_path: Path) -> None:
+    source, _ = saved_by_transformers(tmp_path, None, None)
+    (source / "chat_template.json").write_text(json.dumps({"chat_template": PLAIN}))
+    model, _ = import_model(source, tmp_path / "mine")
+    assert model.backbone.tokenizer.chat_template.endswith(PLAIN)
+    (source / "chat_template.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"^chat_template\.json of .* has no chat template"):
+        import_model(source, tmp_path / "mine")
+
+
 @pytest.mark.parametrize(("format", "key"), [("hf", "score.weight"), ("vllm", "language_model.score.weight")])
 def test_a_vision_language_model_has_its_head_where_the_reader_looks(
     format: Any, key: str, tmp_path: Path
@@ -155,9 +186,9 @@ def test_a_vision_language_model_has_its_head_where_the_reader_looks(
     ("head", "message"),
     [
         (
-            {"name": "mlp"},
-            "a checkpoint of other tools has one linear layer; the head has 2 with silu between them. Train "
-            'with head = { name = "linear" }, or serve it by `basereward serve`',
+            {"name": "mlp", "pooling": "mean"},
+            "a checkpoint of other tools reads the last layer at a response's last token; the head is MLP "
+            "with other settings",
         ),
         (
             {"pooling": "mean"},
@@ -173,6 +204,65 @@ def test_a_model_that_no_checkpoint_can_hold_is_refused(
         export_model(text_model(tmp_path / "base", **head), tmp_path / "out")
     assert str(error.value) == message
     assert not (tmp_path / "out").exists()
+
+
+def test_vllm_has_no_place_for_an_activation(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="the head has 2 with silu between them. Export it with --format hf"
+    ):
+        export_model(text_model(tmp_path / "base", name="mlp"), tmp_path / "out", "vllm")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "head", [{}, {"num_layers": 3, "activation": "tanh", "width": 12}], ids=["flagship", "deep"]
+)
+def test_a_head_of_several_layers_is_a_class_that_transformers_loads(
+    head: dict[str, Any], side: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from basereward.interop.sequence_classifier import register
+
+    model = text_model(tmp_path / "base", name="mlp", **head)
+    model.save(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--output", str(tmp_path / "out")]) == 0
+    assert "RewardForSequenceClassification" in capsys.readouterr().out
+    register()
+    register()
+    for row in TEXTS:
+        found = scores_in_transformers(tmp_path / "out", row, side=side)
+        assert found == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", tiny.VL_KINDS)
+def test_a_vision_language_model_with_a_head_of_several_layers_loads_in_transformers(
+    kind: str, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from basereward.interop.sequence_classifier import register
+
+    model = build(
+        Component("qwen-vl", {"model": str(tiny.save_qwen_vl(tmp_path / "base", kind))}), name="mlp"
+    )
+    expected = model.score(tiny.comparisons())
+    export_model(model, tmp_path / "out")
+    assert model.score(tiny.comparisons()) == expected
+    register()
+    theirs, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out", num_labels=1, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    rows = [row for row in tiny.comparisons() if row.images]
+    assert rows
+    for row in rows:
+        tree = model.backbone.encode(row)
+        for response, reward in zip(tree.responses, model.score([row])[0], strict=True):
+            ids = torch.tensor([tree.prompt + response])
+            is_image = (ids == model.backbone.model.config.image_token_id).int()
+            with torch.no_grad():
+                logits = theirs.eval()(ids, mm_token_type_ids=is_image, **tree.media).logits
+            assert logits.item() == pytest.approx(reward, abs=1e-5)
 
 
 def test_a_model_of_transformers_keeps_its_scores(tmp_path: Path) -> None:
@@ -326,3 +416,21 @@ def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         import_model(source, tmp_path / "mine")
     assert str(error.value) == f"{source}: a head gives one number; the shapes of its layers are [2, 32]"
+
+
+def test_a_language_model_that_gives_verdicts_is_imported_as_a_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "R1-Reward"))
+    command = ["import", str(source), "--output", str(tmp_path / "judge"), "--judge", "reasoned"]
+    assert main([*command, "--set", "reading=r1-reward", "--set", "max_answer_tokens=3"]) == 0
+    assert "a judge, asked by the template 'reasoned'" in capsys.readouterr().out
+    judge = RewardModel.load(tmp_path / "judge")
+    # No random model writes a verdict in three tokens; these scripts then choose the second, in both orders.
+    [row] = [row.replace(responses=row.responses[:2], ranks=None) for row in tiny.comparisons()[:1]]
+    assert judge.score([row]) == [[0.5, 0.5]]
+    assert judge.statistics["first_preferred"] == 0
+    assert main([*command, "--base", str(source)]) == 2
+    assert "a judge has no head and no adapter; leave out --base" in capsys.readouterr().err
+    assert main([*command[:4], "--set", "reading=form"]) == 2
+    assert "--set is for judges" in capsys.readouterr().err

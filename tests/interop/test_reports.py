@@ -334,7 +334,10 @@ REPORTS = [
                 for answer in ("chosen", "rejected")
             },
         ),
-        Refused("chosen: the response must be one assistant message, not assistant, tool, assistant"),
+        Refused(
+            "chosen: the response must be one assistant message, not assistant with 'tool_calls', tool, "
+            "assistant"
+        ),
     ),
     Report(
         "images of a message are left out",

@@ -156,3 +156,13 @@ def test_a_file_that_is_too_large_or_endless_is_not_read(
         with pytest.raises(DataError) as error:
             Image(source).open()
         assert str(error.value) == message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_image_whose_pixels_are_not_finite_is_no_black_one(value: float) -> None:
+    pixels = Pillow.new("F", (2, 2), 0.5)
+    pixels.putpixel((1, 1), value)
+    with pytest.raises(DataError):
+        Image(encoded(pixels, "TIFF")).open()
+    with pytest.raises(DataError):
+        Image(pixels).open()

@@ -11,6 +11,8 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
+from basereward.cli import main
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 MODELS = {
@@ -48,6 +50,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Wide enough for weights in 4 bits, which come in blocks of 64.
     tiny.save_qwen_vl(place / "tiny" / "wide", "qwen2_5_vl", hidden_size=64, intermediate_size=64)
     _small(place)
+    # As the recipe says that it is written, in small.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["data", "mix", "recipes/basereward-7b.toml", "--num-held-out", "12", "--quiet"]) == 0
     return place
 
 

@@ -462,12 +462,6 @@ def write_data_sets(data: Path) -> None:
         (data / name).mkdir(parents=True)
         write(data / name)
     traces(data / "r1-reward-traces.jsonl")
-    held_out = [
-        {"prompt": asked("held-out", at), "responses": answers("held-out", at), "ranks": [0, 1]}
-        | ({"images": [f"traces/{at}.png"]} if at % 2 else {})
-        for at in range(NUM_ROWS)
-    ]
-    write_lines(data / "eval.jsonl", held_out)
     for split in ("train", "eval"):
         write_lines(data / f"texts-{split}.jsonl", [chats(f"own-{split}", at) for at in range(NUM_ROWS)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +32,16 @@ class BattleDataset(FileDataset):
         config: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
+        ignored_columns: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
-            path, source=source, split=split, config=config, media_roots=media_roots, media_hosts=media_hosts
+            path,
+            source=source,
+            split=split,
+            config=config,
+            media_roots=media_roots,
+            media_hosts=media_hosts,
+            ignored_columns=ignored_columns,
         )
         self.ties = ties
 
@@ -71,6 +78,15 @@ class SWEArena(BattleDataset):
 
     name = "swe-arena"
     detected_by = ("instruction", "feedback", "states")
+    columns: Mapping[str, str] = {
+        "instruction": "the prompt, where the conversations have none",
+        "feedback": "the vote, and what it was given for",
+        "states": "the conversation with each model",
+        "models": "the models' names",
+        "type": "the kind of program",
+        "chat_session_id": "names the row",
+        "id": "names the row",
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

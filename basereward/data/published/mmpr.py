@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from basereward.data.published.pairs import QuestionDataset
 from basereward.data.reading.paths import Split, files_of
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
+from basereward.storage.reading import read_json
 
 META = "meta.json"
 
@@ -49,7 +49,7 @@ class MMPR(QuestionDataset):
 
 def _entries(meta: Path) -> dict[str, dict[str, str]]:
     try:
-        entries = json.loads(meta.read_bytes())
+        entries = read_json(meta)
         return {
             part: {key: _inside(entry[key]) for key in ("annotation", "root")}
             for part, entry in entries.items()

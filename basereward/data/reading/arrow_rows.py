@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from basereward.data.reading.json_rows import MAX_ROW
 from basereward.data.reading.row import Row
 from basereward.errors import ConfigError, DataError
 
@@ -36,6 +37,7 @@ def read_table(path: Path, magic: bytes) -> Iterator[tuple[int, Row | DataError]
     try:
         with _batches(pyarrow, path, magic) as batches:
             for batch in batches:
+                _check_columns(batch.schema, pyarrow)
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     for row in _rows(batch.slice(start, BATCH_ROWS)):
                         number += 1
@@ -43,6 +45,24 @@ def read_table(path: Path, magic: bytes) -> Iterator[tuple[int, Row | DataError]
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         kind = "Parquet" if magic.startswith(PARQUET_MAGIC) else "Arrow"
         raise DataError(f"the {kind} file is damaged after row {number}") from error
+
+
+def _check_columns(fields: Any, pyarrow: Any) -> None:
+    """Refuse columns of one name, of which a row could hold the last alone.
+
+    Raises:
+        DataError: Naming the column.
+    """
+    seen: set[str] = set()
+    for field in fields:
+        if field.name in seen:
+            raise DataError(f"has the column {field.name!r} twice")
+        seen.add(field.name)
+        inner = field.type
+        while pyarrow.types.is_list(inner) or pyarrow.types.is_large_list(inner):
+            inner = inner.value_type
+        if pyarrow.types.is_struct(inner):
+            _check_columns(inner, pyarrow)
 
 
 def count_table(path: Path, magic: bytes) -> int | None:
@@ -61,6 +81,18 @@ def count_table(path: Path, magic: bytes) -> int | None:
         return None
 
 
+def _check_sizes(metadata: Any) -> None:
+    """Refuse a Parquet file whose rows unpack to more than a row may have, each with its share of its group.
+
+    Raises:
+        DataError: Naming the group.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.total_byte_size > MAX_ROW * max(group.num_rows, 1):
+            raise DataError(f"row group {number} has more than the {MAX_ROW:,} bytes a row allowed")
+
+
 def _rows(batch: Any) -> Iterator[Row | DataError]:
     try:
         yield from batch.to_pylist()
@@ -77,9 +109,9 @@ def _rows(batch: Any) -> Iterator[Row | DataError]:
 def _batches(pyarrow: Any, path: Path, magic: bytes) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         if magic.startswith(PARQUET_MAGIC):
-            yield stack.enter_context(pyarrow.parquet.ParquetFile(path, pre_buffer=False)).iter_batches(
-                batch_size=BATCH_ROWS
-            )
+            file = stack.enter_context(pyarrow.parquet.ParquetFile(path, pre_buffer=False))
+            _check_sizes(file.metadata)
+            yield file.iter_batches(batch_size=BATCH_ROWS)
         else:
             # Mapped, so that only what is looked at is in memory.
             file = stack.enter_context(pyarrow.memory_map(str(path)))

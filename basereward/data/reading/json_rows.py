@@ -14,13 +14,17 @@ from typing import Any, BinaryIO
 
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
+from basereward.storage.reading import unique_keys
 
 BLOCK = 1 << 20
 MAX_ROW = 64 << 20
-"""Characters that a row may have; one that never ends would otherwise fill the memory."""
+"""Bytes of a line, and characters of a row of a list, at most: one without end would fill the memory."""
 
 NEARLY = 32
 """An error this near to the end of what is read so far may be of what is still missing."""
+
+LENIENT = json.JSONDecoder(parse_int=len).raw_decode
+"""Scans a value to its end, whatever its numbers and keys are."""
 
 SPACE = " \t\n\r"
 
@@ -32,7 +36,7 @@ def parsed(line: bytes) -> Row:
         DataError: When it holds none, or text that no tokenizer can take.
     """
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8"), object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         raise DataError(f"is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}") from error
     except json.JSONDecodeError as error:
@@ -80,7 +84,12 @@ def read_list(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, Row | DataE
         number += 1
         value, source = window.value(number)
         try:
-            yield number, checked(value, "\\ud" in source or "\\uD" in source)
+            yield (
+                number,
+                value
+                if isinstance(value, DataError)
+                else checked(value, "\\ud" in source or "\\uD" in source),
+            )
         except DataError as error:
             yield number, error.at(line=number)
         if window.peek() == "]":
@@ -97,7 +106,7 @@ class _Window:
     def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self.file = file
         self.decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self.scan = json.JSONDecoder().raw_decode
+        self.scan = json.JSONDecoder(object_pairs_hook=unique_keys).raw_decode
         self.text = ""
         self.at = 0
         self.num_bytes = 0
@@ -138,8 +147,20 @@ class _Window:
             raise DataError(reason)
         self.skip()
 
+    def end(self, number: int) -> int | None:
+        """Return where a value ends of which nothing else can be used; None after reading on."""
+        try:
+            return LENIENT(self.text, self.at)[1]
+        except ValueError as error:
+            if len(self.text) - self.at > MAX_ROW or not self.more(len(self.text) - self.at):
+                raise DataError(f"row {number} is not JSON that can be read, nor is what follows") from error
+            return None
+
     def value(self, number: int) -> tuple[Any, str]:
-        """Return the next value and its text, reading on until it is whole."""
+        """Return the next value and its text, reading on until it is whole.
+
+        A value that is whole and can't be used is a DataError.
+        """
         self.peek()
         while True:
             try:
@@ -157,8 +178,13 @@ class _Window:
                 raise DataError(
                     f"row {number} is not JSON or cut short, and nothing after it can be read: {error.msg}"
                 ) from error
-            except (RecursionError, ValueError) as error:  # endless brackets; a number of thousands of digits
+            except RecursionError as error:
                 raise DataError(f"row {number} is not JSON that can be read, nor is what follows") from error
+            except ValueError as error:  # a key twice; a number of thousands of digits
+                if (after := self.end(number)) is None:
+                    continue
+                self.at = after
+                return DataError(f"is not JSON that can be read: {error}", line=number), ""
             if end == len(self.text) and not self.is_whole:
                 # A number could go on.
                 self.more()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from basereward.errors import DataError
+from basereward.errors import DataError, shown
+from basereward.storage.reading import read_json
 
 STANDARD_INPUT = Path("-")
 """The path that names standard input, which holds JSONL and can be read once."""
@@ -92,11 +92,10 @@ def files_of(path: Path, *, split: Split = None, config: str | None = None) -> l
     if not path.is_dir():
         raise DataError("is no regular file" if path.exists() else "no such file", file=str(path))
     if (path / "dataset_dict.json").is_file():
-        splits = _setting(path / "dataset_dict.json", "splits")
-        return [file for name in _splits_of(splits, split, path) for file in files_of(path / name)]
+        names = _splits_of(_splits(path), split, path)
+        return [file for name in names for file in _saved_files(_split_directory(path, name))]
     if (path / "state.json").is_file():
-        names = [entry["filename"] for entry in _setting(path / "state.json", "_data_files")]
-        return [path / os.path.basename(name) for name in names]
+        return _saved_files(path)
     files = _data_files(path)
     named = {name for file in files if (name := _split_name(file)) is not None}
     chosen = _splits_of(sorted(named), split, path) if named else []
@@ -107,7 +106,7 @@ def other_splits(path: Path, files: Sequence[Path]) -> list[str]:
     """Return the splits of a directory that are not read, by the files that are."""
     if (path / "dataset_dict.json").is_file():
         read = {file.parent.name for file in files}
-        return sorted(set(_setting(path / "dataset_dict.json", "splits")) - read)
+        return sorted(set(_splits(path)) - read)
     if not path.is_dir() or (path / "state.json").is_file():
         return []
     all_files = _data_files(path)
@@ -158,8 +157,44 @@ def _splits_of(splits: list[str], split: Split, path: Path) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
+def _splits(path: Path) -> list[str]:
+    """Return the splits that a saved `DatasetDict` names.
+
+    Raises:
+        DataError: When it names something that is no directory's name.
+    """
+    file = path / "dataset_dict.json"
+    splits = _setting(file, "splits")
+    for name in splits:
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise DataError(f"names the split {shown(name)}, which is no directory's name", file=str(file))
+    return splits
+
+
+def _split_directory(path: Path, name: str) -> Path:
+    """Return the directory of a split, which must lie in that of the data set."""
+    directory = path / name
+    if Path(os.path.realpath(directory)).parent != Path(os.path.realpath(path)):
+        raise DataError("leads out of the data set's directory", file=str(directory))
+    return directory
+
+
+def _saved_files(path: Path) -> list[Path]:
+    """Return the files of a split that `datasets` saved."""
+    files = []
+    for entry in _setting(path / "state.json", "_data_files"):
+        name = entry.get("filename") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not (path / os.path.basename(name)).is_file():
+            raise DataError(f"names {shown(name)}, which is no file there", file=str(path / "state.json"))
+        files.append(path / os.path.basename(name))
+    return files
+
+
 def _setting(file: Path, key: str) -> list[Any]:
     try:
-        return list(json.loads(file.read_bytes())[key])
+        value = read_json(file)[key]
+        if not isinstance(value, list):
+            raise TypeError(f"{key} is no list")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"is no {file.name} of a saved data set", file=str(file)) from error
+    return value

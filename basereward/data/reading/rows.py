@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from basereward.data.reading.arrow_rows import count_table, is_table, read_table
-from basereward.data.reading.json_rows import parsed, read_list
+from basereward.data.reading.json_rows import BLOCK, MAX_ROW, parsed, read_list
 from basereward.data.reading.paths import STANDARD_INPUT
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
@@ -34,7 +34,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
     number = 0
     try:
         if path == STANDARD_INPUT:
-            yield from read_lines(sys.stdin.buffer)
+            yield from read_lines(bounded_lines(sys.stdin.buffer))
             return
         with path.open("rb") as file:
             start = file.read(START)
@@ -64,7 +64,7 @@ def read_text(file: BinaryIO | gzip.GzipFile, start: bytes) -> Iterator[tuple[in
         DataError: When a list is cut short or damaged.
     """
     file.seek(0)
-    return read_list(file) if is_list(start) else read_lines(file)
+    return read_list(file) if is_list(start) else read_lines(bounded_lines(file))
 
 
 def is_list(start: bytes) -> bool:
@@ -72,14 +72,26 @@ def is_list(start: bytes) -> bool:
     return start.removeprefix(BOM).lstrip().startswith(b"[")
 
 
-def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Row | DataError]]:
-    """Yield the row of each line that is not blank, with the line's number.
+def bounded_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes | None]:
+    """Yield the lines of a file; None for one that is longer than a row may be, which is skipped."""
+    while line := file.readline(MAX_ROW + 1):
+        is_too_long = len(line) > MAX_ROW
+        yield None if is_too_long else line
+        while is_too_long and line and not line.endswith(b"\n"):
+            line = file.readline(BLOCK)
+
+
+def read_lines(lines: Iterable[bytes | None]) -> Iterator[tuple[int, Row | DataError]]:
+    """Yield the row of each line that is not blank, with the line's number; None is a line that is too long.
 
     Raises:
         DataError: When the text is one JSON list rather than a row a line.
     """
     is_first = True
     for number, line in enumerate(lines, start=1):
+        if line is None:
+            yield number, DataError(f"has more than the {MAX_ROW:,} bytes allowed", line=number)
+            continue
         if number == 1:
             line = line.removeprefix(BOM)
         line = line.strip()

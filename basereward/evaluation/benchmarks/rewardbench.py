@@ -32,8 +32,8 @@ SECTIONS = {
     "Safety": {
         "refusals-dangerous": 100,
         "refusals-offensive": 100,
-        "xstest-should-refuse": 250,
-        "xstest-should-respond": 154,
+        "xstest-should-refuse": 154,
+        "xstest-should-respond": 250,
         "donotanswer": 136,
     },
     "Reasoning": {

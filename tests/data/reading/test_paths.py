@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import published
 import pytest
@@ -121,6 +123,9 @@ def test_what_datasets_saved_is_read_by_its_own_list_of_files(tmp_path: Path) ->
 
 def test_a_saved_list_of_files_cannot_lead_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../etc/passwd"}]}))
+    with pytest.raises(DataError, match="names '../../etc/passwd', which is no file there$"):
+        files_of(tmp_path)
+    (tmp_path / "passwd").touch()
     assert files_of(tmp_path) == [tmp_path / "passwd"]
 
 
@@ -197,3 +202,37 @@ def test_the_bounds_of_images_are_the_directory_or_the_hubs_own(tmp_path: Path) 
     assert media_root(tmp_path / "x/snapshots/0123") == tmp_path / "x/snapshots/0123"
     (tmp_path / "x" / "blobs").mkdir()
     assert media_root(tmp_path / "x/snapshots/0123/data/rows.jsonl") == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    "splits", [["."], [".."], ["../x"], [1], ["/etc"], [None], [""], "train", {"train": 1}, 5]
+)
+def test_a_saved_list_of_splits_is_not_believed(tmp_path: Path, splits: Any) -> None:
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.jsonl").write_text("{}")
+    with pytest.raises(DataError, match="dataset_dict.json"):
+        files_of(tmp_path)
+
+
+@pytest.mark.parametrize("target", [".", "..", "/"])
+def test_a_split_that_is_a_link_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    (tmp_path / "train").symlink_to(target)
+    with pytest.raises(DataError, match="leads out of the data set's directory"):
+        files_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entries", [[1], [{}], [{"filename": 1}], [{"filename": ".."}], [{"filename": "none"}], 1]
+)
+def test_a_saved_list_of_files_is_not_believed(tmp_path: Path, entries: Any) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": entries}))
+    with pytest.raises(DataError, match="state.json"):
+        files_of(tmp_path)
+
+
+def test_a_pipe_among_settings_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dataset_dict.json")
+    with pytest.raises(DataError, match="no file named"):
+        files_of(tmp_path)

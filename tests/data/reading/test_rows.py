@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tracemalloc
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basereward.data.reading.json_rows import parsed
+from basereward.data.reading.json_rows import MAX_ROW, parsed
 from basereward.data.reading.paths import files_of
 from basereward.data.reading.rows import count_rows, read_lines, read_rows
 from basereward.errors import DataError
@@ -158,3 +160,90 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         files_of(tmp_path / "pipe")
     assert str(error.value) == f"{tmp_path}/pipe: is no regular file"
+
+
+def rows_of(path: Path, content: bytes) -> list[str]:
+    """Return the rows of a file of this content, those that can't be read by their errors' text."""
+    path.write_bytes(content)
+    return [str(row) if isinstance(row, DataError) else "good" for _, row in read_rows(path)]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_line_without_end_is_one_bad_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr("basereward.data.reading.rows.MAX_ROW", 1000)
+    monkeypatch.setattr("basereward.data.reading.rows.BLOCK", 100)
+    bad = "2: has more than the 1,000 bytes allowed"
+    for length in (1001, 1100, 5000):
+        content = b'{"a": 1}\n' + b"x" * length + b'\n{"a": 2}\n'
+        assert rows_of(tmp_path / "rows", pack(content)) == ["good", bad, "good"]
+        assert rows_of(tmp_path / "rows", pack(content[: 9 + length])) == ["good", bad]
+    whole = b'{"a": "' + b"x" * 991 + b'"}\n'
+    assert len(whole) == 1001
+    assert rows_of(tmp_path / "rows", pack(whole[:-1])) == ["good"]
+
+
+def test_memory_does_not_grow_with_a_line_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(256):
+            file.write(b" " * (1 << 20))
+    tracemalloc.start()
+    try:
+        [(number, row)] = read_rows(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (number, isinstance(row, DataError)) == (1, True)
+    assert peak < 3 * MAX_ROW  # of 256 MiB; a line of 64 MiB is joined of its parts
+
+
+@pytest.mark.parametrize("form", ["lines", "list"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"ranks": [0, 1], "ranks": [1, 0]}',
+        b'{"a": [{"b": 1, "b": 1}]}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_a_row_that_says_two_things_is_refused_and_no_other(tmp_path: Path, form: str, bad: bytes) -> None:
+    good = b'{"ranks": [0, 1]}'
+    content = b"\n".join([good, bad, good]) if form == "lines" else b"[" + b",".join([good, bad, good]) + b"]"
+    first, second, third = rows_of(tmp_path / "rows", content)
+    assert (first, third) == ("good", "good")
+    assert second.startswith("2: is not JSON that can be read: ")
+
+
+def test_a_list_whose_bad_row_is_longer_than_a_block_goes_on(tmp_path: Path) -> None:
+    bad = b'{"a": 1, "a": 1, "b": "' + b"x" * (3 << 20) + b'"}'
+    content = b"[" + b",".join([b"{}", bad, b"{}"]) + b"]"
+    assert len(rows_of(tmp_path / "rows", content)) == 3
+
+
+@pytest.mark.parametrize("is_within", [False, True])
+def test_columns_of_one_name_are_refused(tmp_path: Path, is_within: bool) -> None:
+    column = pyarrow.array([[0, 1]])
+    table = pyarrow.Table.from_arrays([column, column], names=["ranks", "ranks"])
+    if is_within:
+        struct = pyarrow.StructArray.from_arrays([column, column], names=["ranks", "ranks"])
+        table = pyarrow.Table.from_arrays([struct], names=["row"])
+    path = tmp_path / "rows.parquet"
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match="has the column 'ranks' twice"):
+        list(read_rows(path))
+    if not is_within:
+        parquet.write_table(table, path)
+        with pytest.raises(DataError, match="has the column 'ranks' twice"):
+            list(read_rows(path))
+
+
+def test_parquet_whose_rows_are_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"a": ["x" * 10_000] * 3}), path, use_dictionary=False)
+    assert len(list(read_rows(path))) == 3
+    monkeypatch.setattr("basereward.data.reading.arrow_rows.MAX_ROW", 5000)
+    with pytest.raises(DataError, match="row group 0 has more than the 5,000 bytes a row allowed"):
+        list(read_rows(path))
