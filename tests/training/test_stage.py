@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 import types
@@ -358,7 +359,10 @@ def test_progress_is_lines_where_there_is_no_terminal(
     train(run)
     output = capsys.readouterr()
     assert output.out == ""
-    start, first, second, *rest = output.err.splitlines()
+    reading, held_out, building, start, training, first, validating, second, *rest = output.err.splitlines()
+    assert (reading, held_out) == ("reading data.train: 0/22", "reading data.eval: 0/8")
+    assert building == f"building a model on backbone {run.backbone.name}"
+    assert (training, validating) == ("training: 0/2", "validating: 0/8")
     num_parameters = sum(
         parameter.numel() for parameter in RewardModel.build(backbone=run.backbone).paradigm.parameters()
     )
@@ -379,6 +383,7 @@ def test_progress_is_a_bar_in_a_terminal(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run = runs.config(
         tmp_path / "run", lm, text_data / "train.jsonl", text_data / "eval.jsonl", max_steps=2, eval_every=2
     )
