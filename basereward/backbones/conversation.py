@@ -132,13 +132,13 @@ class Conversation:
 
         opening = rest(before, "prompt")
         tails = [rest(text, f"responses[{number}]") for number, text in enumerate(texts)]
-        # Every response keeps a token of its own, at which its reward is read.
-        own = [min(num_shared([opening, ids]), len(ids) - 1) for ids in tails]
-        length = min(own)
+        # Every response keeps a token of its natural, at which its reward is read.
+        natural = [min(num_shared([opening, ids]), len(ids) - 1) for ids in tails]
+        length = min(natural)
         return Encoding(
             self._ids(head, "prompt") + opening[:length],
             [ids[length:] for ids in tails],
-            tuple(each - length for each in own),
+            tuple(each - length for each in natural),
         )
 
     def _ids(self, text: str, field: str) -> list[int]:
