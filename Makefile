@@ -101,10 +101,14 @@ format: $(VENV)/installed  ## bring the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed  ## time the ops and the sharing of prompts; results in benchmarks/results, tables in docs
+# Of a lesser machine: ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 make bench
+bench: $(VENV)/mini  ## time ops, sharing, TRL, serving and threads here; adds this machine to benchmarks/results and docs
 	$(BIN)/python benchmarks/ops/measure.py
+	$(BIN)/python benchmarks/sharing.py --keep
+	$(BIN)/python benchmarks/against_trl.py --keep
+	$(BIN)/python benchmarks/serving.py --keep
+	$(BIN)/python benchmarks/threads.py --keep
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json .benchmarks/now.json
-	$(BIN)/python benchmarks/sharing.py
 
 bench-compare: $(VENV)/installed  ## time the ops anew and fail where one is slower than the results kept
 	$(BIN)/python benchmarks/ops/measure.py --compare
@@ -122,7 +126,7 @@ fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, model
 	$(BIN)/python tests/fuzz/run.py --seconds 600
 
 soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
-	$(BIN)/python benchmarks/soak.py --seconds 600 --output benchmarks/results/soak.json
+	$(BIN)/python benchmarks/soak.py --seconds 600 --keep
 
 clean:  ## remove what make has installed and built; runs/ stays
 	rm -rf $(VENV) .cache build *.egg-info basereward/_C* basereward/_host* basereward/_build.json

@@ -44,6 +44,7 @@ TEMPLATE_KEYS = {
 }
 """Keys of a message besides role and content, which the chat template is given as by transformers."""
 
+TEXT_KEYS = frozenset(("role", "content"))
 MESSAGE_KEYS = frozenset(("role", "content", *TEMPLATE_KEYS)) - {"tools"}
 """The keys that are read of a message of a row."""
 
@@ -406,6 +407,8 @@ def refuse_unread(
     Raises:
         DataError: Naming the key.
     """
+    if isinstance(read, frozenset) and given.keys() <= read:
+        return
     for key, value in given.items():
         if key not in read and key not in ignored and is_filled(value):
             raise DataError(
@@ -458,6 +461,8 @@ def _messages(prompt: str | Iterable[Message | Mapping[str, Any]]) -> list[Messa
 
 
 def _message(entry: Mapping[str, Any]) -> Message:
+    if entry.keys() == TEXT_KEYS and entry["content"] is not None:  # as nearly all are
+        return Message(entry["role"], entry["content"])
     refuse_unread(entry, MESSAGE_KEYS, IGNORED_MESSAGE_KEYS, "a message", "prompt")
     content = entry.get("content")
     given = {key: entry[key] for key in TEMPLATE_KEYS if is_filled(entry.get(key))}

@@ -170,6 +170,8 @@ def basereward_datasets() -> Mapping[str, str | type]:  # type: ignore[empty-bod
       and needs `convert_row` alone. `set_epoch(number)` if epochs differ.
     - `on_bad_row`: "skip" or "fail"; with "skip", `rejected` lists a `DataError` for each row left out.
     - `detected_by`: the fields that mark a row as this dataset's where no dataset is named; empty by default.
+    - `columns` of a `FileDataset`: the columns that it reads, with their meanings. A row with another one
+      that has a value is refused, unless it is known to say nothing of the answer; without `columns` none is.
 
     Promise: the order is the same every time, and every row of the files is yielded or listed with its
     reason.

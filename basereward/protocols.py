@@ -109,6 +109,10 @@ class Backbone(Module):
         """Return the repeated blocks, to be sharded and recomputed one by one."""
         return []
 
+    def image_bytes(self, width: int, height: int) -> int:
+        """Return about how many bytes `encode` makes of an image of so many pixels."""
+        return 24 * width * height  # three channels of four bytes, of two frames
+
     def ahead(self) -> list[Module]:
         """Return the frozen modules that `encode` runs."""
         return []

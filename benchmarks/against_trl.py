@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--ragged", type=Path, help="mm_rlhf_reward_bench.jsonl, for texts of real lengths")
     parser.add_argument("--venv", type=Path, default=Path(".cache/trl"), help="environment for TRL")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep them for this machine, in results and docs")
     parser.add_argument(
         "--worker", nargs=4, metavar=("NAME", "MODEL", "DATA", "STEPS"), help=argparse.SUPPRESS
     )
@@ -286,9 +287,12 @@ def main() -> None:
                 f"{row['ours_memory_mib']:>9.0f} v. {row['trl_memory_mib']:.0f} MiB",
                 flush=True,
             )
-    if arguments.output:
+    if arguments.output or arguments.keep:
         machine = {"platform": platform.platform(), "threads": 2, "command": " ".join(sys.argv)}
-        arguments.output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        report = {"machine": machine, "results": results}
+        import tables
+
+        tables.save("against_trl", report, arguments.output, is_kept=arguments.keep)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Run it from the repository root:
 
-    python benchmarks/planning.py --output benchmarks/results/planning.json
+    python benchmarks/planning.py --output benchmarks/results/amx/planning.json
 
 A Qwen2.5-VL of 29.7M random parameters with a two-layer head takes AdamW steps on a CPU, each case in a
 process of its own. FLOPs are counted by torch's FlopCounterMode, told of the attention kernels that it
@@ -207,7 +207,7 @@ def main() -> None:
                 print(line, flush=True)
     if args.output:
         machine = {"platform": platform.platform(), "torch": torch.__version__, "threads": 1}
-        command = "python benchmarks/planning.py --output benchmarks/results/planning.json"
+        command = "python benchmarks/planning.py --output benchmarks/results/amx/planning.json"
         found = {"command": command, "machine": machine, "results": results}
         args.output.write_text(json.dumps(found, indent=2) + "\n")
 

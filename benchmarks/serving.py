@@ -271,6 +271,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each form (default 5)")
     parser.add_argument("--layers", type=int, default=4, help="of SmolLM2 (default 4)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep them for this machine, in results and docs")
     arguments = parser.parse_args()
     from basereward_mini import smollm2
     from transformers.utils import logging
@@ -303,7 +304,7 @@ def main() -> None:
             f"{group['responses']} responses to an image: {group['one_request_ms']:.0f} ms in one request, "
             f"{group['requests_of_one_ms']:.0f} ms in {group['responses']}: {group['ratio']:.2f}x"
         )
-    if arguments.output:
+    if arguments.output or arguments.keep:
         machine = {
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
@@ -318,7 +319,9 @@ def main() -> None:
             "one_client": one,
             "image": group,
         }
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        import tables
+
+        tables.save("serving", results, arguments.output, is_kept=arguments.keep)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ own.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import platform
@@ -288,6 +287,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each form (default 5)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep them for this machine, in results and docs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         save_model(Path(directory))
@@ -323,14 +323,16 @@ def main() -> None:
                 f"memory of a training step on {peak['tokens']:.0f} tokens: {mebibytes:.0f} MiB, "
                 f"{kibibytes:.0f} KiB a token"
             )
-    if arguments.output:
+    if arguments.output or arguments.keep:
         machine = {
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
         found = {"machine": machine, "results": results, "overhead": costs, "memory": peaks}
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        import tables
+
+        tables.save("sharing", found, arguments.output, is_kept=arguments.keep)
 
 
 if __name__ == "__main__":

@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="how long (default 600)")
     parser.add_argument("--allowed-growth", type=float, default=16, help="MiB after warming up (default 16)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep them for this machine")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
@@ -209,8 +210,10 @@ def main() -> None:
     print(json.dumps(results, indent=2))
     for line in [*tally.lost[:5], *tally.wrong[:5]]:
         print(line)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if arguments.output or arguments.keep:
+        import tables
+
+        tables.save("soak", results, arguments.output, is_kept=arguments.keep)
     if tally.lost or tally.wrong or final - first > arguments.allowed_growth:
         raise SystemExit("requests were lost or wrong, or memory grew")
 

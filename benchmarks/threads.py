@@ -126,6 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--load", type=int, default=0, metavar="N", help="busy processes beside (default 0)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep them for this machine, in results and docs")
     parser.add_argument("--worker", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -144,9 +145,11 @@ def main() -> None:
     for name, rates in results.items():
         cells = (f"{rates[kind]:>16.1f} ({rates[kind] / base[kind]:>5.2f})" for kind in WORK)
         print(f"{name:12}" + "  ".join(["", *cells]))
-    if arguments.output:
-        found = {"load": arguments.load, "load_average": before, "results": results}
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if arguments.output or arguments.keep:
+        found = {"load": arguments.load, "load_average_before": before, "results": results}
+        import tables
+
+        tables.save("threads", found, arguments.output, is_kept=arguments.keep)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -22,12 +23,16 @@ from basereward.comparison import Message
 from basereward.errors import DataError, ModelError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.work_limits import raise_if_cancelled
 
 PRIVATE = range(0xE000, 0xF8FF)
 """Characters without a meaning, of which two that stand nowhere in a conversation mark places in it."""
 
 MAX_CACHED = 1024
 """The number of shapes of prompts that are cached."""
+
+MAX_SHAPE = 1024
+"""The size of a shape that is cached: messages, their parts, and characters of what else is given of them."""
 
 ENCODING = 2
 """The version of the way from conversations to tokens, for keys of caches."""
@@ -56,7 +61,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.marks = marks
         self.template = template_text(tokenizer.chat_template)
-        self.control = ControlTokens(tokenizer, [*(marks or {}).values()])
+        self.control = ControlTokens(tokenizer, [*(marks or {}).values()], self._written())
         self.mark_pattern = any_of([*(marks or {}).values()])
         self._checked: dict[Any, None] = {}
 
@@ -117,6 +122,7 @@ class Chat:
             raise DataError("the model reads no videos; take them out of the row", field="videos")
         if Image in kinds and images is None:
             raise DataError("the model reads text only; take the images out of the row", field="images")
+        self.control.check_length([*filter(is_text, contents), *responses])
         self._check_shape(prompt)
         media = {Image: iter(images or ()), Video: iter(videos or ())}
         conversation = Conversation(
@@ -153,6 +159,7 @@ class Chat:
         """
         from jinja2.exceptions import TemplateError
 
+        raise_if_cancelled()
         first, *others = messages
         given = [{name: value for name, value in first.items() if name != "tools"}, *others]
         try:
@@ -200,6 +207,16 @@ class Chat:
         content = self._content(parts, message.content)
         return {"role": message.role, "content": content, **message.template_fields}
 
+    def _written(self) -> str:
+        """Return what the template writes of a conversation besides its texts, and of an opened turn."""
+        asked = self.message(Message("user", ("-",)), ["-"])
+        answered = [asked, self.message(RESPONSE, ["-"])]
+        text = ""
+        for messages, opens in ((answered, False), ([asked], True)):
+            with suppress(DataError):  # a template that refuses this conversation
+                text += self.render(messages, opens=opens)
+        return text
+
     def _content(self, parts: Sequence[str], contents: Sequence[object]) -> Any:
         """Return the parts of a message in the form that the template is given.
 
@@ -244,7 +261,8 @@ class Chat:
         self._check_rendered(text, messages)
         if len(self._checked) >= MAX_CACHED:
             self._checked.clear()
-        self._checked[shape] = None
+        if sum(len(message.content) + len(message.given) + 1 for message in prompt) <= MAX_SHAPE:
+            self._checked[shape] = None
 
     def _check_given(self, message: Message) -> None:
         """Refuse what else is given of a message where it could act as a control token or is never read."""

@@ -11,6 +11,7 @@ from basereward.backbones.opened_turn import rest_of_turn, turn_asked
 from basereward.backbones.template_source import KEEPS_TAIL, SKIPS_PADDING
 from basereward.comparison import Message
 from basereward.errors import DataError
+from basereward.work_limits import raise_if_cancelled
 
 if TYPE_CHECKING:
     from basereward.backbones.chat_template import Chat
@@ -110,6 +111,7 @@ class Conversation:
         num_joint = len(self._ids(joint, "prompt"))
 
         def rest(text: str, field: str) -> list[int]:
+            raise_if_cancelled()
             return self._ids(joint + text[len(head) :], field)[num_joint:]
 
         opening = rest(before, "prompt")

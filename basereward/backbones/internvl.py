@@ -115,6 +115,15 @@ class InternVL(TransformersBackbone):
         """Return the chat template, which writes marks of its own for images."""
         return Chat(self.tokenizer, marks(self.tokenizer, self.model.config))
 
+    def image_bytes(self, width: int, height: int) -> int:
+        """Return the bytes of an image's tiles, upright or not."""
+        rows, columns = self.tile
+        num_tiles = max(
+            self.image_processor.get_number_of_image_patches(*sides, {"crop_to_patches": True})
+            for sides in ((height, width), (width, height))
+        )
+        return 3 * 4 * int(rows * columns * num_tiles)
+
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and tiles."""
         # In the order of the prompt, in which features fill the image tokens of images and frames alike.

@@ -97,6 +97,15 @@ class QwenVL(TransformersBackbone):
             "language": model.language_model,
         }
 
+    def image_bytes(self, width: int, height: int) -> int:
+        """Return the bytes of an image's patches; 0 for one that the image processor refuses."""
+        processor = self.image_processor
+        try:
+            num_patches = processor.get_number_of_image_patches(height, width)
+        except (ValueError, ZeroDivisionError):
+            return 0
+        return int(3 * 4 * processor.temporal_patch_size * processor.patch_size**2 * num_patches)
+
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens, patches, and positions on the three axes of M-RoPE."""
         config = self.model.config

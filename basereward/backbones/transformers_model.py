@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,26 @@ from basereward.storage.model_directory import HEAD_FILE
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
 """Tensors of heads, which a checkpoint may hold and a backbone does not use."""
+
+
+@contextmanager
+def without_transformers_bars() -> Iterator[None]:
+    """Keep transformers from drawing its bars, one for each file that it reads or writes."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def transformers_bars() -> AbstractContextManager[None]:
+    """Let transformers draw its bars in a terminal only; in a log each would be a line for every step."""
+    return nullcontext() if sys.stderr.isatty() else without_transformers_bars()
 
 
 def source_arguments(model: str) -> dict[str, Any]:
@@ -66,14 +89,15 @@ def load_model(
     arguments = quantization.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
     with reading(model):
         _check_types(Path(model))
-        loaded, report = _loaded(
-            AutoModel,
-            **source_arguments(model),
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **arguments,
-        )
+        with transformers_bars():
+            loaded, report = _loaded(
+                AutoModel,
+                **source_arguments(model),
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                **arguments,
+            )
     wrong = {
         "missing": sorted(report["missing_keys"]),
         "misshapen": sorted(
@@ -123,12 +147,14 @@ def _loaded(kind: Any, **arguments: Any) -> Any:
 
 def save_model(model: Any, directory: Path) -> None:
     """Write a model in the hub's layout, quantized weights dequantized."""
-    with quantization.expanded(model):
+    with quantization.expanded(model), transformers_bars():
         model.save_pretrained(directory, max_shard_size="5GB")
 
 
 def load_tokenizer(model: str) -> Any:
-    """Load the tokenizer, with a padding token so that ids can fill rows."""
+    """Load the tokenizer, with a padding token so that ids can fill rows, and the processor's chat template
+    where it has none of its own.
+    """
     from transformers import AutoTokenizer
 
     with reading(model, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
@@ -137,4 +163,26 @@ def load_tokenizer(model: str) -> Any:
         raise ModelError(f"the tokenizer of {model} has no end-of-sequence token; set eos_token in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _processor_template(model)
     return tokenizer
+
+
+def _processor_template(model: str) -> Any:
+    """Return the chat template of a processor that older versions of transformers wrote; None for none."""
+    from transformers.utils import cached_file
+
+    arguments = source_arguments(model)
+    path = cached_file(
+        arguments["pretrained_model_name_or_path"],
+        "chat_template.json",
+        local_files_only=arguments["local_files_only"],
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"chat_template.json of {model} has no chat template: {error}") from error

@@ -312,7 +312,7 @@ def _progress(args: argparse.Namespace, datasets: Sequence[Dataset]) -> Abstract
 
     sizes = [dataset.num_rows for dataset in datasets]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
-    return progress_bar("reading", total, is_shown=not args.quiet and sys.stderr.isatty())
+    return progress_bar("reading", total, is_shown=not args.quiet)
 
 
 def _rows(datasets: Sequence[Dataset], advance: Advance) -> Iterator[Comparison | DataError]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from basereward.cli.command import Command
+from basereward.cli.command import Command, add_overrides
+from basereward.cli.data_arguments import key_values
 from basereward.errors import ConfigError
 
 COMMAND = Command(
@@ -16,9 +17,13 @@ COMMAND = Command(
   basereward import Skywork-VL-Reward-7B --output model
   basereward import trl-reward-model --output model --read-bin
   basereward import lora-checkpoint --base Qwen2.5-VL-7B-Instruct --output model
+  basereward import R1-Reward --judge reasoned --set reading=r1-reward --output judge
   basereward import reward-model-without-template --chat-template template.jinja --output model
 """,
 )
+
+
+_FOR_HEADS = {"--base": "base", "--read-bin": "read_bin", "--chat-template": "chat_template"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", metavar="NAME", help="the backbone that reads it (default: by its model type)"
     )
+    parser.add_argument(
+        "--judge",
+        metavar="TEMPLATE",
+        help="read a language model that gives verdicts, asked by this judge template, such as reasoned",
+    )
+    add_overrides(parser, "an option of the judge, such as max_answer_tokens=2048")
     parser.add_argument(
         "--read-bin", action="store_true", help="read heads in pickled files too, tensors only"
     )
@@ -46,10 +57,20 @@ def run(args: argparse.Namespace) -> int:
     """Write the model directory."""
     from transformers.utils import logging
 
-    from basereward.interop.importing import import_model
+    from basereward.interop.importing import import_judge, import_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    options = key_values(args.overrides, "--set")
+    if args.judge is not None:
+        if given := [flag for flag, value in _FOR_HEADS.items() if getattr(args, value)]:
+            raise ConfigError(f"a judge has no head and no adapter; leave out {', '.join(given)}")
+        options = {"template": args.judge, **options}
+        import_judge(args.source, args.output, paradigm=options, backbone=args.backbone)
+        print(f"{args.output}: a judge, asked by the template {args.judge!r}")
+        return 0
+    if options:
+        raise ConfigError("--set is for judges; give --judge TEMPLATE, or leave it out")
     template = None if args.chat_template is None else _text_of(args.chat_template)
     _, layout = import_model(
         args.source,

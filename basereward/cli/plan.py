@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             mfu=checked_mfu(*args.mfu),
             overrides=overrides,
             config_file=args.config,
-            progress=lambda name: print(f"reading {name}", file=sys.stderr) if sys.stderr.isatty() else None,
+            progress=lambda name: print(f"reading {name}", file=sys.stderr),
         )
         for stage in stages
     ]

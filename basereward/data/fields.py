@@ -193,7 +193,9 @@ def tools_of(row: Row) -> list[Any]:
     Raises:
         DataError: When they are no list of objects, nor its JSON text.
     """
-    tools = parsed_json(row.get("tools") or [], "tools")
+    if not is_filled(row.get("tools")):
+        return []
+    tools = parsed_json(row["tools"], "tools")
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
         raise DataError("a list of objects is needed, or its JSON text", field="tools")
     return [

@@ -18,6 +18,9 @@ from basereward.plugins.loading import warn
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 
+MAX_CACHED = 1000
+"""Sets of columns whose format is remembered."""
+
 
 def formats(plugins: PluginManager | None = None) -> dict[str, type[Dataset]]:
     """Return the datasets whose rows can be recognized, by name; by default of this process's plugins."""
@@ -91,12 +94,22 @@ class DetectedDataset(FileDataset):
         }
 
     @cached_property
+    def _names(self) -> dict[tuple[str | None, ...], str | None]:
+        """The format by the columns of a row, and those that have a value."""
+        return {}
+
+    @cached_property
     def _datasets(self) -> dict[str, FileDataset]:
         return {}
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
-        name = format_of(row, self._formats)
+        columns = (*row, None, *[name for name, value in row.items() if is_filled(value)])
+        if columns not in self._names:
+            if len(self._names) >= MAX_CACHED:
+                self._names.clear()
+            self._names[columns] = format_of(row, self._formats)
+        name = self._names[columns]
         if name is None:
             raise DataError(unknown_format(row, self._formats))
         if name not in self._datasets:

@@ -11,6 +11,7 @@ from basereward.comparison import (
     IGNORED_PART_KEYS,
     MESSAGE_KEYS,
     TEMPLATE_KEYS,
+    TEXT_KEYS,
     is_filled,
     refuse_unread,
 )
@@ -146,7 +147,7 @@ def _common_turns(chosen: Turns, rejected: Turns) -> int:
 
 
 def _is_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    return all(
+    return first == second or all(
         first.get(key) == second.get(key)
         for key in MESSAGE_KEYS
         if is_filled(first.get(key)) or is_filled(second.get(key))
@@ -163,12 +164,17 @@ def _ends_with(turns: Turns, prompt: Any) -> bool:
 
 
 def _response(turns: Turns, name: str) -> str:
-    roles = [turn["role"] for turn in turns]
-    if roles != ["assistant"]:
+    if [turn["role"] for turn in turns] != ["assistant"]:
+        roles = [
+            f"{turn['role']} with 'tool_calls'" if is_filled(turn.get("tool_calls")) else turn["role"]
+            for turn in turns
+        ]
         raise DataError(
             f"the response must be one assistant message, not {', '.join(roles) or 'none'}", field=name
         )
-    if others := [key for key in TEMPLATE_KEYS if is_filled(turns[0].get(key))]:
+    if others := [
+        key for key in turns[0].keys() - TEXT_KEYS if key in TEMPLATE_KEYS and is_filled(turns[0][key])
+    ]:
         raise DataError(
             f"a response is a text; its {', '.join(map(repr, others))} can't be scored", field=name
         )

@@ -128,15 +128,19 @@ def _multiplies_bf16_faster(device: str) -> bool:
     return fp32 > FASTER * bf16
 
 
-def product_flops(dtype: torch.dtype, device: torch.device, *, seconds: float = 0.2) -> float:
+def product_flops(
+    dtype: torch.dtype, device: torch.device, *, seconds: float = 0.2, largest: int | None = None
+) -> float:
     """Return the FLOPs a second of a product of square matrices, the larger the faster the device is.
 
     Args:
         dtype: Of the matrices.
         device: Where they are.
         seconds: About how long it may take.
+        largest: The largest size; None for 2048 on a CPU and 8192 elsewhere.
     """
-    size, largest = 128, 2048 if device.type == "cpu" else 8192
+    size = 128
+    largest = largest or (2048 if device.type == "cpu" else 8192)
     took = _seconds((size, size, size), dtype, device)
     while size < largest and 8 * took * 4 < seconds:
         size *= 2

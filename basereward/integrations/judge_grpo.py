@@ -172,12 +172,15 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+    from basereward.backbones.transformers_model import transformers_bars
+
     directory = Path(directory)
     is_vision = "vision_config" in AutoConfig.from_pretrained(directory).sub_configs
     kind: Any = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
-    model, report = kind.from_pretrained(
-        directory, output_loading_info=True, use_safetensors=True, **{"dtype": "float32", **options}
-    )
+    with transformers_bars():
+        model, report = kind.from_pretrained(
+            directory, output_loading_info=True, use_safetensors=True, **{"dtype": "float32", **options}
+        )
     missing = set(report["missing_keys"])
     head = model.get_output_embeddings()
     path = directory / "head.safetensors"

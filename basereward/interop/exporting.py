@@ -49,10 +49,11 @@ LOADING = (
 )
 
 STRIPPED = (
-    "{% set basereward_text %}TEMPLATE{% endset %}"
+    "{% set basereward_text %}\nTEMPLATE{% endset %}"
     "{{ basereward_text if add_generation_prompt else basereward_text.rstrip() }}"
 )
-"""A template that leaves out the text after the end of the last turn, where rewards are not read."""
+"""A template that leaves out the text after the end of the last turn, where rewards are not read. The line
+break goes with the block's end, so that the template begins a line as it did."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,9 @@ def _finish(place: Path, backbone: TransformersBackbone, exported: Exported, for
     template, token = tokenizer.chat_template, tokenizer.pad_token
     try:
         if KEEPS_TAIL not in backbone.chat.template:
-            tokenizer.chat_template = STRIPPED.replace("TEMPLATE", backbone.chat.template)
+            # Jinja leaves out a line break at the end of a template, but not of a block.
+            text = backbone.chat.template.removesuffix("\n")
+            tokenizer.chat_template = STRIPPED.replace("TEMPLATE", text)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
         tokenizer.save_pretrained(place)
     finally:

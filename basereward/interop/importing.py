@@ -122,15 +122,51 @@ def import_model(
     return RewardModel.load(directory), layout
 
 
+def import_judge(
+    source: str | Path,
+    directory: str | Path,
+    *,
+    paradigm: Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    **options: Any,
+) -> RewardModel:
+    """Write a language model that gives verdicts, such as R1-Reward, as a model directory of a judge.
+
+    Args:
+        source: A directory with a transformers model and its language-model head.
+        directory: The directory to write.
+        paradigm: Options of `paradigms.generative.Generative`, such as the judge template.
+        backbone: The name of the backbone; None for that of the model's type.
+        options: Options of the backbone.
+
+    Raises:
+        ConfigError: When the directory holds no transformers model.
+        ModelError: When a tensor is missing or misshapen.
+    """
+    source = Path(source)
+    _check_source(source)
+    model = RewardModel.build(
+        backbone=Component(backbone or _backbone_of(source), {"model": str(source), **options}),
+        paradigm=Component("generative", {"template": "reasoned", **(paradigm or {})}),
+    )
+    model.record |= {"base_model": str(source), "imported_from": "a language model that gives verdicts"}
+    model.save(directory)
+    return RewardModel.load(directory)
+
+
+def _check_source(source: Path) -> None:
+    if not os.path.lexists(source / "config.json"):
+        raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
+    check_settings(source)
+
+
 def _imported(
     source: Path, backbone: str | None, read_bin: bool, template: str | None, options: Mapping[str, Any]
 ) -> tuple[RewardModel, Layout]:
     """Return the model of a whole checkpoint, and its head's layout."""
-    if not os.path.lexists(source / "config.json"):
-        raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
-    check_settings(source)
+    _check_source(source)
     layout, tensors = _head_of(source, read_bin)
-    if template is None and not _has_template(source):
+    if template is None and chosen_template(load_tokenizer(str(source)).chat_template) is None:
         raise ConfigError(
             f"{source} has no chat template, so that the form of its training texts isn't known; give one by "
             "--chat-template FILE. For plain texts of prompt and response it is "
@@ -157,13 +193,6 @@ def _imported(
     if layout.skips_padding:
         _skip_padding(transformers_backbone)
     return model, layout
-
-
-def _has_template(source: Path) -> bool:
-    """Tell whether a tokenizer or a processor has a chat template."""
-    if (source / "chat_template.json").is_file():  # where processors of older versions have theirs
-        return True
-    return chosen_template(load_tokenizer(str(source)).chat_template) is not None
 
 
 def _skip_padding(backbone: Any) -> None:

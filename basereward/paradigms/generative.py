@@ -27,7 +27,7 @@ from basereward.paradigms.judge import Judge
 from basereward.paradigms.judge_prompts import encode_answers, question_tree
 from basereward.paradigms.judge_rationales import given_rationales
 from basereward.paradigms.token_nll import mean_nll
-from basereward.paradigms.verdicts import Aggregate, chosen_pairs, read_verdict, rewards_of
+from basereward.paradigms.verdicts import Aggregate, Reading, chosen_pairs, read_verdict, rewards_of
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
 
@@ -79,6 +79,7 @@ class Generative(Judge):
         num_votes: Answers to each question of a reasoned judge. One is always the likeliest; more are drawn.
         temperature: Of the draws.
         max_answer_tokens: The longest text of a reasoned judge; longer ones are no verdict.
+        reading: How the texts of a reasoned judge are read, as `verdicts.read_verdict` takes it.
     """
 
     reason_for_nan = "no verdict could be read in what the judge wrote on its pairs"
@@ -95,6 +96,7 @@ class Generative(Judge):
         num_votes: int = 1,
         temperature: float = 1.0,
         max_answer_tokens: int = 1024,
+        reading: Reading = "form",
     ) -> None:
         for name, value in (
             ("max_pairs", max_pairs),
@@ -119,6 +121,7 @@ class Generative(Judge):
         self.num_votes = num_votes
         self.temperature = temperature
         self.max_answer_tokens = max_answer_tokens
+        self.reading: Reading = reading
         (first, second), self.end = encode_answers(backbone, ["1", "2"])
         if len(first) != 1 or len(second) != 1:
             raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
@@ -285,7 +288,8 @@ class Generative(Judge):
         """Return the share of votes for the response shown first, of the questions with a readable answer."""
         shares: dict[Order, float] = {}
         for order, texts in zip(item.content.orders, self._texts(item), strict=True):
-            read = [verdict for text in texts if (verdict := read_verdict(text)) is not None]
+            verdicts = [read_verdict(text, self.reading) for text in texts]
+            read = [verdict for verdict in verdicts if verdict is not None]
             self.counts["answers"] += len(texts)
             self.counts["unreadable"] += len(texts) - len(read)
             self.counts["first"] += read.count(1)

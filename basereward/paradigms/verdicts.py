@@ -21,17 +21,30 @@ ANSWER = re.compile(
     r"<think>(?P<reasoning>.*?)</think>\s*<answer>\s*(?P<verdict>[12])\s*</answer>", re.DOTALL
 )
 
+LOOSE_ANSWER = re.compile(r"<answer>\s*(?P<verdict>[12])\s*</answer>")
+
+Reading = Literal["form", "r1-reward"]
+
 PRIOR = 0.1
 """Strength of the pull of fitted rewards to zero, without which a response that always wins has none."""
 
 
-def read_verdict(text: str) -> int | None:
-    """Return 1 or 2, the verdict of a judge that thinks first; None where the text isn't in its form:
+def read_verdict(text: str, reading: Reading = "form") -> int | None:
+    """Return 1 or 2, the verdict of a judge that thinks first; None where there is none to be read.
 
-    <think>...</think><answer>1</answer>
+    Args:
+        text: The whole turn.
+        reading: `form` reads <think>...</think><answer>1</answer> and nothing else. `r1-reward` reads as that
+            model's released scripts (arXiv 2505.02835) do: the answer in its tags, else the last 1 or 2 in
+            the text, else 2; every text is a verdict then.
     """
-    match = ANSWER.fullmatch(text.strip())
-    return None if match is None else int(match["verdict"])
+    if reading == "form":
+        match = ANSWER.fullmatch(text.strip())
+        return None if match is None else int(match["verdict"])
+    if match := LOOSE_ANSWER.search(text):
+        return int(match["verdict"])
+    numbers = re.findall("[12]", text)
+    return int(numbers[-1]) if numbers else 2
 
 
 def chosen_pairs(num_responses: int, max_pairs: int | None) -> list[tuple[int, int]]:

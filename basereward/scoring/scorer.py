@@ -14,6 +14,7 @@ from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.prepared import UNKNOWN, Prepared
 from basereward.protocols import Result, Scorer
+from basereward.reporting.progress import progress_bar
 from basereward.scoring.batching import MicroBatchLimits, micro_batches
 
 
@@ -79,17 +80,15 @@ class BatchScorer(Scorer[Result], abc.ABC):
         """
         comparisons = list(comparisons)
         rewards = []
-        stream = self.score_stream(comparisons, batch_size=batch_size)
-        if progress:
-            from rich.console import Console
-            from rich.progress import track
-
-            stream = track(stream, "scoring", total=len(comparisons), console=Console(stderr=True))
-        for number, (comparison, result) in enumerate(stream):
-            if isinstance(result, DataError):
-                label = comparison.id or (str(number) if len(comparisons) > 1 else "")
-                raise comparison.place.locate(result).at(file=f"comparison {label}" if label else None)
-            rewards.append(result)
+        with progress_bar("scoring", len(comparisons), is_shown=progress) as advance:
+            for number, (comparison, result) in enumerate(
+                self.score_stream(comparisons, batch_size=batch_size)
+            ):
+                if isinstance(result, DataError):
+                    label = comparison.id or (str(number) if len(comparisons) > 1 else "")
+                    raise comparison.place.locate(result).at(file=f"comparison {label}" if label else None)
+                rewards.append(result)
+                advance()
         return rewards
 
     def score_stream(

@@ -296,7 +296,9 @@ class Training:
         assert self.validator is not None
         state = self.state
         began = time.monotonic()
-        metrics = self.validator.validate(self.model)
+        num_rows = len(range(self.group.rank, len(self.validator.comparisons), self.group.world_size))
+        with self.display.validating(num_rows) as advance:
+            metrics = self.validator.validate(self.model, advance)
         self.model.train()
         state.is_evaluation_due = False
         if metrics is None:

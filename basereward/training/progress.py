@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -11,22 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
-from basereward.reporting.progress import progress_bar
-
-
-@contextmanager
-def without_transformers_bars() -> Iterator[None]:
-    """Keep transformers from drawing its bars, one for each file that it reads or writes, into ours."""
-    from transformers.utils import logging
-
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
+from basereward.reporting.progress import Advance, ProgressLines, draws_bars, progress_bar, write_line
 
 
 class Display:
@@ -37,38 +22,54 @@ class Display:
         self.console = Console(stderr=True, quiet=not enabled, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._lines: ProgressLines | None = None
         self._step: Mapping[str, Any] = {}
         self._held_out: float | None = None
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(text, markup=False)
+        write_line(self.console, text)
 
     def busy(self, text: str) -> AbstractContextManager[object]:
-        """Show in a terminal that something of unknown length is going on."""
-        return self.console.status(text) if self._is_live else nullcontext()
+        """Show that something of unknown length is going on."""
+        if self._is_live:
+            status: AbstractContextManager[object] = self.console.status(text)
+            return status
+        self.line(text)
+        return nullcontext()
 
     @property
     def _is_live(self) -> bool:
-        return self.enabled and self.console.is_terminal
+        return self.enabled and draws_bars(self.console)
 
     def reading(self, dataset: Dataset, split: str) -> Iterator[Comparison]:
         """Yield a data set's comparisons while showing their number."""
         # Two bars at once would tear each other; later epochs' data is read while the training's bar is up.
-        if not self._is_live or self._bar is not None:
+        if self._bar is not None:
             yield from dataset
             return
-        label = f"reading data.{split}"
-        with progress_bar(label, dataset.num_rows, console=self.console, is_transient=True) as advance:
+        with self._progress(f"reading data.{split}", dataset.num_rows) as advance:
             for number, comparison in enumerate(dataset, start=1):
                 if number % 100 == 0:  # drawing takes longer than reading a row
                     advance(100)
                 yield comparison
 
+    def validating(self, num_rows: int) -> AbstractContextManager[Advance]:
+        """Show a validation's progress, outside a terminal, where the bar of the training stands."""
+        return self._progress("validating", num_rows, is_shown=self._bar is None)
+
+    def _progress(
+        self, label: str, num_rows: int | None, *, is_shown: bool = True
+    ) -> AbstractContextManager[Advance]:
+        return progress_bar(
+            label, num_rows, is_shown=is_shown and self.enabled, console=self.console, is_transient=True
+        )
+
     def start(self, num_steps: int, step: int, held_out: float | None) -> None:
-        """Show the bar of the training."""
+        """Show the bar of the training, or its first line."""
         self._held_out = held_out
         if not self._is_live:
+            self._lines = ProgressLines("training", num_steps, self.line, done=step)
             return
         self._bar = Progress(
             TextColumn("training"),
@@ -86,7 +87,9 @@ class Display:
         self._bar.start()
 
     def advance(self, step: int) -> None:
-        """Move the bar on after a step."""
+        """Count a step as done."""
+        if self._lines is not None:
+            self._lines.advance(step - self._lines.done)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step)
 
@@ -106,7 +109,10 @@ class Display:
             self.line(f"{place}: {facts(record, self._held_out)}")
 
     def stop(self) -> None:
-        """Remove the bar."""
+        """Remove the bar, or write the last line."""
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

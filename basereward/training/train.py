@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from basereward.backbones.transformers_model import without_transformers_bars
 from basereward.config.run import RunConfig, stage_runs
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
-from basereward.training.progress import Display, without_transformers_bars
+from basereward.training.progress import Display
 from basereward.training.resolve import resolve_run
 from basereward.training.stage import TrainResult, train_stage
 

@@ -14,6 +14,7 @@ from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
 from basereward.protocols import Paradigm, Scorer
+from basereward.reporting.progress import Advance
 from basereward.scoring.ordered import Rewards, score_in_order
 from basereward.storage.atomic import write_text
 from basereward.training.data_loader import DataReader, no_usable_rows
@@ -43,9 +44,13 @@ class Validator:
         self.seconds = 0.0
         self._dummy: Any = None
 
-    def validate(self, model: TrainedModel) -> dict[str, Any] | None:
+    def validate(self, model: TrainedModel, advance: Advance) -> dict[str, Any] | None:
         """Return the metrics of pairs, and mean and standard deviation of the rewards; None where a judge's
         texts hold no verdict yet, so that no comparison has rewards.
+
+        Args:
+            model: The model, which is left in evaluation mode.
+            advance: Counts comparisons of this rank as done.
 
         Raises:
             DataError: When no comparison can be encoded.
@@ -53,7 +58,7 @@ class Validator:
         began = time.monotonic()
         model.eval()
         with model.ema.applied():
-            self.results = self._score(model)
+            self.results = self._score(model, advance)
         self.seconds = time.monotonic() - began
         scored: list[Comparison] = []
         rewards: list[list[float]] = []
@@ -80,14 +85,17 @@ class Validator:
         deviation = math.sqrt(math.fsum((reward - mean) ** 2 for reward in flat) / len(flat))
         return {**pair_metrics(scored, rewards), "reward_mean": mean, "reward_std": deviation}
 
-    def _score(self, model: TrainedModel) -> list[Rewards | DataError]:
+    def _score(self, model: TrainedModel, advance: Advance) -> list[Rewards | DataError]:
         """Return the results of all comparisons, which the ranks share."""
         rank, world_size = model.group.rank, model.group.world_size
         if world_size > 1 and self._dummy is None:
             self._dummy = _first_prepared(self.comparisons, model)
         with model.module.join_uneven_inputs(model.group, self._dummy):
             scored = score_in_order(
-                model.scorer, self.comparisons[rank::world_size], batch_size=self.batch_size
+                model.scorer,
+                self.comparisons[rank::world_size],
+                batch_size=self.batch_size,
+                advance=advance,
             )
             results = [result for _, result in scored]
         by_rank = model.group.all_gather_objects(results)

@@ -1,6 +1,7 @@
 """Time the ops beside what they replace, all variants of a case in turns within one run.
 
-Run as `python benchmarks/ops/measure.py`; it writes benchmarks/results/ops.json and docs/ops.md's tables.
+Run as `python benchmarks/ops/measure.py`; it keeps this machine's results in benchmarks/results, and writes
+docs/ops.md's tables. Cases that this machine would compute for minutes are left out.
 `--compare` measures anew, writes nothing, and exits with 1 where an op has become slower by more than 10 %,
 and by more than 20 us, against its eager twin of the same run; so another machine's speed doesn't matter.
 """
@@ -18,11 +19,12 @@ from typing import Any
 import cases
 
 from basereward import ops
-from basereward.testing.native.timing import Case, floor, keep_large_blocks, machine, measure, shown
+from basereward.testing.native.timing import Case, keep_large_blocks, machine, measure, shown
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "ops.json"
-DOCUMENT = ROOT / "docs" / "ops.md"
+sys.path.append(str(Path(__file__).parents[1]))
+import machines
+import tables
+
 LARGEST_SLOWDOWN = 1.10
 FLOOR_SECONDS = 20e-6
 
@@ -46,55 +48,6 @@ def makers(names: str) -> Iterator[Callable[[], Case]]:
         label = " ".join(map(str, (maker.__name__, *arguments)))
         if names in label:
             yield partial(maker, *arguments)
-
-
-def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> str:
-    """Return the Markdown tables of the results."""
-    parts = []
-    for title, start, others in (
-        ("Bradley-Terry loss, forward and backward", "BT loss", ("eager", "compile")),
-        (
-            "Reward head on its rows, forward and backward if not said otherwise",
-            "head",
-            ("eager", "products"),
-        ),
-        ("Reward head on hidden states, against scoring every token", "head", ("every token",)),
-    ):
-        chosen = [row for row in rows if row["case"].startswith(start) and others[-1] in row["seconds"]]
-        if not chosen:
-            continue
-        heads = " | ".join(f"{name} | ratio" for name in others)
-        lines = [
-            f"### {title}",
-            "",
-            f"| case | native | {heads} | floor |",
-            "|---" * (3 + 2 * len(others)) + "|",
-        ]
-        for row in chosen:
-            ours = row["seconds"]["native"]
-            cells = " | ".join(
-                f"{shown(row['seconds'][name])} | {row['seconds'][name] / ours:.2f}" for name in others
-            )
-            lines.append(f"| {row['case']} | {shown(ours)} | {cells} | {shown(floor(row, rates))} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def write_document(report: dict[str, Any]) -> None:
-    """Put the tables between their marks in the document."""
-    begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    facts = report["machine"]
-    rates = report["roofline"]
-    said = (
-        f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, commit "
-        f"{facts['commit'][:12]}; {rates['bytes'] / 1e9:.0f} GB/s, "
-        f"{rates['float32'] / 1e9:.0f} GFLOP/s in fp32, {rates['bfloat16'] / 1e9:.0f} in bf16."
-    )
-    body = f"{begin}\n{said}\n\n{table(report['results'], rates)}\n{end}"
-    DOCUMENT.write_text(before + body + after, encoding="utf-8")
 
 
 def slower(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
@@ -126,18 +79,21 @@ def main() -> int:
     arguments = parser.parse_args()
     keep_large_blocks()
 
-    is_cuda = arguments.device.startswith("cuda")
-    results = RESULTS.with_stem("ops-cuda") if is_cuda else RESULTS
+    name = "ops-cuda" if arguments.device.startswith("cuda") else "ops"
     rates, rows = measure(makers(arguments.cases), arguments.device)
     if arguments.compare:
-        found = slower(json.loads(results.read_text(encoding="utf-8"))["results"], rows)
+        kept = machines.path_of(name)
+        if not kept.is_file():
+            raise SystemExit(
+                f"{kept} is not there: no results of this machine are kept; run make bench first"
+            )
+        found = slower(json.loads(kept.read_text(encoding="utf-8"))["results"], rows)
         print("\n".join(found) or "no op has become slower")
         return int(bool(found))
     if not arguments.cases:
-        report = {"machine": machine(ops.status()), "roofline": rates, "results": rows}
-        results.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if not is_cuda:
-            write_document(report)
+        machines.keep(name, {"machine": machine(ops.status()), "roofline": rates, "results": rows})
+        if name in tables.TABLES:
+            tables.write([name])
     return 0
 
 

@@ -46,9 +46,15 @@ BAD = (
 )
 
 
+def without_progress(text: str) -> str:
+    """Return what a command said beside the lines of its progress."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("reading: "))
+
+
 def test_inspect_prints_a_table_and_writes_a_page_that_needs_no_other_file(run_cli: Any, rows: Path) -> None:
     done = run_cli("data", "inspect", "rows.jsonl", "--output", "page.html")
-    assert (done.returncode, done.stderr) == (0, f"{BAD}\npage: page.html\n")
+    assert (done.returncode, without_progress(done.stderr)) == (0, f"{BAD}\npage: page.html\n")
+    assert done.stderr.startswith("reading: 0")
     title, line = done.stdout.splitlines()
     assert title.split()[:6] == ["source", "rows", "images", "N", "pairs", "ties"]
     # Pairs 1 + 1 + 1 and 2 of the three responses' 3, one of which is a tie.
@@ -61,7 +67,7 @@ def test_inspect_prints_a_table_and_writes_a_page_that_needs_no_other_file(run_c
 
 
 def test_stats_are_json(run_cli: Any, rows: Path) -> None:
-    done = run_cli("data", "stats", "rows.jsonl")
+    done = run_cli("data", "stats", "rows.jsonl", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert found["total"]["num_rows"] == found["sources"]["rows"]["num_rows"] == 4
@@ -71,7 +77,7 @@ def test_stats_are_json(run_cli: Any, rows: Path) -> None:
 def test_images_are_kept_under_the_options_older_name_too(run_cli: Any, rows: Path) -> None:
     for option in ("--images", "--pictures"):
         done = run_cli("data", "convert", "rows.jsonl", "--output", f"{option[2:]}.jsonl", option, "keep")
-        assert done.stderr.startswith(BAD)
+        assert without_progress(done.stderr).startswith(BAD)
     images, pictures = (rows.with_name(f"{name}.jsonl").read_bytes() for name in ("images", "pictures"))
     assert images == pictures
     assert not list(rows.with_name("images.jsonl-files").rglob("*.png"))
@@ -81,7 +87,7 @@ def test_images_are_kept_under_the_options_older_name_too(run_cli: Any, rows: Pa
 def test_convert_writes_our_own_format_and_lists_the_rest(run_cli: Any, rows: Path, name: str) -> None:
     done = run_cli("data", "convert", "rows.jsonl", "--output", name)
     assert done.returncode == 0
-    assert done.stderr == f"{BAD}\n4 rows: {name}; what was left out: {name}-files\n"
+    assert without_progress(done.stderr) == f"{BAD}\n4 rows: {name}; what was left out: {name}-files\n"
     assert ids(rows.parent / name) == ["1", "2", "3", "5"]
     listed = (rows.parent / f"{name}-files" / "rejected.jsonl").read_text()
     assert json.loads(listed)["line"] == 4
@@ -174,7 +180,7 @@ MISTAKES = {
 def test_a_wrong_command_says_what_to_write(run_cli: Any, rows: Path, arguments: str, message: str) -> None:
     done = run_cli("data", *arguments.split())
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"basereward: error: {message}\n"
+    assert without_progress(done.stderr) == f"basereward: error: {message}\n"
 
 
 def test_without_a_command_the_help_is_shown(run_cli: Any) -> None:

@@ -1,7 +1,7 @@
 """All that needs a GPU, in one go: compute-sanitizer, the tests of the ops, the benchmarks; `make gpu`.
 
-Without a CUDA device it says so and ends well. It leaves benchmarks/results/ops-cuda.json, and prints a line
-for each step.
+Without a CUDA device it says so and ends well. It leaves ops-cuda.json in benchmarks/results, in the GPU's
+directory, and prints a line for each step.
 """
 
 from __future__ import annotations

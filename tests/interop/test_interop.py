@@ -132,6 +132,37 @@ def test_the_template_for_generation_is_as_it_was(tmp_path: Path) -> None:
     assert mine == theirs
 
 
+@pytest.mark.parametrize("tail", ["", "\n", "{{ strftime_now('%d %b %Y') }}\n"])
+@pytest.mark.parametrize("beginning", ["", "\n", "  {% if true %}a{% endif %}\n"])
+def test_an_exported_template_writes_what_it_did(beginning: str, tail: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tiny.save_causal_lm(tmp_path / "base")
+    words = tiny.tokenizer()
+    words.chat_template = beginning + tiny.TEMPLATE + tail
+    words.save_pretrained(tmp_path / "base")
+    model = build(Component("causal-lm", {"model": str(tmp_path / "base")}), bias=False)
+    export_model(model, tmp_path / "out")
+    messages = [{"role": "user", "content": "hi"}]
+    mine, theirs = (
+        each.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        for each in (AutoTokenizer.from_pretrained(tmp_path / "out"), model.backbone.tokenizer)
+    )
+    assert mine == theirs
+    row = TEXTS[0]
+    assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(model.score([row])[0], abs=1e-5)
+
+
+def test_the_template_of_an_older_processor_is_read(tmp_path: Path) -> None:
+    source, _ = saved_by_transformers(tmp_path, None, None)
+    (source / "chat_template.json").write_text(json.dumps({"chat_template": PLAIN}))
+    model, _ = import_model(source, tmp_path / "mine")
+    assert model.backbone.tokenizer.chat_template.endswith(PLAIN)
+    (source / "chat_template.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"^chat_template\.json of .* has no chat template"):
+        import_model(source, tmp_path / "mine")
+
+
 @pytest.mark.parametrize(("format", "key"), [("hf", "score.weight"), ("vllm", "language_model.score.weight")])
 def test_a_vision_language_model_has_its_head_where_the_reader_looks(
     format: Any, key: str, tmp_path: Path
@@ -385,3 +416,21 @@ def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         import_model(source, tmp_path / "mine")
     assert str(error.value) == f"{source}: a head gives one number; the shapes of its layers are [2, 32]"
+
+
+def test_a_language_model_that_gives_verdicts_is_imported_as_a_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "R1-Reward"))
+    command = ["import", str(source), "--output", str(tmp_path / "judge"), "--judge", "reasoned"]
+    assert main([*command, "--set", "reading=r1-reward", "--set", "max_answer_tokens=3"]) == 0
+    assert "a judge, asked by the template 'reasoned'" in capsys.readouterr().out
+    judge = RewardModel.load(tmp_path / "judge")
+    # No random model writes a verdict in three tokens; these scripts then choose the second, in both orders.
+    [row] = [row.replace(responses=row.responses[:2], ranks=None) for row in tiny.comparisons()[:1]]
+    assert judge.score([row]) == [[0.5, 0.5]]
+    assert judge.statistics["first_preferred"] == 0
+    assert main([*command, "--base", str(source)]) == 2
+    assert "a judge has no head and no adapter; leave out --base" in capsys.readouterr().err
+    assert main([*command[:4], "--set", "reading=form"]) == 2
+    assert "--set is for judges" in capsys.readouterr().err

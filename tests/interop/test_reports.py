@@ -334,7 +334,10 @@ REPORTS = [
                 for answer in ("chosen", "rejected")
             },
         ),
-        Refused("chosen: the response must be one assistant message, not assistant, tool, assistant"),
+        Refused(
+            "chosen: the response must be one assistant message, not assistant with 'tool_calls', tool, "
+            "assistant"
+        ),
     ),
     Report(
         "images of a message are left out",
@@ -354,6 +357,18 @@ REPORTS = [
         ([asked("?")] * 3, [said("three")] * 3),
         [None, 5.0, None],
         {"system": ["Be brief.", "", None], "audios": [None, [], ["a.wav"]]},
+    ),
+    Report(
+        "TRL: completions of one question with other tools are one group",
+        doors.prompts,
+        ([asked("?")] * 2, CALL["tool_calls"], None),
+        2,
+    ),
+    Report(
+        "slime: the tools that a text was rendered with are rendered twice",
+        doors.prompts,
+        (["?"] * 2, CALL["tool_calls"], None),
+        1,
     ),
     Report(
         "vLLM: the tools of a request are ignored",

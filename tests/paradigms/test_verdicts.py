@@ -30,6 +30,21 @@ def test_a_verdict_is_read_in_its_form_and_never_guessed(text: str, verdict: int
     assert read_verdict(text) == verdict
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("<think>2 is long</think><answer>1</answer> 2", 1),
+        ("<answer> 2 </answer>", 2),
+        ("Response 2 is vague, so I choose 1", 1),
+        ("<answer>Response 1</answer>", 1),
+        ("neither", 2),
+        ("", 2),
+    ],
+)
+def test_the_scripts_of_r1_reward_make_a_verdict_of_every_text(text: str, verdict: int) -> None:
+    assert read_verdict(text, "r1-reward") == verdict
+
+
 @given(st.integers(2, 12), st.one_of(st.none(), st.integers(1, 80)))
 def test_chosen_pairs_connect_all_responses_and_keep_to_their_number(num: int, allowed: int | None) -> None:
     pairs = chosen_pairs(num, allowed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from basereward import DataError
@@ -19,6 +20,9 @@ class Votes(FileDataset):
 
     A row is `{"question": TEXT, "answers": [{"text": TEXT, "votes": NUMBER}, ...]}`.
     """
+
+    # A row with another column is refused, unless it is known to say nothing of the answer, such as an id.
+    columns = MappingProxyType({"question": "the question", "answers": "its answers with their votes"})
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in BaseReward's own format; what is wrong with it goes on the list of bad rows."""

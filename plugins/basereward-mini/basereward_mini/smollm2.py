@@ -50,6 +50,8 @@ def _convert(source: Path, place: Path, num_layers: int) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
+    from basereward.backbones.transformers_model import save_model, transformers_bars
+
     config = LlamaConfig(
         vocab_size=49152,
         hidden_size=576,
@@ -68,8 +70,9 @@ def _convert(source: Path, place: Path, num_layers: int) -> None:
     model = LlamaModel(config)
     tensors = {name: torch.from_numpy(value) for name, value in _tensors(source, num_layers).items()}
     model.load_state_dict(tensors, strict=True)
-    model.save_pretrained(place)
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    save_model(model, place)
+    with transformers_bars():
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     tokenizer.chat_template = TEMPLATE
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.save_pretrained(place)

@@ -84,3 +84,28 @@ def test_the_program_starts_again_unless_the_allocator_was_told(
     ((program, arguments, environment),) = started
     assert (program, arguments[1:]) == (sys.executable, sys.argv)
     assert environment["MALLOC_MMAP_MAX_"] == "0"
+
+
+def test_a_case_that_would_take_minutes_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 32 bytes at 1 byte/s take 32 s.
+    monkeypatch.setattr(timing, "roofline", lambda finish: {"bytes": 1.0, "float32": 100.0})
+    assert measure([case])[1] == []
+    assert capsys.readouterr().out.endswith("left out: its products alone take 32 s here\n")
+
+
+def test_the_ceiling_is_a_product_as_large_as_a_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def product_flops(dtype: torch.dtype, device: torch.device, **options: float) -> float:
+        asked.append((dtype, device.type, options))
+        return 7.0
+
+    monkeypatch.setattr(timing, "product_flops", product_flops)
+    monkeypatch.setattr(timing, "SUM_NUMBERS", 2**10)
+    rates = timing.roofline()
+    assert rates["bytes"] > 0
+    assert (rates["float32"], rates["bfloat16"]) == (7.0, 7.0)
+    options = {"seconds": timing.PRODUCT_SECONDS, "largest": 4096}
+    assert asked == [(torch.float32, "cpu", options), (torch.bfloat16, "cpu", options)]
