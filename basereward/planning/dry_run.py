@@ -63,7 +63,7 @@ class DryRun:
     plugins: PluginManager
     gpu: Accelerator | None = None
     num_gpus: int = 1
-    _seen: dict[str, tuple[Finding, Any]] = field(default_factory=dict)
+    _seen: dict[str, Finding] = field(default_factory=dict)
 
     def run(self, config: RunConfig, *, is_new: bool = True, made: Sequence[str] = ()) -> list[Finding]:
         """Return what a run, or one stage of it, would meet.
@@ -124,11 +124,11 @@ class DryRun:
     def _looked(self, key: str, part: str, look: Look) -> Finding:
         if key not in self._seen:
             try:
-                found = look()
+                finding = look()
             except (BaseRewardError, OSError, ValueError) as error:
-                found = Finding(part, "", str(error))
-            self._seen[key] = (found, None)
-        return self._seen[key][0]
+                finding = Finding(part, "", str(error))
+            self._seen[key] = finding
+        return self._seen[key]
 
     def _train(self, config: RunConfig) -> Finding:
         settings = config.train
