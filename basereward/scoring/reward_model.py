@@ -16,7 +16,7 @@ from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
-from basereward.hardware.precision import Precision, device_of, scoring_precision
+from basereward.hardware.precision import HALVES, Precision, device_of, scoring_precision, weights_dtype
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
@@ -156,10 +156,9 @@ class RewardModel(BatchScorer["list[float]"]):
     def _move(self, device: torch.device, precision: str | None) -> None:
         """Put a loaded model on a device, and choose the precision that it scores in there."""
         backbone = self.backbone
-        self.precision = scoring_precision(precision, device, backbone.dim, backbone.parameters())
-        # A quantized model, some of whose weights are integers, stays as it is.
-        is_plain = all(parameter.is_floating_point() for parameter in backbone.parameters())
-        if self.precision.name == "fp32" and is_plain:
+        weights = weights_dtype(backbone)
+        self.precision = scoring_precision(precision, device, backbone.dim, weights)
+        if self.precision.name == "fp32" and weights in HALVES:
             backbone.float()
         self.paradigm.to(device).eval()
 
