@@ -15,7 +15,14 @@ from functools import cached_property
 from typing import Any
 
 from basereward.backbones.control_tokens import ControlTokens, any_of
-from basereward.backbones.conversation import RESPONSE, Conversation, Delimiters, is_text, num_shared
+from basereward.backbones.conversation import (
+    RESPONSE,
+    Conversation,
+    Delimiters,
+    Encoding,
+    is_text,
+    num_shared,
+)
 from basereward.backbones.opened_turn import opening_of
 from basereward.backbones.template_limits import MAX_SECONDS, watchdog
 from basereward.backbones.template_source import template_text
@@ -100,6 +107,17 @@ class Chat:
         images: Sequence[list[int] | str] | None = None,
         videos: Sequence[list[int] | str] | None = None,
     ) -> tuple[list[int], list[list[int]]]:
+        """Return the ids of the prompt and of each response, as `encoding` has them."""
+        prompt_ids, ids, _ = self.encoding(prompt, responses, images, videos)
+        return prompt_ids, ids
+
+    def encoding(
+        self,
+        prompt: Sequence[Message],
+        responses: Sequence[str],
+        images: Sequence[list[int] | str] | None = None,
+        videos: Sequence[list[int] | str] | None = None,
+    ) -> Encoding:
         """Return the ids of the prompt and of each response, whose end token is its last.
 
         Together they are those of the template's text of the conversation, up to the end of the last turn.
