@@ -125,7 +125,7 @@ fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, model
 	$(PIP) install --quiet atheris || echo "== no atheris for this Python: inputs are mutated blindly"
 	$(BIN)/python tests/fuzz/run.py --seconds 600
 
-soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
+soak: $(VENV)/installed  ## ten minutes of good, bad, slow, cancelled and hostile requests to a server; it is stopped under load
 	$(BIN)/python benchmarks/soak.py --seconds 600 --keep
 
 clean:  ## remove what make has installed and built; runs/ stays

@@ -115,6 +115,7 @@ class Measure:
         self.chat: Chat | None = None
         if tokenizer is not None:
             self.chat = self.images.chat(tokenizer) if self.images else Chat(tokenizer)
+            self.chat.probe(str(tokenizer.name_or_path))
 
     def row(self, comparison: Comparison) -> Row:
         """Return the numbers of a comparison.
