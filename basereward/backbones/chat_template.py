@@ -15,11 +15,19 @@ from functools import cached_property
 from typing import Any
 
 from basereward.backbones.control_tokens import ControlTokens, any_of
-from basereward.backbones.conversation import RESPONSE, Conversation, Delimiters, is_text, num_shared
+from basereward.backbones.conversation import (
+    RESPONSE,
+    Conversation,
+    Delimiters,
+    Encoding,
+    is_text,
+    num_shared,
+)
 from basereward.backbones.opened_turn import opening_of
+from basereward.backbones.template_limits import MAX_SECONDS, watchdog
 from basereward.backbones.template_source import template_text
 from basereward.comparison import Message
-from basereward.errors import DataError
+from basereward.errors import DataError, ModelError
 from basereward.media.image import Image
 from basereward.media.video import Video
 from basereward.work_limits import raise_if_cancelled
@@ -35,6 +43,15 @@ MAX_SHAPE = 1024
 
 ENCODING = 2
 """The version of the way from conversations to tokens, for keys of caches."""
+
+
+MAX_CHARACTERS = 1 << 20
+MAX_GROWTH = 20
+"""Characters that a template may write, or else how many for each that it is given."""
+
+
+class TemplateFault(DataError):
+    """A failure of a chat template itself, rather than its refusal of the messages."""
 
 
 class Chat:
@@ -90,6 +107,17 @@ class Chat:
         images: Sequence[list[int] | str] | None = None,
         videos: Sequence[list[int] | str] | None = None,
     ) -> tuple[list[int], list[list[int]]]:
+        """Return the ids of the prompt and of each response, as `encoding` has them."""
+        prompt_ids, ids, _ = self.encoding(prompt, responses, images, videos)
+        return prompt_ids, ids
+
+    def encoding(
+        self,
+        prompt: Sequence[Message],
+        responses: Sequence[str],
+        images: Sequence[list[int] | str] | None = None,
+        videos: Sequence[list[int] | str] | None = None,
+    ) -> Encoding:
         """Return the ids of the prompt and of each response, whose end token is its last.
 
         Together they are those of the template's text of the conversation, up to the end of the last turn.
@@ -153,17 +181,39 @@ class Chat:
         first, *others = messages
         given = [{name: value for name, value in first.items() if name != "tools"}, *others]
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    given,
-                    tools=first.get("tools"),
-                    chat_template=self.template,
-                    tokenize=False,
-                    add_generation_prompt=opens,
+            with watchdog.limit(MAX_SECONDS):
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        given,
+                        tools=first.get("tools"),
+                        chat_template=self.template,
+                        tokenize=False,
+                        add_generation_prompt=opens,
+                    )
                 )
-            )
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except TemplateError as error:
             raise DataError(f"the chat template refuses the messages: {error}", field="prompt") from error
+        except Exception as error:  # a template is a program, which may fail in any way
+            reason = str(error) or type(error).__name__
+            text = f"the chat template refuses the messages: {reason}"
+            raise TemplateFault(text, field="prompt") from error
+        if len(text) > MAX_CHARACTERS and len(text) > MAX_GROWTH * _num_characters(messages):
+            raise TemplateFault(f"the chat template writes {len(text):,} characters", field="prompt")
+        return text
+
+    def probe(self, model: str) -> None:
+        """Render a question and an answer, to find at once a template that can render nothing.
+
+        Raises:
+            ModelError: Naming the model.
+        """
+        try:
+            self.render([self.message(Message(role, ("-",)), ["-"]) for role in ("user", "assistant")])
+        except TemplateFault as error:
+            file = "chat_template.jinja, tokenizer_config.json"
+            raise ModelError(f"{model}: {error.reason} ({file})") from error
+        except DataError:  # it wants other messages, such as one of the system
+            pass
 
     def message(self, message: Message, parts: Sequence[str]) -> dict[str, Any]:
         """Return a message as templates are given it.
@@ -261,6 +311,15 @@ class Chat:
         """Return the error of a template that doesn't write what it is given."""
         roles = ", ".join(message.role for message in prompt)
         return DataError(f"the chat template leaves out or repeats a message; roles: {roles}", field="prompt")
+
+
+def _num_characters(value: Any) -> int:
+    """Return how long the texts of nested messages are together."""
+    if isinstance(value, Mapping):
+        return sum(map(_num_characters, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_num_characters, value))
+    return len(value) if isinstance(value, str) else 1
 
 
 def _kind(content: object) -> type:

@@ -141,9 +141,11 @@ class InternVL(TransformersBackbone):
             sizes = [int(next(grids).prod()) // self._merge for _ in images]
             runs = [[self._begin, *[self._token] * size, self._end] for size in sizes]
             ids[kind].append(runs[0] if kind is Image else self._numbered(runs))
-        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
+        prompt, responses, leads = self.chat.encoding(
+            comparison.prompt, comparison.responses, ids[Image], ids[Video]
+        )
         patches = sum(int(grid.prod()) for grid in media.get("image_grid_thw", ()))
-        return replace(Tree.of_text(prompt, self.cut(prompt, responses)), media=media, patches=patches)
+        return replace(Tree.of_text(prompt, self.cut(prompt, responses), leads), media=media, patches=patches)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once a tile."""

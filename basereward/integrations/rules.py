@@ -106,7 +106,11 @@ def math_verify(completion: str, answer: str) -> bool:
 
 
 def answer_part(completion: str) -> str:
-    """Return the content of the last <answer>...</answer>, else of the last \\boxed{...}, else all."""
+    """Return the content of the last <answer>...</answer>, else of the last \\boxed{...}, else all.
+
+    What is thought before a </think> is no answer.
+    """
+    completion = completion.rpartition("</think>")[2]
     if tagged := ANSWER.findall(completion):
         return str(tagged[-1])
     start = completion.rfind(BOXED)

@@ -20,6 +20,8 @@ from basereward.integrations.rules import answer_part, choice_letter, exact_matc
         (r"so it is \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         (r"first \boxed{1}, then \boxed{2}", "2"),
         (r"not closed \boxed{1", r"not closed \boxed{1"),
+        (r"<think>\boxed{1} <answer>1</answer></think>2", "2"),
+        ("<think><answer>1</answer></think>", ""),
     ],
 )
 def test_the_answer_part_is_the_last_that_is_marked_else_all(completion: str, part: str) -> None:
@@ -87,7 +89,10 @@ CHOICES: dict[str, str | None] = {
     "Option B": "B",
     "First I thought the answer is A. No, the answer is B": "B",
     "A or B? The answer is B.": "B",
+    "<think>The answer is A.</think>B": "B",
+    "<think>The answer is A. Or B? Option C.</think>\nOption B": "B",
     # No choice at all.
+    "<think>The answer is B.</think>": None,
     "The answer is a cat.": None,
     "the answer is a": None,
     "The answer is a": None,
