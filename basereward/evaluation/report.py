@@ -14,6 +14,7 @@ from basereward.evaluation.results import Evaluation
 from basereward.paradigms.verdicts import Verdicts
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
+from basereward.storage.atomic import replace_file, write_text
 
 NUM_LISTED = 20
 """Number of rejected rows in the report; `rejected.jsonl` has all."""
@@ -40,7 +41,7 @@ def save_report(
     error_gallery.save_image(evaluation.wrong, directory / "wrong.png")
     plot_paths = [path.relative_to(directory).as_posix() for path in paths]
     text = markdown(evaluation, {**facts, **evaluation.statistics}, plot_paths)
-    (directory / "report.md").write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(directory / "report.md", text, errors="backslashreplace")
     save_numbers(evaluation, directory, facts)
 
 
@@ -60,7 +61,7 @@ def save_numbers(
         _write_lines(path, (result.to_dict() for result in member.results))
     # Last, so that a directory with a report.json has all other files too.
     content = json.dumps({**(facts or {}), **evaluation.to_dict()}, indent=2, ensure_ascii=False)
-    (directory / "report.json").write_text(content + "\n", encoding="utf-8")
+    write_text(directory / "report.json", content + "\n")
 
 
 VERDICTS_FILE = "verdicts.jsonl"
@@ -192,6 +193,6 @@ def _interval_row(name: str, interval: Interval, style: str = "") -> Row:
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with replace_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
