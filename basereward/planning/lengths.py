@@ -16,6 +16,7 @@ from basereward.costs.architecture import Architecture
 from basereward.costs.flops import Counts
 from basereward.data import Dataset
 from basereward.data.mixture import quotas
+from basereward.data.ranking_pairs import open_source
 from basereward.errors import ConfigError, DataError
 from basereward.planning.image_grids import Grid, image_grids
 from basereward.plugins.plugin_manager import PluginManager
@@ -275,7 +276,7 @@ def _measured(
     name = f"{source.name} ({path})" if path else source.name
     progress(name)
     try:
-        dataset: Dataset = plugins.build("dataset", source)
+        dataset: Dataset = open_source(source, plugins)
     except (DataError, ConfigError) as error:
         return _assumed(source, name, measure, overrides, error)
     comparisons = [row for row in islice(dataset.read(), SAMPLE) if isinstance(row, Comparison)]
