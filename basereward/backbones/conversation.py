@@ -132,7 +132,7 @@ class Conversation:
 
         opening = rest(before, "prompt")
         tails = [rest(text, f"responses[{number}]") for number, text in enumerate(texts)]
-        # Every response keeps a token of its natural, at which its reward is read.
+        # Every response keeps a token of its own, at which its reward is read.
         natural = [min(num_shared([opening, ids]), len(ids) - 1) for ids in tails]
         length = min(natural)
         return Encoding(
