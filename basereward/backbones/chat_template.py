@@ -41,9 +41,6 @@ MAX_CACHED = 1024
 MAX_SHAPE = 1024
 """The size of a shape that is cached: messages, their parts, and characters of what else is given of them."""
 
-ENCODING = 2
-"""The version of the way from conversations to tokens, for keys of caches."""
-
 
 MAX_CHARACTERS = 1 << 20
 MAX_GROWTH = 20
@@ -97,7 +94,7 @@ class Chat:
         if tokenizer is None:
             return ""
         tokens = sorted(self.tokenizer.special_tokens_map.items())  # templates write these
-        decides = f"{ENCODING}\n{tokens}\n{tokenizer.to_str()}\n{self.template}"
+        decides = f"{tokens}\n{tokenizer.to_str()}\n{self.template}"
         return hashlib.sha256(decides.encode()).hexdigest()
 
     def encode(

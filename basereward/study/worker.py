@@ -128,7 +128,7 @@ def _train(task: WorkerTask) -> None:
         return
     run_file = Path(f"{task.config.output}.toml")
     run_file.parent.mkdir(parents=True, exist_ok=True)
-    run_file.write_text(to_toml(task.config), encoding="utf-8")
+    write_text(run_file, to_toml(task.config))
     subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
 
 
