@@ -79,6 +79,10 @@ CHOICES: dict[str, str | None] = {
     "The answer is B. Option A is a distractor.": "B",
     "The answer is B because option A has no cat.": "B",
     "The answer is A because it has a cat.": "A",
+    "The answer is A and option B is a dog.": "A",
+    "The answer is I because of the cat.": "I",
+    "The answer is A\nThe cat sits.": "A",
+    "I is correct.": "I",
     "The correct option is C, not A.": "C",
     "the best option I can see is B": "B",
     "The correct answer here is B.": "B",
@@ -98,6 +102,8 @@ CHOICES: dict[str, str | None] = {
     "The answer is a": None,
     "The answer is I don't know.": None,
     "The answer is I'd say a cat": None,
+    "The answer is I was wrong.": None,
+    "The answer is A with a cat.": None,
     "the best option I can see": None,
     "I think it is a cat.": None,
     "I, for one, see a cat.": None,
@@ -140,7 +146,7 @@ NAMES = [
     "and",
     "or",
     "i",
-    "best",
+    "so",
 ]
 WORDS = st.lists(st.sampled_from(NAMES), max_size=9)
 

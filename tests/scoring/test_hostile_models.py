@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from basereward import RewardModel, load_model
+from basereward.backbones.untrusted_settings import SETTINGS, check_settings
 from basereward.cli import main
 from basereward.config import Component
 from basereward.errors import ModelError
@@ -342,3 +343,18 @@ def test_a_template_that_doubles_a_text_is_stopped_before_it_fills_the_memory(sa
     sign(saved)
     with pytest.raises(ModelError, match="bytes of memory"):
         load_model(saved)
+
+
+def test_the_settings_of_a_hub_id_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"attn_implementation": "owner/repo"}')
+    asked = []
+
+    def cached_file(model: str, name: str, **options: Any) -> str | None:
+        asked.append(name)
+        return str(tmp_path / name) if name == "config.json" else None
+
+    monkeypatch.setattr("transformers.utils.cached_file", cached_file)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="config.json: attn_implementation = 'owner/repo' would"):
+            check_settings("somebody/model-of-a-test")
+    assert asked == [*SETTINGS]
