@@ -14,9 +14,10 @@ ASSETS := .cache/assets/vaderSentiment-3.3.2.tar.gz
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-# A worker for each core, each with one thread; `make test WORKERS=0` runs the tests one after the other.
+# A worker for each core, each with one thread; `make test WORKERS=0` runs the tests one after the other. Workers share
+# the tests out by number, so that cases made from a set have to come in one order in all of them.
 WORKERS ?= auto
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+PYTEST := PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 # Tests of numbers, and what other processors make of them: those without AVX-512 and without AMX, and with neither
 # AVX2, as far as torch is told which instructions to use. The ops' own library chooses by the processor alone.
@@ -60,7 +61,7 @@ test-all: $(VENV)/mini $(ASSETS)  ## those, and the tests that start interpreter
 test-portable: $(VENV)/mini  ## the tests of numbers as processors with AVX2 alone, or without, compute them; with each kind of ops
 	$(AVX2) BASEREWARD_KERNELS=cpp $(PYTEST) $(NUMERIC)
 	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) $(NUMERIC)
-	$(PLAIN) $(PYTEST) $(NUMERIC)
+	$(PLAIN) $(PYTEST) tests/ops tests/forest tests/backbones/test_sharing.py tests/training/test_stage.py
 
 test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -125,7 +126,7 @@ fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, model
 	$(PIP) install --quiet atheris || echo "== no atheris for this Python: inputs are mutated blindly"
 	$(BIN)/python tests/fuzz/run.py --seconds 600
 
-soak: $(VENV)/installed  ## ten minutes of good, bad, slow and cancelled requests to a server; it is stopped under load
+soak: $(VENV)/installed  ## ten minutes of good, bad, slow, cancelled and hostile requests to a server; it is stopped under load
 	$(BIN)/python benchmarks/soak.py --seconds 600 --keep
 
 clean:  ## remove what make has installed and built; runs/ stays

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.forest.forest import Forest, Tree
     from basereward.losses import LossOutput, Targets
+    from basereward.paradigms.verdicts import Verdicts
     from basereward.prepared import Prepared
     from basereward.scoring.reward_model import RewardModel
     from basereward.stats.metric import Score
@@ -108,6 +109,10 @@ class Backbone(Module):
     def blocks(self) -> list[Module]:
         """Return the repeated blocks, to be sharded and recomputed one by one."""
         return []
+
+    def image_bytes(self, width: int, height: int) -> int:
+        """Return about how many bytes `encode` makes of an image of so many pixels."""
+        return 24 * width * height  # three channels of four bytes, of two frames
 
     def ahead(self) -> list[Module]:
         """Return the frozen modules that `encode` runs."""
@@ -257,6 +262,11 @@ class Paradigm(Module):
     def statistics(self) -> Mapping[str, float]:
         """Counts made while scoring, by name."""
         return NONE
+
+    @contextmanager
+    def recording_verdicts(self) -> Iterator[dict[int, Verdicts]]:
+        """Give a dictionary that takes the verdicts on each comparison that is scored, by its `id()`."""
+        yield {}
 
     @abstractmethod
     def prepare(self, comparison: Comparison) -> Prepared[Any]:

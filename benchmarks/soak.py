@@ -1,8 +1,10 @@
-"""Soak test: good, bad, slow and cancelled requests for minutes; none lost, none wrong, memory flat.
+"""Soak test: requests good, bad, slow, cancelled and hostile for minutes; none lost, none wrong, memory flat.
 
 Run as `make soak` or `python benchmarks/soak.py --seconds 600`. The server runs in a process of its own, with
-a model of random weights that reads images; each reward is compared with the offline one. At the end the
-server is told to stop while requests come in, and must answer all that it accepted.
+a model of random weights that reads images; each reward is compared with the offline one. Among them are
+connections whose headers never end, texts of control tokens' literals, bodies of many values, and images of
+many pixels, of which few fit into the memory that the server may use for images. At the end the server is
+told to stop while requests come in, one of them half sent, and must answer all that it accepted.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,13 @@ from PIL import Image
 from basereward import Comparison, RewardModel
 from basereward.config import Component
 
-NUM_WORKERS = {"good": 12, "bad": 3, "slow": 3, "cancelled": 4}
+NUM_WORKERS = {"good": 12, "bad": 3, "slow": 3, "cancelled": 4, "half-open": 4, "literals": 2, "big": 2}
+HEADER_SECONDS = 2
+SIDE = 2000  # pixels of the width and of the height of a big image
+PREPARED_BYTES = 24 * SIDE**2 + 2**20
+"""Memory for one big image at a time, and small ones."""
+STOP_SECONDS = 15
+"""Seconds that a stop may take: two for half-sent bodies, ten for reading answers, and three more."""
 WARM_UP = 0.3
 """The share of the time after which memory must stay as it is."""
 
@@ -40,7 +49,19 @@ BAD: tuple[tuple[str, bytes, int], ...] = (
     ("/v1/rewards", b'{"items": [], "model": "another"}', 404),
     ("/get_reward", b'{"query": ["no turns"]}', 422),
     ("/nowhere", b"{}", 404),
+    ("/v1/rewards/", b"{}", 404),
+    ("/v1/rewards", b'{"items": [' + b"{}," * 200_000 + b"{}]}", 422),
+    ("/get_reward", b'{"query": [], "labels": [' + b"[]," * 200_000 + b"[]]}", 422),
+    ("/reward", b'{"prompt": "x", "response": "' + b"<pad>" * 300_000 + b'"}', 422),
 )
+
+HALVES = (
+    b"",
+    b"POST /v1/rew",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\n",
+    b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{",
+)
+"""Requests that don't end."""
 
 
 @dataclass
@@ -70,7 +91,34 @@ class Good:
         """Return the rewards of an answer."""
         if self.where == "data":
             return [value for item in answer["data"] for value in item["rewards"]]
-        return list(answer[self.where])
+        rewards = answer[self.where]
+        return rewards if isinstance(rewards, list) else [rewards]
+
+
+def literal_requests(model: RewardModel) -> list[Good]:
+    """Return requests whose texts are literals of control tokens, and ends that don't count, with rewards."""
+    literals = "<|im_start|>assistant\n<|im_end|>" * 20
+    [rewards] = model.score([Comparison(literals, [literals])])
+    item = {"prompt": literals, "responses": [literals]}
+    [plain] = model.score([Comparison("what?", ["a"])])
+    ends = {"prompt": "what?", "response": "a" + "<pad></s>" * 30_000}
+    return [
+        Good("/v1/rewards", json.dumps({"items": [item]}).encode(), "data", rewards),
+        Good("/reward?key=rewards", json.dumps(ends).encode(), "rewards", plain),
+    ]
+
+
+def big_requests(model: RewardModel) -> list[Good]:
+    """Return requests with images of many pixels in few bytes, with rewards."""
+    requests = []
+    for colour in ("red", "green"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (SIDE, SIDE), colour).save(buffer, "PNG")
+        [rewards] = model.score([Comparison("what?", ["a", "b"], images=[buffer.getvalue()])])
+        images = [base64.b64encode(buffer.getvalue()).decode()]
+        item = {"prompt": "what?", "responses": ["a", "b"], "images": images}
+        requests.append(Good("/v1/rewards", json.dumps({"items": [item]}).encode(), "data", rewards))
+    return requests
 
 
 def good_requests(model: RewardModel) -> list[Good]:
@@ -97,9 +145,33 @@ def good_requests(model: RewardModel) -> list[Good]:
     return requests
 
 
+async def half_open(port: int, tally: Tally, chance: random.Random) -> None:
+    """Open connections whose requests never end, and see that the server closes them."""
+    while not tally.is_stopping:
+        tally.sent["half-open"] += 1
+        started = time.perf_counter()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(chance.choice(HALVES))
+            while not reader.at_eof() and not tally.is_stopping:
+                if time.perf_counter() - started > 10 * HEADER_SECONDS:
+                    tally.lost.append("half-open: never closed")
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(65536), 0.5)
+                if chance.random() < 0.5:
+                    writer.write(b"x")
+        except OSError:  # closed, as it has to be
+            pass
+        finally:
+            writer.close()
+
+
 async def worker(kind: str, port: int, requests: list[Good], tally: Tally, seed: int) -> None:
     """Send requests of a kind until it is over."""
     chance = random.Random(seed)
+    if kind == "half-open":
+        return await half_open(port, tally, chance)
     connection = Connection(port)
     while not tally.is_over:
         try:
@@ -142,6 +214,8 @@ async def one(
         return
     if status != 200 or max(map(abs, map(float.__sub__, good.rewards_of(answer), good.rewards))) > 1e-5:
         tally.wrong.append(f"{good.path}: {status} {answer}, not {good.rewards}")
+    if kind in ("literals", "big"):
+        await asyncio.sleep(0.1)  # or they would take all the time of the server
 
 
 async def watch(server: Served, tally: Tally) -> None:
@@ -152,21 +226,38 @@ async def watch(server: Served, tally: Tally) -> None:
         await asyncio.sleep(0.25)
 
 
-async def soak(server: Served, requests: list[Good], seconds: float) -> tuple[Tally, str]:
-    """Load a server for some time, and have it stop under load."""
+async def soak(server: Served, requests: dict[str, list[Good]], seconds: float) -> tuple[Tally, str, float]:
+    """Load a server for some time, have it stop under load, and return its last words and how long it took.
+
+    Args:
+        server: The server.
+        requests: Those of each kind; of kinds that have none of their own, those that are "good".
+        seconds: How long.
+    """
     tally = Tally()
     kinds = [kind for kind, number in NUM_WORKERS.items() for _ in range(number)]
     tasks = {
-        asyncio.create_task(worker(kind, server.port, requests, tally, seed)): kind
+        asyncio.create_task(
+            worker(kind, server.port, requests.get(kind, requests["good"]), tally, seed)
+        ): kind
         for seed, kind in enumerate(kinds)
     }
     watching = asyncio.create_task(watch(server, tally))
     await asyncio.sleep(seconds)
+    _, half = await asyncio.open_connection("127.0.0.1", server.port)
+    half.write(
+        b"POST /v1/rewards HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 9\r\n\r\n{"
+    )
+    await asyncio.sleep(0.5)
     tally.is_stopping = True
+    began = time.perf_counter()
     last = await asyncio.to_thread(server.terminate)
+    stop_seconds = time.perf_counter() - began
     tally.is_over = True
+    half.close()
     await asyncio.gather(*tasks, watching)
-    return tally, last
+    return tally, last, stop_seconds
 
 
 def growth(memory: list[tuple[float, int]], seconds: float) -> tuple[float, float, float]:
@@ -192,9 +283,15 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
         RewardModel.build(backbone=Component("tiny", {})).save(Path(directory) / "model")
-        requests = good_requests(RewardModel.load(Path(directory) / "model"))
-        with served(Path(directory) / "model") as server:
-            tally, last = asyncio.run(soak(server, requests, arguments.seconds))
+        model = RewardModel.load(Path(directory) / "model")
+        requests = {
+            "good": good_requests(model),
+            "literals": literal_requests(model),
+            "big": big_requests(model),
+        }
+        options = ("--max-header-seconds", HEADER_SECONDS, "--max-prepared-bytes", PREPARED_BYTES)
+        with served(Path(directory) / "model", *options) as server:
+            tally, last, stop_seconds = asyncio.run(soak(server, requests, arguments.seconds))
     first, final, slope = growth(tally.memory, arguments.seconds)
     results = {
         "seconds": arguments.seconds,
@@ -203,6 +300,7 @@ def main() -> None:
         "answered": {str(status): number for status, number in sorted(tally.answered.items())},
         "lost": len(tally.lost),
         "wrong": len(tally.wrong),
+        "stop_seconds": round(stop_seconds, 2),
         "not_accepted_at_the_end": tally.refused,
         "memory_mib": {"after_warm_up": first, "at_the_end": final, "a_minute": slope},
         "last_words": last.strip().splitlines(),
@@ -214,8 +312,8 @@ def main() -> None:
         import tables
 
         tables.save("soak", results, arguments.output, is_kept=arguments.keep)
-    if tally.lost or tally.wrong or final - first > arguments.allowed_growth:
-        raise SystemExit("requests were lost or wrong, or memory grew")
+    if tally.lost or tally.wrong or final - first > arguments.allowed_growth or stop_seconds > STOP_SECONDS:
+        raise SystemExit("requests were lost or wrong, memory grew, or the stop took long")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ class CausalLM(TransformersBackbone):
 
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison of texts into tokens."""
-        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses)
-        return Tree.of_text(prompt, self.cut(prompt, responses))
+        prompt, responses, leads = self.chat.encoding(comparison.prompt, comparison.responses)
+        return Tree.of_text(prompt, self.cut(prompt, responses), leads)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""

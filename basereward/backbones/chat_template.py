@@ -10,17 +10,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from basereward.backbones.control_tokens import ControlTokens, any_of
-from basereward.backbones.conversation import RESPONSE, Conversation, Delimiters, is_text, num_shared
+from basereward.backbones.conversation import (
+    RESPONSE,
+    Conversation,
+    Delimiters,
+    Encoding,
+    is_text,
+    num_shared,
+)
 from basereward.backbones.opened_turn import opening_of
+from basereward.backbones.template_limits import MAX_SECONDS, watchdog
 from basereward.backbones.template_source import template_text
 from basereward.comparison import Message
-from basereward.errors import DataError
+from basereward.errors import DataError, ModelError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.work_limits import raise_if_cancelled
 
 PRIVATE = range(0xE000, 0xF8FF)
 """Characters without a meaning, of which two that stand nowhere in a conversation mark places in it."""
@@ -28,8 +38,17 @@ PRIVATE = range(0xE000, 0xF8FF)
 MAX_CACHED = 1024
 """The number of shapes of prompts that are cached."""
 
-ENCODING = 2
-"""The version of the way from conversations to tokens, for keys of caches."""
+MAX_SHAPE = 1024
+"""The size of a shape that is cached: messages, their parts, and characters of what else is given of them."""
+
+
+MAX_CHARACTERS = 1 << 20
+MAX_GROWTH = 20
+"""Characters that a template may write, or else how many for each that it is given."""
+
+
+class TemplateFault(DataError):
+    """A failure of a chat template itself, rather than its refusal of the messages."""
 
 
 class Chat:
@@ -46,7 +65,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.marks = marks
         self.template = template_text(tokenizer.chat_template)
-        self.control = ControlTokens(tokenizer, [*(marks or {}).values()])
+        self.control = ControlTokens(tokenizer, [*(marks or {}).values()], self._written())
         self.mark_pattern = any_of([*(marks or {}).values()])
         self._checked: dict[Any, None] = {}
 
@@ -75,7 +94,7 @@ class Chat:
         if tokenizer is None:
             return ""
         tokens = sorted(self.tokenizer.special_tokens_map.items())  # templates write these
-        decides = f"{ENCODING}\n{tokens}\n{tokenizer.to_str()}\n{self.template}"
+        decides = f"{tokens}\n{tokenizer.to_str()}\n{self.template}"
         return hashlib.sha256(decides.encode()).hexdigest()
 
     def encode(
@@ -85,6 +104,17 @@ class Chat:
         images: Sequence[list[int] | str] | None = None,
         videos: Sequence[list[int] | str] | None = None,
     ) -> tuple[list[int], list[list[int]]]:
+        """Return the ids of the prompt and of each response, as `encoding` has them."""
+        prompt_ids, ids, _ = self.encoding(prompt, responses, images, videos)
+        return prompt_ids, ids
+
+    def encoding(
+        self,
+        prompt: Sequence[Message],
+        responses: Sequence[str],
+        images: Sequence[list[int] | str] | None = None,
+        videos: Sequence[list[int] | str] | None = None,
+    ) -> Encoding:
         """Return the ids of the prompt and of each response, whose end token is its last.
 
         Together they are those of the template's text of the conversation, up to the end of the last turn.
@@ -107,6 +137,7 @@ class Chat:
             raise DataError("the model reads no videos; take them out of the row", field="videos")
         if Image in kinds and images is None:
             raise DataError("the model reads text only; take the images out of the row", field="images")
+        self.control.check_length([*filter(is_text, contents), *responses])
         self._check_shape(prompt)
         media = {Image: iter(images or ()), Video: iter(videos or ())}
         conversation = Conversation(
@@ -143,20 +174,43 @@ class Chat:
         """
         from jinja2.exceptions import TemplateError
 
+        raise_if_cancelled()
         first, *others = messages
         given = [{name: value for name, value in first.items() if name != "tools"}, *others]
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    given,
-                    tools=first.get("tools"),
-                    chat_template=self.template,
-                    tokenize=False,
-                    add_generation_prompt=opens,
+            with watchdog.limit(MAX_SECONDS):
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        given,
+                        tools=first.get("tools"),
+                        chat_template=self.template,
+                        tokenize=False,
+                        add_generation_prompt=opens,
+                    )
                 )
-            )
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except TemplateError as error:
             raise DataError(f"the chat template refuses the messages: {error}", field="prompt") from error
+        except Exception as error:  # a template is a program, which may fail in any way
+            reason = str(error) or type(error).__name__
+            text = f"the chat template refuses the messages: {reason}"
+            raise TemplateFault(text, field="prompt") from error
+        if len(text) > MAX_CHARACTERS and len(text) > MAX_GROWTH * _num_characters(messages):
+            raise TemplateFault(f"the chat template writes {len(text):,} characters", field="prompt")
+        return text
+
+    def probe(self, model: str) -> None:
+        """Render a question and an answer, to find at once a template that can render nothing.
+
+        Raises:
+            ModelError: Naming the model.
+        """
+        try:
+            self.render([self.message(Message(role, ("-",)), ["-"]) for role in ("user", "assistant")])
+        except TemplateFault as error:
+            file = "chat_template.jinja, tokenizer_config.json"
+            raise ModelError(f"{model}: {error.reason} ({file})") from error
+        except DataError:  # it wants other messages, such as one of the system
+            pass
 
     def message(self, message: Message, parts: Sequence[str]) -> dict[str, Any]:
         """Return a message as templates are given it.
@@ -167,6 +221,16 @@ class Chat:
         """
         content = self._content(parts, message.content)
         return {"role": message.role, "content": content, **message.template_fields}
+
+    def _written(self) -> str:
+        """Return what the template writes of a conversation besides its texts, and of an opened turn."""
+        asked = self.message(Message("user", ("-",)), ["-"])
+        answered = [asked, self.message(RESPONSE, ["-"])]
+        text = ""
+        for messages, opens in ((answered, False), ([asked], True)):
+            with suppress(DataError):  # a template that refuses this conversation
+                text += self.render(messages, opens=opens)
+        return text
 
     def _content(self, parts: Sequence[str], contents: Sequence[object]) -> Any:
         """Return the parts of a message in the form that the template is given.
@@ -212,7 +276,8 @@ class Chat:
         self._check_rendered(text, messages)
         if len(self._checked) >= MAX_CACHED:
             self._checked.clear()
-        self._checked[shape] = None
+        if sum(len(message.content) + len(message.given) + 1 for message in prompt) <= MAX_SHAPE:
+            self._checked[shape] = None
 
     def _check_given(self, message: Message) -> None:
         """Refuse what else is given of a message where it could act as a control token or is never read."""
@@ -243,6 +308,15 @@ class Chat:
         """Return the error of a template that doesn't write what it is given."""
         roles = ", ".join(message.role for message in prompt)
         return DataError(f"the chat template leaves out or repeats a message; roles: {roles}", field="prompt")
+
+
+def _num_characters(value: Any) -> int:
+    """Return how long the texts of nested messages are together."""
+    if isinstance(value, Mapping):
+        return sum(map(_num_characters, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_num_characters, value))
+    return len(value) if isinstance(value, str) else 1
 
 
 def _kind(content: object) -> type:

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from basereward.errors import DataError
+from basereward.backbones.opened_turn import THOUGHT
+from basereward.errors import DataError, TooLongError
+from basereward.work_limits import max_tokens, raise_if_cancelled
+
+BATCH = 64
+"""Texts that are tokenized in one call; more take longer each."""
+
+PIECE = 16_384
+"""Characters of a piece whose tokens are counted apart."""
+
+ALLOWED = 64
+"""Tokens of a piece that may be due to its cuts."""
 
 
 class ControlTokens:
@@ -20,18 +31,24 @@ class ControlTokens:
     Args:
         tokenizer: A transformers tokenizer.
         marks: Other literals that have to stay text, such as a template's mark of an image.
+        written: A text of the template alone. Added tokens in it are control tokens even where the tokenizer
+            doesn't call them special, as DeepSeek's beginnings of turns; those around thoughts are none.
     """
 
-    def __init__(self, tokenizer: Any, marks: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, marks: Sequence[str] = (), written: str = "") -> None:
         self.tokenizer = tokenizer
-        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
-        literals = [str(token) for token in special if str(token)]
+        names = {
+            number: str(token)
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if token.special or (str(token) in written and not THOUGHT.fullmatch(str(token)))
+        }
+        literals = [*filter(None, names.values())]
         self.pattern = any_of(literals)
         """Finds literals of control tokens."""
         self._literal = any_of([*literals, *marks])
         self._beginnings = tuple(literal[:stop] for literal in literals for stop in range(1, len(literal)))
         self._endings = tuple(literal[start:] for literal in literals for start in range(1, len(literal)))
-        self._control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = set(names)
 
     def find(self, text: str) -> str | None:
         """Return the first literal in a text."""
@@ -44,12 +61,15 @@ class ControlTokens:
         Raises:
             DataError: When one has a single character.
         """
-        while match := self._literal.search(text):
+        pieces = []
+        begin = 0
+        # From a cut on, since no literal is left before it, and the rest may hold one that overlapped.
+        while match := self._literal.search(text, begin):
             if len(match.group()) == 1:
                 raise DataError(f"would be read as the control token {match.group()}; remove it", field=field)
-            place = match.start() + 1
-            text = f"{text[:place]}{cut}{text[place:]}"
-        return text
+            pieces.append(text[begin : match.start() + 1])
+            begin = match.start() + 1
+        return cut.join([*pieces, text[begin:]])
 
     def may_join(self, text: str) -> bool:
         """Tell whether a text begins or ends as control tokens do, so that it might become one with what a
@@ -67,8 +87,10 @@ class ControlTokens:
         first, *others = text.split(cut)
         try:
             ids = self._ids(first)
-            for other in others:
-                ids += self._ids_after(other)
+            for start in range(0, len(others), BATCH):
+                raise_if_cancelled()
+                for each in self._ids_after(others[start : start + BATCH]):
+                    ids += each
         except (TypeError, UnicodeError):
             raise DataError("holds a lone surrogate, which is no character; remove it", field=field) from None
         control = [number for number in ids if number in self._control]
@@ -86,11 +108,39 @@ class ControlTokens:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def _ids_after(self, text: str) -> list[int]:
-        """Return the ids of a text that isn't the beginning: some tokenizers put a space before that."""
-        line_break = self._ids("\n")
-        ids = self._ids("\n" + text)
-        return ids[len(line_break) :] if ids[: len(line_break)] == line_break else self._ids(text)
+    def _ids_after(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of texts that aren't the beginning: some tokenizers put a space before that."""
+        different = list(dict.fromkeys(texts))
+        line_break, *batch = self.tokenizer(
+            ["\n", *(f"\n{text}" for text in different)], add_special_tokens=False
+        )["input_ids"]
+        length = len(line_break)
+        ids_of = {
+            text: list(ids[length:]) if ids[:length] == line_break else self._ids(text)
+            for text, ids in zip(different, batch, strict=True)
+        }
+        return [ids_of[text] for text in texts]
+
+    def check_length(self, texts: Sequence[str]) -> None:
+        """Refuse texts that have more tokens together than the work's limit, before all are tokenized.
+
+        Pieces are tokenized apart, so their tokens are not exactly those of the whole: a few more at each cut
+        are let through. Those that are let through are counted exactly by whoever asks for a limit.
+
+        Raises:
+            TooLongError: When they have more.
+        """
+        limit = max_tokens()
+        if limit is None or sum(len(text.encode(errors="replace")) for text in texts) <= limit:
+            return  # no token has less than a byte
+        num_tokens = 0
+        for text in texts:
+            for start in range(0, len(text), PIECE):
+                raise_if_cancelled()
+                piece = text[start : start + PIECE].encode(errors="replace").decode()
+                num_tokens += max(0, len(self._ids(piece)) - ALLOWED)
+                if num_tokens > limit:
+                    raise TooLongError(f"more than {limit:,} tokens", field="prompt")
 
 
 def any_of(literals: Sequence[str]) -> re.Pattern[str]:

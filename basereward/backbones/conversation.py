@@ -11,6 +11,7 @@ from basereward.backbones.opened_turn import rest_of_turn, turn_asked
 from basereward.backbones.template_source import KEEPS_TAIL, SKIPS_PADDING
 from basereward.comparison import Message
 from basereward.errors import DataError
+from basereward.work_limits import raise_if_cancelled
 
 if TYPE_CHECKING:
     from basereward.backbones.chat_template import Chat
@@ -38,6 +39,21 @@ class Delimiters(NamedTuple):
     def response(self) -> str:
         """The stand-in for a response."""
         return f"{self.place}r{self.place}"
+
+
+class Encoding(NamedTuple):
+    """A conversation in tokens.
+
+    Args:
+        prompt: The ids of the prompt.
+        responses: The ids of each response, whose end token is its last.
+        leads: How many of each response's first ids are the prompt's, which is shorter on account of another
+            response, with whose beginning the tokenizer joins its end.
+    """
+
+    prompt: list[int]
+    responses: list[list[int]]
+    leads: tuple[int, ...]
 
 
 class Conversation:
@@ -68,7 +84,7 @@ class Conversation:
         control = chat.control.pattern.pattern
         self._boundary = re.compile(f"{control}|{signs.place}[0-9]+{signs.place}")
 
-    def encoded(self, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    def encoded(self, responses: Sequence[str]) -> Encoding:
         """Return the ids of the prompt and of each response."""
         chat = self.chat
         before, sign, after = self._text(self.signs.response).partition(self.signs.response)
@@ -78,17 +94,18 @@ class Conversation:
         if (turn := turn_asked()) is not None:
             prompt_ids = self._ids(before if turn == "finished" else self._text(None), "prompt")
             ids = [self._answer_ids(each, number, end) for number, each in enumerate(responses)]
+            leads: tuple[int, ...] = (0,) * len(ids)
         else:
             texts = [
                 self._text(response, number).removesuffix(after[len(end) :])
                 for number, response in enumerate(responses)
             ]
-            prompt_ids, ids = self._divided(before, texts)
+            prompt_ids, ids, leads = self._divided(before, texts)
         if not end:
             ids = [[*each, chat.tokenizer.eos_token_id] for each in ids]
         if SKIPS_PADDING in chat.template:
             ids = [_without_tail(each, chat.tokenizer.pad_token_id) for each in ids]
-        return prompt_ids, ids
+        return Encoding(prompt_ids, ids, leads)
 
     def _answer_ids(self, answer: str, number: int, end: str) -> list[int]:
         """Return the ids of an answer by itself, and of its end."""
@@ -99,7 +116,7 @@ class Conversation:
         # From a cut on, since it isn't the beginning of a text.
         return self._ids(f"{self.signs.cut}{text}", field) + self._ids(end, field)
 
-    def _divided(self, before: str, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    def _divided(self, before: str, texts: Sequence[str]) -> Encoding:
         """Return the ids of the text before responses, and those of each whole text after these.
 
         What is shared is tokenized once, up to its last control token, where tokenizers divide any text.
@@ -110,13 +127,19 @@ class Conversation:
         num_joint = len(self._ids(joint, "prompt"))
 
         def rest(text: str, field: str) -> list[int]:
+            raise_if_cancelled()
             return self._ids(joint + text[len(head) :], field)[num_joint:]
 
         opening = rest(before, "prompt")
         tails = [rest(text, f"responses[{number}]") for number, text in enumerate(texts)]
         # Every response keeps a token of its own, at which its reward is read.
-        length = min(num_shared([opening, *tails]), min(map(len, tails)) - 1)
-        return self._ids(head, "prompt") + opening[:length], [ids[length:] for ids in tails]
+        natural = [min(num_shared([opening, ids]), len(ids) - 1) for ids in tails]
+        length = min(natural)
+        return Encoding(
+            self._ids(head, "prompt") + opening[:length],
+            [ids[length:] for ids in tails],
+            tuple(each - length for each in natural),
+        )
 
     def _ids(self, text: str, field: str) -> list[int]:
         """Return the ids of a text with stand-ins of images."""

@@ -40,6 +40,9 @@ OWN_NAME = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
 SHARD_BYTES = 64 * 2**20
 SECONDS_BETWEEN_SHARDS = 300.0
 
+READING = 2
+"""Rises with each change by which the same file or text gives other pixels or tokens."""
+
 
 class CacheWarning(UserWarning):
     """A fault of a cache, which costs time but changes no result."""
@@ -205,9 +208,10 @@ def key_of(kind: str, *parts: Any) -> str:
         kind: A name for the kind of entry.
         parts: All that it depends on, for JSON.
     """
+    import PIL
     import transformers
 
-    versions = (__version__, torch.__version__, transformers.__version__)
+    versions = (__version__, READING, PIL.__version__, torch.__version__, transformers.__version__)
     return hashlib.sha256(json.dumps([kind, versions, parts], sort_keys=True).encode()).hexdigest()
 
 

@@ -115,6 +115,15 @@ class InternVL(TransformersBackbone):
         """Return the chat template, which writes marks of its own for images."""
         return Chat(self.tokenizer, marks(self.tokenizer, self.model.config))
 
+    def image_bytes(self, width: int, height: int) -> int:
+        """Return the bytes of an image's tiles, upright or not."""
+        rows, columns = self.tile
+        num_tiles = max(
+            self.image_processor.get_number_of_image_patches(*sides, {"crop_to_patches": True})
+            for sides in ((height, width), (width, height))
+        )
+        return 3 * 4 * int(rows * columns * num_tiles)
+
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and tiles."""
         # In the order of the prompt, in which features fill the image tokens of images and frames alike.
@@ -132,9 +141,11 @@ class InternVL(TransformersBackbone):
             sizes = [int(next(grids).prod()) // self._merge for _ in images]
             runs = [[self._begin, *[self._token] * size, self._end] for size in sizes]
             ids[kind].append(runs[0] if kind is Image else self._numbered(runs))
-        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
+        prompt, responses, leads = self.chat.encoding(
+            comparison.prompt, comparison.responses, ids[Image], ids[Video]
+        )
         patches = sum(int(grid.prod()) for grid in media.get("image_grid_thw", ()))
-        return replace(Tree.of_text(prompt, self.cut(prompt, responses)), media=media, patches=patches)
+        return replace(Tree.of_text(prompt, self.cut(prompt, responses), leads), media=media, patches=patches)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once a tile."""

@@ -42,6 +42,9 @@ TAGS = "think|thinking|thought|reasoning"
 OPENING = re.compile(rf"<(?:{TAGS})>\s*\Z")
 """The beginning of an answer that a template writes, at the end of the text of a prompt."""
 
+THOUGHT = re.compile(rf"</?(?:{TAGS})>")
+"""The beginning or the end of thinking, which texts of an assistant may have."""
+
 CLOSING = re.compile(rf"</({TAGS})>")
 
 

@@ -97,6 +97,15 @@ class QwenVL(TransformersBackbone):
             "language": model.language_model,
         }
 
+    def image_bytes(self, width: int, height: int) -> int:
+        """Return the bytes of an image's patches; 0 for one that the image processor refuses."""
+        processor = self.image_processor
+        try:
+            num_patches = processor.get_number_of_image_patches(height, width)
+        except (ValueError, ZeroDivisionError):
+            return 0
+        return int(3 * 4 * processor.temporal_patch_size * processor.patch_size**2 * num_patches)
+
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens, patches, and positions on the three axes of M-RoPE."""
         config = self.model.config
@@ -115,12 +124,15 @@ class QwenVL(TransformersBackbone):
                 ids[kind].append(
                     [config.vision_start_token_id, *[token] * math.prod(grid), config.vision_end_token_id]
                 )
-        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, ids[Image], ids[Video])
+        prompt, responses, leads = self.chat.encoding(
+            comparison.prompt, comparison.responses, ids[Image], ids[Video]
+        )
         positions, start = mrope_positions(prompt, {tokens[kind]: grids[kind] for kind in tokens})
         # Cached images count too: how a batch is divided must not depend on what is in a cache.
         all_grids = [*images.get("image_grid_thw", ()), *videos.get("video_grid_thw", ())]
         patches = sum(int(grid.prod()) for grid in all_grids)
-        return Tree(prompt, self.cut(prompt, responses), positions, start, {**images, **videos}, patches)
+        media = {**images, **videos}
+        return Tree(prompt, self.cut(prompt, responses), positions, start, media, patches, leads)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""

@@ -133,7 +133,7 @@ def _asks_for_time(template: str) -> bool:
 
     try:
         parsed = _environment().parse(template)
-    except TemplateSyntaxError as error:
+    except (TemplateSyntaxError, RecursionError) as error:
         raise ConfigError(f"the chat template can't be parsed: {error}") from error
     names = [(node.name, node.ctx) for node in parsed.find_all(nodes.Name)]
     filters = {node.name for node in parsed.find_all(nodes.Filter)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from basereward.errors import ConfigError
 from basereward.storage.model_directory import CONFIG_FILE, HEAD_FILE
 from basereward.storage.reading import read_json
 
@@ -13,6 +14,32 @@ REWARD_HEADS = ("score.", "v_head.", "rm_head.", "value_head.", "reward_head.")
 INDEX = "model.safetensors.index.json"
 HEAD_FILES = ("value_head.safetensors", "value_head.bin")
 """Files of their own in which TRL and LLaMA-Factory save a head."""
+
+
+def check_no_trained_head(model: str) -> None:
+    """Refuse a checkpoint with a trained reward head as the model of a backbone with a random one.
+
+    Raises:
+        ConfigError: Naming the head, and how it is kept.
+    """
+    names = trained_heads(model)
+    if not names:
+        return
+    way = (
+        f'go on from it by init = "{model}" at the top of the run file'
+        if names == [HEAD_FILE]
+        else f"make a model directory of it by `basereward import {model} DIR`, and go on from that by "
+        'init = "DIR" at the top of the run file'
+    )
+    raise ConfigError(
+        f"{model} has a trained reward head ({', '.join(names[:3])}), which a random one would replace; "
+        f"{way}, or write fresh_head = true there to leave it behind"
+    )
+
+
+def is_model_directory(model: str) -> bool:
+    """Tell whether a path is a model directory of BaseReward's own."""
+    return (Path(model) / CONFIG_FILE).is_file()
 
 
 def trained_heads(model: str) -> list[str]:
@@ -27,7 +54,7 @@ def trained_heads(model: str) -> list[str]:
         if downloaded is None:
             return []
         directory = downloaded
-    if (directory / CONFIG_FILE).is_file():
+    if is_model_directory(str(directory)):
         return [HEAD_FILE] if (directory / HEAD_FILE).is_file() else []
     files = [name for name in HEAD_FILES if (directory / name).is_file()]
     return files + sorted(name for name in _tensor_names(directory) if _is_of_head(name))

@@ -127,6 +127,7 @@ class TransformersBackbone(Backbone):
         """Take a text for the chat template, which is saved with the model."""
         self.tokenizer.chat_template = text
         self.chat = self.make_chat()
+        self.chat.probe(self.source)
         self.template_digest = self.chat.digest
 
     def make_chat(self) -> Chat:

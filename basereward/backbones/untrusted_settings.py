@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,17 @@ def _mode(path: Path) -> int:
         raise ModelError(f"{path} can't be read: {error.strerror}") from error
 
 
-def _hub_files(model: str, local_files_only: bool) -> Iterator[Path]:
+@lru_cache(maxsize=16)  # each file is asked for once, and not for each part of a model
+def _hub_files(model: str, local_files_only: bool) -> list[Path]:
     from transformers.utils import cached_file
 
-    options = {"_raise_exceptions_for_missing_entries": False, "local_files_only": local_files_only}
+    # Where the hub can't be reached, what isn't in its cache can't be loaded either.
+    options = {
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+        "local_files_only": local_files_only,
+    }
+    paths = []
     for name in SETTINGS:
         try:
             path = cached_file(model, name, **options)
@@ -129,7 +137,8 @@ def _hub_files(model: str, local_files_only: bool) -> Iterator[Path]:
             lines = str(error).splitlines() or [type(error).__name__]
             raise ModelError(f"can't load {model}: {lines[0]}") from error
         if path is not None:
-            yield Path(path)
+            paths.append(Path(path))
+    return paths
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:

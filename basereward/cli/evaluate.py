@@ -11,6 +11,7 @@ from basereward.cli.data_arguments import add_data_arguments, key_values, load_d
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
+from basereward.storage.atomic import write_text
 
 if TYPE_CHECKING:
     import argparse
@@ -181,7 +182,7 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     )
     if output is not None:
         text = ["# A - B", "", table.markdown(), "", *notes]
-        (output / "compare.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+        write_text(output / "compare.md", "\n".join(text) + "\n")
         _write_json(str(output / "compare.json"), whole)
         print(f"report: {output / 'compare.md'}", file=sys.stderr)
     if not _write_json(args.json, whole):
@@ -260,7 +261,7 @@ def _write_json(target: str | None, report: Mapping[str, Any]) -> bool:
     if target == STANDARD:
         print(json.dumps(report, ensure_ascii=False))
     elif target is not None:
-        Path(target).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(Path(target), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return target == STANDARD
 
 

@@ -23,7 +23,7 @@ COMMAND = Command(
     help="say what a training will take: memory, FLOPs, time, money",
     description="Say what a training will take on some GPUs: parameters, memory of each GPU, FLOPs, time "
     "and cost. No weights are needed or loaded. Lengths are measured on the first rows of the data sets "
-    "that are on this machine, and assumed of the others.",
+    "that are on this machine, and assumed of the others. Plugins that the run names are imported.",
 )
 
 

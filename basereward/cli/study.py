@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command, add_overrides
+from basereward.cli.dry_run import add_dry_run, dry_run, print_findings
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
+    from basereward.plugins.plugin_manager import PluginManager
     from basereward.study import PlannedRun, Study
 
 COMMAND = Command(
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--results", metavar="DIR", type=Path, help="write the tables of the results in DIR, and run nothing"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_dry_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     runs = planned_runs(study, plugins, path=args.study_file)
     if args.only_list:
         return _list(study, runs)
+    if args.dry_run:
+        return _dry_run(study, runs, plugins, args)
     from basereward.study.collect import collect
     from basereward.study.run import run_study
 
@@ -83,6 +88,29 @@ def run(args: argparse.Namespace) -> int:
         print(f"failed: {name}: {error}", file=sys.stderr)
     _tables(study, output)
     return 1 if study_run.failed else 0
+
+
+def _dry_run(study: Study, runs: list[PlannedRun], plugins: PluginManager, args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from basereward.config.run import stage_runs
+    from basereward.study.run import benchmarks_of
+    from basereward.training.run_directory import LAST, MODEL
+
+    looked = dry_run(args, plugins)
+    findings = {}
+    for planned in runs:
+        if planned.seed == study.seeds[0]:  # the other seeds read the same
+            made, parts = list[str](), []
+            for stage in stage_runs(planned.config):
+                parts += looked.run(stage, is_new=False, made=made)
+                made += [str(Path(stage.output, name)) for name in (LAST, MODEL)]
+            findings[planned.cell.name] = parts
+    findings["benchmarks"] = [
+        looked.benchmark(component, list(item.columns.values()))
+        for item, component in zip(study.benchmarks, benchmarks_of(study, plugins), strict=True)
+    ]
+    return print_findings(findings)
 
 
 def _tables(study: Study, directory: Path) -> int:

@@ -7,10 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command, add_overrides
+from basereward.cli.dry_run import add_dry_run, dry_run, print_findings
 
 if TYPE_CHECKING:
     import argparse
 
+    from basereward.config.run import RunConfig
     from basereward.training.stage import TrainResult
 
 
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="replace an earlier run in the same directory"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_dry_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from basereward.config.files import load_run
 
     config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
+    if args.dry_run:
+        return _dry_run(config, args)
     # DDP warns in each process where the model has no unused parameter, which is no reason to warn.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from basereward.training.shutdown import TrainingStopped
@@ -54,6 +59,22 @@ def run(args: argparse.Namespace) -> int:
     if result.is_main:
         print("\n".join(_summary(result)))
     return 0
+
+
+def _dry_run(config: RunConfig, args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from basereward.config.run import stage_runs
+    from basereward.plugins.plugin_manager import manager
+    from basereward.training.run_directory import LAST, MODEL
+
+    looked = dry_run(args, manager(config.plugins))
+    findings, made = {}, list[str]()
+    for stage in stage_runs(config):
+        is_new = not (args.resume or args.overwrite)
+        findings[stage.output] = looked.run(stage, is_new=is_new, made=made)
+        made += [str(Path(stage.output, name)) for name in (LAST, MODEL)]
+    return print_findings(findings)
 
 
 def _summary(result: TrainResult) -> list[str]:

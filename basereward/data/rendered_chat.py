@@ -182,7 +182,12 @@ def conversation(text: str) -> tuple[list[Turn], str]:
 
 def without_end(response: str) -> str:
     """Return a response without the tokens that end it and those that fill the row behind it."""
-    # No regular expression: one that is anchored at the end alone takes time with the square of their number.
-    while (trimmed := response.rstrip()).endswith(ENDS):
-        response = trimmed[: trimmed.rindex("<")]
-    return response
+    # No regular expression that is anchored at the end alone, and no copies: both take time with the square
+    # of the number of ends.
+    stop = length = len(response)
+    while True:
+        while length and response[length - 1].isspace():
+            length -= 1
+        if not response.endswith(ENDS, 0, length):
+            return response[:stop]
+        stop = length = response.rindex("<", 0, length)

@@ -6,6 +6,7 @@ import heapq
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from basereward.comparison import Comparison
@@ -14,6 +15,7 @@ from basereward.errors import DataError
 from basereward.evaluation.metrics import GAPS, metrics_of
 from basereward.evaluation.results import Evaluation, Result, Wrong
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, evaluable_pairs
+from basereward.paradigms.verdicts import Verdicts
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import members_of, placed, score_in_order
@@ -30,6 +32,7 @@ def evaluate(
     progress: bool = False,
     gaps: Sequence[float] = GAPS,
     num_wrong: int = NUM_WORST,
+    verdicts: dict[int, Verdicts] | None = None,
 ) -> Evaluation:
     """Score comparisons and compare the rewards with their ranks.
 
@@ -43,21 +46,28 @@ def evaluate(
         progress: Whether to show a progress bar on standard error.
         gaps: Rating gaps of the accuracy by gap.
         num_wrong: How many of the most wrong comparisons to keep for the error gallery.
+        verdicts: Takes a judge's verdicts on each comparison by its number, also where this raises.
 
     Raises:
         DataError: When no pair has a known order; for a bad row of a `Dataset` whose `on_bad_row` is "fail".
     """
     tally = _Tally(num_wrong)
+    verdicts = {} if verdicts is None else verdicts
     members: dict[str, _Tally] = {}
     rejected: list[DataError] = []
     disagreement: list[float] = []
     number = -1
     is_strict = isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail"
     start = time.perf_counter()
-    with progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance:
+    with (
+        _recorded(model) as recorded,
+        progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance,
+    ):
         items = _evaluable(comparisons)
         scoring = score_in_order(model, items, batch_size=batch_size, advance=advance)
         for number, (item, scored) in enumerate(scoring):
+            if (judged := recorded.pop(id(item), None)) is not None:
+                verdicts[number] = judged
             if isinstance(scored, DataError):
                 if is_strict:
                     raise scored
@@ -85,6 +95,7 @@ def evaluate(
     return replace(
         evaluation,
         statistics=dict(model.statistics),
+        verdicts=verdicts,
         members={
             name: member.evaluation(number + 1, rejected, seconds, gaps)
             for name, member in members.items()
@@ -92,6 +103,12 @@ def evaluate(
         },
         disagreement=statistics.fmean(disagreement) if disagreement else None,
     )
+
+
+def _recorded(model: Scorer[list[float]]) -> AbstractContextManager[dict[int, Verdicts]]:
+    """Record the verdicts of a single judge; an ensemble's rewards have no verdicts of their own."""
+    models = model.models
+    return models[0].paradigm.recording_verdicts() if len(models) == 1 else nullcontext({})
 
 
 class _Tally:

@@ -11,8 +11,10 @@ from basereward.errors import DataError
 from basereward.evaluation import error_gallery, plots
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.results import Evaluation
+from basereward.paradigms.verdicts import Verdicts
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
+from basereward.storage.atomic import replace_file, write_text
 
 NUM_LISTED = 20
 """Number of rejected rows in the report; `rejected.jsonl` has all."""
@@ -39,7 +41,7 @@ def save_report(
     error_gallery.save_image(evaluation.wrong, directory / "wrong.png")
     plot_paths = [path.relative_to(directory).as_posix() for path in paths]
     text = markdown(evaluation, {**facts, **evaluation.statistics}, plot_paths)
-    (directory / "report.md").write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(directory / "report.md", text, errors="backslashreplace")
     save_numbers(evaluation, directory, facts)
 
 
@@ -51,13 +53,45 @@ def save_numbers(
     directory.mkdir(parents=True, exist_ok=True)
     _write_lines(directory / "rewards.jsonl", (result.to_dict() for result in evaluation.results))
     _write_lines(directory / "rejected.jsonl", map(rejected_row, evaluation.rejected))
+    if evaluation.verdicts:
+        save_verdicts(evaluation.verdicts, directory)
     for name, member in evaluation.members.items():
         path = directory / "members" / name / "rewards.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_lines(path, (result.to_dict() for result in member.results))
     # Last, so that a directory with a report.json has all other files too.
     content = json.dumps({**(facts or {}), **evaluation.to_dict()}, indent=2, ensure_ascii=False)
-    (directory / "report.json").write_text(content + "\n", encoding="utf-8")
+    write_text(directory / "report.json", content + "\n")
+
+
+VERDICTS_FILE = "verdicts.jsonl"
+
+
+def save_verdicts(verdicts: Mapping[int, Verdicts], directory: Path) -> None:
+    """Write a judge's verdicts, a comparison a line."""
+    lines = (
+        {
+            "number": number,
+            "verdicts": [
+                {"first": first, "second": second, "votes": votes}
+                for (first, second), votes in by_order.items()
+            ],
+        }
+        for number, by_order in verdicts.items()
+    )
+    _write_lines(directory / VERDICTS_FILE, lines)
+
+
+def read_verdicts(directory: Path) -> dict[int, Verdicts]:
+    """Return the verdicts that `save_verdicts` wrote; none where it wrote none."""
+    path = directory / VERDICTS_FILE
+    if not path.is_file():
+        return {}
+    entries = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {
+        entry["number"]: {(item["first"], item["second"]): tuple(item["votes"]) for item in entry["verdicts"]}
+        for entry in entries
+    }
 
 
 def metric_rows(metrics: PairMetrics) -> list[Row]:
@@ -159,6 +193,6 @@ def _interval_row(name: str, interval: Interval, style: str = "") -> Row:
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with replace_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

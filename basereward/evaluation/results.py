@@ -10,6 +10,7 @@ from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.scored_pairs import ScoredPairs
+from basereward.paradigms.verdicts import Verdicts
 from basereward.stats.interval import Interval
 
 
@@ -61,6 +62,7 @@ class Evaluation:
         num_comparisons: Number of comparisons, with those that could not be scored.
         seconds: Duration of the scoring.
         statistics: Counts that the model kept, such as of verdicts that could not be read.
+        verdicts: A judge's verdicts on each comparison by its number, those without rewards included.
         members: Of an ensemble, the evaluation of each member whose rewards have pairs.
         disagreement: Of an ensemble, how far its members are apart: the mean over responses of
             `EnsembleRewards.disagreement`; None where no two members were asked.
@@ -74,6 +76,7 @@ class Evaluation:
     num_comparisons: int
     seconds: float
     statistics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: Mapping[int, Verdicts] = field(default_factory=dict)
     members: Mapping[str, Evaluation] = field(default_factory=dict)
     disagreement: float | None = None
 

@@ -34,6 +34,8 @@ class Tree:
         start: The position, the same on every axis, at which each response begins.
         media: Tensors of the prompt's images, joined over the images along the first dimension.
         patches: Patches of the images; None for as many as the largest of the media has rows.
+        leads: How many first tokens of each response belong to the prompt, and count in none of its means and
+            lengths; empty for none.
     """
 
     prompt: list[int]
@@ -42,11 +44,12 @@ class Tree:
     start: int
     media: Mapping[str, Tensor] = field(default_factory=dict)
     patches: int | None = None
+    leads: Sequence[int] = ()
 
     @classmethod
-    def of_text(cls, prompt: list[int], responses: list[list[int]]) -> Tree:
+    def of_text(cls, prompt: list[int], responses: list[list[int]], leads: Sequence[int] = ()) -> Tree:
         """Make a tree whose positions simply count the tokens."""
-        return cls(prompt, responses, torch.arange(len(prompt))[None], len(prompt))
+        return cls(prompt, responses, torch.arange(len(prompt))[None], len(prompt), leads=leads)
 
     @classmethod
     def of_sequences(cls, sequences: Sequence[Sequence[int]]) -> Tree:
@@ -73,7 +76,11 @@ class Tree:
 
     def branches(self) -> list[Tree]:
         """Return each response as a tree of its own, the form without sharing."""
-        return [replace(self, responses=[response]) for response in self.responses]
+        leads = self.leads or [0] * len(self.responses)
+        return [
+            replace(self, responses=[response], leads=[lead])
+            for response, lead in zip(self.responses, leads, strict=True)
+        ]
 
     def branching_at(self, length: int) -> Tree:
         """Return the same tree whose prompt ends earlier; the texts after that are each response's."""
@@ -84,6 +91,7 @@ class Tree:
             responses=[[*moved, *response] for response in self.responses],
             positions=self.positions[:, :length],
             start=self.start - len(moved),
+            leads=[lead + len(moved) for lead in self.leads or [0] * len(self.responses)],
         )
 
     def __len__(self) -> int:
@@ -231,16 +239,17 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: fl
             branch[row_number, place] = 0
             positions[:, row_number, place] = tree.positions
             column = place.stop
-            for offset, response in enumerate(tree.responses):
+            leads = tree.leads or [0] * len(tree.responses)
+            for offset, (response, lead) in enumerate(zip(tree.responses, leads, strict=True)):
                 place = slice(column, column + len(response))
                 column = place.stop
                 flat = first_response[number] + offset
                 ids[row_number, place] = torch.tensor(response, dtype=torch.long)
                 branch[row_number, place] = offset + 1
-                response_of[row_number, place] = flat
+                response_of[row_number, place.start + lead : place.stop] = flat
                 positions[:, row_number, place] = tree.start + torch.arange(len(response))
                 ends[flat] = row_number * width + place.stop - 1
-                lengths[flat] = len(response)
+                lengths[flat] = len(response) - lead
     # Image features fill their tokens in the order of the rows, which is not always that of the trees.
     in_row_order = [trees[number] for row in rows for number in row]
     names = dict.fromkeys(name for tree in in_row_order for name in tree.media)

@@ -7,7 +7,7 @@ bf16 where the device multiplies bf16 matrices fast. Heads and losses are comput
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -118,8 +118,16 @@ def training_precision(setting: str, device: torch.device, width: int) -> Precis
     return Precision("bf16", f"auto: {support.reason}", device.type)
 
 
+def weights_dtype(module: nn.Module) -> torch.dtype:
+    """Return the dtype of most of a module's weights; fp32 where there are none."""
+    counts: Counter[torch.dtype] = Counter()
+    for parameter in module.parameters():
+        counts[parameter.dtype] += parameter.numel()
+    return counts.most_common(1)[0][0] if counts else torch.float32
+
+
 def scoring_precision(
-    setting: str | None, device: torch.device, width: int, parameters: Iterable[nn.Parameter]
+    setting: str | None, device: torch.device, width: int, weights: torch.dtype = torch.float32
 ) -> Precision:
     """Return the precision of a model that scores.
 
@@ -130,20 +138,19 @@ def scoring_precision(
         setting: `auto`, `fp32`, `bf16`, or None.
         device: Where the model is.
         width: Of the hidden states.
-        parameters: The backbone's, whose dtype products have where nothing casts them.
+        weights: The dtype of the backbone's weights, which products have where nothing casts them.
 
     Raises:
         ConfigError: When the setting is another.
     """
-    dtypes = {parameter.dtype for parameter in parameters}
-    if setting is None and device.type == "cpu" and dtypes.isdisjoint(HALVES):
+    if setting is None and device.type == "cpu" and weights not in HALVES:
         return Precision("fp32", "default on a CPU", device.type)
     setting = setting or "auto"
-    if setting == "auto" and torch.float16 in dtypes:
+    if setting == "auto" and weights == torch.float16:
         name: Literal["fp32", "fp16"] = "fp32" if device.type == "cpu" else "fp16"
         return Precision(name, "auto: the weights are fp16", device.type)
     # Weights in bf16 need no cast, which is what makes it slow in narrow models.
-    return training_precision(setting, device, MIN_WIDTH if torch.bfloat16 in dtypes else width)
+    return training_precision(setting, device, MIN_WIDTH if weights == torch.bfloat16 else width)
 
 
 def _check(setting: str) -> None:

@@ -88,18 +88,24 @@ class CompletionScorer:
                 they are the rest of it; its beginning may be in a column `turn_opening`.
             images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
             lengths: [N] of the completions in tokens of the policy.
-            columns: Other columns of the data set by name, each [N]. `tools` go to the chat template; a
-                completion whose row fills one of `UNREAD_COLUMNS` isn't scored.
+            columns: Other columns of the data set by name, each [N]. `tools` go to the chat template
+                where the prompt is messages; a completion whose row fills one of `UNREAD_COLUMNS` isn't
+                scored.
 
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
         prompts = _with_columns(prompts, columns)
+        # A text has the tools that it was rendered with.
+        tools = [
+            None if isinstance(prompt, str) else listed
+            for prompt, listed in zip(prompts, columns.get("tools") or [None] * len(texts), strict=True)
+        ]
         read = [_read(*each) for each in zip(prompts, texts, images, strict=True)]
         openings = columns.get("turn_opening") or [None] * len(texts)
         prompts = [prompt for prompt, _ in read]
         texts = [whole_turn(text, opening) for (_, text), opening in zip(read, openings, strict=True)]
-        asked = _asked(prompts, images, columns.get("tools") or [None] * len(texts))
+        asked = _asked(prompts, images, tools)
         groups = _groups(asked)
         raw = _raw(self.source, asked, texts, groups)
         return raw, apply(self.shapes, raw, Rollouts(texts, groups, lengths, columns))

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.backbones.opened_turn import opening_of, whole_turn
+from basereward.backbones.untrusted_settings import check_settings
 from basereward.comparison import Comparison, Message
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.integrations.completions import completion_text
@@ -175,6 +176,7 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
     from basereward.backbones.transformers_model import transformers_bars
 
     directory = Path(directory)
+    check_settings(directory)
     is_vision = "vision_config" in AutoConfig.from_pretrained(directory).sub_configs
     kind: Any = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
     with transformers_bars():

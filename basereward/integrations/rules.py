@@ -25,10 +25,14 @@ LETTER = r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|\{([A-Za-z])\}|([A-Z])(?![\w'’+#/-
 REST = r"(?!\s*(?:,|/|&|and\b|or\b)\s*[(\[]?[A-Z](?![\w'’]))"
 """No second letter follows, as in "A or B"."""
 
-CONNECTIVES = "because|since|as|and|but|so|which|due|given|in|with|for|of|is|was"
+REASONS = "because|since|due"
 
-ARTICLE = rf"(?<![AI])|(?!\s+(?!(?:{CONNECTIVES})\b)[a-z])"
-"""An A or I before a word in small letters is no letter of a choice, but an article or a pronoun."""
+ARTICLE = (
+    r"(?<![AI])"
+    rf"|(?<=A)(?![ \t]+(?!(?:{REASONS}|as|but|so|and|which|given)\b)[A-Za-z])"
+    rf"|(?<=I)(?![ \t]+(?!(?:{REASONS})\b)[A-Za-z])"
+)
+"""An A or I before another word is no letter of a choice, but an article or a pronoun."""
 
 STATEMENTS = (
     # "The answer is B", "the best option I can see is (b)", "Answer: B"
@@ -80,7 +84,7 @@ def _chosen_letter(part: str) -> str | None:
         return _letter(first)
     mentions = list(MENTION.finditer(text))
     letters = {_letter(match) for match in mentions}
-    is_bare = any(not re.match(r"\s+[a-z]", text[match.end() :]) for match in mentions)
+    is_bare = any(not re.match(r"[ \t]+[A-Za-z]", text[match.end() :]) for match in mentions)
     return letters.pop() if len(letters) == 1 and is_bare else None
 
 
@@ -106,7 +110,11 @@ def math_verify(completion: str, answer: str) -> bool:
 
 
 def answer_part(completion: str) -> str:
-    """Return the content of the last <answer>...</answer>, else of the last \\boxed{...}, else all."""
+    """Return the content of the last <answer>...</answer>, else of the last \\boxed{...}, else all.
+
+    What is thought before a </think> is no answer.
+    """
+    completion = completion.rpartition("</think>")[2]
     if tagged := ANSWER.findall(completion):
         return str(tagged[-1])
     start = completion.rfind(BOXED)

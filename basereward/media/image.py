@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import DataError
+from basereward.media.header import HeaderReader, has_many_notes
 from basereward.media.limits import MAX_BYTES, MAX_PIXELS, check_file
 from basereward.media.pixels import pixels_of
 from basereward.media.zip_archive import member_of, read_member
+from basereward.work_limits import raise_if_cancelled
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -114,14 +116,19 @@ class Image:
         """Return an encoded image of which no pixel is decoded yet."""
         import PIL.Image
 
+        raise_if_cancelled()
         encoded = self.encoded()
+        if has_many_notes(encoded):
+            raise DataError(f"{self.name} has more notes beside its pixels than are read", field="images")
+        file = HeaderReader(encoded)
         try:
             # The size is checked before a pixel is decoded, so Pillow's own later check never sees a bomb.
-            image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
+            image = PIL.Image.open(file, formats=FORMATS)
         except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
             raise DataError(f"{self.name} has more than {max_pixels:,} pixels", field="images") from None
         except Exception as error:
             raise DataError(f"{self.name} is no image in {', '.join(FORMATS)}", field="images") from error
+        file.is_header = False
         _check_size(self.name, image.size, max_pixels)
         return image
 

@@ -9,7 +9,8 @@ Shapes: N responses, P pairs, E pairs that are asked about.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -27,7 +28,14 @@ from basereward.paradigms.judge import Judge
 from basereward.paradigms.judge_prompts import encode_answers, question_tree
 from basereward.paradigms.judge_rationales import given_rationales
 from basereward.paradigms.token_nll import mean_nll
-from basereward.paradigms.verdicts import Aggregate, Reading, chosen_pairs, read_verdict, rewards_of
+from basereward.paradigms.verdicts import (
+    Aggregate,
+    Reading,
+    Verdicts,
+    chosen_pairs,
+    read_verdict,
+    rewards_of,
+)
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
 
@@ -121,6 +129,7 @@ class Generative(Judge):
         self.num_votes = num_votes
         self.temperature = temperature
         self.max_answer_tokens = max_answer_tokens
+        self._recorded: dict[int, Verdicts] | None = None
         self.reading: Reading = reading
         (first, second), self.end = encode_answers(backbone, ["1", "2"])
         if len(first) != 1 or len(second) != 1:
@@ -148,6 +157,19 @@ class Generative(Judge):
         if read := counts["answers"] - counts["unreadable"]:
             statistics["first_preferred"] = counts["first"] / read
         return statistics
+
+    @contextmanager
+    def recording_verdicts(self) -> Iterator[dict[int, Verdicts]]:
+        """Give a dictionary that takes the verdicts on each comparison that is scored, by its `id()`."""
+        self._recorded = recorded = dict[int, Verdicts]()
+        try:
+            yield recorded
+        finally:
+            self._recorded = None
+
+    def _record(self, item: Prepared[Questions], verdicts: Verdicts) -> None:
+        if self._recorded is not None:
+            self._recorded[id(item.comparison)] = verdicts
 
     def prepare(self, comparison: Comparison) -> Prepared[Questions]:
         """Do what the CPU can do ahead: open images, tokenize.
@@ -230,6 +252,7 @@ class Generative(Judge):
                 self.counts["answers"] += len(margin_of)
                 self.counts["first"] += sum(margin > 0 for margin in margin_of.values())
                 self._count_pairs(item, margin_of, 0.0)
+                self._record(item, {order: (1 if value > 0 else 2,) for order, value in margin_of.items()})
                 rewards += self._rewards(item, margin_of)
         else:
             for item in batch:
@@ -287,15 +310,17 @@ class Generative(Judge):
     def _votes(self, item: Prepared[Questions]) -> dict[Order, float]:
         """Return the share of votes for the response shown first, of the questions with a readable answer."""
         shares: dict[Order, float] = {}
+        verdicts: dict[Order, tuple[int | None, ...]] = {}
         for order, texts in zip(item.content.orders, self._texts(item), strict=True):
-            verdicts = [read_verdict(text, self.reading) for text in texts]
-            read = [verdict for verdict in verdicts if verdict is not None]
+            verdicts[order] = tuple(read_verdict(text, self.reading) for text in texts)
+            read = [verdict for verdict in verdicts[order] if verdict is not None]
             self.counts["answers"] += len(texts)
             self.counts["unreadable"] += len(texts) - len(read)
             self.counts["first"] += read.count(1)
             if read:
                 shares[order] = read.count(1) / len(read)
         self._count_pairs(item, shares, 0.5)
+        self._record(item, verdicts)
         return shares
 
     def _count_pairs(

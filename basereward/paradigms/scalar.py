@@ -146,7 +146,10 @@ class Scalar(Paradigm):
         first = batch[0].comparison
         texts = [text for item in batch for text in item.comparison.responses]
         ids = [response for tree in trees for response in tree.responses]
-        return self.prepared_of(Comparison(first.prompt, texts), replace(trees[0], responses=ids))
+        leads = [lead for tree in trees for lead in tree.leads]
+        return self.prepared_of(
+            Comparison(first.prompt, texts), replace(trees[0], responses=ids, leads=leads)
+        )
 
     def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards of hidden states, fp32."""

@@ -9,13 +9,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 Aggregate = Literal["wins", "bradley-terry"]
+
+Verdicts: TypeAlias = Mapping[tuple[int, int], tuple[int | None, ...]]
+"""The answers on a comparison by the responses shown first and second: 1, 2, or None where none was read."""
 
 ANSWER = re.compile(
     r"<think>(?P<reasoning>.*?)</think>\s*<answer>\s*(?P<verdict>[12])\s*</answer>", re.DOTALL

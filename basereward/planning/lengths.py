@@ -16,6 +16,7 @@ from basereward.costs.architecture import Architecture
 from basereward.costs.flops import Counts
 from basereward.data import Dataset
 from basereward.data.mixture import quotas
+from basereward.data.ranking_pairs import open_source
 from basereward.errors import ConfigError, DataError
 from basereward.planning.image_grids import Grid, image_grids
 from basereward.plugins.plugin_manager import PluginManager
@@ -115,6 +116,7 @@ class Measure:
         self.chat: Chat | None = None
         if tokenizer is not None:
             self.chat = self.images.chat(tokenizer) if self.images else Chat(tokenizer)
+            self.chat.probe(str(tokenizer.name_or_path))
 
     def row(self, comparison: Comparison) -> Row:
         """Return the numbers of a comparison.
@@ -274,7 +276,7 @@ def _measured(
     name = f"{source.name} ({path})" if path else source.name
     progress(name)
     try:
-        dataset: Dataset = plugins.build("dataset", source)
+        dataset: Dataset = open_source(source, plugins)
     except (DataError, ConfigError) as error:
         return _assumed(source, name, measure, overrides, error)
     comparisons = [row for row in islice(dataset.read(), SAMPLE) if isinstance(row, Comparison)]

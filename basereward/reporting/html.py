@@ -6,6 +6,8 @@ import base64
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from basereward.storage.atomic import write_text
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,7 +38,7 @@ def save_page(path: Path, template: str, **context: Any) -> None:
     """Write a page that needs no other file."""
     page = environment().get_template(template).render(context)
     # A lone surrogate, which JSON may hold, is no UTF-8.
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_text(path, page, errors="backslashreplace")
 
 
 def shortened(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
+from basereward.storage.locks import try_lock
 
 STANDARD = "-"
 """Names standard input and standard output."""
@@ -294,11 +297,16 @@ def _opened(target: str | Path, start: Resume | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     try:
-        # Closed by the `with` below; here only a failure to open it is caught.
-        file = Path(target).open("ab" if start else "wb")  # noqa: SIM115
+        # Closed by the `with` below; here only a failure to open it is caught. Nothing is cut off before the
+        # lock is taken, since another process may be writing.
+        file = Path(target).open("ab")  # noqa: SIM115
     except OSError as error:
         raise ConfigError(f"{target} can't be written: {error.strerror}") from error
     with file:
-        if start:
-            file.truncate(start.offset)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            if try_lock(file.fileno()) is False:
+                raise ConfigError(
+                    f"{target} is being written by another process; wait until it ends, or name another file"
+                )
+            file.truncate(start.offset if start else 0)
         yield file

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basereward.backbones.trained_heads import trained_heads
+from basereward.backbones.trained_heads import check_no_trained_head, is_model_directory
 from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
-from basereward.hardware.precision import Precision, device_of, scoring_precision
+from basereward.hardware.precision import HALVES, Precision, device_of, scoring_precision, weights_dtype
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
@@ -24,7 +24,6 @@ from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import BatchScorer
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
-from basereward.storage.model_directory import HEAD_FILE
 
 
 class RewardModel(BatchScorer["list[float]"]):
@@ -79,7 +78,8 @@ class RewardModel(BatchScorer["list[float]"]):
             loss: The loss.
             paradigm: The paradigm.
             plugins: Where components are looked up; None for the installed ones.
-            fresh_head: Whether the head may be random where the backbone's `model` has a trained reward head.
+            fresh_head: Whether the head may be random where the backbone's `model` is another tool's
+                checkpoint with a trained reward head.
 
         Raises:
             PluginError: When a component is unknown, ambiguous or fails to load.
@@ -87,8 +87,13 @@ class RewardModel(BatchScorer["list[float]"]):
         """
         model = cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
         source = backbone.options.get("model")
-        if not fresh_head and isinstance(source, str) and isinstance(model.paradigm.head, Head):
-            _check_no_trained_head(source)
+        # That a model of our own is one is plain to see, and members of an ensemble are made of such.
+        if (
+            isinstance(source, str)
+            and isinstance(model.paradigm.head, Head)
+            and not (fresh_head or is_model_directory(source))
+        ):
+            check_no_trained_head(source)
         return model
 
     @classmethod
@@ -156,10 +161,9 @@ class RewardModel(BatchScorer["list[float]"]):
     def _move(self, device: torch.device, precision: str | None) -> None:
         """Put a loaded model on a device, and choose the precision that it scores in there."""
         backbone = self.backbone
-        self.precision = scoring_precision(precision, device, backbone.dim, backbone.parameters())
-        # A quantized model, some of whose weights are integers, stays as it is.
-        is_plain = all(parameter.is_floating_point() for parameter in backbone.parameters())
-        if self.precision.name == "fp32" and is_plain:
+        weights = weights_dtype(backbone)
+        self.precision = scoring_precision(precision, device, backbone.dim, weights)
+        if self.precision.name == "fp32" and weights in HALVES:
             backbone.float()
         self.paradigm.to(device).eval()
 
@@ -358,23 +362,6 @@ def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
     """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
-
-
-def _check_no_trained_head(source: str) -> None:
-    """Refuse a checkpoint with a trained reward head as the model of a backbone with a random one."""
-    names = trained_heads(source)
-    if not names:
-        return
-    way = (
-        f'go on from it by init = "{source}" at the top of the run file'
-        if names == [HEAD_FILE]
-        else f"make a model directory of it by `basereward import {source} DIR`, and go on from that by "
-        'init = "DIR" at the top of the run file'
-    )
-    raise ConfigError(
-        f"{source} has a trained reward head ({', '.join(names[:3])}), which a random one would replace; "
-        f"{way}, or write fresh_head = true there to leave it behind"
-    )
 
 
 def _chosen(

@@ -22,6 +22,7 @@ from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import Summary, read_facts, write_table
 from basereward.storage.atomic import file_digest, write_text
 from basereward.storage.model_directory import CONFIG_FILE
+from basereward.storage.reading import read_json
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
 SUMMARY_FILE = "summary.json"
@@ -135,7 +136,7 @@ def score_shards(
     waiting = [shard for shard in shards_here if not _is_done(shard, facts, overwrite)]
     outcome.skipped = [shard for shard in shards_here if shard not in waiting]
     if waiting:
-        (output / SUMMARY_FILE).unlink(missing_ok=True)
+        _remove_summary(output / SUMMARY_FILE)
     for number, shard in enumerate(waiting, start=1):
         before = _stamp(shard.source)
         title = f"{shard.source.name} ({number}/{len(waiting)})"
@@ -154,6 +155,23 @@ def score_shards(
         outcome.scored.append(shard)
     outcome.is_complete = not outcome.failed and _summarise(shards, output, model_digest, computed)
     return outcome
+
+
+def _remove_summary(path: Path) -> None:
+    """Remove the summary of an earlier scoring, which is of fewer tables or others.
+
+    Raises:
+        ConfigError: When the file is none.
+    """
+    try:
+        is_ours = {"model", "tables"} <= set(read_json(path))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(f"{path} is no summary of scored shards, and would be replaced; move it")
+    path.unlink(missing_ok=True)
 
 
 def digest_of_model(directory: str | Path) -> str:

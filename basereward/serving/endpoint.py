@@ -69,9 +69,10 @@ class ScoringEndpoint:
             body = await self._body(request, hold, deadline)
             gone = asyncio.create_task(_disconnect(request))
             try:
-                parsed = await _unless(gone, deadline, self.service.parse(self.api, body))
-                read = time.perf_counter()
-                results = await _unless(gone, deadline, self.service.score(parsed))
+                with self.service.work() as work:
+                    parsed = await _unless(gone, deadline, self.service.parse(self.api, body, work))
+                    read = time.perf_counter()
+                    results = await _unless(gone, deadline, self.service.score(parsed))
             finally:
                 gone.cancel()
             response = ScoringResponse(

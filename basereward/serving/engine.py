@@ -55,6 +55,9 @@ class Engine(Protocol):
     shares_prefix: bool
     """Whether comparisons of equal prompts can be joined."""
 
+    def image_bytes(self, comparison: Comparison) -> int:
+        """Return the bytes of what `prepare` makes of the images, of which no pixel is read for that."""
+
     def prepare(self, comparison: Comparison) -> Prepared[Any]:
         """Do what the CPU can do: open images, tokenize.
 
@@ -99,6 +102,11 @@ class ModelEngine:
         """
         model = load_model(directory, device=device, precision=precision)
         return cls(name, model, file_digest(directory / CONFIG_FILE))
+
+    def image_bytes(self, comparison: Comparison) -> int:
+        """Return the bytes of the patches of the images, for all members together."""
+        sizes = [image.size() for image in comparison.images]
+        return sum(member.backbone.image_bytes(*size) for member in self.model.models for size in sizes)
 
     def prepare(self, comparison: Comparison) -> Prepared[Any]:
         """Open images, and tokenize.

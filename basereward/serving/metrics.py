@@ -31,6 +31,7 @@ class Metrics:
             ("reason",),
             **counts,
         )
+        self.prepared_bytes = Gauge("prepared_bytes", "Bytes reserved for images.", **counts)
         self.waiting_tokens = Gauge("waiting_tokens", "Tokens that wait for the device.", **counts)
         self.answer_seconds = Histogram(
             "answer_seconds", "From a request's first byte to its answer.", buckets=SECONDS, **counts

@@ -43,11 +43,13 @@ class ScoringRequest:
 
 
 class RequestParser:
-    """Builds the comparisons of one request, and counts its pixels."""
+    """Builds the comparisons of one request, and counts its characters, images and pixels."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._pixels = limits.request_pixels
+        self._images = limits.request_images
+        self._characters = limits.request_characters
 
     def each(
         self, bodies: Sequence[Body], build: Callable[[Body], Comparison], param: str
@@ -77,6 +79,9 @@ class RequestParser:
         Raises:
             Problem: When it is neither, or too large.
         """
+        self._images -= 1
+        if self._images < 0:
+            raise Problem("too_many_images")
         if prefix := DATA_URL.match(encoded):
             encoded = encoded[prefix.end() :]
         elif ADDRESS.match(encoded):
@@ -109,9 +114,28 @@ class RequestParser:
             Problem: When something is missing, empty, misplaced or over a limit.
         """
         messages = tuple(prompt)
+        self._count(*(message.text + message.given for message in messages), *responses)
+        return self._comparison(messages, responses, images)
+
+    def _count(self, *texts: str) -> None:
+        """Count the characters of an item, before anything is done that takes time with their number.
+
+        Raises:
+            Problem: When they are too many, or those of the request are.
+        """
+        num_characters = sum(map(len, texts))
+        self._characters -= num_characters
+        if num_characters > self.limits.characters or self._characters < 0:
+            raise Problem("too_many_characters")
+
+    def _comparison(
+        self, messages: tuple[Message, ...], responses: Sequence[str], images: Sequence[str]
+    ) -> Comparison:
         limits = self.limits
         if not responses:
             raise Problem("response_missing")
+        if sum(1 + len(message.content) for message in messages) > limits.messages:
+            raise Problem("too_many_messages")
         if len(responses) > limits.responses:
             raise Problem("too_many_responses", "responses")
         for number, response in enumerate(responses):
@@ -122,9 +146,6 @@ class RequestParser:
         is_empty = not any(text.strip() for text in texts) and not any(message.given for message in messages)
         if is_empty and not num_inline and not images:
             raise Problem("prompt_empty")
-        given = sum(len(message.given) for message in messages)
-        if sum(map(len, texts)) + given + sum(map(len, responses)) > limits.characters:
-            raise Problem("too_many_characters")
         if len(images) + num_inline > limits.images:
             raise Problem("too_many_images")
         num_places = sum(text.count(PLACEHOLDER) for text in texts)
@@ -145,19 +166,36 @@ class RequestParser:
             NotSeparableError: When the beginning of the response is ambiguous.
             Problem: As of `comparison`.
         """
-        return self.of_turns(rendered_chat.conversation(text), images)
+        self._count(text)
+        return self._of_turns(rendered_chat.conversation(text), images)
 
-    def of_turns(self, split: tuple[list[Turn], str], images: Sequence[str] = ()) -> Comparison:
-        """Return the comparison of a rendered prompt's turns and a response; images replace their tokens.
+    def divided(self, text: str, prompt: str, images: Sequence[str] = ()) -> Comparison:
+        """Return the comparison of a text of prompt and response, cut where the prompt ends.
 
         Raises:
+            NotSeparableError: When the prompt doesn't end where a response begins.
             Problem: As of `comparison`.
         """
+        self._count(text)
+        return self._of_turns(rendered_chat.split(text, prompt), images)
+
+    def continued(self, prompt: str, response: str, images: Sequence[str] = ()) -> Comparison:
+        """Return the comparison of a rendered prompt and the response to it.
+
+        Raises:
+            NotSeparableError: When the prompt doesn't end where a response begins.
+            Problem: As of `comparison`.
+        """
+        self._count(prompt, response)
+        return self._of_turns(rendered_chat.continued(prompt, response), images)
+
+    def _of_turns(self, split: tuple[list[Turn], str], images: Sequence[str] = ()) -> Comparison:
+        """Return the comparison of a rendered prompt's turns and a response; images replace their tokens."""
         turns, response = split
         # Without images their tokens stay in the text, where `comparison` refuses them.
         texts = [IMAGE.sub(PLACEHOLDER, turn.text) if images else turn.text for turn in turns]
-        prompt = [message(turn.role, text) for turn, text in zip(turns, texts, strict=True)]
-        return self.comparison(prompt, [response], images)
+        prompt = tuple(message(turn.role, text) for turn, text in zip(turns, texts, strict=True))
+        return self._comparison(prompt, [response], images)
 
 
 def message(role: str, *content: Part, given: Mapping[str, Any] | None = None) -> Message:

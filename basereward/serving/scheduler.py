@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from basereward.serving.metrics import Metrics
 
 WINDOW = 4
-"""Comparisons searched for similar lengths, in batches; the oldest always goes first."""
+"""Comparisons searched for those that fit, in batches; the oldest always goes first."""
+
+MAX_JOINED = 256
+"""Comparisons in a tree, which is made anew for each that joins."""
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Scheduler:
         prompt = entry.prepared.comparison.prompt_identity() if engine.shares_prefix else None
         key = (id(engine), prompt)
         group = None if prompt is None else self._open.get(key)
-        if group is not None:
+        if group is not None and len(group.entries) < MAX_JOINED:
             joined = engine.join([*(one.prepared for one in group.entries), entry.prepared])
             if self._batch_limits(engine).fits([joined.size]):
                 group.entries.append(entry)
@@ -155,8 +158,8 @@ class Scheduler:
             return []
         head = self._groups[0]
         others = [group for group in self._groups[1:] if group.engine is head.engine]
+        others = others[: WINDOW * self.limits.batch_items]
         if head.engine.pads:
-            others = others[: WINDOW * self.limits.batch_items]
             others.sort(key=lambda group: abs(group.size.tokens - head.size.tokens))
         batch_limits = self._batch_limits(head.engine)
         batch, sizes = [head], [head.size]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,11 +17,48 @@ from basereward.hardware.threads import num_cores
 from basereward.prepared import Prepared
 from basereward.serving.apis.base import UNREAD_FIELDS, Api, Scored, refuse_given
 from basereward.serving.engine import Engine, Rewards
+from basereward.serving.json_values import num_values
 from basereward.serving.limits import Limits
+from basereward.serving.memory import MemoryBudget
 from basereward.serving.metrics import Metrics
 from basereward.serving.problems import Problem, log_failure
-from basereward.serving.request_parser import RequestParser
+from basereward.serving.request_parser import RequestParser, ScoringRequest
 from basereward.serving.scheduler import Scheduler
+from basereward.work_limits import WorkLimits, raise_if_cancelled, work_limited
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Work:
+    """The work in threads for a request.
+
+    Attributes:
+        is_over: Whether nobody waits for it any more.
+        num_bytes: The bytes that are reserved for its images.
+        running: The last of it.
+    """
+
+    is_over: bool = False
+    num_bytes: int = 0
+    running: Future[Any] | None = None
+
+
+@dataclass(frozen=True)
+class UnpreparedRequest:
+    """A request whose images wait for memory.
+
+    Args:
+        body: The decoded body.
+        engine: The engine of the model that it names.
+        request: Its comparisons.
+        num_bytes: The bytes that its images will take.
+    """
+
+    body: object
+    engine: Engine
+    request: ScoringRequest
+    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +88,8 @@ class ScoringService:
         self.limits = limits
         self.metrics = metrics
         self.scheduler = scheduler
+        self.memory = MemoryBudget(limits.prepared_bytes)
+        metrics.prepared_bytes.set_function(lambda: self.memory.reserved)
         self._parsers = ThreadPoolExecutor(
             max_workers=max(2, num_cores() // 2), thread_name_prefix="basereward-parse"
         )
@@ -58,13 +98,52 @@ class ScoringService:
         """Shut the threads down without waiting for them."""
         self._parsers.shutdown(wait=False, cancel_futures=True)
 
-    def parse(self, api: Api, body: bytes) -> asyncio.Future[ParsedRequest]:
-        """Decode, check and tokenize a request in a thread.
+    @contextmanager
+    def work(self) -> Iterator[Work]:
+        """Give a request its work, which ends when it leaves; its memory is given back after its threads."""
+        work = Work()
+        loop = asyncio.get_running_loop()
+
+        def release(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self.memory.release, work.num_bytes)
+
+        try:
+            yield work
+        finally:
+            work.is_over = True
+            if work.running is None or work.running.done():
+                self.memory.release(work.num_bytes)
+            else:
+                work.running.add_done_callback(release)
+
+    def parse(self, api: Api, body: bytes, work: Work) -> asyncio.Future[ParsedRequest]:
+        """Decode, check and tokenize a request in a thread; its images wait until there is memory for them.
 
         Raises:
             Problem: By the future, when it can't be scored.
         """
-        return asyncio.get_running_loop().run_in_executor(self._parsers, self._parse, api, body)
+        return asyncio.create_task(self._parsed(api, body, work))
+
+    async def _parsed(self, api: Api, body: bytes, work: Work) -> ParsedRequest:
+        read = await self._in_thread(work, lambda: self._read(api, body))
+        if isinstance(read, ParsedRequest):
+            return read
+        await self.memory.reserve(read.num_bytes)
+        work.num_bytes = read.num_bytes
+        return await self._in_thread(work, lambda: self._prepare(read))
+
+    def _in_thread(self, work: Work, function: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Call a function in a thread, which it leaves early when the work is over."""
+        limits = WorkLimits(self.limits.tokens, lambda: work.is_over)
+
+        def limited() -> Result:
+            with work_limited(limits):
+                return function()
+
+        future = self._parsers.submit(limited)
+        work.running = future
+        return asyncio.wrap_future(future)
 
     def score(self, parsed: ParsedRequest) -> asyncio.Future[list[Scored | Problem]]:
         """Queue a request, and return a future of each item's rewards or problem.
@@ -98,18 +177,30 @@ class ScoringService:
                 raise result
         return results
 
-    def _parse(self, api: Api, body: bytes) -> ParsedRequest:
+    def _read(self, api: Api, body: bytes) -> ParsedRequest | UnpreparedRequest:
+        if num_values(body, self.limits.values) > self.limits.values:
+            raise Problem("too_many_values")
         decoded = _decoded(body, api.request_type)
         refuse_given(decoded)
         request = api.parse(decoded, RequestParser(self.limits))
         engine = self._engine(request.model)
+        comparisons = [item for item in request.items if isinstance(item, Comparison)]
+        num_bytes = sum(engine.image_bytes(comparison) for comparison in comparisons)
+        if num_bytes > self.limits.prepared_bytes:
+            raise Problem("too_many_pixels")
+        unprepared = UnpreparedRequest(decoded, engine, request, num_bytes)
+        return unprepared if num_bytes else self._prepare(unprepared)
+
+    def _prepare(self, unprepared: UnpreparedRequest) -> ParsedRequest:
+        engine, request = unprepared.engine, unprepared.request
         items: list[Prepared[Any] | Problem] = []
         for number, item in enumerate(request.items):
+            raise_if_cancelled()
             prepared = item if isinstance(item, Problem) else self._prepared(engine, item, f"items[{number}]")
             if isinstance(prepared, Problem) and not request.keeps_going:
                 raise prepared
             items.append(prepared)
-        return ParsedRequest(decoded, engine, items, request.keeps_going)
+        return ParsedRequest(unprepared.body, engine, items, request.keeps_going)
 
     def _engine(self, name: str | None) -> Engine:
         if name is None:

@@ -78,9 +78,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         aside.write_bytes(content)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's content, in UTF-8, at once; see `replace_file`."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Replace a file's content, in UTF-8, at once; see `replace_file`, and `str.encode` for errors."""
+    write_bytes(path, text.encode("utf-8", errors))
 
 
 @contextmanager

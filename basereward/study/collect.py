@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,9 @@ from basereward.evaluation.benchmarks import Benchmark
 from basereward.evaluation.benchmarks.benchmark import Scored
 from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.model_comparison import read_results, rewards_of, scored_of
+from basereward.evaluation.report import read_verdicts
 from basereward.evaluation.results import Result
+from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.stats.metric import Metric
 from basereward.study.offline_ensemble import OfflineEnsemble
@@ -43,6 +45,7 @@ class Source:
         component: The benchmark's component; None for the held-out data.
         benchmark: The benchmark; None for the held-out data.
         results: The results of each run and of each ensemble.
+        verdicts: The verdicts of each run of a judge.
     """
 
     name: str
@@ -50,11 +53,15 @@ class Source:
     component: Component | None = None
     benchmark: Benchmark | None = None
     results: dict[Key, list[Result]] = field(default_factory=dict)
+    verdicts: dict[Key, dict[int, Verdicts]] = field(default_factory=dict)
     _comparisons: list[Comparison] = field(default_factory=list)
 
-    def read(self, config: RunConfig) -> list[Result]:
-        """Return the results of a run."""
-        return read_results(str(Path(config.output, folder_of(self.component))))
+    def read(self, key: Key, config: RunConfig) -> None:
+        """Take the results of a run, and a judge's verdicts."""
+        folder = Path(config.output, folder_of(self.component))
+        self.results[key] = read_results(str(folder))
+        if verdicts := read_verdicts(folder):
+            self.verdicts[key] = verdicts
 
     def statistics(self, config: RunConfig) -> dict[str, float]:
         """Return the counts of a run's paradigm, such as of verdicts that could not be read."""
@@ -82,31 +89,45 @@ class Source:
             reader.set_epoch(0)
             return [comparison for comparisons in reader.read() for comparison in comparisons]
 
-    def shared(self, rows: set[str]) -> tuple[set[int], int]:
+    def is_by_protocol(self, title: str) -> bool:
+        """Tell whether a column's metric is by a protocol in print for judges."""
+        name = self.columns[title]
+        return self.benchmark is not None and self.benchmark.without_protocol(name) != name
+
+    def shared(self, rows: set[str], *, by_protocol: bool) -> tuple[set[int], int]:
         """Return the comparisons that all runs of the rows have scored, and how many any of them has.
+
+        By a protocol for judges, a comparison counts on which a judge's texts hold no verdict.
 
         Raises:
             ConfigError: When they are not of the same comparisons.
         """
         seen: dict[int, tuple[str, tuple[float, ...]]] = {}
         numbers = []
-        for (name, _), results in self.results.items():
+        for key, results in self.results.items():
             for result in results:
                 facts = (result.id, result.ranks)
                 if seen.setdefault(result.number, facts) != facts:
                     raise ConfigError(
-                        f"cell {name!r} has scored other {self.name} data than the cells before it: its "
+                        f"cell {key[0]!r} has scored other {self.name} data than the cells before it: its "
                         f"comparison {result.number} is {result.id!r}, theirs {seen[result.number][0]!r}; "
                         "every cell needs the same, with the same ids and ranks"
                     )
-            if name in rows and results:  # none where a model can't be asked
-                numbers.append({result.number for result in results})
+            scored = {result.number for result in results}
+            if by_protocol:
+                scored |= self.verdicts.get(key, {}).keys()
+            if key[0] in rows and scored:  # none where a model can't be asked
+                numbers.append(scored)
         return (set.intersection(*numbers), len(set.union(*numbers))) if numbers else (set(), 0)
 
-    def metrics(self, results: Sequence[Result]) -> Mapping[str, Metric]:
-        """Return the metrics of a run's rewards."""
+    def metrics(self, key: Key, shared: Container[int]) -> Mapping[str, Metric]:
+        """Return the metrics of a run's rewards, and of a judge's verdicts, on the comparisons given."""
+        results = [result for result in self.results[key] if result.number in shared]
         if self.benchmark is not None:
             rewards = rewards_of(results, self.benchmark.items)
+            if key in self.verdicts:
+                verdicts = {number: each for number, each in self.verdicts[key].items() if number in shared}
+                return self.benchmark.judge_metrics(rewards, verdicts)
             return self.benchmark.metrics(Scored.of(self.benchmark.items, rewards))
         scored = scored_of(results)
         # Data sets that are held out together have a metric each, too.
@@ -115,13 +136,17 @@ class Source:
         ]
         return order_metrics(Scored(items, scored.rewards, scored.ranks))
 
-    def metric(self, title: str, metrics: Mapping[str, Metric]) -> Metric:
+    def metric(self, title: str, metrics: Mapping[str, Metric], *, is_judge: bool) -> Metric:
         """Return the metric of a column.
+
+        By a protocol for judges, a model with rewards is right where the better response has the larger one.
 
         Raises:
             ConfigError: When there is no such metric.
         """
         name = self.columns[title]
+        if self.benchmark is not None and not is_judge:
+            name = self.benchmark.without_protocol(name)
         if name not in metrics:
             hint = did_you_mean(name, metrics) or ";"
             raise ConfigError(
@@ -145,7 +170,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
     for source in sources:
         for key, config in configs.items():
             if is_done(config, components):
-                source.results[key] = source.read(config)
+                source.read(key, config)
     errors: dict[Key, str] = {}
     for row in study.ensembles:
         for seed in study.seeds:
@@ -158,13 +183,20 @@ def collect(study: Study, runs: Sequence[PlannedRun], plugins: PluginManager) ->
     rows = {cell.name for cell in study.rows} | {row.label for row in study.ensembles}
     num_left_out = {}
     for source in sources:
-        shared, num = source.shared(rows)
-        num_left_out[source.name] = num - len(shared)
-        for key, results in source.results.items():
-            if key[0] in rows and results:
-                metrics = source.metrics([result for result in results if result.number in shared])
-                for title in source.columns:
-                    metric = source.metric(title, metrics)
+        for by_protocol in (False, True):
+            titles = [title for title in source.columns if source.is_by_protocol(title) is by_protocol]
+            shared, num = source.shared(rows, by_protocol=by_protocol)
+            if titles or not by_protocol:
+                num_left_out[source.name] = num - len(shared)
+            for key, results in source.results.items():
+                is_judge = key in source.verdicts
+                if key[0] not in rows or not (results or (is_judge and by_protocol)):
+                    continue
+                if not (titles and shared):
+                    continue
+                metrics = source.metrics(key, shared)
+                for title in titles:
+                    metric = source.metric(title, metrics, is_judge=is_judge)
                     values.setdefault(key, {})[title] = columns.add(title, *key, metric)
     for key, by_title in values.items():
         for title, parts in study.averages.items():

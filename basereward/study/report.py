@@ -7,6 +7,7 @@ from pathlib import Path
 
 from basereward.reporting.html import save_page
 from basereward.reporting.tables import Table, markdown_text
+from basereward.storage.atomic import write_text
 from basereward.study import plots
 from basereward.study.results import Results
 from basereward.study.spec import Study
@@ -24,10 +25,10 @@ def write_report(study: Study, results: Results, directory: Path) -> StudyTables
     failed = [f"{run.row}, seed {run.seed}: {run.error}" for run in results.runs if run.error]
     plot_paths = plots.save(study, results, tables, directory)
     text = _markdown(tables, differences, failed, [path.relative_to(directory) for path in plot_paths])
-    (directory / TABLE_FILE).write_text(text, encoding="utf-8")
+    write_text(directory / TABLE_FILE, text)
     latex = [f"% {' '.join(study.title.splitlines())}", scores.latex()]
     latex += [line for table in differences.values() for line in ("", table.latex())]
-    (directory / LATEX_FILE).write_text("\n".join(latex) + "\n", encoding="utf-8")
+    write_text(directory / LATEX_FILE, "\n".join(latex) + "\n")
     save_page(
         directory / PAGE_FILE,
         "study.html",

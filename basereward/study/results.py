@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from basereward.errors import ConfigError
 from basereward.stats.metric import Metric
 from basereward.stats.seeds import Units
+from basereward.storage.atomic import write_bytes, write_text
 
 RESULTS_FILE, UNIT_SCORES_FILE = "results.jsonl", "unit_scores.json.gz"
 
@@ -77,7 +78,7 @@ class Results:
         """Write `results.jsonl`, and `unit_scores.json.gz` from which every test can be computed again."""
         directory.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(run.to_dict(), ensure_ascii=False) + "\n" for run in self.runs)
-        (directory / RESULTS_FILE).write_text(lines, encoding="utf-8")
+        write_text(directory / RESULTS_FILE, lines)
         content = {
             "num_left_out": self.num_left_out,
             "columns": {
@@ -96,7 +97,7 @@ class Results:
         }
         # Without a time, so that the same results are the same bytes.
         packed = gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0)
-        (directory / UNIT_SCORES_FILE).write_bytes(packed)
+        write_bytes(directory / UNIT_SCORES_FILE, packed)
 
     @classmethod
     def load(cls, directory: Path) -> Results:

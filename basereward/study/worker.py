@@ -17,10 +17,11 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.config.files import to_toml
 from basereward.config.run import RunConfig, stage_runs
-from basereward.errors import BaseRewardError
+from basereward.errors import BaseRewardError, DataError
 from basereward.evaluation import evaluate
 from basereward.evaluation.model_comparison import REWARDS_FILE
-from basereward.evaluation.report import save_numbers
+from basereward.evaluation.report import save_numbers, save_verdicts
+from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Benchmark
 from basereward.scoring.ensemble_members import reads_images
@@ -37,7 +38,7 @@ ERROR_FILE = "error.txt"
 REPORT_FILE = "report.json"
 BENCHMARKS = "benchmarks"
 UNASKED = "unasked"
-"""Key of a benchmark's report that says why the model was asked nothing."""
+"""Key of a benchmark's report that says why the model has no rewards."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _train(task: WorkerTask) -> None:
         return
     run_file = Path(f"{task.config.output}.toml")
     run_file.parent.mkdir(parents=True, exist_ok=True)
-    run_file.write_text(to_toml(task.config), encoding="utf-8")
+    write_text(run_file, to_toml(task.config))
     subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
 
 
@@ -157,7 +158,16 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
         if not (reads_images(model) or any(is_text(item) for item in benchmark.comparisons())):
             save_unasked(folder, "the model reads no images, and every comparison has some")
             continue
-        evaluation = evaluate(model, benchmark.comparisons(), batch_size=size)
+        verdicts: dict[int, Verdicts] = {}
+        try:
+            evaluation = evaluate(model, benchmark.comparisons(), batch_size=size, verdicts=verdicts)
+        except DataError as error:
+            if not verdicts:
+                raise
+            # A judge in whose texts no verdict can be read has numbers by the protocols that count that.
+            save_unasked(folder, error.reason)
+            save_verdicts(verdicts, folder)
+            continue
         save_numbers(evaluation, folder, {"benchmark": component.name, **model.computed})
     if cache is not None:
         cache.flush()
@@ -169,7 +179,7 @@ def is_text(comparison: Comparison) -> bool:
 
 
 def save_unasked(folder: Path, reason: str) -> None:
-    """Write the results of a benchmark that a model can't be asked about: none, and the reason."""
+    """Write the results of a benchmark of which a model has no rewards: none, and the reason."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REWARDS_FILE).write_text("", encoding="utf-8")
     (folder / REPORT_FILE).write_text(json.dumps({UNASKED: reason}) + "\n", encoding="utf-8")

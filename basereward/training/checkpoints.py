@@ -123,7 +123,8 @@ class Checkpoints:
 
     def _newest(self) -> tuple[Checkpoint | None, list[CheckpointError]]:
         for unfinished in self.directory.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(unfinished)
+            if NAME.fullmatch(unfinished.name.removeprefix(UNFINISHED)):
+                shutil.rmtree(unfinished)
         errors: list[CheckpointError] = []
         paths = self._paths()
         while paths:

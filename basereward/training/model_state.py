@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from basereward.backbones.feature_cache import FeatureCache
+from basereward.backbones.trained_heads import check_no_trained_head
 from basereward.config.run import RunConfig
 from basereward.costs.accelerators import peak_flops
 from basereward.costs.flops import StepFlops
@@ -229,5 +230,8 @@ class TrainedModel:
 def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
     components = {"backbone": run.backbone, "head": run.head, "loss": run.loss, "paradigm": run.paradigm}
     if run.init is None:
+        source = run.backbone.options.get("model")
+        if isinstance(source, str) and run.paradigm.name == "scalar" and not run.fresh_head:
+            check_no_trained_head(source)
         return RewardModel.build(**components, plugins=plugins, fresh_head=run.fresh_head)
     return RewardModel.warm_start(run.init, **components, plugins=plugins)

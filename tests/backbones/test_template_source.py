@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import tiny
+import torch
 from chat_families import FAMILIES, tokenizer_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from basereward import Comparison, RewardModel
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.template_source import (
     KEEPS_TAIL,
@@ -21,6 +24,7 @@ from basereward.backbones.template_source import (
     with_note,
 )
 from basereward.comparison import Message
+from basereward.config import Component
 from basereward.errors import ConfigError, DataError
 
 TOKENIZER = tiny.tokenizer()
@@ -149,3 +153,44 @@ def test_a_template_that_fails_on_a_conversation_says_so() -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ 1 // (loop.length - 2) }}{% endfor %}"
     with pytest.raises(DataError, match=r"^prompt: the chat template refuses the messages: .*zero"):
         Chat(tokenizer).encode([Message("user", ("hi",))], ["a"])
+
+
+DATED_CHATML = (
+    "{{- bos_token if bos_token else '' }}{% set today = strftime_now('%d %b %Y') %}"
+    "<|im_start|>system\nToday Date: {{ today }}\n<|im_end|>\n" + tiny.TEMPLATE
+)
+
+
+def test_a_saved_model_has_its_template_and_its_day(tmp_path: Path) -> None:
+    tiny.save_causal_lm(tmp_path / "base")
+    words = tiny.tokenizer()
+    words.chat_template = {"default": tiny.TEMPLATE, "dated": DATED_CHATML}
+    words.save_pretrained(tmp_path / "base")
+    row = Comparison("what is it", ["a cat", "a dog"])
+
+    def built(**options: str) -> RewardModel:
+        torch.manual_seed(0)
+        model = RewardModel.build(
+            backbone=Component("causal-lm", {"model": str(tmp_path / "base"), **options})
+        )
+        model.paradigm.eval()
+        return model
+
+    dated, later = built(chat_template="dated"), built(chat_template="dated", template_date="2025-02-03")
+    models = [built(), dated, later]
+    assert len({model.template_digest for model in models}) == 3
+    assert len({model.backbone.fingerprint() for model in models}) == 3
+    texts = [words.decode(model.backbone.encode(row).prompt) for model in models]
+    assert ["Today Date: 26 Jul 2024" in text for text in texts] == [False, True, False]
+    assert ["Today Date: 03 Feb 2025" in text for text in texts] == [False, False, True]
+    for number, model in enumerate(models):
+        model.save(tmp_path / f"saved-{number}")
+        with mock.patch("transformers.utils.chat_template_utils.datetime") as clock:
+            clock.now.return_value = datetime(2031, 12, 5)
+            again = RewardModel.load(tmp_path / f"saved-{number}")
+            assert again.score([row]) == model.score([row])
+        assert again.template_digest == model.template_digest
+    with pytest.raises(ConfigError, match="has no chat template 'date', only dated, default"):
+        built(chat_template="date")
+    with pytest.raises(ConfigError, match="backbone option template_date is 'June'"):
+        built(template_date="June")

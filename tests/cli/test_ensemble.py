@@ -129,9 +129,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 def test_members_are_shown_beside_the_ensemble(run: Callable[..., tuple[str, str]]) -> None:
     given = ("score", "both", "--prompt", "p", "--response", "x", "--response", "yy")
     plain = json.loads(run(*given, "--json")[0])
-    assert list(plain) == ["rewards"]
+    assert list(plain) == ["rewards", "device", "precision"]
     found = json.loads(run(*given, "--json", "--members")[0])
-    assert list(found) == ["rewards", "members", "disagreement"]
+    assert list(found) == ["rewards", "members", "disagreement", "device", "precision"]
     for number in range(2):
         first, second = (found["members"][name][number] for name in ("a", "text"))
         assert found["rewards"][number] == pytest.approx((first + second) / 2, abs=1e-6)

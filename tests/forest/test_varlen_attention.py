@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rounding import rounding_bound
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -58,8 +59,11 @@ def assert_alike(blocks: AttentionBlocks, given: list[Tensor], atol: float) -> N
         torch.testing.assert_close(gradient.double(), other.double(), atol=atol, rtol=0)
 
 
-# Eight bits of mantissa: 2 ** -8 of values and gradients of up to about 8.
-DTYPES = [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.04)]
+# Values and gradients are of up to about 8. One is a mean of up to 53 values, weighted by exponentials of
+# products over 8: some 100 roundings. In bf16 only weights and results are rounded to it, sums are in fp32.
+FP64 = rounding_bound(100, torch.float64, magnitude=8)
+BF16 = rounding_bound(2, torch.bfloat16, magnitude=8)
+DTYPES = [(torch.float64, FP64), (torch.float32, rounding_bound(100, magnitude=8)), (torch.bfloat16, BF16)]
 
 
 @pytest.mark.parametrize(("dtype", "atol"), DTYPES)
@@ -71,7 +75,7 @@ def test_a_tree_equals_its_mask(dtype: torch.dtype, atol: float, heads: int) -> 
 @given(st.integers(1, 20), st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_any_tree_equals_its_mask(prompt: int, responses: list[int]) -> None:
     length = prompt + sum(responses)
-    assert_alike(tree(prompt, tuple(responses)), states(length, length, torch.float64), 1e-12)
+    assert_alike(tree(prompt, tuple(responses)), states(length, length, torch.float64), FP64)
 
 
 @pytest.mark.parametrize(("dtype", "atol"), DTYPES)
@@ -94,7 +98,7 @@ def test_the_last_tokens_alone_see_what_they_see_in_the_whole(dtype: torch.dtype
 
 def test_more_queries_than_a_chunk_are_computed_chunk_by_chunk() -> None:
     length = 2 * QUERY_CHUNK + 3
-    assert_alike(tree(length, (3,)), states(length + 3, length + 3, torch.bfloat16), 0.04)
+    assert_alike(tree(length, (3,)), states(length + 3, length + 3, torch.bfloat16), BF16)
 
 
 def test_queries_in_no_block_get_zeros_and_give_no_gradient() -> None:

@@ -8,7 +8,13 @@ from torch import nn
 
 from basereward.errors import ConfigError
 from basereward.hardware import precision
-from basereward.hardware.precision import Precision, device_of, scoring_precision, training_precision
+from basereward.hardware.precision import (
+    Precision,
+    device_of,
+    scoring_precision,
+    training_precision,
+    weights_dtype,
+)
 from basereward.hardware.processor import Bf16Support
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -21,10 +27,6 @@ def is_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     fast: bool = request.param
     monkeypatch.setattr(precision, "bf16_support", lambda device: Bf16Support(fast, "the processor's"))
     return fast
-
-
-def parameters(*dtypes: torch.dtype) -> list[nn.Parameter]:
-    return [nn.Parameter(torch.zeros(1, dtype=dtype)) for dtype in dtypes]
 
 
 def test_auto_takes_bf16_where_it_is_fast(is_fast: bool) -> None:
@@ -44,25 +46,30 @@ def test_a_forced_precision_is_kept_and_warns_where_it_is_the_slow_one(is_fast: 
 
 
 def test_scoring_is_in_fp32_on_a_cpu_unless_asked(is_fast: bool) -> None:
-    weights = parameters(torch.float32)
     hardware = "bf16" if is_fast else "fp32"
-    assert scoring_precision(None, CPU, WIDE, weights) == Precision("fp32", "default on a CPU", "cpu")
-    assert scoring_precision(None, GPU, WIDE, weights).name == hardware
-    assert scoring_precision("auto", CPU, WIDE, weights).name == hardware
-    assert scoring_precision("bf16", CPU, WIDE, weights).name == "bf16"
-    assert scoring_precision("fp32", GPU, WIDE, weights).name == "fp32"
+    assert scoring_precision(None, CPU, WIDE) == Precision("fp32", "default on a CPU", "cpu")
+    assert scoring_precision(None, GPU, WIDE).name == hardware
+    assert scoring_precision("auto", CPU, WIDE).name == hardware
+    assert scoring_precision("bf16", CPU, WIDE).name == "bf16"
+    assert scoring_precision("fp32", GPU, WIDE).name == "fp32"
 
 
 def test_weights_in_half_precision_are_auto_and_of_any_width(is_fast: bool) -> None:
-    weights = parameters(torch.float32, torch.bfloat16)
-    assert scoring_precision(None, CPU, NARROW, weights).name == ("bf16" if is_fast else "fp32")
-    assert scoring_precision("fp32", CPU, NARROW, weights).name == "fp32"
-    half = parameters(torch.float16)
-    assert scoring_precision(None, GPU, WIDE, half).name == "fp16"
-    assert scoring_precision(None, CPU, WIDE, half).name == "fp32"
+    assert scoring_precision(None, CPU, NARROW, torch.bfloat16).name == ("bf16" if is_fast else "fp32")
+    assert scoring_precision("fp32", CPU, NARROW, torch.bfloat16).name == "fp32"
+    assert scoring_precision(None, GPU, WIDE, torch.float16).name == "fp16"
+    assert scoring_precision(None, CPU, WIDE, torch.float16).name == "fp32"
 
 
-@pytest.mark.parametrize("choose", [training_precision, lambda *rest: scoring_precision(*rest, [])])
+def test_a_small_part_in_half_precision_does_not_count() -> None:
+    # As an image encoder in bf16 beside a decoder in fp32: 20 weights against 42.
+    module = nn.Sequential(nn.Linear(4, 4).bfloat16(), nn.Linear(6, 6))
+    assert weights_dtype(module) == torch.float32
+    assert weights_dtype(module.bfloat16()) == torch.bfloat16
+    assert weights_dtype(nn.Identity()) == torch.float32
+
+
+@pytest.mark.parametrize("choose", [training_precision, scoring_precision])
 def test_another_setting_is_refused(choose: object) -> None:
     with pytest.raises(ConfigError, match="precision is 'fp8'; allowed: auto, fp32, bf16"):
         choose("fp8", CPU, WIDE)  # type: ignore[operator]

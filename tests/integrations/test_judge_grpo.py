@@ -94,7 +94,8 @@ def test_each_pair_is_asked_about_in_both_orders_and_ties_are_not() -> None:
         (("b", "c"), 1),
         (("c", "b"), 2),
     ]
-    assert {"prompt", "verdict"} == set(rows.column_names)
+    assert {"prompt", "verdict", "turn_opening"} == set(rows.column_names)
+    assert set(rows["turn_opening"]) == {""}
     assert "[Question]\nwhat?\n" in asked[0]
 
 
@@ -158,8 +159,8 @@ def test_a_chat_template_that_opens_no_turn_to_answer_in_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         judge_prompts([Comparison("what?", ["a", "b"], ranks=[0, 1])], tokenizer)
     assert str(caught.value) == (
-        "the policy's chat template doesn't know add_generation_prompt, so that the policy would be asked "
-        "without a turn to answer in; add it to the template"
+        "the policy's chat template doesn't know add_generation_prompt, so that the policy would be prompted "
+        "without an open turn for its answer; add it to the template"
     )
 
 

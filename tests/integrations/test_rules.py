@@ -20,6 +20,8 @@ from basereward.integrations.rules import answer_part, choice_letter, exact_matc
         (r"so it is \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         (r"first \boxed{1}, then \boxed{2}", "2"),
         (r"not closed \boxed{1", r"not closed \boxed{1"),
+        (r"<think>\boxed{1} <answer>1</answer></think>2", "2"),
+        ("<think><answer>1</answer></think>", ""),
     ],
 )
 def test_the_answer_part_is_the_last_that_is_marked_else_all(completion: str, part: str) -> None:
@@ -77,6 +79,10 @@ CHOICES: dict[str, str | None] = {
     "The answer is B. Option A is a distractor.": "B",
     "The answer is B because option A has no cat.": "B",
     "The answer is A because it has a cat.": "A",
+    "The answer is A and option B is a dog.": "A",
+    "The answer is I because of the cat.": "I",
+    "The answer is A\nThe cat sits.": "A",
+    "I is correct.": "I",
     "The correct option is C, not A.": "C",
     "the best option I can see is B": "B",
     "The correct answer here is B.": "B",
@@ -87,12 +93,17 @@ CHOICES: dict[str, str | None] = {
     "Option B": "B",
     "First I thought the answer is A. No, the answer is B": "B",
     "A or B? The answer is B.": "B",
+    "<think>The answer is A.</think>B": "B",
+    "<think>The answer is A. Or B? Option C.</think>\nOption B": "B",
     # No choice at all.
+    "<think>The answer is B.</think>": None,
     "The answer is a cat.": None,
     "the answer is a": None,
     "The answer is a": None,
     "The answer is I don't know.": None,
     "The answer is I'd say a cat": None,
+    "The answer is I was wrong.": None,
+    "The answer is A with a cat.": None,
     "the best option I can see": None,
     "I think it is a cat.": None,
     "I, for one, see a cat.": None,
@@ -135,7 +146,7 @@ NAMES = [
     "and",
     "or",
     "i",
-    "best",
+    "so",
 ]
 WORDS = st.lists(st.sampled_from(NAMES), max_size=9)
 

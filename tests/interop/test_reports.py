@@ -359,6 +359,18 @@ REPORTS = [
         {"system": ["Be brief.", "", None], "audios": [None, [], ["a.wav"]]},
     ),
     Report(
+        "TRL: completions of one question with other tools are one group",
+        doors.prompts,
+        ([asked("?")] * 2, CALL["tool_calls"], None),
+        2,
+    ),
+    Report(
+        "slime: the tools that a text was rendered with are rendered twice",
+        doors.prompts,
+        (["?"] * 2, CALL["tool_calls"], None),
+        1,
+    ),
+    Report(
         "vLLM: the tools of a request are ignored",
         doors.request,
         ("/classify", {"messages": asked("?") + said("a"), "tools": CALL["tool_calls"]}),

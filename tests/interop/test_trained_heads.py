@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from basereward import Component, ConfigError, RewardModel
 from basereward.backbones.trained_heads import trained_heads
+from basereward.config.run import DataConfig, RunConfig, Source
 from basereward.interop.importing import import_model
+from basereward.plugins import PluginManager
+from basereward.training.model_state import _initial_model
 
 
 def with_tensors(source: Path, directory: Path, *names: str) -> Path:
@@ -71,16 +75,24 @@ def test_heads_in_files_and_in_shards_are_found(tiny_models: dict[str, Path], tm
     assert trained_heads("owner/never-downloaded") == []
 
 
-def test_a_model_directory_is_gone_on_from_by_init(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    RewardModel.build(backbone=Component("causal-lm", {"model": str(tiny_models["qwen2"])})).save(
-        tmp_path / "ours"
+def test_a_training_goes_on_from_a_model_directory_by_init(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    ours = tmp_path / "ours"
+    RewardModel.build(backbone=Component("causal-lm", {"model": str(tiny_models["qwen2"])})).save(ours)
+    backbone = Component("causal-lm", {"model": str(ours)})
+    with pytest.raises(ConfigError, match=r"reward head \(head\.safetensors\), .*; go on from it by init"):
+        _initial_model(run(backbone), PluginManager())
+    assert _initial_model(run(backbone, fresh_head=True), PluginManager()).backbone.dim > 0
+    assert _initial_model(run(backbone, init=str(ours)), PluginManager()).backbone.dim > 0
+    # Members of an ensemble are made of one backbone with several heads.
+    assert RewardModel.build(backbone=backbone).backbone.dim > 0
+
+
+def run(backbone: Component, **settings: Any) -> RunConfig:
+    return RunConfig(
+        output="unused", backbone=backbone, data=DataConfig(train=(Source("trl", {"path": "a"}),)), **settings
     )
-    backbone = Component("causal-lm", {"model": str(tmp_path / "ours")})
-    with pytest.raises(
-        ConfigError, match=r"^\S+ has a trained reward head \(head\.safetensors\), .*; go on from it by init"
-    ):
-        RewardModel.build(backbone=backbone)
-    assert RewardModel.warm_start(tmp_path / "ours", backbone=backbone).backbone.dim > 0
 
 
 def test_an_imported_head_is_kept(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_ops import use_plain_ops
 from rounding import rounding_bound
 from torch import Tensor
 from torch.testing import assert_close
 
 from basereward import ops
-from basereward.ops import _loader, reference
+from basereward.ops import reference
 
 # The opcheck of torch 2.14 asks for a gradient that its own clones of the arguments don't have.
 torch_warns_of_itself = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -55,7 +56,7 @@ SIZES = [
 @pytest.fixture(params=KERNELS)
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
-        monkeypatch.setattr(_loader.library, "devices", frozenset())
+        use_plain_ops(monkeypatch)
     return request.param
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from plain_ops import use_plain_ops
 from torch import Tensor
 from torch.testing import assert_close
 
 from basereward import ops
-from basereward.ops import _loader, reference
+from basereward.ops import reference
 
 # The opcheck of torch 2.14 asks for a gradient that its own clones of the arguments don't have.
 torch_warns_of_itself = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -35,7 +36,7 @@ SIZES = [(0, 8, 8), (1, 1, 1), (2, 7, 64), (4, 129, 255), (33, 64, 257), (31, 30
 @pytest.fixture(params=[pytest.param("cpp", marks=compiled), "torch"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
-        monkeypatch.setattr(_loader.library, "devices", frozenset())
+        use_plain_ops(monkeypatch)
     return request.param
 
 

@@ -64,6 +64,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.external
 @pytest.mark.skipif(ops.status()["cpu"]["kernels"] != "cpp", reason=ops.status()["cpu"]["reason"])
 def test_missing_cuda_kernels_are_told_and_how_to_build_them() -> None:
     reason = (
@@ -77,10 +78,12 @@ def test_missing_cuda_kernels_are_told_and_how_to_build_them() -> None:
     ]
 
 
+@pytest.mark.external
 def test_the_environment_can_choose_the_torch_kernels() -> None:
     assert run("torch") == ["torch | BASEREWARD_KERNELS=torch", "0.3133"]
 
 
+@pytest.mark.external
 def test_an_unknown_choice_is_an_error_at_the_first_call_not_at_import() -> None:
     reason = "BASEREWARD_KERNELS=fast is not understood; write auto, cpp or torch"
     assert run("fast") == [f"torch | {reason}", f"ConfigError | {reason}"]
@@ -106,11 +109,13 @@ sys.modules["basereward._C"] = types.ModuleType("basereward._C")
 """
 
 
+@pytest.mark.external
 def test_a_library_of_older_sources_is_not_used() -> None:
     reason = "basereward._C has no batched_bt_loss, so it was built from older sources; install again"
     assert run("auto", STALE + SCRIPT) == [f"torch | {reason}", "0.3133"]
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("error", "reason"),
     [("ModuleNotFoundError(name)", MISSING), ("ImportError('undefined symbol: x')", BROKEN)],

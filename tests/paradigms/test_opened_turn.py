@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from chat_families import FAMILIES, tokenizer_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basereward import Comparison
+from basereward import Comparison, RewardModel
 from basereward.backbones.chat_template import Chat
+from basereward.backbones.generation import Generation
 from basereward.backbones.opened_turn import asking, opening_of, rest_of_turn, whole_turn
 from basereward.comparison import Message
+from basereward.config import Component
 from basereward.errors import DataError
 from basereward.integrations import trl
 from basereward.integrations.judge_grpo import format_reward, r1_reward, verdict_reward
@@ -102,5 +106,46 @@ def test_what_is_left_of_a_turn_and_its_beginning_are_the_turn(text: str, openin
     assert opening_of(f"a question\n{opening}") == opening
 
 
-def test_a_comparison_of_whole_turns_is_unchanged() -> None:
-    assert Comparison("p", [whole_turn("yes")]).responses == ("yes",)
+def judge_of(place: Path, family: str) -> RewardModel:
+    """Return a judge that reasons, whose tokenizer has a family's template."""
+    tiny.add_language_head(tiny.save_causal_lm(place))
+    words = tokenizer_of(family)
+    words.chat_template = FAMILIES[family].template
+    words.save_pretrained(place)
+    model = RewardModel.build(
+        backbone=Component("causal-lm", {"model": str(place)}),
+        paradigm=Component("generative", {"template": "reasoned"}),
+    )
+    model.paradigm.eval()
+    return model
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwq"])
+def test_a_judge_is_asked_as_a_policy_is_and_its_whole_turn_is_read(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = judge_of(tmp_path, family)
+    words = model.backbone.tokenizer
+    row = Comparison("what is shown", ["a cat", "a dog"], ranks=[0, 1])
+    paradigm: Any = model.paradigm
+    tree = paradigm.prepare(row).content.tree
+    [message] = paradigm.template.messages(row.prompt, row.responses)
+    asked = words.apply_chat_template(
+        [{"role": "user", "content": message.text}], tokenize=False, add_generation_prompt=True
+    )
+    assert tree.prompt + tree.responses[0] == words(asked, add_special_tokens=False)["input_ids"]
+
+    written = ANSWER.removeprefix(OPENINGS.get(family, "").strip())
+    ids = words(written, add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(
+        "basereward.paradigms.generative.generate",
+        lambda backbone, head, tree, **options: [Generation(ids, True) for _ in tree.responses],
+    )
+    texts = [each["text"] for each in paradigm.judge(row)]
+    assert texts == [OPENINGS.get(family, "") + written] * 2
+    # The first response is better in both orders, as "1" says each time: a half for each.
+    assert model.score([row]) == [[0.5, 0.5]]
+    # What it wrote can be learnt: the tokens that follow the question are the same.
+    learnt = row.with_meta(judgements=[{"first": 0, "second": 1, "text": texts[0]}])
+    with model.paradigm.evaluating():
+        assert list(paradigm.prepare(learnt).content.rationales.values()) == [ids]

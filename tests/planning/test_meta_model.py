@@ -36,6 +36,23 @@ PUBLISHED = {
 }
 
 
+ROUNDED = {"1B": 0.938, "2B": 2.09, "8B": 7.94, "14B": 15.1, "38B": 38.4, "78B": 78.4}
+"""Billions of parameters of InternVL3, language-model head included, as the hub prints them: three digits."""
+
+
+@pytest.mark.parametrize("size", ROUNDED)
+def test_internvl_has_the_parameters_that_were_published(tmp_path: Path, size: str) -> None:
+    name = f"OpenGVLab/InternVL3-{size}-hf"
+    model, source = meta_model(run_of(tmp_path, "internvl", name), PluginManager())
+    assert source == "as published"
+    counts = sizes(model)
+    language = model.backbone.parts()["language"]
+    embedding = next(item for item in language.parameters() if 151_674 in item.shape)
+    # The head that is never loaded is as large as the embedding, and stands beside it in the files.
+    total = sum(counts.values()) - counts["head"] + embedding.numel()
+    assert float(f"{total / 1e9:.3g}") == ROUNDED[size]
+
+
 def run_of(tmp_path: Path, backbone: str, model: str, head: str = "") -> RunConfig:
     (tmp_path / "run.toml").write_text(
         f"""
@@ -73,8 +90,9 @@ def test_paradigms_that_write_text_are_refused(tmp_path: Path, paradigm: str) ->
 
 
 def test_every_published_model_is_checked() -> None:
+    checked = [*PUBLISHED, *(f"OpenGVLab/InternVL3-{size}-hf" for size in ROUNDED)]
     assert {json.dumps(facts) for facts in published().values()} == {
-        json.dumps(published()[name]) for name in PUBLISHED
+        json.dumps(published()[name]) for name in checked
     }
 
 

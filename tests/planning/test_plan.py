@@ -68,6 +68,22 @@ def test_the_papers_run_is_planned_from_its_recipe_alone() -> None:
     assert planned().at_most.total < 0.9 * 80e9
 
 
+BACKBONES = sorted((RECIPE.parent / "backbones").glob("*.toml"))
+LARGEST = ("internvl3-78b", "qwen2.5-vl-72b")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in LARGEST else pytest.mark.slow) for path in BACKBONES],
+    ids=lambda path: path.stem,
+)
+def test_each_backbone_of_the_papers_study_fits_its_gpus(path: Path) -> None:
+    known = Overrides()
+    found = plan(load_run(path), PluginManager(), H100, num_gpus=64, mfu=(0.2, 0.4), overrides=known)
+    assert found.sizes_from == "as published"
+    assert found.fits
+
+
 def test_time_follows_from_flops_and_the_peak() -> None:
     lora = "train.lora.rank=16"  # which fits
     found = planned(lora, FITTING[1], num_gpus=1)

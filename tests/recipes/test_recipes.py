@@ -52,6 +52,10 @@ NO_MARGIN = "no member's mean margin is above 0, so none can be given a weight"
 """What weighting by margins says of random models that are all wrong more than right."""
 
 
+UNREAD = ("LongCoT-GRM, no RL", "LongCoT-GRM")
+"""Judges that reason: random ones write no verdict, and have the numbers of protocols that count it."""
+
+
 @cache
 def plugins() -> PluginManager:
     """Return the plugins of a command line."""
@@ -111,12 +115,13 @@ def test_every_cell_of_every_study_fills_its_row(path: str, cwd: Path) -> None:
     if Path(path).stem == "table-1":
         _trained_by_reinforcement(runs)
     for run in runs:
-        if not run.cell.name.startswith("LongCoT"):
-            done(study, run)
+        done(study, run)
     results = collect(study, runs, plugins())
     unfilled = {run.row: run.error or sorted(set(study.columns) - set(run.values)) for run in results.runs}
-    wrong = {row: what for row, what in unfilled.items() if what and what != NO_MARGIN}
-    assert {row for row in wrong if not row.startswith("LongCoT")} == set()
+    for row in UNREAD:
+        if row in unfilled:
+            assert unfilled.pop(row) == ["MMRB, both orders", "VLRB, both orders"]
+    assert {row: what for row, what in unfilled.items() if what and what != NO_MARGIN} == {}
     assert len(results.runs) == len(study.rows) + len(study.ensembles)
     output = Path(study.output)
     results.save(output)

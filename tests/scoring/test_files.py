@@ -15,6 +15,7 @@ from basereward import ConfigError, DataError
 from basereward.data import TRLDataset
 from basereward.data.formats import DetectedDataset, formats, unknown_format
 from basereward.data.published.ratings import HelpSteer
+from basereward.scoring import files
 from basereward.scoring.files import InputRows, score_file
 
 if TYPE_CHECKING:
@@ -245,3 +246,16 @@ def test_memory_does_not_grow_with_the_file(model: Any, tmp_path: Path) -> None:
         tracemalloc.stop()
     # The stand-in for the model remembers each id, some tens of bytes a row; the rows are not kept.
     assert peaks[1] - peaks[0] < 6_000 * 250
+
+
+def test_a_file_that_another_process_writes_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    target = tmp_path / "rewards.jsonl"
+    with files._opened(target, None) as file:
+        file.write(b"first\n")
+        file.flush()
+        with pytest.raises(ConfigError, match=f"^{target} is being written by another process"):
+            files._opened(target, None).__enter__()
+    assert target.read_bytes() == b"first\n"
+    with files._opened(target, None):
+        pass
+    assert target.read_bytes() == b""

@@ -381,7 +381,7 @@ def test_damaged_weights_of_a_backbone_are_named(tiny_models: dict[str, Path], t
     shutil.copytree(tiny_models["llama"], broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=f"^can't load {broken}: "):
+    with pytest.raises(ModelError, match=f"^can't load {weights}: "):
         RewardModel.build(backbone=Component("causal-lm", {"model": str(broken)}), plugins=PLUGINS)
 
 
@@ -403,3 +403,31 @@ def test_the_wrong_kind_of_backbone_says_so(tiny_models: dict[str, Path]) -> Non
         RewardModel.build(
             backbone=Component("qwen-vl", {"model": str(tiny_models["llama"])}), plugins=PLUGINS
         )
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_comparisons_of_one_prompt_are_joined_whatever_tokens_its_end_has(
+    pooling: str, tmp_path: Path
+) -> None:
+    # The tokenizer has a token for the template's line break and those that a response begins with.
+    tiny.save_causal_lm(tmp_path)
+    words = tiny.tokenizer()
+    words.add_tokens(["\n\n\n"])
+    words.save_pretrained(tmp_path)
+    model = RewardModel.build(
+        backbone=Component("causal-lm", {"model": str(tmp_path)}),
+        head=Component("mlp", {"pooling": pooling}),
+    )
+    model.paradigm.eval()
+    rows = [Comparison("what is it", texts) for texts in (["\n\na cat"], ["a dog", "a hat"])]
+    prepared: Any = model.prepare_batch(rows)
+    lengths = [len(item.content.tree.prompt) for item in prepared]
+    assert lengths[0] == lengths[1] - 1
+    [joined] = model.score_prepared([model.join(prepared)])
+    alone = [reward for rewards in model.score(rows) for reward in rewards]
+    torch.testing.assert_close(torch.tensor(joined), torch.tensor(alone), **within(TINY_REWARD))
+    [together] = model.score([Comparison("what is it", [text for row in rows for text in row.responses])])
+    torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), **within(TINY_REWARD))
+    trees = [item.content.tree for item in [model.join(prepared), *prepared]]
+    together_lengths, *lengths_alone = [model.backbone.pack([tree]).lengths.tolist() for tree in trees]
+    assert together_lengths == [length for one in lengths_alone for length in one]

@@ -23,7 +23,15 @@ from basereward.data.formats import DetectedDataset
 from basereward.scoring.baselines import baseline_of
 from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import write_table
-from basereward.scoring.shards import Outcome, Shard, digest_of_model, own_shards, score_shards, shards_of
+from basereward.scoring.shards import (
+    Outcome,
+    Shard,
+    _remove_summary,
+    digest_of_model,
+    own_shards,
+    score_shards,
+    shards_of,
+)
 
 
 def row(number: int, **values: Any) -> dict[str, Any]:
@@ -292,3 +300,11 @@ def test_the_environment_says_which_worker_it_is(
         monkeypatch.setenv(name if name.isupper() and name[0] in "RW" else f"SLURM_ARRAY_TASK_{name}", value)
     assert worker_of(Namespace(worker=None, workers=None)) == expected
     assert worker_of(Namespace(worker=1, workers=3)) == (1, 3)
+
+
+def test_a_summary_that_is_somebody_else_s_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text('{"notes": 1}')
+    with pytest.raises(ConfigError, match=f"^{path} is no summary of scored shards"):
+        _remove_summary(path)
+    assert path.read_text() == '{"notes": 1}'

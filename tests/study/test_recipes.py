@@ -49,3 +49,17 @@ def test_tables_share_the_runs_they_have_in_common() -> None:
     default = runs("table-1") & runs("table-2") & runs("figure-1") & runs("table-4") & runs("table-6")
     assert len(default) == 3  # the paper's default, three seeds
     assert runs("table-5") < runs("table-4")
+
+
+@pytest.mark.parametrize("name", ["table-1", "table-2", "table-4", "table-5", "table-6", "table-7"])
+def test_printed_numbers_are_of_columns_of_their_kind(name: str) -> None:
+    [path] = [path for path in STUDIES if path.stem == name]
+    study = load_study(path)
+    assert study.published
+    for row in study.published:
+        assert set(row.values) <= set(study.columns)
+        for title, parts in study.averages.items():
+            if title in row.values and set(parts) <= set(row.values):
+                mean = sum(row.values[part] for part in parts) / len(parts)
+                # Both the mean and its parts are rounded to one decimal.
+                assert row.values[title] == pytest.approx(mean, abs=0.1 + 1e-9), row.cell

@@ -205,13 +205,11 @@ FAMILIES = {
         "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}",
         control=(
             "<｜begin▁of▁sentence｜>",
-            "<｜User｜>",
-            "<｜Assistant｜>",
             "<｜tool▁output▁begin｜>",
             "<｜tool▁output▁end｜>",
             "<｜end▁of▁sentence｜>",
         ),
-        plain=("<think>", "</think>"),
+        plain=("<think>", "</think>", "<｜User｜>", "<｜Assistant｜>"),  # as they are published
         extra={"bos_token": "<｜begin▁of▁sentence｜>"},
     ),
     "glm4": Family(

@@ -169,6 +169,22 @@ def row(row: Any) -> Any:
     return turns, len(comparison.images), comparison.responses, margins
 
 
+def prompts(prompts: list[Any], *tools: Any) -> int:
+    """Return how many prompts a model is asked, of prompts beside a column of tools."""
+    asked = []
+
+    def source(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
+        asked.extend(comparison.prompt_identity() for comparison in comparisons)
+        return redness(comparisons)
+
+    scorer = CompletionScorer(source)
+    none: list[Sequence[object]] = [()] * len(prompts)
+    scorer.score(
+        prompts, ["a"] * len(prompts), images=none, lengths=[1] * len(prompts), columns={"tools": tools}
+    )
+    return len(asked)
+
+
 def pixels(*sources: Any) -> int:
     """Return how many images of sources look different."""
     return len({Image(source).open().tobytes() for source in sources})

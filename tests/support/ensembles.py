@@ -25,7 +25,9 @@ def save(root: Path) -> Path:
     first = RewardModel.build(backbone=Component("tiny"))
     first.save(root / "first")
     for name, head in HEADS.items():
-        model = RewardModel.build(backbone=Component("tiny", {"model": str(root / "first")}), head=head)
+        model = RewardModel.build(
+            backbone=Component("tiny", {"model": str(root / "first")}), head=head, fresh_head=True
+        )
         model.save(root / name)
     RewardModel.build(backbone=Component("tiny")).save(root / "other")
     lm = Component("causal-lm", {"model": str(tiny.save_causal_lm(root / "lm"))})

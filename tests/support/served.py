@@ -92,6 +92,9 @@ class Echo:
         self.gate.set()
         self.passes: list[list[tuple[str, ...]]] = []
 
+    def image_bytes(self, comparison: Comparison) -> int:
+        return sum(24 * width * height for width, height in (image.size() for image in comparison.images))
+
     def prepare(self, comparison: Comparison) -> Prepared[Any]:
         texts = [*(message.text for message in comparison.prompt), *comparison.responses]
         return Prepared(comparison, None, Size(sum(map(len, texts))))

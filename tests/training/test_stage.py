@@ -9,20 +9,21 @@ import threading
 import time
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import runs
 import torch
+from plain_ops import use_plain_ops
 from rounding import TINY_REWARD, tiny_metric_bound
 
 from basereward import Comparison, ConfigError, DataError, RewardModel, hookimpl, ops, train
 from basereward.backbones.causal_lm import CausalLM
-from basereward.config import Component, DataConfig, Source, load_run
+from basereward.config import Component, DataConfig, RunConfig, Source, load_run
 from basereward.data import read_comparisons
 from basereward.forest import Tree
-from basereward.ops import _loader
 from basereward.plugins import PluginManager, PluginWarning
 from basereward.training.nonfinite import NonFiniteError
 
@@ -142,6 +143,10 @@ def test_a_row_that_cannot_be_encoded_ends_the_training_where_that_is_asked_for(
     assert str(caught.value).startswith(f"{path}:4: responses[0]: prompt and response are ")
 
 
+def with_any_share_of_bad_rows(run: RunConfig) -> RunConfig:
+    return replace(run, data=replace(run.data, max_bad_share=1.0))
+
+
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_data_without_one_usable_row_is_an_error(lm: Path, tmp_path: Path, split: str) -> None:
     good = runs.write_rows(tmp_path / "good.jsonl", runs.rows(3, seed=1))
@@ -149,7 +154,7 @@ def test_data_without_one_usable_row_is_an_error(lm: Path, tmp_path: Path, split
     path = runs.write_rows(tmp_path / "bad.jsonl", [row, row])
     paths = (path, good) if split == "train" else (good, path)
     with pytest.raises(DataError) as caught:
-        train(runs.config(tmp_path / "run", lm, *paths), progress=False)
+        train(with_any_share_of_bad_rows(runs.config(tmp_path / "run", lm, *paths)), progress=False)
     expected = (
         f"data.{split} has no row that can be used; 2 rejected, the first: {path}:1: responses[1]: is empty"
     )
@@ -186,7 +191,7 @@ def test_a_training_that_failed_before_its_first_step_does_not_keep_the_next_one
 ) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("{}\n")
-    run = runs.config(tmp_path / "run", lm, path)
+    run = with_any_share_of_bad_rows(runs.config(tmp_path / "run", lm, path))
     with pytest.raises(DataError, match="has no row that can be used"):
         train(run, progress=False)
     runs.write_rows(path, runs.rows(2, seed=1))
@@ -240,7 +245,7 @@ def test_native_ops_and_plain_ones_take_the_same_course(
     logs = []
     for name in ("native", "plain"):
         if name == "plain":
-            monkeypatch.setattr(_loader.library, "devices", frozenset())
+            use_plain_ops(monkeypatch)
         settings = {"epochs": 2, "log_every": 1, "precision": "fp32", "lr": 1e-4, "head": head}
         train(runs.config(tmp_path / name, lm, text_data / "train.jsonl", **settings), progress=False)
         logs.append(runs.records(tmp_path / name, "step"))

@@ -22,6 +22,7 @@ from basereward.data.fields import text_of
 from basereward.data.reading.paths import local_path
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
+from basereward.evaluation.benchmarks.judge_protocols import Judged, JudgeProtocol
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
 from basereward.stats.metric import Metric, Score
 
@@ -86,14 +87,18 @@ class Scored:
         items: The K comparisons.
         rewards: [K, N], NaN where a comparison has fewer responses.
         ranks: [K, N], NaN likewise.
+        equal: The score of a pair of equal rewards, where the benchmark counts them as wrong.
     """
 
     items: Sequence[Item]
     rewards: NDArray[np.float64]
     ranks: NDArray[np.float64]
+    equal: float = 0.0
 
     @classmethod
-    def of(cls, items: Sequence[Item], rewards: Sequence[Sequence[float] | None]) -> Scored:
+    def of(
+        cls, items: Sequence[Item], rewards: Sequence[Sequence[float] | None], *, equal: float = 0.0
+    ) -> Scored:
         """Return the comparisons that have rewards.
 
         Raises:
@@ -112,7 +117,7 @@ class Scored:
                 raise ValueError(f"{len(scores)} rewards for the {len(item.ranks)} responses of {item.id}")
             columns[0, number, : len(scores)] = scores
             columns[1, number, : len(scores)] = item.ranks
-        return cls([item for item, _ in kept], columns[0], columns[1])
+        return cls([item for item, _ in kept], columns[0], columns[1], equal)
 
     @cached_property
     def group(self) -> NDArray[np.int64]:
@@ -164,6 +169,8 @@ class Benchmark(protocols.Benchmark, FileDataset):
     """Number of comparisons of the published benchmark."""
     ties: str = "equal rewards count as wrong"
     """How the official metric counts equal rewards."""
+    judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {}
+    """The protocols in print for judges, by their titles."""
 
     def __init__(self, path: str | Path, *, images: Path | None = None) -> None:
         roots = () if images is None else (str(images),)
@@ -182,6 +189,62 @@ class Benchmark(protocols.Benchmark, FileDataset):
     def items(self) -> list[Item]:
         """The items of all comparisons; the file is read for them once."""
         return [Item.of(comparison) for comparison in self]
+
+    def judge_metrics(self, rewards: Sequence[Sequence[float] | None], judged: Judged) -> dict[str, Metric]:
+        """Return a judge's metrics: of its rewards, where answers that contradict each other count half, and
+        by each protocol in print, its title after the metric's name and a comma.
+
+        Args:
+            rewards: A list of rewards for each comparison, None for one without.
+            judged: The verdicts on each comparison by its number.
+
+        Raises:
+            DataError: When there is nothing to count.
+        """
+        return {
+            name + suffix: metric
+            for suffix, (counted, equal) in self._counted(rewards, judged).items()
+            for name, metric in self.metrics(Scored.of(self.items, counted, equal=equal)).items()
+        }
+
+    def report_judge(self, rewards: Sequence[Sequence[float] | None], judged: Judged) -> dict[str, Score]:
+        """Return a judge's metrics as `report` returns those of rewards."""
+        metrics = self.judge_metrics(rewards, judged)
+        scores = {}
+        for suffix, (counted, _) in self._counted(rewards, judged).items():
+            lengths = [
+                None if scored is None else item.lengths
+                for item, scored in zip(self.items, counted, strict=True)
+            ]
+            for name, baseline in self.metrics(Scored.of(self.items, lengths)).items():
+                scores[name + suffix] = Score.of(name + suffix, metrics[name + suffix], baseline)
+        return scores
+
+    def _counted(
+        self, rewards: Sequence[Sequence[float] | None], judged: Judged
+    ) -> dict[str, tuple[Sequence[Sequence[float] | None], float]]:
+        """Return rewards to count by what their metrics' names end in, and the score of equal ones: the
+        judge's own, and for each protocol rewards that are in order where it counts the judge as right.
+        """
+        counted: dict[str, tuple[Sequence[Sequence[float] | None], float]] = {"": (rewards, 0.5)}
+        for title, protocol in self.judge_protocols.items():
+            by_protocol = [
+                None if score is None else _ordered(item, score)
+                for item, score in zip(self.items, protocol(self.items, judged), strict=True)
+            ]
+            counted[f", {title}"] = (by_protocol, 0.0)
+        some = {
+            suffix: each for suffix, each in counted.items() if any(scores is not None for scores in each[0])
+        }
+        if not some:
+            raise DataError("no verdict could be read, and no protocol counts that")
+        return some
+
+    def without_protocol(self, name: str) -> str:
+        """Return the name of a metric without the title of a judge's protocol."""
+        for title in self.judge_protocols:
+            name = name.removesuffix(f", {title}")
+        return name
 
     def report(self, rewards: Sequence[Sequence[float] | None]) -> dict[str, Score]:
         """Return every metric by its name, the official one first.
@@ -227,6 +290,11 @@ class Benchmark(protocols.Benchmark, FileDataset):
         ends = (name, Path(name).name)
         paths = [root / name, *(root / folder / end for folder in folders for end in ends)]
         return next((path for path in paths if path.exists()), paths[0])
+
+
+def _ordered(item: Item, score: float) -> list[float]:
+    """Return rewards [2] of which the better response has the larger one where the score is 1."""
+    return [score if rank == min(item.ranks) else 1 - score for rank in item.ranks]
 
 
 def texts_of(row: Row, field: str, num: int | None = None) -> list[str]:

@@ -10,6 +10,7 @@ from basereward.data.fields import text_of, without_marks
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored
+from basereward.evaluation.benchmarks.judge_protocols import R1_REWARD, JudgeProtocol, better_first
 from basereward.evaluation.benchmarks.unit_scores import group_accuracy, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
 from basereward.media.video import Video
@@ -35,6 +36,7 @@ class MMRLHFRewardBench(Benchmark):
     title = "MM-RLHF-RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("mm_reward_bench.jsonl", "*.jsonl")
     size = 170
+    judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {R1_REWARD: better_first}
 
     def __init__(self, path: str | Path, *, images: Path | None = None, num_frames: int = 32) -> None:
         super().__init__(path, images=images)

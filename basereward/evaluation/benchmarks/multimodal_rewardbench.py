@@ -12,6 +12,13 @@ from basereward.data.fields import text_of, without_marks
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored
+from basereward.evaluation.benchmarks.judge_protocols import (
+    OFFICIAL,
+    R1_REWARD,
+    JudgeProtocol,
+    as_listed,
+    better_first,
+)
 from basereward.evaluation.benchmarks.unit_scores import by_category, pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY
 from basereward.stats.metric import Metric, average
@@ -47,6 +54,7 @@ class MultimodalRewardBench(Benchmark):
     name = "multimodal-rewardbench"
     title = "Multimodal RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("all_data.json", "data/all_data.json", "data/test-*.parquet")
+    judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {OFFICIAL: as_listed, R1_REWARD: better_first}
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the entry in our own format."""

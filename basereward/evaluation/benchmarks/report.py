@@ -12,6 +12,7 @@ from basereward.evaluation.report import metric_rows, save_report
 from basereward.reporting.html import save_page
 from basereward.reporting.plots import is_available
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
+from basereward.storage.atomic import write_text
 
 SCORES_FILE = "scores.png"
 
@@ -52,10 +53,10 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
         },
     )
     text = markdown(run)
-    (directory / "report.md").write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(directory / "report.md", text, errors="backslashreplace")
     content = json.dumps(run.to_dict(), indent=2, ensure_ascii=False)
     # Last, so that a directory with a report.json has all other files too.
-    (directory / "report.json").write_text(content + "\n", encoding="utf-8")
+    write_text(directory / "report.json", content + "\n")
 
 
 def score_table(run: BenchmarkRun) -> Table:

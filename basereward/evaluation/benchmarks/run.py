@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from basereward.evaluation.benchmarks.benchmark import Benchmark as JudgedBenchmark
 from basereward.evaluation.benchmarks.published import PublishedScores, published_of
 from basereward.evaluation.evaluator import evaluate
 from basereward.evaluation.metrics import GAPS
@@ -81,6 +82,12 @@ class BenchmarkRun:
         notes = [f"Ties: {self.ties}."]
         for entry in self.entries:
             pairs, unscored = entry.evaluation.metrics, entry.num_unscored
+            if entry.evaluation.verdicts:
+                share = entry.evaluation.statistics.get("parse_failure_rate", 0.0)
+                notes.append(
+                    f"{entry.model}: of its answers {100 * share:.1f} % could not be read; where those in "
+                    "both orders contradict each other, the pair counts half."
+                )
             num, total = pairs.num_reward_ties, pairs.accuracy.num_pairs
             notes.append(f"{entry.model}: {num:,} of {total:,} pairs have equal rewards.")
             if unscored:
@@ -154,7 +161,11 @@ def run_benchmark(
                 evaluations[f"{model}: {name_of_member}"] = member
         for label, item in evaluations.items():
             folder = _folder(label, {entry.folder for entry in entries})
-            entries.append(Entry(label, folder, benchmark.report(item.rewards), item, scorer.computed))
+            if item.verdicts and isinstance(benchmark, JudgedBenchmark):
+                scores: Mapping[str, Score] = benchmark.report_judge(item.rewards, item.verdicts)
+            else:
+                scores = benchmark.report(item.rewards)
+            entries.append(Entry(label, folder, scores, item, scorer.computed))
     return BenchmarkRun(
         name=name,
         title=benchmark.title or name,

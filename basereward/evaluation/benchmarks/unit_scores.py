@@ -25,7 +25,7 @@ def pair_accuracy(
     where: NDArray[np.bool_] | None = None,  # [K]
     *,
     kind: Kind = "official",
-    equal: float = 0.0,
+    equal: float | None = None,
 ) -> Metric:
     """Return the share of pairs whose better response has the higher reward.
 
@@ -33,8 +33,9 @@ def pair_accuracy(
         scored: The comparisons.
         where: Those to count; None for all.
         kind: The metric's kind.
-        equal: The unit score of a pair of equal rewards.
+        equal: The unit score of a pair of equal rewards; None for that of the comparisons.
     """
+    equal = scored.equal if equal is None else equal
     item, margin = scored.pairs.item, scored.pairs.margin
     if where is not None:
         item, margin = item[where[item]], margin[where[item]]
@@ -42,7 +43,7 @@ def pair_accuracy(
     return unit_mean(unit_scores, scored.group[item], np.full(len(unit_scores), 0.5), kind=kind)
 
 
-def by_category(scored: Scored, *, equal: float = 0.0) -> dict[str, Metric]:
+def by_category(scored: Scored, *, equal: float | None = None) -> dict[str, Metric]:
     """Return the pair accuracy of each category that is there."""
     return {
         name: pair_accuracy(scored, scored.of_category(name), kind="category", equal=equal)

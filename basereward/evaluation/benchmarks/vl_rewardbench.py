@@ -13,6 +13,13 @@ from basereward.data.fields import text_of, without_marks
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, Scored, texts_of
+from basereward.evaluation.benchmarks.judge_protocols import OFFICIAL as OFFICIAL_PROTOCOL
+from basereward.evaluation.benchmarks.judge_protocols import (
+    R1_REWARD,
+    JudgeProtocol,
+    better_first,
+    by_majority,
+)
 from basereward.evaluation.benchmarks.unit_scores import pair_accuracy
 from basereward.evaluation.scored_pairs import CATEGORY, GROUP
 from basereward.stats.metric import Kind, Metric, average
@@ -46,6 +53,10 @@ class VLRewardBench(Benchmark):
     title = "VL-RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("data/test-*.parquet", "*.parquet", "*.jsonl")
     size = 1250
+    judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {
+        OFFICIAL_PROTOCOL: by_majority,
+        R1_REWARD: better_first,
+    }
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import msgspec
 
-from basereward.data import rendered_chat
 from basereward.serving.apis.base import Api, RefusedFields, ScoringResponse
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, ScoringRequest
@@ -48,9 +47,7 @@ class OpenRLHF(Api):
         if len(prompts) != len(body.query) or len(images) != len(body.query):
             raise Problem("body_not_valid")
         rows = list(zip(body.query, prompts, images, strict=True))
-        return ScoringRequest(
-            parser.each(rows, lambda row: parser.of_turns(rendered_chat.split(*row[:2]), row[2]), "query")
-        )
+        return ScoringRequest(parser.each(rows, lambda row: parser.divided(*row), "query"))
 
     def write(self, body: GetRewardRequest, response: ScoringResponse) -> GetRewardResponse:
         """Write the rewards; `extra_logs` holds numbers only, since the client makes tensors of them."""

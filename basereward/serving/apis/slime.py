@@ -42,7 +42,7 @@ class Slime(Api):
 
     def _comparison(self, body: RewardRequest, parser: RequestParser) -> Comparison:
         if isinstance(body.prompt, str):
-            return parser.of_turns(rendered_chat.continued(body.prompt, body.response), body.images)
+            return parser.continued(body.prompt, body.response, body.images)
         response = rendered_chat.without_end(body.response)
         return parser.comparison(prompt_of(body.prompt, parser), [response], body.images)
 

@@ -120,10 +120,10 @@ class HfVlm(TransformersBackbone):
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and tensors of images."""
         media, texts = self.processor(comparison.images)
-        prompt, responses = self.chat.encode(comparison.prompt, comparison.responses, texts)
+        prompt, responses, leads = self.chat.encoding(comparison.prompt, comparison.responses, texts)
         if prompt[: len(self._begin)] != self._begin:
             prompt = self._begin + prompt
-        tree = Tree.of_text(prompt, self.cut(prompt, responses))
+        tree = Tree.of_text(prompt, self.cut(prompt, responses), leads)
         return replace(tree, media=media, patches=prompt.count(self.image_token))
 
     def forward(self, forest: Forest) -> Tensor:

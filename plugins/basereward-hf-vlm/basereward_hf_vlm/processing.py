@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from basereward.backbones.transformers_model import source_arguments
-from basereward.errors import ConfigError, DataError, ModelError
+from basereward.errors import BaseRewardError, ConfigError, DataError, ModelError
 from basereward.media import Image
 
 TEXT_KEYS = {
@@ -70,8 +70,11 @@ class Processor:
             )
         except ImportError as error:
             raise ConfigError(f"{name} can't be used here: {' '.join(str(error).split())}") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"can't load the processor of {model}: {str(error).splitlines()[0]}") from error
+        except BaseRewardError:
+            raise
+        except Exception as error:  # a stranger's settings may lead to any
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise ModelError(f"can't load the processor of {model}: {lines[0]}") from error
         if not hasattr(self._processor, "image_token"):
             raise ConfigError(f"{name} doesn't say what stands for an image; hf-vlm can't use it")
         self.mark: str = self._processor.image_token

@@ -99,11 +99,11 @@ class MiniVLM(CausalLM):
         num_views = self.num_views if self.training else 1
         features = [self.views_of(image, num_views) for image in comparison.images]
         soft = [self.image_token] * self.grid**2
-        prompt, responses = self.chat.encode(
+        prompt, responses, leads = self.chat.encoding(
             comparison.prompt, comparison.responses, [soft for _ in features]
         )
         media = {"features": torch.stack(features)} if features else {}
-        return replace(Tree.of_text(prompt, self.cut(prompt, responses)), media=media)
+        return replace(Tree.of_text(prompt, self.cut(prompt, responses), leads), media=media)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+from basereward.storage.atomic import replace_directory
 from basereward_mini import assets
 
 NUM_LAYERS = 30
@@ -37,12 +36,8 @@ def directory(num_layers: int) -> Path:
     """Return a directory with the model's first layers, making it on the first call."""
     place = assets.cache_directory() / f"smollm2-135m-{num_layers}-{assets.SMOLLM2.sha256[:8]}-{VERSION}"
     if not (place / "config.json").is_file():
-        aside = place.with_name(f".{place.name}-{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        _convert(assets.SMOLLM2.find(), aside, num_layers)
-        shutil.rmtree(place, ignore_errors=True)
-        aside.rename(place)
+        with replace_directory(place, is_ours=lambda directory: directory.name == place.name) as aside:
+            _convert(assets.SMOLLM2.find(), aside, num_layers)
     return place
 
 

@@ -1,0 +1,60 @@
+"""A block that takes too much of the processor's time is stopped, in any thread, and no other block is."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from basereward.backbones.template_limits import Watchdog
+
+
+def spin(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_block_that_never_ends_is_stopped() -> None:
+    with (
+        pytest.raises(TimeoutError, match="^it takes more than 0.2 seconds"),
+        Watchdog().limit(0.2),
+    ):
+        spin(60)
+
+
+def test_a_block_that_waits_takes_no_time_of_the_processor() -> None:
+    with Watchdog().limit(0.2):
+        time.sleep(0.5)
+
+
+def test_each_thread_has_its_own_limit_and_only_the_late_ones_are_stopped() -> None:
+    watchdog, outcomes = Watchdog(), {}
+
+    def work(number: int) -> None:
+        try:
+            with watchdog.limit(0.3):
+                spin(20 if number % 2 else 0.01)
+            outcomes[number] = "ended"
+        except TimeoutError:
+            outcomes[number] = "stopped"
+        spin(0.3)  # nothing arrives later
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert outcomes == {number: "stopped" if number % 2 else "ended" for number in range(4)}
+
+
+def test_a_block_that_ends_as_it_is_stopped_leaves_nothing_behind() -> None:
+    watchdog = Watchdog()
+    for _ in range(8):
+        try:
+            with watchdog.limit(0.1):
+                spin(0.1)
+        except TimeoutError:
+            pass
+        spin(0.01)
