@@ -7,6 +7,7 @@ has an exact solution, takes seconds, and spares the decoder most of its trainin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,18 +22,19 @@ RIDGE = 10_000.0
 """Ridge penalty a view, for standardised features; chosen on images held out of the training split."""
 
 
-def save_aligned(directory: Path, cache: Path, **options: int | float) -> Path:
+def save_aligned(directory: Path, *, cache: Path | None = None, **options: int | float) -> Path:
     """Build a `mini-vlm`, align its projector on the training split, and save it as a `model`.
 
     Args:
         directory: Where the model is saved.
-        cache: Where the features of images are kept for later runs.
+        cache: Where the features of images are kept for later runs; None for nowhere.
         options: Of the backbone.
     """
     backbone = MiniVLM(**options).train()  # in training mode an image comes in all its views
     drawings = split_of("train")
-    with FeatureCache(cache) as features_on_disk:
-        backbone.attach_feature_cache(features_on_disk, "weights")
+    with nullcontext() if cache is None else FeatureCache(cache) as features_on_disk:
+        if features_on_disk is not None:
+            backbone.attach_feature_cache(features_on_disk, "weights")
         features = _features(backbone, drawings)
     names = torch.stack([_embedding(backbone, drawing.name) for drawing in drawings])
     weight, bias = ridge(features, names, RIDGE)

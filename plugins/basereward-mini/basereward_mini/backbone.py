@@ -177,13 +177,16 @@ class MiniVLM(CausalLM):
         if features is None:
             pixels = torch.from_numpy(numpy.array(image.open().resize((self.image_side, self.image_side))))
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                features = self.vision(views(pixels, num_views).to(device), self.grid).half().cpu()
+                features = self.vision(views(pixels, num_views).to(device), self.grid).to(KEPT).cpu()
             MEMORY_CACHE.put(key, features)
         if self._cache is not None:
             self._cache.put(key, {"views": features})
         return features
 
 
+KEPT = torch.bfloat16
+"""Features are rounded to 16 bits once they are computed, which halves what is kept; no product is computed in
+them. (Autocast on CPUs joins no tensors of fp16.)"""
 MEMORY_CACHE = LRUCache(256 * 2**20)
 """The features of all models of the process: evaluation reads those that training computed. A view takes 3 kB
 for a single token, and 28 kB for a grid of 3 x 3."""

@@ -39,7 +39,7 @@ def run(output: Path) -> dict[str, Any]:
     smollm2.directory(int(options["num_layers"]))  # converted on the first run only, which is no training
     train_start = time.perf_counter()
     cache = assets.cache_directory() / "mini-vlm"
-    aligned = save_aligned(output / "aligned", cache, **options)
+    aligned = save_aligned(output / "aligned", cache=cache, **options)
     align_seconds = time.perf_counter() - train_start
     backbone = Component("mini-vlm", {**options, "model": str(aligned)})
     config = replace(config, backbone=backbone, cache=str(cache))

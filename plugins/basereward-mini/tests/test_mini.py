@@ -115,7 +115,6 @@ def test_views_do_not_depend_on_other_images(backbone: MiniVLM, rows: list[Compa
     both = [backbone.views_of(image, 2) for image in images]
     MEMORY_CACHE.clear()
     assert torch.equal(backbone.views_of(images[1], 2), both[1])
-    assert both[0].dtype is torch.float16
     assert next(backbone.vision.parameters()).dtype is torch.float32
 
 
