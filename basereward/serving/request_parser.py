@@ -203,7 +203,7 @@ class RequestParser:
 
 @contextmanager
 def _image_missed(prompt: str, images: Sequence[str]) -> Iterator[None]:
-    """Say of a prompt of an unknown template first that an image is missing, which is what its sender forgot."""
+    """Say of a prompt of an unknown template that an image is missing, where that is what it lacks."""
     try:
         yield
     except UnknownTemplateError:
