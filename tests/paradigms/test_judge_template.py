@@ -11,7 +11,7 @@ import tiny
 
 from basereward.comparison import Comparison, Message
 from basereward.config import Component
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, ModelError
 from basereward.media import Image
 from basereward.paradigms import judge_template
 from basereward.paradigms.judge_template import JudgeTemplate
@@ -81,7 +81,9 @@ def test_a_model_takes_its_template_from_the_plugins_that_it_is_built_of(
     model.save(tmp_path / "saved")
     again = RewardModel.load(tmp_path / "saved", plugins=plugins)
     assert again.template_digest == model.template_digest
-    with pytest.raises(ConfigError, match="^unknown judge template 'strict_judges/harsh'"):
+    with pytest.raises(
+        ModelError, match=r"/reward_config.json: unknown judge template 'strict_judges/harsh'"
+    ):
         RewardModel.load(tmp_path / "saved", plugins=PluginManager())
 
 
