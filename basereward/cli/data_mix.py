@@ -103,8 +103,8 @@ def _stage(config: RunConfig, name: str | None) -> RunConfig:
         return config
     names = [stage.name for stage in config.stages]
     if name not in names:
-        given = "the run has stages" if name is None else f"--stage is {name!r}"
-        raise ConfigError(f"{given}; stages: {', '.join(names) or '(none)'}")
+        given = "the run has stages; name one by --stage" if name is None else f"--stage is {name!r}; stages"
+        raise ConfigError(f"{given}: {', '.join(names) or '(none)'}")
     return stage_runs(config)[names.index(name)]
 
 

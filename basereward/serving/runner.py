@@ -12,6 +12,7 @@ import uvicorn
 
 from basereward.serving.app import Server
 from basereward.serving.connection import BACKLOG, Connections
+from basereward.serving.memory import trim_heap
 from basereward.serving.repeats import without_repeats
 
 KEEP_ALIVE_SECONDS = 75
@@ -20,6 +21,8 @@ READING_GRACE_SECONDS = 10
 """Seconds that clients have at the end to read their answers."""
 TICKS = 10
 """Ticks of uvicorn a second."""
+TRIM_SECONDS = 5
+"""Seconds from one time that free memory is given back to the next."""
 
 
 class Runner(uvicorn.Server):
@@ -87,6 +90,8 @@ class Runner(uvicorn.Server):
         admission.end_reading()
         if counter % TICKS == 0:
             self.connections.close_overdue()
+        if counter % (TRIM_SECONDS * TICKS) == 0:
+            asyncio.get_running_loop().run_in_executor(None, trim_heap)
         if admission.is_draining and admission.is_idle:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -381,7 +381,7 @@ def test_damaged_weights_of_a_backbone_are_named(tiny_models: dict[str, Path], t
     shutil.copytree(tiny_models["llama"], broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=f"^can't load {broken}: "):
+    with pytest.raises(ModelError, match=f"^can't load {weights}: "):
         RewardModel.build(backbone=Component("causal-lm", {"model": str(broken)}), plugins=PLUGINS)
 
 

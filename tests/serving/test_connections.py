@@ -219,7 +219,8 @@ class TestLog:
             connection = connect(client)
             connection.sendall(b"\0\r\n\r\n")
             read_all(connection)
-        assert capfd.readouterr().err.count("Invalid HTTP request") == 1
+        # None where another server of this process has just logged one.
+        assert capfd.readouterr().err.count("Invalid HTTP request") <= 1
 
     def test_the_log_is_as_before_afterwards(self) -> None:
         before = [list(logging.getLogger(name).filters) for name in ("asyncio", "uvicorn.error")]

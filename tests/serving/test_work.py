@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import io
 import json
 import math
+import re
 import socket
 import struct
 import threading
@@ -33,6 +35,7 @@ from basereward.serving.app import Server
 from basereward.serving.engine import ModelEngine
 from basereward.serving.json_values import num_values
 from basereward.serving.limits import Limits
+from basereward.serving.memory import trim_heap
 from basereward.work_limits import WorkCancelled, WorkLimits, work_limited
 
 Serve = Callable[[Server], Client]
@@ -313,6 +316,24 @@ class TestMemory:
         is_open.set()
         eventually(lambda: server.service.memory.reserved == 0)
         assert client.rewards(item("a", images=[image])).status == 200
+
+
+def resident_bytes() -> int:
+    found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc can be asked to")
+def test_free_memory_is_given_back_though_some_between_is_in_use() -> None:
+    # Too small to be mapped apart, and every hundredth stays, so that the heap can't shrink from its end.
+    blocks = [bytearray(100_000) for _ in range(2000)]
+    kept = blocks[::100]
+    full = resident_bytes()
+    blocks.clear()
+    trim_heap()
+    assert full - resident_bytes() > 150 * 10**6  # 198 MB are free
+    assert len(kept) == 20
 
 
 def half_request(client: Client, *items: object) -> socket.socket:

@@ -148,6 +148,8 @@ def _splits_of(splits: list[str], split: Split, path: Path) -> list[str]:
         return splits
     chosen = [USUAL_SPLIT] if split is None else [split] if isinstance(split, str) else list(split)
     listed = ", ".join(sorted(splits))
+    if not chosen:
+        raise DataError(f"is to be read without any split; splits: {listed}", file=str(path))
     for name in chosen:
         if name not in splits:
             if split is None:

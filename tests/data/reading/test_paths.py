@@ -65,6 +65,8 @@ def test_several_splits_are_read_where_they_are_listed(tmp_path: Path) -> None:
     assert names(tmp_path, split=("b", "b")) == list(files[1:])
     with pytest.raises(DataError, match="has no split 'e'; splits: a, b, d$"):
         files_of(tmp_path, split=("a", "e"))
+    with pytest.raises(DataError, match="is to be read without any split; splits: a, b, d$"):
+        files_of(tmp_path, split=())
 
 
 def test_splits_that_are_not_read_are_named(tmp_path: Path) -> None:
