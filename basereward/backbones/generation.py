@@ -67,6 +67,8 @@ def generate(
         stop_ids: The sequence of tokens that ends a text, such as the end of a turn.
         sampling: None decodes greedily.
     """
+    # Texts that end leave the tree, and nothing here depends on which of their tokens are the prompt's.
+    tree = replace(tree, leads=())
     state: _Cached | _Recomputed
     state = _Cached(backbone, tree) if backbone.supports_kv_cache else _Recomputed(backbone, tree)
     generators = [_generator(sampling, tree, number) for number in range(len(tree.responses))]

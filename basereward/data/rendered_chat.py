@@ -72,12 +72,14 @@ MARKER = re.compile(
 )
 """What chat templates write between turns, and nobody in a question; but who asks about chat templates."""
 
-LABELS = re.compile(
-    r"(?:\A|\s)(?:USER|User|HUMAN|Human|### ?(?:Instruction|User|Human|Input)|GPT4 Correct User) ?:.*"
-    r"\s(?:ASSISTANT|Assistant|GPT|### ?(?:Response|Assistant)|GPT4 Correct Assistant) ?:\s*\Z",
-    re.DOTALL,
+ASKED = re.compile(
+    r"(?:\A|\s)(?:USER|User|HUMAN|Human|### ?(?:Instruction|User|Human|Input)|GPT4 Correct User) ?:"
 )
-"""The labels of templates in plain words, which end with that of the turn that is open."""
+OPENED = re.compile(r"\s(?:ASSISTANT|Assistant|GPT|### ?(?:Response|Assistant)|GPT4 Correct Assistant) ?:\Z")
+"""The labels of templates in plain words: of a question, and of the turn that is open, at the end."""
+
+MAX_LABEL = 40
+"""Characters of a label, and more."""
 
 IMAGE = re.compile(
     r"(?:<\|vision_start\|>)?(?:<\|image_pad\|>)+(?:<\|vision_end\|>)?"
@@ -124,7 +126,7 @@ def refuse_unknown_template(prompt: str) -> None:
         UnknownTemplateError: Naming the marker that tells.
     """
     marker = MARKER.search(prompt)
-    if marker is None and not LABELS.search(prompt):
+    if marker is None and not _has_labels(prompt):
         return
     tells = repr(marker.group()) if marker else "the labels of turns"
     raise UnknownTemplateError(
@@ -132,6 +134,14 @@ def refuse_unknown_template(prompt: str) -> None:
         "that no template has rendered",
         field="prompt",
     )
+
+
+def _has_labels(prompt: str) -> bool:
+    """Tell whether a text ends with the label of an open turn, after that of a question."""
+    text = prompt.rstrip()
+    # Two patterns, each of which reads the text once: one of both would read its rest at each question.
+    opened = OPENED.search(text, max(0, len(text) - MAX_LABEL))
+    return opened is not None and ASKED.search(text, 0, opened.start()) is not None
 
 
 def split(text: str, prompt: str) -> tuple[list[Turn], str]:

@@ -7,7 +7,8 @@ go into `Message`s as texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -177,7 +178,8 @@ class RequestParser:
             Problem: As of `comparison`.
         """
         self._count(text)
-        return self._of_turns(rendered_chat.split(text, prompt), images)
+        with _image_missed(prompt, images):
+            return self._of_turns(rendered_chat.split(text, prompt), images)
 
     def continued(self, prompt: str, response: str, images: Sequence[str] = ()) -> Comparison:
         """Return the comparison of a rendered prompt and the response to it.
@@ -187,7 +189,8 @@ class RequestParser:
             Problem: As of `comparison`.
         """
         self._count(prompt, response)
-        return self._of_turns(rendered_chat.continued(prompt, response), images)
+        with _image_missed(prompt, images):
+            return self._of_turns(rendered_chat.continued(prompt, response), images)
 
     def _of_turns(self, split: tuple[list[Turn], str], images: Sequence[str] = ()) -> Comparison:
         """Return the comparison of a rendered prompt's turns and a response; images replace their tokens."""
@@ -196,6 +199,17 @@ class RequestParser:
         texts = [IMAGE.sub(PLACEHOLDER, turn.text) if images else turn.text for turn in turns]
         prompt = tuple(message(turn.role, text) for turn, text in zip(turns, texts, strict=True))
         return self._comparison(prompt, [response], images)
+
+
+@contextmanager
+def _image_missed(prompt: str, images: Sequence[str]) -> Iterator[None]:
+    """Say of a prompt of an unknown template that an image is missing, where that is what it lacks."""
+    try:
+        yield
+    except UnknownTemplateError:
+        if not images and IMAGE.search(prompt):
+            raise Problem("image_placeholder_without_image") from None
+        raise
 
 
 def message(role: str, *content: Part, given: Mapping[str, Any] | None = None) -> Message:

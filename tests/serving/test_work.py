@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from basereward import Comparison, RewardModel
 from basereward.backbones.chat_template import Chat
 from basereward.comparison import Message
 from basereward.config import Component
-from basereward.data.rendered_chat import ENDS, without_end
+from basereward.data.rendered_chat import ENDS, continued, without_end
 from basereward.errors import DataError, TooLongError
 from basereward.media import Image
 from basereward.serving.app import Server
@@ -170,6 +171,15 @@ class TestTexts:
         while (trimmed := expected.rstrip()).endswith(ENDS):
             expected = trimmed[: trimmed.rindex("<")]
         assert without_end(text) == expected
+
+    @pytest.mark.parametrize(
+        "text", ["USER: " * 150_000, "\nUser:" * 150_000 + " x", " " * 900_000 + "x", "<|" * 400_000]
+    )
+    def test_rendered_texts_take_time_with_their_length(self, text: str) -> None:
+        started = time.monotonic()
+        with suppress(DataError):
+            continued(text, "a")
+        assert time.monotonic() - started < 30
 
     def test_literals_take_time_with_their_number(self) -> None:
         chat = Chat(tiny.tokenizer())
