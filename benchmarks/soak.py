@@ -6,7 +6,7 @@ connections whose headers never end, texts of control tokens' literals, bodies o
 many pixels, of which few fit into the memory that the server may use for images. At the end the server is
 told to stop while requests come in, one of them half sent, and must answer all that it accepted.
 
-The server's large blocks are mapped apart (`MALLOC_MMAP_THRESHOLD_`), so that its memory is what is in use: in
+The server's large blocks are mapped apart (`MALLOC_MMAP_THRESHOLD_`): its memory is then what is in use. In
 glibc's heaps, what images leave free between others goes up and down by 200 MB, and hides a leak.
 """
 
