@@ -9,7 +9,6 @@ from basereward._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from basereward.comparison import Comparison as Comparison
-    from basereward.comparison import Message as Message
     from basereward.comparison import Pair as Pair
     from basereward.config.conversion import Component as Component
     from basereward.config.files import load_run as load_run
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from basereward.hookspecs import hookimpl as hookimpl
     from basereward.media.image import Image as Image
     from basereward.media.video import Video as Video
+    from basereward.message import Message as Message
     from basereward.scoring.ensemble import Ensemble as Ensemble
     from basereward.scoring.loading import load_model as load_model
     from basereward.scoring.reward_model import RewardModel as RewardModel
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = _exports.lazy(
     __name__,
     {
-        "comparison": ("Comparison", "Message", "Pair"),
+        "comparison": ("Comparison", "Pair"),
+        "message": ("Message",),
         "config.conversion": ("Component",),
         "config.files": ("load_run",),
         "data.formats": ("read_comparisons",),

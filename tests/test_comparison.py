@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basereward.comparison import Comparison, Message, Pair, Place
+from basereward.comparison import Comparison, Pair, Place
 from basereward.errors import DataError
 from basereward.media import Image, Video
+from basereward.message import Message
 
 PNG = b"not decoded here"
 

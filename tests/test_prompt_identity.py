@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from basereward import Comparison
-from basereward.comparison import ROLES, Message, identity_of
 from basereward.data.curation.near_duplicates import NearDuplicates
 from basereward.errors import DataError
 from basereward.media import Image, Video
+from basereward.message import ROLES, Message, identity_of
 from basereward.training.data_loader import digest_of
 
 RED, BLUE = (Pillow.new("RGB", (2, 2), colour) for colour in ("red", "blue"))

@@ -26,10 +26,10 @@ from basereward.backbones.conversation import (
 from basereward.backbones.opened_turn import opening_of
 from basereward.backbones.template_limits import MAX_SECONDS, watchdog
 from basereward.backbones.template_source import template_text
-from basereward.comparison import Message
 from basereward.errors import DataError, ModelError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.message import Message
 from basereward.work_limits import raise_if_cancelled
 
 PRIVATE = range(0xE000, 0xF8FF)

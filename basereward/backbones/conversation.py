@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from basereward.backbones.opened_turn import rest_of_turn, turn_asked
 from basereward.backbones.template_source import KEEPS_TAIL, SKIPS_PADDING
-from basereward.comparison import Message
 from basereward.errors import DataError
+from basereward.message import Message
 from basereward.work_limits import raise_if_cancelled
 
 if TYPE_CHECKING:

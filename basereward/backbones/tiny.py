@@ -17,11 +17,12 @@ from torch.nn import functional
 
 from basereward.backbones.base import Backbone
 from basereward.backbones.lm_head import LanguageHead
-from basereward.comparison import ROLES, Comparison
+from basereward.comparison import Comparison
 from basereward.errors import DataError, ModelError
 from basereward.forest.forest import Forest, Tree
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.message import ROLES
 
 FILE = "model.safetensors"
 PAD, IMAGE, END = 256, 257, 258

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from basereward.comparison import is_filled
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
+from basereward.message import is_filled
 
 IGNORED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "name the row": (

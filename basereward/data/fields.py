@@ -7,7 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from basereward.comparison import (
+from basereward.data.reading.row import Row
+from basereward.errors import DataError, shown
+from basereward.media.limits import is_number
+from basereward.message import (
     IGNORED_MESSAGE_KEYS,
     MESSAGE_KEYS,
     PLACEHOLDER,
@@ -16,9 +19,6 @@ from basereward.comparison import (
     is_filled,
     refuse_unread,
 )
-from basereward.data.reading.row import Row
-from basereward.errors import DataError, shown
-from basereward.media.limits import is_number
 
 ROLES = {
     "human": "user",

@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from basereward.comparison import is_filled
 from basereward.config.conversion import Component
 from basereward.data.dataset import Dataset, FileDataset
 from basereward.data.reading.paths import STANDARD_INPUT, Split, files_of, local_path
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import read_rows
 from basereward.errors import DataError, PluginError
+from basereward.message import is_filled
 from basereward.plugins.loading import warn
 from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.comparison import is_filled
 from basereward.data.columns import IGNORED
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import (
@@ -24,6 +23,7 @@ from basereward.data.fields import (
 )
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
+from basereward.message import is_filled
 
 COMMON_COLUMNS: Mapping[str, str] = {
     "images": "images of the prompt, a list",

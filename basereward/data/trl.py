@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from basereward.comparison import (
+from basereward.data.dataset import FileDataset
+from basereward.data.pair_layouts import COMMON_COLUMNS, common_fields
+from basereward.data.reading.row import Row
+from basereward.errors import DataError
+from basereward.message import (
     IGNORED_MESSAGE_KEYS,
     IGNORED_PART_KEYS,
     MESSAGE_KEYS,
@@ -15,10 +19,6 @@ from basereward.comparison import (
     is_filled,
     refuse_unread,
 )
-from basereward.data.dataset import FileDataset
-from basereward.data.pair_layouts import COMMON_COLUMNS, common_fields
-from basereward.data.reading.row import Row
-from basereward.errors import DataError
 
 Turns: TypeAlias = "list[Mapping[str, Any]]"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from basereward.comparison import PLACEHOLDER, TEMPLATE_KEYS, VIDEO_PLACEHOLDER, Comparison
+from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.message import PLACEHOLDER, TEMPLATE_KEYS, VIDEO_PLACEHOLDER
 from basereward.storage.atomic import check_unused, replace_directory, replace_file
 
 ROWS_PER_GROUP = 256

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
@@ -15,10 +16,12 @@ from basereward.errors import DataError
 from basereward.evaluation.metrics import GAPS, metrics_of
 from basereward.evaluation.results import Evaluation, Result, Wrong
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, evaluable_pairs
-from basereward.paradigms.verdicts import Verdicts
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import members_of, placed, score_in_order
+
+if TYPE_CHECKING:
+    from basereward.paradigms.verdicts import Verdicts
 
 NUM_WORST = 24
 """Comparisons in the error gallery."""

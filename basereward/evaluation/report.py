@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from basereward.errors import DataError
 from basereward.evaluation import error_gallery, plots
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.results import Evaluation
-from basereward.paradigms.verdicts import Verdicts
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
 from basereward.storage.atomic import replace_file, write_text
+
+if TYPE_CHECKING:
+    from basereward.paradigms.verdicts import Verdicts
 
 NUM_LISTED = 20
 """Number of rejected rows in the report; `rejected.jsonl` has all."""

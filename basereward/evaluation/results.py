@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.scored_pairs import ScoredPairs
-from basereward.paradigms.verdicts import Verdicts
 from basereward.stats.interval import Interval
+
+if TYPE_CHECKING:
+    from basereward.paradigms.verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True)

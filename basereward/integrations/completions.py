@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.backbones.opened_turn import whole_turn
-from basereward.comparison import IGNORED_MESSAGE_KEYS, PLACEHOLDER, Comparison, is_filled
+from basereward.comparison import Comparison
 from basereward.data.fields import tools_of
 from basereward.data.rendered_chat import IMAGE, continued
 from basereward.errors import DataError
 from basereward.integrations.reward_source import RewardSource, SourceOptions, reward_source
 from basereward.integrations.shaping import Rollouts, Shape, apply
 from basereward.media.image import Image
+from basereward.message import IGNORED_MESSAGE_KEYS, PLACEHOLDER, is_filled
 
 UNKNOWN = "-"
 """Stands for the responses while prompts are compared."""

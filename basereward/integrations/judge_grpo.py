@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.backbones.opened_turn import opening_of, whole_turn
 from basereward.backbones.untrusted_settings import check_settings
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.integrations.completions import completion_text
 from basereward.media.image import Image
+from basereward.message import Message
 
 if TYPE_CHECKING:
     from datasets import Dataset

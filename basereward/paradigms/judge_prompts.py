@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 
 from basereward.backbones.opened_turn import Turn, asking
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.errors import DataError, TooLongError
 from basereward.forest.forest import Tree
+from basereward.message import Message
 from basereward.ops import common_prefix
 from basereward.protocols import Backbone
 

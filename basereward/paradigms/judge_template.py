@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from basereward.comparison import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
 from basereward.config.conversion import did_you_mean
 from basereward.errors import ConfigError, DataError
+from basereward.message import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
 from basereward.plugins.plugin_manager import current_manager
 
 Answer = Literal["critique", "verdict", "reasoned"]

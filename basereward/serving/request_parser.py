@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from basereward.comparison import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Comparison, Message, Part, json_text
+from basereward.comparison import Comparison
 from basereward.data import rendered_chat
 from basereward.data.rendered_chat import IMAGE, NotSeparableError, Turn, UnknownTemplateError
 from basereward.errors import DataError
 from basereward.media.image import Image, decoded_base64
+from basereward.message import PLACEHOLDER, ROLES, VIDEO_PLACEHOLDER, Message, Part, json_text
 from basereward.serving.limits import Limits
 from basereward.serving.problems import Problem
 

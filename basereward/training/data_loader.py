@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from basereward.comparison import Comparison, identity_of
+from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.config.run import DataConfig, Source
 from basereward.data import Dataset
@@ -20,6 +20,7 @@ from basereward.data.ranking_pairs import open_source
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.message import identity_of
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.training.rejected_rows import RejectedRows
 

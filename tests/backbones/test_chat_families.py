@@ -15,9 +15,9 @@ from PIL import Image as Pillow
 
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.template_source import DATE, KEEPS_TAIL
-from basereward.comparison import Message
 from basereward.errors import DataError
 from basereward.media import Image
+from basereward.message import Message
 
 RED = Image(Pillow.new("RGB", (2, 2), "red"))
 TEXTS = st.one_of(

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from basereward.backbones.base import TokenLimit
 from basereward.backbones.chat_template import Chat
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.errors import DataError, TooLongError
 from basereward.forest.forest import Tree
 from basereward.media import Image, Video
+from basereward.message import Message
 
 TOKENIZER = tiny.tokenizer()
 CHAT = Chat(TOKENIZER)

@@ -23,9 +23,9 @@ from basereward.backbones.template_source import (
     frozen_template,
     with_note,
 )
-from basereward.comparison import Message
 from basereward.config import Component
 from basereward.errors import ConfigError, DataError
+from basereward.message import Message
 
 TOKENIZER = tiny.tokenizer()
 DATED = [name for name, family in FAMILIES.items() if "strftime_now" in family.template]

@@ -323,7 +323,9 @@ def test_hostile_rows_are_listed_by_a_training_and_the_others_are_trained_on(
     run = RunConfig(
         output=str(tmp_path / "run"),
         backbone=Component("qwen-vl", {"model": str(tiny_models["qwen2_5_vl"]), "max_tokens": 500}),
-        data=DataConfig(train=(Source("basereward", {"path": str(directory / "rows.jsonl")}),)),
+        data=DataConfig(
+            train=(Source("basereward", {"path": str(directory / "rows.jsonl")}),), max_bad_share=0.5
+        ),
         train=TrainConfig(batch_size=2, epochs=1.0),
     )
     result = train(run)

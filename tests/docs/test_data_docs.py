@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from basereward.comparison import FIELDS, IGNORED_MESSAGE_KEYS, IGNORED_PART_KEYS, PART_KEYS, TEMPLATE_KEYS
+from basereward.comparison import FIELDS
 from basereward.data import FileDataset
 from basereward.data.columns import IGNORED_COLUMNS
 from basereward.data.formats import signatures
 from basereward.data.pair_layouts import COMMON_COLUMNS
+from basereward.message import IGNORED_MESSAGE_KEYS, IGNORED_PART_KEYS, PART_KEYS, TEMPLATE_KEYS
 from basereward.plugins import PluginManager
 
 DOC = Path(__file__).parents[2] / "docs" / "data.md"

@@ -16,9 +16,10 @@ import pytest
 from doors import BLUE, RED
 from PIL import Image as Pillow
 
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.errors import BaseRewardError
 from basereward.media import Image
+from basereward.message import Message
 
 
 class Refused(NamedTuple):

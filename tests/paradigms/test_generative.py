@@ -256,7 +256,7 @@ def test_what_cant_be_is_refused(directory: Path, options: dict[str, Any], messa
 
 
 def test_images_must_stand_before_the_responses(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from basereward.comparison import Message
+    from basereward.message import Message
     from basereward.paradigms.judge_template import JudgeTemplate
 
     model = build(directory)

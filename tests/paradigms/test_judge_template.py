@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 
-from basereward.comparison import Comparison, Message
+from basereward.comparison import Comparison
 from basereward.config import Component
 from basereward.errors import ConfigError, ModelError
 from basereward.media import Image
+from basereward.message import Message
 from basereward.paradigms import judge_template
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.plugins import PluginManager

@@ -15,11 +15,11 @@ from basereward import Comparison, RewardModel
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.generation import Generation
 from basereward.backbones.opened_turn import asking, opening_of, rest_of_turn, whole_turn
-from basereward.comparison import Message
 from basereward.config import Component
 from basereward.errors import DataError
 from basereward.integrations import trl
 from basereward.integrations.judge_grpo import format_reward, r1_reward, verdict_reward
+from basereward.message import Message
 
 ASKED = [Message("user", ("which is better",))]
 ANSWER = "<think>the cat</think><answer>1</answer>"

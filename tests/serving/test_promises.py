@@ -17,8 +17,8 @@ from rounding import TINY_REWARD
 from served import JSON, Client, Echo, encoded, eventually, png_that_declares
 
 from basereward import Comparison, RewardModel, cli
-from basereward.comparison import Message
 from basereward.media import Image
+from basereward.message import Message
 from basereward.serving.access import Access
 from basereward.serving.apis.native import Native
 from basereward.serving.app import Server

@@ -27,11 +27,11 @@ from served import Client, Echo, encoded, eventually
 
 from basereward import Comparison, RewardModel
 from basereward.backbones.chat_template import Chat
-from basereward.comparison import Message
 from basereward.config import Component
 from basereward.data.rendered_chat import ENDS, continued, without_end
 from basereward.errors import DataError, TooLongError
 from basereward.media import Image
+from basereward.message import Message
 from basereward.serving.app import Server
 from basereward.serving.engine import ModelEngine
 from basereward.serving.json_values import num_values

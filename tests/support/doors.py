@@ -19,7 +19,6 @@ from basereward import Comparison
 from basereward.backbones.base import TokenLimit
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.template_source import chosen_template, frozen_template
-from basereward.comparison import Message
 from basereward.data.curation.near_duplicates import NearDuplicates
 from basereward.data.formats import DetectedDataset
 from basereward.data.rendered_chat import continued
@@ -31,6 +30,7 @@ from basereward.integrations.rules import choice_letter
 from basereward.integrations.shaping import group_normalized
 from basereward.integrations.trl import reward_func
 from basereward.media import Image
+from basereward.message import Message
 from basereward.serving.apis import apis
 from basereward.serving.apis.base import refuse_given
 from basereward.serving.limits import Limits

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from basereward.comparison import Comparison, Part
+from basereward.comparison import Comparison
 from basereward.data.curation.fingerprints import collapsed
 from basereward.data.curation.step import Step, with_responses
 from basereward.errors import DataError
 from basereward.media.image import Image
+from basereward.message import Part
 
 SPELLINGS = re.compile(
     r"<image>|<\|?image_?\d*\|?>|<img>|</img>|<ImageHere>|<\|image_pad\|>|<\|vision_start\|>|<\|vision_end\|>"

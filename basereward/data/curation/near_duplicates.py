@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from basereward.comparison import Comparison, Part, identity_of
+from basereward.comparison import Comparison
 from basereward.data.curation.fingerprints import (
     PerceptualIndex,
     collapsed,
@@ -18,6 +18,7 @@ from basereward.data.curation.fingerprints import (
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
+from basereward.message import Part, identity_of
 
 NUM_HASHES = 128
 SEED = 42

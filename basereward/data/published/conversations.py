@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.comparison import PLACEHOLDER, is_filled
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import (
     answer_of,
@@ -24,6 +23,7 @@ from basereward.data.reading.paths import Split
 from basereward.data.reading.row import Row
 from basereward.data.trl import split, trl_row
 from basereward.errors import DataError
+from basereward.message import PLACEHOLDER, is_filled
 
 
 class ShareGPT(FileDataset):

@@ -10,12 +10,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from basereward.paradigms.verdicts import Verdicts
-
 if TYPE_CHECKING:
     from basereward.evaluation.benchmarks.benchmark import Item
+    from basereward.paradigms.verdicts import Verdicts
 
-Judged: TypeAlias = Mapping[int, Verdicts]
+Judged: TypeAlias = "Mapping[int, Verdicts]"
 """The verdicts on each comparison, by its number in the benchmark."""
 
 JudgeProtocol: TypeAlias = "Callable[[Sequence[Item], Judged], list[float | None]]"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from basereward.comparison import Message, Part, with_tools
+from basereward.message import Message, Part, with_tools
 from basereward.serving.apis.base import RequestFields, ScoringResponse
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, message
