@@ -185,10 +185,10 @@ class MiniVLM(CausalLM):
 
 
 KEPT = torch.bfloat16
-"""Features are rounded to 16 bits once they are computed, which halves what is kept; no product is computed in
-them. (Autocast on CPUs takes no fp16.)"""
+"""What features are rounded to once they are computed, which halves what is kept; no product is computed
+in it. (Autocast on CPUs takes no fp16.)"""
 MEMORY_CACHE = LRUCache(256 * 2**20)
-"""The features of all models of the process: evaluation reads those that training computed. A view takes
+"""Features of all models of the process, as evaluation reads those that training computed. A view takes
 23 kB for a grid of 3 x 3."""
 
 
