@@ -84,4 +84,5 @@ def _small(place: Path) -> None:
         "projector.1.weight": 0.1 * torch.randn(32, CHANNELS, generator=generator),
         "projector.1.bias": torch.zeros(32),
     }
-    save_file({**{f"vision.{name}": value for name, value in vision.items()}, **projector}, vlm / VISION_FILE)
+    encoder = {f"vision.{name}": value.contiguous() for name, value in vision.items()}
+    save_file({**encoder, **projector}, vlm / VISION_FILE)
