@@ -67,8 +67,8 @@ def cwd(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _small(place: Path) -> None:
     """Write what the recipes for small models read, which installed packages hold, in small."""
     from basereward_mini import assets
-    from basereward_mini.backbone import CHANNELS, VISION_FILE
-    from efficientnet_lite_pytorch import EfficientNet
+    from basereward_mini.backbone import VISION_FILE
+    from basereward_mini.encoder import CHANNELS, ImageEncoder
 
     study = place / ".cache" / "study"
     hub_datasets.small_study(study)
@@ -78,7 +78,7 @@ def _small(place: Path) -> None:
     deep = tiny.save_causal_lm(study / "smollm2", "llama", num_hidden_layers=30)
     (place / "smollm2-135m").symlink_to(tiny.add_language_head(deep))
     vlm = tiny.add_language_head(tiny.save_causal_lm(study / "mini-vlm", "llama", num_hidden_layers=4))
-    vision = EfficientNet.from_name("efficientnet-lite0").bfloat16().state_dict()
+    vision = ImageEncoder().state_dict()
     generator = torch.Generator().manual_seed(0)
     projector = {
         "projector.1.weight": 0.1 * torch.randn(32, CHANNELS, generator=generator),

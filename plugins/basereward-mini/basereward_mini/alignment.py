@@ -7,14 +7,14 @@ has an exact solution, takes seconds, and spares the decoder most of its trainin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
-from basereward.comparison import Comparison
+from basereward.backbones.feature_cache import FeatureCache
+from basereward.reporting.progress import progress_bar
 from basereward_mini.backbone import MiniVLM
 from basereward_mini.openmoji import Drawing, image, split_of
 
@@ -22,11 +22,20 @@ RIDGE = 10_000.0
 """Ridge penalty a view, for standardised features; chosen on images held out of the training split."""
 
 
-def save_aligned(directory: Path, **options: int | float) -> Path:
-    """Build a `mini-vlm`, align its projector on the training split, and save it as a `model`."""
-    backbone = MiniVLM(**options)
+def save_aligned(directory: Path, *, cache: Path | None = None, **options: int | float) -> Path:
+    """Build a `mini-vlm`, align its projector on the training split, and save it as a `model`.
+
+    Args:
+        directory: Where the model is saved.
+        cache: Where the features of images are kept for later runs; None for nowhere.
+        options: Of the backbone.
+    """
+    backbone = MiniVLM(**options).train()  # in training mode an image comes in all its views
     drawings = split_of("train")
-    features = _features(backbone, drawings)
+    with nullcontext() if cache is None else FeatureCache(cache) as features_on_disk:
+        if features_on_disk is not None:
+            backbone.attach_feature_cache(features_on_disk, "weights")
+        features = _features(backbone, drawings)
     names = torch.stack([_embedding(backbone, drawing.name) for drawing in drawings])
     weight, bias = ridge(features, names, RIDGE)
     linear = backbone.projector[1]
@@ -60,14 +69,17 @@ def ridge(
     return weight, target_mean - mean @ weight
 
 
+@torch.no_grad()
 def _features(backbone: MiniVLM, drawings: Sequence[Drawing]) -> Tensor:  # [n, views, channels]
     """Return the mean over the grid of each view, as the projector's linear layer sees it."""
     rows = []
     normalize = backbone.projector[0]
-    for drawing in track(drawings, f"reading {len(drawings)} images", console=Console(stderr=True)):
-        tree = backbone.encode(Comparison("", ["x"], images=[image(drawing.emoji)]))
-        rows.append(normalize(tree.media["features"][0].float()).mean(1))
-    return torch.stack(rows).detach()
+    with progress_bar("reading images", len(drawings)) as advance:
+        for drawing in drawings:
+            views = backbone.views_of(image(drawing.emoji), backbone.num_views)
+            rows.append(normalize(views.float()).mean(1))
+            advance()
+    return torch.stack(rows)
 
 
 def _embedding(backbone: MiniVLM, name: str) -> Tensor:  # [D]

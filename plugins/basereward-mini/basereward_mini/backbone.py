@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import numpy
@@ -23,13 +21,12 @@ from basereward.comparison import Comparison
 from basereward.errors import ConfigError, ModelError
 from basereward.forest import Forest, Tree
 from basereward.media import Image
-from basereward_mini import assets, smollm2
+from basereward_mini import smollm2
+from basereward_mini.encoder import CHANNELS, VIEWS, ImageEncoder, views
+from basereward_mini.lru_cache import LRUCache
 
 SMOLLM2 = "smollm2-135m"
 VISION_FILE = "vision.safetensors"
-CHANNELS = 1280
-MEAN, STD = 0.5, 0.5
-"""EfficientNet-Lite's own normalization, of pixels in 0 to 1."""
 
 
 class MiniVLM(CausalLM):
@@ -68,7 +65,7 @@ class MiniVLM(CausalLM):
             raise ConfigError(f"num_views is {num_views}; allowed: 1 to {len(VIEWS)}")
         source = str(smollm2.directory(num_layers)) if model == SMOLLM2 else model
         super().__init__(model=source, max_tokens=max_tokens, on_long=on_long, attention=attention)
-        self.vision = _new_encoder()
+        self.vision = ImageEncoder.pretrained() if model == SMOLLM2 else ImageEncoder()
         self.projector = nn.Sequential(
             nn.LayerNorm(CHANNELS, elementwise_affine=False), nn.Linear(CHANNELS, self.dim)
         )
@@ -79,10 +76,7 @@ class MiniVLM(CausalLM):
         self.image_side = image_side
         self.num_views = num_views
         self._cache: FeatureCache | None = None
-        if model == SMOLLM2:
-            state = torch.load(assets.EFFICIENTNET.find(), map_location="cpu", weights_only=True)
-            self.vision.load_state_dict(state, strict=True)
-        else:
+        if model != SMOLLM2:
             _load(self, Path(model) / VISION_FILE)
         # From the start, or reading images before `train` is called would move its running averages.
         self.vision.requires_grad_(False).eval()
@@ -103,10 +97,7 @@ class MiniVLM(CausalLM):
     def encode(self, comparison: Comparison) -> Tree:
         """Turn a comparison into tokens and the cached features of its images."""
         num_views = self.num_views if self.training else 1
-        features = [
-            torch.stack([self._view(image, number) for number in range(num_views)])
-            for image in comparison.images
-        ]
+        features = [self.views_of(image, num_views) for image in comparison.images]
         soft = [self.image_token] * self.grid**2
         prompt, responses, leads = self.chat.encoding(
             comparison.prompt, comparison.responses, [soft for _ in features]
@@ -118,12 +109,13 @@ class MiniVLM(CausalLM):
         """Return hidden states [B, L, D]."""
         embedded = self.model.embed_tokens(forest.input_ids)  # [B, L, D]
         if "features" in forest.media:
-            views = forest.media["features"]  # [images, views, grid * grid, channels]
-            chosen = torch.zeros(len(views), dtype=torch.long)
+            features = forest.media["features"]  # [images, views, grid * grid, channels]
+            chosen = torch.zeros(len(features), dtype=torch.long)
             if self.training and self.num_views > 1:
-                chosen = torch.randint(self.num_views, (len(views),))
-            features = views[torch.arange(len(views)), chosen].float()
-            soft = self.projector(self.feature_dropout(features)).flatten(0, 1).to(embedded.dtype)
+                chosen = torch.randint(self.num_views, (len(features),))
+            images = torch.arange(len(features))
+            soft = self.projector(self.feature_dropout(features[images, chosen].float()))
+            soft = soft.flatten(0, 1).to(embedded.dtype)
             places = (forest.input_ids == self.image_token) & (forest.branch == 0)
             embedded = embedded.masked_scatter(places[..., None], soft)
         elif self.always_runs_vision:
@@ -151,7 +143,7 @@ class MiniVLM(CausalLM):
         return {"grid": self.grid, "image_side": self.image_side}
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str) -> None:
-        """Cache the views of images on disk, too; they are always computed in bf16."""
+        """Cache the views of images on disk, too; they are computed in the encoder's own dtype."""
         self._cache = cache
 
     def save(self, directory: Path) -> None:
@@ -167,98 +159,37 @@ class MiniVLM(CausalLM):
             tensors, directory / VISION_FILE, metadata={"format": "pt", "parts": json.dumps(list(parts))}
         )
 
-    def _view(self, image: Image, number: int) -> Tensor:  # [grid * grid, channels]
-        """Return the pooled grid of one view of an image.
+    def views_of(self, image: Image, num_views: int) -> Tensor:  # [views, grid * grid, channels]
+        """Return the pooled grids of an image's first views.
 
-        Each is computed alone, whatever it arrives with, since in bf16 a convolution's last digits could
-        depend on the size of its batch.
+        They are computed together and with no other image, since a convolution's last digits could depend on
+        its batch.
         """
         device = next(self.vision.parameters()).device
         key = key_of(
-            "mini-vlm view",
-            *(self.encoder_digest, self.image_side, self.grid, image.digest, number, device.type),
+            "mini-vlm views",
+            *(self.encoder_digest, self.image_side, self.grid, image.digest, num_views, device.type),
         )
         features = MEMORY_CACHE.get(key)
         if features is None and self._cache is not None and (entry := self._cache.get(key)) is not None:
-            features = entry["view"]
+            features = entry["views"]
             MEMORY_CACHE.put(key, features)
         if features is None:
-            pixels = numpy.array(image.open().resize((self.image_side, self.image_side)))
-            scaled = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - MEAN) / STD
-            view = VIEWS[number](scaled).bfloat16().to(memory_format=torch.channels_last)
+            pixels = torch.from_numpy(numpy.array(image.open().resize((self.image_side, self.image_side))))
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                grid = self.vision.extract_features(view.to(device))  # [1, channels, height, width]
-                pooled = nn.functional.adaptive_avg_pool2d(grid.float(), self.grid)
-            features = pooled[0].flatten(1).T.bfloat16().cpu()
+                features = self.vision(views(pixels, num_views).to(device), self.grid).to(KEPT).cpu()
             MEMORY_CACHE.put(key, features)
         if self._cache is not None:
-            self._cache.put(key, {"view": features})
+            self._cache.put(key, {"views": features})
         return features
 
 
-class LRUCache:
-    """The features used last, of all models of the process: evaluation reads those that training computed.
-
-    Args:
-        capacity: Views, of 23 kB each for a grid of 3 x 3.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._entries: OrderedDict[str, Tensor] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: str) -> Tensor | None:
-        """Return an entry, which makes it the latest."""
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, key: str, value: Tensor) -> None:
-        """Add an entry, and evict the least recently used one if there are too many."""
-        with self._lock:
-            self._entries[key] = value
-            if len(self._entries) > self.capacity:
-                self._entries.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget all entries."""
-        with self._lock:
-            self._entries.clear()
-
-
-MEMORY_CACHE = LRUCache(8192)
-
-
-def _same(pixels: Tensor) -> Tensor:
-    return pixels
-
-
-def _mirrored(pixels: Tensor) -> Tensor:
-    return pixels.flip(-1)
-
-
-def _shifted(pixels: Tensor) -> Tensor:
-    return pixels.roll((pixels.shape[-2] // 16, -(pixels.shape[-1] // 12)), (-2, -1))
-
-
-def _enlarged(pixels: Tensor) -> Tensor:
-    edge = pixels.shape[-1] // 10
-    inner = pixels[..., edge:-edge, edge:-edge]
-    return nn.functional.interpolate(inner, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
-
-
-VIEWS = (_same, _enlarged, _shifted, _mirrored)
-
-
-def _new_encoder() -> Any:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    # In bf16 with channels last an image takes a quarter of the time; the encoder is never trained, and so
-    # neither are the statistics of its batch norms.
-    encoder = EfficientNet.from_name("efficientnet-lite0").eval()
-    return encoder.bfloat16().to(memory_format=torch.channels_last)
+KEPT = torch.bfloat16
+"""What features are rounded to once they are computed, which halves what is kept; no product is computed
+in it. (Autocast on CPUs takes no fp16.)"""
+MEMORY_CACHE = LRUCache(256 * 2**20)
+"""Features of all models of the process, as evaluation reads those that training computed. A view takes
+23 kB for a grid of 3 x 3."""
 
 
 def _digest(module: nn.Module) -> str:

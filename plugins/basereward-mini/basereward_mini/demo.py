@@ -18,7 +18,7 @@ from basereward.comparison import Comparison
 from basereward.config import Component, load_run
 from basereward.evaluation import Evaluation, Interval, evaluate, save_report
 from basereward.scoring.reward_model import RewardModel
-from basereward_mini import smollm2
+from basereward_mini import assets, smollm2
 from basereward_mini.alignment import save_aligned
 from basereward_mini.openmoji import OpenMojiCaptions
 
@@ -35,11 +35,14 @@ def run(output: Path) -> dict[str, Any]:
         config = replace(load_run(path), output=str(output))
     # The first of two stages: the projector alone, which `demo.toml` can't say of itself.
     options = dict(config.backbone.options)
+    console.print("reading the decoder's weights")
     smollm2.directory(int(options["num_layers"]))  # converted on the first run only, which is no training
     train_start = time.perf_counter()
-    aligned = save_aligned(output / "aligned", **options)
+    cache = assets.cache_directory() / "mini-vlm"
+    aligned = save_aligned(output / "aligned", cache=cache, **options)
     align_seconds = time.perf_counter() - train_start
-    config = replace(config, backbone=Component("mini-vlm", {**options, "model": str(aligned)}))
+    backbone = Component("mini-vlm", {**options, "model": str(aligned)})
+    config = replace(config, backbone=backbone, cache=str(cache))
     trained = train(config, overwrite=True)
     train_seconds = align_seconds + trained.train_seconds
     console.print(

@@ -23,8 +23,10 @@ except (ConfigError, ImportError) as error:
 import torch
 from basereward_mini import human_ratings, smollm2
 from basereward_mini.alignment import ridge
-from basereward_mini.backbone import MEMORY_CACHE, LRUCache, MiniVLM
+from basereward_mini.backbone import MEMORY_CACHE, MiniVLM
+from basereward_mini.encoder import ImageEncoder
 from basereward_mini.human_ratings import HumanRatings, RatedText
+from basereward_mini.lru_cache import LRUCache
 from basereward_mini.openmoji import OpenMojiCaptions, split_of
 from basereward_mini.openmoji import image as image_of
 
@@ -95,8 +97,29 @@ def test_the_image_encoder_never_trains() -> None:
     assert not fresh.vision.training
 
 
+def test_folding_changes_no_feature() -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    plain = EfficientNet.from_name("efficientnet-lite0").eval()
+    plain.load_state_dict(torch.load(assets.EFFICIENTNET.find(), map_location="cpu", weights_only=True))
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        expected = plain.extract_features(pixels).mean((2, 3))
+        [found] = ImageEncoder.pretrained()(pixels, 1).unbind(1)
+    # 50 convolutions of at most 1,152 products each, rounded at 2^-24: far below a thousandth of the largest.
+    torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.max()), rtol=1e-3)
+
+
+def test_views_do_not_depend_on_other_images(backbone: MiniVLM, rows: list[Comparison]) -> None:
+    images = [rows[0].images[0], rows[1].images[0]]
+    both = [backbone.views_of(image, 2) for image in images]
+    MEMORY_CACHE.clear()
+    assert torch.equal(backbone.views_of(images[1], 2), both[1])
+    assert next(backbone.vision.parameters()).dtype is torch.float32
+
+
 def test_features_are_cached_up_to_a_bound() -> None:
-    cache = LRUCache(2)
+    cache = LRUCache(16)  # two numbers of 8 bytes
     for number in range(3):
         cache.put(str(number), torch.tensor(number))
         cache.get("0")
@@ -115,10 +138,10 @@ def test_views_on_disk_are_not_computed_again(
     assert len(cache) == 2
     MEMORY_CACHE.clear()
 
-    def fail(pixels: torch.Tensor) -> torch.Tensor:
+    def fail(pixels: torch.Tensor, grid: int) -> torch.Tensor:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(backbone.vision, "extract_features", fail)
+    monkeypatch.setattr(backbone.vision, "forward", fail)
     monkeypatch.setattr(backbone, "_cache", FeatureCache(tmp_path))
     found = [backbone.encode(row).media.get("features") for row in rows]
     assert found[2] is expected[2] is None
