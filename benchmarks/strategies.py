@@ -23,13 +23,13 @@ from sharing import Case, save_model, trees
 from torch import Tensor
 
 from basereward import Comparison
+from basereward.backbones.transformers_model import without_transformers_bars
 from basereward.config import Component, DataConfig, LoraConfig, RunConfig, Source, TrainConfig
 from basereward.plugins import PluginManager
 from basereward.prepared import Encoded, Prepared
 from basereward.training import optimizers
 from basereward.training.distributed import ProcessGroup
 from basereward.training.model_state import TrainedModel
-from basereward.training.progress import without_transformers_bars
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "AdamW": {},

@@ -221,10 +221,8 @@ def test_without_matplotlib_the_report_has_no_plots_and_says_so(
     assert (tmp_path / "wrong.png").is_file()
 
 
-def test_the_progress_bar_goes_to_standard_error(model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_standard_error(model: Any, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(model, [comparison(1, 0), comparison(0, 1)], progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "evaluating" in shown.err
-    assert "2/2" in shown.err
-    assert "0.500 all pairs correct" in " ".join(shown.err.split())
+    assert shown.err == "evaluating: 0/2\n"  # no terminal, and done before ten seconds are over

@@ -75,13 +75,16 @@ def test_a_named_dataset_reads_the_file(model: Any, tmp_path: Path) -> None:
     source = write(
         tmp_path / "in.jsonl",
         {"id": 1, "prompt": "p", "chosen": "a 5", "rejected": "b 4"},
-        {"id": 2, "prompt": "p", "responses": ["a 1", "b 2"]},
+        {"id": 2, "prompt": "p", "rejected": "b 2"},
+        {"id": 3, "prompt": "p", "responses": ["a 1", "b 2"]},
     )
     score_file(model, source, tmp_path / "out.jsonl", dataset=TRLDataset(source), progress=False)
-    assert read(tmp_path / "out.jsonl") == [
+    rows = read(tmp_path / "out.jsonl")
+    assert rows[:2] == [
         {"line": 1, "id": 1, "rewards": [5, 4]},
         {"line": 2, "id": 2, "error": "chosen: is missing"},
     ]
+    assert rows[2]["error"].startswith("responses: is a column that is neither read")
 
 
 def test_rows_that_are_joined_have_the_line_of_the_first_and_are_resumed(model: Any, tmp_path: Path) -> None:
