@@ -242,15 +242,14 @@ def _gaps(text: str | None) -> tuple[float, ...]:
 
 
 def _directory(output: str | None) -> Path | None:
-    """Make the output directory now, rather than find out after the scoring that it can't be made."""
+    """Claim the output directory now, rather than find out after the scoring that it can't be written."""
     from pathlib import Path
+
+    from basereward.cli.report_directory import claim_directory
 
     if output is None:
         return None
-    try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {output}: can't be made: {error.strerror}") from error
+    claim_directory(Path(output))
     return Path(output)
 
 

@@ -128,3 +128,21 @@ def test_what_cannot_be_done_is_one_line_and_status_two(
     monkeypatch.chdir(data.parent)
     filled = [argument.format(data=data) for argument in arguments]
     assert error(capsys, model_dir, *filled) == message.format(data=data)
+
+
+def test_a_report_replaces_reports_and_nothing_else(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "notes"
+    output.mkdir()
+    (output / "report.md").write_text("mine")
+    arguments = ["longest", "--data", data, "--output", output, "--quiet"]
+    message = error(capsys, *arguments)
+    assert message.startswith(f"--output {output} holds report.md and no .basereward-report, so that")
+    assert [path.name for path in output.iterdir()] == ["report.md"]
+    assert (output / "report.md").read_text() == "mine"
+    (output / "report.md").rename(output / "thesis.md")
+    for _ in range(2):  # beside other files, and over an earlier report
+        assert cli.main(["evaluate", *map(str, arguments)]) == 0
+        assert (output / "thesis.md").read_text() == "mine"
+        assert "pairs" in (output / "report.md").read_text()
