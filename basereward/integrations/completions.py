@@ -89,8 +89,8 @@ class CompletionScorer:
                 chat template of a known form.
             texts: [N] completions. Where the policy's chat template has begun the answer, as with "<think>",
                 they are the rest of it; its beginning may be in a column `turn_opening`.
-            images: [N] of each prompt, for its `<image>` places. Where the prompt has images of its own, these
-                must be among them.
+            images: [N] of each prompt, for its `<image>` places. Where the prompt has images of its own,
+                these must be among them.
             lengths: [N] of the completions in tokens of the policy.
             columns: Other columns of the data set by name, each [N]. `tools` go to the chat template
                 where the prompt is messages; a completion whose row fills one of `UNREAD_COLUMNS` isn't
@@ -171,7 +171,8 @@ def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
 def answered(prompt: Any, completion: str | Sequence[Any]) -> Any:
     """Return a prompt, or the error of a completion whose last message is more than a text of the assistant.
 
-    What a tool or the user says is no answer. Its calls of tools, reasoning, or images can't be scored; without them it would be another answer.
+    What a tool or the user says is no answer. Its calls of tools, reasoning, or images can't be scored;
+    without them it would be another answer.
     """
     last = completion[-1] if completion and not isinstance(completion, str) else None
     if isinstance(prompt, DataError) or not isinstance(last, Mapping):
@@ -274,11 +275,14 @@ def _asked(
             if isinstance(prompt, DataError):
                 raise prompt
             shown = [image_of(source) for source in separate]
-            has_own = _has_images(prompt)
+            has_images = _has_images(prompt)
             comparison = Comparison(
-                prompt, [UNKNOWN], images=[] if has_own else shown, tools=tools_of({"tools": callable_tools})
+                prompt,
+                [UNKNOWN],
+                images=[] if has_images else shown,
+                tools=tools_of({"tools": callable_tools}),
             )
-            if has_own:
+            if has_images:
                 _refuse_others(shown, comparison.images)
             asked.append(comparison)
         except DataError as error:
@@ -286,9 +290,9 @@ def _asked(
     return asked
 
 
-def _refuse_others(separate: Sequence[Image], own: Sequence[Image]) -> None:
+def _refuse_others(separate: Sequence[Image], prompt_images: Sequence[Image]) -> None:
     """Raise DataError if one of a row's images isn't among those that its prompt has of its own."""
-    left = list(own)
+    left = list(prompt_images)
     for image in separate:
         place = next((place for place, each in enumerate(left) if _is_same(image, each)), None)
         if place is None:
