@@ -8,6 +8,10 @@ from pathlib import Path
 from basereward.cli.command import Command, add_overrides
 from basereward.cli.data_arguments import key_values
 from basereward.errors import ConfigError
+from basereward.storage.reading import read_bytes
+
+MAX_TEMPLATE_BYTES = 16 * 2**20
+"""Bytes that a chat template may have."""
 
 COMMAND = Command(
     help="read a reward model of another tool",
@@ -86,6 +90,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path, MAX_TEMPLATE_BYTES).decode("utf-8")
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"--chat-template {path} can't be read: {error}") from error

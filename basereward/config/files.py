@@ -12,6 +12,10 @@ from basereward.config.overrides import deep_merge, set_value
 from basereward.config.run import RunConfig
 from basereward.config.toml import dumps
 from basereward.errors import ConfigError
+from basereward.storage.reading import read_bytes
+
+MAX_BYTES = 16 * 2**20
+"""Bytes that a TOML file may have."""
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -69,11 +73,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ConfigError: When it can't be read, or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(Path(path), MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deeply") from error
 
 
 def to_toml(run: RunConfig) -> str:

@@ -63,6 +63,8 @@ def parse_value(text: str) -> Any:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError as error:
+        raise ConfigError(f"the value {text[:40]}... is nested too deeply") from error
     dates = datetime.date | datetime.time  # no option is one, but a directory may be called 2025-01-31
     return text if len(table) > 1 or isinstance(table["value"], dates) else table["value"]
 

@@ -82,6 +82,24 @@ def parsed_json(value: Any, field: str) -> Any:
         raise DataError("is not the JSON text that it should be", field=field) from error
 
 
+def refuse_conversation_text(text: str, field: str) -> None:
+    """Refuse a conversation that is written as JSON text, which would be read as words.
+
+    Raises:
+        DataError: When the text is the JSON of a list of messages.
+    """
+    if not text.lstrip().startswith("[") or ('"role"' not in text and '"from"' not in text):
+        return
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(turns, list) and all(
+        isinstance(turn, Mapping) and ("role" in turn or {"from", "value"} <= turn.keys()) for turn in turns
+    ):
+        raise DataError("is a conversation as JSON text; store it as a list of messages", field=field)
+
+
 def number_of(value: Any) -> float | None:
     """Return a number that may be written as text; None if it is not a number, such as "N/A"."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from basereward.data.dataset import FileDataset
+from basereward.data.fields import refuse_conversation_text
 from basereward.data.reading.row import Row
 
 
@@ -24,5 +25,11 @@ class NativeDataset(FileDataset):
     detected_by = ("prompt", "responses")
 
     def convert_row(self, row: Row, directory: Path) -> Row:
-        """Return the row as it is."""
+        """Return the row as it is.
+
+        Raises:
+            DataError: When its prompt is a conversation as JSON text.
+        """
+        if isinstance(row.get("prompt"), str):
+            refuse_conversation_text(row["prompt"], "prompt")
         return row

@@ -17,6 +17,7 @@ from basereward.data.fields import (
     margin_ratings,
     media_of,
     prompt_fields,
+    refuse_conversation_text,
     single_column,
     text_of,
     tools_of,
@@ -43,8 +44,11 @@ def common_fields(row: Row) -> Row:
     """Return what the columns of `COMMON_COLUMNS` say, in our own format; the first response is better.
 
     Raises:
-        DataError: Naming the column that is wrong.
+        DataError: Naming the column that is wrong, or a text that is a conversation as JSON text.
     """
+    for name, value in row.items():
+        if isinstance(value, str) and name not in IGNORED and name not in COMMON_COLUMNS:
+            refuse_conversation_text(value, name)
     fields: Row = {
         "images": media_of(row, "image"),
         "videos": media_of(row, "video"),

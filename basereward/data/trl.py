@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from basereward.data.dataset import FileDataset
+from basereward.data.fields import refuse_conversation_text
 from basereward.data.pair_layouts import COMMON_COLUMNS, common_fields
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
@@ -76,8 +77,11 @@ def split(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, str, str]:
         rejected: Likewise, of the same kind.
 
     Raises:
-        DataError: When the three don't fit together.
+        DataError: When the three don't fit together, or one is a conversation as JSON text.
     """
+    for name, value in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        if isinstance(value, str):
+            refuse_conversation_text(value, name)
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt is None:
             return split_texts(chosen, rejected)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any, Literal, get_args
 
 from basereward.config.conversion import did_you_mean
+from basereward.config.files import read_toml
 from basereward.errors import ConfigError, DataError
 from basereward.message import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
 from basereward.plugins.plugin_manager import current_manager
@@ -59,8 +59,9 @@ class JudgeTemplate:
             hint = did_you_mean(name, list(files_by_name)) or ";"
             raise ConfigError(f"unknown judge template {name!r}{hint} templates: {', '.join(files_by_name)}")
         try:
-            table = tomllib.loads(files_by_name[name].read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
+            with as_file(files_by_name[name]) as path:
+                table = read_toml(path)
+        except ConfigError as error:
             raise ConfigError(f"judge template {name!r}: {error}") from error
         return cls._of(name, table)
 

@@ -28,6 +28,9 @@ from basereward.storage.locks import try_lock
 STANDARD = "-"
 """Names standard input and standard output."""
 
+BEGINNING = b'{"line": '
+"""Begins each line of the output."""
+
 
 @dataclass
 class Counts:
@@ -268,27 +271,41 @@ def resume_point(
     return None
 
 
-def _last_chunk(path: Path, num_rows: int) -> Resume | None:
+def _last_chunk(path: Path, num_rows: int) -> Resume:
     """Return the end of the last chunk of rows that was written whole.
 
     What follows it is scored again: from there on, the batches are those that the earlier run would have had,
     and the rewards are the same to the last bit.
+
+    Raises:
+        ConfigError: When a line is no result of `score_file`, since what follows the chunk is cut off.
     """
-    last, end, offset, num_kept = b"", 0, 0, 0
+    kept, offset = Resume(num_rows=0, line=0, id=None, offset=0), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             offset += len(line)
-            if number % num_rows == 0 and line.endswith(b"\n"):
-                last, end, num_kept = line, offset, number
-    if not last:
-        return Resume(num_rows=0, line=0, id=None, offset=0)
+            if not line.endswith(b"\n") and (line.startswith(BEGINNING) or BEGINNING.startswith(line)):
+                break  # a kill has cut it off
+            row = _result(line)
+            if row is None:
+                raise ConfigError(
+                    f"{path} holds a line that is no result of this command; it can't be resumed"
+                )
+            if number % num_rows == 0:
+                kept = Resume(number, row["line"], row.get("id"), offset, row.get("precision", "fp32"))
+    return kept
+
+
+def _result(line: bytes) -> dict[str, Any] | None:
+    """Return a line that `score_file` has written, or nothing for another."""
     try:
-        row = json.loads(last)
-        return Resume(num_kept, int(row["line"]), row.get("id"), end, row.get("precision", "fp32"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} holds a line that is no result of this command; it can't be resumed"
-        ) from error
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_result = (
+        isinstance(row, dict) and type(row.get("line")) is int and ("rewards" in row or "error" in row)
+    )
+    return row if is_result and line.endswith(b"\n") else None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import string
 import tomllib
 from pathlib import Path
@@ -226,6 +227,26 @@ OVERRIDES: dict[str, Any] = {
     "data.eval.0=trl": ("data", "eval", (Component("trl"),)),
     "data.on_bad_row=fail": ("data", "on_bad_row", "fail"),
 }
+
+
+def test_file_that_may_never_end_or_is_nested_deeply_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    (tmp_path / "deep.toml").write_text(f"x = {'[' * 100_000}", encoding="utf-8")
+    (tmp_path / "large.toml").write_bytes(b"#" * (16 * 2**20 + 1))
+    for name, message in (
+        ("fifo.toml", "can't be read: it is no regular file"),
+        ("zero.toml", "can't be read: it is no regular file"),
+        ("deep.toml", "is nested too deeply"),
+        ("large.toml", "can't be read: it has more than the 16,777,216 bytes allowed"),
+    ):
+        with pytest.raises(ConfigError, match=f"{name}: {message}"):
+            load_run(tmp_path / name)
+
+
+def test_override_that_is_nested_deeply_is_refused(run_file: Path) -> None:
+    with pytest.raises(ConfigError, match="is nested too deeply"):
+        load_run(run_file, [f"train.lr={'[' * 50_000}"])
 
 
 def test_a_run_file_changes_its_base(run_file: Path) -> None:

@@ -292,3 +292,25 @@ def test_no_row_raises_anything_but_a_data_error(
 
 def test_split_leaves_an_explicit_prompt_alone() -> None:
     assert split("The sky", "The sky is", "The sky isn't") == ("The sky", "The sky is", "The sky isn't")
+
+
+@pytest.mark.parametrize("field", ["prompt", "chosen", "rejected"])
+def test_a_conversation_as_json_text_is_not_read_as_words(tmp_path: Path, field: str) -> None:
+    row = {"prompt": [user("q")], "chosen": [assistant("x")], "rejected": [assistant("y")]}
+    said = f"{field}: is a conversation as JSON text; store it as a list of messages"
+    assert said in reason(tmp_path, row | {field: json.dumps(row[field])})
+    texts = {"prompt": "q", "chosen": "x", "rejected": "y"}
+    assert said in reason(tmp_path, texts | {field: " " + json.dumps(row[field], indent=1)})
+
+
+def test_whole_conversations_as_json_texts_are_not_split_within(tmp_path: Path) -> None:
+    row = {name: json.dumps([user("q"), assistant(name)]) for name in ("chosen", "rejected")}
+    assert "chosen: is a conversation as JSON text" in reason(tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", '[{"role": "user"', "[sic] a role", '[{"key": "\\"role\\""}]', '{"role": "x"}']
+)
+def test_a_text_that_only_begins_like_a_conversation_stays_one(tmp_path: Path, text: str) -> None:
+    [message] = comparison(tmp_path, {"prompt": text, "chosen": "x", "rejected": "y"}).prompt
+    assert message.text == text

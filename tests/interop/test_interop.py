@@ -339,6 +339,7 @@ def test_a_model_without_a_template_is_imported_with_the_one_that_is_given(
     )
     (tmp_path / "plain.jinja").write_text(PLAIN)
     assert main([*command, "--chat-template", str(tmp_path / "nowhere.jinja")]) == 2
+    assert main([*command, "--chat-template", "/dev/zero"]) == 2
     assert main([*command, "--chat-template", str(tmp_path / "plain.jinja")]) == 0
     row = TEXTS[0]
     words = tiny.tokenizer()

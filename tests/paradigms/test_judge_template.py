@@ -102,7 +102,6 @@ def test_a_model_takes_its_template_from_the_plugins_that_it_is_built_of(
             'answer = "verdict"\ntext = "{question}"',
             "its text needs {question}, {response_1}, {response_2} in this order; it has {question}",
         ),
-        ("answer = ", "Invalid value (at end of document)"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(plugin: Path, file: str, message: str) -> None:
@@ -110,6 +109,20 @@ def test_a_wrong_file_says_what_is_wrong(plugin: Path, file: str, message: str) 
     with pytest.raises(ConfigError) as error:
         JudgeTemplate.load("strict_judges/bad")
     assert str(error.value) == f"judge template 'strict_judges/bad': {message}"
+
+
+def test_a_file_that_can_not_be_read_is_named(plugin: Path) -> None:
+    for content, message in (
+        ("answer = ", "is not TOML: "),
+        (f"x = {'[' * 100_000}", "is nested too deeply"),
+    ):
+        (plugin / "bad.toml").write_text(content)
+        with pytest.raises(ConfigError, match=f"judge template 'strict_judges/bad': .*bad.toml: {message}"):
+            JudgeTemplate.load("strict_judges/bad")
+    (plugin / "bad.toml").unlink()
+    (plugin / "bad.toml").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="bad.toml: can't be read: it is no regular file"):
+        JudgeTemplate.load("strict_judges/bad")
 
 
 def test_each_speaker_of_a_conversation_is_named_and_images_stay_in_their_place() -> None:

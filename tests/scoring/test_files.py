@@ -160,6 +160,30 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_file(model: Any, tmp_
     assert sorted(model.scored) == sorted(f"r{number}" for number in range(num_kept, 50))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1}\n{"b": 2}',
+        "mine",
+        "mine\n",
+        "[1]\n",
+        "\n",
+        '{"line": 1}\n',
+        '{"line": "1", "rewards": [0.5]}\n',
+        '{"line": 1, "rewards": [0.5]}\nmine\n',
+        '{"line": 1, "rewards": [0.5]}\nmine',
+    ],
+)
+def test_resuming_leaves_a_file_of_somebody_else_alone(model: Any, tmp_path: Path, text: str) -> None:
+    source = write(tmp_path / "in.jsonl", *rows(3))
+    target = tmp_path / "notes.txt"
+    target.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        score_file(model, source, target, resume=True, progress=False)
+    assert str(error.value) == f"{target} holds a line that is no result of this command; it can't be resumed"
+    assert target.read_text() == text
+
+
 def test_resuming_what_never_began_begins(model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", *rows(3))
     score_file(model, source, tmp_path / "out.jsonl", resume=True, progress=False)
