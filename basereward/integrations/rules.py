@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +17,18 @@ BOXED = "\\boxed{"
 
 MARKUP = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|textrm)\s*\{([^{}]*)\}|</?(?:b|i|em|strong|u|code)>|[*_`$\"“”]+"
+    r"|(?<!\w)['‘]([A-Za-z])['’](?!\w)|\A\s*(?:[-#>•+]+\s+)+"
 )
-"""Markup around a letter; of LaTeX's text commands the content stays."""
+"""Markup around a letter; of LaTeX's text commands and of quotes the content stays."""
 
-LETTER = r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|\{([A-Za-z])\}|([A-Z])(?![\w'’+#/-]))"
+NAME = r"(?!\.[A-Za-z](?![a-z])|\s*=)(?!(?<=[J-Z])\.[ \t]+[A-Z][a-z]+[ \t]*(?:[.!;\n]|\Z))"
+"""No abbreviation ("D.C."), formula ("E=mc^2") or initial ("J. Smith"); "B. Paris" is an option with text."""
+
+LETTER = rf"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|\{{([A-Za-z])\}}|([A-Z])(?![\w'’+#/-]){NAME})"
 """A capital letter that stands alone, or any letter in brackets."""
 
-REST = r"(?!\s*(?:,|/|&|and\b|or\b)\s*[(\[]?[A-Z](?![\w'’]))"
-"""No second letter follows, as in "A or B"."""
+REST = r"(?!\s*(?:,|/|&|and\b|or\b)\s*[(\[]?[A-Z](?![\w'’]))(?!\s*\?)"
+"""No second letter follows, as in "A or B", and no question mark."""
 
 REASONS = "because|since|due"
 
@@ -36,19 +41,25 @@ ARTICLE = (
 
 STATEMENTS = (
     # "The answer is B", "the best option I can see is (b)", "Answer: B"
-    rf"(?i:\b(?:answer|option|choice)\b)[^.:;\n=]{{0,60}}?(?i:\bis\b|:|=)\s*{LETTER}(?:{ARTICLE}){REST}",
+    rf"(?i:\b(?:answer|option|choice|pick)\b)[^.:;\n=]{{0,60}}?(?i:\bis\b|:|=)\s*{LETTER}(?:{ARTICLE}){REST}",
     r"(?i:\b(?:choose|chose|pick|picked|select|go with)\b)\s+(?i:option|answer|choice)?\s*"
     rf"{LETTER}(?:{ARTICLE}){REST}",
+    # "No, B", "Wait, no: it's B"
+    r"(?i:(?<!\bif )\bit(?:['’]s|\s+is)|\b(?:no|actually)\b\s*[,:.–—-]?)\s+(?i:option|answer|choice)?\s*"
+    rf"{LETTER}(?:{ARTICLE}){REST}(?=\s*(?:[.,;!\n]|\Z|(?i:{REASONS})\b))",
     # "B is correct"
     rf"\b{LETTER}\s+(?i:is)\s+(?i:the\s+)?(?i:correct|right|best)\b",
 )
 STATEMENT = re.compile("|".join(STATEMENTS))
-SMALL_STATEMENT = re.compile(r"(?i:\banswer)\s*(?i:is|:)\s*([b-hj-z])\s*[.!]?\s*\Z")
+SMALL_STATEMENT = re.compile(r"(?i:\banswer)(?:\s*(?i:is\b|:)\s*|\s+)([b-hj-z])\s*[.!]?\s*\Z")
 """A small letter at the end of a statement, which is no article."""
 
 ALONE = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?\s*[.:]?\s*\Z")
 FIRST = re.compile(rf"{LETTER}\s*(?:[.:)\]]|[-–—]\s|\n|\Z)|\(?([A-Za-z])\)|\(([A-Za-z])\)")
-MENTION = re.compile(rf"(?i:\b(?:answer|option|choice)\b)\s*{LETTER}")
+LETTERS = re.compile(r"(?:[(\[]?[A-Z][)\]]?[.,:;]?\s+)+[(\[]?[A-Z][)\]]?[.,:;]?")
+"""Letters and nothing else, as of a list of all options."""
+
+MENTION = re.compile(rf"(?i:\b(?:answer|option|choice)\b)\s*{LETTER}(?!\s*\?)")
 """An option that is named; what is said of it may be that it is wrong."""
 
 
@@ -66,20 +77,24 @@ def choice_letter(completion: str, answer: str) -> bool:
     The answer part, without markup, is the letter alone, in any case ("B", "(b)"); or it states one ("the
     answer is B", "B is correct"), of which the last counts; or it begins with one ("B. a cat", "b) a cat");
     or it mentions one option ("option B") and no other. A small a or i counts alone and in brackets only, and
-    so "the answer is a cat" chooses nothing; nor does "the answer is A or B".
+    so "the answer is a cat" chooses nothing; nor does "the answer is A or B", a question, or "D.C.".
     """
     letter = _chosen_letter(answer_part(completion))
     return letter is not None and letter == str(answer).strip().strip("()[]{}.: ").upper()
 
 
 def _chosen_letter(part: str) -> str | None:
-    text = MARKUP.sub(lambda match: match[1] or "", part).strip()
+    text = unicodedata.normalize("NFKC", part)
+    text = MARKUP.sub(lambda match: match[1] or match[2] or "", text).strip()
     if alone := ALONE.match(text):
         return alone[1].upper()
     if statements := [_letter(match) for match in STATEMENT.finditer(text)]:
         return statements[-1]
     if small := SMALL_STATEMENT.search(text):
         return small[1].upper()
+    if LETTERS.fullmatch(text):
+        letters = set(re.findall("[A-Z]", text))
+        return letters.pop() if len(letters) == 1 else None
     if first := FIRST.match(text):
         return _letter(first)
     mentions = list(MENTION.finditer(text))

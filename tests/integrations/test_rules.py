@@ -91,6 +91,26 @@ CHOICES: dict[str, str | None] = {
     "B is correct.": "B",
     "Option B is the right one; I first took A.": "B",
     "Option B": "B",
+    "The answer is A. Wait, no: it's B.": "B",
+    "The answer is A. Actually, B.": "B",
+    "Is the answer A? No, B.": "B",
+    "Is it A? No. B!": "B",
+    "It's not A, it's B": "B",
+    "It is B because of the cat": "B",
+    "My pick is (B)": "B",
+    "The answer is 'B'": "B",
+    "The answer is ‘B’.": "B",
+    "- B": "B",
+    "# B": "B",
+    "> B": "B",
+    "> - B. a cat": "B",
+    "Ｂ": "B",
+    "The answer is （Ｂ）": "B",
+    "The answer is B. Paris.": "B",
+    "B. B.": "B",
+    # A small letter, but neither a nor i, at the end of a statement.
+    "answer b": "B",
+    "The answer is A? No, (b).": "B",
     "First I thought the answer is A. No, the answer is B": "B",
     "A or B? The answer is B.": "B",
     "<think>The answer is A.</think>B": "B",
@@ -120,6 +140,22 @@ CHOICES: dict[str, str | None] = {
     "The answer is an option": None,
     "The answer is A cat.": None,
     "An option a cat would choose": None,
+    "The answer is A? No.": None,
+    "Is the answer A? No.": None,
+    "A. B. C. D.": None,
+    "A\nB\nC": None,
+    "The answer is B.A.": None,
+    "The answer is D.C.": None,
+    "The answer is C=mc^2": None,
+    "The answer is C = mc^2": None,
+    "D.C.": None,
+    "answer a": None,
+    "many answers b c": None,
+    "It's A cat": None,
+    "No, A dog": None,
+    "No, I see a cat": None,
+    "No. B is wrong": None,
+    "If it's A, a cat": None,
     "": None,
 }
 
@@ -129,6 +165,17 @@ def test_a_choice_is_a_letter_that_stands_alone_or_is_said_to_be_the_answer(comp
     for letter in "ABCDI":
         assert choice_letter(completion, letter) is (CHOICES[completion] == letter)
         assert choice_letter(completion, f"({letter.lower()})") is (CHOICES[completion] == letter)
+
+
+@pytest.mark.parametrize(
+    ("completion", "letter"),
+    [
+        *(("The answer is U.S.A.", "U"), ("The answer is E=mc^2", "E"), ("The answer is J. Smith", "J")),
+        *(("U.S.A.", "U"), ("E=mc^2", "E"), ("J. Smith", "J")),
+    ],
+)
+def test_letters_of_names_and_formulas_are_no_choices(completion: str, letter: str) -> None:
+    assert not choice_letter(completion, letter)
 
 
 NAMES = [
