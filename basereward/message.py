@@ -155,7 +155,7 @@ def identity_of(
 
 def is_filled(value: object) -> bool:
     """Tell whether a field has a value; empty ones are columns of tables that other rows fill."""
-    return value is not None and value != "" and value != [] and value != {}
+    return value is not None and not (isinstance(value, str | list | dict) and not value)
 
 
 def refuse_unread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import json
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.media.image import Image
 from basereward.media.video import Video
 from basereward.message import PLACEHOLDER, TEMPLATE_KEYS, VIDEO_PLACEHOLDER
-from basereward.storage.atomic import check_unused, replace_directory, replace_file
+from basereward.storage.atomic import check_unused, file_names, replace_directory, replace_file
 
 ROWS_PER_GROUP = 256
 BYTES_PER_GROUP = 32 << 20
@@ -26,7 +27,7 @@ MESSAGE_FIELDS = ("role", "content", *(name for name in TEMPLATE_KEYS if name !=
 
 SUFFIX_OF = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
-OWNED_FILES = {"images", "videos", "rejected.jsonl", "report.json"}
+OWNED_FILE = re.compile(r"(images|videos)/[0-9a-f]{32}(\.[^/]*)?|rejected\.jsonl|report\.json")
 """All that lies in the directory beside a file, and therefore all that may be replaced there."""
 
 Images = Literal["copy", "keep"]
@@ -256,7 +257,7 @@ def rejected_record(error: DataError, *, id: str = "") -> dict[str, Any]:
 
 
 def _is_ours(directory: Path) -> bool:
-    return all(path.name in OWNED_FILES for path in directory.iterdir())
+    return all(map(OWNED_FILE.fullmatch, file_names(directory)))
 
 
 def _marked(part: str | Image | Video) -> str:

@@ -23,6 +23,8 @@ from basereward.message import IGNORED_MESSAGE_KEYS, PLACEHOLDER, is_filled
 UNKNOWN = "-"
 """Stands for the responses while prompts are compared."""
 
+ASSISTANT = "assistant"
+
 UNREAD_COLUMNS = (
     "system",
     "audio",
@@ -87,7 +89,8 @@ class CompletionScorer:
                 chat template of a known form.
             texts: [N] completions. Where the policy's chat template has begun the answer, as with "<think>",
                 they are the rest of it; its beginning may be in a column `turn_opening`.
-            images: [N] of each prompt, for its `<image>` places; ignored where the prompt has its own.
+            images: [N] of each prompt, for its `<image>` places. Where the prompt has images of its own,
+                these must be among them.
             lengths: [N] of the completions in tokens of the policy.
             columns: Other columns of the data set by name, each [N]. `tools` go to the chat template
                 where the prompt is messages; a completion whose row fills one of `UNREAD_COLUMNS` isn't
@@ -100,10 +103,10 @@ class CompletionScorer:
         # A text has the tools that it was rendered with.
         tools = [
             None if isinstance(prompt, str) else listed
-            for prompt, listed in zip(prompts, columns.get("tools") or [None] * len(texts), strict=True)
+            for prompt, listed in zip(prompts, _column(columns, "tools", len(texts)), strict=True)
         ]
         read = [_read(*each) for each in zip(prompts, texts, images, strict=True)]
-        openings = columns.get("turn_opening") or [None] * len(texts)
+        openings = _column(columns, "turn_opening", len(texts))
         prompts = [prompt for prompt, _ in read]
         texts = [whole_turn(text, opening) for (_, text), opening in zip(read, openings, strict=True)]
         asked = _asked(prompts, images, tools)
@@ -153,24 +156,31 @@ class CompletionScorer:
 def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
     """Return the text of a completion: a text, or messages of which the last one is scored.
 
-    It is empty, and then not scored, where that message has none, such as one that only calls a tool.
+    It is empty, and then not scored, where that message has none, such as one that only calls a tool, and
+    where it isn't the assistant's.
     """
     if isinstance(completion, str):
         return completion
-    content = completion[-1].get("content") if completion else ""
+    last = completion[-1] if completion else {}
+    content = last.get("content") if last.get("role", ASSISTANT) == ASSISTANT else ""
     if isinstance(content, str):
         return content
     return "".join(part.get("text") or "" for part in content or ())
 
 
 def answered(prompt: Any, completion: str | Sequence[Any]) -> Any:
-    """Return a prompt, or the error of a completion whose last message is more than a text.
+    """Return a prompt, or the error of a completion whose last message is more than a text of the assistant.
 
-    Its calls of tools, reasoning, or images can't be scored; without them it would be another answer.
+    What a tool or the user says is no answer. Its calls of tools, reasoning, or images can't be scored;
+    without them it would be another answer.
     """
     last = completion[-1] if completion and not isinstance(completion, str) else None
     if isinstance(prompt, DataError) or not isinstance(last, Mapping):
         return prompt
+    if (role := last.get("role", ASSISTANT)) != ASSISTANT:
+        return DataError(
+            f"a completion ends in a message of the assistant, not of {role!r}", field="completion"
+        )
     for key, value in last.items():
         if key not in ("role", "content") and key not in IGNORED_MESSAGE_KEYS and is_filled(value):
             return DataError(f"a completion is a text; its {key!r} can't be scored", field="completion")
@@ -184,10 +194,22 @@ def answered(prompt: Any, completion: str | Sequence[Any]) -> Any:
 def images_of(columns: Mapping[str, Any], num: int) -> list[Sequence[object]]:
     """Return the images of each of N rows, from the columns `images` or `image`."""
     if (several := columns.get("images")) is not None:
-        return [images or () for images in several]
+        return [listed(images) for images in several]
     if (single := columns.get("image")) is not None:
         return [() if image is None else (image,) for image in single]
     return [()] * num
+
+
+def listed(images: Any) -> list[object]:
+    """Return the images of a row as a list, whatever holds them; a row without any has none."""
+    if images is None:
+        return []
+    if isinstance(images, str | bytes | bytearray | memoryview | Mapping):
+        return [images]
+    try:
+        return list(images)
+    except TypeError:  # one image
+        return [images]
 
 
 def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, str]:
@@ -202,6 +224,12 @@ def unrendered(prompt: str, response: str, *, has_images: bool) -> tuple[Any, st
     if not has_images and any(IMAGE.search(turn.text) for turn in turns):
         raise DataError("the prompt has a place for an image, and no image came with it", field="images")
     return [{"role": turn.role, "content": IMAGE.sub(PLACEHOLDER, turn.text)} for turn in turns], text
+
+
+def _column(columns: Mapping[str, Any], name: str, num: int) -> Sequence[Any]:
+    """Return a column [N], of None where there is none."""
+    values = columns.get(name)
+    return [None] * num if values is None or len(values) == 0 else values
 
 
 def _read(prompt: Any, text: str, images: Sequence[object]) -> tuple[Any, str]:
@@ -246,13 +274,41 @@ def _asked(
         try:
             if isinstance(prompt, DataError):
                 raise prompt
-            shown = [] if _has_images(prompt) else [image_of(source) for source in separate]
-            asked.append(
-                Comparison(prompt, [UNKNOWN], images=shown, tools=tools_of({"tools": callable_tools}))
+            shown = [image_of(source) for source in separate]
+            has_images = _has_images(prompt)
+            comparison = Comparison(
+                prompt,
+                [UNKNOWN],
+                images=[] if has_images else shown,
+                tools=tools_of({"tools": callable_tools}),
             )
+            if has_images:
+                _refuse_others(shown, comparison.images)
+            asked.append(comparison)
         except DataError as error:
             asked.append(error)
     return asked
+
+
+def _refuse_others(separate: Sequence[Image], prompt_images: Sequence[Image]) -> None:
+    """Raise DataError if one of a row's images isn't among those that its prompt has of its own."""
+    left = list(prompt_images)
+    for image in separate:
+        place = next((place for place, each in enumerate(left) if _is_same(image, each)), None)
+        if place is None:
+            raise DataError(
+                "the prompt has images of its own, and the row has others beside them; leave one of both out",
+                field="images",
+            )
+        del left[place]
+
+
+def _is_same(image: Image, other: Image) -> bool:
+    """Tell whether two images have the same pixels, however they are encoded."""
+    if image.source is other.source or image == other:
+        return True
+    one, two = image.open(), other.open()
+    return one.size == two.size and one.tobytes() == two.tobytes()
 
 
 def _groups(asked: Sequence[Comparison | DataError]) -> list[int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.errors import DataError
-from basereward.integrations.completions import CompletionScorer, ScorerOptions, unrendered
+from basereward.integrations.completions import CompletionScorer, ScorerOptions, listed, unrendered
 from basereward.integrations.reward_source import RewardSource
 
 
@@ -83,7 +83,7 @@ def agent_executor(model: str | Path | RewardSource, **options: Unpack[ScorerOpt
             answer = hf_tokenizer.decode(tokens, skip_special_tokens=False)
             # In a thread: other answers are being written meanwhile.
             raw, reward = await asyncio.to_thread(
-                _reward, scorer, prompt, prompt + answer, _images(images), label, len(tokens)
+                _reward, scorer, prompt, prompt + answer, listed(images), label, len(tokens)
             )
             logs = {name: values[0] for name, values in _logs([(raw, reward)]).items()}
             output.update(reward=reward, scores=reward, extra_logs=logs)
@@ -116,12 +116,6 @@ def _continuation(query: str, prompt: str) -> str:
             field="prompt",
         )
     return query[len(prompt) :]
-
-
-def _images(images: Any) -> list[object]:
-    if images is None:
-        return []
-    return list(images) if isinstance(images, list | tuple) else [images]
 
 
 def _logs(rewards: Sequence[tuple[float | None, float]]) -> dict[str, list[float]]:

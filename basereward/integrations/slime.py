@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.errors import DataError
-from basereward.integrations.completions import CompletionScorer, ScorerOptions, unrendered
+from basereward.integrations.completions import CompletionScorer, ScorerOptions, listed, unrendered
 from basereward.integrations.reward_source import RewardSource
 
 
@@ -75,4 +75,4 @@ def _pair(sample: Any, has_images: bool) -> tuple[Any, str]:
 
 
 def _images(sample: Any) -> list[object]:
-    return list((sample.multimodal_inputs or {}).get("images") or ())
+    return listed((sample.multimodal_inputs or {}).get("images"))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.errors import ConfigError
-from basereward.integrations.completions import CompletionScorer, ScorerOptions
+from basereward.integrations.completions import CompletionScorer, ScorerOptions, listed
 from basereward.integrations.reward_source import RewardSource
 
 
@@ -54,7 +54,7 @@ def compute_score(
             )
         row = {**info, "data_source": data_source, "ground_truth": ground_truth}
         raw, reward = await asyncio.to_thread(
-            scorer.score_one, info[prompt_key], solution_str, images=info.get("images") or (), row=row
+            scorer.score_one, info[prompt_key], solution_str, images=listed(info.get("images")), row=row
         )
         return _result(raw, reward)
 

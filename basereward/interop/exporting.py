@@ -24,12 +24,13 @@ from basereward.errors import ConfigError
 from basereward.heads import MLP
 from basereward.paradigms.scalar import Scalar
 from basereward.scoring.reward_model import RewardModel
-from basereward.storage.atomic import replace_directory
+from basereward.storage.atomic import file_names, replace_directory
+from basereward.storage.reading import read_json
 
 Format = Literal["hf", "vllm"]
 
 MARK_FILE = "basereward_export.json"
-"""The file that tells an export, which another may replace, from other models."""
+"""The file that tells an export, which another may replace, from other models; it lists the files."""
 
 LABELS: dict[str, Any] = {
     "id2label": {"0": "LABEL_0"},
@@ -109,6 +110,7 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
         _add_head(place, f"{prefix}score.weight", weight.to(next(inner.parameters()).dtype))
         if not has_vision:
             _prefix_backbone(place, inner.base_model_prefix)
+        _mark(place, Exported(name, bias), format)
     return Exported(name, bias)
 
 
@@ -134,6 +136,7 @@ def _export_layers(model: RewardModel, backbone: TransformersBackbone, directory
             path.unlink()
         classifier.save_pretrained(place)
         _finish(place, backbone, exported, "hf")
+        _mark(place, exported, "hf")
     return exported
 
 
@@ -172,11 +175,29 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
 
 
 def _is_export(directory: Path) -> bool:
-    return (directory / MARK_FILE).is_file()
+    try:
+        mark = read_json(directory / MARK_FILE)
+    except (OSError, ValueError):
+        return False
+    files = mark.get("files") if isinstance(mark, dict) else None
+    return isinstance(files, list) and all(
+        name == MARK_FILE or name in files for name in file_names(directory)
+    )
+
+
+def _mark(place: Path, exported: Exported, format: Format) -> None:
+    """Write the mark, which lists the other files, last."""
+    mark = {
+        "basereward_version": __version__,
+        "format": format,
+        "offset": exported.offset,
+        "files": sorted(file_names(place)),
+    }
+    (place / MARK_FILE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
 
 
 def _finish(place: Path, backbone: TransformersBackbone, exported: Exported, format: Format) -> None:
-    """Write the config, the tokenizer, the README and the mark of a checkpoint with a head."""
+    """Write the config, the tokenizer and the README of a checkpoint with a head."""
     tokenizer = backbone.tokenizer
     pad = tokenizer.pad_token_id
     end = backbone.chat.end_ids[-1:]
@@ -203,8 +224,6 @@ def _finish(place: Path, backbone: TransformersBackbone, exported: Exported, for
     finally:
         tokenizer.chat_template, tokenizer.pad_token = template, token
     (place / "README.md").write_text(_card(exported, format), encoding="utf-8")
-    mark = {"basereward_version": __version__, "format": format, "offset": exported.offset}
-    (place / MARK_FILE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
 
 
 def _add_head(place: Path, name: str, weight: Tensor) -> None:

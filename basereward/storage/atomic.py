@@ -118,6 +118,15 @@ def replace_directory(directory: Path, *, is_ours: Callable[[Path], bool]) -> It
         os.close(descriptor)
 
 
+def file_names(directory: Path) -> set[str]:
+    """Return the names of all files of a directory, and of links, as paths from there."""
+    return {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+
+
 def restore(directory: Path) -> None:
     """Put a directory back that a killed process had moved aside to replace it, if there is none now."""
     directory = _target(directory)

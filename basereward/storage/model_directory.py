@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from basereward._version import __version__
 from basereward.errors import ModelError, shown
-from basereward.storage.atomic import file_digest, restore
+from basereward.storage.atomic import file_digest, file_names, restore
 from basereward.storage.reading import is_regular, read_json
 
 SCHEMA_VERSION = 1
@@ -118,8 +118,15 @@ def is_ensemble(directory: Path) -> bool:
 
 
 def is_ours(directory: Path) -> bool:
-    """Tell a directory of a model or an ensemble, which another may replace, from others, by its mark."""
-    return (directory / CONFIG_FILE).is_file()
+    """Tell a directory of a model or an ensemble, which another may replace, from others.
+
+    It has a config and holds nothing but the files that the config names.
+    """
+    try:
+        named = _read_config(directory / CONFIG_FILE).get("files")
+    except ModelError:
+        return False
+    return isinstance(named, dict) and file_names(directory) <= {CONFIG_FILE, *named}
 
 
 def save_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:

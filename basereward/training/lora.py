@@ -16,7 +16,10 @@ from basereward.config.conversion import did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
 from basereward.protocols import Backbone
-from basereward.storage.atomic import replace_directory
+from basereward.storage.atomic import file_names, replace_directory
+
+ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors"}
+"""All that a directory of adapters holds."""
 
 NAME = "default"
 """PEFT's name of the adapter; it is not in the files."""
@@ -95,7 +98,7 @@ class Adapters:
 
 
 def _is_adapter(directory: Path) -> bool:
-    return (directory / "adapter_model.safetensors").is_file()
+    return file_names(directory) == ADAPTER_FILES
 
 
 def _peft_config(lora: LoraConfig, base_model: str) -> Any:

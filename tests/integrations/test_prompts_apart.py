@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -260,3 +261,40 @@ def test_a_rendered_text_prompt_is_its_messages() -> None:
     assert [(each.prompt[0].text, each.responses) for each in seen] == [
         ("How many?", ("a", "b", "<think>\nc</think>d"))
     ]
+
+
+@pytest.mark.parametrize("role", ["tool", "user", "system"])
+def test_only_what_the_assistant_says_is_scored(role: str) -> None:
+    turns = [{"role": "assistant", "content": "good"}, {"role": role, "content": "cat"}]
+    said = [{"role": "assistant", "content": "three"}]
+    assert in_trl([asked("p")] * 2, [turns, said]) == [None, 5.0]
+    assert rule_reward(exact_match)([turns], answer=["cat"]) == [0.0]
+    rows = [[*asked("p"), *turns], [*asked("p"), *said]]
+    assert ms_swift.orm(redness)()([], messages=rows) == [None, 5.0]
+    with pytest.raises(DataError, match=f"ends in a message of the assistant, not of '{role}'"):
+        in_trl([asked("p")], [turns])
+
+
+def test_images_beside_those_of_the_prompt_are_the_same_or_refused() -> None:
+    buffer = io.BytesIO()
+    RED.save(buffer, "PNG")
+    prompts = [shown(RED)] * 5
+    images = [[RED], [RED_AGAIN], [buffer.getvalue()], None, [BLUE]]
+    assert in_trl(prompts, ["three"] * 5, images=images) == [260.0] * 4 + [None]
+    assert in_trl(prompts[:2], ["three"] * 2, image=[BLUE, RED]) == [None, 260.0]
+    assert in_trl(prompts[:2], ["three"] * 2, images=[[RED, BLUE], [RED]]) == [None, 260.0]
+    with pytest.raises(DataError, match=r"^images: the prompt has images of its own"):
+        in_trl(prompts[:1], ["three"], images=[[BLUE]])
+
+
+def test_an_array_is_no_image_and_costs_its_own_reward_alone() -> None:
+    array = numpy.zeros((4, 4, 3), numpy.uint8)
+    assert in_trl(["p"] * 4, ["three"] * 4, images=[array, [array], [], RED]) == [None, None, 5.0, 260.0]
+    with pytest.raises(DataError, match=r"^images: an image is a path.*not ndarray"):
+        in_trl(["p"] * 2, ["three"] * 2, images=numpy.zeros((2, 4, 4, 3)))
+    held = numpy.empty(1, object)
+    held[0] = RED
+    assert in_trl(["p"] * 2, ["three"] * 2, images=[held, None]) == [260.0, 5.0]
+    assert in_trl(["p"] * 2, ["three"] * 2, pixel_values=[array, None]) == [None, 5.0]
+    info = {"question": "p", "images": held}
+    assert asyncio.run(verl.compute_score(redness)("d", "three", "x", info))["score"] == 260.0
