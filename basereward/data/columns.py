@@ -6,6 +6,7 @@ is read without its system message, its tools or an image under another name is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 from basereward.data.reading.row import Row
@@ -140,6 +141,41 @@ ANSWERED_COLUMNS = frozenset(
     )
 )
 """Columns that some format reads as the question, the responses or their order."""
+
+QUESTION_WORDS = frozenset(
+    (
+        *("system", "history", "instruction", "query", "context", "document", "attachment", "files"),
+        *("tool", "function"),
+        *("image", "img", "pic", "picture", "photo", "pixel", "frame", "video", "audio"),
+        *("media", "multimedia", "multimodal", "modal", "mm"),
+    )
+)
+"""Words in the name of a column that is a part of the question beside its text."""
+
+MEASURE_WORDS = frozenset(
+    (
+        *("id", "ids", "idx", "index", "uid", "uuid", "hash", "kwargs", "type"),
+        *("num", "count", "length", "len", "size", "width", "height"),
+    )
+)
+"""Words in the name of a column that says something of such a part, as `image_id` does, and isn't one."""
+
+
+def is_measure(name: str) -> bool:
+    """Tell by its name whether a column says something of a part of a row, and isn't one."""
+    return not MEASURE_WORDS.isdisjoint(_words(name))
+
+
+def is_part_of_question(name: str) -> bool:
+    """Tell by its name whether a column is a part of the question beside its text, such as an image."""
+    return not is_measure(name) and any(
+        word in QUESTION_WORDS or word.removesuffix("s") in QUESTION_WORDS or word == "queries"
+        for word in _words(name)
+    )
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
 
 
 def unread_columns(row: Row, read: Collection[str], ignored: Collection[str] = ()) -> list[str]:

@@ -5,16 +5,18 @@ Shapes: N completions of a call.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
 from basereward.backbones.opened_turn import whole_turn
 from basereward.comparison import Comparison
+from basereward.data.columns import IGNORED, is_measure, is_part_of_question
 from basereward.data.fields import tools_of
 from basereward.data.rendered_chat import IMAGE, continued
-from basereward.errors import DataError
+from basereward.errors import ColumnWarning, DataError
 from basereward.integrations.reward_source import RewardSource, SourceOptions, reward_source
 from basereward.integrations.shaping import Rollouts, Shape, apply
 from basereward.media.image import Image
@@ -25,19 +27,15 @@ UNKNOWN = "-"
 
 ASSISTANT = "assistant"
 
-UNREAD_COLUMNS = (
-    "system",
-    "audio",
-    "audios",
-    "video",
-    "videos",
-    "image_path",
-    "image_url",
-    "img",
-    "img_path",
-    "pixel_values",
-)
-"""Columns that would be part of the question and aren't read. All other columns are for rules and shapes."""
+READ_COLUMNS = frozenset(("image", "images", "tools", "turn_opening"))
+"""Columns that are a part of the question or the answer and are read."""
+
+HARMLESS_COLUMNS = IGNORED | {
+    *("prompt", "prompts", "completion", "completions", "completion_ids", "messages", "response_token_ids"),
+    *("trainer_state", "log_extra", "log_metric", "finish_reason", "is_truncated", "request_id"),
+    *("answer", "solution", "label", "ground_truth", "question", "problem"),
+}
+"""Columns of trainers and of verifiable data without which a prompt means the same."""
 
 
 class ScorerOptions(SourceOptions, total=False):
@@ -69,6 +67,7 @@ class CompletionScorer:
         self.source = reward_source(model, **options)
         self.shapes = shapes
         self.unscored = unscored
+        self._warned: set[str] = set()
 
     def score(
         self,
@@ -78,6 +77,7 @@ class CompletionScorer:
         images: Sequence[Sequence[object]],
         lengths: Sequence[int],
         columns: Mapping[str, Any],
+        prompt_columns: Collection[str] = (),
     ) -> tuple[list[float | None], list[float | None]]:
         """Return raw and shaped rewards [N]; None for completions without one, whatever `unscored` is.
 
@@ -93,13 +93,15 @@ class CompletionScorer:
                 these must be among them.
             lengths: [N] of the completions in tokens of the policy.
             columns: Other columns of the data set by name, each [N]. `tools` go to the chat template
-                where the prompt is messages; a completion whose row fills one of `UNREAD_COLUMNS` isn't
-                scored.
+                where the prompt is messages; a completion whose row fills another part of the question,
+                such as `system`, isn't scored. There is one warning for each other column of texts that is
+                neither read, by a shape either, nor one of `HARMLESS_COLUMNS`.
+            prompt_columns: Names of columns that `prompts` were read from.
 
         Raises:
             DataError: When no completion at all could be scored, so that no single one is at fault.
         """
-        prompts = _with_columns(prompts, columns)
+        prompts = _with_columns(prompts, columns, prompt_columns)
         # A text has the tools that it was rendered with.
         tools = [
             None if isinstance(prompt, str) else listed
@@ -112,7 +114,21 @@ class CompletionScorer:
         asked = _asked(prompts, images, tools)
         groups = _groups(asked)
         raw = _raw(self.source, asked, texts, groups)
-        return raw, apply(self.shapes, raw, Rollouts(texts, groups, lengths, columns))
+        seen = _SeenColumns(columns)
+        shaped = apply(self.shapes, raw, Rollouts(texts, groups, lengths, seen))
+        self._warn_of_unread(columns, {*prompt_columns, *seen.names})
+        return raw, shaped
+
+    def _warn_of_unread(self, columns: Mapping[str, Any], read: Collection[str]) -> None:
+        silent = {*read, *READ_COLUMNS, *HARMLESS_COLUMNS, *self._warned}
+        for name, values in columns.items():
+            if name in silent or is_measure(name) or is_part_of_question(name):
+                continue
+            if not isinstance(values, Sequence):
+                continue
+            if any(is_filled(value) and not isinstance(value, int | float) for value in values):
+                self._warned.add(name)
+                warnings.warn(f"the column {name!r} is not read", ColumnWarning, stacklevel=4)
 
     def score_one(
         self,
@@ -122,6 +138,7 @@ class CompletionScorer:
         images: Sequence[object] = (),
         num_tokens: int = 0,
         row: Mapping[str, Any],
+        prompt_columns: Collection[str] = (),
     ) -> tuple[float | None, float]:
         """Return a completion's raw reward, None if it has none, and its shaped one.
 
@@ -131,6 +148,7 @@ class CompletionScorer:
             images: As for `score`.
             num_tokens: Of the completion.
             row: The other fields of its row, for shapes.
+            prompt_columns: As for `score`.
 
         Raises:
             DataError: When it can't be scored, and `unscored` is None.
@@ -142,7 +160,12 @@ class CompletionScorer:
                     "the completion is empty, so it can't be scored; `unscored` says what it gets"
                 )
             [raw], [reward] = self.score(
-                [prompt], [text], images=[images], lengths=[num_tokens], columns=columns
+                [prompt],
+                [text],
+                images=[images],
+                lengths=[num_tokens],
+                columns=columns,
+                prompt_columns=prompt_columns,
             )
         except DataError:
             if self.unscored is None:
@@ -242,10 +265,33 @@ def _read(prompt: Any, text: str, images: Sequence[object]) -> tuple[Any, str]:
         return error, text
 
 
-def _with_columns(prompts: Sequence[Any], columns: Mapping[str, Any]) -> list[Any]:
+class _SeenColumns(Mapping[str, Sequence[Any]]):
+    """Columns, and the names of those that were read."""
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        self.columns = columns
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        values = self.columns[name]
+        self.names.add(name)
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+def _with_columns(prompts: Sequence[Any], columns: Mapping[str, Any], read: Collection[str]) -> list[Any]:
     """Return the prompts, or the error of each whose row has a part of the question that isn't read."""
     checked = list(prompts)
-    filled = {name: columns[name] for name in UNREAD_COLUMNS if columns.get(name) is not None}
+    filled = {
+        name: values
+        for name, values in columns.items()
+        if values is not None and name not in READ_COLUMNS and name not in read and is_part_of_question(name)
+    }
     if columns.get("images") is not None and columns.get("image") is not None:
         filled["image"] = [
             one if is_filled(several) else None
@@ -253,7 +299,7 @@ def _with_columns(prompts: Sequence[Any], columns: Mapping[str, Any]) -> list[An
         ]
     for name, values in filled.items():
         for number, value in enumerate(values):
-            if is_filled(value):
+            if is_filled(value) and not isinstance(value, bool):
                 checked[number] = DataError("is a column of the question that isn't read", field=name)
     return checked
 

@@ -112,6 +112,7 @@ def _rewards(
         images=images_of(columns, len(texts)),
         lengths=[len(ids) for ids in columns["completion_ids"]],
         columns=columns,
+        prompt_columns=() if prompt_column is None else (prompt_column,),
     )
     if (log := columns.get("log_metric")) is not None:
         scored = [reward for reward in raw if reward is not None]

@@ -54,7 +54,12 @@ def compute_score(
             )
         row = {**info, "data_source": data_source, "ground_truth": ground_truth}
         raw, reward = await asyncio.to_thread(
-            scorer.score_one, info[prompt_key], solution_str, images=listed(info.get("images")), row=row
+            scorer.score_one,
+            info[prompt_key],
+            solution_str,
+            images=listed(info.get("images")),
+            row=row,
+            prompt_columns=(prompt_key,),
         )
         return _result(raw, reward)
 

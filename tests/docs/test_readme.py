@@ -99,7 +99,7 @@ def test_a_server_of_the_readme_runs(place: Path, command: str) -> None:
             assert line, said
             said += line
         server.terminate()
-        assert "0 requests answered" in server.communicate(timeout=30)[1]
+        assert "requests: 0 answered" in server.communicate(timeout=30)[1]
     finally:
         server.kill()
         server.communicate()
