@@ -120,6 +120,7 @@ class Comparison:
                 float(sum(other > rating for other in known_ratings)) for rating in known_ratings
             )
         _check_identical(responses, known_ranks)
+        _check_order(known_ranks, known_ratings)
         if not is_number(weight) or weight < 0:
             raise DataError(f"a weight is a finite number >= 0, not {shown(weight)}", field="weight")
         # Videos first, so that images without placeholders come before them.
@@ -284,6 +285,23 @@ def _numbers(values: Iterable[float] | None, name: str, count: int) -> tuple[flo
         if not is_number(value):
             raise DataError(f"a finite number is needed, not {shown(value)}", field=f"{name}[{number}]")
     return tuple(float(value) for value in numbers)
+
+
+def _check_order(ranks: Sequence[float] | None, ratings: Sequence[float] | None) -> None:
+    """Refuse ratings that put a response above one of a better rank."""
+    if ranks is None or ratings is None:
+        return
+    # Within a rank the highest rating first, so that no tie is taken for a contradiction.
+    order = sorted(range(len(ranks)), key=lambda at: (ranks[at], -ratings[at]))
+    lowest = order[0] if order else 0
+    for at in order:
+        if ratings[at] > ratings[lowest] and ranks[at] > ranks[lowest]:
+            raise DataError(
+                f"responses[{lowest}] has a better rank than responses[{at}], and a lower rating",
+                field="ratings",
+            )
+        if ratings[at] < ratings[lowest]:
+            lowest = at
 
 
 def _check_identical(responses: tuple[str, ...], ranks: tuple[float, ...] | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from basereward.errors import DataError
 from basereward.media.image import Image, image_source
 from basereward.media.video import Video
+from basereward.storage.reading import parse_json
 
 Part: TypeAlias = "str | Image | Video"
 
@@ -261,9 +262,9 @@ def _objects(value: Any, field: str, name: str) -> list[Any]:
     """Return a list of objects, which may be JSON text."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name} is a text that is not JSON", field=field) from error
+            value = parse_json(value)
+        except ValueError as error:
+            raise DataError(f"{name} is a text that is not JSON: {error}", field=field) from error
     if not isinstance(value, list | tuple) or not all(isinstance(entry, Mapping) for entry in value):
         raise DataError(f"{name} is a list of objects, or its JSON text", field=field)
     return list(value)

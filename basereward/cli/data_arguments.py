@@ -63,6 +63,22 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
     return dataset
 
 
+def check_is_no_input(output: str, dataset: Dataset) -> None:
+    """Refuse an output that is one of the files that are read.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    from pathlib import Path
+
+    from basereward.data.dataset import FileDataset
+
+    path = Path(output)
+    files = dataset.files if isinstance(dataset, FileDataset) and path.exists() else []
+    if any(file.exists() and path.samefile(file) for file in files):
+        raise ConfigError(f"{output} is the input; give --output another file")
+
+
 def read_rows(dataset: Dataset) -> Iterator[Comparison | DataError]:
     """Yield each row of a data set as a comparison or as its error.
 

@@ -69,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the numbers, and leave the report."""
+    if args.json not in (None, STANDARD):
+        from pathlib import Path
+
+        from basereward.cli.report_directory import check_json
+
+        check_json(Path(args.json))
     if args.compare is not None:
         if args.model:
             raise ConfigError("--compare takes the two models itself; leave out the others")

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
+from basereward.media.limits import is_number
 from basereward.message import is_filled
 
 IGNORED_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -96,6 +97,14 @@ IGNORED_COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """Columns without which a row means the same, by the reason why."""
 
+MEASURES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
+)
+"""Columns that measure the better and the worse response."""
+
 IGNORED = frozenset(name for names in IGNORED_COLUMNS.values() for name in names)
 
 ANSWERED_COLUMNS = frozenset(
@@ -176,6 +185,22 @@ def unread_columns(row: Row, read: Collection[str], ignored: Collection[str] = (
         for name, value in row.items()
         if name not in read and name not in IGNORED and name not in ignored and is_filled(value)
     ]
+
+
+def refuse_contradiction(row: Row, ignored: Collection[str] = ()) -> None:
+    """Refuse a row whose measures say that the rejected response is the better one.
+
+    Raises:
+        DataError: Naming the measure of the chosen response.
+    """
+    for better, worse in MEASURES:
+        high, low = row.get(better), row.get(worse)
+        if better not in ignored and is_number(high) and is_number(low) and high < low:
+            raise DataError(
+                f"{high} is less than {worse}, {low}: the row contradicts itself; take it out, or name both "
+                "columns by the option ignored_columns",
+                field=better,
+            )
 
 
 def unread_column_error(name: str, read: Collection[str]) -> DataError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import copy
-import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,12 +13,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from basereward import protocols
 from basereward.comparison import Comparison, Place
-from basereward.data.columns import ANSWERED_COLUMNS, unread_column_error, unread_columns
+from basereward.data.columns import (
+    ANSWERED_COLUMNS,
+    refuse_contradiction,
+    unread_column_error,
+    unread_columns,
+)
 from basereward.data.media_paths import Media
 from basereward.data.reading.paths import Split, files_of, local_path, media_root, other_splits
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import count_rows, read_rows
 from basereward.errors import ColumnWarning, DataError
+from basereward.storage.reading import parse_json
 
 
 class SourceRow(NamedTuple):
@@ -175,8 +179,10 @@ class FileDataset(Dataset):
         """Return the columns that are left out though it isn't known that they say nothing of the answer.
 
         Raises:
-            DataError: When one may not be left out.
+            DataError: When one may not be left out, or contradicts the order of the responses.
         """
+        if not self.name:
+            refuse_contradiction(row, self.columns)
         unread = unread_columns(row, self.columns) if self.columns else []
         for name in unread:
             if not self.name or name in ANSWERED_COLUMNS:
@@ -230,8 +236,11 @@ def _meta(meta: Any) -> Mapping[str, Any]:
     if meta is None or meta == "":
         return {}
     if isinstance(meta, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            meta = json.loads(meta)
+        try:
+            meta = parse_json(meta)
+        except ValueError as error:
+            if meta.lstrip().startswith("{"):
+                raise DataError(f"is not JSON that can be read: {error}", field="meta") from error
     if not isinstance(meta, Mapping):
         raise DataError(f"must be an object, not a {type(meta).__name__}", field="meta")
     return meta

@@ -19,6 +19,7 @@ from basereward.message import (
     is_filled,
     refuse_unread,
 )
+from basereward.storage.reading import parse_json
 
 ROLES = {
     "human": "user",
@@ -77,9 +78,9 @@ def parsed_json(value: Any, field: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise DataError("is not the JSON text that it should be", field=field) from error
+        return parse_json(value)
+    except ValueError as error:
+        raise DataError(f"is not the JSON text that it should be: {error}", field=field) from error
 
 
 def refuse_conversation_text(text: str, field: str) -> None:

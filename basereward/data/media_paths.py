@@ -15,6 +15,7 @@ from basereward.errors import DataError
 from basereward.media.image import Image, decoded_base64, decoded_url, image_source, is_base64_image
 from basereward.media.video import Video, frame_paths
 from basereward.media.zip_archive import has_member, member_of
+from basereward.message import IGNORED_PART_KEYS, PART_KEYS, refuse_unread
 
 MAX_CACHED = 10_000
 
@@ -67,6 +68,8 @@ class Media:
         """
         if isinstance(image, Image):
             image = image.source
+        if isinstance(image, dict):
+            refuse_unread(image, ("bytes", "path"), (), "an image", field)
         if isinstance(image, dict) and image.get("bytes") is None and isinstance(image.get("path"), str):
             image = image["path"]
         elif isinstance(image, dict) and isinstance(image.get("bytes"), str):
@@ -122,6 +125,7 @@ class Media:
             return {**part, "video": self.video(part["video"], directory, field)}
         if (source := image_source(part)) is None:
             return part
+        refuse_unread(part, ("type", *PART_KEYS[part["type"]]), IGNORED_PART_KEYS, "a content part", field)
         return {"type": "image", "image": self.image(source, directory, field)}
 
     def _file(self, name: str, directory: Path, field: str) -> Path | bytes:

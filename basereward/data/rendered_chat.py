@@ -68,6 +68,7 @@ MARKER = re.compile(
     r"|<\|\w{1,64}>|<\w{1,64}\|>|\[\|\w{1,64}\|\]"  # <|turn>, <turn|>, [|user|]
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS)\]|\[gMASK\]|<<SYS>>"
     r"|<(?:/?s|sop|eop|bos|eos|BOS|EOS|start_of_turn|end_of_turn|\u7528\u6237|AI)>"
+    r"|<role>\w{1,64}</role>|\[BOS\]\w{1,64}\n"
     r"|<(?:reserved|extra_id|SPECIAL)_[0-9]+>"
 )
 """What chat templates write between turns, and nobody in a question; but who asks about chat templates."""

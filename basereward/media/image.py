@@ -223,14 +223,22 @@ def is_base64_image(text: str) -> bool:
 
 
 def image_source(part: Mapping[str, Any]) -> object:
-    """Return the source of a content part of type "image" or "image_url"; None of one that has none."""
+    """Return the source of a content part of type "image" or "image_url"; None of one that has none.
+
+    Raises:
+        DataError: When it has two that differ, other than the bytes of a path.
+    """
     if part.get("type") == "image_url":
         address = part.get("image_url")
         return address.get("url") if isinstance(address, Mapping) else address
     if part.get("type") != "image":
         return None
-    for key in ("image", "url"):
-        if part.get(key) is not None:
-            return part[key]
-    files = {key: part[key] for key in ("bytes", "path") if part.get(key) is not None}
-    return files or None
+    given = {key: part[key] for key in ("image", "url", "bytes", "path") if part.get(key) is not None}
+    if given.keys() <= {"bytes", "path"}:
+        return given or None
+    first, *others = given
+    if differing := [
+        key for key in others if type(given[key]) is not type(given[first]) or given[key] != given[first]
+    ]:
+        raise DataError(f"an image has one source, not both {first!r} and {differing[0]!r}", field="prompt")
+    return given[first]

@@ -146,3 +146,46 @@ def test_a_report_replaces_reports_and_nothing_else(
         assert cli.main(["evaluate", *map(str, arguments)]) == 0
         assert (output / "thesis.md").read_text() == "mine"
         assert "pairs" in (output / "report.md").read_text()
+
+
+def test_json_replaces_reports_and_nothing_else(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "notes.json"
+    arguments = ["longest", "--data", data, "--quiet", "--json", target]
+    for text in ("mine", "[1]", "{}", '{"accuracy": 1, "model": "mine"}'):
+        target.write_text(text)
+        assert error(capsys, *arguments).startswith(
+            f"--json {target} exists and is no report of this command"
+        )
+        assert target.read_text() == text
+    rows = data.read_bytes()
+    assert "is no report of this command" in error(capsys, *arguments[:-1], data)
+    assert data.read_bytes() == rows
+    assert error(capsys, *arguments[:-1], tmp_path) == f"--json {tmp_path} is a directory; name a file"
+    target.write_text("")
+    for _ in range(2):
+        assert cli.main(["evaluate", *map(str, arguments)]) == 0
+        assert json.loads(target.read_text())["num_pairs"] == 24
+    saved = tmp_path / "saved"
+    assert cli.main(["evaluate", "longest", "--data", str(data), "--quiet", "--output", str(saved)]) == 0
+    target.unlink()
+    for _ in range(2):
+        compared = ["evaluate", "--compare", str(saved), str(saved), "--json", str(target)]
+        assert cli.main(compared) == 0
+
+
+def test_no_report_is_written_into_a_model(
+    model_dir: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(model_dir.rglob("*"))
+    for option, place in [
+        ("--output", model_dir),
+        ("--output", model_dir / "report"),
+        ("--json", model_dir / "report.json"),
+        ("--json", model_dir / "config.json"),
+    ]:
+        assert error(capsys, "longest", "--data", data, option, place) == (
+            f"{option} {place}: {model_dir.resolve()} is the directory of a model; name another place"
+        )
+    assert sorted(model_dir.rglob("*")) == before

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from basereward import Comparison, DataError
 from basereward.config import Component
 from basereward.data import FileDataset, read_comparisons
-from basereward.data.columns import ANSWERED_COLUMNS, IGNORED
+from basereward.data.columns import ANSWERED_COLUMNS, IGNORED, MEASURES
 from basereward.data.formats import DetectedDataset, detected
 from basereward.errors import ColumnWarning
 from basereward.plugins import PluginManager
@@ -318,3 +318,44 @@ def test_marks_in_responses_do_not_move_the_rows_images_into_the_prompt(mark: st
     # The marks of the prompt are filled; in the response the word is a text.
     assert Comparison(f"{mark}{mark} draw", [f"{mark} good", "bad"], **media).responses[0] == f"{mark} good"
     assert Comparison("What is a mark?", [mark, "b"]).responses[0] == mark
+
+
+@pytest.mark.parametrize(("better", "worse"), MEASURES)
+def test_measures_that_contradict_the_order_are_refused(better: str, worse: str, tmp_path: Path) -> None:
+    row = {"prompt": "Q", "chosen": "a", "rejected": "b"}
+    assert reason(tmp_path, row | {better: 1, worse: 2.5}).startswith(
+        f"{better}: 1 is less than {worse}, 2.5"
+    )
+    for high, low in ((2, 2), (3, 1), (None, 1), ("1", 2)):
+        assert read(tmp_path, row | {better: high, worse: low}).ranks == (0, 1)
+    file = write(tmp_path, row | {better: 1, worse: 2.5})
+    [comparison] = DetectedDataset(file, ignored_columns=(better, worse))
+    assert comparison == read(tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("rlaif-v", {"question": "Q", "chosen": "a", "rejected": "b"}),
+        ("rlhf-v", {"text": '{"question": "Q", "chosen": "a", "rejected": "b"}'}),
+    ],
+)
+def test_the_place_of_an_image_that_is_not_there_is_refused(
+    name: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    row |= {"ds_name": "V", "image_path": "cat.png"}
+    dataset: FileDataset = PluginManager().build(
+        "dataset", Component(name, {"path": str(write(tmp_path, row))})
+    )
+    error = dataset.comparison(row, tmp_path / "rows.jsonl", 1)
+    assert isinstance(error, DataError)
+    assert error.field == "image_path"
+
+
+@pytest.mark.parametrize(
+    ("column", "text"), [("tools", '[{"name": "f", "name": "g"}]'), ("meta", '{"a": 1, "a": 2}')]
+)
+def test_json_text_that_names_a_key_twice_is_refused(column: str, text: str, tmp_path: Path) -> None:
+    said = reason(tmp_path, {"prompt": "Q", column: text, "responses": ["a", "b"], "ranks": [0, 1]})
+    assert said.startswith(f"{column}: ")
+    assert said.endswith("twice")

@@ -161,6 +161,31 @@ def test_parquet_may_hold_the_image_itself(tmp_path: Path, image: Path) -> None:
             {**GOOD, "prompt": [{"role": "judge", "content": "p"}]},
             "prompt: unknown role 'judge'; roles: system, user, assistant, tool",
         ),
+        (
+            {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [1, 0, 2], "ratings": [2, 3, 2.5]},
+            "ratings: responses[0] has a better rank than responses[2], and a lower rating",
+        ),
+        (
+            {**GOOD, "prompt": '[{"role": "user", "content": "p"}]'},
+            "prompt: is a conversation as JSON text; store it as a list of messages",
+        ),
+        (
+            {**GOOD, "images": [{"path": "images/cat.png", "rotation": 90}]},
+            "images[0]: the key 'rotation' of an image is neither read nor known to say nothing of the "
+            "answer",
+        ),
+        (
+            {**GOOD, "prompt": [{"role": "user", "content": [{"type": "image", "image": "a", "path": "b"}]}]},
+            "prompt: an image has one source, not both 'image' and 'path'",
+        ),
+        (
+            {
+                **GOOD,
+                "prompt": [{"role": "user", "content": [{"type": "image", "image": "a", "rotation": 1}]}],
+            },
+            "prompt[0]: the key 'rotation' of a content part is neither read nor known to say nothing of the "
+            "answer",
+        ),
         ({**GOOD, "meta": "text"}, "meta: must be an object, not a str"),
         (
             {**GOOD, "reponses": []},

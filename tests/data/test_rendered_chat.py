@@ -71,6 +71,8 @@ UNKNOWN = {
     "vicuna": "A chat. USER: what? ASSISTANT:",
     "hh": "\n\nHuman: what?\n\nAssistant:",
     "alpaca": "Below is a task.\n\n### Instruction:\nwhat?\n\n### Response:\n",
+    "ling": "<role>HUMAN</role>what?<role>ASSISTANT</role>",
+    "words in brackets": "[BOS]user\nwhat?[EOS]\n[BOS]assistant\n",
     "openchat": "GPT4 Correct User: what?<|end_of_turn|>GPT4 Correct Assistant:",
 }
 
@@ -92,6 +94,7 @@ def test_a_prompt_of_an_unknown_template_is_no_question(prompt: str) -> None:
         "User: is it an Assistant?",
         "x <|> y, a[|]b, if (a < b || c > d) {}",
         "SELECT a FROM b WHERE c <> d",
+        "Does <role>admin</other> end with [EOS] or [BOS]?",
         "The patient [INSTRUCTIONS] <url>",
     ],
 )

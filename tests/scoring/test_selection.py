@@ -111,3 +111,19 @@ def test_a_number_of_responses_that_cant_be_is_refused(
     ]
     assert main(arguments) == 2
     assert capsys.readouterr().err == "basereward: error: --num is a number of responses >= 1, not 0\n"
+
+
+@pytest.mark.parametrize("command", ["best-of-n", "rank", "filter"])
+def test_the_input_is_not_replaced(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = rows(tmp_path)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(source)
+    before = source.read_bytes()
+    for given, output in [(source, source), (source, link), (link, source), (tmp_path, source)]:
+        if given == tmp_path:
+            link.unlink()
+        assert main([command, "longest", str(given), "--output", str(output), "--overwrite"]) == 2
+        assert capsys.readouterr().err == (
+            f"basereward: error: {output} is the input; give --output another file\n"
+        )
+        assert source.read_bytes() == before

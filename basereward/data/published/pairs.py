@@ -11,6 +11,7 @@ from basereward.data.fields import media_of, name_of, number_of, object_of, plai
 from basereward.data.reading.row import Row
 from basereward.data.trl import TRLDataset
 from basereward.errors import DataError
+from basereward.message import is_filled
 
 QUESTION_COLUMNS: Mapping[str, str] = {
     "question": "the question",
@@ -50,6 +51,14 @@ def question_row(row: Row) -> Row:
     }
 
 
+def _refuse_path_alone(row: Row) -> None:
+    """Refuse a row that names the place of its image and doesn't hold it."""
+    if is_filled(row.get("image_path")) and not (is_filled(row.get("image")) or is_filled(row.get("images"))):
+        raise DataError(
+            "is the place of an image that the row doesn't hold; give it as image", field="image_path"
+        )
+
+
 class RLAIFV(QuestionDataset):
     """RLAIF-V (arXiv 2405.17220): `openbmb/RLAIF-V-Dataset`, Parquet with the images inside."""
 
@@ -57,6 +66,11 @@ class RLAIFV(QuestionDataset):
     detected_by = ("ds_name", "question", "chosen", "rejected")
     kept = ("ds_name", "origin_dataset", "origin_split", "image_path")
     columns: Mapping[str, str] = {**QUESTION_COLUMNS, "image_path": "the place that the image is from"}
+
+    def convert_row(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format."""
+        _refuse_path_alone(row)
+        return super().convert_row(row, directory)
 
 
 class RLHFV(FileDataset):
@@ -71,6 +85,7 @@ class RLHFV(FileDataset):
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
+        _refuse_path_alone(row)
         inner = object_of(row, "text") if row.get("text") is not None else row
         converted = question_row({**inner, "image": row.get("image"), "images": row.get("images")})
         return converted | {
