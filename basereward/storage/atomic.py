@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -101,7 +102,7 @@ def replace_directory(directory: Path, *, is_ours: Callable[[Path], bool]) -> It
     directory = _target(directory)
     _make_parents(directory)
     restore(directory)
-    if directory.exists() and not directory.is_dir():
+    if _is_other_than_directory(directory):
         raise ModelError(f"{directory} is a file; give a directory")
     _check_replaceable(directory, is_ours)
     remove_abandoned(directory.parent, directory.name)
@@ -196,8 +197,20 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
+def _is_other_than_directory(path: Path) -> bool:
+    """Tell by one look whether something that is no directory has the path."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def _check_replaceable(directory: Path, is_ours: Callable[[Path], bool]) -> None:
-    if directory.is_dir() and any(directory.iterdir()) and not is_ours(directory):
+    try:
+        is_replaceable = not directory.is_dir() or not any(directory.iterdir()) or is_ours(directory)
+    except FileNotFoundError:  # another process is putting its own in place
+        return
+    if not is_replaceable:
         raise ConfigError(
             f"{directory} holds files that BaseReward has not written, and replacing it would remove them; "
             "name another directory, or remove it yourself"
