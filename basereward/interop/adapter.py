@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,48 @@ TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 MODEL_FILES = frozenset({"config.json", "generation_config.json", CONFIG_FILE, "trainer_state.json"})
 """Files that these patterns match, too, and that are not a tokenizer's."""
+
+
+READ = frozenset(
+    {
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "use_dora",
+        "target_modules",
+        "exclude_modules",
+        "target_parameters",
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "layers_pattern",
+        "layer_replication",
+        "fan_in_fan_out",
+        "bias",
+        "lora_bias",
+        "modules_to_save",
+    }
+)
+"""The settings of an adapter that are read, as PEFT means them."""
+
+IGNORED = frozenset(
+    {
+        "peft_type",
+        "peft_version",
+        "task_type",
+        "base_model_name_or_path",
+        "revision",
+        "auto_mapping",
+        "inference_mode",
+        "lora_dropout",
+        "init_lora_weights",
+    }
+)
+"""Settings without which the adapter's weights mean the same; `init_lora_weights` is checked apart."""
+
+KEEPING_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Ways to begin a training that leave the base model's weights as they are. PiSSA, OLoRA, CorDA and LoftQ
+change them, and their adapters mean nothing on the base itself."""
 
 
 @contextmanager
@@ -71,13 +113,14 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
         head = {name: tensor for name, tensor in tensors.items() if name in head_names}
         adapter = {name: tensor for name, tensor in tensors.items() if name not in head_names}
         with reading(source, "the adapter"):
-            _merge(source, Path(base), adapter, head).save_pretrained(place)
+            _merge(source, config, Path(base), adapter, head).save_pretrained(place)
         for directory in (Path(base), source):
             _copy_tokenizer(directory, place)
         if head:
             save_file({name: tensor.contiguous() for name, tensor in head.items()}, place / HEAD_FILE)
         for path in source.glob("value_head.*"):
-            shutil.copyfile(path, place / path.name)
+            if path.is_file():
+                shutil.copyfile(path, place / path.name)
         yield place
 
 
@@ -91,6 +134,34 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _check_config(source: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse an adapter whose weights depend on what is not read here.
+
+    PEFT imports the module that a setting names, and computes for others; none of these reaches it.
+
+    Args:
+        source: The adapter's directory.
+        config: Its settings.
+        defaults: PEFT's own, which it writes for what is not used.
+    """
+    unread = [
+        key
+        for key, value in config.items()
+        if value and key not in READ and key not in IGNORED and value != defaults.get(key)
+    ]
+    if unread:
+        raise ConfigError(
+            f"{source}: {CONFIG_FILE} sets {', '.join(unread)}, which is not read; merge the adapter by PEFT "
+            "and import the whole model"
+        )
+    way = config.get("init_lora_weights")
+    if way not in KEEPING_THE_BASE:
+        raise ConfigError(
+            f"{source}: the adapter began as {way!r}, which changes the base model's weights; merge it by "
+            "PEFT and import the whole model"
+        )
+
+
 def _plain_name(name: str) -> str:
     """Return a tensor's name in the model that the adapter was trained on."""
     return (
@@ -98,30 +169,34 @@ def _plain_name(name: str) -> str:
     )
 
 
-def _merge(source: Path, base: Path, adapter: dict[str, Tensor], head: Collection[str]) -> Any:
+def _merge(
+    source: Path, settings: Mapping[str, Any], base: Path, adapter: dict[str, Tensor], head: Collection[str]
+) -> Any:
     """Return the base model with an adapter's tensors merged into its weights."""
     try:
-        from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
         raise ConfigError(
             f"{source} is an adapter, which needs PEFT ({error}); pip install 'basereward[train]'"
         ) from error
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+    _check_config(source, settings, LoraConfig().to_dict())
     check_settings(base)
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     auto: Any = AutoModelForImageTextToText if "vision_config" in config.sub_configs else AutoModelForCausalLM
     model = auto.from_pretrained(**source_arguments(str(base)), dtype="auto", use_safetensors=True)
-    peft_config: Any = PeftConfig.from_pretrained(str(source))
-    peft_config.init_lora_weights = (
-        True  # other ways to begin compute for long, and the weights are read anyway
+    heads = {"score", "classifier", *(name.partition(".")[0] for name in head)}
+    others = [name for name in settings.get("modules_to_save") or () if name not in heads]
+    # Without a task, since a task's own class of PEFT adds a head of its own.
+    peft_config = LoraConfig(
+        **{
+            key: value
+            for key, value in settings.items()
+            if key in READ - {"modules_to_save"} and value is not None
+        },
+        modules_to_save=others or None,
     )
-    heads = {name.partition(".")[0] for name in head}
-    peft_config.modules_to_save = [
-        name for name in peft_config.modules_to_save or () if name not in {*heads, "score", "classifier"}
-    ] or None
-    # A task's own class of PEFT would add a head of its own.
-    peft_config.task_type = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name of before
         peft_model: Any = get_peft_model(model, peft_config)

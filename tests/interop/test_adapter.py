@@ -155,3 +155,44 @@ def test_what_does_not_fit_is_refused(adapter: Path, tmp_path: Path) -> None:
         (adapter / "adapter_config.json").write_text(text)
         with pytest.raises(ModelError, match="adapter_config.json can't be read"):
             import_model(adapter, tmp_path / "model", base=tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # PEFT imports the module of this name for layers that Megatron shards.
+        (
+            {"megatron_config": {"a": 1}, "megatron_core": "planted"},
+            "sets megatron_config, megatron_core, which is not read",
+        ),
+        ({"use_qalora": True}, "sets use_qalora"),
+        ({"alora_invocation_tokens": [1]}, "sets alora_invocation_tokens"),
+        ({"a_key_of_next_year": "x"}, "sets a_key_of_next_year"),
+        # These begin by taking a part out of the base model's weights.
+        ({"init_lora_weights": "pissa"}, "began as 'pissa', which changes the base model's weights"),
+        ({"init_lora_weights": "pissa_niter_16"}, "began as 'pissa_niter_16'"),
+        ({"init_lora_weights": "olora"}, "began as 'olora'"),
+        ({"init_lora_weights": "loftq"}, "began as 'loftq'"),
+    ],
+)
+def test_an_adapter_that_means_more_than_is_read_is_refused(
+    changes: dict[str, Any], message: str, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ConfigError, match=message):
+        import_model(adapter, tmp_path / "model", base=tmp_path / "base")
+    assert not (tmp_path / "model").exists()
+
+
+def test_settings_that_change_the_merged_weights_are_read(adapter: Path, tmp_path: Path) -> None:
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    rewards = []
+    for alpha in (8, 32):
+        path.write_text(json.dumps({**config, "lora_alpha": alpha, "init_lora_weights": "gaussian"}))
+        model, _ = import_model(adapter, tmp_path / f"model-{alpha}", base=tmp_path / "base")
+        rewards.append(model.score(ROWS[:1])[0])
+    assert rewards[0] != pytest.approx(rewards[1], abs=1e-3)
