@@ -303,19 +303,25 @@ class Paradigm(Module):
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
-        raise NotImplementedError(f"{type(self).__name__} has no join")
+        raise NotImplementedError(f"{type(self).__name__} has no join, which its shares_prefix promises")
 
     def hidden_states(self, batch: Sequence[Prepared[Any]]) -> tuple[Tensor, Forest]:
         """Return the hidden states of prepared comparisons and their forest, if `shares_backbone`."""
-        raise NotImplementedError(f"{type(self).__name__} has no hidden_states")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no hidden_states, which its shares_backbone promises"
+        )
 
     def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:
         """Return the rewards [N] of hidden states, if `shares_backbone`."""
-        raise NotImplementedError(f"{type(self).__name__} has no rewards_of")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no rewards_of, which its shares_backbone promises"
+        )
 
     def critiques(self, comparison: Comparison) -> list[str]:
         """Return a critique of each response, if `writes_critiques`."""
-        raise NotImplementedError(f"{type(self).__name__} has no critiques")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no critiques, which its writes_critiques promises"
+        )
 
 
 class Dataset:
@@ -416,7 +422,7 @@ class Scorer(Generic[Result]):
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one, if `shares_prefix`."""
-        raise NotImplementedError(f"{type(self).__name__} has no join")
+        raise NotImplementedError(f"{type(self).__name__} has no join, which its shares_prefix promises")
 
 
 CONTRACTS: Final[Mapping[str, type]] = {

@@ -76,4 +76,5 @@ def test_the_ops_build_for_aarch64_of_torch_s_stable_functions(tmp_path: Path) -
 def test_the_host_s_helpers_build_for_aarch64(tmp_path: Path) -> None:
     pybind11 = pytest.importorskip("pybind11")
     include = [str(ROOT / "csrc"), sysconfig.get_path("include"), pybind11.get_include()]
-    linked(tmp_path / "_host.so", [ROOT / "csrc" / "host" / "module.cpp"], include)
+    library = linked(tmp_path / "_host.so", [ROOT / "csrc" / "host" / "module.cpp"], include)
+    assert "PyInit__host" in output_of(f"{TOOLS}nm", "-D", "--defined-only", str(library))

@@ -104,9 +104,13 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
+OPENED: list[Any] = []
+"""The pixels' sizes of the images that readers have opened."""
+
+
 def opened(comparison: Comparison) -> None:
     for image in comparison.images:
-        image.open()
+        OPENED.append(image.open().size)
     for video in comparison.videos:
         for frame in video.frames:
             frame.open()
@@ -189,7 +193,13 @@ REASONS = (
 @pytest.mark.parametrize("reader", READERS)
 def test_each_reader_opens_the_files_of_the_data_set(reader: str, root: Path) -> None:
     row = {"prompt": "?", "responses": ["a", "b"], "ranks": [0, 1], "images": ["cat.png"]}
+    OPENED.clear()
     READERS[reader](write_rows(root / "rows.jsonl", [row], "jsonl"), row)
+    if reader == "convert":
+        copies = [path.read_bytes() for path in root.glob("converted.jsonl-files/**/*.png")]
+        assert copies == [(root / "cat.png").read_bytes()]
+    else:
+        assert len(OPENED) == 1
 
 
 def settings_of_saved(root: Path) -> None:

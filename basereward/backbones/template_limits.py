@@ -8,6 +8,7 @@ with millions of digits; the interpreter must come to its next step.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import threading
 import time
@@ -23,7 +24,6 @@ MAX_BYTES = 1 << 30
 """Bytes by which the process may have grown since a template began that takes longer than usual ones."""
 
 SECONDS_BETWEEN_LOOKS = 0.1
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class TemplateStopped(BaseException):
@@ -31,7 +31,7 @@ class TemplateStopped(BaseException):
 
 
 class Limit(NamedTuple):
-    """The seconds of a thread's clock, and the bytes of the process, at which a template is stopped."""
+    """The seconds of a thread, and the bytes of the process, at which a template is stopped."""
 
     end: float
     suspicious: float
@@ -62,7 +62,7 @@ class Watchdog:
         thread = threading.get_ident()
         try:
             try:
-                now = time.thread_time()
+                now = _seconds_of(thread)
                 self._begin(
                     thread, Limit(now + seconds, now + SUSPICIOUS_SECONDS, _process_bytes() + MAX_BYTES)
                 )
@@ -98,7 +98,7 @@ class Watchdog:
             with self._lock:
                 for thread, limit in list(self._limits.items()):
                     with suppress(OSError):  # of a thread that has ended
-                        if limit.is_passed(time.clock_gettime(time.pthread_getcpuclockid(thread))):
+                        if limit.is_passed(_seconds_of(thread)):
                             del self._limits[thread]
                             self._stopped.add(thread)
                             _raise_in(thread, TemplateStopped)
@@ -107,11 +107,22 @@ class Watchdog:
                     return
 
 
+def _seconds_of(thread: int) -> float:
+    """Return the processor's time of a thread; the time of a clock where the system tells none of others.
+
+    Raises:
+        OSError: When the thread has ended.
+    """
+    if hasattr(time, "pthread_getcpuclockid"):  # not on macOS
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    return time.monotonic()
+
+
 def _process_bytes() -> int:
     """Return the memory of this process; 0 where the system doesn't say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * PAGE_BYTES
+            return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0
 

@@ -25,8 +25,20 @@ def test_a_block_that_never_ends_is_stopped() -> None:
 
 
 def test_a_block_that_waits_takes_no_time_of_the_processor() -> None:
+    began, used = time.monotonic(), time.thread_time()
     with Watchdog().limit(0.2):
         time.sleep(0.5)
+    # It ended by itself, long after the time that it might have taken of the processor.
+    assert time.monotonic() - began >= 0.5
+    assert time.thread_time() - used < 0.2
+
+
+def test_where_no_clock_of_another_thread_is_told_the_time_that_passes_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(time, "pthread_getcpuclockid")
+    with pytest.raises(TimeoutError), Watchdog().limit(0.2):
+        spin(60)
 
 
 def test_each_thread_has_its_own_limit_and_only_the_late_ones_are_stopped() -> None:
@@ -50,11 +62,13 @@ def test_each_thread_has_its_own_limit_and_only_the_late_ones_are_stopped() -> N
 
 
 def test_a_block_that_ends_as_it_is_stopped_leaves_nothing_behind() -> None:
-    watchdog = Watchdog()
+    watchdog, outcomes = Watchdog(), []
     for _ in range(8):
         try:
             with watchdog.limit(0.1):
                 spin(0.1)
+            outcomes.append("ended")
         except TimeoutError:
-            pass
-        spin(0.01)
+            outcomes.append("stopped")
+        spin(0.01)  # which an exception that came late would end
+    assert len(outcomes) == 8
