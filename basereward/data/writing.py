@@ -59,7 +59,9 @@ class Writer(abc.ABC):
         try:
             check_unused(path)
             self._aside = self._stack.enter_context(replace_file(path))
-            self.files_aside = self._stack.enter_context(replace_directory(self.files, is_ours=_is_ours))
+            self.files_aside = self._stack.enter_context(
+                replace_directory(self.files, foreign_files=_foreign_files)
+            )
         except OSError as error:
             raise ConfigError(f"{self.files} can't be made: {error.strerror}") from error
         self._stack.callback(self._close)
@@ -256,8 +258,8 @@ def rejected_record(error: DataError, *, id: str = "") -> dict[str, Any]:
     return {"id": id, "file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
 
 
-def _is_ours(directory: Path) -> bool:
-    return all(map(OWNED_FILE.fullmatch, file_names(directory)))
+def _foreign_files(directory: Path) -> set[str]:
+    return {name for name in file_names(directory) if not OWNED_FILE.fullmatch(name)}
 
 
 def _marked(part: str | Image | Video) -> str:

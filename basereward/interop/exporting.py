@@ -102,7 +102,7 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
     weight, bias = linear_of(model.head)
     inner = backbone.model
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
-    with replace_directory(Path(directory), is_ours=_is_export) as place:
+    with replace_directory(Path(directory), foreign_files=_foreign_files) as place:
         backbone.save(place)
         _finish(place, backbone, Exported(name, bias), format)
         has_vision = "text_config" in inner.config.sub_configs
@@ -130,7 +130,7 @@ def _export_layers(model: RewardModel, backbone: TransformersBackbone, directory
         classifier = RewardForSequenceClassification(RewardConfig(config, options))
     classifier.model, classifier.score["layers"] = backbone.model, head.layers
     exported = Exported(REGISTERED, 0.0)
-    with replace_directory(directory, is_ours=_is_export) as place:
+    with replace_directory(directory, foreign_files=_foreign_files) as place:
         backbone.save(place)
         for path in place.glob("*.safetensors*"):  # under the backbone's names, which are not the class's
             path.unlink()
@@ -174,14 +174,18 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
     return weight.float(), float(bias)
 
 
-def _is_export(directory: Path) -> bool:
+def _foreign_files(directory: Path) -> set[str]:
+    """Return the files of a directory that its mark, if it has one, does not list."""
+    names = file_names(directory)
     try:
         mark = read_json(directory / MARK_FILE)
     except (OSError, ValueError):
-        return False
+        return names
     files = mark.get("files") if isinstance(mark, dict) else None
-    return isinstance(files, list) and all(
-        name == MARK_FILE or name in files for name in file_names(directory)
+    return (
+        {name for name in names if name != MARK_FILE and name not in files}
+        if isinstance(files, list)
+        else names
     )
 
 

@@ -220,7 +220,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         """
         if not self.is_fitted:
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
-        with replace_directory(Path(directory), is_ours=model_directory.is_ours) as place:
+        with replace_directory(Path(directory), foreign_files=model_directory.foreign_files) as place:
             placed: dict[str, Path] = {}
             for name, source in self.directories.items():
                 if file_digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:

@@ -242,7 +242,7 @@ class RewardModel(BatchScorer["list[float]"]):
         backbone = self.components["backbone"]
         unsaved = self.backbone.unsaved_options
         kept = {name: value for name, value in backbone["options"].items() if name not in unsaved}
-        with replace_directory(Path(directory), is_ours=model_directory.is_ours) as place:
+        with replace_directory(Path(directory), foreign_files=model_directory.foreign_files) as place:
             self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(

@@ -17,7 +17,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -85,7 +85,7 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
 
 
 @contextmanager
-def replace_directory(directory: Path, *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+def replace_directory(directory: Path, *, foreign_files: Callable[[Path], Collection[str]]) -> Iterator[Path]:
     """Yield a new directory to write in, and put it in the place of `directory` once all is on disk.
 
     An exception removes the new directory. A kill leaves it, and the next call removes it. Several may write
@@ -93,7 +93,8 @@ def replace_directory(directory: Path, *, is_ours: Callable[[Path], bool]) -> It
 
     Args:
         directory: The destination; that of a link, where it is one.
-        is_ours: Tells a directory that may be replaced from another; an empty one may always be.
+        foreign_files: Returns the names of a directory's files that BaseReward has not written; with none it
+            may be replaced. An empty directory always may.
 
     Raises:
         ModelError: When `directory` is a file.
@@ -104,14 +105,14 @@ def replace_directory(directory: Path, *, is_ours: Callable[[Path], bool]) -> It
     restore(directory)
     if _is_other_than_directory(directory):
         raise ModelError(f"{directory} is a file; give a directory")
-    _check_replaceable(directory, is_ours)
+    _check_replaceable(directory, foreign_files)
     remove_abandoned(directory.parent, directory.name)
     aside, descriptor = _locked(directory, _made_directory)
     try:
         yield aside
         for path in (*aside.rglob("*"), aside):
             fsync(path)
-        _check_replaceable(directory, is_ours)
+        _check_replaceable(directory, foreign_files)
         _put_in_place(aside, directory)
     finally:
         restore(directory)
@@ -205,15 +206,17 @@ def _is_other_than_directory(path: Path) -> bool:
         return False
 
 
-def _check_replaceable(directory: Path, is_ours: Callable[[Path], bool]) -> None:
+def _check_replaceable(directory: Path, foreign_files: Callable[[Path], Collection[str]]) -> None:
     try:
-        is_replaceable = not directory.is_dir() or not any(directory.iterdir()) or is_ours(directory)
+        is_empty = not directory.is_dir() or not any(directory.iterdir())
+        foreign = () if is_empty else sorted(foreign_files(directory))
     except FileNotFoundError:  # another process is putting its own in place
         return
-    if not is_replaceable:
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise ConfigError(
-            f"{directory} holds files that BaseReward has not written, and replacing it would remove them; "
-            "name another directory, or remove it yourself"
+            f"{directory} holds files that BaseReward has not written ({', '.join(foreign[:3])}{more}), and "
+            "replacing it would remove them; name another directory, or move them away"
         )
 
 

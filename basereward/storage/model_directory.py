@@ -117,16 +117,16 @@ def is_ensemble(directory: Path) -> bool:
     return isinstance(config, dict) and "members" in config
 
 
-def is_ours(directory: Path) -> bool:
-    """Tell a directory of a model or an ensemble, which another may replace, from others.
-
-    It has a config and holds nothing but the files that the config names.
+def foreign_files(directory: Path) -> set[str]:
+    """Return the files of a directory that are not of the model or the ensemble that its config is of: those
+    that the config doesn't name, and all where there is none.
     """
+    names = file_names(directory)
     try:
         named = _read_config(directory / CONFIG_FILE).get("files")
     except ModelError:
-        return False
-    return isinstance(named, dict) and file_names(directory) <= {CONFIG_FILE, *named}
+        return names
+    return names - {CONFIG_FILE, *named} if isinstance(named, dict) else names
 
 
 def save_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:

@@ -92,13 +92,14 @@ class Adapters:
         tensors: dict[str, Tensor] = {
             f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()
         }
-        with replace_directory(directory, is_ours=_is_adapter) as place:
+        with replace_directory(directory, foreign_files=_foreign_files) as place:
             self._root.peft_config[NAME].save_pretrained(place)
             save_file(tensors, place / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def _is_adapter(directory: Path) -> bool:
-    return file_names(directory) == ADAPTER_FILES
+def _foreign_files(directory: Path) -> set[str]:
+    names = file_names(directory)
+    return set() if names == ADAPTER_FILES else names - ADAPTER_FILES or names
 
 
 def _peft_config(lora: LoraConfig, base_model: str) -> Any:

@@ -46,8 +46,8 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return events
 
 
-def is_ours(directory: Path) -> bool:
-    return True
+def none(directory: Path) -> tuple[str, ...]:
+    return ()
 
 
 @pytest.fixture(params=["exchanged at once", "in two steps"])
@@ -125,7 +125,7 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_clears_up(path: Path) -> 
 
 def test_a_kill_leaves_the_old_directory_and_the_next_write_clears_up(tmp_path: Path) -> None:
     directory = made(tmp_path / "model", "old")
-    call = "atomic.replace_directory(path, is_ours=bool)"
+    call = "atomic.replace_directory(path, foreign_files=lambda path: ())"
     kill_while_writing(directory, call, "(aside / 'weights').write_text('half')")
     assert (directory / "weights").read_text() == "old"
     assert len(names(tmp_path)) == 2
@@ -140,7 +140,7 @@ def made(directory: Path, text: str) -> Path:
 
 
 def write(directory: Path, text: str) -> None:
-    with atomic.replace_directory(directory, is_ours=is_ours) as aside:
+    with atomic.replace_directory(directory, foreign_files=none) as aside:
         (aside / "weights").write_text(text)
 
 
@@ -155,7 +155,7 @@ def rename(path, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return renamed(path, target)
 Path.rename = rename
-with atomic.replace_directory(Path(sys.argv[1]), is_ours=bool) as aside:
+with atomic.replace_directory(Path(sys.argv[1]), foreign_files=lambda path: ()) as aside:
     (aside / "weights").write_text("new")
 """
 
@@ -197,7 +197,7 @@ from basereward.storage import atomic
 if sys.argv[2] == "in two steps":
     atomic._renameat2 = lambda: None
 for number in range(300):
-    with atomic.replace_directory(Path(sys.argv[1]), is_ours=bool) as aside:
+    with atomic.replace_directory(Path(sys.argv[1]), foreign_files=lambda path: ()) as aside:
         for name in ("a", "b"):
             (aside / name).write_text(sys.argv[3])
 """
@@ -233,8 +233,10 @@ def test_a_link_to_a_directory_stays_one(tmp_path: Path, exchange: str) -> None:
 def test_a_directory_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     directory = made(tmp_path / "model", "theirs")
     with (
-        pytest.raises(ConfigError, match=f"^{directory} holds files that BaseReward has not written"),
-        atomic.replace_directory(directory, is_ours=lambda path: (path / "ours").exists()),
+        pytest.raises(
+            ConfigError, match=rf"^{directory} holds files that BaseReward has not written \(weights\)"
+        ),
+        atomic.replace_directory(directory, foreign_files=atomic.file_names),
     ):
         pytest.fail("something was written")
     assert ((directory / "weights").read_text(), names(tmp_path)) == ("theirs", ["model"])
@@ -299,7 +301,7 @@ def test_an_exception_leaves_the_old_directory_and_nothing_else(
     directory = made(tmp_path / "model", "old")
 
     def write() -> None:
-        with atomic.replace_directory(directory, is_ours=is_ours) as aside:
+        with atomic.replace_directory(directory, foreign_files=none) as aside:
             (aside / "weights").write_text("half")
             raise error
 
@@ -313,7 +315,7 @@ def test_a_directory_takes_the_place_of_another_with_all_that_was_in_it(
 ) -> None:
     directory = tmp_path / "model"
     for text in ("old", "new"):
-        with atomic.replace_directory(directory, is_ours=is_ours) as aside:
+        with atomic.replace_directory(directory, foreign_files=none) as aside:
             (aside / text).mkdir()
             (aside / text / "weights").write_text(text)
     assert (names(directory), names(tmp_path)) == (["new"], ["model"])

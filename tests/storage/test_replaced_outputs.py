@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def test_an_output_replaces_its_like_but_no_file_of_somebody_else(
             made = not notes.parent.exists()
             notes.parent.mkdir(exist_ok=True)
             notes.write_text("mine")
-            with pytest.raises(ConfigError, match="holds files that BaseReward has not written"):
+            told = re.escape(f"has not written ({notes.relative_to(directory)}), and")
+            with pytest.raises(ConfigError, match=told):
                 save(directory)
             assert notes.read_text() == "mine"
             notes.unlink()

@@ -36,7 +36,7 @@ def directory(num_layers: int) -> Path:
     """Return a directory with the model's first layers, making it on the first call."""
     place = assets.cache_directory() / f"smollm2-135m-{num_layers}-{assets.SMOLLM2.sha256[:8]}-{VERSION}"
     if not (place / "config.json").is_file():
-        with replace_directory(place, is_ours=lambda directory: directory.name == place.name) as aside:
+        with replace_directory(place, foreign_files=lambda directory: ()) as aside:
             _convert(assets.SMOLLM2.find(), aside, num_layers)
     return place
 
