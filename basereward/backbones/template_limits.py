@@ -1,8 +1,9 @@
 """A limit on the time of chat templates, which may be of a stranger: they are programs, and may never end.
 
 Templates run in any thread, so that no signal can stop them: another thread looks at the processor's time
-that they have had, and raises an exception in theirs. What it can't stop is one operation, such as a power
-with millions of digits; the interpreter must come to its next step.
+that they have had, and raises an exception in theirs, again and again until the template has ended: one that
+arrives in the callback of a weak reference is printed and lost. What it can't stop is one operation, such as
+a power with millions of digits; the interpreter must come to its next step.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Watchdog:
             finally:
                 self._end(thread)
         except TemplateStopped:
-            self._end(thread)  # which it may have interrupted
+            while thread in self._limits or thread in self._stopped:  # the end itself may be interrupted
+                with suppress(TemplateStopped):
+                    self._end(thread)
             raise TimeoutError(
                 f"it takes more than {seconds:g} seconds of the processor, or {MAX_BYTES:,} bytes of memory"
             ) from None
@@ -99,7 +102,6 @@ class Watchdog:
                 for thread, limit in list(self._limits.items()):
                     with suppress(OSError):  # of a thread that has ended
                         if limit.is_passed(_seconds_of(thread)):
-                            del self._limits[thread]
                             self._stopped.add(thread)
                             _raise_in(thread, TemplateStopped)
                 if not self._limits:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import weakref
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,26 @@ def test_a_block_that_never_ends_is_stopped() -> None:
         Watchdog().limit(0.2),
     ):
         spin(60)
+
+
+def test_an_exception_that_is_lost_in_a_callback_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda arguments: lost.append(arguments.exc_type))
+
+    class Thing:
+        pass
+
+    things = [Thing() for _ in range(2)]
+    callbacks = [weakref.ref(thing, lambda _: spin(20)) for thing in things]
+
+    def work() -> None:
+        while things:
+            things.pop()  # the interpreter prints and forgets an exception in the callback of its reference
+        spin(60)
+
+    with pytest.raises(TimeoutError), Watchdog().limit(0.2):
+        work()
+    assert len(lost) == len(callbacks)
 
 
 def test_a_block_that_waits_takes_no_time_of_the_processor() -> None:

@@ -23,6 +23,9 @@ from basereward.scoring.ensemble import Ensemble
 from basereward.storage.atomic import file_digest
 from basereward.storage.reading import is_regular
 
+# The exception that stops a template may first arrive in a callback of the garbage collector and be printed.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+
 BRACKETS = "[" * 100_000
 
 
