@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +24,15 @@ def one_thread_without_bars() -> None:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+
+
+@pytest.fixture(params=["small trees whole", "small trees split"], scope="module")
+def each_way_of_small_trees(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Attend within small trees in one block with a mask, then in blocks as within large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param.endswith("split"):
+            patch.setattr("basereward.forest.layout.HIDDEN_PAIRS_A_CALL", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,9 @@ from torch import Tensor
 from basereward.forest.forest import Forest
 from basereward.forest.varlen_attention import AttentionBlock, AttentionBlocks
 
+HIDDEN_PAIRS_A_CALL = 1024
+"""Hidden pairs of query and key that a CPU computes while a call of its attention begins and ends."""
+
 
 class ForestLayout:
     """The flat positions of a forest's tokens, computed once a batch for all layers.
@@ -50,9 +53,15 @@ class ForestLayout:
 
     @cached_property
     def blocks(self) -> AttentionBlocks:
-        """The blocks of queries and keys of all tokens."""
+        """The blocks of queries and keys of all tokens; a small tree is one block with a mask."""
         self_blocks, prefix_blocks = [], []
         for prefix, branches in zip(self.prefixes, self.branches, strict=True):
+            lengths = [len(run) for run in branches]
+            num_hidden = sum(lengths) * (len(prefix) + sum(lengths)) - sum(length**2 for length in lengths)
+            if num_hidden < HIDDEN_PAIRS_A_CALL * len(branches):
+                tree = slice(prefix.start, branches[-1].stop)
+                self_blocks.append(AttentionBlock(tree, tree, mask=_tree_mask(prefix, branches)))
+                continue
             self_blocks += [
                 AttentionBlock(_slice(run), _slice(run), True) for run in (prefix, *branches) if run
             ]
@@ -74,14 +83,24 @@ class ForestLayout:
     @cached_property
     def blocks_of_ends(self) -> AttentionBlocks:
         """The blocks where the only queries are those at `ends`, numbered from 0."""
-        self_blocks: list[AttentionBlock] = []
-        prefix_blocks = []
+        self_blocks, prefix_blocks = [], []
+        first = 0
         for prefix, branches in zip(self.prefixes, self.branches, strict=True):
-            first = len(self_blocks)
-            if prefix and branches:
-                prefix_blocks.append(AttentionBlock(slice(first, first + len(branches)), _slice(prefix)))
-            for number, run in enumerate(branches or [prefix], first):
-                self_blocks.append(AttentionBlock(slice(number, number + 1), _slice(run)))
+            runs = branches or [prefix]
+            queries = slice(first, first + len(runs))
+            num_hidden = sum(map(len, branches)) * (len(branches) - 1)
+            if num_hidden < HIDDEN_PAIRS_A_CALL * len(branches):
+                tree = slice(prefix.start, branches[-1].stop)
+                lasts = [run.stop - 1 - prefix.start for run in branches]
+                self_blocks.append(AttentionBlock(queries, tree, mask=_tree_mask(prefix, branches)[lasts]))
+            else:
+                self_blocks += [
+                    AttentionBlock(slice(number, number + 1), _slice(run))
+                    for number, run in enumerate(runs, first)
+                ]
+                if prefix and branches:
+                    prefix_blocks.append(AttentionBlock(queries, _slice(prefix)))
+            first = queries.stop
         return AttentionBlocks(self_blocks, prefix_blocks)
 
     @cached_property
@@ -130,6 +149,13 @@ def _padded_batches(layout: ForestLayout) -> PaddedBatches:
     )
     tensors = (prefix_index, branch_index, torch.tensor(tree, dtype=torch.long), mask, scatter_index)
     return PaddedBatches(*(tensor.to(layout.device) for tensor in tensors))
+
+
+def _tree_mask(prefix: range, branches: Sequence[range]) -> Tensor:  # [n, n] 0 where seen, else -inf
+    lengths = torch.tensor([len(prefix), *map(len, branches)])
+    branch = torch.arange(len(lengths)).repeat_interleave(lengths)  # [n] 0 in the prefix
+    is_seen = ((branch == 0) | (branch == branch[:, None])).tril()
+    return torch.zeros(is_seen.shape).masked_fill(~is_seen, float("-inf"))
 
 
 def _slice(run: range) -> slice:

@@ -27,11 +27,13 @@ class AttentionBlock(NamedTuple):
         queries: Positions of the queries.
         keys: Positions of the keys.
         is_causal: Whether the last query sees all keys, and each one before it one key less.
+        mask: Else what is added to the scores, in fp32: 0 where a key is seen, -inf where it is hidden.
     """
 
     queries: slice
     keys: slice
     is_causal: bool = False
+    mask: Tensor | None = None  # [n, m]
 
 
 class AttentionBlocks(NamedTuple):
@@ -122,7 +124,11 @@ class _Flash:
         query: Tensor, key: Tensor, value: Tensor, block: AttentionBlock, scale: float
     ) -> tuple[Tensor, Tensor]:  # [n, heads, w], [heads, n]
         output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *map(_heads_first, (query, key, value)), 0.0, block.is_causal, scale=scale
+            *map(_heads_first, (query, key, value)),
+            0.0,
+            block.is_causal,
+            attn_mask=_mask(block, query),
+            scale=scale,
         )
         return output[0].transpose(0, 1), lse[0]
 
@@ -142,6 +148,7 @@ class _Flash:
             lse[None],
             0.0,
             block.is_causal,
+            attn_mask=_mask(block, query),
             scale=scale,
         )
         return (gradient[0].transpose(0, 1) for gradient in gradients)
@@ -152,7 +159,10 @@ class _Matmul:
 
     @staticmethod
     def split(blocks: Sequence[AttentionBlock]) -> Iterator[AttentionBlock]:
-        for queries, keys, is_causal in blocks:
+        for queries, keys, is_causal, mask in blocks:
+            if mask is not None:
+                yield AttentionBlock(queries, keys, mask=mask)
+                continue
             num_hidden = keys.stop - keys.start - (queries.stop - queries.start)
             for start in range(queries.start, queries.stop, QUERY_CHUNK):
                 stop = min(start + QUERY_CHUNK, queries.stop)
@@ -201,6 +211,10 @@ def _lse_dtype(query: Tensor) -> torch.dtype:
     return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
+def _mask(block: AttentionBlock, query: Tensor) -> Tensor | None:
+    return None if block.mask is None else block.mask.to(query.dtype)
+
+
 def _heads_first(states: Tensor) -> Tensor:  # [n, heads, w] -> [1, heads, n, w]
     return states.transpose(0, 1)[None]
 
@@ -211,6 +225,8 @@ def _scores(query: Tensor, key: Tensor, block: AttentionBlock, scale: float) -> 
     if block.is_causal:
         seen = torch.ones(len(query), len(key), dtype=torch.bool).tril(len(key) - len(query))
         scores.unflatten(1, (-1, len(query))).masked_fill_(~seen, float("-inf"))
+    elif block.mask is not None:
+        scores.unflatten(1, (-1, len(query))).add_(block.mask)
     return scores
 
 

@@ -56,6 +56,7 @@ def head() -> MLP:
     return MLP(32)
 
 
+@pytest.mark.usefixtures("each_way_of_small_trees")
 @pytest.mark.parametrize("row_tokens", [None, 400])
 def test_rewards_and_gradients_equal_one_row_a_response(
     tiny_models: dict[str, Path], kind: str, head: MLP, row_tokens: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from forests import PAD, shapes, tree
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from basereward.forest import pack
 from basereward.forest.attention import forest_attention
 from basereward.forest.layout import ForestLayout
+
+pytestmark = pytest.mark.usefixtures("each_way_of_small_trees")
 
 
 # A dropout too small to drop anything has all branches computed in one padded batch, as off the CPU.

@@ -28,7 +28,10 @@ def tree(prompt: int = PROMPT, responses: tuple[int, ...] = RESPONSES) -> Attent
 
 def mask_of(blocks: AttentionBlocks, num_queries: int, num_keys: int) -> Tensor:
     seen = torch.zeros(num_queries, num_keys, dtype=torch.bool)
-    for queries, keys, is_causal in (*blocks.self_blocks, *blocks.prefix_blocks):
+    for queries, keys, is_causal, mask in (*blocks.self_blocks, *blocks.prefix_blocks):
+        if mask is not None:
+            seen[queries, keys] = mask == 0
+            continue
         ones = torch.ones_like(seen[queries, keys])
         seen[queries, keys] = ones.tril(ones.shape[1] - ones.shape[0]) if is_causal else ones
     return seen
@@ -94,6 +97,18 @@ def test_the_last_tokens_alone_see_what_they_see_in_the_whole(dtype: torch.dtype
     torch.testing.assert_close(
         attend(ends, key, value, blocks, scale=0.3), whole[[11, 12, 16]], atol=atol, rtol=0
     )
+
+
+@pytest.mark.parametrize(("dtype", "atol"), DTYPES)
+@pytest.mark.parametrize("num_queries", [LENGTH, 3])
+def test_a_block_with_a_mask_equals_attention_with_the_mask(
+    dtype: torch.dtype, atol: float, num_queries: int
+) -> None:
+    seen = mask_of(tree(), LENGTH, LENGTH)[-num_queries:]
+    mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    # Behind a run that it doesn't see.
+    shifted = AttentionBlock(slice(0, num_queries), slice(2, LENGTH + 2), mask=mask)
+    assert_alike(AttentionBlocks([shifted], []), states(num_queries, LENGTH + 2, dtype), atol)
 
 
 def test_more_queries_than_a_chunk_are_computed_chunk_by_chunk() -> None:
