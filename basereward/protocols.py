@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from basereward.prepared import Prepared
     from basereward.scoring.reward_model import RewardModel
     from basereward.stats.metric import Score
+    from basereward.writers.request import Completion, Request
 else:
     Module = object  # listing plugins must not import torch
 
@@ -50,6 +51,7 @@ else:
 
 Result = TypeVar("Result", covariant=True)
 NONE: Final[Mapping[str, float]] = MappingProxyType({})
+NO_FACTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Backbone(Module):
@@ -380,6 +382,38 @@ class Benchmark:
         """Return every metric by its name, the official one first."""
 
 
+class Writer:
+    """Requests in, texts in the same order out."""
+
+    @default
+    def requests_at_once(self) -> int:
+        """The requests that keep it busy: a caller that has more hands over as many at once."""
+        return 1
+
+    @default
+    def reads_images(self) -> bool:
+        """Whether a request with an image is answered at all."""
+        return True
+
+    @default
+    def statistics(self) -> Mapping[str, float]:
+        """Counts made while writing, by name: tokens, seconds, price."""
+        return NONE
+
+    @default
+    def facts(self) -> Mapping[str, str]:
+        """The model and all else that a report says of who wrote, by name."""
+        return NO_FACTS
+
+    @abstractmethod
+    def write(self, requests: Sequence[Request]) -> Sequence[Completion]:
+        """Return a text for each request, in their order; several threads may call it."""
+
+    def estimate(self, requests: Sequence[Request]) -> Mapping[str, float]:
+        """Return what the requests would take, by name, and write nothing."""
+        return {"requests": len(requests)}
+
+
 class Scorer(Generic[Result]):
     """Scores comparisons: a model, an ensemble, or a baseline without a model."""
 
@@ -433,6 +467,7 @@ CONTRACTS: Final[Mapping[str, type]] = {
     "paradigm": Paradigm,
     "dataset": Dataset,
     "benchmark": Benchmark,
+    "writer": Writer,
 }
 """The contract of each kind in `basereward.hookspecs.KINDS`."""
 
