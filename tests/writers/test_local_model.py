@@ -78,7 +78,7 @@ def test_requests_of_a_group_with_other_images_are_not_taken_for_alike(writer: L
     assert [each.text for each in writer.write(requests)] == [alone(writer, each) for each in requests]
 
 
-def test_a_beginning_is_part_of_the_text_and_its_choices_have_the_models_probabilities(
+def test_a_beginning_is_in_the_text_and_choices_have_the_models_probabilities(
     writer: LocalModel,
 ) -> None:
     [begun] = writer.write([asked(1, beginning="a cat")])
