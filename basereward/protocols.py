@@ -338,6 +338,13 @@ class Dataset:
     files: Sequence[Path] = ()
     varies_by_epoch: bool = False
     """Whether `set_epoch` changes the rows; `adopt` sets it for a class with a `set_epoch` of its own."""
+    published_responses: int | None = None
+    """Responses of a comparison of the data set as it was published; None where only its rows can tell."""
+
+    @classmethod
+    def responses_of(cls, options: Mapping[str, Any]) -> int | None:
+        """Return the responses of a published comparison, as it is read with such options."""
+        return cls.published_responses
 
     @default
     def num_rows(self) -> int | None:
