@@ -42,7 +42,9 @@ SIDE = 2000  # pixels of the width and of the height of a big image
 PREPARED_BYTES = 24 * SIDE**2 + 2**20
 """Memory for one big image at a time, and small ones."""
 STOP_SECONDS = 15
-"""Seconds that a stop may take: two for half-sent bodies, ten for reading answers, and three more."""
+"""Seconds that a stop may take, but for those in which others had the processors: two for half-sent bodies,
+ten for reading answers, and three more.
+"""
 WARM_UP = 0.3
 """The share of the time before the first rest, in which every kind of request is sent many times."""
 REST_SECONDS = 7
@@ -245,6 +247,16 @@ async def watch(server: Served, tally: Tally) -> None:
         await asyncio.sleep(0.25)
 
 
+async def starved_seconds(server: Served) -> float:
+    """Wait until a server has ended, and return how long its main thread had work but no processor."""
+    waited: list[float] = []
+    with suppress(OSError):
+        while True:
+            waited.append(server.starved_seconds())
+            await asyncio.sleep(0.1)
+    return waited[-1] - waited[0] if waited else 0.0
+
+
 async def rest(server: Served, tally: Tally, start: float) -> None:
     """Have all clients wait, and record the memory that the server has when nothing is in flight."""
     at = time.perf_counter() - start
@@ -295,8 +307,9 @@ async def soak(
     await asyncio.sleep(0.5)
     tally.is_stopping = True
     began = time.perf_counter()
+    starving = asyncio.create_task(starved_seconds(server))
     last = await asyncio.to_thread(server.terminate)
-    stop_seconds = time.perf_counter() - began
+    stop_seconds = time.perf_counter() - began - await starving
     tally.is_over = True
     half.close()
     await asyncio.gather(*tasks, watching)

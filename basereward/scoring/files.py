@@ -24,6 +24,7 @@ from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
 from basereward.storage.locks import try_lock
+from basereward.storage.outputs import check_outside_models
 from basereward.storage.reading import parse_json, read_lines, understood
 
 STANDARD = "-"
@@ -261,6 +262,7 @@ def resume_point(
             raise ConfigError("standard output can't be resumed; give --output a file")
         return None
     path = Path(target)
+    check_outside_models(path, "--output")
     if source != STANDARD and path.exists() and path.samefile(source):
         raise ConfigError(f"{target} is the input; give --output another file")
     if resume and path.exists() and not path.is_file():

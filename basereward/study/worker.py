@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
-from basereward.config.files import to_toml
+from basereward.config.files import load_run, to_toml
 from basereward.config.run import RunConfig, stage_runs
 from basereward.errors import BaseRewardError, ConfigError, DataError
 from basereward.evaluation import evaluate
@@ -28,7 +29,7 @@ from basereward.scoring.ensemble_members import reads_images
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.storage.reading import read_json, understood
-from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
+from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL, discard
 from basereward.training.shutdown import TrainingStopped
 from basereward.training.train import train
 
@@ -142,6 +143,8 @@ def _train(task: WorkerTask) -> None:
         return
     run_file = Path(f"{task.config.output}.toml")
     run_file.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(run_file) and load_run(run_file).output != task.config.output:
+        raise ConfigError(f"{run_file} is not of this study, and would be replaced; move it")
     write_text(run_file, to_toml(task.config))
     subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
 
@@ -213,5 +216,4 @@ def _clear(task: WorkerTask, directory: Path, last: Path) -> None:
     """Remove the files for resuming, and the model if it isn't kept."""
     names = [CHECKPOINT, LAST, *([MODEL, ADAPTER] if task.keep == "rewards" else [])]
     for parent in {directory, last}:
-        for name in names:
-            shutil.rmtree(parent / name, ignore_errors=True)
+        discard(parent, names)
