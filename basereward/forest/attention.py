@@ -57,8 +57,7 @@ def forest_attention(
     if (kv_cache := layout.kv_cache) is not None:
         if kv_cache.is_prefilled(module):
             return kv_cache.decode(module, query, key, value, scale=scale).view(shape), None
-        [prefix], [branches] = layout.prefixes, layout.branches
-        kv_cache.prefill(module, key, value, prefix=prefix, branches=branches)
+        kv_cache.prefill(module, key, value, prefixes=layout.prefixes, branches=layout.branches)
     states = query.index_select(0, layout.ends) if reads_ends else query
     output: Tensor
     if (kernel := packed_kernel(query)) is not None:

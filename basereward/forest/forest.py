@@ -135,7 +135,7 @@ class Forest:
     media: Mapping[str, Tensor]
     read_on_cpu: frozenset[str] = frozenset()  # names of media that `to` leaves where they are
     reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
-    kv_cache: PrefixKVCache | None = None  # of a forest of one tree, whose responses are decoded further
+    kv_cache: PrefixKVCache | None = None  # of trees whose responses are decoded further
     packed: PackedRuns | None = None  # what a GPU's attention reads, which `to` makes and moves
 
     @classmethod
