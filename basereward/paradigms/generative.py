@@ -90,6 +90,7 @@ class Generative(Judge):
         reading: How the texts of a reasoned judge are read, as `verdicts.read_verdict` takes it.
     """
 
+    is_comparative = True
     reason_for_nan = "no verdict could be read in what the judge wrote on its pairs"
 
     def __init__(
