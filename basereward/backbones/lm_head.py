@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from basereward.backbones.transformers_model import loads_weights
 from basereward.backbones.untrusted_settings import reading
 from basereward.errors import ModelError
 from basereward.storage.model_directory import CONFIG_FILE
@@ -79,7 +80,7 @@ def language_head(source: str, model: Any) -> LanguageHead:
         )
     weight = weight.to(embedding.weight.dtype)
     if is_tied:
-        if torch.equal(weight, embedding.weight.cpu()):
+        if weight.is_meta or torch.equal(weight, embedding.weight.cpu()):
             return LanguageHead(embedding)
         # InternVL's published files have an untied head, and a config that leaves the tie to its default. The
         # saved config states it.
@@ -90,7 +91,10 @@ def language_head(source: str, model: Any) -> LanguageHead:
 def _find(source: str) -> Tensor | None:
     from transformers.utils import cached_file
 
-    options = {"_raise_exceptions_for_missing_entries": False, "local_files_only": Path(source).is_dir()}
+    options = {
+        "_raise_exceptions_for_missing_entries": False,
+        "local_files_only": Path(source).is_dir() or not loads_weights(),
+    }
     index = cached_file(source, "model.safetensors.index.json", **options)
     if index is None:
         files = {name: "model.safetensors" for name in NAMES}
@@ -104,5 +108,7 @@ def _find(source: str) -> Tensor | None:
         opened: Any
         with reading(source), safe_open(path, framework="pt") as opened:
             if name in opened.keys():  # noqa: SIM118 - not a mapping
+                if not loads_weights():
+                    return torch.empty(opened.get_slice(name).get_shape(), device="meta")
                 return opened.get_tensor(name)  # type: ignore[no-any-return]
     return None
