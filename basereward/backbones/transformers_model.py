@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from basereward.backbones import quantization
+from basereward.backbones.deferred_weights import deferred_weights, hub_tensors
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
 from basereward.storage.model_directory import HEAD_FILE
@@ -74,6 +75,8 @@ def load_model(
 ) -> Any:
     """Load the bare model (no language-model head) and refuse any tensor that is not in the checkpoint.
 
+    Within `defer_weights` it is made without weights, unless it is quantized.
+
     Args:
         model: A directory or a hub id.
         dtype: Type of the weights.
@@ -87,15 +90,23 @@ def load_model(
     from transformers import AutoModel
 
     arguments = quantization.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
+    deferred = None if quantize else deferred_weights()
     with reading(model):
         _check_types(Path(model))
+        if deferred is not None:
+            empty = _without_weights(model, getattr(torch, dtype))
+            deferred.models.append(
+                hub_tensors(empty, source_arguments(model), getattr(torch, dtype), IGNORABLE)
+            )
+            return empty
         with transformers_bars():
             loaded, report = _loaded(
-                AutoModel,
+                AutoModel.from_pretrained,
                 **source_arguments(model),
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **arguments,
             )
     wrong = {
@@ -135,14 +146,25 @@ def _check_types(directory: Path) -> None:
                     raise ModelError(f"{path}: {name} has the type {kind}, not one of floats")
 
 
-def _loaded(kind: Any, **arguments: Any) -> Any:
+def _loaded(load: Any, *arguments: Any, **options: Any) -> Any:
     """Load a model with an attention of torch's, whatever its settings say; `ForestDecoder` sets its own."""
     try:
-        return kind.from_pretrained(**arguments, attn_implementation="sdpa")
+        return load(*arguments, **options, attn_implementation="sdpa")
     except ValueError as error:
         if "scaled_dot_product_attention" not in str(error):
             raise
-        return kind.from_pretrained(**arguments, attn_implementation="eager")
+        return load(*arguments, **options, attn_implementation="eager")
+
+
+def _without_weights(model: str, dtype: torch.dtype) -> Any:
+    """Make a model on the meta device, as `load_model` loads it."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(**source_arguments(model))
+    with torch.device("meta"):
+        empty = _loaded(AutoModel.from_config, config, dtype=dtype)
+    empty.config.use_cache = False
+    return empty.train()
 
 
 def save_model(model: Any, directory: Path) -> None:
