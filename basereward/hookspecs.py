@@ -48,6 +48,7 @@ KINDS: Final = {
     "paradigm": "basereward_paradigms",
     "dataset": "basereward_datasets",
     "benchmark": "basereward_benchmarks",
+    "writer": "basereward_writers",
 }
 """The kinds of components, and the hook that registers each."""
 
@@ -196,6 +197,27 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
       what the official metric does with equal rewards.
 
     Promise: the numbers follow from differences of rewards within each comparison alone.
+    """
+
+
+@hookspec
+def basereward_writers() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return writers: requests with messages and images in, texts in the same order out.
+
+    A writer is made by `(*, ...)`, with
+
+    - `write(requests) -> texts`: a `basereward.writers.request.Completion` for each
+      `basereward.writers.request.Request`, in their order: the whole turn, what it was to begin with
+      included, and whether the model has ended it, it was cut at `max_tokens`, or it failed, with the reason.
+      It raises `ConfigError` where no request could be answered, such as with a wrong key, and never for one
+      that can't; several threads may call it.
+    - `requests_at_once`: the requests that keep it busy; 1 by default.
+    - `reads_images = False`, if no request with an image is answered.
+    - `statistics`, if it counts anything: numbers by name, reported with the scores; and `facts`, texts by
+      name, such as the model's name.
+    - `estimate(requests)`, if it can tell what they would take: numbers by name. Nothing is written.
+
+    Promise: at temperature 0 a text doesn't depend on the requests beside it; a failure is never a text.
     """
 
 

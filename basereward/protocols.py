@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from basereward.prepared import Prepared
     from basereward.scoring.reward_model import RewardModel
     from basereward.stats.metric import Score
+    from basereward.writers.request import Completion, Request
 else:
     Module = object  # listing plugins must not import torch
 
@@ -50,6 +51,7 @@ else:
 
 Result = TypeVar("Result", covariant=True)
 NONE: Final[Mapping[str, float]] = MappingProxyType({})
+NO_FACTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Backbone(Module):
@@ -336,6 +338,13 @@ class Dataset:
     files: Sequence[Path] = ()
     varies_by_epoch: bool = False
     """Whether `set_epoch` changes the rows; `adopt` sets it for a class with a `set_epoch` of its own."""
+    published_responses: int | None = None
+    """Responses of a comparison of the data set as it was published; None where only its rows can tell."""
+
+    @classmethod
+    def responses_of(cls, options: Mapping[str, Any]) -> int | None:
+        """Return the responses of a published comparison, as it is read with such options."""
+        return cls.published_responses
 
     @default
     def num_rows(self) -> int | None:
@@ -378,6 +387,38 @@ class Benchmark:
     @abstractmethod
     def report(self, rewards: Sequence[Sequence[float] | None]) -> Mapping[str, Score]:
         """Return every metric by its name, the official one first."""
+
+
+class Writer:
+    """Requests in, texts in the same order out."""
+
+    @default
+    def requests_at_once(self) -> int:
+        """The requests that keep it busy: a caller that has more hands over as many at once."""
+        return 1
+
+    @default
+    def reads_images(self) -> bool:
+        """Whether a request with an image is answered at all."""
+        return True
+
+    @default
+    def statistics(self) -> Mapping[str, float]:
+        """Counts made while writing, by name: tokens, seconds, price."""
+        return NONE
+
+    @default
+    def facts(self) -> Mapping[str, str]:
+        """The model and all else that a report says of who wrote, by name."""
+        return NO_FACTS
+
+    @abstractmethod
+    def write(self, requests: Sequence[Request]) -> Sequence[Completion]:
+        """Return a text for each request, in their order; several threads may call it."""
+
+    def estimate(self, requests: Sequence[Request]) -> Mapping[str, float]:
+        """Return what the requests would take, by name, and write nothing."""
+        return {"requests": len(requests)}
 
 
 class Scorer(Generic[Result]):
@@ -433,6 +474,7 @@ CONTRACTS: Final[Mapping[str, type]] = {
     "paradigm": Paradigm,
     "dataset": Dataset,
     "benchmark": Benchmark,
+    "writer": Writer,
 }
 """The contract of each kind in `basereward.hookspecs.KINDS`."""
 

@@ -92,19 +92,17 @@ def weight_files(source: Mapping[str, Any]) -> list[Path]:
     return [Path(path) for path in paths if path is not None]
 
 
-def hub_tensors(
-    model: Any, source: Mapping[str, Any], dtype: torch.dtype, ignorable: tuple[str, ...]
-) -> HubTensors:
+def hub_tensors(model: Any, source: Mapping[str, Any], ignorable: tuple[str, ...]) -> HubTensors:
     """Find each tensor of a model without weights in the files of its source, and compute its other buffers.
 
     Args:
-        model: On the meta device.
+        model: On the meta device, in the type that weights are loaded in.
         source: The arguments by which transformers reads its files.
-        dtype: The type that weights are loaded in.
         ignorable: Beginnings of the names of tensors that the files may hold beside the model's.
     """
     files = weight_files(source)
     names, obstacle = _names_in(files, model, ignorable)
+    dtype = model.dtype
     if not obstacle and dtype != torch.float32 and model._get_dtype_plan(dtype):
         obstacle = "some of its weights are kept in fp32"
     uncomputed = _compute_buffers(model)

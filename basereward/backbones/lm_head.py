@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from basereward.backbones.deferred_weights import weight_files
-from basereward.backbones.transformers_model import source_arguments
+from basereward.backbones.transformers_model import loads_weights, source_arguments
 from basereward.backbones.untrusted_settings import reading
 from basereward.errors import ModelError
 from basereward.storage.model_directory import CONFIG_FILE
@@ -80,7 +80,7 @@ def language_head(source: str, model: Any) -> LanguageHead:
         )
     weight = weight.to(embedding.weight.dtype)
     if is_tied:
-        if torch.equal(weight, embedding.weight.cpu()):
+        if weight.is_meta or torch.equal(weight, embedding.weight.cpu()):
             return LanguageHead(embedding)
         # InternVL's published files have an untied head, and a config that leaves the tie to its default. The
         # saved config states it.
@@ -94,6 +94,8 @@ def _find(source: str) -> Tensor | None:
         with reading(source), safe_open(path, framework="pt") as opened:
             names = set(opened.keys())
             for name in NAMES:
+                if name in names and not loads_weights():
+                    return torch.empty(opened.get_slice(name).get_shape(), device="meta")
                 if name in names:
                     return opened.get_tensor(name)  # type: ignore[no-any-return]
     return None

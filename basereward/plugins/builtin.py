@@ -110,3 +110,9 @@ def basereward_benchmarks() -> Mapping[str, str]:
         "rm-bench": f"{package}.rm_bench:RMBench",
         "vl-rewardbench": f"{package}.vl_rewardbench:VLRewardBench",
     }
+
+
+@hookimpl
+def basereward_writers() -> Mapping[str, str]:
+    """Ways to have texts written: by a model in this process, and by a server."""
+    return {"own": "basereward.writers.local_model:LocalModel"}

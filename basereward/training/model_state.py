@@ -63,8 +63,8 @@ class TrainedModel:
         self.group, self.config = group, run.train
         loading = None
         if self._is_sharded and not whole_reason(run):
-            loading = ShardedLoading(lambda: _initial_model(run, plugins), group)
-        self.reward_model = _initial_model(run, plugins) if loading is None else loading.model
+            loading = ShardedLoading(lambda: initial_model(run, plugins), group)
+        self.reward_model = initial_model(run, plugins) if loading is None else loading.model
         backbone = self.reward_model.backbone
         # One process decides for all, since a timed product may turn out otherwise in another.
         self.precision = precision or group.on_main(
@@ -240,11 +240,18 @@ class TrainedModel:
         release_ddp(self._wrapped)
 
 
-def _initial_model(run: RunConfig, plugins: PluginManager) -> RewardModel:
+def initial_model(run: RunConfig, plugins: PluginManager, *, verify: bool = True) -> RewardModel:
+    """Return the model that a run begins with.
+
+    Args:
+        run: Its components' options filled in.
+        plugins: Where components are looked up.
+        verify: Whether every file of `init` is compared with its SHA-256.
+    """
     components = {"backbone": run.backbone, "head": run.head, "loss": run.loss, "paradigm": run.paradigm}
     if run.init is None:
         source = run.backbone.options.get("model")
         if isinstance(source, str) and run.paradigm.name == "scalar" and not run.fresh_head:
             check_no_trained_head(source)
         return RewardModel.build(**components, plugins=plugins, fresh_head=run.fresh_head)
-    return RewardModel.warm_start(run.init, **components, plugins=plugins)
+    return RewardModel.warm_start(run.init, **components, plugins=plugins, verify=verify)

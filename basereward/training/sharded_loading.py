@@ -18,7 +18,7 @@ from basereward.training.sharded_tensors import ShardedReader, local_shard
 
 
 def whole_reason(run: RunConfig) -> str:
-    """Return why each process of a run that shards its model reads all weights first; empty where none does."""
+    """Return why each process of a run that shards its model has to read all weights; empty for no reason."""
     if run.train.lora is not None:
         return "adapters are added to weights that are there"
     if run.backbone.options.get("quantize") is not None:

@@ -186,7 +186,7 @@ def test_the_plugin_of_the_documents_registers(
 def test_every_hook_is_documented() -> None:
     text = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if name.startswith("basereward_")]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for hook in hooks:
         assert f"`{hook}(" in text
 
