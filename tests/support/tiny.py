@@ -14,6 +14,8 @@ from transformers import (
     InternVLModel,
     LlamaConfig,
     LlamaModel,
+    LlavaOnevisionConfig,
+    LlavaOnevisionModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLModel,
@@ -29,6 +31,9 @@ from transformers import (
     Qwen3VLMoeModel,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from basereward.comparison import Comparison
@@ -170,6 +175,17 @@ def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0, **siz
     return directory
 
 
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'video' %}<video>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What the template of published LLaVA-OneVision writes: images and videos before the text."""
+
 INTERNVL_TOKENS = ("<IMG_CONTEXT>", "<img>", "</img>", "<video>")
 INTERNVL_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -200,6 +216,33 @@ def save_internvl(directory: Path, kind: str = "internvl-qwen2", seed: int = 0) 
     InternVLModel(config).save_pretrained(directory)
     words.save_pretrained(directory)
     GotOcr2ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=6).save_pretrained(directory)
+    return directory
+
+
+def save_llava_onevision(directory: Path, seed: int = 0) -> Path:
+    """Write a tiny random LLaVA-OneVision: tiles of 56 x 56 pixels, 16 patches, 16 tokens."""
+    torch.manual_seed(seed)
+    words = tokenizer()
+    words.add_special_tokens({"additional_special_tokens": [*SPECIAL[1:3], "<image>", "<video>"]})
+    words.chat_template = LLAVA_TEMPLATE
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 16, "num_hidden_layers": 2}
+    vision |= {"num_attention_heads": 2, "intermediate_size": 24, "image_size": 56, "patch_size": 14}
+    image, video = words.convert_tokens_to_ids(["<image>", "<video>"])
+    points = [[56 * height, 56 * width] for height in range(1, 4) for width in range(1, 4)]
+    config = LlavaOnevisionConfig(
+        text_config=text_config(model_type="qwen2"),
+        vision_config={**vision, "vision_use_head": False, "initializer_range": 0.1},
+        image_token_index=image,
+        video_token_index=video,
+        image_grid_pinpoints=points,
+        vision_aspect_ratio="anyres_max_4",
+        initializer_range=0.1,
+    )
+    LlavaOnevisionModel(config).save_pretrained(directory)
+    words.save_pretrained(directory)
+    LlavaOnevisionImageProcessorPil(
+        size={"height": 56, "width": 56}, image_grid_pinpoints=points
+    ).save_pretrained(directory)
     return directory
 
 
