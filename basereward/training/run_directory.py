@@ -181,11 +181,11 @@ def foreign_files(path: Path) -> set[str]:
         from basereward.storage import model_directory  # which imports torch
 
         return model_directory.foreign_files(path)
-    own = OWN_PARTS.get(path.name)
+    pattern = OWN_PARTS.get(path.name)
     return {
         name
         for name in file_names(path)
-        if own is None or not (own.fullmatch(name) or LEFTOVER.fullmatch(Path(name).name))
+        if pattern is None or not (pattern.fullmatch(name) or LEFTOVER.fullmatch(Path(name).name))
     }
 
 
