@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import ensembles
 import pytest
+from rounding import TINY_REWARD
 
 from basereward import Ensemble, RewardModel, cli, load_model
 from basereward.config import Component
@@ -134,8 +135,8 @@ def test_members_are_shown_beside_the_ensemble(run: Callable[..., tuple[str, str
     assert list(found) == ["rewards", "members", "disagreement", "device", "precision"]
     for number in range(2):
         first, second = (found["members"][name][number] for name in ("a", "text"))
-        assert found["rewards"][number] == pytest.approx((first + second) / 2, abs=1e-6)
-        assert found["disagreement"][number] == pytest.approx(abs(first - second) / 2, abs=1e-6)
+        assert found["rewards"][number] == pytest.approx((first + second) / 2, abs=TINY_REWARD)
+        assert found["disagreement"][number] == pytest.approx(abs(first - second) / 2, abs=TINY_REWARD)
     out, _ = run(*given, "--members")
     best = found["rewards"].index(max(found["rewards"]))
     numbers = [found["rewards"], *found["members"].values(), found["disagreement"]]

@@ -60,7 +60,7 @@ def test_json_keeps_the_order_of_the_responses(
     comparison = Comparison("what is shown?", RESPONSES, images=[image])
     [rewards] = RewardModel.load(model_dir).score([comparison])
     assert cli.main(["score", str(model_dir), *of_prompt(image), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["rewards"] == pytest.approx(rewards, abs=1e-6)
+    assert json.loads(capsys.readouterr().out)["rewards"] == pytest.approx(rewards, abs=TINY_REWARD)
 
 
 def test_a_file_is_scored_as_each_row_alone_and_resumed_to_the_bit(

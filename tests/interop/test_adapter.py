@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from safetensors.torch import load_file, save_file
 
 from basereward import RewardModel
@@ -70,7 +71,7 @@ def test_an_adapter_of_trl_scores_as_in_transformers(options: dict[str, Any], tm
             expected = [model(**batch).logits.item() for batch in batches]
             with model.disable_adapter():
                 without = [model(**batch).logits.item() for batch in batches]
-        assert imported.score([row])[0] == pytest.approx(expected, abs=1e-5)
+        assert imported.score([row])[0] == pytest.approx(expected, abs=TINY_REWARD)
         assert without != pytest.approx(expected, abs=1e-3)
 
 
@@ -91,7 +92,7 @@ def test_an_adapter_of_llama_factory_has_its_head_in_a_file_of_its_own(tmp_path:
             batch = tokenizer(text, return_tensors="pt", add_special_tokens=False)
             with torch.no_grad():
                 state = model(**batch, output_hidden_states=True).hidden_states[-1][0, -1]
-            assert reward == pytest.approx((weight @ state + bias).item(), abs=1e-4)
+            assert reward == pytest.approx((weight @ state + bias).item(), abs=TINY_REWARD)
 
 
 def test_an_adapter_of_a_vision_language_model_scores_as_its_merged_model(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_an_adapter_of_a_vision_language_model_scores_as_its_merged_model(tmp_pa
     merged, _ = import_model(tmp_path / "merged", tmp_path / "other")
     rows = tiny.comparisons()
     for mine, theirs in zip(imported.score(rows), merged.score(rows), strict=True):
-        assert mine == pytest.approx(theirs, abs=1e-5)
+        assert mine == pytest.approx(theirs, abs=TINY_REWARD)
 
 
 @pytest.fixture

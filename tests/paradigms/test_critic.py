@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from rounding import TINY_REWARD
 from torch.nn import functional
 
 from basereward.comparison import Comparison
@@ -61,9 +62,9 @@ def test_critiques_are_the_likelihood_part_of_the_loss(directory: Path) -> None:
         )
     paradigm.critique_weight = 0.0
     bare = [paradigm.loss([row(given)]).loss for given in (CRITIQUES, [None, CRITIQUES[1]])]
-    assert both.loss.item() == pytest.approx((bare[0] + costs[0] + costs[1]).item(), rel=1e-5)
-    assert one.loss.item() == pytest.approx((bare[1] + costs[1]).item(), rel=1e-5)
-    assert none.loss.item() == pytest.approx(paradigm.loss([row()]).loss.item(), rel=1e-6)
+    assert both.loss.item() == pytest.approx((bare[0] + costs[0] + costs[1]).item(), rel=TINY_REWARD)
+    assert one.loss.item() == pytest.approx((bare[1] + costs[1]).item(), rel=TINY_REWARD)
+    assert none.loss.item() == pytest.approx(paradigm.loss([row()]).loss.item(), rel=TINY_REWARD)
 
 
 def test_critiques_of_ties_count_alike_in_any_batch(directory: Path) -> None:
@@ -72,7 +73,7 @@ def test_critiques_of_ties_count_alike_in_any_batch(directory: Path) -> None:
     apart = [paradigm.loss([one]) for one in (row(CRITIQUES), tie)]
     together = paradigm.loss([row(CRITIQUES), tie])
     added = sum((output.loss * output.weight).item() for output in apart)
-    assert (together.loss * together.weight).item() == pytest.approx(added, rel=1e-5)
+    assert (together.loss * together.weight).item() == pytest.approx(added, rel=TINY_REWARD)
 
 
 def test_it_learns_to_write_its_critiques_and_their_rewards_are_those_of_given_ones(
@@ -94,7 +95,7 @@ def test_it_learns_to_write_its_critiques_and_their_rewards_are_those_of_given_o
     # An edited critique is read as it stands, and the missing one is written.
     [edited] = model.score([row(["it is wrong", None])])
     assert edited[0] != given[0]
-    assert edited[1] == pytest.approx(given[1], rel=1e-5)
+    assert edited[1] == pytest.approx(given[1], rel=TINY_REWARD)
     model.save(tmp_path / "saved")
     assert RewardModel.load(tmp_path / "saved").score([row()]) == [given]
 

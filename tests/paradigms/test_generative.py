@@ -164,7 +164,7 @@ def test_its_loss_is_the_mean_likelihood_of_what_it_is_to_write(directory: Path)
         logits = (hidden @ paradigm.head.weight.T)[len(tree.prompt) - 1 : -1]
         costs.append(functional.cross_entropy(logits, torch.tensor(tree.responses[0])).item())
     output = paradigm.loss([judged()])
-    assert output.loss.item() == pytest.approx(sum(costs) / 2, rel=1e-5)
+    assert output.loss.item() == pytest.approx(sum(costs) / 2, rel=TINY_REWARD)
     assert output.weight.item() == 1
 
 
@@ -181,7 +181,7 @@ def test_the_untied_pairs_of_a_ranking_with_a_tie_are_learned(directory: Path) -
     output = paradigm.loss([ranking])
     # Two pairs, each asked about in both orders, which share its weight; the mean over the pairs.
     costs = [paradigm.loss([pair_of(ranking, pair)]).loss.item() for pair in ranking.pairs() if not pair.tie]
-    assert output.loss.item() == pytest.approx(sum(costs) / 2, rel=1e-5)
+    assert output.loss.item() == pytest.approx(sum(costs) / 2, rel=TINY_REWARD)
     assert output.weight.item() == 2
 
 

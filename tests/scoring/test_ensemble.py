@@ -56,11 +56,12 @@ def saved(models: Path, tmp_path: Path) -> Path:
 def test_rewards_are_the_mean_of_what_the_members_give(models: Path) -> None:
     alone = [RewardModel.load(models / name).score(ROWS) for name in ("a", "other")]
     for joined, first, second in zip(of(models, "a other").score(ROWS), *alone, strict=True):
-        assert joined == pytest.approx([(x + y) / 2 for x, y in zip(first, second, strict=True)], abs=1e-6)
+        means = [(x + y) / 2 for x, y in zip(first, second, strict=True)]
+        assert joined == pytest.approx(means, abs=TINY_REWARD)
         assert joined.members == {"a": first, "other": second}
         # of two, the deviation is half their distance
         expected = [abs(x - y) / 2 for x, y in zip(first, second, strict=True)]
-        assert joined.disagreement == pytest.approx(expected, abs=1e-6)
+        assert joined.disagreement == pytest.approx(expected, abs=TINY_REWARD)
 
 
 def test_members_on_one_backbone_run_it_once_and_give_what_they_give_alone(
@@ -197,10 +198,10 @@ def test_fitting_measures_the_members_and_counts_what_is_left_out(models: Path) 
     margins = [better - worse for better, worse in rewards]
     measured = ensemble.measured["a"]
     assert measured.mean == pytest.approx(
-        statistics.fmean(reward for both in rewards for reward in both), abs=1e-6
+        statistics.fmean(reward for both in rewards for reward in both), abs=TINY_REWARD
     )
     # Both of a pair deviate by half its margin, with one degree of freedom: 2 * (m / 2)^2 / 1.
-    assert measured.scale == pytest.approx((sum(m * m / 2 for m in margins) / 10) ** 0.5, abs=1e-6)
+    assert measured.scale == pytest.approx((sum(m * m / 2 for m in margins) / 10) ** 0.5, abs=TINY_REWARD)
     assert measured.accuracy == sum(m > 0 for m in margins) / 10
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rounding import TINY_REWARD
 
 from basereward import Comparison, RewardModel, load_run, train
 from basereward.config import Component
@@ -56,7 +57,7 @@ def test_a_batch_over_the_limit_takes_several_passes_and_its_rewards_stay(
     assert len(tokens) >= 4  # 12 comparisons of about 50 tokens, padded
     assert max(tokens) <= 200 < whole[0]
     for rewards, others in zip(found, expected, strict=True):
-        assert rewards == pytest.approx(others, abs=1e-6)
+        assert rewards == pytest.approx(others, abs=TINY_REWARD)
 
 
 def test_errors_keep_their_places_among_passes(model: RewardModel) -> None:
@@ -70,7 +71,7 @@ def test_errors_keep_their_places_among_passes(model: RewardModel) -> None:
     results = [result for _, result in limited.score_stream(rows, batch_size=7)]
     assert [isinstance(result, DataError) for result in results] == [False] * 3 + [True] + [False] * 3
     for rewards, others in zip(results[:3], results[4:], strict=True):
-        assert rewards == pytest.approx(others, abs=1e-6)
+        assert rewards == pytest.approx(others, abs=TINY_REWARD)
 
 
 def test_validation_keeps_the_limits_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

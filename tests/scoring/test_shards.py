@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from rounding import TINY_REWARD
 
 from basereward import ConfigError, RewardModel
 from basereward.cli.score_shards import worker_of
@@ -105,7 +106,7 @@ def test_rewards_are_those_of_the_model(model_dir: Path, inputs: Path, tmp_path:
     found = pyarrow.parquet.read_table(shards[0].target)["rewards"].to_pylist()
     expected = model.score([tiny_comparison(number) for number in range(5)])
     for rewards, wanted in zip(found, expected, strict=True):
-        assert rewards == pytest.approx(wanted, abs=1e-6)
+        assert rewards == pytest.approx(wanted, abs=TINY_REWARD)
 
 
 def tiny_comparison(number: int) -> Any:
