@@ -23,6 +23,7 @@ COMMANDS = (
     "study",
     "ensemble",
     "evaluate",
+    "audit",
     "score",
     "score-shards",
     "serve",
