@@ -48,6 +48,7 @@ KINDS: Final = {
     "paradigm": "basereward_paradigms",
     "dataset": "basereward_datasets",
     "benchmark": "basereward_benchmarks",
+    "writer": "basereward_writers",
 }
 """The kinds of components, and the hook that registers each."""
 
@@ -125,6 +126,7 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
       with it `state()`, which returns the learned values for JSON, and `load_state(state)`.
     - `route(comparison, reads_images) -> mask`, if not all members score every comparison: from whether each
       member sees images, [M], whether it scores this one, [M]; the rewards of the others are not-a-number.
+    - `is_comparative = True`, if a response's reward depends on the responses beside it.
     - `is_scale_free = True`, if a member with larger rewards counts for no more than others.
     - `unit`, if its rewards are on none of the members' scales: their unit, such as "rank".
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
@@ -148,6 +150,7 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
     - `backbone` and `head`: its parts, as child modules; other child modules are saved with the head.
     - `statistics`, if it counts anything while it scores: numbers by name, reported with the scores.
+    - `is_comparative = True`, if a response's reward depends on the responses beside it.
     - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
     - `shares_backbone = True`, `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models with one
       backbone may run it once.
@@ -196,6 +199,27 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
       what the official metric does with equal rewards.
 
     Promise: the numbers follow from differences of rewards within each comparison alone.
+    """
+
+
+@hookspec
+def basereward_writers() -> Mapping[str, str | type]:  # type: ignore[empty-body]
+    """Return writers: requests with messages and images in, texts in the same order out.
+
+    A writer is made by `(*, ...)`, with
+
+    - `write(requests) -> texts`: a `basereward.writers.request.Completion` for each
+      `basereward.writers.request.Request`, in their order: the whole turn, what it was to begin with
+      included, and whether the model has ended it, it was cut at `max_tokens`, or it failed, with the reason.
+      It raises `ConfigError` where no request could be answered, such as with a wrong key, and never for one
+      that can't; several threads may call it.
+    - `requests_at_once`: the requests that keep it busy; 1 by default.
+    - `reads_images = False`, if no request with an image is answered.
+    - `statistics`, if it counts anything: numbers by name, reported with the scores; and `facts`, texts by
+      name, such as the model's name.
+    - `estimate(requests)`, if it can tell what they would take: numbers by name. Nothing is written.
+
+    Promise: at temperature 0 a text doesn't depend on the requests beside it; a failure is never a text.
     """
 
 

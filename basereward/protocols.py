@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from basereward.prepared import Prepared
     from basereward.scoring.reward_model import RewardModel
     from basereward.stats.metric import Score
+    from basereward.writers.request import Completion, Request
 else:
     Module = object  # listing plugins must not import torch
 
@@ -50,6 +51,7 @@ else:
 
 Result = TypeVar("Result", covariant=True)
 NONE: Final[Mapping[str, float]] = MappingProxyType({})
+NO_FACTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Backbone(Module):
@@ -204,6 +206,8 @@ class Ensembler:
 
     learns: bool = False
     """Whether it has to be fitted; `adopt` sets it for a class with a `fit` of its own."""
+    is_comparative: bool = False
+    """Whether a response's reward depends on the responses beside it."""
     is_scale_free: bool = False
     """Whether a member with larger rewards counts for no more than others."""
     unit: str | None = None
@@ -243,6 +247,8 @@ class Paradigm(Module):
     shares_prefix: bool = False
     """Whether `join` can make one tree of comparisons with equal prompts: no reward depends on the responses
     beside it."""
+    is_comparative: bool = False
+    """Whether a response's reward depends on the responses beside it."""
     shares_backbone: bool = False
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
@@ -336,6 +342,13 @@ class Dataset:
     files: Sequence[Path] = ()
     varies_by_epoch: bool = False
     """Whether `set_epoch` changes the rows; `adopt` sets it for a class with a `set_epoch` of its own."""
+    published_responses: int | None = None
+    """Responses of a comparison of the data set as it was published; None where only its rows can tell."""
+
+    @classmethod
+    def responses_of(cls, options: Mapping[str, Any]) -> int | None:
+        """Return the responses of a published comparison, as it is read with such options."""
+        return cls.published_responses
 
     @default
     def num_rows(self) -> int | None:
@@ -380,6 +393,38 @@ class Benchmark:
         """Return every metric by its name, the official one first."""
 
 
+class Writer:
+    """Requests in, texts in the same order out."""
+
+    @default
+    def requests_at_once(self) -> int:
+        """The requests that keep it busy: a caller that has more hands over as many at once."""
+        return 1
+
+    @default
+    def reads_images(self) -> bool:
+        """Whether a request with an image is answered at all."""
+        return True
+
+    @default
+    def statistics(self) -> Mapping[str, float]:
+        """Counts made while writing, by name: tokens, seconds, price."""
+        return NONE
+
+    @default
+    def facts(self) -> Mapping[str, str]:
+        """The model and all else that a report says of who wrote, by name."""
+        return NO_FACTS
+
+    @abstractmethod
+    def write(self, requests: Sequence[Request]) -> Sequence[Completion]:
+        """Return a text for each request, in their order; several threads may call it."""
+
+    def estimate(self, requests: Sequence[Request]) -> Mapping[str, float]:
+        """Return what the requests would take, by name, and write nothing."""
+        return {"requests": len(requests)}
+
+
 class Scorer(Generic[Result]):
     """Scores comparisons: a model, an ensemble, or a baseline without a model."""
 
@@ -394,6 +439,16 @@ class Scorer(Generic[Result]):
     def shares_prefix(self) -> bool:
         """Whether `join` can make one tree of comparisons with equal prompts."""
         return False
+
+    @default
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it, as a judge's does."""
+        return False
+
+    @default
+    def num_tokens(self) -> int:
+        """Tokens of the forward passes so far, padding and written ones left out; 0 of a baseline."""
+        return 0
 
     @default
     def num_truncated(self) -> int:
@@ -433,6 +488,7 @@ CONTRACTS: Final[Mapping[str, type]] = {
     "paradigm": Paradigm,
     "dataset": Dataset,
     "benchmark": Benchmark,
+    "writer": Writer,
 }
 """The contract of each kind in `basereward.hookspecs.KINDS`."""
 

@@ -54,13 +54,24 @@ def settle(model: nn.Module) -> None:
     """
     for name, layer in model.named_modules():
         if is_quantized(layer):
-            if layer.in_features % BLOCK:
-                raise ConfigError(
-                    f"backbone option quantize: layer {name} has rows of {layer.in_features} weights; 4-bit "
-                    f"weights come in blocks of {BLOCK}"
-                )
+            _check_width(name, layer)
             # Or a CPU with bf16 would rearrange the weights for scoring, and compute in bf16 unasked.
             layer.support_avx512bf16_for_cpu = False
+
+
+def check_widths(model: nn.Module, skipped: Collection[str]) -> None:
+    """Raise the error of `settle` for a model that is not quantized yet; modules named in `skipped` stay."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and not set(name.split(".")) & set(skipped):
+            _check_width(name, layer)
+
+
+def _check_width(name: str, layer: nn.Linear) -> None:
+    if layer.in_features % BLOCK:
+        raise ConfigError(
+            f"backbone option quantize: layer {name} has rows of {layer.in_features} weights; 4-bit weights "
+            f"come in blocks of {BLOCK}"
+        )
 
 
 def is_quantized(layer: nn.Module) -> bool:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,35 @@ import torch
 from safetensors import safe_open
 
 from basereward.backbones import quantization
+from basereward.backbones.deferred_weights import INDEX, SINGLE, deferred_weights, hub_tensors
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
 from basereward.storage.model_directory import HEAD_FILE
+from basereward.storage.reading import read_json
 
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
 """Tensors of heads, which a checkpoint may hold and a backbone does not use."""
+
+_without_weights: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Load models without their weights in this thread, and read nothing that is not on this machine.
+
+    Every tensor has its shape and no memory (torch's meta device); tokenizers and processors are loaded.
+    """
+    token = _without_weights.set(True)
+    try:
+        yield
+    finally:
+        _without_weights.reset(token)
+
+
+def loads_weights() -> bool:
+    """Tell whether models are loaded with their weights in this thread; see `without_weights`."""
+    return not _without_weights.get()
 
 
 @contextmanager
@@ -57,11 +80,12 @@ def source_arguments(model: str) -> dict[str, Any]:
         raise ConfigError(f"model {model!r} is no directory and no hub id of the form owner/name")
     # Some models would fetch kernels by themselves.
     os.environ.setdefault("USE_HUB_KERNELS", "NO")
-    check_settings(model)
+    is_local = directory.is_dir() or not loads_weights()
+    check_settings(model, local_files_only=is_local)
     return {
         "pretrained_model_name_or_path": model,
         "trust_remote_code": False,
-        "local_files_only": directory.is_dir(),
+        "local_files_only": is_local,
     }
 
 
@@ -73,6 +97,8 @@ def load_model(
     skipped: Collection[str] = (),
 ) -> Any:
     """Load the bare model (no language-model head) and refuse any tensor that is not in the checkpoint.
+
+    Within `defer_weights` it is made without weights, unless it is quantized.
 
     Args:
         model: A directory or a hub id.
@@ -87,6 +113,13 @@ def load_model(
     from transformers import AutoModel
 
     arguments = quantization.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
+    deferred = deferred_weights()
+    if not loads_weights() or (deferred is not None and not quantize):
+        bare = _shapes(model, dtype=dtype, quantize=quantize, skipped=skipped)
+        if deferred is not None:
+            with reading(model):
+                deferred.models.append(hub_tensors(bare, source_arguments(model), IGNORABLE))
+        return bare
     with reading(model):
         _check_types(Path(model))
         with transformers_bars():
@@ -96,6 +129,7 @@ def load_model(
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **arguments,
             )
     wrong = {
@@ -113,6 +147,35 @@ def load_model(
     loaded.config.use_cache = False
     quantization.settle(loaded)
     return loaded.train()
+
+
+def _shapes(
+    model: str, *, dtype: str, quantize: quantization.Quantization | None, skipped: Collection[str]
+) -> Any:
+    """Return the bare model without its weights, whose files have to be there."""
+    from transformers import AutoConfig, AutoModel
+
+    with reading(model):
+        config = AutoConfig.from_pretrained(**source_arguments(model))
+        _check_files(Path(model))
+        with torch.device("meta"):
+            bare = AutoModel.from_config(config, dtype=getattr(torch, dtype), attn_implementation="eager")
+    bare.config.use_cache = False
+    if quantize:
+        quantization.check_widths(bare, skipped)
+    return bare.train()
+
+
+def _check_files(directory: Path) -> None:
+    """Raise a ModelError where a directory lacks a file of weights."""
+    if not directory.is_dir():
+        return
+    index = directory / INDEX
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [SINGLE]
+    for name in names:
+        if not (directory / name).is_file():
+            raise ModelError(f"{directory} has no file {name}, which holds weights of the model")
+    _check_types(directory)
 
 
 def _check_types(directory: Path) -> None:

@@ -24,6 +24,7 @@ COMMANDS = (
     "study",
     "ensemble",
     "evaluate",
+    "audit",
     "score",
     "score-shards",
     "serve",

@@ -37,6 +37,7 @@ OF_PART = {
     "paradigm": ("paradigms.py",),
     "dataset": ("datasets.py", "votes.jsonl"),
     "benchmark": ("benchmarks.py", "duels.jsonl"),
+    "writer": ("writers.py",),
     "command": ("commands.py",),
     "log": ("logger.py",),
 }

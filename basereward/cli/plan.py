@@ -11,9 +11,11 @@ from basereward.cli.command import Command, add_overrides
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from basereward.config.run import RunConfig
     from basereward.costs.accelerators import Accelerator
+    from basereward.planning.lengths import Lengths
     from basereward.planning.plan import Plan
 
 GPUS = ("a100-40", "a100-80", "h100", "h200", "b200", "l40s", "rtx4090")
@@ -169,8 +171,9 @@ def _rows(plan: Plan) -> list[str]:
     if rows.assumed:
         lines += [
             f"  not on this machine: {', '.join(_short_names(rows.assumed))}",
-            f"  so assumed: prompts of {ASSUMED.text_tokens} tokens, {len(ASSUMED.responses)} responses of "
-            f"{ASSUMED.responses[0]}, images of {width} x {height} pixels",
+            f"  so assumed: prompts of {ASSUMED.text_tokens} tokens, responses of {ASSUMED.responses[0]}, "
+            f"images of {width} x {height} pixels",
+            *_assumed_responses(rows),
         ]
     return lines
 
@@ -273,6 +276,30 @@ def _range(values: list[float]) -> str:
     return f"{low} to {high}"
 
 
-def _short_names(names: tuple[str, ...]) -> list[str]:
+def _assumed_responses(rows: Lengths) -> list[str]:
+    """Return lines that say how many responses a comparison is assumed to have."""
+    published: dict[int, list[str]] = {}
+    unknown: list[str] = []
+    for name, responses in rows.assumed.items():
+        (published.setdefault(responses.number, []) if responses.is_published else unknown).append(name)
+    # The most common number needs no names.
+    common = max(published, key=lambda number: len(published[number]), default=None)
+    parts = [] if common is None else [f"{common}"]
+    parts += [
+        f"{number} of {', '.join(_short_names(names))}"
+        for number, names in published.items()
+        if number != common
+    ]
+    lines = [f"  responses of a row, as published: {'; '.join(parts)}"] if parts else []
+    if unknown:
+        number = rows.assumed[unknown[0]].number
+        lines.append(
+            f"  responses of {', '.join(_short_names(unknown))}: not known, {number} assumed; "
+            "say how many by --num-responses"
+        )
+    return lines
+
+
+def _short_names(names: Iterable[str]) -> list[str]:
     """Return names of data sets without their paths, each once."""
     return list(dict.fromkeys(name.partition(" ")[0] for name in names))

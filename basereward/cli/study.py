@@ -98,17 +98,20 @@ def _dry_run(study: Study, runs: list[PlannedRun], plugins: PluginManager, args:
     from basereward.training.run_directory import LAST, MODEL
 
     looked = dry_run(args, plugins)
+    benchmarks = benchmarks_of(study, plugins)
     findings = {}
     for planned in runs:
         if planned.seed == study.seeds[0]:  # the other seeds read the same
             made, parts = list[str](), []
-            for stage in stage_runs(planned.config):
-                parts += looked.run(stage, is_new=False, made=made)
+            stages = stage_runs(planned.config)
+            for stage in stages:
+                asked = benchmarks if stage is stages[-1] else ()
+                parts += looked.run(stage, is_new=False, made=made, benchmarks=asked)
                 made += [str(Path(stage.output, name)) for name in (LAST, MODEL)]
             findings[planned.cell.name] = parts
     findings["benchmarks"] = [
         looked.benchmark(component, list(item.columns.values()))
-        for item, component in zip(study.benchmarks, benchmarks_of(study, plugins), strict=True)
+        for item, component in zip(study.benchmarks, benchmarks, strict=True)
     ]
     return print_findings(findings)
 

@@ -64,8 +64,7 @@ def forest_attention(
     if (kv_cache := layout.kv_cache) is not None:
         if kv_cache.is_prefilled(module):
             return kv_cache.decode(module, query, key, value, scale=scale).view(shape), None
-        [prefix], [branches] = layout.prefixes, layout.branches
-        kv_cache.prefill(module, key, value, prefix=prefix, branches=branches)
+        kv_cache.prefill(module, key, value, prefixes=layout.prefixes, branches=layout.branches)
     if query.device.type != "cpu" or dropout:
         return _in_batches(query, key, value, layout.padded, scale=scale, dropout=dropout).view(shape), None
     if not reads_ends:

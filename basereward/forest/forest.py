@@ -133,7 +133,7 @@ class Forest:
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
     reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
-    kv_cache: PrefixKVCache | None = None  # of a forest of one tree, whose responses are decoded further
+    kv_cache: PrefixKVCache | None = None  # of trees whose responses are decoded further
 
     @classmethod
     def of_ends(cls, lengths: Tensor, num_responses: Sequence[int]) -> Forest:

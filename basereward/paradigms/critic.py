@@ -19,10 +19,10 @@ from basereward.errors import DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.judge import Judge
-from basereward.paradigms.judge_prompts import encode_answers, question_tree
 from basereward.paradigms.token_nll import mean_nll
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone, Head, Loss
+from basereward.writers.question_tree import encode_answers, question_tree
 
 KEY = "critiques"
 """The key of a comparison's `meta` for its critiques: a text or null for each response."""
@@ -125,7 +125,7 @@ class Critic(Judge):
     def critiques(self, comparison: Comparison) -> list[str]:
         """Return the critique of each response: the one that is given, or the one that the model writes."""
         with self.evaluating():
-            ids = self._critiques(self.prepare(comparison).content)
+            [ids] = self._critiques([self.prepare(comparison).content])
         given = _given(comparison)
         return [
             self.backbone.text(tokens) if text is None else text
@@ -159,31 +159,34 @@ class Critic(Judge):
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared[Questions]]) -> Tensor:
         """Return the rewards [N] of prepared comparisons, in their order; missing critiques are written."""
-        forest = self._forest(batch, [self._critiques(item.content) for item in batch])
+        forest = self._forest(batch, self._critiques([item.content for item in batch]))
         forest = replace(forest, reads=self.head.reads)
         rewards: Tensor = self.head(self.backbone(forest), forest)
         return rewards
 
-    def _critiques(self, questions: Questions) -> list[list[int]]:
-        """Return the tokens of each critique; those that were not given are written, a comparison at a time,
-        so that they don't depend on the batch.
-        """
-        missing = [number for number, ids in enumerate(questions.critiques) if ids is None]
-        if not missing:
-            return [ids or [] for ids in questions.critiques]
-        tree = replace(questions.tree, responses=[questions.tree.responses[number] for number in missing])
-        written = generate(
+    def _critiques(self, batch: Sequence[Questions]) -> list[list[list[int]]]:
+        """Return the tokens of each critique; those that were not given are written, all together."""
+        missing = [
+            [number for number, ids in enumerate(questions.critiques) if ids is None] for questions in batch
+        ]
+        trees = [
+            replace(questions.tree, responses=[questions.tree.responses[number] for number in numbers])
+            for questions, numbers in zip(batch, missing, strict=True)
+            if numbers
+        ]
+        generations = generate(
             self.backbone,
             self.language_head,
-            tree,
+            trees,
             max_tokens=self.max_critique_tokens,
-            stop_ids=questions.end,
+            stop_ids=batch[0].end,
         )
+        written = [each for of_tree in generations for each in of_tree]
         self.counts["critiques_written"] += len(written)
         self.counts["critiques_cut"] += sum(not each.is_finished for each in written)
         self.counts["critiques_empty"] += sum(not each.ids for each in written)
         new = iter(written)
-        return [next(new).ids if ids is None else ids for ids in questions.critiques]
+        return [[next(new).ids if ids is None else ids for ids in questions.critiques] for questions in batch]
 
     def _forest(
         self, batch: Sequence[Prepared[Questions]], critiques: Sequence[Sequence[list[int]]]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from itertools import compress, islice
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +25,19 @@ from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.judge import Judge
-from basereward.paradigms.judge_prompts import encode_answers, question_tree
-from basereward.paradigms.judge_rationales import given_rationales
+from basereward.paradigms.judge_rationales import given_rationales, given_verdicts
 from basereward.paradigms.token_nll import mean_nll
-from basereward.paradigms.verdicts import (
-    Aggregate,
-    Reading,
-    Verdicts,
-    chosen_pairs,
-    read_verdict,
-    rewards_of,
+from basereward.paradigms.verdict_tally import (
+    NO_VERDICT,
+    Order,
+    VerdictTally,
+    asked_orders,
+    check_settings,
 )
+from basereward.paradigms.verdicts import Aggregate, Reading, Verdicts
 from basereward.prepared import Encoded, Prepared
 from basereward.protocols import Backbone
-
-Order: TypeAlias = tuple[int, int]
-"""The responses that a question shows first and second."""
+from basereward.writers.question_tree import encode_answers, question_tree
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,13 @@ class Questions(Encoded):
         tree: A branch for each question; it ends where the answer begins.
         orders: [2 P] the order of each question's responses; each pair is asked about in both orders.
         rationales: Tokens of the texts to learn, of the questions that have one.
+        verdicts: The texts that were given as answers, of the questions that have some.
     """
 
     tree: Tree
     orders: tuple[Order, ...]
     rationales: Mapping[Order, list[int]]
-
-    @property
-    def pairs(self) -> list[Order]:
-        """The pairs [P] that are asked about, the smaller number first."""
-        return [order for order in self.orders if order[0] < order[1]]
+    verdicts: Mapping[Order, Sequence[str]]
 
 
 class Generative(Judge):
@@ -72,8 +66,11 @@ class Generative(Judge):
     verdict: it is counted and left out, and where that leaves a response compared with no other, the
     comparison has no rewards.
 
-    Training maximizes the likelihood of verdicts, or of the texts in `meta`'s `judgements`, a list of
-    {"first": i, "second": j, "text": t}; a reasoned judge needs these. Reinforcement learning is in
+    A reasoned judge scores a comparison whose `meta` has `verdicts`, a list of {"first": i, "second": j,
+    "text": t}, by these texts, and writes on the other questions only.
+
+    Training maximizes the likelihood of verdicts, or of the texts in `meta`'s `judgements`, a list of the
+    same form; a reasoned judge needs these. Reinforcement learning is in
     `basereward.integrations.judge_grpo`.
 
     Args:
@@ -90,7 +87,8 @@ class Generative(Judge):
         reading: How the texts of a reasoned judge are read, as `verdicts.read_verdict` takes it.
     """
 
-    reason_for_nan = "no verdict could be read in what the judge wrote on its pairs"
+    is_comparative = True
+    reason_for_nan = NO_VERDICT
 
     def __init__(
         self,
@@ -106,31 +104,22 @@ class Generative(Judge):
         max_answer_tokens: int = 1024,
         reading: Reading = "form",
     ) -> None:
-        for name, value in (
-            ("max_pairs", max_pairs),
-            ("num_votes", num_votes),
-            ("max_answer_tokens", max_answer_tokens),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is a number >= 1, not {value}")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature is a finite number > 0, not {temperature}")
         super().__init__(backbone, template, answers=("verdict", "reasoned"), name="generative")
-        if num_votes > 1 and self.template.answer == "verdict":
-            raise ConfigError(
-                f"num_votes is {num_votes}, but template {template!r} gives its probabilities at once, and "
-                'asking again would change nothing; leave out num_votes, or set template = "reasoned"'
-            )
+        check_settings(
+            self.template,
+            max_pairs=max_pairs,
+            num_votes=num_votes,
+            temperature=temperature,
+            max_answer_tokens=max_answer_tokens,
+        )
         self.head = backbone.language_head()
         # Reasoning goes on in the turn that the template opens, as in reinforcement learning.
         self.turn: Turn = "opened" if self.template.answer == "reasoned" else "finished"
-        self.aggregate: Aggregate = aggregate
+        self.tally = VerdictTally(aggregate, reading)
         self.max_pairs = max_pairs
         self.num_votes = num_votes
         self.temperature = temperature
         self.max_answer_tokens = max_answer_tokens
-        self._recorded: dict[int, Verdicts] | None = None
-        self.reading: Reading = reading
         (first, second), self.end = encode_answers(backbone, ["1", "2"])
         if len(first) != 1 or len(second) != 1:
             raise ConfigError('the tokenizer has no tokens of their own for "1" and "2", the verdicts')
@@ -138,38 +127,14 @@ class Generative(Judge):
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """Measures of how reliable the verdicts so far are.
-
-        `answers` counts what was asked, `parse_failure_rate` is the share of these in which no verdict could
-        be read; `position_consistency` is the share of pairs with a verdict in both orders that prefer the
-        same response in both, and `first_preferred` the share of verdicts for the response that was shown
-        first, 0.5 where the order doesn't matter.
-        """
-        counts = self.counts
-        if not counts["answers"]:
-            return {}
-        statistics: dict[str, float] = {
-            "answers": counts["answers"],
-            "parse_failure_rate": counts["unreadable"] / counts["answers"],
-        }
-        if counts["pairs"]:
-            statistics["position_consistency"] = counts["consistent"] / counts["pairs"]
-        if read := counts["answers"] - counts["unreadable"]:
-            statistics["first_preferred"] = counts["first"] / read
-        return statistics
+        """Measures of how reliable the verdicts so far are; see `VerdictTally.statistics`."""
+        return self.tally.statistics
 
     @contextmanager
     def recording_verdicts(self) -> Iterator[dict[int, Verdicts]]:
         """Give a dictionary that takes the verdicts on each comparison that is scored, by its `id()`."""
-        self._recorded = recorded = dict[int, Verdicts]()
-        try:
+        with self.tally.recording() as recorded:
             yield recorded
-        finally:
-            self._recorded = None
-
-    def _record(self, item: Prepared[Questions], verdicts: Verdicts) -> None:
-        if self._recorded is not None:
-            self._recorded[id(item.comparison)] = verdicts
 
     def prepare(self, comparison: Comparison) -> Prepared[Questions]:
         """Do what the CPU can do ahead: open images, tokenize.
@@ -180,8 +145,7 @@ class Generative(Judge):
         num = len(comparison.responses)
         if num < 2:
             raise DataError("a judge compares responses; there is only one", field="responses")
-        pairs = chosen_pairs(num, self.max_pairs)
-        orders = tuple(order for first, second in pairs for order in ((first, second), (second, first)))
+        orders = asked_orders(num, self.max_pairs)
         messages = [
             self.template.messages(
                 comparison.prompt, [comparison.responses[first], comparison.responses[second]]
@@ -189,7 +153,10 @@ class Generative(Judge):
             for first, second in orders
         ]
         rationales: dict[Order, list[int]] = {}
+        verdicts: Mapping[Order, Sequence[str]] = {}
         if self.template.answer == "reasoned":
+            if not self.training:
+                verdicts = given_verdicts(comparison)
             given = given_rationales(comparison, is_needed=self.training)
             texts = [given.get(order, "") for order in orders]
             encoded, _ = encode_answers(self.backbone, texts, turn=self.turn)
@@ -201,7 +168,7 @@ class Generative(Judge):
             self.backbone, messages, reserve_tokens=reserve_tokens + len(self.end), turn=self.turn
         )
         num_more = sum(len(rationales.get(order, ())) + len(self.end) for order in orders)
-        questions = Questions(tree, orders, rationales)
+        questions = Questions(tree, orders, rationales, verdicts)
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
     def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
@@ -233,7 +200,9 @@ class Generative(Judge):
             margins = iter(self._margins_within(hidden, forest, continuations))
         values: list[float] = []
         for item, learned in zip(batch, answers, strict=True):
-            values += _finite_or_equal(self._rewards(item, {order: next(margins) for order in learned}))
+            preference_of = {order: next(margins) for order in learned}
+            num = len(item.comparison.responses)
+            values += _finite_or_equal(self.tally.rewards(num, preference_of, are_odds=True))
         rewards = torch.tensor(values, device=costs.device)
         return LossOutput(loss, total, _statistics(rewards, targets, total))
 
@@ -248,23 +217,19 @@ class Generative(Judge):
             hidden = self.backbone(forest).flatten(0, 1).index_select(0, forest.ends)
             margins = iter(self._margins(hidden))
             for item in batch:
-                margin_of = {order: next(margins) for order in item.content.orders}
-                self.counts["answers"] += len(margin_of)
-                self.counts["first"] += sum(margin > 0 for margin in margin_of.values())
-                self._count_pairs(item, margin_of, 0.0)
-                self._record(item, {order: (1 if value > 0 else 2,) for order, value in margin_of.items()})
-                rewards += self._rewards(item, margin_of)
+                odds_of = {order: next(margins) for order in item.content.orders}
+                rewards += self.tally.rewards_of_odds(item.comparison, odds_of)
         else:
-            for item in batch:
-                rewards += self._rewards(item, self._votes(item), are_odds=False)
+            for item, texts_of in zip(batch, self._texts(batch), strict=True):
+                rewards += self.tally.rewards_of_texts(item.comparison, texts_of)
         return torch.tensor(rewards, dtype=torch.float32, device=self.device)
 
     def judge(self, comparison: Comparison) -> list[dict[str, object]]:
-        """Return what a reasoned judge writes on each pair in both orders, in the form of `judgements`."""
-        item = self.prepare(comparison)
+        """Return what a reasoned judge answers on each pair in both orders, in the form of `verdicts`."""
+        [texts_of] = self._texts([self.prepare(comparison)])
         return [
-            {"first": first, "second": second, "text": text}
-            for (first, second), texts in zip(item.content.orders, self._texts(item), strict=True)
+            {"first": first, "second": second, "text": text or ""}
+            for (first, second), texts in texts_of.items()
             for text in texts
         ]
 
@@ -284,73 +249,48 @@ class Generative(Judge):
         places = forest.ends - torch.tensor(back, device=hidden.device) - 1
         return self._margins(hidden.flatten(0, 1).index_select(0, places))
 
-    def _texts(self, item: Prepared[Questions]) -> list[list[str]]:
-        """Return what is written on each branch, a text a vote; of a comparison at a time, so that it doesn't
-        depend on the batch.
+    def _texts(self, batch: Sequence[Prepared[Questions]]) -> list[dict[Order, Sequence[str | None]]]:
+        """Return the answers to each comparison's questions, a text a vote: those that were given, and for
+        the other questions those that are written, all together. A text that was cut is None.
         """
         votes = self.num_votes
-        tree = replace(
-            item.content.tree, responses=[asks for asks in item.content.tree.responses for _ in range(votes)]
-        )
-        sampling = Sampling(self.temperature) if votes > 1 else None
+        missing = [
+            [order not in item.content.verdicts for order in item.content.orders for _ in range(votes)]
+            for item in batch
+        ]
+        trees = [
+            replace(
+                item.content.tree,
+                responses=list(
+                    compress((asks for asks in item.content.tree.responses for _ in range(votes)), wanted)
+                ),
+            )
+            for item, wanted in zip(batch, missing, strict=True)
+            if any(wanted)
+        ]
         with self.evaluating():
-            written = generate(
+            generations = generate(
                 self.backbone,
                 self.head,
-                tree,
+                trees,
                 max_tokens=self.max_answer_tokens,
                 stop_ids=self.end,
-                sampling=sampling,
+                sampling=Sampling(self.temperature) if votes > 1 else None,
             )
-        # One that was cut gave no verdict, whatever its text looks like.
         opening = self.backbone.turn_opening()
-        texts = [opening + self.backbone.text(each.ids) if each.is_finished else "" for each in written]
-        return [texts[start : start + votes] for start in range(0, len(texts), votes)]
-
-    def _votes(self, item: Prepared[Questions]) -> dict[Order, float]:
-        """Return the share of votes for the response shown first, of the questions with a readable answer."""
-        shares: dict[Order, float] = {}
-        verdicts: dict[Order, tuple[int | None, ...]] = {}
-        for order, texts in zip(item.content.orders, self._texts(item), strict=True):
-            verdicts[order] = tuple(read_verdict(text, self.reading) for text in texts)
-            read = [verdict for verdict in verdicts[order] if verdict is not None]
-            self.counts["answers"] += len(texts)
-            self.counts["unreadable"] += len(texts) - len(read)
-            self.counts["first"] += read.count(1)
-            if read:
-                shares[order] = read.count(1) / len(read)
-        self._count_pairs(item, shares, 0.5)
-        self._record(item, verdicts)
-        return shares
-
-    def _count_pairs(
-        self, item: Prepared[Questions], preference_of: Mapping[Order, float], middle: float
-    ) -> None:
-        for first, second in item.content.pairs:
-            if (first, second) in preference_of and (second, first) in preference_of:
-                one, other = preference_of[first, second], preference_of[second, first]
-                self.counts["pairs"] += 1
-                self.counts["consistent"] += (one - middle) * (other - middle) < 0
-
-    def _rewards(
-        self, item: Prepared[Questions], preference_of: Mapping[Order, float], *, are_odds: bool = True
-    ) -> list[float]:
-        """Return the rewards of a comparison.
-
-        Args:
-            item: The comparison.
-            preference_of: How far the response shown first is preferred, of the questions with an answer.
-            are_odds: Whether as log-odds, not as shares of votes.
-        """
-        preferences: dict[Order, float | None] = {}
-        for first, second in item.content.pairs:
-            values = [preference_of[first, second]] if (first, second) in preference_of else []
-            if (second, first) in preference_of:
-                swapped = preference_of[second, first]
-                values.append(-swapped if are_odds else 1 - swapped)
-            mean = sum(values) / len(values) if values else None
-            preferences[first, second] = _sigmoid(mean) if are_odds and mean is not None else mean
-        return rewards_of(preferences, len(item.comparison.responses), self.aggregate)
+        # One that was cut gave no verdict, whatever its text looks like.
+        written = iter(
+            opening + self.backbone.text(each.ids) if each.is_finished else None
+            for of_tree in generations
+            for each in of_tree
+        )
+        return [
+            {
+                order: item.content.verdicts.get(order) or list(islice(written, votes))
+                for order in item.content.orders
+            }
+            for item in batch
+        ]
 
     def _answers(self, item: Prepared[Questions]) -> dict[Order, list[int]]:
         """Return the tokens to learn, the end included, of the questions that have some."""
@@ -384,7 +324,3 @@ def _statistics(rewards: Tensor, targets: Targets, weight: Tensor) -> Tensor:
 def _finite_or_equal(rewards: list[float]) -> list[float]:
     """Return rewards for statistics of training, in which responses that weren't asked about are alike."""
     return rewards if all(map(math.isfinite, rewards)) else [0.5] * len(rewards)
-
-
-def _sigmoid(margin: float) -> float:
-    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))

@@ -1,4 +1,7 @@
-"""Rationales to learn from: the target texts of a judge on pairs of responses."""
+"""Texts of a judge on pairs of responses: those to learn from, and those that are scored as they stand.
+
+Two keys of `meta`, since one would let a judge be scored by the texts that it is to learn.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from basereward.errors import DataError
 from basereward.paradigms.verdicts import read_verdict
 
 KEY = "judgements"
-"""The key of a comparison's `meta` for them."""
+"""The key of a comparison's `meta` for the texts to learn from."""
+
+VERDICTS_KEY = "verdicts"
+"""The key for the texts that a judge has written, whose verdicts are read without writing again."""
 
 
 def given_rationales(comparison: Comparison, *, is_needed: bool) -> dict[tuple[int, int], str]:
@@ -36,24 +42,33 @@ def given_rationales(comparison: Comparison, *, is_needed: bool) -> dict[tuple[i
     )
 
 
+def given_verdicts(comparison: Comparison) -> dict[tuple[int, int], list[str]]:
+    """Return the texts that a judge has written on a comparison, by the responses shown first and second.
+
+    Any text will do: one that has no verdict in it is counted where it is read.
+
+    Args:
+        comparison: Its meta may have `verdicts`: a list of {"first": 0, "second": 1, "text": "<think>..."},
+            with several entries of one order for several votes.
+
+    Raises:
+        DataError: When one is not in this form.
+    """
+    entries = comparison.meta.get(VERDICTS_KEY)
+    texts: dict[tuple[int, int], list[str]] = {}
+    for entry in [] if entries is None else entries if isinstance(entries, list | tuple) else [entries]:
+        first, second, text = _parts(entry, comparison, VERDICTS_KEY)
+        texts.setdefault((first, second), []).append(text)
+    return texts
+
+
 def _read(entry: object, comparison: Comparison) -> tuple[tuple[int, int], str]:
     """Return which responses a judgement shows first and second, and its text.
 
     Raises:
         DataError: When it is not in its form, or its verdict is not what the ranks say.
     """
-    if not isinstance(entry, Mapping) or set(entry) != {"first", "second", "text"}:
-        raise DataError(
-            f'an entry is {{"first": 0, "second": 1, "text": "..."}}, not {entry!r:.80}', field=f"meta.{KEY}"
-        )
-    first, second, text = entry["first"], entry["second"], entry["text"]
-    numbers = range(len(comparison.responses))
-    if first == second or first not in numbers or second not in numbers or not isinstance(text, str):
-        raise DataError(
-            f"first and second are two numbers of responses, 0 to {len(numbers) - 1}, and text is a text; "
-            f"not {first!r}, {second!r} and {text!r:.40}",
-            field=f"meta.{KEY}",
-        )
+    first, second, text = _parts(entry, comparison, KEY)
     verdict = read_verdict(text)
     if verdict is None:
         raise DataError(
@@ -71,4 +86,25 @@ def _read(entry: object, comparison: Comparison) -> tuple[tuple[int, int], str]:
             "rank is worse; leave it out",
             field=f"meta.{KEY}",
         )
-    return (int(first), int(second)), text
+    return (first, second), text
+
+
+def _parts(entry: object, comparison: Comparison, key: str) -> tuple[int, int, str]:
+    """Return the numbers of the responses that an entry shows first and second, and its text.
+
+    Raises:
+        DataError: When it is not in its form.
+    """
+    if not isinstance(entry, Mapping) or set(entry) != {"first", "second", "text"}:
+        raise DataError(
+            f'an entry is {{"first": 0, "second": 1, "text": "..."}}, not {entry!r:.80}', field=f"meta.{key}"
+        )
+    first, second, text = entry["first"], entry["second"], entry["text"]
+    numbers = range(len(comparison.responses))
+    if first == second or first not in numbers or second not in numbers or not isinstance(text, str):
+        raise DataError(
+            f"first and second are two numbers of responses, 0 to {len(numbers) - 1}, and text is a text; "
+            f"not {first!r}, {second!r} and {text!r:.40}",
+            field=f"meta.{key}",
+        )
+    return int(first), int(second), text

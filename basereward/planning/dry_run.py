@@ -1,10 +1,9 @@
-"""Look at all that a run needs before it is started: settings, paths, first rows, benchmarks, memory."""
+"""Look at all that a run needs before it is started: settings, model, first rows, benchmarks, memory."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,6 +11,7 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.config.run import RunConfig, Source
 from basereward.costs.accelerators import Accelerator
+from basereward.data.curation import Curation
 from basereward.data.mixing import multimodal_sources
 from basereward.data.mixture import quotas
 from basereward.data.ranking_pairs import open_source
@@ -21,13 +21,29 @@ from basereward.evaluation.benchmarks.benchmark import Scored
 from basereward.planning.lengths import Overrides
 from basereward.planning.meta_model import meta_model
 from basereward.planning.plan import plan
+from basereward.planning.preparation import (
+    PreparedRows,
+    is_here,
+    model_without_weights,
+    open_rows,
+    prepare_rows,
+)
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.scoring.reward_model import RewardModel
+from basereward.storage.model_directory import CONFIG_FILE
+from basereward.training.data_loader import check_streamable
+from basereward.training.lora import Adapters
+from basereward.training.model_selection import ModelSelector
+from basereward.training.parameter_groups import check_quantized, trainable_parts
 from basereward.training.resolve import resolve_run
 from basereward.training.run_directory import is_leftover
 from basereward.training.validation import unevaluable_reason
 
 NUM_ROWS = 32
-"""Rows of each data set and benchmark that are read, their images opened."""
+"""Rows of each data set that are read and prepared; comparisons of a benchmark whose images are opened."""
+
+NUM_ASKED = 8
+"""Comparisons of each benchmark that are prepared for each model, or a few more."""
 
 UTILISATION = (0.25, 0.45)
 
@@ -50,6 +66,29 @@ class Finding:
 Look: TypeAlias = Callable[[], Finding]
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A run's model.
+
+    Attributes:
+        key: Tells models apart.
+        rows_key: Tells models apart that prepare rows in different ways.
+        reads_images: Whether it reads images; True where that isn't known.
+        reward_model: The model without weights; None where its files are not on this machine.
+    """
+
+    key: str
+    rows_key: str = ""
+    reads_images: bool = True
+    reward_model: RewardModel | None = None
+
+    def prepared(self, rows: Sequence[Comparison], *, is_training: bool) -> PreparedRows:
+        """Prepare rows, as far as that can be done here."""
+        if self.reward_model is None:
+            return open_rows(rows)
+        return prepare_rows(self.reward_model, rows, is_training=is_training)
+
+
 @dataclass
 class DryRun:
     """The parts that runs share, each looked at once.
@@ -64,14 +103,23 @@ class DryRun:
     gpu: Accelerator | None = None
     num_gpus: int = 1
     _seen: dict[str, Finding] = field(default_factory=dict)
+    _latest: tuple[_Model, Finding] | None = None
 
-    def run(self, config: RunConfig, *, is_new: bool = True, made: Sequence[str] = ()) -> list[Finding]:
+    def run(
+        self,
+        config: RunConfig,
+        *,
+        is_new: bool = True,
+        made: Sequence[str] = (),
+        benchmarks: Sequence[Component] = (),
+    ) -> list[Finding]:
         """Return what a run, or one stage of it, would meet.
 
         Args:
             config: The run.
             is_new: Whether its directory must be empty.
             made: Directories of models that earlier stages leave.
+            benchmarks: The benchmarks that its model is to be evaluated on.
         """
         try:
             config = resolve_run(config, self.plugins)
@@ -82,20 +130,21 @@ class DryRun:
             findings.append(_output(config))
         findings += [self._train(config), self._init(config, made)]
         loss: Any = self.plugins.build("loss", config.loss)
-        reads_images, model = self._model(config)
-        findings.append(model)
+        model, finding = self._model(config, made)
+        findings.append(finding)
         for number, source in enumerate(config.data.train):
             limit = source.max_bad_share if source.max_bad_share is not None else config.data.max_bad_share
             part = f"data.train.{number} {source.name} {source.options.get('path', '')}"
             findings.append(
-                self._data(part, source, limit, loss.untrainable_reason, reads_images, config.data.on_bad_row)
+                self._data(part, source, limit, loss.untrainable_reason, model, config.data.on_bad_row)
             )
         for number, component in enumerate(config.data.eval):
             part = f"data.eval.{number} {component.name} {component.options.get('path', '')}"
             limit = config.data.max_bad_share
             findings.append(
-                self._data(part, component, limit, unevaluable_reason, reads_images, config.data.on_bad_row)
+                self._data(part, component, limit, unevaluable_reason, model, config.data.on_bad_row)
             )
+        findings += [self._asked(component, model) for component in benchmarks]
         if not any(finding.problem for finding in findings):
             findings += [self._epoch(config), self._memory(config)]
         return [finding for finding in findings if finding.part]
@@ -107,7 +156,8 @@ class DryRun:
         def look() -> Finding:
             benchmark: Any = self.plugins.build("benchmark", component)
             rows = list(benchmark.comparisons())
-            _open_media(rows[:NUM_ROWS])
+            if refused := open_rows(rows[:NUM_ROWS]).refused:
+                return Finding(part, f"{len(rows):,} comparisons", str(refused[0]))
             if not rows:
                 return Finding(part, "", "has no rows that can be read")
             state = f"{len(rows):,} comparisons"
@@ -132,36 +182,61 @@ class DryRun:
 
     def _train(self, config: RunConfig) -> Finding:
         settings = config.train
-        rate = f"lr {settings.lr:g}, batches of {settings.batch_size}, {settings.epochs:g} epochs"
-        return Finding("train", rate if settings.max_steps is None else f"{rate}, {settings.max_steps} steps")
+        state = f"lr {settings.lr:g}, batches of {settings.batch_size}, {settings.epochs:g} epochs"
+        if settings.max_steps is not None:
+            state += f", {settings.max_steps} steps"
+        try:
+            ModelSelector(settings)
+            curation = Curation.of(config.data.curation, self.plugins)
+            if config.data.streaming:
+                check_streamable(curation)
+        except (BaseRewardError, OSError) as error:
+            return Finding("train", state, str(error))
+        return Finding("train", state)
 
     def _init(self, config: RunConfig, made: Sequence[str]) -> Finding:
         if config.init is None:
             return Finding("", "")
         if config.init in made:
             return Finding(f"init {config.init}", "made by the stage before")
-        is_there = Path(config.init, "reward_config.json").is_file()
+        is_there = _is_model(config.init)
         problem = "" if is_there else "is no model directory: it has no reward_config.json"
         return Finding(f"init {config.init}", "a model directory" if is_there else "", problem)
 
-    def _model(self, config: RunConfig) -> tuple[bool, Finding]:
-        """Return whether the backbone reads images, as far as can be known, and where its model is."""
+    def _model(self, config: RunConfig, made: Sequence[str]) -> tuple[_Model, Finding]:
+        """Return the model, as far as it can be made here, and whether it can be made at all."""
+        if config.init is not None and (config.init in made or not _is_model(config.init)):
+            config = replace(config, init=None, fresh_head=True)
+        kinds = (config.backbone, config.head, config.loss, config.paradigm)
+        rows_key = str((config.backbone, config.paradigm, config.init))
+        trained = (config.train.freeze, config.train.lora, config.train.lr_parts, config.train.optimizer)
+        key = str((kinds, config.init, config.fresh_head, trained))
+        if self._latest is None or self._latest[0].key != key:
+            try:
+                self._latest = self._made(config, _Model(key, rows_key))
+            except (BaseRewardError, OSError) as error:
+                part = f"model {config.backbone.options.get('model', '')}"
+                self._latest = (_Model(key, rows_key), Finding(part, "", str(error)))
+        return self._latest
+
+    def _made(self, config: RunConfig, unmade: _Model) -> tuple[_Model, Finding]:
         name = str(config.backbone.options.get("model", ""))
         part = f"model {name}"
-        place = "here" if os.path.isdir(name) else "not on this machine; it would be downloaded"
+        if is_here(config):
+            whole = model_without_weights(config, self.plugins)
+            made = replace(unmade, reads_images="vision" in whole.backbone.parts(), reward_model=whole)
+            return made, Finding(part, f"here; {_count(whole):,} parameters")
+        place = "not on this machine; it would be downloaded, and no row is tokenized here"
         try:
-            model, source = meta_model(config, self.plugins)
+            sized, source = meta_model(config, self.plugins)
         except ConfigError as error:
-            return True, Finding(part, f"{place}; sizes not known: {error}")
-        parts = model.part_parameters().values()
-        parameters = sum(parameter.numel() for part_parameters in parts for parameter in part_parameters)
-        unknown = [name for name in config.train.freeze if name not in model.backbone.parts()]
-        problem = ""
-        if unknown:
-            names = ", ".join(model.backbone.parts())
-            problem = f"train.freeze names {', '.join(unknown)}, and the parts are {names}"
-        reads_images = "vision" in model.backbone.parts()
-        return reads_images, Finding(part, f"{place}; {parameters:,} parameters, {source}", problem)
+            return unmade, Finding(part, f"{place}; sizes not known: {error}")
+        check_quantized(config)
+        Adapters(sized.backbone, config.train, "")
+        parameters = _count(sized)
+        trainable_parts(sized.part_parameters(), config.train)
+        made = replace(unmade, reads_images="vision" in sized.backbone.parts())
+        return made, Finding(part, f"{place}; {parameters:,} parameters, {source}")
 
     def _data(
         self,
@@ -169,7 +244,7 @@ class DryRun:
         component: Component,
         limit: float,
         reason: Callable[[Comparison], DataError | None],
-        reads_images: bool,
+        model: _Model,
         on_bad_row: str,
     ) -> Finding:
         def look() -> Finding:
@@ -181,23 +256,47 @@ class DryRun:
             )
             rows = list(dataset.probe(NUM_ROWS))
             bad = [row for row in rows if isinstance(row, DataError)]
-            good = [row for row in rows if not isinstance(row, DataError)]
-            _open_media(good)
-            usable = [row for row in good if reason(row) is None]
-            asked = [row for row in usable if reads_images or not (row.images or row.videos)]
-            state = f"{len(rows)} rows read, {len(bad)} bad, {len(asked)} of use"
+            usable = [row for row in rows if not isinstance(row, DataError) and reason(row) is None]
+            asked = [row for row in usable if model.reads_images or not (row.images or row.videos)]
+            prepared = model.prepared(asked, is_training=is_source)
+            lost = [*bad, *prepared.refused]
+            num_used = len(asked) - len(prepared.refused)
+            state = f"{len(rows)} rows read, {len(lost)} bad, {num_used} of use"
+            if str(prepared):
+                state += f"; {prepared}"
             if dataset.unread_splits:
                 state += f"; {dataset.unread_splits}"
             problem = ""
-            if bad and (on_bad_row == "fail" or len(bad) > limit * len(rows)):
-                problem = f"{len(bad)} of {len(rows)} rows can't be used, the first: {bad[0]}"
-            elif not asked:
+            if lost and (on_bad_row == "fail" or len(lost) > limit * len(rows)):
+                problem = f"{len(lost)} of {len(rows)} rows can't be used, the first: {lost[0]}"
+            elif not num_used:
                 problem = "no row that was read can be used"
-                if usable:
+                if usable and not asked:
                     problem += ": the model reads texts alone, and all have images"
             return Finding(part, state, problem)
 
-        return self._looked(f"{part} {component} {limit} {reads_images} {on_bad_row}", part, look)
+        return self._looked(
+            f"{part} {component} {limit} {model.rows_key} {model.reads_images} {on_bad_row}", part, look
+        )
+
+    def _asked(self, component: Component, model: _Model) -> Finding:
+        """Return whether a model can be asked about a benchmark's first comparisons."""
+        part = f"benchmark {component.name}, asked of the model"
+
+        def look() -> Finding:
+            benchmark: Any = self.plugins.build("benchmark", component)
+            every = list(benchmark.comparisons())
+            rows = [row for row in every if model.reads_images or not (row.images or row.videos)]
+            if every and not rows:
+                return Finding(part, "none: the model reads texts alone, and all have images")
+            rows = rows[:: max(1, len(rows) // NUM_ASKED)]  # evenly, since videos may come last
+            prepared = model.prepared(rows, is_training=False)
+            if prepared.refused:
+                problem = f"{len(prepared.refused)} of {len(rows)} comparisons can't be scored, the first: "
+                return Finding(part, str(prepared), problem + str(prepared.refused[0]))
+            return Finding(part, str(prepared) or f"{len(rows)} comparisons can be read")
+
+        return self._looked(f"{part} {component} {model.rows_key}", part, look)
 
     def _epoch(self, config: RunConfig) -> Finding:
         datasets = [open_source(source, self.plugins) for source in config.data.train]
@@ -237,12 +336,10 @@ def _output(config: RunConfig) -> Finding:
     return Finding(f"output {config.output}", "" if is_taken else "free", problem if is_taken else "")
 
 
-def _open_media(rows: Sequence[Comparison]) -> None:
-    """Open the images and the first frames of rows.
+def _is_model(directory: str) -> bool:
+    return Path(directory, CONFIG_FILE).is_file()
 
-    Raises:
-        DataError: When one is missing or damaged.
-    """
-    for row in rows:
-        for image in (*row.images, *(frame for video in row.videos for frame in video.sampled(2).frames)):
-            image.open()
+
+def _count(model: RewardModel) -> int:
+    """Return the number of a model's parameters."""
+    return sum(item.numel() for items in model.part_parameters().values() for item in items)

@@ -50,6 +50,19 @@ ASSUMED_IMAGE = (480, 640)
 
 
 @dataclass(frozen=True)
+class AssumedResponses:
+    """The responses of a comparison that are assumed of a data set which isn't here.
+
+    Args:
+        number: How many.
+        is_published: Whether the data set is known to have as many; else any number may be right.
+    """
+
+    number: int
+    is_published: bool
+
+
+@dataclass(frozen=True)
 class Overrides:
     """Lengths that the user sets; None for those that are measured or assumed."""
 
@@ -81,7 +94,7 @@ class Lengths:
         alone: The same, with a copy of the prompt to each response.
         longest: Of the longest row that may come.
         measured: Data sets of which rows were measured, and how many of them.
-        assumed: Data sets that aren't here.
+        assumed: Data sets that aren't here, and the responses of their comparisons.
     """
 
     num_rows: int
@@ -90,7 +103,7 @@ class Lengths:
     alone: Counts
     longest: Counts
     measured: dict[str, int]
-    assumed: tuple[str, ...]
+    assumed: dict[str, AssumedResponses]
 
 
 class Measure:
@@ -188,7 +201,7 @@ class _Source:
     num_rows: int
     rows: Sequence[Row]
     multimodal: bool
-    is_assumed: bool = False
+    assumed: AssumedResponses | None = None
 
 
 def lengths(
@@ -251,8 +264,8 @@ def lengths(
         mean=mean,
         alone=alone,
         longest=max(longest, key=lambda counts: counts.tokens),
-        measured={item.name: len(item.rows) for item in sources if not item.is_assumed},
-        assumed=tuple(item.name for item in sources if item.is_assumed),
+        measured={item.name: len(item.rows) for item in sources if item.assumed is None},
+        assumed={item.name: item.assumed for item in sources if item.assumed is not None},
     )
 
 
@@ -278,7 +291,10 @@ def _measured(
     try:
         dataset: Dataset = open_source(source, plugins)
     except (DataError, ConfigError) as error:
-        return _assumed(source, name, measure, overrides, error)
+        kind: type[Dataset] = plugins.load("dataset", source.name)
+        number = 2 if source.pairs != "together" else kind.responses_of(source.options)
+        responses = AssumedResponses(number or len(ASSUMED.responses), number is not None)
+        return _assumed(source, name, measure, overrides, responses, error)
     comparisons = [row for row in islice(dataset.read(), SAMPLE) if isinstance(row, Comparison)]
     rows: list[Row] = []
     reason = "it has none"
@@ -293,11 +309,18 @@ def _measured(
     return _Source(name, dataset.count(), rows, shows)
 
 
-def _assumed(source: Source, name: str, measure: Measure, overrides: Overrides, error: Exception) -> _Source:
+def _assumed(
+    source: Source,
+    name: str,
+    measure: Measure,
+    overrides: Overrides,
+    responses: AssumedResponses,
+    error: Exception,
+) -> _Source:
     num_rows = source.max_rows or overrides.num_rows
     if num_rows is None:
         raise ConfigError(f"{error}; to plan without the data, say how much there is by --num-rows") from None
     shows = measure.images is not None if source.multimodal is None else source.multimodal
     grids = (measure.images.grid(*ASSUMED_IMAGE),) if shows and measure.images else ()
-    row = Row(ASSUMED.text_tokens, ASSUMED.responses, grids)
-    return _Source(name, num_rows, [row], shows, is_assumed=True)
+    row = Row(ASSUMED.text_tokens, (ASSUMED.responses[0],) * responses.number, grids)
+    return _Source(name, num_rows, [row], shows, responses)

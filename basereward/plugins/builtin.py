@@ -9,10 +9,11 @@ from basereward.hookspecs import hookimpl
 
 @hookimpl
 def basereward_backbones() -> Mapping[str, str]:
-    """Any decoder for text, the Qwen and InternVL models, and a small one for trying things out."""
+    """Any decoder for text, Qwen-VL, InternVL, LLaVA-OneVision, and a small one for trying things out."""
     return {
         "causal-lm": "basereward.backbones.causal_lm:CausalLM",
         "internvl": "basereward.backbones.internvl:InternVL",
+        "llava-onevision": "basereward.backbones.llava_onevision:LlavaOnevision",
         "qwen-vl": "basereward.backbones.qwen_vl:QwenVL",
         "tiny": "basereward.backbones.tiny:Tiny",
     }
@@ -110,3 +111,9 @@ def basereward_benchmarks() -> Mapping[str, str]:
         "rm-bench": f"{package}.rm_bench:RMBench",
         "vl-rewardbench": f"{package}.vl_rewardbench:VLRewardBench",
     }
+
+
+@hookimpl
+def basereward_writers() -> Mapping[str, str]:
+    """Ways to have texts written: by a model in this process, and by a server."""
+    return {"own": "basereward.writers.local_model:LocalModel"}

@@ -177,17 +177,19 @@ class RewardModel(BatchScorer["list[float]"]):
         loss: Component | None = None,
         paradigm: Component | None = None,
         plugins: PluginManager | None = None,
+        verify: bool = True,
     ) -> RewardModel:
         """Make a model of named components, as `build` does, with the weights of a saved one to go on from.
 
-        The loss, and the backbone's options besides `model`, may be others than it was trained with.
+        The loss, and the backbone's options besides `model`, may be others than it was trained with. With
+        `verify` every file's SHA-256 is compared.
 
         Raises:
             ConfigError: When backbone, head or paradigm is another, or the head has another option.
             ModelError: Naming the file or tensor that is at fault.
         """
         directory = Path(directory)
-        config = _read(directory, verify=True)
+        config = _read(directory, verify=verify)
         plugins = plugins or manager()
         components = _chosen(backbone, head, loss, paradigm)
         for kind in ("backbone", "head", "paradigm"):
@@ -341,6 +343,11 @@ class RewardModel(BatchScorer["list[float]"]):
     def shares_prefix(self) -> bool:
         """Whether `join` can make one tree of comparisons with equal prompts."""
         return self.paradigm.shares_prefix
+
+    @property
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it."""
+        return self.paradigm.is_comparative
 
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one."""

@@ -21,6 +21,7 @@ WIRED = {
     "paradigm": (("backbone", "head", "loss"),),
     "dataset": (("path",), ()),
     "benchmark": (("path",), ()),
+    "writer": ((),),
 }
 """The arguments that the framework gives by position; data that come from no file need no path."""
 
@@ -56,7 +57,7 @@ def has_typed_options(subject: Subject) -> None:
         require(False, str(error))
     for name, option in options.items():
         if option.is_required:
-            is_model = subject.kind == "backbone" and name == "model"
+            is_model = subject.kind in ("backbone", "writer") and name == "model"
             require(is_model, f"option {name!r} has no default")
             continue
         try:

@@ -26,6 +26,7 @@ from basereward.testing import (
     hooks,
     losses,
     paradigms,
+    writers,
 )
 from basereward.testing.subject import Options, Subject
 
@@ -38,6 +39,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
     "paradigm": (*components.SAVED_CHECKS, *paradigms.CHECKS),
     "dataset": (*components.CHECKS, *datasets.CHECKS),
     "benchmark": (*components.CHECKS, *benchmarks.CHECKS),
+    "writer": (*components.CHECKS, *writers.CHECKS),
 }
 """The checks of a plugin itself, and of each kind of component."""
 

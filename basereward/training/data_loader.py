@@ -234,12 +234,7 @@ class IterableRows(TrainingRows):
 
     def __init__(self, reader: DataReader, data: DataConfig, *, seed: int, shuffle: bool) -> None:
         super().__init__(reader, data, seed=seed, shuffle=shuffle)
-        for number, step in enumerate(reader.curation.steps):
-            if not step.is_rowwise:
-                raise ConfigError(
-                    f"data.curation.{number}: {step.name} remembers earlier rows, as streamed data can't; "
-                    "write the curated data once with `basereward data curate`, and stream that"
-                )
+        check_streamable(reader.curation)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; rows are counted, and the first ones of each data set are read."""
@@ -269,6 +264,16 @@ class IterableRows(TrainingRows):
             window=self.data.mixture.shuffle_buffer if self.shuffle else 1,
         )
         return map(self.reader.curated, rows)
+
+
+def check_streamable(curation: Curation) -> None:
+    """Raise a ConfigError where a curation step needs more than one row at a time."""
+    for number, step in enumerate(curation.steps):
+        if not step.is_rowwise:
+            raise ConfigError(
+                f"data.curation.{number}: {step.name} remembers earlier rows, as streamed data can't; "
+                "write the curated data once with `basereward data curate`, and stream that"
+            )
 
 
 NUM_PROBED = 256

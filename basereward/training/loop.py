@@ -99,6 +99,8 @@ class Training:
             if checkpoint is not None:
                 self._restore(checkpoint)
         steps = f"{self.num_steps} steps of {self.batch_size} comparisons"
+        if self.model.loading:
+            display.line(self.model.loading)
         display.line(f"{self.model.description}: {steps}")
         if self.model.precision.warning:
             display.line(f"warning: {self.model.precision.warning}")

@@ -35,6 +35,12 @@ def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) 
     return torch.optim.AdamW(groups, betas=config.betas, fused=True)
 
 
+def check_installed(config: TrainConfig) -> None:
+    """Raise a ConfigError where the library of a run's optimizer is not installed."""
+    if config.optimizer == "adamw-8bit":
+        _adamw_8bit()
+
+
 def _adamw_8bit() -> Any:
     try:
         from bitsandbytes.optim import AdamW8bit

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from basereward.config.conversion import did_you_mean
-from basereward.config.run import TrainConfig
+from basereward.config.run import RunConfig, TrainConfig
 from basereward.errors import ConfigError
 
 
@@ -39,10 +39,7 @@ def trainable_parts(
                 parameter.requires_grad_(False)
         # A backbone may have frozen some itself.
         if name not in config.freeze and not _is_trainable(parameters, name, config):
-            raise ConfigError(
-                f"train: the weights of part {name!r} are quantized and can't be trained; add adapters to it "
-                "with [train.lora], or freeze it"
-            )
+            raise _quantized_error(name)
         parameters = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in parameters:
             if parameter.dtype != torch.float32:
@@ -55,6 +52,22 @@ def trainable_parts(
         if name not in trainable:
             raise ConfigError(f"train.lr_parts: part {name!r} is frozen, so it has no learning rate")
     return {name: trainable[name] for name in parts if name in trainable}
+
+
+def check_quantized(run: RunConfig) -> None:
+    """Raise the error of `trainable_parts` for weights that are to be quantized when they are loaded."""
+    is_quantized = run.backbone.options.get("quantize") is not None
+    is_frozen = "language" in run.train.freeze
+    has_adapters = run.train.lora is not None and "language" in run.train.lora.parts
+    if is_quantized and not (is_frozen or has_adapters):
+        raise _quantized_error("language")
+
+
+def _quantized_error(part: str) -> ConfigError:
+    return ConfigError(
+        f"train: the weights of part {part!r} are quantized and can't be trained; add adapters to it with "
+        "[train.lora], or freeze it"
+    )
 
 
 def _is_trainable(parameters: Sequence[nn.Parameter], name: str, config: TrainConfig) -> bool:

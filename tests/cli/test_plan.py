@@ -32,7 +32,9 @@ def test_the_papers_recipe_fits_its_gpus_and_whole_copies_are_told_what_would(ca
     )
     for line in (
         "data: 2,857,814 rows an epoch with 1 pair each",
-        "  so assumed: prompts of 100 tokens, 2 responses of 200, images of 640 x 480 pixels",
+        "  so assumed: prompts of 100 tokens, responses of 200, images of 640 x 480 pixels",
+        "  responses of a row, as published: 2",
+        "  responses of mm-rlhf: not known, 2 assumed; say how many by --num-responses",
         "  optimizer                           57.0              57.0",
         "  usable: 72.0 of 80",
         "It would with:",

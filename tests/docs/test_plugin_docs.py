@@ -90,7 +90,7 @@ def test_every_hook_is_there_with_its_signature() -> None:
     hooks = [name for name in vars(hookspecs) if name.startswith("basereward_")]
     signatures = {name: ", ".join(inspect.signature(getattr(hookspecs, name)).parameters) for name in hooks}
     assert dict(HOOK.findall(TEXT)) == signatures
-    assert len(hooks) == 9
+    assert len(hooks) == 10
 
 
 def test_every_kind_is_made_as_the_table_says() -> None:

@@ -133,7 +133,7 @@ def test_a_command_of_the_readme_runs_as_it_is_typed(place: Path, command: str) 
 
 def test_the_readme_shows_the_main_commands() -> None:
     main = {"train", "plan", "plot", "ensemble", "evaluate", "score", "score-shards", "data", "plugins"}
-    main |= {"best-of-n", "serve", "study"}
+    main |= {"audit", "best-of-n", "serve", "study"}
     assert {name_of(command) for command in OURS} == main
 
 
@@ -186,7 +186,7 @@ def test_the_plugin_of_the_documents_registers(
 def test_every_hook_is_documented() -> None:
     text = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if name.startswith("basereward_")]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for hook in hooks:
         assert f"`{hook}(" in text
 

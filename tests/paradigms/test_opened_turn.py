@@ -139,7 +139,9 @@ def test_a_judge_is_asked_as_a_policy_is_and_its_whole_turn_is_read(
     ids = words(written, add_special_tokens=False)["input_ids"]
     monkeypatch.setattr(
         "basereward.paradigms.generative.generate",
-        lambda backbone, head, tree, **options: [Generation(ids, True) for _ in tree.responses],
+        lambda backbone, head, trees, **options: [
+            [Generation(ids, True) for _ in tree.responses] for tree in trees
+        ],
     )
     texts = [each["text"] for each in paradigm.judge(row)]
     assert texts == [OPENINGS.get(family, "") + written] * 2

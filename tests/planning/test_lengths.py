@@ -16,7 +16,7 @@ from basereward.costs.architecture import Architecture
 from basereward.costs.flops import Counts
 from basereward.errors import ConfigError, DataError
 from basereward.planning.image_grids import ResizedGrids, TiledGrids
-from basereward.planning.lengths import Measure, Overrides, Row, lengths
+from basereward.planning.lengths import AssumedResponses, Measure, Overrides, Row, lengths
 from basereward.planning.meta_model import meta_model
 from basereward.plugins import PluginManager
 from basereward.training.resolve import resolve_run
@@ -106,7 +106,7 @@ def test_a_mean_row_is_that_of_the_rows_that_an_epoch_shows(
     assert found.pairs == (1 + 3) / 2
     assert found.num_rows == 2
     assert found.longest == max(pair, ranking, key=lambda counts: counts.tokens)
-    assert (found.measured, found.assumed) == ({f"basereward ({images})": 2}, ())
+    assert (found.measured, found.assumed) == ({f"basereward ({images})": 2}, {})
 
 
 def test_data_that_is_not_there_is_assumed_and_named(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -122,8 +122,30 @@ def test_data_that_is_not_there_is_assumed_and_named(tiny_models: dict[str, Path
     assert (found.num_rows, found.pairs) == (40, 1)
     # The longest that fits: a prompt of 800 tokens and twice 200.
     assert found.longest.tokens == 1200
-    assert found.assumed == ("mmpr (nowhere)", "olmo2 (no/where)")
+    two = AssumedResponses(2, is_published=True)
+    assert found.assumed == {"mmpr (nowhere)": two, "olmo2 (no/where)": two}
     assert found.measured == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "responses"),
+    [
+        ('name = "vlfeedback"', AssumedResponses(4, is_published=True)),
+        ('name = "vlfeedback", pairs = "one"', AssumedResponses(2, is_published=True)),
+        ('name = "vlfeedback", pairs = "each"', AssumedResponses(2, is_published=True)),
+        ('name = "ultrafeedback"', AssumedResponses(4, is_published=True)),
+        ('name = "ultrafeedback", subset = "hard"', AssumedResponses(2, is_published=True)),
+        ('name = "basereward"', AssumedResponses(2, is_published=False)),
+    ],
+)
+def test_a_ranking_that_is_not_there_has_its_published_number_of_responses(
+    source: str, responses: AssumedResponses, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    data = f'{{ {source}, path = "nowhere", max_rows = 30, multimodal = false }}'
+    found = found_of(run_of(tmp_path, tiny_models["qwen2_5_vl"], data))
+    assert found.assumed == {f"{source.split(chr(34))[1]} (nowhere)": responses}
+    assert found.mean.tokens == 100 + 200 * responses.number
+    assert found.pairs == responses.number * (responses.number - 1) / 2
 
 
 def test_what_the_user_knows_better_replaces_what_is_found(

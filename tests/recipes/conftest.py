@@ -12,8 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from basereward.cli import main
+from basereward.plugins import PluginManager
+from basereward.study import load_study, planned_runs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+TABLE_1 = "recipes/studies/table-1.toml"
 
 MODELS = {
     "qwen2_vl": [f"Qwen/Qwen2-VL-{size}-Instruct" for size in ("2B", "7B", "72B")],
@@ -62,6 +65,22 @@ def cwd(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in the directory of the recipes, as `basereward` would be started there."""
     monkeypatch.chdir(workplace)
     return workplace
+
+
+@pytest.fixture
+def reinforced_judge(cwd: Path) -> Path:
+    """Put a judge where table 1 says that reinforcement learning has left one."""
+    from basereward.scoring.reward_model import RewardModel
+
+    directory = cwd / "runs" / "rl" / "r1-reward" / "model"
+    if not directory.exists():
+        [config] = [
+            run.config
+            for run in planned_runs(load_study(TABLE_1, ["seeds=[0]"]), PluginManager(), path=TABLE_1)
+            if run.config.init is not None
+        ]
+        RewardModel.build(backbone=config.backbone, paradigm=config.paradigm).save(directory)
+    return directory
 
 
 def _small(place: Path) -> None:

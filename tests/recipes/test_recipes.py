@@ -110,10 +110,9 @@ def _sha256(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", tiers(STUDIES))
+@pytest.mark.usefixtures("reinforced_judge")
 def test_every_cell_of_every_study_fills_its_row(path: str, cwd: Path) -> None:
     study, runs = planned(path)
-    if Path(path).stem == "table-1":
-        _trained_by_reinforcement(runs)
     for run in runs:
         done(study, run)
     results = collect(study, runs, plugins())
@@ -127,13 +126,3 @@ def test_every_cell_of_every_study_fills_its_row(path: str, cwd: Path) -> None:
     results.save(output)
     write_report(study, results, output)
     assert (output / PAGE_FILE).is_file()
-
-
-def _trained_by_reinforcement(runs: Sequence[PlannedRun]) -> None:
-    """Put a model where the recipe says that reinforcement learning has left one."""
-    from basereward.scoring.reward_model import RewardModel
-
-    [config] = [run.config for run in runs if run.config.init is not None]
-    if not Path(str(config.init)).exists():
-        model = RewardModel.build(backbone=config.backbone, paradigm=config.paradigm)
-        model.save(Path(str(config.init)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hub_datasets import Row, answers, asked, inside, write_image
+from hub_datasets import Row, answers, asked, inside, write_frames, write_image
 from layouts import write_lines, write_list, write_parquet
 
 
@@ -38,8 +38,8 @@ def mm_rlhf_rewardbench(place: Path) -> None:
         row: Row = {"id": f"{category}-1", "prompt": asked("mmrlhf", number)}
         if category == "video":
             row["video"] = "video/clip-1"
-            for frame in range(40):
-                write_image(place / "images" / "clip-1" / f"c01_{frame:04}.png", frame)
+            names = (f"c01_{frame:04}.png" for frame in range(40))
+            write_frames(place / "images" / "clip-1", names)
         else:
             row["image"] = f"{category}/{number}.png"
             write_image(place / "images" / f"{number}.png", number)

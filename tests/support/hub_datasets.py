@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ def write_image(path: Path, number: int) -> None:
     """Write an image, the directories on its way included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(number))
+
+
+def write_frames(directory: Path, names: Iterable[str]) -> None:
+    """Write the frames of a video, which are all of one size."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        image(56, 56, seed=number % 4).save(directory / name)
 
 
 def asked(name: str, number: int) -> str:
@@ -121,8 +128,7 @@ def mm_rlhf(place: Path) -> None:
         if number in (3, 7):
             del row["image"]
             row["video"] = f"{category}/clip-{number}"
-            for frame in range(3):
-                write_image(place / row["video"] / f"frame_{frame:04}.png", frame)
+            write_frames(place / row["video"], (f"frame_{frame:04}.png" for frame in range(3)))
         else:
             write_image(place / path, number)
         row |= {"prompt": asked("mm-rlhf", number), "is_tie": False}

@@ -21,11 +21,16 @@ def options() -> dict[str, Options]:
     models = {
         "causal-lm": tiny.save_causal_lm,
         "internvl": tiny.save_internvl,
+        "llava-onevision": tiny.save_llava_onevision,
         "qwen-vl": tiny.save_qwen_vl,
     }
     return {
         **{f"backbone/{name}": _model(save) for name, save in models.items()},
         "paradigm/critic": {"max_critique_tokens": 6},
+        "writer/own": lambda directory: {
+            "model": str(tiny.add_language_head(tiny.save_qwen_vl(directory / "model"))),
+            "backbone": "qwen-vl",
+        },
         **{f"dataset/{name}": _data_set(name) for name in builtin.basereward_datasets()},
         **{f"benchmark/{name}": benchmark_options(name) for name in BENCHMARKS},
     }

@@ -11,6 +11,7 @@ import broken_ensemblers
 import broken_heads
 import broken_losses
 import broken_paradigms
+import broken_writers
 import pytest
 from mutants import Mutant, check_of, without_numbers
 
@@ -27,6 +28,7 @@ MUTANTS = {
     "paradigm": broken_paradigms.MUTANTS,
     "dataset": broken_datasets.MUTANTS,
     "benchmark": broken_benchmarks.MUTANTS,
+    "writer": broken_writers.MUTANTS,
 }
 
 

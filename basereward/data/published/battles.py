@@ -22,6 +22,8 @@ class BattleDataset(FileDataset):
         ties: Whether a tied battle is a comparison whose responses have one rank, or no row at all.
     """
 
+    published_responses = 2
+
     def __init__(
         self,
         path: str | Path,

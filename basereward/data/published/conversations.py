@@ -38,6 +38,7 @@ class ShareGPT(FileDataset):
     The texts of speakers `function_call` and `tool_call` are calls of tools, for the chat template.
     """
 
+    published_responses = 2
     detected_by = ("conversations", "chosen", "rejected")
     also_detected_by = (
         ("messages", "chosen", "rejected"),
@@ -119,6 +120,7 @@ class POVID(FileDataset):
     """
 
     name = "povid"
+    published_responses = 2
     detected_by = ("conversations", "rejected_conversations")
     columns: Mapping[str, str] = {
         "conversations": "the question and the better answer",
@@ -150,6 +152,7 @@ IXC_MARK = "<ImageHere>"
 class IXC(FileDataset):
     """IXC-2.5-Reward's rows (arXiv 2501.12368): `conversations_a` is better, `conversations_b` worse."""
 
+    published_responses = 2
     detected_by = ("conversations_a", "conversations_b")
     columns: Mapping[str, str] = {
         "conversations_a": "the conversation with the better answer",

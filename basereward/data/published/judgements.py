@@ -126,6 +126,7 @@ class R1RewardRL(FileDataset):
     """
 
     name = "r1-reward-rl"
+    published_responses = 2
     detected_by = ("message", "question", "answer")
     columns: Mapping[str, str] = {
         "message": "the judge's prompt, with images and both responses",

@@ -30,6 +30,7 @@ class QuestionDataset(FileDataset):
     kept: ClassVar[tuple[str, ...]] = ()
     """Fields that become `meta`."""
     columns: Mapping[str, str] = QUESTION_COLUMNS
+    published_responses = 2
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -77,6 +78,7 @@ class RLHFV(FileDataset):
     """RLHF-V (arXiv 2312.00849): `openbmb/RLHF-V-Dataset`, question and answers as JSON in `text`."""
 
     name = "rlhf-v"
+    published_responses = 2
     columns: Mapping[str, str] = {
         **QUESTION_COLUMNS,
         "text": "question, chosen and rejected as JSON text",
@@ -111,6 +113,7 @@ class SHP(FileDataset):
     """
 
     name = "shp"
+    published_responses = 2
     detected_by = ("history", "human_ref_A", "human_ref_B", "labels")
     columns: Mapping[str, str] = {
         "history": "the post that is answered",
@@ -147,12 +150,14 @@ class Tulu3IF(TRLDataset):
     """Tulu 3 instruction following: `allenai/tulu-3-IF-augmented-on-policy-70b`."""
 
     name = "tulu3-if"
+    published_responses = 2
 
 
 class WildChat(TRLDataset):
     """Tulu 3 WildChat: `allenai/tulu-3-wildchat-ultrafeedback`; `split` names one of its five splits."""
 
     name = "wildchat"
+    published_responses = 2
 
 
 class Olmo2(TRLDataset):
@@ -162,6 +167,7 @@ class Olmo2(TRLDataset):
     """
 
     name = "olmo2"
+    published_responses = 2
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""
@@ -176,3 +182,4 @@ class SkyworkReward(TRLDataset):
     """Skywork-Reward-Preference-80K: `Skywork/Skywork-Reward-Preference-80K-v0.2`, whole conversations."""
 
     name = "skywork-reward"
+    published_responses = 2

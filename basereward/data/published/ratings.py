@@ -34,6 +34,7 @@ class VLFeedback(FileDataset):
     """
 
     name = "vlfeedback"
+    published_responses = 4
     detected_by = ("prompt", "completions")
     columns: Mapping[str, str] = {
         "prompt": "the question",
@@ -73,6 +74,7 @@ class UltraFeedback(FileDataset):
     """
 
     name = "ultrafeedback"
+    published_responses = 4
     detected_by = ("instruction", "completions")
     columns: Mapping[str, str] = {
         "instruction": "the question",
@@ -106,6 +108,11 @@ class UltraFeedback(FileDataset):
         )
         self.subset = subset
         self.score = score
+
+    @classmethod
+    def responses_of(cls, options: Mapping[str, Any]) -> int | None:
+        """Return 2 of the hard subset, and 4 of all completions."""
+        return 2 if options.get("subset") == "hard" else cls.published_responses
 
     def convert_row(self, row: Row, directory: Path) -> Row:
         """Return the row in our own format."""

@@ -55,6 +55,12 @@ def basereward_benchmarks() -> Mapping[str, str]:
 
 
 @hookimpl
+def basereward_writers() -> Mapping[str, str]:
+    """Requests to texts."""
+    return {"example-canned": "basereward_example.writers:Canned"}
+
+
+@hookimpl
 def basereward_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `basereward example-lengths`."""
     from basereward_example import commands

@@ -1,0 +1,183 @@
+"""Rewards of the verdicts on a comparison's pairs, and counts of how reliable these verdicts are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from basereward.comparison import Comparison
+from basereward.errors import ConfigError
+from basereward.paradigms.judge_template import JudgeTemplate
+from basereward.paradigms.verdicts import (
+    Aggregate,
+    Reading,
+    Verdicts,
+    chosen_pairs,
+    read_verdict,
+    rewards_of,
+)
+
+Order: TypeAlias = tuple[int, int]
+"""The responses that a question shows first and second."""
+
+NO_VERDICT = "no verdict could be read in what the judge wrote on its pairs"
+"""The reason for a comparison without rewards."""
+
+
+def asked_orders(num_responses: int, max_pairs: int | None) -> tuple[Order, ...]:
+    """Return the questions about N responses: each pair that is asked about, in both orders."""
+    pairs = chosen_pairs(num_responses, max_pairs)
+    return tuple(order for first, second in pairs for order in ((first, second), (second, first)))
+
+
+def check_settings(
+    template: JudgeTemplate,
+    *,
+    max_pairs: int | None,
+    num_votes: int,
+    temperature: float,
+    max_answer_tokens: int,
+) -> None:
+    """Refuse settings of a judge of pairs that can't be carried out.
+
+    Raises:
+        ValueError: When a number is out of its range.
+        ConfigError: When the template's answer needs no votes.
+    """
+    for name, value in (
+        ("max_pairs", max_pairs),
+        ("num_votes", num_votes),
+        ("max_answer_tokens", max_answer_tokens),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is a number >= 1, not {value}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature is a finite number > 0, not {temperature}")
+    if num_votes > 1 and template.answer == "verdict":
+        raise ConfigError(
+            f"num_votes is {num_votes}, but template {template.name!r} gives its probabilities at once, and "
+            'asking again would change nothing; leave out num_votes, or set template = "reasoned"'
+        )
+
+
+class VerdictTally:
+    """Makes rewards of verdicts, and counts them.
+
+    Args:
+        aggregate: How preferences become rewards, as `verdicts.rewards_of` takes it.
+        reading: How texts are read, as `verdicts.read_verdict` takes it.
+    """
+
+    def __init__(self, aggregate: Aggregate, reading: Reading) -> None:
+        self.aggregate: Aggregate = aggregate
+        self.reading: Reading = reading
+        self.counts: Counter[str] = Counter()
+        self._recorded: dict[int, Verdicts] | None = None
+
+    @property
+    def statistics(self) -> Mapping[str, float]:
+        """Measures of how reliable the verdicts so far are.
+
+        `answers` counts what was asked, `parse_failure_rate` is the share of these in which no verdict could
+        be read; `position_consistency` is the share of pairs with a verdict in both orders that prefer the
+        same response in both, and `first_preferred` the share of verdicts for the response that was shown
+        first, 0.5 where the order doesn't matter.
+        """
+        counts = self.counts
+        if not counts["answers"]:
+            return {}
+        statistics: dict[str, float] = {
+            "answers": counts["answers"],
+            "parse_failure_rate": counts["unreadable"] / counts["answers"],
+        }
+        if counts["pairs"]:
+            statistics["position_consistency"] = counts["consistent"] / counts["pairs"]
+        if read := counts["answers"] - counts["unreadable"]:
+            statistics["first_preferred"] = counts["first"] / read
+        return statistics
+
+    @contextmanager
+    def recording(self) -> Iterator[dict[int, Verdicts]]:
+        """Give a dictionary that takes the verdicts on each comparison, by its `id()`."""
+        self._recorded = recorded = dict[int, Verdicts]()
+        try:
+            yield recorded
+        finally:
+            self._recorded = None
+
+    def rewards_of_odds(self, comparison: Comparison, odds_of: Mapping[Order, float]) -> list[float]:
+        """Count the verdicts on a comparison, and return its rewards [N].
+
+        Args:
+            comparison: The comparison.
+            odds_of: The log-odds of "1" against "2" of each question.
+        """
+        self.counts["answers"] += len(odds_of)
+        self.counts["first"] += sum(odds > 0 for odds in odds_of.values())
+        self._count_pairs(odds_of, 0.0)
+        self._record(comparison, {order: (1 if odds > 0 else 2,) for order, odds in odds_of.items()})
+        return self.rewards(len(comparison.responses), odds_of, are_odds=True)
+
+    def rewards_of_texts(
+        self, comparison: Comparison, texts_of: Mapping[Order, Sequence[int | str | None]]
+    ) -> list[float]:
+        """Count the verdicts on a comparison, and return its rewards [N]; not-a-number where none was read.
+
+        Args:
+            comparison: The comparison.
+            texts_of: The answers to each question, a text or the verdict read in it for each vote; None for
+                one that was cut, which is no verdict, whatever it looks like.
+        """
+        shares: dict[Order, float] = {}
+        verdicts = {order: tuple(map(self._verdict, texts)) for order, texts in texts_of.items()}
+        for order, votes in verdicts.items():
+            read = [verdict for verdict in votes if verdict is not None]
+            self.counts["answers"] += len(votes)
+            self.counts["unreadable"] += len(votes) - len(read)
+            self.counts["first"] += read.count(1)
+            if read:
+                shares[order] = read.count(1) / len(read)
+        self._count_pairs(shares, 0.5)
+        self._record(comparison, verdicts)
+        return self.rewards(len(comparison.responses), shares, are_odds=False)
+
+    def rewards(
+        self, num_responses: int, preference_of: Mapping[Order, float], *, are_odds: bool
+    ) -> list[float]:
+        """Return the rewards of a comparison, without counting anything.
+
+        Args:
+            num_responses: N.
+            preference_of: How far the response shown first is preferred, of the questions with an answer.
+            are_odds: Whether as log-odds, not as shares of votes.
+        """
+        preferences: dict[Order, float | None] = {}
+        for first, second in preference_of:
+            pair = (min(first, second), max(first, second))
+            values = [preference_of[pair]] if pair in preference_of else []
+            if pair[::-1] in preference_of:
+                swapped = preference_of[pair[::-1]]
+                values.append(-swapped if are_odds else 1 - swapped)
+            mean = sum(values) / len(values)
+            preferences[pair] = _sigmoid(mean) if are_odds else mean
+        return rewards_of(preferences, num_responses, self.aggregate)
+
+    def _verdict(self, answer: int | str | None) -> int | None:
+        return read_verdict(answer, self.reading) if isinstance(answer, str) else answer
+
+    def _count_pairs(self, preference_of: Mapping[Order, float], middle: float) -> None:
+        for (first, second), one in preference_of.items():
+            if first < second and (second, first) in preference_of:
+                self.counts["pairs"] += 1
+                self.counts["consistent"] += (one - middle) * (preference_of[second, first] - middle) < 0
+
+    def _record(self, comparison: Comparison, verdicts: Verdicts) -> None:
+        if self._recorded is not None:
+            self._recorded[id(comparison)] = verdicts
+
+
+def _sigmoid(margin: float) -> float:
+    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))
