@@ -213,6 +213,8 @@ class Ensembler:
 
     learns: bool = False
     """Whether it has to be fitted; `adopt` sets it for a class with a `fit` of its own."""
+    is_comparative: bool = False
+    """Whether a response's reward depends on the responses beside it."""
     is_scale_free: bool = False
     """Whether a member with larger rewards counts for no more than others."""
     unit: str | None = None
@@ -252,6 +254,8 @@ class Paradigm(Module):
     shares_prefix: bool = False
     """Whether `join` can make one tree of comparisons with equal prompts: no reward depends on the responses
     beside it."""
+    is_comparative: bool = False
+    """Whether a response's reward depends on the responses beside it."""
     shares_backbone: bool = False
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
@@ -447,6 +451,16 @@ class Scorer(Generic[Result]):
     def shares_prefix(self) -> bool:
         """Whether `join` can make one tree of comparisons with equal prompts."""
         return False
+
+    @default
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it, as a judge's does."""
+        return False
+
+    @default
+    def num_tokens(self) -> int:
+        """Tokens of the forward passes so far, padding and written ones left out; 0 of a baseline."""
+        return 0
 
     @default
     def num_truncated(self) -> int:

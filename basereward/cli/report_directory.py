@@ -31,8 +31,9 @@ REPORT_KEYS = (
     {"model", "data", "num_pairs", "num_rejected"},
     {"benchmark", "data", "official_size", "models"},
     {"first", "second", "num_left_out", "differences"},
+    {"audit", "data", "findings", "num_rejected"},
 )
-"""Keys of the reports that `evaluate --json` writes: of a model, a benchmark and a comparison of models."""
+"""Keys of the reports that `--json` writes: of a model, a benchmark, a comparison of models, and an audit."""
 
 MODEL_FILE = "reward_config.json"
 
