@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from basereward.cli.command import Command
-from basereward.cli.data_arguments import check_is_no_input, load_dataset, read_rows, report_rejected
+from basereward.cli.data_arguments import check_output, load_dataset, read_rows, report_rejected
 from basereward.cli.model_arguments import load_model, print_estimate, report_counts
 from basereward.cli.selection import add_selection_arguments
 from basereward.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.writer_judge import WriterJudge
 
     dataset = load_dataset(args, args.data)
-    check_is_no_input(args.output, dataset)
+    check_output(args.output, [dataset])
     model = load_model(args, args.model)
     if not isinstance(model, RewardModel | WriterJudge) or not model.text_key:
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import add_data_arguments, check_is_no_input, load_dataset, read_rows
+from basereward.cli.data_arguments import add_data_arguments, check_output, load_dataset, read_rows
 from basereward.cli.model_arguments import (
     add_model_arguments,
     load_model,
@@ -39,7 +39,7 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     from basereward.scoring.selection import selected
 
     dataset = load_dataset(args, args.data)
-    check_is_no_input(args.output, dataset)
+    check_output(args.output, [dataset])
     model = load_model(args, args.model)
     if print_estimate(args, model, read_rows(dataset)):
         return 0

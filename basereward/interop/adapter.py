@@ -115,7 +115,7 @@ def merged_checkpoint(source: Path, base: str | Path | None, head_names: Collect
         with reading(source, "the adapter"):
             _merge(source, config, Path(base), adapter, head).save_pretrained(place)
         for directory in (Path(base), source):
-            _copy_tokenizer(directory, place)
+            copy_tokenizer(directory, place)
         if head:
             save_file({name: tensor.contiguous() for name, tensor in head.items()}, place / HEAD_FILE)
         for path in source.glob("value_head.*"):
@@ -214,7 +214,7 @@ def _merge(
     return peft_model.merge_and_unload()
 
 
-def _copy_tokenizer(directory: Path, place: Path) -> None:
+def copy_tokenizer(directory: Path, place: Path) -> None:
     """Copy the files of a tokenizer and a processor."""
     for pattern in TOKENIZER_FILES:
         for path in directory.glob(pattern):

@@ -27,6 +27,7 @@ from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, ModelError
 from basereward.interop.adapter import merged_checkpoint
+from basereward.interop.original_layouts import in_transformers_layout
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.model_directory import copy_tensor
 from basereward.storage.reading import read_json
@@ -36,6 +37,7 @@ BACKBONES = {
     "qwen2_5_vl": "qwen-vl",
     "qwen3_vl": "qwen-vl",
     "internvl": "internvl",
+    "llava_onevision": "llava-onevision",
 }
 """The backbone of each model type; text models are `causal-lm`."""
 
@@ -91,9 +93,12 @@ def import_model(
     backbone: str | None = None,
     read_bin: bool = False,
     template: str | None = None,
+    paradigm: Component | None = None,
     **options: Any,
 ) -> tuple[RewardModel, Layout]:
     """Write a checkpoint of another tool as a model directory, and return the model and its head's layout.
+
+    InternVL and LLaVA-OneVision are read in the layouts of their authors, too.
 
     Rewards are read where these tools read them: at the last token that the chat template writes, or where
     they find it by the padding token's id, at the last that is no padding.
@@ -105,15 +110,20 @@ def import_model(
         backbone: The name of the backbone; None for that of the model's type.
         read_bin: Whether heads in pickled files are read, tensors only.
         template: The chat template; None for the tokenizer's own.
+        paradigm: The paradigm that reads the head, such as a critic's; None for `scalar`.
         options: Options of the backbone.
 
     Raises:
-        ConfigError: When there is no head of a known layout, or several, or no chat template.
+        ConfigError: When there is no head of a known layout, or several, or no chat template; or transformers
+            has not the architecture.
         ModelError: When a tensor is missing, misshapen or not finite.
     """
     names = {name for layout in LAYOUTS for pair in layout.layers for name in pair}
-    with merged_checkpoint(Path(source), base, names) as whole:
-        model, layout = _imported(whole, backbone, read_bin, template, options)
+    with (
+        in_transformers_layout(Path(source)) as place,
+        merged_checkpoint(place, base, names) as whole,
+    ):
+        model, layout = _imported(whole, backbone, read_bin, template, paradigm, options)
         origin = (
             {"base_model": str(source)} if base is None else {"base_model": str(base), "adapter": str(source)}
         )
@@ -143,14 +153,14 @@ def import_judge(
         ConfigError: When the directory holds no transformers model.
         ModelError: When a tensor is missing or misshapen.
     """
-    source = Path(source)
-    _check_source(source)
-    model = RewardModel.build(
-        backbone=Component(backbone or _backbone_of(source), {"model": str(source), **options}),
-        paradigm=Component("generative", {"template": "reasoned", **(paradigm or {})}),
-    )
-    model.record |= {"base_model": str(source), "imported_from": "a language model that gives verdicts"}
-    model.save(directory)
+    with in_transformers_layout(Path(source)) as place:
+        _check_source(place)
+        model = RewardModel.build(
+            backbone=Component(backbone or backbone_of(place), {"model": str(place), **options}),
+            paradigm=Component("generative", {"template": "reasoned", **(paradigm or {})}),
+        )
+        model.record |= {"base_model": str(source), "imported_from": "a language model that gives verdicts"}
+        model.save(directory)
     return RewardModel.load(directory)
 
 
@@ -161,7 +171,12 @@ def _check_source(source: Path) -> None:
 
 
 def _imported(
-    source: Path, backbone: str | None, read_bin: bool, template: str | None, options: Mapping[str, Any]
+    source: Path,
+    backbone: str | None,
+    read_bin: bool,
+    template: str | None,
+    paradigm: Component | None,
+    options: Mapping[str, Any],
 ) -> tuple[RewardModel, Layout]:
     """Return the model of a whole checkpoint, and its head's layout."""
     _check_source(source)
@@ -172,7 +187,7 @@ def _imported(
             "--chat-template FILE. For plain texts of prompt and response it is "
             "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
         )
-    name = backbone or _backbone_of(source)
+    name = backbone or backbone_of(source)
     weights = [tensors[weight] for weight, _ in layout.layers]
     if any(weight.ndim != 2 for weight in weights) or weights[-1].shape[0] != 1:
         shapes = ", ".join(str(list(weight.shape)) for weight in weights)
@@ -182,6 +197,7 @@ def _imported(
     model = RewardModel.build(
         backbone=Component(name, {"model": str(source), **options}),
         head=Component("linear", {}) if len(weights) == 1 else Component("mlp", head),
+        paradigm=paradigm,
         fresh_head=True,  # which is filled below
     )
     _fill(model.head, layout, tensors, source)
@@ -232,7 +248,12 @@ def _tensors(source: Path, names: set[str], read_bin: bool) -> Iterator[tuple[st
                 yield from ((name, loaded[name]) for name in names.intersection(loaded))
 
 
-def _backbone_of(source: Path) -> str:
+def backbone_of(source: Path) -> str:
+    """Return the name of the backbone that reads a transformers model.
+
+    Raises:
+        ConfigError: When there is none.
+    """
     config = read_json(source / "config.json")
     kind = str(config.get("model_type", ""))
     if kind in BACKBONES:

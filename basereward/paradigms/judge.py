@@ -29,5 +29,9 @@ class Judge(Paradigm):
                 f"for a {answers[0]}"
             )
         self.backbone = backbone
-        self.template_digest = f"{backbone.template_digest}+{self.template.digest}"
         self.counts: Counter[str] = Counter()
+
+    @property
+    def template_digest(self) -> str:  # type: ignore[override]
+        """Digests of the chat template, which the backbone may take another of, and of the judge template."""
+        return f"{self.backbone.template_digest}+{self.template.digest}"

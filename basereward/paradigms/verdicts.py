@@ -26,7 +26,11 @@ ANSWER = re.compile(
 
 LOOSE_ANSWER = re.compile(r"<answer>\s*(?P<verdict>[12])\s*</answer>")
 
-Reading = Literal["form", "r1-reward"]
+BETTER = re.compile(r"\banswer (?P<verdict>[12]) is better\b", re.IGNORECASE)
+
+TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+Reading = Literal["form", "r1-reward", "unified-reward"]
 
 PRIOR = 0.1
 """Strength of the pull of fitted rewards to zero, without which a response that always wins has none."""
@@ -39,11 +43,17 @@ def read_verdict(text: str, reading: Reading = "form") -> int | None:
         text: The whole turn.
         reading: `form` reads <think>...</think><answer>1</answer> and nothing else. `r1-reward` reads as that
             model's released scripts (arXiv 2505.02835) do: the answer in its tags, else the last 1 or 2 in
-            the text, else 2; every text is a verdict then.
+            the text, else 2; every text is a verdict then. `unified-reward` reads the sentence
+            "Answer 1 is better" of UnifiedReward (arXiv 2503.05236), the last one where there are several,
+            and the one between <answer> and </answer> where there are these tags.
     """
     if reading == "form":
         match = ANSWER.fullmatch(text.strip())
         return None if match is None else int(match["verdict"])
+    if reading == "unified-reward":
+        tagged = TAGGED.findall(text)
+        sentences = BETTER.findall(tagged[-1] if tagged else text)
+        return int(sentences[-1]) if sentences else None
     if match := LOOSE_ANSWER.search(text):
         return int(match["verdict"])
     numbers = re.findall("[12]", text)

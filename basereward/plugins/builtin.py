@@ -9,10 +9,11 @@ from basereward.hookspecs import hookimpl
 
 @hookimpl
 def basereward_backbones() -> Mapping[str, str]:
-    """Any decoder for text, the Qwen and InternVL models, and a small one for trying things out."""
+    """Any decoder for text, Qwen-VL, InternVL, LLaVA-OneVision, and a small one for trying things out."""
     return {
         "causal-lm": "basereward.backbones.causal_lm:CausalLM",
         "internvl": "basereward.backbones.internvl:InternVL",
+        "llava-onevision": "basereward.backbones.llava_onevision:LlavaOnevision",
         "qwen-vl": "basereward.backbones.qwen_vl:QwenVL",
         "tiny": "basereward.backbones.tiny:Tiny",
     }

@@ -16,7 +16,7 @@ from torch import nn
 from basereward import Comparison, RewardModel
 from basereward.cli import main
 from basereward.config import Component
-from basereward.errors import ConfigError, ModelError
+from basereward.errors import ConfigError, DataError, ModelError
 from basereward.interop.exporting import export_model
 from basereward.interop.importing import import_model
 
@@ -66,7 +66,8 @@ def scores_in_transformers(
 def test_transformers_gives_an_exported_model_the_same_scores(kind: str, tmp_path: Path) -> None:
     model = text_model(tmp_path / "base", kind, bias=False)
     exported = export_model(model, tmp_path / "out")
-    assert (exported.architecture, exported.offset) == (f"{kind.title()}ForSequenceClassification", 0.0)
+    name = kind.title().replace("_", "")
+    assert (exported.architecture, exported.offset) == (f"{name}ForSequenceClassification", 0.0)
     for row in TEXTS:
         assert scores_in_transformers(tmp_path / "out", row) == pytest.approx(
             model.score([row])[0], abs=TINY_REWARD
@@ -382,6 +383,67 @@ def test_a_value_head_beside_a_vision_language_model(suffix: str, tmp_path: Path
     assert model.score([row])[0] == pytest.approx(expected.tolist(), abs=TINY_REWARD)
 
 
+QWEN_VL_TEMPLATE = (
+    "{% set image_count = namespace(value=0) %}{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant."
+    "<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "{% set image_count.value = image_count.value + 1 %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What Qwen2.5-VL's own template writes of texts and images."""
+
+
+def test_skywork_vl_reward_scores_as_its_card_does(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    source = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "Skywork-VL-Reward-7B"))
+    save_file(value_head(), source / "value_head.safetensors")
+    words = AutoTokenizer.from_pretrained(source)
+    words.chat_template = QWEN_VL_TEMPLATE
+    words.save_pretrained(source)
+    assert main(["import", str(source), "--output", str(tmp_path / "mine")]) == 0
+    mine = RewardModel.load(tmp_path / "mine")
+    theirs = AutoModelForImageTextToText.from_pretrained(source).eval()
+    head = value_head()
+    for row in tiny.comparisons():
+        media = mine.backbone.encode(row).media
+        # As the processor does: each image token stands as often as its image has merged patches.
+        sizes = (media["image_grid_thw"].prod(1) // 4).tolist() if row.images else []
+        content = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+            for part in row.prompt[0].content
+        ]
+        texts = []
+        for response in row.responses:
+            text = words.apply_chat_template(
+                [{"role": "user", "content": content}, {"role": "assistant", "content": response}],
+                tokenize=False,
+            )
+            first, *others = text.split("<|image_pad|>")
+            pairs = zip(sizes, others, strict=True)
+            texts.append(first + "".join("<|image_pad|>" * size + rest for size, rest in pairs))
+        batch = words(texts, return_tensors="pt", padding=True, padding_side="right")
+        is_image = (batch["input_ids"] == theirs.config.image_token_id).int()
+        times = len(row.responses)
+        given = {name: torch.cat([value] * times) for name, value in media.items()}
+        with torch.no_grad():
+            states = theirs(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                mm_token_type_ids=is_image,
+                output_hidden_states=True,
+                **given,
+            ).hidden_states[-1]
+        values = states @ head["v_head.summary.weight"][0] + head["v_head.summary.bias"]
+        ends = batch["attention_mask"].sum(1) - 1
+        expected = values[torch.arange(times), ends].tolist()
+        assert mine.score([row])[0] == pytest.approx(expected, abs=TINY_REWARD)
+
+
 def test_a_head_of_two_layers_keeps_its_tanh(tmp_path: Path) -> None:
     source = tiny.save_causal_lm(tmp_path / "source")
     torch.manual_seed(3)
@@ -428,10 +490,11 @@ def test_a_language_model_that_gives_verdicts_is_imported_as_a_judge(
     assert main([*command, "--set", "reading=r1-reward", "--set", "max_answer_tokens=3"]) == 0
     assert "a judge, asked by the template 'reasoned'" in capsys.readouterr().out
     judge = RewardModel.load(tmp_path / "judge")
-    # No random model writes a verdict in three tokens; these scripts then choose the second, in both orders.
+    # What is cut after three tokens is no verdict, though these scripts read one in any text.
     [row] = [row.replace(responses=row.responses[:2], ranks=None) for row in tiny.comparisons()[:1]]
-    assert judge.score([row]) == [[0.5, 0.5]]
-    assert judge.statistics["first_preferred"] == 0
+    with pytest.raises(DataError, match="no verdict could be read"):
+        judge.score([row])
+    assert judge.statistics == {"answers": 2, "parse_failure_rate": 1.0}
     assert main([*command, "--base", str(source)]) == 2
     assert "a judge has no head and no adapter; leave out --base" in capsys.readouterr().err
     assert main([*command[:4], "--set", "reading=form"]) == 2

@@ -65,8 +65,8 @@ def test_an_unknown_name_lists_those_there_are(plugin: Path) -> None:
     with pytest.raises(ConfigError) as error:
         JudgeTemplate.load("verdit")
     assert str(error.value) == (
-        "unknown judge template 'verdit'; did you mean 'verdict'? templates: critique, reasoned, verdict, "
-        "strict_judges/harsh"
+        "unknown judge template 'verdit'; did you mean 'verdict'? templates: critique, mm-rlhf, reasoned, "
+        "unified-reward-think, unified-reward, verdict, strict_judges/harsh"
     )
 
 

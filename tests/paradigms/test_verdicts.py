@@ -45,6 +45,24 @@ def test_the_scripts_of_r1_reward_make_a_verdict_of_every_text(text: str, verdic
     assert read_verdict(text, "r1-reward") == verdict
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Answer 1 is better", 1),
+        ("Its colours are right. Answer 2 is better.", 2),
+        ("One might say that Answer 1 is better, but in truth answer 2 is better.", 2),
+        ("<think>Answer 2 is better in clarity. 9+8=17</think><answer>Answer 1 is better</answer>", 1),
+        ("<think>Answer 2 is better</think><answer>both</answer>", None),
+        ("Answer 2 is not better", None),
+        ("Answer 12 is better", None),
+        ("2", None),
+        ("", None),
+    ],
+)
+def test_the_sentence_of_unified_reward_is_read(text: str, verdict: int | None) -> None:
+    assert read_verdict(text, "unified-reward") == verdict
+
+
 @given(st.integers(2, 12), st.one_of(st.none(), st.integers(1, 80)))
 def test_chosen_pairs_connect_all_responses_and_keep_to_their_number(num: int, allowed: int | None) -> None:
     pairs = chosen_pairs(num, allowed)

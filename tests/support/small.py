@@ -21,6 +21,7 @@ def options() -> dict[str, Options]:
     models = {
         "causal-lm": tiny.save_causal_lm,
         "internvl": tiny.save_internvl,
+        "llava-onevision": tiny.save_llava_onevision,
         "qwen-vl": tiny.save_qwen_vl,
     }
     return {
