@@ -137,17 +137,17 @@ class WriterJudge(BatchScorer["list[float]"]):
         """
         plugins = plugins or current_manager()
         settings = _settings(source)
-        known = component_options(plugins.load("writer", settings.writer.name))
+        allowed = component_options(plugins.load("writer", settings.writer.name))
         chosen = {name: value for name, value in options.items() if value is not None}
         for name in chosen:
-            if name not in known:
+            if name not in allowed:
                 raise ConfigError(f"writer {settings.writer.name!r} of {source} has no option {name!r}")
         writer = Component(settings.writer.name, {**settings.writer.options, **chosen})
         return cls(replace(settings, writer=writer), plugins=plugins)
 
     @property
     def statistics(self) -> dict[str, float]:
-        """How reliable the verdicts are, and what the writer has counted."""
+        """Measures of how reliable the verdicts are, and the counts of the writer."""
         return {**self.tally.statistics, **self.counts, **self.writer.statistics}
 
     @property
@@ -159,7 +159,7 @@ class WriterJudge(BatchScorer["list[float]"]):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the writer says of who answered."""
+        """The model that answered, and all else that the writer says of it."""
         return self.writer.facts
 
     @property

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ class Endpoint(Writer):
         try:
             completion = await self._sent(sender, request)
             if completion.ending != "failed" and self._cache is not None:
-                await asyncio.to_thread(self._cache.put, key, completion)
+                await _undisturbed(asyncio.to_thread(self._cache.put, key, completion))
             future.set_result(completion)
             return completion
         except BaseException as error:
@@ -256,6 +256,16 @@ class Endpoint(Writer):
     def _sender(self) -> HttpSender:
         key = _key_of(self._key_variable)
         return HttpSender(self.urls, key=key, limits=self._limits, counts=self.counts)
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Do some work to its end, though another request's failure ends all: what was answered is kept."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _base_url(url: str) -> str:
