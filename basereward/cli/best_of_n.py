@@ -1,4 +1,4 @@
-"""`basereward best-of-n`: the responses with the highest rewards of each row, and the gold reward of these."""
+"""`basereward best-of-n`: the responses with the highest rewards of each row, and their gold rewards."""
 
 from __future__ import annotations
 
