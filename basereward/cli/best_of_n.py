@@ -65,7 +65,7 @@ def _against_gold(args: argparse.Namespace) -> int:
 
     from basereward.cli.data_arguments import load_dataset, read_rows, report_rejected
     from basereward.cli.model_arguments import load_model, report_counts
-    from basereward.cli.report_directory import claim_directory
+    from basereward.cli.report_directory import claim_reports
     from basereward.evaluation.overoptimization import overoptimization
     from basereward.evaluation.overoptimization_report import curve_notes, curve_table, save_overoptimization
     from basereward.reporting.progress import progress_bar
@@ -74,7 +74,7 @@ def _against_gold(args: argparse.Namespace) -> int:
         if value is not None:
             raise ConfigError(f"{option} does not go with --gold, which writes no rows; use --report DIR")
     if args.report is not None:
-        claim_directory(Path(args.report))
+        claim_reports(Path(args.report), "--report")
     dataset = load_dataset(args, args.data)
     models = load_model(args, args.model), load_model(args, args.gold)
     with progress_bar("scoring", None, is_shown=not args.quiet) as advance:
