@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from basereward.scoring.selection import Selection
 
 
-def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+def add_selection_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
     """Add model, data, and where the rows go."""
     add_model_arguments(parser)
     parser.add_argument("data", metavar="PATH", help="a file or directory of comparisons")
     add_data_arguments(parser)
-    parser.add_argument("--output", metavar="FILE", required=True, help="JSONL or Parquet, in our own format")
+    help_text = "JSONL or Parquet, in our own format"
+    parser.add_argument("--output", metavar="FILE", required=needs_output, help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
 
 
