@@ -93,14 +93,16 @@ def _served(
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        data = _answer(request, timeout_seconds, num_tries)["data"] if sent else []
+        data = (
+            json_answer(request, timeout_seconds=timeout_seconds, num_tries=num_tries)["data"] if sent else []
+        )
         entries = iter(sorted(data, key=lambda entry: entry["index"]))
         return [item if isinstance(item, DataError) else _result(next(entries)) for item in items]
 
     return rewards
 
 
-def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> Any:
+def json_answer(request: urllib.request.Request, *, timeout_seconds: float, num_tries: int) -> Any:
     """Return the response body of a request, which is sent again while the server is busy or unreachable.
 
     Raises:
