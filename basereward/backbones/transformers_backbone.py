@@ -151,6 +151,13 @@ class TransformersBackbone(Backbone):
         """Whether trees may lie in one row: the dense mask's cost is quadratic in a row's length."""
         return self.decoder.mode == "forest"
 
+    @property
+    def uses_all_weights(self) -> bool:
+        """Whether any batch uses every weight: not where the final norm is left out, and not for certain
+        where the decoder is of another form.
+        """
+        return self.shares and not self.decoder.reads_middle
+
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the parts that can be frozen or given a learning rate: `vision`, `projector`, `language`."""
         return self.parts_of(self.model)

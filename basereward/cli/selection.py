@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import add_data_arguments, check_is_no_input, load_dataset, read_rows
+from basereward.cli.data_arguments import add_data_arguments, check_output, load_dataset, read_rows
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 
 if TYPE_CHECKING:
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from basereward.scoring.selection import Selection
 
 
-def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+def add_selection_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
     """Add model, data, and where the rows go."""
     add_model_arguments(parser)
     parser.add_argument("data", metavar="PATH", help="a file or directory of comparisons")
     add_data_arguments(parser)
-    parser.add_argument("--output", metavar="FILE", required=True, help="JSONL or Parquet, in our own format")
+    help_text = "JSONL or Parquet, in our own format"
+    parser.add_argument("--output", metavar="FILE", required=needs_output, help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
 
 
@@ -34,7 +35,7 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     from basereward.scoring.selection import selected
 
     dataset = load_dataset(args, args.data)
-    check_is_no_input(args.output, dataset)
+    check_output(args.output, [dataset])
     model = load_model(args, args.model)
     with (
         open_writer(Path(args.output), overwrite=args.overwrite) as writer,

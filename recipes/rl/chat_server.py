@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from basereward.integrations.reward_source import json_answer
+from basereward.integrations.reward_source import response_body
 from basereward.media.image import Image
 from basereward.media.video import Video
 from basereward.message import Message
@@ -66,7 +66,7 @@ class ChatServer:
             headers["Authorization"] = f"Bearer {key}"
         address = f"{self.address.rstrip('/')}/chat/completions"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = json_answer(request, timeout_seconds=600.0, num_tries=10)
+        answer = json.loads(response_body(request, timeout_seconds=600.0, num_tries=10))
         return str(answer["choices"][0]["message"]["content"] or "")
 
 
