@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.model_arguments import (
+    add_model_arguments,
+    load_model,
+    print_estimate,
+    report_counts,
+)
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
 from basereward.storage.atomic import write_text
@@ -106,10 +111,12 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     dataset = given_dataset(args)
     output = claimed_directory(args.output)
     model = load_model(args, name)
+    if print_estimate(args, model, dataset.read()):
+        return 0
     evaluation = evaluate(
         model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
     )
-    facts = {"model": name, "data": str(args.data or args.dataset), **model.computed}
+    facts = {"model": name, "data": str(args.data or args.dataset), **model.computed, **model.facts}
     if output is not None:
         save_report(evaluation, output, facts)
     if not write_json(args.json, {**facts, **evaluation.to_dict()}):
@@ -130,6 +137,10 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     benchmark = _benchmark(args)
     output = claimed_directory(args.output)
     models = {name: load_model(args, name) for name in args.model}
+    if args.dry_run:
+        for model in models.values():
+            print_estimate(args, model, benchmark.comparisons())
+        return 0
     run = run_benchmark(
         benchmark,
         models,

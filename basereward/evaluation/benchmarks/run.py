@@ -190,7 +190,8 @@ def run_benchmark(
                 scores: Mapping[str, Score] = benchmark.report_judge(item.rewards, item.verdicts)
             else:
                 scores = benchmark.report(item.rewards)
-            entries.append(Entry(label, folder, scores, item, scorer.computed))
+            facts = {**scorer.computed, **scorer.facts}
+            entries.append(Entry(label, folder, scores, item, facts))
     return BenchmarkRun(
         name=name,
         title=benchmark.title or name,
