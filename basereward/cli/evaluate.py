@@ -130,6 +130,7 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
 def _run_benchmark(args: argparse.Namespace) -> int:
     from basereward.evaluation.benchmarks.report import published_table, save_run, score_table
     from basereward.evaluation.benchmarks.run import run_benchmark
+    from basereward.evaluation.results import Evaluation
 
     if len(set(args.model)) < len(args.model):
         raise ConfigError("a model is named twice; once is enough")
@@ -154,7 +155,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     if not write_json(args.json, run.to_dict()):
         score_table(run).print()
         print("", *run.notes, sep="\n")
-        if len(run.entries) == 1:
+        if len(run.entries) == 1 and isinstance(run.entries[0].evaluation, Evaluation):
             print()
             _print_metrics(run.entries[0].evaluation)
         if run.published:
@@ -168,9 +169,10 @@ def _run_benchmark(args: argparse.Namespace) -> int:
             )
     for model in models.values():
         report_counts(model)
-    evaluation = run.entries[0].evaluation
-    where = "" if output is None else str(output / run.entries[0].folder / "rejected.jsonl")
-    _report_rejected(evaluation.rejected, where)
+    for entry in run.entries[:1]:
+        if isinstance(entry.evaluation, Evaluation):
+            where = "" if output is None else str(output / entry.folder / "rejected.jsonl")
+            _report_rejected(entry.evaluation.rejected, where)
     report_output(output)
     return 0
 

@@ -107,7 +107,7 @@ def _served(
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = _answer(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
+        answer = response_body(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
         try:
             data = parse_json(answer.decode("utf-8"))["data"]
             entries = [
@@ -122,7 +122,7 @@ def _served(
     return rewards
 
 
-def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
+def response_body(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
     """Return the response body of a request, which is sent again while the server is busy or unreachable.
 
     Raises:
