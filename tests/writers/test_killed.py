@@ -42,8 +42,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
             process.wait()
             num_kept = len(list(cache.rglob("[0-9a-f]*.json")))
             assert least <= num_kept < 2 * NUM_ROWS
-        finished = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert finished.stderr == ""
+        subprocess.run(command, capture_output=True, check=True)
         asked = Counter(json.dumps(body, sort_keys=True) for body in server.asked)
     rewards = [json.loads(line)["rewards"] for line in output.read_text().splitlines()]
     assert len(rewards) == NUM_ROWS

@@ -1,14 +1,8 @@
-"""Judges at real servers on this machine's CPU: llama.cpp, and `transformers serve` with images."""
+"""Judges at a real server on this machine's CPU: llama.cpp."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import llama_server
@@ -17,7 +11,6 @@ import tiny
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.media.image import Image
 from basereward.message import Message
 from basereward.scoring.writer_judge import WriterJudge
 from basereward.writers.endpoint import Endpoint
@@ -83,46 +76,3 @@ def test_llama_cpp_writes_the_same_text_twice(llama: str) -> None:
     first, second = (Endpoint(urls=(llama,)).write([request])[0] for _ in range(2))
     assert (first.text, first.ending) == (second.text, second.ending)
     assert 0 < first.num_tokens <= 24
-
-
-@contextmanager
-def transformers_serve(model: Path) -> Iterator[str]:
-    """Serve a model by `transformers serve`, and give the base URL."""
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command += ["--device", "cpu", "--port", str(port), "--host", "127.0.0.1"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    assert process.stdout is not None
-    try:
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if f":{port}" in line:  # "Uvicorn running on ..."
-                break
-        assert process.poll() is None, "".join(seen)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.stdout.read()
-        process.wait(60)
-        process.stdout.close()
-
-
-def test_transformers_serve_sees_images_and_is_found_to_ignore_logprobs(tmp_path: Path) -> None:
-    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "openai", "typer")):
-        pytest.skip("needs pip install 'transformers[serving]'")
-    model = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "model"))
-    image = Image(tiny.image(84, 56, 1))
-    request = Request([Message("user", (image, "what is it"))], max_tokens=3, choices=("1", "2"))
-    with transformers_serve(model) as url:
-        writer = Endpoint(urls=(url,), model=str(model), timeout_seconds=240.0)
-        [written] = writer.write([request])
-        assert written.ending in ("finished", "cut")
-        assert written.log_probabilities == {}
-        assert writer.facts["server"].startswith("logprobs no, n no")
-        assert writer.facts["server"].endswith("images yes")
