@@ -22,6 +22,7 @@ from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import Summary, read_facts, write_table
 from basereward.storage.atomic import file_digest, write_text
 from basereward.storage.model_directory import CONFIG_FILE
+from basereward.storage.outputs import check_outside_models
 from basereward.storage.reading import read_json
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
@@ -128,6 +129,7 @@ def score_shards(
     Raises:
         ConfigError: When a table is there that is of another model, another input or another reading.
     """
+    check_outside_models(output, "--output")
     outcome = Outcome()
     shards_here = own_shards(shards, worker, num_workers)
     # All tables are looked at first: hours may lie between the first and the last.
@@ -175,8 +177,11 @@ def _remove_summary(path: Path) -> None:
 
 
 def digest_of_model(directory: str | Path) -> str:
-    """Return a SHA-256 that tells a model directory from others: of the file that has every file's."""
-    return file_digest(Path(directory) / CONFIG_FILE)
+    """Return a SHA-256 that tells a model directory from others, of the file that has every file's; or that
+    of a judge's file.
+    """
+    path = Path(directory)
+    return file_digest(path / CONFIG_FILE if path.is_dir() else path)
 
 
 def _is_done(shard: Shard, wanted: Mapping[str, str], overwrite: bool) -> bool:

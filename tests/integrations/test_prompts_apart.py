@@ -165,7 +165,7 @@ def test_what_can_not_be_sent_to_a_server_leaves_the_others_their_rewards(
         items = json.loads(request.data)["items"]
         return {"data": [{"index": at, "error": None, "rewards": [1.0]} for at in range(len(items))]}
 
-    monkeypatch.setattr("basereward.integrations.reward_source._answer", answer)
+    monkeypatch.setattr("basereward.integrations.reward_source.response_body", answer)
     source = reward_source("http://127.0.0.1:9")
     film = Comparison("What happens?", ["a"], videos=[[RED]])
     missing = Comparison("What is it?", ["a"], images=["nowhere.png"])
