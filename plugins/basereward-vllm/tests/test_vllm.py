@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import basereward_vllm
 import PIL.Image
 import pytest
 from basereward_vllm.writers import VLLM
@@ -225,6 +226,6 @@ def test_every_call_is_one_that_the_package_declares() -> None:
     assert {"logprob", "decoded_token"} <= fields_of(root / "logprobs.py", "Logprob")
 
 
-@conformance("vllm", options={"writer/vllm": {"model": "m"}})
+@conformance(basereward_vllm, options={"writer/vllm": {"model": "m"}})
 def test_conformance(check: Check) -> None:
     check()
