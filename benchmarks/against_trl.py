@@ -45,7 +45,7 @@ def save_model(directory: Path) -> None:
 
     torch.manual_seed(0)
     words = {"<|endoftext|>": 0, **{f"w{number}": number for number in range(1, VOCABULARY)}}
-    tokenizer = Tokenizer(models.WordLevel(words, "<|endoftext|>"))
+    tokenizer = Tokenizer(models.WordLevel(words, "w1"))  # which any other word is, and no control token
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
