@@ -213,7 +213,8 @@ def compare(pythons: dict[str, str], model: Path, data: Path, num_turns: int) ->
                 process.stdin.flush()
             line = process.stdout.readline()
             if not line:
-                raise SystemExit(f"{name} has ended with status {process.wait()}: {errors.read_text()[-2000:]}")
+                end = errors.read_text()[-2000:]
+                raise SystemExit(f"{name} has ended with status {process.wait()}: {end}")
             turns[name].append(json.loads(line))
     for process in processes.values():
         process.communicate("go\n")

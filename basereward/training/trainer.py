@@ -137,11 +137,11 @@ class RewardTrainer:
             raise ConfigError("there is no held-out data; give eval_dataset")
         [source] = held_out
         rows = open_rows(None, source.name, source.options)
-        found = evaluate(self.model, rows, batch_size=self.args.per_device_train_batch_size)
+        evaluation = evaluate(self.model, rows, batch_size=self.args.per_device_train_batch_size)
         return {
-            "eval_accuracy": found.accuracy.value,
-            "eval_log_loss": found.metrics.log_loss,
-            "eval_num_pairs": float(found.accuracy.num_pairs),
+            "eval_accuracy": evaluation.accuracy.value,
+            "eval_log_loss": evaluation.metrics.log_loss,
+            "eval_num_pairs": float(evaluation.accuracy.num_pairs),
         }
 
     def save_model(self, output_dir: str | Path) -> None:
