@@ -6,7 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from basereward.cli.data_arguments import add_data_arguments, check_output, load_dataset, read_rows
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.model_arguments import (
+    add_model_arguments,
+    load_model,
+    print_estimate,
+    report_counts,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +42,8 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     dataset = load_dataset(args, args.data)
     check_output(args.output, [dataset])
     model = load_model(args, args.model)
+    if print_estimate(args, model, read_rows(dataset)):
+        return 0
     with (
         open_writer(Path(args.output), overwrite=args.overwrite) as writer,
         progress_bar("scoring", dataset.num_rows, is_shown=not args.quiet) as advance,
