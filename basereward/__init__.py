@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from basereward.errors import DataError as DataError
     from basereward.errors import ModelError as ModelError
     from basereward.errors import PluginError as PluginError
+    from basereward.evaluation.audit.run import audit as audit
     from basereward.evaluation.evaluator import evaluate as evaluate
     from basereward.hookspecs import hookimpl as hookimpl
     from basereward.media.image import Image as Image
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = _exports.lazy(
         "config.files": ("load_run",),
         "data.formats": ("read_comparisons",),
         "errors": ("BaseRewardError", "ConfigError", "DataError", "ModelError", "PluginError"),
+        "evaluation.audit.run": ("audit",),
         "evaluation.evaluator": ("evaluate",),
         "hookspecs": ("hookimpl",),
         "media.image": ("Image",),

@@ -86,6 +86,7 @@ class RankMean(Ensembler):
     """
 
     is_scale_free = True
+    is_comparative = True
     unit = "rank"
     reason_for_nan = "rank-mean compares responses; there is only one"
 

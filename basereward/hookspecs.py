@@ -126,6 +126,7 @@ def basereward_ensemblers() -> Mapping[str, str | type]:  # type: ignore[empty-b
       with it `state()`, which returns the learned values for JSON, and `load_state(state)`.
     - `route(comparison, reads_images) -> mask`, if not all members score every comparison: from whether each
       member sees images, [M], whether it scores this one, [M]; the rewards of the others are not-a-number.
+    - `is_comparative = True`, if a response's reward depends on the responses beside it.
     - `is_scale_free = True`, if a member with larger rewards counts for no more than others.
     - `unit`, if its rewards are on none of the members' scales: their unit, such as "rank".
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
@@ -149,6 +150,7 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `loss(comparisons)` and `score(comparisons)`: the same, of comparisons.
     - `backbone` and `head`: its parts, as child modules; other child modules are saved with the head.
     - `statistics`, if it counts anything while it scores: numbers by name, reported with the scores.
+    - `is_comparative = True`, if a response's reward depends on the responses beside it.
     - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
     - `shares_backbone = True`, `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models with one
       backbone may run it once.

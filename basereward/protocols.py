@@ -79,6 +79,11 @@ class Backbone(Module):
     """The transformers tokenizer; None where the backbone reads text without one."""
 
     @default
+    def uses_all_weights(self) -> bool:
+        """Whether the hidden states of any batch depend on every weight, `always_runs_vision` set."""
+        return False
+
+    @default
     def packs(self) -> bool:
         """Whether the trees of a batch may lie in one row without padding."""
         return False
@@ -162,6 +167,8 @@ class Head(Module):
     """The hidden states that it reads: all, or those at `forest.ends` only."""
     reads_layer: int | None = None
     """The decoder layer that it reads, counted from 1; None for the last, after the final norm."""
+    uses_all_weights: bool = False
+    """Whether any batch's rewards depend on every weight."""
 
     @abstractmethod
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:
@@ -206,6 +213,8 @@ class Ensembler:
 
     learns: bool = False
     """Whether it has to be fitted; `adopt` sets it for a class with a `fit` of its own."""
+    is_comparative: bool = False
+    """Whether a response's reward depends on the responses beside it."""
     is_scale_free: bool = False
     """Whether a member with larger rewards counts for no more than others."""
     unit: str | None = None
@@ -245,10 +254,17 @@ class Paradigm(Module):
     shares_prefix: bool = False
     """Whether `join` can make one tree of comparisons with equal prompts: no reward depends on the responses
     beside it."""
+    is_comparative: bool = False
+    """Whether a response's reward depends on the responses beside it."""
     shares_backbone: bool = False
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
     writes_critiques: bool = False
+
+    @default
+    def uses_all_weights(self) -> bool:
+        """Whether the gradient of any batch's loss reaches every trained weight."""
+        return False
 
     @default
     def reads(self) -> Literal["all", "ends"]:
@@ -435,6 +451,16 @@ class Scorer(Generic[Result]):
     def shares_prefix(self) -> bool:
         """Whether `join` can make one tree of comparisons with equal prompts."""
         return False
+
+    @default
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it, as a judge's does."""
+        return False
+
+    @default
+    def num_tokens(self) -> int:
+        """Tokens of the forward passes so far, padding and written ones left out; 0 of a baseline."""
+        return 0
 
     @default
     def num_truncated(self) -> int:

@@ -40,6 +40,10 @@ PATCH = 14
 MERGE = 2
 
 
+IMAGES = ("pixel_values", "image_grid_thw")
+"""Tensors of images that transformers takes."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One shape of comparison: `num_trees` of them in a batch."""
@@ -220,6 +224,7 @@ def overhead(backbone: QwenVL, head: nn.Module, case: Case, repeats: int) -> dic
     batch = [Prepared(row, Encoded(tree)) for tree in trees(case)]
     forest = backbone.pack(trees(case), row_tokens=math.inf)
     layout = ForestLayout(forest)
+    images = {name: value for name, value in forest.media.items() if name in IMAGES}
 
     def ours() -> None:
         paradigm.loss_of(batch).loss.backward()
@@ -232,7 +237,7 @@ def overhead(backbone: QwenVL, head: nn.Module, case: Case, repeats: int) -> dic
             attention_mask=None,
             layout=layout,
             use_cache=False,
-            **forest.media,
+            **images,
         )
         found.last_hidden_state.flatten(0, 1)[forest.ends].sum().backward()
         forget(backbone)

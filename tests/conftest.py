@@ -26,12 +26,19 @@ def one_thread_without_bars() -> None:
     logging.disable_progress_bar()
 
 
-@pytest.fixture(params=["small trees whole", "small trees split"], scope="module")
-def each_way_of_small_trees(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Attend within small trees in one block with a mask, then in blocks as within large ones."""
+@pytest.fixture(params=["small trees whole", "small trees split", "all in two calls"], scope="module")
+def each_way_of_attending(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Attend within small trees in one block with a mask, in blocks as within large ones, then as on a GPU
+    with an emulated kernel.
+    """
+    from emulated_flash import EmulatedFlash
+
     with pytest.MonkeyPatch.context() as patch:
         if request.param.endswith("split"):
             patch.setattr("basereward.forest.layout.HIDDEN_PAIRS_A_CALL", 0)
+        if request.param.endswith("calls"):
+            for module in ("basereward.forest.attention", "basereward.backbones.vision_attention"):
+                patch.setattr(f"{module}.packed_kernel", lambda query: EmulatedFlash)
         yield
 
 

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from basereward.backbones.transformers_model import loads_weights
+from basereward.backbones.deferred_weights import weight_files
+from basereward.backbones.transformers_model import loads_weights, source_arguments
 from basereward.backbones.untrusted_settings import reading
 from basereward.errors import ModelError
 from basereward.storage.model_directory import CONFIG_FILE
-from basereward.storage.reading import read_json
 
 NAMES = ("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight")
 """Names of the head's weight in checkpoints."""
@@ -89,26 +89,13 @@ def language_head(source: str, model: Any) -> LanguageHead:
 
 
 def _find(source: str) -> Tensor | None:
-    from transformers.utils import cached_file
-
-    options = {
-        "_raise_exceptions_for_missing_entries": False,
-        "local_files_only": Path(source).is_dir() or not loads_weights(),
-    }
-    index = cached_file(source, "model.safetensors.index.json", **options)
-    if index is None:
-        files = {name: "model.safetensors" for name in NAMES}
-    else:
-        places = read_json(Path(index))["weight_map"]
-        files = {name: places[name] for name in NAMES if name in places}
-    for name, file in files.items():
-        path = cached_file(source, file, **options)
-        if path is None:
-            continue
-        opened: Any
+    opened: Any
+    for path in weight_files(source_arguments(source)):
         with reading(source), safe_open(path, framework="pt") as opened:
-            if name in opened.keys():  # noqa: SIM118 - not a mapping
-                if not loads_weights():
+            names = set(opened.keys())
+            for name in NAMES:
+                if name in names and not loads_weights():
                     return torch.empty(opened.get_slice(name).get_shape(), device="meta")
-                return opened.get_tensor(name)  # type: ignore[no-any-return]
+                if name in names:
+                    return opened.get_tensor(name)  # type: ignore[no-any-return]
     return None

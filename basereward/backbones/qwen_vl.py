@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from basereward.backbones import vision_attention
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.image_feature_cache import ImageFeatureCache
+from basereward.backbones.image_places import places_of, put_at
 from basereward.backbones.quantization import Quantization
+from basereward.backbones.qwen_tower import READ_ON_CPU, add_at_places, as_keywords, grid_arguments
 from basereward.backbones.qwen_video import frame_bounds, video_patches
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
@@ -20,13 +24,15 @@ from basereward.backbones.transformers_model import source_arguments
 from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.forest.forest import Forest, Tree
+from basereward.forest.forest import Forest, Tree, moved
 from basereward.media.image import Image
 from basereward.media.video import Video
 
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 VIDEO_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 """Those that read a video as one block of patches."""
+DEEP_MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
+"""Those whose first decoder layers get further features of images."""
 
 
 class QwenVL(TransformersBackbone):
@@ -82,10 +88,21 @@ class QwenVL(TransformersBackbone):
         if (kind := model.config.model_type) not in MODEL_TYPES:
             raise ConfigError(f"{source} is a {kind!r} model; qwen-vl reads {', '.join(MODEL_TYPES)}")
 
+    def _take_model(self, model: Any, source: str, mode: str, quantize: Quantization | None) -> None:
+        super()._take_model(model, source, mode, quantize)
+        if model.config.model_type in DEEP_MODEL_TYPES:
+            language = model.language_model
+            language._deepstack_process = add_at_places(language._deepstack_process)
+
     @staticmethod
     def decoder_of(model: Any) -> Any:
         """Return the language model."""
         return model.language_model
+
+    @staticmethod
+    def vision_attention() -> str:
+        """Return the name of the attention that computes all images and windows in one call."""
+        return vision_attention.register()
 
     @staticmethod
     def parts_of(model: Any) -> Mapping[str, nn.Module]:
@@ -134,6 +151,19 @@ class QwenVL(TransformersBackbone):
         media = {**images, **videos}
         return Tree(prompt, self.cut(prompt, responses), positions, start, media, patches, leads)
 
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
+        """Pack trees into a forest on the CPU, with all that the tower and the decoder do by its images."""
+        forest = super().pack(trees, shared=shared, row_tokens=row_tokens)
+        grids = [forest.media[name] for name in ("image_grid_thw", "video_grid_thw") if name in forest.media]
+        if not grids:
+            return forest
+        config = self.model.config
+        tokens = (config.image_token_id, config.video_token_id)
+        media = {**forest.media, "image_places": places_of(forest.input_ids, tokens)}
+        if "image_keys" not in media:  # else images are computed one by one, those that aren't cached
+            media |= grid_arguments(self.model.visual, torch.cat(grids))
+        return replace(forest, media=media, read_on_cpu=READ_ON_CPU)
+
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""
         embedded, deepstack = self._with_images(forest)
@@ -148,26 +178,20 @@ class QwenVL(TransformersBackbone):
         """Return the embeddings [B, L, D] with features at the image tokens, and the arguments by which
         Qwen3-VL adds deeper features to its first layers.
         """
-        config = self.model.config
         embedded = self.model.get_input_embeddings()(forest.input_ids)
-        images, videos = self._features(forest.media)
-        if not images and not videos:
+        seen = self._features(forest.media)
+        if not seen:
             if self.always_runs_vision:
                 # Joined before the decoder, as images are: so the backward pass meets all in one order.
                 embedded = embedded + 0.0 * self._tower(*self._no_image(embedded.device))[0].sum()
             return embedded, {}
-        deep: list[Tensor] = []
-        for token, seen in ((config.image_token_id, images), (config.video_token_id, videos)):
-            if seen:
-                features, *deep = torch.cat(seen).to(embedded.dtype).split(self.dim, dim=-1)
-                embedded = embedded.masked_scatter((forest.input_ids == token)[..., None], features)
-        if not deep:
-            return embedded, {}
-        places = forest.input_ids == config.image_token_id
-        return embedded, {"visual_pos_masks": places, "deepstack_visual_embeds": deep}
+        places = forest.media["image_places"]
+        features, *deep = torch.cat(seen).to(embedded.dtype).split(self.dim, dim=-1)
+        embedded = put_at(embedded, places, features)
+        return embedded, {"visual_pos_masks": places, "deepstack_visual_embeds": deep} if deep else {}
 
-    def _features(self, media: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the features [merged patches, D] of each image and of each video.
+    def _features(self, media: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the features [merged patches, D] of each image, then those of each video.
 
         Both go through the tower together: whatever a batch holds, there is one pass, or none.
         """
@@ -179,20 +203,33 @@ class QwenVL(TransformersBackbone):
                 num_tokens=lambda grids: grids.prod(-1) // self.merge**2,
                 tower=lambda patches, grid: self._tower(patches, grid)[0],
             )
-            _, videos = self._features({name: value for name, value in media.items() if "video" in name})
-            return images, videos
+            return images + self._features({name: value for name, value in media.items() if "video" in name})
         names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
         inputs = [(media[patches], media[grids]) for patches, grids in names if patches in media]
         if not inputs:
-            return [], []
+            return []
         patches, grids = map(torch.cat, zip(*inputs, strict=True))
-        features = self._tower(patches, grids)
-        num_images = len(media.get("image_grid_thw", ()))
-        return features[:num_images], features[num_images:]
+        return self._tower(patches, grids, as_keywords(media))
 
-    def _tower(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
-        """Return the features of each image [merged patches, D], those for deeper layers beside them."""
-        output = self.model.get_image_features(patches, grids, return_dict=True)
+    def _tower(
+        self, patches: Tensor, grids: Tensor, arguments: Mapping[str, Any] | None = None
+    ) -> list[Tensor]:
+        """Return the features of each image [merged patches, D], those for deeper layers beside them.
+
+        Args:
+            patches: The patches of all images.
+            grids: Their grids [images, 3], on the CPU.
+            arguments: Further ones that depend on the grids alone; made here where they weren't before.
+        """
+        if not arguments:
+            made = grid_arguments(self.model.visual, grids)
+            arguments = as_keywords(
+                {
+                    name: value if name in READ_ON_CPU else moved(value, patches.device)
+                    for name, value in made.items()
+                }
+            )
+        output = self.model.get_image_features(patches, grids, return_dict=True, **arguments)
         layers = [output.pooler_output, *output.get("deepstack_features", ())]
         return [torch.cat(layers_of_image, dim=-1) for layers_of_image in zip(*layers, strict=True)]
 
@@ -201,7 +238,7 @@ class QwenVL(TransformersBackbone):
         convolution = self.model.visual.patch_embed.proj
         width = convolution.in_channels * math.prod(convolution.kernel_size)
         patches = torch.zeros(self.merge**2, width, device=device)
-        return patches, torch.tensor([[1, self.merge, self.merge]], device=device)
+        return patches, torch.tensor([[1, self.merge, self.merge]])
 
     def settings(self) -> Mapping[str, Any]:
         """Return those of the image processor and of videos."""

@@ -91,7 +91,10 @@ class TransformersBackbone(Backbone):
         self.source = source
         self.quantize = quantize
         self.decoder = ForestDecoder(
-            model, self.decoder_of(model), mode if self.hands_on_positions(model) else "plain"
+            model,
+            self.decoder_of(model),
+            mode if self.hands_on_positions(model) else "plain",
+            vision_attention=self.vision_attention(),
         )
         self.shares = self.decoder.shares
         self.dim = model.config.get_text_config().hidden_size
@@ -113,6 +116,11 @@ class TransformersBackbone(Backbone):
         Responses share their prompt only where it does.
         """
         return True
+
+    @staticmethod
+    def vision_attention() -> str:
+        """Return the name with transformers of the vision tower's attention, if there is a tower."""
+        return "sdpa"
 
     @staticmethod
     @abstractmethod
@@ -142,6 +150,13 @@ class TransformersBackbone(Backbone):
     def packs(self) -> bool:
         """Whether trees may lie in one row: the dense mask's cost is quadratic in a row's length."""
         return self.decoder.mode == "forest"
+
+    @property
+    def uses_all_weights(self) -> bool:
+        """Whether any batch uses every weight: not where the final norm is left out, and not for certain
+        where the decoder is of another form.
+        """
+        return self.shares and not self.decoder.reads_middle
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the parts that can be frozen or given a learning rate: `vision`, `projector`, `language`."""
@@ -226,14 +241,16 @@ class ForestDecoder:
         model: The model that the decoder is in.
         decoder: Its decoder.
         mode: As `use` takes it; `plain` where the decoder can't follow the forest's rule.
+        vision_attention: The name with transformers of the vision tower's attention.
 
     Attributes:
         shares: Whether responses may share their prompt.
         reads_middle: Whether the output of the last layer is read before the final norm.
     """
 
-    def __init__(self, model: Any, decoder: Any, mode: str) -> None:
+    def __init__(self, model: Any, decoder: Any, mode: str, *, vision_attention: str = "sdpa") -> None:
         self.model = model
+        self.vision_attention = vision_attention
         self.decoder = decoder
         self.shares = mode != "plain" and follows_forest(decoder)
         self.reads_middle = False
@@ -246,7 +263,7 @@ class ForestDecoder:
         name = attention.register() if mode == "forest" else "sdpa"
         has_vision = "text_config" in self.model.config.sub_configs
         self.model.set_attn_implementation(
-            {"text_config": name, "vision_config": "sdpa"} if has_vision else name
+            {"text_config": name, "vision_config": self.vision_attention} if has_vision else name
         )
 
     def arguments(self, forest: Forest) -> dict[str, Any]:
@@ -290,7 +307,8 @@ class ForestDecoder:
 def follows_forest(decoder: Any) -> bool:
     """Tell whether a decoder is known to follow the forest's rule: rotary positions, full attention.
 
-    Others (sliding windows, ALiBi, linear attention, capped logits) get one row a response, always right.
+    Others (sliding windows, ALiBi, linear attention, capped logits, dropped weights) get one row a response,
+    always right.
     """
     # By getattr, since each of these is in the configurations of some architectures only.
     config = decoder.config
@@ -302,10 +320,12 @@ def follows_forest(decoder: Any) -> bool:
     )
     is_rotary = getattr(config, "rope_parameters", None) is not None
     is_capped = bool(getattr(config, "attn_logit_softcapping", None))
+    is_dropping = bool(getattr(config, "attention_dropout", None))
     return (
         is_full
         and is_rotary
         and not is_capped
+        and not is_dropping
         and bool(getattr(decoder, "_supports_attention_backend", False))
     )
 

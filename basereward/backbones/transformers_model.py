@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -15,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from basereward.backbones import quantization
+from basereward.backbones.deferred_weights import INDEX, SINGLE, deferred_weights, hub_tensors
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
 from basereward.storage.model_directory import HEAD_FILE
@@ -23,8 +23,6 @@ from basereward.storage.reading import read_json
 HEADS = ("lm_head.", "score.", "v_head.", "rm_head.")
 IGNORABLE = (*HEADS, *(f"language_model.{name}" for name in HEADS))
 """Tensors of heads, which a checkpoint may hold and a backbone does not use."""
-
-INDEX = "model.safetensors.index.json"
 
 _without_weights: ContextVar[bool] = ContextVar("without_weights", default=False)
 
@@ -99,6 +97,8 @@ def load_model(
 ) -> Any:
     """Load the bare model (no language-model head) and refuse any tensor that is not in the checkpoint.
 
+    Within `defer_weights` it is made without weights, unless it is quantized.
+
     Args:
         model: A directory or a hub id.
         dtype: Type of the weights.
@@ -112,8 +112,13 @@ def load_model(
     from transformers import AutoModel
 
     arguments = quantization.loading_arguments(getattr(torch, dtype), skipped) if quantize else {}
-    if not loads_weights():
-        return _shapes(model, dtype=dtype, quantize=quantize, skipped=skipped)
+    deferred = deferred_weights()
+    if not loads_weights() or (deferred is not None and not quantize):
+        bare = _shapes(model, dtype=dtype, quantize=quantize, skipped=skipped)
+        if deferred is not None:
+            with reading(model):
+                deferred.models.append(hub_tensors(bare, source_arguments(model), IGNORABLE))
+        return bare
     with reading(model):
         _check_types(Path(model))
         with transformers_bars():
@@ -123,6 +128,7 @@ def load_model(
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **arguments,
             )
     wrong = {
@@ -164,7 +170,7 @@ def _check_files(directory: Path) -> None:
     if not directory.is_dir():
         return
     index = directory / INDEX
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [SINGLE]
     for name in names:
         if not (directory / name).is_file():
             raise ModelError(f"{directory} has no file {name}, which holds weights of the model")
@@ -239,6 +245,6 @@ def _processor_template(model: str) -> Any:
     if path is None:
         return None
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"]
-    except (ValueError, KeyError, TypeError) as error:
+        return read_json(Path(path))["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"chat_template.json of {model} has no chat template: {error}") from error

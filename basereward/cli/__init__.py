@@ -17,12 +17,14 @@ from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
 
 COMMANDS = (
+    "init",
     "train",
     "plan",
     "plot",
     "study",
     "ensemble",
     "evaluate",
+    "audit",
     "score",
     "score-shards",
     "serve",

@@ -55,9 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gaps", metavar="A,B,...", help="rating gaps to tell accuracy by (default: 0.5,1.5,3)"
     )
-    parser.add_argument(
-        "--output", metavar="DIR", help="where to leave report, plots, rewards and error gallery"
-    )
+    add_output_arguments(parser, "where to leave report, plots, rewards and error gallery")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--output`, whose help is given, and `--json`."""
+    parser.add_argument("--output", metavar="DIR", help=what)
     parser.add_argument(
         "--json",
         metavar="FILE",
@@ -67,14 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the numbers, and leave the report."""
+def check_json_argument(args: argparse.Namespace) -> None:
+    """Refuse a `--json` that would replace something else than a report."""
     if args.json not in (None, STANDARD):
         from pathlib import Path
 
         from basereward.cli.report_directory import check_json
 
         check_json(Path(args.json))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the numbers, and leave the report."""
+    check_json_argument(args)
     if args.compare is not None:
         if args.model:
             raise ConfigError("--compare takes the two models itself; leave out the others")
@@ -95,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, name: str) -> int:
     from basereward.evaluation import evaluate, save_report
 
-    dataset = _dataset(args)
-    output = _directory(args.output)
+    dataset = given_dataset(args)
+    output = claimed_directory(args.output)
     model = load_model(args, name)
     evaluation = evaluate(
         model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
@@ -104,11 +112,11 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     facts = {"model": name, "data": str(args.data or args.dataset), **model.computed}
     if output is not None:
         save_report(evaluation, output, facts)
-    if not _write_json(args.json, {**facts, **evaluation.to_dict()}):
+    if not write_json(args.json, {**facts, **evaluation.to_dict()}):
         _print_metrics(evaluation)
     report_counts(model)
     _report_rejected(evaluation.rejected, "" if output is None else str(output / "rejected.jsonl"))
-    _report_output(output)
+    report_output(output)
     return 0
 
 
@@ -119,7 +127,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     if len(set(args.model)) < len(args.model):
         raise ConfigError("a model is named twice; once is enough")
     benchmark = _benchmark(args)
-    output = _directory(args.output)
+    output = claimed_directory(args.output)
     models = {name: load_model(args, name) for name in args.model}
     run = run_benchmark(
         benchmark,
@@ -132,7 +140,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     )
     if output is not None:
         save_run(run, output)
-    if not _write_json(args.json, run.to_dict()):
+    if not write_json(args.json, run.to_dict()):
         score_table(run).print()
         print("", *run.notes, sep="\n")
         if len(run.entries) == 1:
@@ -152,7 +160,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     evaluation = run.entries[0].evaluation
     where = "" if output is None else str(output / run.entries[0].folder / "rejected.jsonl")
     _report_rejected(evaluation.rejected, where)
-    _report_output(output)
+    report_output(output)
     return 0
 
 
@@ -179,7 +187,7 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
         "num_comparisons": metrics.num,
         "num_left_out": metrics.num_left_out,
     }
-    output = _directory(args.output)
+    output = claimed_directory(args.output)
     whole = {**facts, "differences": {item.name: item.to_dict() for item in differences}}
     notes = (
         f"Of {metrics.num:,} comparisons that both have scored; {metrics.num_left_out:,} are left out.",
@@ -189,9 +197,9 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     if output is not None:
         text = ["# A - B", "", table.markdown(), "", *notes]
         write_text(output / "compare.md", "\n".join(text) + "\n")
-        _write_json(str(output / "compare.json"), whole)
+        write_json(str(output / "compare.json"), whole)
         print(f"report: {output / 'compare.md'}", file=sys.stderr)
-    if not _write_json(args.json, whole):
+    if not write_json(args.json, whole):
         table.print()
         print("", *notes, sep="\n")
     return 0
@@ -210,14 +218,19 @@ def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[
                 f"{name} is no saved evaluation (a directory with rewards.jsonl); "
                 "for a model, give --data PATH too"
             )
-        data = _dataset(args)
+        data = given_dataset(args)
     model = load_model(args, name)
     evaluation = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
     report_counts(model)
     return list(evaluation.results)
 
 
-def _dataset(args: argparse.Namespace) -> Dataset:
+def given_dataset(args: argparse.Namespace) -> Dataset:
+    """Open the data of `--data` and `--dataset`.
+
+    Raises:
+        ConfigError: When neither is given.
+    """
     if args.data is None and args.dataset is None:
         raise ConfigError("give --data PATH, or --dataset NAME for a dataset that needs none")
     return load_dataset(args, args.data)
@@ -247,19 +260,19 @@ def _gaps(text: str | None) -> tuple[float, ...]:
         raise ConfigError(f"--gaps {text}: write numbers, such as 0.5,1.5,3") from error
 
 
-def _directory(output: str | None) -> Path | None:
+def claimed_directory(output: str | None) -> Path | None:
     """Claim the output directory now, rather than find out after the scoring that it can't be written."""
     from pathlib import Path
 
-    from basereward.cli.report_directory import claim_directory
+    from basereward.cli.report_directory import claim_reports
 
     if output is None:
         return None
-    claim_directory(Path(output))
+    claim_reports(Path(output))
     return Path(output)
 
 
-def _write_json(target: str | None, report: Mapping[str, Any]) -> bool:
+def write_json(target: str | None, report: Mapping[str, Any]) -> bool:
     """Write JSON where it was asked for; tell whether that was standard output."""
     from pathlib import Path
 
@@ -276,7 +289,8 @@ def _report_rejected(rejected: Sequence[DataError], where: str) -> None:
         report_rejected(len(rejected), rejected[0], note=note)
 
 
-def _report_output(output: Path | None) -> None:
+def report_output(output: Path | None) -> None:
+    """Print to standard error where the report is, if there is one."""
     if output is None:
         return
     from basereward.reporting.plots import is_available

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from typing import Literal
+from itertools import accumulate, pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from basereward import ops
 from basereward.forest.kv_cache import PrefixKVCache
+from basereward.forest.packed_runs import PackedRuns, packed_runs
 
 IGNORED = -1
 """Branch and response number of a padding token."""
@@ -132,8 +133,10 @@ class Forest:
     num_responses: tuple[int, ...]  # of each comparison
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
+    read_on_cpu: frozenset[str] = frozenset()  # names of media that `to` leaves where they are
     reads: Literal["all", "ends"] = "all"  # which hidden states are read; the others may be anything
     kv_cache: PrefixKVCache | None = None  # of trees whose responses are decoded further
+    packed: PackedRuns | None = None  # what a GPU's attention reads, which `to` makes and moves
 
     @classmethod
     def of_ends(cls, lengths: Tensor, num_responses: Sequence[int]) -> Forest:
@@ -168,12 +171,42 @@ class Forest:
         """The share of the B * L places that hold a token."""
         return float((self.branch != IGNORED).float().mean())
 
+    def runs(self) -> tuple[list[range], list[list[range]]]:
+        """Return the flat positions in B * L of each tree's prefix, and of each of its branches.
+
+        A tree of one response is a prefix alone: nothing branches off it.
+        """
+        width = self.input_ids.shape[1]
+        prefixes: list[range] = []
+        branches: list[list[range]] = []
+        for span in self.spans:
+            start = span.row * width + span.start
+            stops = list(accumulate(span.responses, initial=start + span.prompt))
+            is_alone = len(span.responses) == 1
+            prefixes.append(range(start, stops[-1 if is_alone else 0]))
+            branches.append([] if is_alone else [range(*pair) for pair in pairwise(stops)])
+        return prefixes, branches
+
     def to(self, device: torch.device | str) -> Forest:
-        """Return the forest on another device."""
+        """Return the forest on another device, with all that its attention reads there.
+
+        Nothing waits for the device: the copies to a GPU are made from pinned memory.
+        """
+        device = torch.device(device)
+
+        def move(tensor: Tensor) -> Tensor:
+            return moved(tensor, device)
+
         names = ("input_ids", "tree", "branch", "response", "positions", "ends", "lengths")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        media = {name: value.to(device, non_blocking=True) for name, value in self.media.items()}
-        return replace(self, **moved, media=media)
+        tensors: dict[str, Any] = {name: move(getattr(self, name)) for name in names}
+        media = {
+            name: value if name in self.read_on_cpu else move(value) for name, value in self.media.items()
+        }
+        packed = self.packed
+        if packed is None and device.type != "cpu":
+            packed = packed_runs(*self.runs(), self.input_ids.numel())
+        packed = None if packed is None else packed.moved(move)
+        return replace(self, **tensors, media=media, packed=packed)
 
     def visible(self) -> Tensor:
         """Return the dense attention mask [B, 1, L, L], True where visible: the reference for faster forms.
@@ -188,6 +221,13 @@ class Forest:
         seen = same & causal & ((branch_j == 0) | (branch_i == branch_j))
         padding = torch.diag_embed(self.tree == IGNORED)
         return (seen | padding)[:, None]
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, without waiting for the copy to a GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # of other memory a copy is made first, while the caller waits
+    return tensor.to(device, non_blocking=True)
 
 
 def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: float | None = None) -> Forest:

@@ -1,23 +1,24 @@
-"""Varlen attention: blocks of queries and keys, read in place without padding, with log-sum-exp merge.
+"""Varlen attention: blocks of queries and keys, read without padding, with log-sum-exp merge.
 
-For CPUs, where copying keys costs about as much as reading them. A query may have keys in two blocks; the two
-outputs are merged by their log-sum-exp (as in arXiv 2205.14135, section 3.1), and the backward pass needs
-only the merged output and log-sum-exp.
+A query may have keys in two blocks (cascade attention); the two outputs are merged by their log-sum-exp (as
+in arXiv 2205.14135, section 3.1), and the backward pass needs only the merged output and log-sum-exp. The
+kernel is an argument: on a CPU it takes one run of queries and of keys at a time, in place, and on a GPU all
+of them in one call.
 
 Shapes: Q queries, K keys, n and m those of a block, w width of a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-QUERY_CHUNK = 256
-"""Queries whose weights are held in memory at a time where matrix products compute them."""
+Rows = slice | Tensor | None
+"""Positions among queries or keys: a run, or a list of any; None for all in their order."""
 
 
 class AttentionBlock(NamedTuple):
@@ -36,203 +37,166 @@ class AttentionBlock(NamedTuple):
     mask: Tensor | None = None  # [n, m]
 
 
-class AttentionBlocks(NamedTuple):
+class PackedBlock(NamedTuple):
+    """Runs of queries, one after the other, and as many runs of keys that they see; none of them is empty.
+
+    Args:
+        queries: Positions of the queries, each once; None for all.
+        keys: Positions of the keys, likewise.
+        query_starts: Where each run of queries begins among these, and where the last one ends.
+        key_starts: Likewise of the keys.
+        max_queries: The longest run of queries.
+        max_keys: The longest run of keys.
+        is_causal: Whether a run's last query sees all of its keys, and each one before it one key less.
+    """
+
+    queries: Tensor | None  # [n]
+    keys: Tensor | None  # [m]
+    query_starts: Tensor  # [runs + 1] int32
+    key_starts: Tensor  # [runs + 1] int32
+    max_queries: int
+    max_keys: int
+    is_causal: bool = False
+
+
+Block = TypeVar("Block", AttentionBlock, PackedBlock)
+
+
+class AttentionBlocks(NamedTuple, Generic[Block]):
     """All visible blocks.
 
     Args:
-        self_blocks: Blocks of a run with itself; each query is in exactly one of them.
-        prefix_blocks: Blocks of branches with their prefix; each query is in at most one of them.
+        self_blocks: Blocks of a run with itself; each query is in at most one of them.
+        prefix_blocks: Blocks of branches with their prefix; each query is in at most one of them, and in a
+            self block too.
     """
 
-    self_blocks: Sequence[AttentionBlock]
-    prefix_blocks: Sequence[AttentionBlock]
+    self_blocks: Sequence[Block]
+    prefix_blocks: Sequence[Block]
+
+
+class Kernel(Protocol[Block]):
+    """Attention within a block, and its backward pass."""
+
+    @staticmethod
+    def split(blocks: Sequence[Block]) -> Iterable[Block]:
+        """Return blocks as the kernel takes them."""
+
+    @staticmethod
+    def forward(
+        query: Tensor,  # [n, heads, w]
+        key: Tensor,  # [m, key heads, w]
+        value: Tensor,  # [m, key heads, w]
+        block: Block,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:  # [n, heads, w], [heads, n]
+        """Return the output and the log-sum-exp of a block."""
+
+    @staticmethod
+    def backward(
+        grad_output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        lse: Tensor,
+        block: Block,
+        scale: float,
+    ) -> Iterable[Tensor]:
+        """Return a block's share of the gradients of its queries, keys and values.
+
+        Output and log-sum-exp are those over all blocks that the queries are in.
+        """
 
 
 def attend(
     query: Tensor,  # [Q, heads, w]
     key: Tensor,  # [K, key heads, w]
     value: Tensor,  # [K, key heads, w]
-    blocks: AttentionBlocks,
+    blocks: AttentionBlocks[Block],
     *,
     scale: float,
+    kernel: Kernel[Block],
 ) -> Tensor:  # [Q, heads, w]
     """Attend within blocks; queries that are in no block get zeros."""
-    output: Tensor = _Attention.apply(query, key, value, blocks, scale)
+    output: Tensor = _Attention.apply(query, key, value, blocks, scale, kernel)
     return output
+
+
+def lse_dtype(query: Tensor) -> torch.dtype:
+    """Return the type of a log-sum-exp: fp32, and fp64 for queries in fp64."""
+    return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: AttentionBlocks, scale: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        blocks: AttentionBlocks[Any],
+        scale: float,
+        kernel: Kernel[Any],
     ) -> Tensor:
-        kernel = _kernel(query)
-        output = torch.zeros_like(query, memory_format=torch.contiguous_format)
-        lse = query.new_zeros(query.shape[1], len(query), dtype=_lse_dtype(query))  # [heads, Q] log-sum-exp
+        # A block of all queries brings the whole output.
+        num_queries = 0 if any(block.queries is None for block in blocks.self_blocks) else len(query)
+        output = query.new_zeros(num_queries, *query.shape[1:])
+        lse = query.new_zeros(query.shape[1], num_queries, dtype=lse_dtype(query))  # [heads, Q] log-sum-exp
         for block in kernel.split(blocks.self_blocks):
-            part, part_lse = kernel.forward(
-                query[block.queries], key[block.keys], value[block.keys], block, scale
-            )
-            output[block.queries], lse[:, block.queries] = part, part_lse
+            part, part_lse = kernel.forward(*_rows_of(block, query, key, value), block, scale)
+            if block.queries is None:
+                output, lse = part, part_lse
+            else:
+                output[block.queries], lse[:, block.queries] = part, part_lse
         for block in kernel.split(blocks.prefix_blocks):
-            part, part_lse = kernel.forward(
-                query[block.queries], key[block.keys], value[block.keys], block, scale
-            )
-            self_lse = lse[:, block.queries]
+            part, part_lse = kernel.forward(*_rows_of(block, query, key, value), block, scale)
+            self_lse = _rows(lse, block.queries, 1)
             merged = torch.logaddexp(self_lse, part_lse)
-            output[block.queries] *= (self_lse - merged).exp().T[..., None]
-            output[block.queries] += part * (part_lse - merged).exp().T[..., None]
-            lse[:, block.queries] = merged
+            weight, part_weight = ((one - merged).exp().T[..., None] for one in (self_lse, part_lse))
+            mean = _rows(output, block.queries) * weight + part * part_weight
+            output[block.queries], lse[:, block.queries] = mean.to(output.dtype), merged
         ctx.save_for_backward(query, key, value, output, lse)
-        ctx.blocks, ctx.scale = blocks, scale
+        ctx.blocks, ctx.scale, ctx.kernel = blocks, scale, kernel
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output, lse = ctx.saved_tensors
-        kernel = _kernel(query)
-        gradients = [
-            torch.zeros_like(state, memory_format=torch.contiguous_format) for state in (query, key, value)
-        ]
-        for block in kernel.split((*ctx.blocks.self_blocks, *ctx.blocks.prefix_blocks)):
-            queries, keys = block.queries, block.keys
-            parts = kernel.backward(
-                grad_output[queries],
-                query[queries],
-                key[keys],
-                value[keys],
-                output[queries],
-                lse[:, queries],
+        gradients: list[Tensor | None] = [None, None, None]
+        for block in ctx.kernel.split((*ctx.blocks.self_blocks, *ctx.blocks.prefix_blocks)):
+            parts = ctx.kernel.backward(
+                _rows(grad_output, block.queries),
+                *_rows_of(block, query, key, value),
+                _rows(output, block.queries),
+                _rows(lse, block.queries, 1),
                 block,
                 ctx.scale,
             )
-            for total, run, part in zip(gradients, (queries, keys, keys), parts, strict=True):
-                total[run] += part
-        return (*gradients, None, None)
+            for number, (rows, part) in enumerate(
+                zip((block.queries, block.keys, block.keys), parts, strict=True)
+            ):
+                total = gradients[number]
+                if total is None and rows is None:
+                    gradients[number] = part
+                    continue
+                if total is None:
+                    total = torch.zeros_like(
+                        (query, key, value)[number], memory_format=torch.contiguous_format
+                    )
+                total[rows] += part
+                gradients[number] = total
+        return (*gradients, None, None, None)
 
 
-class _Flash:
-    """torch's own kernel for CPUs, which stores no attention weights."""
-
-    @staticmethod
-    def split(blocks: Sequence[AttentionBlock]) -> Sequence[AttentionBlock]:
-        return blocks
-
-    @staticmethod
-    def forward(
-        query: Tensor, key: Tensor, value: Tensor, block: AttentionBlock, scale: float
-    ) -> tuple[Tensor, Tensor]:  # [n, heads, w], [heads, n]
-        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *map(_heads_first, (query, key, value)),
-            0.0,
-            block.is_causal,
-            attn_mask=_mask(block, query),
-            scale=scale,
-        )
-        return output[0].transpose(0, 1), lse[0]
-
-    @staticmethod
-    def backward(
-        grad_output: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        lse: Tensor,
-        block: AttentionBlock,
-        scale: float,
-    ) -> Iterator[Tensor]:
-        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            *map(_heads_first, (grad_output, query, key, value, output)),
-            lse[None],
-            0.0,
-            block.is_causal,
-            attn_mask=_mask(block, query),
-            scale=scale,
-        )
-        return (gradient[0].transpose(0, 1) for gradient in gradients)
+def _rows_of(block: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _rows(query, block.queries), _rows(key, block.keys), _rows(value, block.keys)
 
 
-class _Matmul:
-    """Matrix products, which in bf16 are 3 to 10 times as fast as torch's kernel in the backward pass."""
-
-    @staticmethod
-    def split(blocks: Sequence[AttentionBlock]) -> Iterator[AttentionBlock]:
-        for queries, keys, is_causal, mask in blocks:
-            if mask is not None:
-                yield AttentionBlock(queries, keys, mask=mask)
-                continue
-            num_hidden = keys.stop - keys.start - (queries.stop - queries.start)
-            for start in range(queries.start, queries.stop, QUERY_CHUNK):
-                stop = min(start + QUERY_CHUNK, queries.stop)
-                last_key = keys.start + num_hidden + stop - queries.start if is_causal else keys.stop
-                yield AttentionBlock(slice(start, stop), slice(keys.start, last_key), is_causal)
-
-    @staticmethod
-    def forward(
-        query: Tensor, key: Tensor, value: Tensor, block: AttentionBlock, scale: float
-    ) -> tuple[Tensor, Tensor]:  # [n, heads, w], [heads, n]
-        scores = _scores(query, key, block, scale)
-        lse = scores.logsumexp(-1)  # [key heads, groups * n]
-        weights = (scores - lse[..., None]).exp_().to(value.dtype)
-        return _ungroup_heads(weights @ value.transpose(0, 1), query), lse.view(query.shape[1], len(query))
-
-    @staticmethod
-    def backward(
-        grad_output: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        lse: Tensor,
-        block: AttentionBlock,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # [key heads, groups * n, w]
-        grouped_query, grouped_grad = _group_heads(query, key), _group_heads(grad_output, key)
-        scores = _scores(query, key, block, scale)
-        weights = (scores - lse.reshape(*scores.shape[:2], 1)).exp_()
-        # The softmax's backward pass: dS = P * (dP - rowsum(dO * O)).
-        delta = _group_heads((grad_output.float() * output.float()).sum(-1, keepdim=True), key)
-        grad_scores = weights * ((grouped_grad @ value.permute(1, 2, 0)).float() - delta)
-        grad_scores = (grad_scores * scale).to(query.dtype)
-        grad_value = weights.to(value.dtype).transpose(1, 2) @ grouped_grad
-        grad_key = grad_scores.transpose(1, 2) @ grouped_query
-        grad_query = _ungroup_heads(grad_scores @ key.transpose(0, 1), query)
-        return grad_query, grad_key.transpose(0, 1), grad_value.transpose(0, 1)
-
-
-def _kernel(query: Tensor) -> type[_Flash] | type[_Matmul]:
-    return _Matmul if query.dtype in {torch.bfloat16, torch.float16} else _Flash
-
-
-def _lse_dtype(query: Tensor) -> torch.dtype:
-    return torch.float64 if query.dtype == torch.float64 else torch.float32
-
-
-def _mask(block: AttentionBlock, query: Tensor) -> Tensor | None:
-    return None if block.mask is None else block.mask.to(query.dtype)
-
-
-def _heads_first(states: Tensor) -> Tensor:  # [n, heads, w] -> [1, heads, n, w]
-    return states.transpose(0, 1)[None]
-
-
-def _scores(query: Tensor, key: Tensor, block: AttentionBlock, scale: float) -> Tensor:
-    """Return the scores [key heads, groups * n, m] in fp32, -inf where a key is hidden."""
-    scores = (_group_heads(query * scale, key) @ key.permute(1, 2, 0)).float()
-    if block.is_causal:
-        seen = torch.ones(len(query), len(key), dtype=torch.bool).tril(len(key) - len(query))
-        scores.unflatten(1, (-1, len(query))).masked_fill_(~seen, float("-inf"))
-    elif block.mask is not None:
-        scores.unflatten(1, (-1, len(query))).add_(block.mask)
-    return scores
-
-
-def _group_heads(states: Tensor, key: Tensor) -> Tensor:  # [n, heads, w] -> [key heads, groups * n, w]
-    return torch.unflatten(states, 1, (key.shape[1], -1)).permute(1, 2, 0, 3).flatten(1, 2)
-
-
-def _ungroup_heads(states: Tensor, query: Tensor) -> Tensor:  # [key heads, groups * n, w] -> [n, heads, w]
-    return torch.unflatten(states, 1, (-1, len(query))).flatten(0, 1).transpose(0, 1)
+def _rows(states: Tensor, rows: Rows, axis: int = 0) -> Tensor:
+    if rows is None:
+        return states
+    if isinstance(rows, slice):
+        return states[rows] if axis == 0 else states[:, rows]
+    return states.index_select(axis, rows)

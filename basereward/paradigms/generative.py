@@ -87,6 +87,7 @@ class Generative(Judge):
         reading: How the texts of a reasoned judge are read, as `verdicts.read_verdict` takes it.
     """
 
+    is_comparative = True
     reason_for_nan = NO_VERDICT
 
     def __init__(

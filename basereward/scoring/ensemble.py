@@ -248,6 +248,11 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         return self.members.num_truncated
 
     @property
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it."""
+        return self.ensembler.is_comparative or any(model.is_comparative for model in self.models)
+
+    @property
     def state(self) -> dict[str, Any] | None:
         """The learned state of the ensembler; None for one that learns nothing."""
         return dict(self.ensembler.state()) if self.ensembler.learns else None

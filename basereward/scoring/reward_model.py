@@ -344,6 +344,11 @@ class RewardModel(BatchScorer["list[float]"]):
         """Whether `join` can make one tree of comparisons with equal prompts."""
         return self.paradigm.shares_prefix
 
+    @property
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it."""
+        return self.paradigm.is_comparative
+
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one."""
         return self.paradigm.join(batch)

@@ -41,10 +41,12 @@ class BatchScorer(Scorer[Result], abc.ABC):
     """Base of models and ensembles: a batch is prepared on the CPU, and scored then.
 
     Attributes:
+        num_tokens: Tokens of the forward passes so far, padding and written ones left out.
         limits: What fits a forward pass; a batch over it takes several. None: every batch fits.
         num_workers: Threads that prepare the next batch of a list.
     """
 
+    num_tokens: int = 0
     limits: MicroBatchLimits | None = None
     num_workers: int = 1
 
@@ -132,9 +134,10 @@ class BatchScorer(Scorer[Result], abc.ABC):
 
     def _score_within_limits(self, batch: Sequence[Prepared[Any] | DataError]) -> list[Result | DataError]:
         """Score a batch in as many forward passes as the limits ask for."""
+        sizes = [UNKNOWN if isinstance(item, DataError) else item.size for item in batch]
+        self.num_tokens += sum(size.tokens for size in sizes)
         if self.limits is None:
             return self.score_prepared(batch)
-        sizes = [UNKNOWN if isinstance(item, DataError) else item.size for item in batch]
         results: dict[int, Result | DataError] = {}
         for numbers in micro_batches(sizes, self.limits):
             scored = self.score_prepared([batch[number] for number in numbers])

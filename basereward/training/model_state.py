@@ -30,6 +30,7 @@ from basereward.training.gradients import align_missing_gradients, average_and_c
 from basereward.training.lora import Adapters
 from basereward.training.parallelize import ParadigmModule, full_parameters, no_sync, parallelize, release_ddp
 from basereward.training.parameter_groups import trainable_parts
+from basereward.training.sharded_loading import ShardedLoading, whole_reason
 from basereward.training.step_metrics import combined_sums, empty_sums
 
 
@@ -47,6 +48,8 @@ class TrainedModel:
         peak_flops: Peak operations per second of the device; None where that isn't known.
         precision: The precision of matrix products.
         description: The trained parts, the device and the precision, for people.
+        loading: What the processes read of a model that is sharded, for people; empty for others.
+        num_bytes_read: Bytes of weights that this process alone has read of a model that is sharded.
     """
 
     def __init__(
@@ -58,7 +61,10 @@ class TrainedModel:
     ) -> None:
         """Build the model; `precision` is that of the checkpoint that the training goes on from."""
         self.group, self.config = group, run.train
-        self.reward_model = initial_model(run, plugins)
+        loading = None
+        if self._is_sharded and not whole_reason(run):
+            loading = ShardedLoading(lambda: initial_model(run, plugins), group)
+        self.reward_model = initial_model(run, plugins) if loading is None else loading.model
         backbone = self.reward_model.backbone
         # One process decides for all, since a timed product may turn out otherwise in another.
         self.precision = precision or group.on_main(
@@ -79,6 +85,8 @@ class TrainedModel:
             checkpoint_activations(backbone.blocks())
         self.module = ParadigmModule(self.paradigm)
         self._wrapped = parallelize(self.module, group, run.train, bf16=self.precision.name == "bf16")
+        if loading is not None:
+            loading.fill()
         parts = self._freeze()
 
         self._parameters = [parameter for parameters in parts.values() for parameter in parameters]
@@ -97,6 +105,11 @@ class TrainedModel:
         self.step_flops = StepFlops(self.reward_model)
         self.peak_flops = peak_flops(group.device, bf16=self.precision.name == "bf16")
         self.description = self._describe(parts)
+        self.loading, self.num_bytes_read = "", 0
+        if self._is_sharded:
+            self.loading = f"each process reads all weights: {whole_reason(run)}"
+        if loading is not None:
+            self.loading, self.num_bytes_read = loading.description, loading.num_bytes_read
 
     @property
     def paradigm(self) -> Paradigm:

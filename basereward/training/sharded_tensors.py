@@ -43,9 +43,13 @@ class ShardedReader:
 
     Args:
         files: For each file the positions of its shards by tensor name; its other tensors are whole.
+
+    Attributes:
+        num_bytes: The bytes of the tensors that were read so far.
     """
 
     def __init__(self, files: Mapping[Path, Mapping[str, RowShard]]) -> None:
+        self.num_bytes = 0
         self._shards: dict[str, list[tuple[RowShard | None, Any]]] = {}
         for path, positions in files.items():
             # The file stays memory-mapped for as long as this object lives.
@@ -70,7 +74,7 @@ class ShardedReader:
         """Return `count` rows of a tensor from row `first` on; without `count` all the rows that follow."""
         shards = self._shards[name]
         if shards[0][0] is None and count is None:
-            return shards[0][1].get_tensor(name)  # type: ignore[no-any-return]
+            return self._counted(shards[0][1].get_tensor(name))
         stop = self.shape(name)[0] if count is None else first + count
         pieces: list[Tensor] = []
         for position, file in shards:
@@ -79,7 +83,11 @@ class ShardedReader:
             start, end = max(first, shard_first), min(stop, shard_first + shard.get_shape()[0])
             if start < end or not pieces:
                 pieces.append(shard[start - shard_first : max(start, end) - shard_first])
-        return torch.cat(pieces)
+        return self._counted(torch.cat(pieces) if len(pieces) > 1 else pieces[0])
+
+    def _counted(self, tensor: Tensor) -> Tensor:
+        self.num_bytes += tensor.nbytes
+        return tensor
 
     def copy_to(self, name: str, target: Tensor) -> None:
         """Copy a tensor into `target`, a tensor of the same shape; into a sharded one this rank's rows."""

@@ -85,7 +85,7 @@ def test_known_and_new_images_and_videos_stay_in_their_order(
     images = [Image(tiny.image(56 + 28 * number, 56, seed=number)) for number in range(4)]
     backbone = build(tiny_models[kind])
     contents: list[list[object]] = [[images[2], "and", images[0], "alike"], ["text"], [images[3], "a"]]
-    if kind != "qwen3_vl":
+    if not kind.startswith("qwen3_vl"):
         video = Video([tiny.image(seed=number) for number in range(3)])
         contents += [[images[1], "then", video], [video, "then", images[0]]]
     rows = [Comparison([{"role": "user", "content": content}], ["a cat", "a dog"]) for content in contents]

@@ -71,6 +71,7 @@ def assert_alike(pruned: RewardModel, whole: RewardModel, kind: str) -> None:
         torch.testing.assert_close(gradients[name], gradient, **TOLERANCE, msg=name)
 
 
+@pytest.mark.usefixtures("each_way_of_attending")
 @pytest.mark.parametrize(
     ("share", "head"), [(True, {}), (False, {}), (True, {"layer": 2}), (True, {"layer": 1})]
 )

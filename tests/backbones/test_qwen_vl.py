@@ -60,7 +60,7 @@ def test_an_image_of_nothing_changes_nothing_and_gives_gradients_of_zero(backbon
 def test_batches_with_and_without_images_run_the_same_blocks_in_the_same_order(backbone: QwenVL) -> None:
     image = Image(tiny.image())
     contents = [[image, "what is it"], [image, "and", Image(tiny.image(84, 56, seed=2)), "alike"]]
-    if backbone.model.config.model_type != "qwen3_vl":
+    if not backbone.model.config.model_type.startswith("qwen3_vl"):
         video = Video([tiny.image(seed=number) for number in range(3)])
         contents += [[video, "what is it"], [video, "and", image, "alike"]]
     backbone.always_runs_vision = True

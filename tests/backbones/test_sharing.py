@@ -56,7 +56,7 @@ def head() -> MLP:
     return MLP(32)
 
 
-@pytest.mark.usefixtures("each_way_of_small_trees")
+@pytest.mark.usefixtures("each_way_of_attending")
 @pytest.mark.parametrize("row_tokens", [None, 400])
 def test_rewards_and_gradients_equal_one_row_a_response(
     tiny_models: dict[str, Path], kind: str, head: MLP, row_tokens: int | None
@@ -131,7 +131,8 @@ def test_hidden_states_are_those_of_transformers(tiny_models: dict[str, Path], k
             input_ids=forest.input_ids,
             attention_mask=(forest.branch >= 0).long(),
             mm_token_type_ids=(forest.input_ids == backbone.model.config.image_token_id).long(),
-            **forest.media,
+            pixel_values=forest.media["pixel_values"],
+            image_grid_thw=forest.media["image_grid_thw"],
         ).last_hidden_state
     torch.testing.assert_close(
         ours.flatten(0, 1)[forest.ends], theirs.flatten(0, 1)[forest.ends], **TOLERANCE

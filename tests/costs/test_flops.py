@@ -64,7 +64,7 @@ def save_wide_qwen_vl(directory: Path, kind: str) -> Path:
     else:
         vision.hidden_size, vision.intermediate_size, vision.out_hidden_size = 128, 256, 256
     text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
-    if kind == "qwen3_vl":
+    if kind.startswith("qwen3_vl"):
         text.head_dim = 64
     return save_widened(directory, config)
 

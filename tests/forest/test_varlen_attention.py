@@ -10,7 +10,8 @@ from rounding import rounding_bound
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from basereward.forest.varlen_attention import QUERY_CHUNK, AttentionBlock, AttentionBlocks, attend
+from basereward.forest.block_kernels import QUERY_CHUNK, block_kernel
+from basereward.forest.varlen_attention import AttentionBlock, AttentionBlocks, attend
 
 PROMPT, RESPONSES = 7, (5, 1, 4)
 LENGTH = PROMPT + sum(RESPONSES)
@@ -53,7 +54,10 @@ def states(num_queries: int, num_keys: int, dtype: torch.dtype, heads: int = 4) 
 def assert_alike(blocks: AttentionBlocks, given: list[Tensor], atol: float) -> None:
     """Compare results and gradients with those of a mask."""
     mask = mask_of(blocks, len(given[0]), len(given[1]))
-    output, expected = attend(*given, blocks, scale=0.3), masked(*given, mask, 0.3)
+    output, expected = (
+        attend(*given, blocks, scale=0.3, kernel=block_kernel(given[0])),
+        masked(*given, mask, 0.3),
+    )
     torch.testing.assert_close(output.double(), expected, atol=atol, rtol=0)
     grad_output = torch.randn_like(expected)
     gradients = torch.autograd.grad(output, given, grad_output.to(output.dtype))
@@ -93,9 +97,12 @@ def test_the_last_tokens_alone_see_what_they_see_in_the_whole(dtype: torch.dtype
     query, key, value = states(LENGTH, LENGTH, dtype)
     ends = query.detach()[[11, 12, 16]].requires_grad_()
     assert_alike(blocks, [ends, key, value], atol)
-    whole = attend(query, key, value, tree(), scale=0.3)
+    whole = attend(query, key, value, tree(), scale=0.3, kernel=block_kernel(query))
     torch.testing.assert_close(
-        attend(ends, key, value, blocks, scale=0.3), whole[[11, 12, 16]], atol=atol, rtol=0
+        attend(ends, key, value, blocks, scale=0.3, kernel=block_kernel(ends)),
+        whole[[11, 12, 16]],
+        atol=atol,
+        rtol=0,
     )
 
 
@@ -118,7 +125,7 @@ def test_more_queries_than_a_chunk_are_computed_chunk_by_chunk() -> None:
 
 def test_queries_in_no_block_get_zeros_and_give_no_gradient() -> None:
     query, key, value = states(LENGTH + 2, LENGTH, torch.float32)
-    output = attend(query, key, value, tree(), scale=0.3)
+    output = attend(query, key, value, tree(), scale=0.3, kernel=block_kernel(query))
     assert not output[LENGTH:].any()
     output.sum().backward()
     assert query.grad is not None

@@ -23,8 +23,12 @@ from transformers import (
     Qwen2Model,
     Qwen2VLConfig,
     Qwen2VLModel,
+    Qwen3MoeConfig,
+    Qwen3MoeModel,
     Qwen3VLConfig,
     Qwen3VLModel,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeModel,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
@@ -34,8 +38,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from basereward.comparison import Comparison
 
-VL_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-LM_KINDS = ("llama", "qwen2")
+VL_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+LM_KINDS = ("llama", "qwen2", "qwen3_moe")
 INTERNVL_KINDS = ("internvl-qwen2", "internvl-llama")
 
 SPECIAL = (
@@ -111,17 +115,28 @@ def text_config(**more: object) -> dict[str, object]:
     return {**sizes, **more}
 
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
+"""The sizes of tiny mixtures of experts."""
+
+
 def save_causal_lm(directory: Path, kind: str = "llama", seed: int = 0, **sizes: object) -> Path:
-    """Write a tiny random decoder of the kind `llama` or `qwen2`."""
+    """Write a tiny random decoder of the kind `llama`, `qwen2` or `qwen3_moe`."""
     torch.manual_seed(seed)
-    config, model = {"llama": (LlamaConfig, LlamaModel), "qwen2": (Qwen2Config, Qwen2Model)}[kind]
-    model(config(**text_config(**sizes))).save_pretrained(directory)
+    config, model = {
+        "llama": (LlamaConfig, LlamaModel),
+        "qwen2": (Qwen2Config, Qwen2Model),
+        "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeModel),
+    }[kind]
+    experts = EXPERTS if kind == "qwen3_moe" else {}
+    model(config(**text_config(**{**experts, **sizes}))).save_pretrained(directory)
     tokenizer().save_pretrained(directory)
     return directory
 
 
 def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0, **sizes: int) -> Path:
-    """Write a tiny random Qwen2-VL, Qwen2.5-VL or Qwen3-VL, with other sizes of its decoder if given."""
+    """Write a tiny random Qwen2-VL, Qwen2.5-VL, Qwen3-VL or its mixture of experts, with other sizes of its
+    decoder if given.
+    """
     torch.manual_seed(seed)
     words = tokenizer()
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
@@ -138,14 +153,17 @@ def save_qwen_vl(directory: Path, kind: str = "qwen2_5_vl", seed: int = 0, **siz
         vision |= {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 32}
         vision |= {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
         rope |= {"mrope_interleaved": True}
-        config, model = Qwen3VLConfig, Qwen3VLModel
+        config, model = {
+            "qwen3_vl": (Qwen3VLConfig, Qwen3VLModel),
+            "qwen3_vl_moe": (Qwen3VLMoeConfig, Qwen3VLMoeModel),
+        }[kind]
     ids = {
         "vision_start_token_id": words.convert_tokens_to_ids("<|vision_start|>"),
         "vision_end_token_id": words.convert_tokens_to_ids("<|vision_end|>"),
         "image_token_id": words.convert_tokens_to_ids("<|image_pad|>"),
         "video_token_id": words.convert_tokens_to_ids("<|video_pad|>"),
     }
-    extra = {"head_dim": 8} if kind == "qwen3_vl" else {}
+    extra = {"qwen3_vl": {"head_dim": 8}, "qwen3_vl_moe": EXPERTS}.get(kind, {})
     if "hidden_size" in sizes:
         vision["hidden_size" if kind == "qwen2_vl" else "out_hidden_size"] = sizes["hidden_size"]
         rope["mrope_section"] = [2, 2, 4]

@@ -1,0 +1,26 @@
+"""The places of images' features among a forest's tokens, known before the device computes anything.
+
+Shapes: B rows, L tokens in a row, D width of the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+READ_ON_CPU = frozenset({"image_grid_thw", "video_grid_thw", "image_is_cached", "image_keys"})
+"""Names of media that say how many and which, and are read as numbers."""
+
+
+def places_of(input_ids: Tensor, tokens: Sequence[int]) -> Tensor:  # [B, L] -> [features]
+    """Return the flat positions of tokens that stand for features, those of the first token first."""
+    flat = input_ids.flatten()
+    return torch.cat([(flat == token).nonzero()[:, 0] for token in tokens])
+
+
+def put_at(embedded: Tensor, places: Tensor, features: Tensor) -> Tensor:  # [B, L, D], [n], [n, D]
+    """Return embeddings [B, L, D] with features in their places."""
+    filled = embedded.flatten(0, 1).index_copy(0, places, features.to(embedded.dtype))
+    return filled.view(embedded.shape)

@@ -1,0 +1,93 @@
+"""Call a function in several processes that are one process group."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+PRELOADED = [
+    "basereward.training",
+    "basereward.training.loop",
+    "basereward.backbones.causal_lm",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+]
+
+
+def in_ranks(
+    call: Callable[..., Any], *arguments: Any, num_ranks: int = 2, timeout: float = 240
+) -> list[Any]:
+    """Return what a function of a module returns in each of the processes of a gloo group.
+
+    Args:
+        call: Called with a `ProcessGroup` and the arguments.
+        num_ranks: The number of processes.
+        timeout: Seconds after which processes that haven't ended are killed.
+
+    Raises:
+        AssertionError: With the traceback of a process that failed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes, ends, processes = [], [], []
+    for rank in range(num_ranks):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "MASTER_PORT": port}
+        environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
+        receives, sends = context.Pipe(duplex=False)
+        pipes.append(receives)
+        ends.append(sends)
+        processes.append(context.Process(target=_call, args=(call, arguments, environment, sends)))
+    # So that the server that the processes are forked from finds the tests' modules.
+    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
+        for process in processes:
+            process.start()
+    for end in ends:
+        end.close()
+    try:
+        outcomes = [_outcome(pipe, timeout) for pipe in pipes]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+    for rank, (_, failure) in enumerate(outcomes):
+        assert not failure, f"process {rank}: {failure}"
+    return [result for result, _ in outcomes]
+
+
+def _outcome(pipe: Any, timeout: float) -> tuple[Any, str]:
+    try:
+        if not pipe.poll(timeout):
+            return None, "has not ended in time"
+        result: tuple[Any, str] = torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False)
+        return result
+    except EOFError:
+        return None, "has died"
+
+
+def _call(call: Callable[..., Any], arguments: Any, environment: dict[str, str], sends: Any) -> None:
+    os.environ.update(environment)
+    from basereward.training.distributed import ProcessGroup
+
+    torch.set_num_threads(1)
+    group = ProcessGroup.init("cpu")
+    try:
+        outcome = call(group, *arguments), ""
+    except BaseException:
+        outcome = None, traceback.format_exc()
+    # As bytes, since tensors would be shared with a process that has ended.
+    buffer = io.BytesIO()
+    torch.save(outcome, buffer)
+    sends.send_bytes(buffer.getvalue())
+    group.close()
