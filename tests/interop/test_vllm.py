@@ -85,7 +85,7 @@ def test_dense_layers_on_the_last_state_give_the_rewards(
     out = tmp_path / "out"
     for _ in range(2):  # an earlier export is replaced
         assert main(["export", str(tmp_path / "model"), "--format", "vllm", "--output", str(out)]) == 0
-    name = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[kind]
+    name = type(model.backbone.model).__name__.replace("Model", "ForCausalLM")
     assert capsys.readouterr().out.splitlines()[0] == f"{name}: {out}"
     assert json.loads((out / "config.json").read_text())["architectures"] == [name]
     assert "--convert embed" in (out / "README.md").read_text()
