@@ -322,10 +322,18 @@ class RewardModel(BatchScorer["list[float]"]):
         results = iter(self.results_of(usable, rewards))
         return [item if isinstance(item, DataError) else next(results) for item in batch]
 
-    def critiques(self, comparison: Comparison) -> list[str]:
-        """Return a critique of each response, of a paradigm that writes them."""
+    @property
+    def text_key(self) -> str:
+        """The key of `meta` for the texts that the paradigm writes; empty for one that writes none."""
+        return self.paradigm.text_key
+
+    def texts(self, comparisons: Sequence[Comparison]) -> list[list[Any] | DataError]:
+        """Return what is written on each comparison, or the error that kept it from being asked."""
+        prepared = self.prepare_batch(comparisons)
+        usable = [item for item in prepared if not isinstance(item, DataError)]
         with self.precision.autocast():
-            return self.paradigm.critiques(comparison)
+            texts = iter(self.paradigm.texts_of(usable) if usable else ())
+        return [item if isinstance(item, DataError) else next(texts) for item in prepared]
 
     def results_of(
         self, batch: Sequence[Prepared[Any]], rewards: Sequence[float]
