@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -237,7 +238,9 @@ def attention(dry: bool) -> None:
             backbone.decoder.use(form)
             facts: dict[str, Any] = {"batch": batch.name, "form": form, "tokens": tokens}
             try:
-                forest = backbone.pack(trees, shared=form != "plain").to(DEVICE)
+                # As in training: trees in one row, without padding; rows of single responses can't be.
+                row_tokens = None if form == "plain" else math.inf
+                forest = backbone.pack(trees, shared=form != "plain", row_tokens=row_tokens).to(DEVICE)
                 facts["places"] = forest.input_ids.numel()
 
                 def forward(forest: Forest = forest) -> Tensor:
@@ -323,7 +326,7 @@ def scoring(dry: bool) -> None:
         torch.manual_seed(1)
         head = MLP(backbone.dim).to(DEVICE)
         backbone.to(dtype)
-        forest = backbone.pack(trees).to(DEVICE)
+        forest = backbone.pack(trees, row_tokens=math.inf).to(DEVICE)
         with torch.no_grad():
             rewards = head(backbone(forest), forest)
             time_ms = milliseconds(lambda backbone=backbone, forest=forest: backbone(forest), 2)

@@ -25,6 +25,7 @@ def records(output: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_code_of_every_step_runs_on_a_cpu(tmp_path: Path) -> None:
     done = run(tmp_path, "--dry", "--seconds", "1700", "--patience", "8")
@@ -45,7 +46,7 @@ def test_the_code_of_every_step_runs_on_a_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_step_that_is_too_slow_ends_alone_and_keeps_its_place_in_the_records(tmp_path: Path) -> None:
-    done = run(tmp_path, "--dry", "--steps", "machine", "vision", "--patience", "0.001")
+    done = run(tmp_path, "--dry", "--steps", "machine", "waits", "--patience", "0.001")
     assert done.returncode == 1
     outcomes = [record["outcome"] for record in records(tmp_path)]
     assert outcomes == ["ended after 0 s"] * 2
