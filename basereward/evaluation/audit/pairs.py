@@ -19,7 +19,6 @@ from basereward.evaluation.audit.trials import Rewards, Trial
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, ScoredPairs, evaluable_pairs
 from basereward.message import Message
 from basereward.scoring.ordered import placed
-from basereward.stats.seeds import PairedDifference, Units, difference
 
 WHOLE = "whole"
 """The trial of a row's pair as it is."""
@@ -107,7 +106,7 @@ class Pairs:
 
     def __init__(self, rows: Sequence[Comparison], rewards: Rewards) -> None:
         self.rows, self.rewards = rows, rewards
-        self.numbers = [row for row in range(len(rows)) if (row, WHOLE) in rewards.of_trial]
+        self.numbers = [row for row in range(len(rows)) if row in rewards.of_trial[WHOLE]]
         if not self.numbers:
             errors = list(rewards.errors.values())
             raise DataError(
@@ -126,7 +125,7 @@ class Pairs:
 
     def of(self, name: str) -> NDArray[np.float64]:
         """Return the rewards [K, 2] of a trial's two responses, not-a-number where there are none."""
-        column = self.rewards.column(name)
+        column = self.rewards.of_trial[name]
         return np.array([column.get(row, (np.nan, np.nan)) for row in self.numbers], dtype=np.float64)
 
     def margin(self, name: str) -> NDArray[np.float64]:
@@ -154,18 +153,5 @@ class Pairs:
         """Return the pairs as the evaluation's columns."""
         collector = PairCollector()
         for row in self.numbers:
-            collector.add(self.rows[row], self.rewards.of_trial[row, WHOLE])
+            collector.add(self.rows[row], self.rewards.of_trial[WHOLE][row])
         return collector.collected()
-
-
-def mean_difference(
-    first: NDArray[np.float64],  # [k]
-    second: NDArray[np.float64] | float,  # [k]
-    group: NDArray[np.int64],  # [k]
-) -> PairedDifference:
-    """Return the mean paired difference over rows, with the interval and the test over their groups."""
-    num = len(first)
-    units = Units(
-        "rows", np.full(num, 1 / num), np.zeros(num, dtype=np.int64), np.unique(group, return_inverse=True)[1]
-    )
-    return difference(units, first[None], np.broadcast_to(second, num)[None])
