@@ -74,6 +74,7 @@ class MLP(Head, nn.Module):
         self.pooling: Pooling = pooling
         self.reads = "ends" if pooling == "last" else "all"
         self.reads_layer = layer
+        self.uses_all_weights = True
 
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
         """Return the rewards [N] in fp32, whatever the backbone's type or the autocast around it.

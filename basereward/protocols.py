@@ -79,6 +79,11 @@ class Backbone(Module):
     """The transformers tokenizer; None where the backbone reads text without one."""
 
     @default
+    def uses_all_weights(self) -> bool:
+        """Whether the hidden states of any batch depend on every weight, `always_runs_vision` set."""
+        return False
+
+    @default
     def packs(self) -> bool:
         """Whether the trees of a batch may lie in one row without padding."""
         return False
@@ -162,6 +167,8 @@ class Head(Module):
     """The hidden states that it reads: all, or those at `forest.ends` only."""
     reads_layer: int | None = None
     """The decoder layer that it reads, counted from 1; None for the last, after the final norm."""
+    uses_all_weights: bool = False
+    """Whether any batch's rewards depend on every weight."""
 
     @abstractmethod
     def forward(self, hidden: Tensor, forest: Forest) -> Tensor:
@@ -253,6 +260,11 @@ class Paradigm(Module):
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
     writes_critiques: bool = False
+
+    @default
+    def uses_all_weights(self) -> bool:
+        """Whether the gradient of any batch's loss reaches every trained weight."""
+        return False
 
     @default
     def reads(self) -> Literal["all", "ends"]:

@@ -86,6 +86,17 @@ class Served:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
+    def starved_seconds(self) -> float:
+        """Return for how long its main thread had work but no processor.
+
+        Raises:
+            OSError: When it has ended.
+        """
+        text = Path(f"/proc/{self.process.pid}/schedstat").read_text()
+        if self.process.returncode is not None or not text.strip():
+            raise ProcessLookupError
+        return int(text.split()[1]) / 1e9
+
     def terminate(self) -> str:
         """Send SIGTERM, and return the rest of its stderr."""
         self.process.send_signal(signal.SIGTERM)

@@ -37,6 +37,8 @@ inline void check_reward_head(const Tensor& hidden, const std::optional<Tensor>&
   check_tensor("b1", b1, hidden, dtype, num_columns);
   STD_TORCH_CHECK(w2.is_cpu() == hidden.is_cpu() && w2.numel() == num_columns, "w2 has ", w2.numel(), " entries, not ",
                   num_columns);
+  STD_TORCH_CHECK(w2.dim() == 1 || (w2.dim() == 2 && w2.size(0) == 1), "w2 is not one row");
+  STD_TORCH_CHECK(!b2 || b2->dim() <= 1, "b2 has ", b2 ? b2->dim() : 0, " dimensions");
   STD_TORCH_CHECK(!b2 || (b2->is_cpu() == hidden.is_cpu() && b2->scalar_type() == dtype && b2->numel() == 1),
                   "b2 is not one number");
 }

@@ -296,7 +296,7 @@ def test_kernels_for_cuda_are_built_without_a_gpu_and_registered(checkout: Path)
 import torch
 from basereward import ops
 has = torch._C._dispatch_has_kernel_for_dispatch_key
-names = ("batched_bt_loss", "pairwise_reward_head", "pairwise_reward_head_backward")
+names = ("batched_bt_loss", "pairwise_reward_head", "pairwise_reward_head_backward", "pairwise_reward_loss")
 is_there = all(has(f"basereward::{name}", "CUDA") for name in names)
 print(ops.status()["cuda"]["build"]["architectures"], is_there)
 """

@@ -168,6 +168,13 @@ class TransformersBackbone(Backbone):
         media = {**forest.media, "image_places": places_of(forest.input_ids, tokens)}
         return replace(forest, media=media, read_on_cpu=self.read_on_cpu)
 
+    @property
+    def uses_all_weights(self) -> bool:
+        """Whether any batch uses every weight: not where the final norm is left out, and not for certain
+        where the decoder is of another form.
+        """
+        return self.shares and not self.decoder.reads_middle
+
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the parts that can be frozen or given a learning rate: `vision`, `projector`, `language`."""
         return self.parts_of(self.model)

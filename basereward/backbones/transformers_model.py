@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -246,6 +245,6 @@ def _processor_template(model: str) -> Any:
     if path is None:
         return None
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"]
-    except (ValueError, KeyError, TypeError) as error:
+        return read_json(Path(path))["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"chat_template.json of {model} has no chat template: {error}") from error

@@ -17,6 +17,7 @@ from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
 
 COMMANDS = (
+    "init",
     "train",
     "plan",
     "plot",

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
-from basereward.cli.data_arguments import check_is_no_input, load_dataset, report_rejected
+from basereward.cli.data_arguments import check_output, load_dataset, report_rejected
 from basereward.cli.model_arguments import load_model, report_counts
 from basereward.cli.selection import add_selection_arguments
 from basereward.errors import ConfigError, DataError
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.reward_model import RewardModel
 
     dataset = load_dataset(args, args.data)
-    check_is_no_input(args.output, dataset)
+    check_output(args.output, [dataset])
     model = load_model(args, args.model)
     if not isinstance(model, RewardModel) or not model.paradigm.writes_critiques:
         raise ConfigError(f"{args.model} writes no critiques; a model of the paradigm critic does")

@@ -11,6 +11,7 @@ from basereward.cli import data_mix
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import (
     add_data_arguments,
+    check_output,
     key_values,
     load_dataset,
     read_rows,
@@ -57,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     inspect = _command(commands, "inspect", "show sources, lengths, ranks, ties and length bias", _inspect)
     inspect.add_argument("--output", metavar="PAGE.html", help="write a page with images of some rows too")
+    inspect.add_argument(
+        "--overwrite", action="store_true", help="replace the output also where it is no page of ours"
+    )
     inspect.add_argument(
         "--examples", metavar="N", type=int, default=6, help="rows of each source on the page (default: 6)"
     )
@@ -162,8 +166,13 @@ def _inspect(args: argparse.Namespace) -> int:
 
     from basereward.data.report import Sample, save_report, source_table
     from basereward.data.statistics import Statistics
+    from basereward.reporting.html import GENERATOR
+    from basereward.storage.outputs import check_file
 
     datasets, title = _datasets(args)
+    if args.output is not None:
+        check_output(args.output, datasets, args.run_file or "")
+        check_file(Path(args.output), "--output", mark=GENERATOR, overwrite=args.overwrite)
     statistics, sample = Statistics(), Sample(args.examples)
     with _progress(args, datasets) as advance:
         for row in _rows(datasets, advance):
@@ -237,6 +246,7 @@ def _with_steps(args: argparse.Namespace, steps: Sequence[Component]) -> int:
     from contextlib import nullcontext
     from pathlib import Path
 
+    from basereward.cli.report_directory import claim_reports
     from basereward.data.conversion import convert
     from basereward.data.curation import Curation
     from basereward.data.writing import open_writer
@@ -247,9 +257,10 @@ def _with_steps(args: argparse.Namespace, steps: Sequence[Component]) -> int:
     if args.report is not None:
         if args.output is not None:
             raise ConfigError("--report goes without --output, which leaves the reports in NAME-files")
-        Path(args.report).mkdir(parents=True, exist_ok=True)
+        claim_reports(Path(args.report), "--report")
     opened: AbstractContextManager[Writer | None] = nullcontext()
     if args.output is not None:
+        check_output(args.output, datasets, *_others(args))
         opened = open_writer(Path(args.output), images=args.images, overwrite=args.overwrite)
     with opened as writer, _progress(args, datasets) as advance:
         report = None if args.report is None else Path(args.report)
@@ -264,6 +275,12 @@ def _with_steps(args: argparse.Namespace, steps: Sequence[Component]) -> int:
     elif report is not None:
         print(f"report: {report / 'report.json'}, rows: {report / 'rejected.jsonl'}", file=sys.stderr)
     return 0
+
+
+def _others(args: argparse.Namespace) -> list[str]:
+    """Return the other paths that are read, such as those of benchmarks."""
+    benchmarks = [text.partition("=")[2] for text in vars(args).get("benchmark", [])]
+    return [*benchmarks, *vars(args).get("against", []), *([args.run_file] if args.run_file else [])]
 
 
 def _print(curation: Curation, outcome: Outcome) -> None:

@@ -9,7 +9,8 @@ from basereward.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from basereward.comparison import Comparison
     from basereward.data import Dataset
@@ -63,20 +64,27 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
     return dataset
 
 
-def check_is_no_input(output: str, dataset: Dataset) -> None:
-    """Refuse an output that is one of the files that are read.
+def check_output(
+    output: str | Path, datasets: Iterable[Dataset], *others: str, option: str = "--output"
+) -> None:
+    """Refuse an output that is one of the files that are read, or lies in a model's directory.
+
+    Args:
+        output: The file that is to be written.
+        datasets: What is read.
+        others: Paths that are read too.
+        option: The option that names the output.
 
     Raises:
         ConfigError: Naming it.
     """
     from pathlib import Path
 
-    from basereward.data.dataset import FileDataset
+    from basereward.storage.outputs import check_is_no_input, check_outside_models
 
-    path = Path(output)
-    files = dataset.files if isinstance(dataset, FileDataset) and path.exists() else []
-    if any(file.exists() and path.samefile(file) for file in files):
-        raise ConfigError(f"{output} is the input; give --output another file")
+    check_outside_models(Path(output), option)
+    files = [file for dataset in datasets for file in dataset.files]
+    check_is_no_input(Path(output), option, [*files, *others])
 
 
 def read_rows(dataset: Dataset) -> Iterator[Comparison | DataError]:

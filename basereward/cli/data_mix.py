@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from basereward.cli.command import add_overrides
+from basereward.cli.data_arguments import check_output
 from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from basereward.data.writing import open_writer
     from basereward.plugins.plugin_manager import manager
     from basereward.reporting.progress import progress_bar
+    from basereward.storage.atomic import write_text
 
     if args.num_held_out < 1:
         raise ConfigError(f"--num-held-out is {args.num_held_out}; allowed: 1 or more")
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     mixing = Mixing.open(config.data, config.seed, manager(config.plugins))
     with ExitStack() as stack:
         writers = []
+        for path, option in zip(outputs, ("--held-out", "--output"), strict=False):
+            check_output(path, mixing.datasets, args.run_file, option=option)
         for path in outputs:  # all at first, so that one that can't be written is told before the work
             path.parent.mkdir(parents=True, exist_ok=True)
             writer = open_writer(path, images=args.images, overwrite=args.overwrite)
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     report = _report(config, mixing, outputs)
     text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
     for path in outputs:
-        (path.with_name(f"{path.name}-files") / REPORT_FILE).write_text(text, encoding="utf-8")
+        write_text(path.with_name(f"{path.name}-files") / REPORT_FILE, text)
     if args.json:
         print(json.dumps(report, ensure_ascii=False))
     else:

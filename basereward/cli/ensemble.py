@@ -17,6 +17,7 @@ from basereward.cli.model_arguments import (
 )
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
+from basereward.storage.outputs import check_model_output
 
 if TYPE_CHECKING:
     import argparse
@@ -72,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_batch_size(args)
     output = Path(args.output)
-    if output.exists() and not args.overwrite:
-        raise ConfigError(f"--output {output} exists; --overwrite replaces it")
+    check_model_output(output, args.members, overwrite=args.overwrite)
     options = {
         key.removeprefix("ensembler."): value for key, value in key_values(args.overrides, "--set").items()
     }

@@ -264,11 +264,11 @@ def claimed_directory(output: str | None) -> Path | None:
     """Claim the output directory now, rather than find out after the scoring that it can't be written."""
     from pathlib import Path
 
-    from basereward.cli.report_directory import claim_directory
+    from basereward.cli.report_directory import claim_reports
 
     if output is None:
         return None
-    claim_directory(Path(output))
+    claim_reports(Path(output))
     return Path(output)
 
 

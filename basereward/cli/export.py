@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from basereward.cli.command import Command
+from basereward.storage.outputs import check_model_output
 
 COMMAND = Command(
     help="write a model for transformers, TRL or vLLM",
@@ -34,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.reward_model import RewardModel
 
     logging.disable_progress_bar()
+    # An earlier export is made anew of its model; it needs no word of the user to be replaced.
+    check_model_output(Path(args.output), [args.model], overwrite=True)
     # In bf16 weights stay as they are saved.
     model = RewardModel.load(args.model, device="cpu", precision="bf16")
     export = export_model(model, args.output, args.format)

@@ -8,6 +8,7 @@ from pathlib import Path
 from basereward.cli.command import Command, add_overrides
 from basereward.cli.data_arguments import key_values
 from basereward.errors import ConfigError
+from basereward.storage.outputs import check_model_output
 from basereward.storage.reading import read_bytes
 
 MAX_TEMPLATE_BYTES = 16 * 2**20
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="DIR", help="a directory with a transformers model, or a LoRA adapter, and its head"
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="the model directory")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     parser.add_argument("--base", metavar="DIR", help="the model that an adapter was trained on")
     parser.add_argument(
         "--backbone", metavar="NAME", help="the backbone that reads it (default: by its model type)"
@@ -102,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     if args.judge is not None:
         if given := [flag for flag, value in _FOR_HEADS.items() if getattr(args, value)]:
             raise ConfigError(f"a judge has no head and no adapter; leave out {', '.join(given)}")
+        check_model_output(Path(args.output), [args.source], overwrite=args.overwrite)
         options = {"template": args.judge, **options}
         import_judge(args.source, args.output, paradigm=options, backbone=args.backbone, **backbone)
         print(f"{args.output}: a judge, asked by the template {args.judge!r}")
@@ -110,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--set is for judges and critics; give --judge or --critic TEMPLATE, or leave it out"
         )
+    inputs = [args.source, *([args.base] if args.base else [])]
+    check_model_output(Path(args.output), inputs, overwrite=args.overwrite)
     critic = None if args.critic is None else Component("critic", {"template": args.critic, **options})
     template = None if args.chat_template is None else _text_of(args.chat_template)
     _, layout = import_model(
@@ -135,6 +140,7 @@ def _run_plain(args: argparse.Namespace, has_options: bool) -> int:
             "--plain writes a model as it is; leave out "
             + ", ".join([*given, *["--set, --option"] * has_options])
         )
+    check_model_output(Path(args.output), [args.source], overwrite=False)
     rewrite_checkpoint(args.source, args.output)
     print(f"{args.output}: in transformers' layout")
     return 0

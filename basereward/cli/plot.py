@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the image: .png, .svg or .pdf (default: runs.png)",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the output also where it is no image of this command",
+    )
+    parser.add_argument(
         "--metric",
         dest="metrics",
         action="append",
@@ -52,9 +57,13 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.smoothing < 1:
         raise ConfigError(f"--smoothing is {args.smoothing:g}; allowed: from 0 up to, not including, 1")
+    from basereward.storage.outputs import check_file, check_is_no_input
     from basereward.training.log_history import check_metrics, read_histories
-    from basereward.training.plots import METRICS, plot_runs
+    from basereward.training.plots import GENERATOR, METRICS, plot_runs
+    from basereward.training.run_directory import LOG_FILE
 
+    check_is_no_input(args.output, "--output", [*args.runs, *(run / LOG_FILE for run in args.runs)])
+    check_file(args.output, "--output", mark=GENERATOR.encode(), overwrite=args.overwrite)
     histories = read_histories(args.runs)
     metrics = args.metrics or METRICS
     if args.metrics:

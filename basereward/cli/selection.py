@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from basereward.cli.data_arguments import add_data_arguments, check_is_no_input, load_dataset, read_rows
+from basereward.cli.data_arguments import add_data_arguments, check_output, load_dataset, read_rows
 from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     from basereward.scoring.selection import selected
 
     dataset = load_dataset(args, args.data)
-    check_is_no_input(args.output, dataset)
+    check_output(args.output, [dataset])
     model = load_model(args, args.model)
     with (
         open_writer(Path(args.output), overwrite=args.overwrite) as writer,

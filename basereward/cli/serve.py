@@ -9,6 +9,10 @@ from pathlib import Path
 from basereward.cli.command import Command, add_device
 from basereward.errors import ConfigError
 from basereward.serving.limits import Limits
+from basereward.storage.reading import read_text, understood
+
+MAX_KEY_BYTES = 2**20
+"""Bytes that a file of keys may have."""
 
 COMMAND = Command(
     help="answer requests for rewards over HTTP",
@@ -105,7 +109,9 @@ def _named(models: list[str]) -> dict[str, Path]:
 def _keys(file: str | None) -> list[str]:
     if file is None:
         return []
-    keys = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
+    with understood(Path(file), ConfigError):
+        text = read_text(Path(file), MAX_KEY_BYTES)
+    keys = [line.strip() for line in text.splitlines() if line.strip()]
     if not keys:
         raise ConfigError(f"--api-key-file {file}: there is no key in it")
     return keys

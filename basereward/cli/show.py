@@ -1,31 +1,60 @@
-"""`basereward show`: one component, who provides it, and its options."""
+"""`basereward show`: a component, its provider and its options; or the settings of a run file's table."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import re
+from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
 from basereward.config.conversion import type_name
+from basereward.errors import ConfigError
 from basereward.hookspecs import KINDS
 from basereward.plugins.options import Option, component_options
 from basereward.plugins.plugin_manager import WITH_PATH, manager
 
+if TYPE_CHECKING:
+    from basereward.config.reference import Setting
+
+TABLES = ("run", "data", "source", "mixture", "train", "lora", "stage")
+"""The tables of run files, by the names in `basereward.config.reference`."""
+
+RUN_FILE = "run-file"
+"""All of them, as Markdown."""
+
 COMMAND = Command(
-    help="show a component and its options",
-    description="Show what a component does, who provides it, and its options.",
+    help="show a component and its options, or a run file's settings",
+    description="Show what a component does, who provides it, and its options; or the settings of a table of "
+    f"run files: {', '.join(TABLES)}.",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("kind", metavar="KIND", help=f"one of {', '.join(KINDS)}")
-    parser.add_argument("name", metavar="NAME", help="a component's name, as `basereward plugins` lists it")
+    parser.add_argument(
+        "kind",
+        metavar="KIND",
+        help=f"one of {', '.join(KINDS)}; or a table: {', '.join(TABLES)}; or {RUN_FILE}, all of them",
+    )
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a component's name, as `basereward plugins` lists it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the component's first line, its provider, its file, and its options."""
+    from basereward.config.reference import aligned, argument_texts, page, settings_of
+
+    if args.name is None and args.kind == RUN_FILE:
+        print(page())
+        return 0
+    if args.name is None:
+        if args.kind not in TABLES:
+            raise ConfigError(
+                f"show {args.kind} needs the name of a component, or one of the tables {', '.join(TABLES)}"
+            )
+        print(aligned(settings_of(args.kind)))
+        return 0
     plugins = manager()
     provided = plugins.find(args.kind, args.name)
     component = plugins.load(args.kind, args.name)
@@ -34,39 +63,27 @@ def run(args: argparse.Namespace) -> int:
     print(f"plugin  {provided.plugin} {provided.version}".rstrip())
     print(f"class   {provided.target}")
     print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")
-    descriptions: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for cls in reversed(component.__mro__):  # a subclass need not repeat what its base says of an option
-        descriptions |= _descriptions(inspect.getdoc(cls) or "")
-    print("\n".join(_table(_settings(args.kind, component), descriptions)))
+        texts |= argument_texts(inspect.getdoc(cls) or "")
+    print(aligned(_settings(args.kind, component, texts)))
     return 0
 
 
-def _settings(kind: str, component: type) -> dict[str, Option]:
+def _settings(kind: str, component: type, texts: dict[str, str]) -> list[Setting]:
     """Return what a run file's table may hold: the options, and the path of kinds that read files."""
+    from basereward.config.reference import Setting
+
     first = next(iter(inspect.signature(component).parameters.values()), None)
-    if kind not in WITH_PATH or first is None or first.kind is first.KEYWORD_ONLY:
-        return component_options(component)
-    return {"path": Option("path", str, first.default), **component_options(component)}
-
-
-def _table(options: dict[str, Option], descriptions: dict[str, str]) -> list[str]:
-    if not options:
-        return ["no options"]
-    rows = [("option", "type", "default", "")]
-    for name, option in options.items():
-        default = "(required)" if option.is_required else repr(option.default)
-        rows.append((name, type_name(option.type), default, descriptions.get(name, "")))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    options = component_options(component)
+    if kind in WITH_PATH and first is not None and first.kind is not first.KEYWORD_ONLY:
+        options = {"path": Option("path", str, first.default), **options}
     return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
-        for row in rows
+        Setting(
+            name,
+            type_name(option.type),
+            "(required)" if option.is_required else repr(option.default),
+            texts.get(name, ""),
+        )
+        for name, option in options.items()
     ]
-
-
-def _descriptions(docstring: str) -> dict[str, str]:
-    """Return what a docstring's `Args:` says of each parameter."""
-    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", docstring, re.MULTILINE)
-    if section is None:
-        return {}
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1], re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}

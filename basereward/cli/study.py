@@ -69,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(study, runs, plugins, args)
     from basereward.study.collect import collect
+    from basereward.study.report import claim
     from basereward.study.run import run_study
+
+    output = Path(study.output)
+    claim(output, "output:")
 
     signal.signal(signal.SIGTERM, _interrupt)
     study_run = run_study(
@@ -81,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
         progress=not args.quiet,
     )
     results = collect(study, runs, plugins)
-    output = Path(study.output)
     results.save(output)
     print(f"{study_run.num_done} runs done, {study_run.num_before} were before", file=sys.stderr)
     for name, error in study_run.failed.items():
@@ -117,10 +120,12 @@ def _dry_run(study: Study, runs: list[PlannedRun], plugins: PluginManager, args:
 
 
 def _tables(study: Study, directory: Path) -> int:
-    from basereward.study.report import PAGE_FILE, write_report
+    from basereward.study.report import PAGE_FILE, claim, write_report
     from basereward.study.results import Results
 
-    tables = write_report(study, Results.load(directory), directory)
+    results = Results.load(directory)
+    claim(directory, "--results")
+    tables = write_report(study, results, directory)
     tables.table().print()
     print("", *tables.notes(), sep="\n")
     print(f"report: {directory / PAGE_FILE}", file=sys.stderr)

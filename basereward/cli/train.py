@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command, add_overrides
 from basereward.cli.dry_run import add_dry_run, dry_run, print_findings
+from basereward.cli.starter_arguments import add_starter_arguments, write_run_file
+from basereward.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -20,12 +22,25 @@ COMMAND = Command(
     help="train a reward model as a run file says",
     description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in "
     "hand, with a checkpoint to resume from.",
+    examples="""\
+  basereward train run.toml --set train.lr=1e-5
+  basereward train --model Qwen2.5-VL-3B-Instruct --data pairs.jsonl --eval held-out.jsonl --lora 16
+""",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("run_file", metavar="RUN.toml", help="what to train on what, and how")
+    parser.add_argument(
+        "run_file",
+        metavar="RUN.toml",
+        nargs="?",
+        help="what to train on what, and how; or give --model and --data",
+    )
+    starter = parser.add_argument_group(
+        "without a run file", "one is written, as `basereward init` does, and trained"
+    )
+    add_starter_arguments(starter, required=False)
     add_overrides(parser, "replace a setting of the file, such as train.lr=1e-5")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -42,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print where the results are."""
     from basereward.config.files import load_run
 
-    config = load_run(args.run_file, args.overrides)  # before torch, whose import takes seconds
+    config = load_run(_run_file(args), args.overrides)  # before torch, whose import takes seconds
     if args.dry_run:
         return _dry_run(config, args)
     # DDP warns in each process where the model has no unused parameter, which is no reason to warn.
@@ -59,6 +74,22 @@ def run(args: argparse.Namespace) -> int:
     if result.is_main:
         print("\n".join(_summary(result)))
     return 0
+
+
+def _run_file(args: argparse.Namespace) -> str:
+    """Return the run file that was given, or write one of the model and the data."""
+    given = [f"--{name}" for name in ("model", "data", "lora", "output") if getattr(args, name)]
+    given += ["--eval"] if args.held_out else []
+    if args.run_file is not None:
+        if given:
+            raise ConfigError(f"{given[0]} goes without a run file; to change {args.run_file}, use --set")
+        return str(args.run_file)
+    if not (args.model and args.data):
+        raise ConfigError("give a run file, or --model DIR and --data PATH")
+    path = write_run_file(args, None, overwrite=args.overwrite)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"run file: {path}")
+    return str(path)
 
 
 def _dry_run(config: RunConfig, args: argparse.Namespace) -> int:

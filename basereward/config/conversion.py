@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from basereward.config.other_names import OTHER_NAMES
 from basereward.errors import ConfigError
 
 NONE = "none"
@@ -103,7 +104,8 @@ def from_table(cls: Any, table: Mapping[str, Any], path: tuple[str, ...] = ()) -
     subject = f"[{'.'.join(path)}]" if path else "the top level"
     for key in table:
         if key not in fields:
-            hint = did_you_mean(key, fields) or ";"
+            answer = f"; write {OTHER_NAMES[key]};" if key in OTHER_NAMES else ""
+            hint = answer or did_you_mean(key, fields) or ";"
             raise ValidationError(
                 (*path, key), f"has no key {key!r}{hint} keys: {', '.join(fields)}", subject
             )

@@ -67,17 +67,23 @@ def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[st
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Return the tables of a TOML file.
+    """Return the tables of a TOML file, or of a YAML file whose name ends in `.yaml` or `.yml`.
 
     Raises:
-        ConfigError: When it can't be read, or is not TOML.
+        ConfigError: When it can't be read, or is not TOML or YAML.
     """
+    kind = "YAML" if Path(path).suffix in (".yaml", ".yml") else "TOML"
     try:
-        return tomllib.loads(read_bytes(Path(path), MAX_BYTES).decode("utf-8"))
+        text = read_bytes(Path(path), MAX_BYTES).decode("utf-8")
+        if kind == "TOML":
+            return tomllib.loads(text)
+        from basereward.config.yaml import loads  # whose package takes 10 ms
+
+        return loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not {kind}: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: is nested too deeply") from error
 

@@ -170,6 +170,8 @@ class TrainConfig:
         device: Where the model is trained; `auto` for each process's GPU, or the CPU where there is none.
         precision: Of matrix products; `auto` takes bf16 where the device multiplies it fast. Heads and losses
             are fp32.
+        deterministic: Whether torch takes only algorithms that give the same bits in every run, which on a
+            GPU are slower; one that has no such form ends the training with torch's error.
         freeze: Parts of the model that aren't trained, such as `vision`.
         lora: Trains adapters instead of the backbone's weights; None to train the weights.
         ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
@@ -207,6 +209,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    deterministic: bool = False
     freeze: tuple[str, ...] = ()
     lora: LoraConfig | None = None
     ema_decay: float = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from basereward.evaluation.benchmarks.comparisons import order_metrics
 from basereward.evaluation.results import Result
 from basereward.reporting.tables import Row, Table
 from basereward.stats.metric import Kind, Metric
+from basereward.storage.reading import parse_json, read_lines, understood
 
 REWARDS_FILE = "rewards.jsonl"
 
@@ -185,10 +185,12 @@ def read_results(name: str) -> list[Result]:
         ConfigError: When a line is none of an evaluation's.
     """
     path = Path(name) / REWARDS_FILE if Path(name).is_dir() else Path(name)
+    with understood(path, ConfigError):
+        lines = list(read_lines(path))
     results = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line.decode("utf-8"))
             results.append(
                 Result(
                     id=str(row["id"]),
@@ -200,7 +202,7 @@ def read_results(name: str) -> list[Result]:
                     margin=row["margin"],
                 )
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ConfigError(
                 f"{path}:{number} is no line of an evaluation; give a directory that "
                 "`basereward evaluate --output` wrote"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from basereward.errors import DataError
+from basereward.errors import ConfigError, DataError
 from basereward.evaluation import error_gallery, plots
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.results import Evaluation
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
 from basereward.storage.atomic import replace_file, write_text
+from basereward.storage.reading import parse_json, read_lines, understood
 
 if TYPE_CHECKING:
     from basereward.paradigms.verdicts import Verdicts
@@ -85,15 +87,22 @@ def save_verdicts(verdicts: Mapping[int, Verdicts], directory: Path) -> None:
 
 
 def read_verdicts(directory: Path) -> dict[int, Verdicts]:
-    """Return the verdicts that `save_verdicts` wrote; none where it wrote none."""
+    """Return the verdicts that `save_verdicts` wrote; none where it wrote none.
+
+    Raises:
+        ConfigError: When they can't be read.
+    """
     path = directory / VERDICTS_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
-    entries = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {
-        entry["number"]: {(item["first"], item["second"]): tuple(item["votes"]) for item in entry["verdicts"]}
-        for entry in entries
-    }
+    with understood(path, ConfigError):
+        entries = [parse_json(line.decode("utf-8")) for _, line in read_lines(path)]
+        return {
+            int(entry["number"]): {
+                (int(item["first"]), int(item["second"])): tuple(item["votes"]) for item in entry["verdicts"]
+            }
+            for entry in entries
+        }
 
 
 def metric_rows(metrics: PairMetrics) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 import time
 import urllib.error
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from basereward.comparison import Comparison
-from basereward.errors import ConfigError, DataError
+from basereward.errors import ConfigError, DataError, shown
 from basereward.media.image import Image
 from basereward.media.video import Video
+from basereward.storage.reading import parse_json
 
 RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
 """Returns each comparison's rewards, or the error of one that can't be scored."""
@@ -26,6 +28,13 @@ BUSY = (429, 503)
 
 MAX_WAIT = 60.0
 """The most seconds that a busy server can ask to be left alone for."""
+
+
+MAX_ANSWER_BYTES = 2**28
+"""Bytes of an answer, which has some hundreds for each comparison."""
+
+MAX_MESSAGE_BYTES = 2**16
+"""Bytes of an error's answer."""
 
 
 class SourceOptions(TypedDict, total=False):
@@ -93,14 +102,22 @@ def _served(
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        data = _answer(request, timeout_seconds, num_tries)["data"] if sent else []
-        entries = iter(sorted(data, key=lambda entry: entry["index"]))
-        return [item if isinstance(item, DataError) else _result(next(entries)) for item in items]
+        answer = _answer(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
+        try:
+            data = parse_json(answer.decode("utf-8"))["data"]
+            entries = [
+                _result(entry, len(item["responses"]))
+                for item, entry in zip(sent, sorted(data, key=lambda entry: entry["index"]), strict=True)
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{address} answers what are no rewards of ours: {error!r}") from error
+        scored = iter(entries)
+        return [item if isinstance(item, DataError) else next(scored) for item in items]
 
     return rewards
 
 
-def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> Any:
+def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
     """Return the response body of a request, which is sent again while the server is busy or unreachable.
 
     Raises:
@@ -110,7 +127,10 @@ def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: 
     for remaining in reversed(range(num_tries)):
         try:
             with opener.open(request, timeout=timeout_seconds) as answer:
-                return json.load(answer)
+                content: bytes = answer.read(MAX_ANSWER_BYTES + 1)
+            if len(content) > MAX_ANSWER_BYTES:
+                raise ConfigError(f"{request.full_url} answers more than {MAX_ANSWER_BYTES:,} bytes")
+            return content
         except urllib.error.HTTPError as error:
             if error.code not in BUSY or not remaining:
                 raise ConfigError(f"{request.full_url} answers {error.code}: {_message(error)}") from error
@@ -139,14 +159,20 @@ def _seconds(retry_after: str | None) -> float:
 
 def _message(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        with error:
+            return str(parse_json(error.read(MAX_MESSAGE_BYTES).decode("utf-8"))["error"]["message"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return str(error.reason)
 
 
-def _result(entry: Mapping[str, Any]) -> list[float] | DataError:
+def _result(entry: Mapping[str, Any], num_responses: int) -> list[float] | DataError:
     error = entry["error"]
-    return list(entry["rewards"]) if error is None else DataError(error["message"], field=error["param"])
+    if error is not None:
+        return DataError(str(error["message"]), field=error["param"])
+    rewards = [float(reward) for reward in entry["rewards"]]
+    if len(rewards) != num_responses or not all(map(math.isfinite, rewards)):
+        raise ValueError(f"the rewards {shown(rewards)} of {num_responses} responses")
+    return rewards
 
 
 def _item(comparison: Comparison) -> dict[str, Any] | DataError:

@@ -156,7 +156,7 @@ def import_judge(
     with in_transformers_layout(Path(source)) as place:
         _check_source(place)
         model = RewardModel.build(
-            backbone=Component(backbone or _backbone_of(place), {"model": str(place), **options}),
+            backbone=Component(backbone or backbone_of(place), {"model": str(place), **options}),
             paradigm=Component("generative", {"template": "reasoned", **(paradigm or {})}),
         )
         model.record |= {"base_model": str(source), "imported_from": "a language model that gives verdicts"}
@@ -187,7 +187,7 @@ def _imported(
             "--chat-template FILE. For plain texts of prompt and response it is "
             "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
         )
-    name = backbone or _backbone_of(source)
+    name = backbone or backbone_of(source)
     weights = [tensors[weight] for weight, _ in layout.layers]
     if any(weight.ndim != 2 for weight in weights) or weights[-1].shape[0] != 1:
         shapes = ", ".join(str(list(weight.shape)) for weight in weights)
@@ -248,7 +248,12 @@ def _tensors(source: Path, names: set[str], read_bin: bool) -> Iterator[tuple[st
                 yield from ((name, loaded[name]) for name in names.intersection(loaded))
 
 
-def _backbone_of(source: Path) -> str:
+def backbone_of(source: Path) -> str:
+    """Return the name of the backbone that reads a transformers model.
+
+    Raises:
+        ConfigError: When there is none.
+    """
     config = read_json(source / "config.json")
     kind = str(config.get("model_type", ""))
     if kind in BACKBONES:

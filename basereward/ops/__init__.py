@@ -11,6 +11,7 @@ from basereward.ops.head import Activation, pairwise_reward_head
 from basereward.ops.loss import STATISTICS, batched_bt_loss
 from basereward.ops.packing import common_prefix, first_fit
 from basereward.ops.reference import pair_statistics
+from basereward.ops.reward_loss import pairwise_reward_loss
 
 __all__ = [
     "STATISTICS",
@@ -21,6 +22,7 @@ __all__ = [
     "first_fit",
     "pair_statistics",
     "pairwise_reward_head",
+    "pairwise_reward_loss",
     "plain_kernels",
     "status",
 ]

@@ -6,7 +6,13 @@ from typing import Any, Final
 
 from basereward.ops._library import Library, Part
 
-OPS: Final = ("batched_bt_loss", "pairwise_reward_head", "pairwise_reward_head_backward")
+OPS: Final = (
+    "batched_bt_loss",
+    "bt_loss_on_cpu",
+    "pairwise_reward_head",
+    "pairwise_reward_head_backward",
+    "pairwise_reward_loss",
+)
 
 library: Final = Library("basereward", OPS)
 host: Final = Part.load("basereward._host", library.choice)

@@ -2,7 +2,8 @@
 
 Each op has an autograd `Function`, and its rules are registered for the op too. Eager code calls the
 Function, whose dispatch takes half the time of the registered rules; compiled code calls the op, which is one
-node of its graph.
+node of its graph. `pairwise_reward_loss` has a Function alone: compiled code calls the two ops that it is
+made of.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class BatchedBTLoss(Function):
         grad, rewards = ctx.saved_tensors
         scaled = grad * grad_loss
         if torch.is_grad_enabled():
-            scaled = _once(scaled, "batched_bt_loss", rewards)
+            scaled = once(scaled, "batched_bt_loss", rewards)
         return (scaled, *[None] * (ctx.num_inputs - 1))
 
     @staticmethod
@@ -73,12 +74,17 @@ class PairwiseRewardHead(Function):
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Keep what the backward reads: nothing of the size of the hidden states."""
-        hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation = inputs
+        """Keep what the backward reads."""
         _, rows, pre = output
+        PairwiseRewardHead.keep(ctx, inputs, rows, pre)
         ctx.mark_non_differentiable(rows, pre)
+
+    @staticmethod
+    def keep(ctx: Any, inputs: tuple[Any, ...], rows: Tensor, pre: Tensor, *more: Tensor) -> None:
+        """Keep what `gradients` reads, nothing of the size of the hidden states, and other tensors."""
+        hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(rows, pre, ends, norm, w1, b1, w2, hidden.new_empty(0))
+        ctx.save_for_backward(rows, pre, ends, norm, w1, b1, w2, hidden.new_empty(0), *more)
         ctx.shape = hidden.shape
         ctx.offset_shape = None if b2 is None else b2.shape
         ctx.norm_eps = norm_eps
@@ -89,8 +95,13 @@ class PairwiseRewardHead(Function):
         """Return the gradients of hidden states, the norm's weight, w1, b1, w2 and b2."""
         if grad is None:
             return (None,) * len(ctx.needs_input_grad)
-        rows, pre, ends, norm, w1, b1, w2, like = ctx.saved_tensors
-        needs_hidden, _, needs_norm, _, needs_w1, needs_b1, needs_w2, needs_b2, _ = ctx.needs_input_grad
+        return PairwiseRewardHead.gradients(ctx, grad, "pairwise_reward_head")
+
+    @staticmethod
+    def gradients(ctx: Any, grad: Tensor, name: str) -> tuple[Tensor | None, ...]:
+        """Return those of the op of that name, from the gradient of the rewards."""
+        rows, pre, ends, norm, w1, b1, w2, like = ctx.saved_tensors[:8]
+        needs_hidden, _, needs_norm, _, needs_w1, needs_b1, needs_w2, needs_b2, _ = ctx.needs_input_grad[:9]
         grads = torch.ops.basereward.pairwise_reward_head_backward.default(
             grad,
             rows,
@@ -109,7 +120,7 @@ class PairwiseRewardHead(Function):
         )
         if torch.is_grad_enabled():
             saved = [tensor for tensor in (norm, w1, b1, w2) if tensor is not None]
-            grads = [_once(part, "pairwise_reward_head", grad, *saved) for part in grads]
+            grads = [once(part, name, grad, *saved) for part in grads]
         hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2 = grads
         return (
             hidden if needs_hidden else None,
@@ -142,6 +153,33 @@ class PairwiseRewardHead(Function):
         return w2.new_empty(num_responses, dtype=wide), rows, pre
 
 
+class PairwiseRewardLoss(Function):
+    """The compiled `pairwise_reward_loss`: head and loss in one, whose backward is the head's."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        """Return loss, statistics, rewards, their gradient, the picked rows and their pre-activations."""
+        with _BelowAutograd():
+            output: tuple[Tensor, ...] = torch.ops.basereward.pairwise_reward_loss.default(*arguments)
+        PairwiseRewardLoss.save(ctx, arguments, output)
+        return output
+
+    @staticmethod
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the backward reads."""
+        _, statistics, rewards, grad, rows, pre = output
+        PairwiseRewardHead.keep(ctx, inputs[:9], rows, pre, grad)
+        ctx.mark_non_differentiable(statistics, rewards, grad, rows, pre)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients of hidden states, the norm's weight, w1, b1, w2 and b2."""
+        if grad_loss is None:
+            return (None,) * len(ctx.needs_input_grad)
+        grads = PairwiseRewardHead.gradients(ctx, ctx.saved_tensors[8] * grad_loss, "pairwise_reward_loss")
+        return (*grads, *[None] * (len(ctx.needs_input_grad) - len(grads)))
+
+
 def _head_backward_shapes(
     grad: Tensor,
     rows: Tensor,
@@ -168,7 +206,7 @@ def _head_backward_shapes(
     )
 
 
-def _once(grad: Tensor, name: str, *inputs: Tensor) -> Tensor:
+def once(grad: Tensor, name: str, *inputs: Tensor) -> Tensor:
     """Return a gradient that refuses to be differentiated, instead of passing for a constant."""
     refusing: Tensor = _Once.apply(grad, name, *inputs)
     return refusing
@@ -198,7 +236,7 @@ def register() -> torch.library.Library:
     torch.library.register_fake("basereward::pairwise_reward_head_backward", _head_backward_shapes, lib=rules)
     for device_type in ("cpu", "cuda"):
         torch.library.register_autocast("basereward::batched_bt_loss", device_type, torch.float32, lib=rules)
-        for name in ("pairwise_reward_head", "pairwise_reward_head_backward"):
+        for name in ("pairwise_reward_head", "pairwise_reward_head_backward", "pairwise_reward_loss"):
             _ignore_autocast(rules, name, device_type)
     return rules
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from basereward.ops import reference
 from basereward.ops._loader import library
-from basereward.ops._registration import BatchedBTLoss
+from basereward.ops._registration import BatchedBTLoss, once
 
 STATISTICS: Final = (
     "weight",
@@ -27,7 +27,8 @@ are no ties, and `correct` (equal rewards count half), `margin`, `margin_squared
 sums over those, of the rewards as given; `min` and `max` are over all rewards that are numbers, inf and -inf
 where there are none."""
 
-TIE_WEIGHTS: Final = {"ignore": 0.0, "half": 1.0}
+Ties = Literal["ignore", "half"]
+TIE_WEIGHTS: Final[dict[str, float]] = {"ignore": 0.0, "half": 1.0}
 
 
 def batched_bt_loss(
@@ -40,7 +41,7 @@ def batched_bt_loss(
     lengths: Tensor | None = None,  # [N] integers, tokens
     label_smoothing: float = 0.0,
     zero_coefficient: float = 0.0,
-    ties: Literal["ignore", "half"] = "ignore",
+    ties: Ties = "ignore",
 ) -> tuple[Tensor, Tensor]:  # loss [], statistics [9] fp64
     """Return the weighted mean Bradley-Terry loss of pairs, and the sums that metrics are made of.
 
@@ -72,13 +73,16 @@ def batched_bt_loss(
         ValueError: For a shape, a device or a value that isn't.
         ConfigError: When BASEREWARD_KERNELS asks for kernels that aren't there.
     """
+    check_options(label_smoothing, zero_coefficient, ties)
+    options = (label_smoothing, zero_coefficient, TIE_WEIGHTS[ties])
+    tracing = torch.compiler.is_compiling()
+    if not tracing and type(rewards) is Tensor and rewards.is_cpu and library.compiled("cpu"):
+        # The checks below cost more than the kernel at a few pairs, and it makes them too, in fewer words.
+        try:
+            return _directly(rewards, pairs, tie, margin, weight, lengths, *options)
+        except RuntimeError:
+            pass
     _check(rewards, pairs, tie, margin, weight, lengths)
-    if not 0 <= label_smoothing <= 0.5:
-        raise ValueError(f"label_smoothing is a probability from 0 to 0.5, not {label_smoothing}")
-    if not 0 <= zero_coefficient < float("inf"):
-        raise ValueError(f"zero_coefficient is a finite number >= 0, not {zero_coefficient}")
-    if ties not in TIE_WEIGHTS:
-        raise ValueError(f"ties is 'ignore' or 'half', not {ties!r}")
     dtype = torch.float64 if rewards.dtype == torch.float64 else torch.float32
     tensors = (
         rewards.to(dtype),
@@ -88,8 +92,6 @@ def batched_bt_loss(
         None if weight is None else weight.to(dtype),
         None if lengths is None else lengths.to(torch.int64),
     )
-    options = (label_smoothing, zero_coefficient, TIE_WEIGHTS[ties])
-    tracing = torch.compiler.is_compiling()
     readable = rewards.device.type == "cpu" and not tracing
     if library.compiled(rewards.device.type):
         call: Any = torch.ops.basereward.batched_bt_loss if tracing else BatchedBTLoss.apply
@@ -104,6 +106,37 @@ def batched_bt_loss(
     if readable:
         _check_values(*tensors)
     return reference.batched_bt_loss(*tensors, *options)
+
+
+def check_options(label_smoothing: float, zero_coefficient: float, ties: str) -> None:
+    """Refuse numbers outside their range, and an unknown way to take ties."""
+    if not 0 <= label_smoothing <= 0.5:
+        raise ValueError(f"label_smoothing is a probability from 0 to 0.5, not {label_smoothing}")
+    if not 0 <= zero_coefficient < float("inf"):
+        raise ValueError(f"zero_coefficient is a finite number >= 0, not {zero_coefficient}")
+    if ties not in TIE_WEIGHTS:
+        raise ValueError(f"ties is 'ignore' or 'half', not {ties!r}")
+
+
+def _directly(rewards: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Return loss and statistics of the CPU's kernel, tied to the rewards by torch's own node.
+
+    Raises:
+        RuntimeError: For arguments that are not as the kernel takes them.
+    """
+    differentiable = rewards.requires_grad and torch.is_grad_enabled()
+    loss, statistics = torch.ops.basereward.bt_loss_on_cpu.default(rewards, *rest, differentiable)
+    if not differentiable:
+        return loss, statistics
+
+    def refuse(grads: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (once(grads[0], "batched_bt_loss", rewards),) if torch.is_grad_enabled() else None
+
+    # Or torch's node would take the gradient for a constant where it is differentiated again. A hook of the
+    # node takes half the time of one of the tensor.
+    node: Any = loss.grad_fn
+    node.register_prehook(refuse)
+    return loss, statistics
 
 
 def _check(

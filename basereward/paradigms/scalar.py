@@ -35,6 +35,7 @@ class Cached(Encoded):
 
 REPLACED = {
     "shares_backbone": {"hidden_states", "score_of"},
+    "uses_all_weights": {"hidden_states", "rewards_of", "loss_of"},
     "shares_prefix": {"hidden_states", "rewards_of", "score_of"},
 }
 """Capabilities of `Scalar`, and the methods that they depend on."""
@@ -88,6 +89,11 @@ class Scalar(Paradigm):
     def reads(self) -> Literal["all", "ends"]:
         """The hidden states that the head reads."""
         return self.head.reads
+
+    @property
+    def uses_all_weights(self) -> bool:
+        """Whether the gradient of any batch's loss reaches every trained weight."""
+        return self.backbone.uses_all_weights and self.head.uses_all_weights
 
     def attach_feature_cache(self, cache: FeatureCache, precision: str = "weights") -> None:
         """Cache the results of frozen weights: the hidden states, if the whole backbone is frozen and the

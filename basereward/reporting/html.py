@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
+GENERATOR = b'<meta name="generator" content="BaseReward">'
+"""Stands in every page, by which it is known."""
+
 MAX_CHARACTERS = 2000
 """Characters of a text from the data that a page shows."""
 

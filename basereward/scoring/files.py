@@ -24,6 +24,8 @@ from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
 from basereward.scoring.ordered import CHUNK_BATCHES, Rewards, members_of, score_in_order
 from basereward.storage.locks import try_lock
+from basereward.storage.outputs import check_outside_models
+from basereward.storage.reading import parse_json, read_lines, understood
 
 STANDARD = "-"
 """Names standard input and standard output."""
@@ -260,8 +262,11 @@ def resume_point(
             raise ConfigError("standard output can't be resumed; give --output a file")
         return None
     path = Path(target)
+    check_outside_models(path, "--output")
     if source != STANDARD and path.exists() and path.samefile(source):
         raise ConfigError(f"{target} is the input; give --output another file")
+    if resume and path.exists() and not path.is_file():
+        raise ConfigError(f"{target} is no regular file, so it can't be resumed")
     if not path.is_file() or path.stat().st_size == 0:
         return None
     if resume:
@@ -281,8 +286,8 @@ def _last_chunk(path: Path, num_rows: int) -> Resume:
         ConfigError: When a line is no result of `score_file`, since what follows the chunk is cut off.
     """
     kept, offset = Resume(num_rows=0, line=0, id=None, offset=0), 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with understood(path, ConfigError):
+        for number, line in read_lines(path):
             offset += len(line)
             if not line.endswith(b"\n") and (line.startswith(BEGINNING) or BEGINNING.startswith(line)):
                 break  # a kill has cut it off
@@ -299,8 +304,8 @@ def _last_chunk(path: Path, num_rows: int) -> Resume:
 def _result(line: bytes) -> dict[str, Any] | None:
     """Return a line that `score_file` has written, or nothing for another."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line.decode("utf-8"))
+    except ValueError:
         return None
     is_result = (
         isinstance(row, dict) and type(row.get("line")) is int and ("rewards" in row or "error" in row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from basereward._version import __version__
 from basereward.errors import ConfigError, DataError
 from basereward.scoring.files import ScoredRow
 from basereward.storage.atomic import replace_file
+from basereward.storage.reading import opened, parse_json
 
 FORMAT = 1
 KEY = b"basereward"
@@ -83,14 +85,25 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        metadata = pyarrow.parquet.read_metadata(path).metadata or {}
-        record = json.loads(metadata[KEY])
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
+    try:
+        with opened(path) as file:
+            metadata = pyarrow.parquet.read_metadata(file).metadata or {}
+        record: dict[str, Any] = parse_json(metadata[KEY].decode("utf-8"))
+        if not isinstance(record["model"], str) or not {"bytes", "sha256"} <= record["source"].keys():
+            raise ValueError("it doesn't say what it is of")
+        Summary().add_facts(record)
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        pyarrow.ArrowException,
+    ) as error:
         raise ConfigError(f"{path} is no table of rewards; --overwrite replaces it") from error
-    return dict(record)
+    return record
 
 
 class Summary:

@@ -22,6 +22,7 @@ from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import Summary, read_facts, write_table
 from basereward.storage.atomic import file_digest, write_text
 from basereward.storage.model_directory import CONFIG_FILE
+from basereward.storage.outputs import check_outside_models
 from basereward.storage.reading import read_json
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
@@ -128,6 +129,7 @@ def score_shards(
     Raises:
         ConfigError: When a table is there that is of another model, another input or another reading.
     """
+    check_outside_models(output, "--output")
     outcome = Outcome()
     shards_here = own_shards(shards, worker, num_workers)
     # All tables are looked at first: hours may lie between the first and the last.

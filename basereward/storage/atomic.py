@@ -25,6 +25,7 @@ from typing import Any
 
 from basereward.errors import ConfigError, ModelError
 from basereward.storage.locks import try_lock
+from basereward.storage.reading import opened
 
 ABANDONED_SECONDS = 24 * 3600.0
 """Age from which what another machine wrote aside counts as left behind: its locks may not be seen here."""
@@ -184,8 +185,12 @@ def check_unused(path: Path) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file as hex.
+
+    Raises:
+        OSError: When there is none, or it is no regular file.
+    """
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

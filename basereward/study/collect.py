@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,11 +21,20 @@ from basereward.evaluation.results import Result
 from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.stats.metric import Metric
+from basereward.storage.reading import read_bytes, understood
 from basereward.study.offline_ensemble import OfflineEnsemble
 from basereward.study.results import Columns, Results, RunResult
 from basereward.study.run import benchmarks_of
 from basereward.study.spec import HELD_OUT, EnsembleRow, PlannedRun, Study
-from basereward.study.worker import DONE_FILE, ERROR_FILE, REPORT_FILE, folder_of, is_done, is_text
+from basereward.study.worker import (
+    DONE_FILE,
+    ERROR_FILE,
+    REPORT_FILE,
+    folder_of,
+    is_done,
+    is_text,
+    read_facts,
+)
 from basereward.training.data_loader import DataReader
 from basereward.training.rejected_rows import RejectedRows
 from basereward.training.validation import unevaluable_reason
@@ -66,7 +74,9 @@ class Source:
     def statistics(self, config: RunConfig) -> dict[str, float]:
         """Return the counts of a run's paradigm, such as of verdicts that could not be read."""
         path = Path(config.output, folder_of(self.component), REPORT_FILE)
-        return dict(json.loads(path.read_text(encoding="utf-8")).get("statistics", {}))
+        statistics = read_facts(path).get("statistics", {})
+        with understood(path, ConfigError):
+            return dict(statistics)
 
     def comparisons(self, config: RunConfig, plugins: PluginManager) -> list[Comparison]:
         """Return the comparisons that a run has scored, which are the same for all."""
@@ -273,7 +283,7 @@ def _rows(
             facts: dict[str, Any] = {}
             error = ""
             if key in values:
-                facts = json.loads((directory / DONE_FILE).read_text(encoding="utf-8"))
+                facts = read_facts(directory / DONE_FILE)
                 counted = {source.name: source.statistics(configs[key]) for source in sources}
                 facts["statistics"] = {name: counts for name, counts in counted.items() if counts}
             else:
@@ -288,7 +298,9 @@ def _rows(
 
 def _why_not(directory: Path) -> str:
     """Return the last line of a run's error."""
-    if not (directory / ERROR_FILE).is_file():
+    path = directory / ERROR_FILE
+    if not path.is_file():
         return "has not been run to its end"
-    lines = (directory / ERROR_FILE).read_text(encoding="utf-8").strip().splitlines()
+    with understood(path, ConfigError):
+        lines = read_bytes(path).decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else "failed"

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from basereward.errors import ConfigError
 from basereward.reporting.html import save_page
 from basereward.reporting.tables import Table, markdown_text
 from basereward.storage.atomic import write_text
+from basereward.storage.outputs import check_outside_models, claim_directory
 from basereward.study import plots
-from basereward.study.results import Results
+from basereward.study.results import RESULTS_FILE, UNIT_SCORES_FILE, Results
 from basereward.study.spec import Study
 from basereward.study.tables import StudyTables
 
 TABLE_FILE, LATEX_FILE, PAGE_FILE = "table.md", "table.tex", "report.html"
+
+
+MARK_FILE = ".basereward-study"
+"""Marks the directory of a study's results."""
+
+OWN_NAMES = (RESULTS_FILE, UNIT_SCORES_FILE, TABLE_FILE, LATEX_FILE, PAGE_FILE, plots.PLOTS)
+
+
+def claim(directory: Path, option: str) -> None:
+    """Make and mark a directory for the results of a study, unless it holds others' files of their names.
+
+    A directory whose results can be read is a study's, and needs no mark.
+
+    Args:
+        directory: The directory.
+        option: The option that names it.
+
+    Raises:
+        ConfigError: When the files there may be somebody else's.
+    """
+    check_outside_models(directory, option)
+    with suppress(ConfigError):
+        Results.load(directory)
+        return
+    claim_directory(directory, option, mark=MARK_FILE, names=OWN_NAMES)
 
 
 def write_report(study: Study, results: Results, directory: Path) -> StudyTables:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +18,12 @@ from basereward.errors import ConfigError
 from basereward.stats.metric import Metric
 from basereward.stats.seeds import Units
 from basereward.storage.atomic import write_bytes, write_text
+from basereward.storage.reading import opened, parse_json, read_lines, understood
 
 RESULTS_FILE, UNIT_SCORES_FILE = "results.jsonl", "unit_scores.json.gz"
+
+MAX_UNIT_SCORES_BYTES = 2**30
+"""Bytes of all scores, unpacked: one for each unit of each run and column."""
 
 DIGITS = {0.0: "0", 1.0: "1", 0.5: "="}
 """Digits of unit scores in a file: wrong, right, and equal rewards that count half."""
@@ -104,15 +110,24 @@ class Results:
         """Read what `save` wrote.
 
         Raises:
-            ConfigError: When it isn't there.
+            ConfigError: When it isn't there, or can't be read.
         """
-        try:
-            lines = (directory / RESULTS_FILE).read_text(encoding="utf-8").splitlines()
-            content = json.loads(gzip.decompress((directory / UNIT_SCORES_FILE).read_bytes()))
-        except OSError as error:
-            raise ConfigError(
-                f"{directory} holds no results of a study ({error.strerror}: {error.filename})"
-            ) from error
+        for path in (directory / RESULTS_FILE, directory / UNIT_SCORES_FILE):
+            if not path.exists():
+                reason = f"{os.strerror(errno.ENOENT)}: {path}"
+                raise ConfigError(f"{directory} holds no results of a study ({reason})")
+        with understood(directory / RESULTS_FILE, ConfigError):
+            lines = [parse_json(line.decode("utf-8")) for _, line in read_lines(directory / RESULTS_FILE)]
+            runs = [RunResult(**line) for line in lines]
+        path = directory / UNIT_SCORES_FILE
+        with understood(path, ConfigError), opened(path) as file, gzip.open(file) as unpacked:
+            content = unpacked.read(MAX_UNIT_SCORES_BYTES + 1)
+            if len(content) > MAX_UNIT_SCORES_BYTES:
+                raise ValueError(f"unpacked, it has more than the {MAX_UNIT_SCORES_BYTES:,} bytes allowed")
+            return cls._of(runs, parse_json(content.decode("utf-8")))
+
+    @classmethod
+    def _of(cls, runs: Sequence[RunResult], content: Mapping[str, Any]) -> Results:
         units = {}
         for title, column in content["columns"].items():
             sizes = column["sizes"]
@@ -124,9 +139,7 @@ class Results:
             (entry["column"], entry["row"], entry["seed"]): _read(entry["scores"])
             for entry in content["unit_scores"]
         }
-        return cls(
-            [RunResult(**json.loads(line)) for line in lines], units, unit_scores, content["num_left_out"]
-        )
+        return cls(runs, units, unit_scores, dict(content["num_left_out"]))
 
 
 class Columns:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
-from basereward.config.files import to_toml
+from basereward.config.files import load_run, to_toml
 from basereward.config.run import RunConfig, stage_runs
-from basereward.errors import BaseRewardError, DataError
+from basereward.errors import BaseRewardError, ConfigError, DataError
 from basereward.evaluation import evaluate
 from basereward.evaluation.model_comparison import REWARDS_FILE
 from basereward.evaluation.report import save_numbers, save_verdicts
@@ -27,7 +28,8 @@ from basereward.protocols import Benchmark
 from basereward.scoring.ensemble_members import reads_images
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
-from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL
+from basereward.storage.reading import read_json, understood
+from basereward.training.run_directory import ADAPTER, CHECKPOINT, EVALUATION, LAST, MODEL, discard
 from basereward.training.shutdown import TrainingStopped
 from basereward.training.train import train
 
@@ -74,6 +76,19 @@ class TaskOutcome:
     is_stopped: bool = False
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a run has left, such as `study.json`.
+
+    Raises:
+        ConfigError: When it can't be read.
+    """
+    with understood(path, ConfigError):
+        facts = read_json(path)
+        if not isinstance(facts, dict):
+            raise ValueError("it is no JSON object")
+        return facts
+
+
 def is_done(config: RunConfig, benchmarks: tuple[Component, ...]) -> bool:
     """Tell whether a run has all its results."""
     files = [DONE_FILE, *(f"{folder_of(benchmark)}/{REPORT_FILE}" for benchmark in benchmarks)]
@@ -102,7 +117,7 @@ def run_task(task: WorkerTask) -> TaskOutcome:
         return TaskOutcome(is_stopped=True)
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+        write_text(directory / ERROR_FILE, traceback.format_exc(), errors="backslashreplace")
         is_ours = isinstance(error, BaseRewardError)
         return TaskOutcome(str(error) if is_ours else f"{type(error).__name__}: {error}")
     return TaskOutcome()
@@ -128,6 +143,8 @@ def _train(task: WorkerTask) -> None:
         return
     run_file = Path(f"{task.config.output}.toml")
     run_file.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(run_file) and load_run(run_file).output != task.config.output:
+        raise ConfigError(f"{run_file} is not of this study, and would be replaced; move it")
     write_text(run_file, to_toml(task.config))
     subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
 
@@ -199,5 +216,4 @@ def _clear(task: WorkerTask, directory: Path, last: Path) -> None:
     """Remove the files for resuming, and the model if it isn't kept."""
     names = [CHECKPOINT, LAST, *([MODEL, ADAPTER] if task.keep == "rewards" else [])]
     for parent in {directory, last}:
-        for name in names:
-            shutil.rmtree(parent / name, ignore_errors=True)
+        discard(parent, names)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from basereward.storage.reading import understood
 from basereward.training import optimizers
 from basereward.training.checkpoints import Checkpoint, CheckpointError
 
@@ -62,12 +63,13 @@ def restore(
     moments = checkpoint.tensors(OPTIMIZER)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[str, Tensor] = {}
-    for name in moments.names:
-        parameter = parameters[int(name.partition(".")[0])]
-        # A tensor of the parameter's shape is sharded as the parameter is.
-        if moments.shape(name) == parameter.shape:
-            state[name] = torch.zeros_like(parameter)
-            moments.copy_to(name, state[name])
-        else:
-            state[name] = moments.read(name)
-    optimizers.load_state(optimizer, state)
+    with understood(checkpoint.directory / f"{OPTIMIZER}.safetensors", CheckpointError):
+        for name in moments.names:
+            parameter = parameters[int(name.partition(".")[0])]
+            # A tensor of the parameter's shape is sharded as the parameter is.
+            if moments.shape(name) == parameter.shape:
+                state[name] = torch.zeros_like(parameter)
+                moments.copy_to(name, state[name])
+            else:
+                state[name] = moments.read(name)
+        optimizers.load_state(optimizer, state)

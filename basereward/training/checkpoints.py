@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from basereward.errors import BaseRewardError
+from basereward.errors import BaseRewardError, shown
 from basereward.storage.atomic import file_digest, fsync
+from basereward.storage.reading import read_json, understood
 from basereward.training.distributed import ProcessGroup
 from basereward.training.sharded_tensors import RowShard, ShardedReader, local_shard, writes_shard
 
@@ -50,14 +52,20 @@ class Checkpoint:
     files: dict[str, dict[str, RowShard]]
 
     def tensors(self, group: str) -> ShardedReader:
-        """Return a reader of one group of tensors, such as `model`."""
-        return ShardedReader(
-            {
-                self.directory / name: positions
-                for name, positions in self.files.items()
-                if _group_of(name) == group
-            }
-        )
+        """Return a reader of one group of tensors, such as `model`.
+
+        Raises:
+            CheckpointError: When a file holds no tensors.
+        """
+        files = {
+            self.directory / name: positions
+            for name, positions in self.files.items()
+            if _group_of(name) == group
+        }
+        try:
+            return ShardedReader(files)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{', '.join(map(str, files))} is damaged: {error}") from error
 
 
 class Checkpoints:
@@ -194,32 +202,36 @@ def _write_state(directory: Path, files: Mapping[str, Any], state: Mapping[str, 
 
 def _read(directory: Path) -> Checkpoint:
     path = directory / STATE_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    _check_exists(path)
+    with understood(path, CheckpointError):
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
+            raise ValueError("it has no state")
         if content.pop("sha256") != _digest_of(content):
             raise ValueError("its SHA-256 differs")
         if content["format"] != FORMAT:
             raise CheckpointError(
                 f"{path} has format {content['format']}; this version reads format {FORMAT}"
             )
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    for name, entry in content["files"].items():
+        digests = {name: entry["sha256"] for name, entry in content["files"].items()}
+        files = {
+            name: {tensor: RowShard(*map(int, position)) for tensor, position in entry["rows"].items()}
+            for name, entry in content["files"].items()
+        }
+        if outside := [name for name in files if Path(name).name != name]:
+            raise ValueError(f"it names {shown(outside[0])}, which is no file beside it")
+    for name, digest in digests.items():
         path = directory / name
-        try:
-            if file_digest(path) != entry["sha256"]:
-                raise CheckpointError(f"{path} is damaged: its SHA-256 differs")
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path} is missing") from error
-        except OSError as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
-    files = {
-        name: {tensor: RowShard(*position) for tensor, position in entry["rows"].items()}
-        for name, entry in content["files"].items()
-    }
+        _check_exists(path)
+        with understood(path, CheckpointError):
+            if file_digest(path) != digest:
+                raise ValueError("its SHA-256 differs")
     return Checkpoint(directory, content["state"], files)
+
+
+def _check_exists(path: Path) -> None:
+    if not os.path.lexists(path):
+        raise CheckpointError(f"{path} is missing")
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

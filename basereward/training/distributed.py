@@ -1,6 +1,7 @@
 """The process group of a training: rank, world size, device and collectives.
 
-Collectives run over gloo on the CPU, so that none of them waits for a device.
+Control messages run over gloo on the CPU, so that none of them waits for a device, and with a timeout of
+their own: where one process works for all, such as to write a model, the others wait in one of them.
 """
 
 from __future__ import annotations
@@ -20,14 +21,24 @@ Value = TypeVar("Value")
 TIMEOUT = timedelta(hours=2)
 """How long a rank waits for the others: at worst for a large model to be written to a slow disk."""
 
+DEVICE_TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others within a pass: a device that hangs must not cost hours of all."""
+
 
 class ProcessGroup:
     """The processes that train together; each of them has an object of its own, with its rank and device."""
 
-    def __init__(self, rank: int = 0, world_size: int = 1, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        control: dist.ProcessGroup | None = None,
+    ) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = device or device_of()
+        self._control = control  # for what is on the CPU; None for the default group
 
     @classmethod
     def init(cls, device_name: str = "auto") -> ProcessGroup:
@@ -42,9 +53,12 @@ class ProcessGroup:
             return cls(device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
-        return cls(dist.get_rank(), world_size, device)
+        if device.type != "cuda":
+            dist.init_process_group("gloo", timeout=TIMEOUT)
+            return cls(dist.get_rank(), world_size, device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=DEVICE_TIMEOUT)
+        control = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        return cls(dist.get_rank(), world_size, device, control)
 
     @property
     def is_main(self) -> bool:
@@ -56,7 +70,7 @@ class ProcessGroup:
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._control)
         return values
 
     def all_gather_ints(self, numbers: Sequence[int]) -> list[list[int]]:
@@ -70,7 +84,7 @@ class ProcessGroup:
         if self.world_size == 1:
             return tensor[None]
         tensors = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        dist.all_gather(tensors, tensor)
+        dist.all_gather(tensors, tensor, group=self._control if tensor.device.type == "cpu" else None)
         return torch.stack(tensors)
 
     def on_main(self, call: Callable[[], Value]) -> Value:
@@ -87,7 +101,7 @@ class ProcessGroup:
                 outcome[0] = call()
             except Exception as error:
                 outcome[1] = error
-        dist.broadcast_object_list(outcome)
+        dist.broadcast_object_list(outcome, group=self._control)
         result, failure = outcome
         if failure is not None:
             raise failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from basereward.config.conversion import did_you_mean
 from basereward.errors import ConfigError
+from basereward.storage.reading import parse_json, read_lines, understood
 from basereward.training.run_directory import LOG_FILE
 
 Axis = Literal["steps", "pairs", "seconds"]
@@ -116,19 +116,18 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: When it can't be read, or when a line is not a record.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
     records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number}: is no record of a training: {error}") from error
-        if not isinstance(record, dict):
-            raise ConfigError(f"{path}:{number}: is no record of a training")
-        records.append(record)
+    with understood(path, ConfigError):
+        for number, line in read_lines(path):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = parse_json(line.decode("utf-8"))
+            except ValueError as error:
+                raise ConfigError(f"{path}:{number}: is no record of a training: {error}") from error
+            if not isinstance(record, dict):
+                raise ConfigError(f"{path}:{number}: is no record of a training")
+            records.append(record)
     return records
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.data.mixing import Prompts
 from basereward.errors import DataError
-from basereward.hardware.precision import Precision
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import micro_batches
 from basereward.training import run_directory
@@ -31,38 +29,10 @@ from basereward.training.run_log import RunLog
 from basereward.training.schedule import schedule_factor, set_learning_rate
 from basereward.training.seeding import seed_everything, seed_step
 from basereward.training.shutdown import ShutdownSignal, TrainingStopped
+from basereward.training.state import SavedState, State
 from basereward.training.step_metrics import MetricSums
 from basereward.training.throughput import Meter
 from basereward.training.validation import Validator, unevaluable_reason
-
-
-@dataclass
-class State:
-    """The progress of a training; a checkpoint holds it as JSON.
-
-    Args:
-        step: Optimizer steps taken.
-        epoch: The epoch of the next step, counted from 0.
-        position: Rows of that epoch that are done.
-        num_used: Comparisons trained on so far.
-        train_seconds: Time spent so far.
-        is_evaluation_due: Whether this step's validation was postponed because of a signal.
-        num_worse: Validations since the best one.
-        best: Metrics of the best validation so far, and its step.
-        latest: Metrics of the latest validation, and its step.
-        window: Metric sums since the last record of a step.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    position: int = 0
-    num_used: int = 0
-    train_seconds: float = 0.0
-    is_evaluation_due: bool = False
-    num_worse: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-    latest: dict[str, Any] = field(default_factory=dict)
-    window: list[float] = field(default_factory=list)
 
 
 class Training:
@@ -82,22 +52,21 @@ class Training:
         self.group = group
         self.config, self.settings, self.rejected = run, run.train, rejected
         self.run_dir, self.checkpoints, self.display = run_dir, checkpoints, display
-        saved = checkpoint.state if checkpoint else {}
-        self.state = State(**saved["training"]) if checkpoint else State()
+        saved = SavedState.of(checkpoint) if checkpoint else None
+        self.state = saved.training if saved else State()
         self.metric_sums = MetricSums(self.state.window)
         self.batch_size = self.settings.batch_size
         self.selector = ModelSelector(self.settings)
 
         # Reading comes first: its errors are the commonest, and a big model takes minutes to load.
         self.rows, self.validator = self._open_data(plugins)
-        self.num_steps: int = saved.get("num_steps") or self._count_steps(self.rows.num_rows)
+        self.num_steps: int = saved.num_steps if saved else self._count_steps(self.rows.num_rows)
 
         seed_everything(run.seed)
         with display.busy(f"building a model on backbone {run.backbone.name}"):
-            precision = Precision(**saved["precision"]) if "precision" in saved else None
-            self.model = TrainedModel(run, plugins, group, precision)
-            if checkpoint is not None:
-                self._restore(checkpoint)
+            self.model = TrainedModel(run, plugins, group, saved.precision if saved else None)
+            if checkpoint is not None and saved is not None:
+                self._restore(checkpoint, saved)
         steps = f"{self.num_steps} steps of {self.batch_size} comparisons"
         if self.model.loading:
             display.line(self.model.loading)
@@ -107,7 +76,11 @@ class Training:
         self.log: RunLog | None = None
         if group.is_main:
             self.log = RunLog(
-                run_dir, plugins, offset=saved.get("log_bytes", 0), step=self.state.step, warn=display.line
+                run_dir,
+                plugins,
+                offset=saved.log_bytes if saved else 0,
+                step=self.state.step,
+                warn=display.line,
             )
             if checkpoint is None:
                 self.log.write_start(self.model.precision.to_dict())
@@ -346,25 +319,21 @@ class Training:
             self.log.write("checkpoint", step=state.step, directory=path.as_posix())
         state.train_seconds = time.monotonic() - self._began
         state.window = self.metric_sums.sums
-        self.checkpoints.save(
-            state.step,
-            self.model.state(),
-            {
-                "training": asdict(state),
-                "num_steps": self.num_steps,
-                "precision": asdict(self.model.precision),
-                "data_sha256": self.rows.digest,
-                "data_epoch": self.rows.epoch,
-                "log_bytes": 0 if self.log is None else self.log.sync(),
-                "rejected_bytes": self.rejected.sync(),
-            },
+        saved = SavedState(
+            training=state,
+            num_steps=self.num_steps,
+            precision=self.model.precision,
+            data_sha256=self.rows.digest,
+            data_epoch=self.rows.epoch,
+            log_bytes=0 if self.log is None else self.log.sync(),
+            rejected_bytes=self.rejected.sync(),
         )
+        self.checkpoints.save(state.step, self.model.state(), asdict(saved))
         self._since_record += time.monotonic() - began
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.state
-        if self.rows.digest != saved["data_sha256"] and (
-            not self.rows.varies_by_epoch or self.state.epoch == saved["data_epoch"]
+    def _restore(self, checkpoint: Checkpoint, saved: SavedState) -> None:
+        if self.rows.digest != saved.data_sha256 and (
+            not self.rows.varies_by_epoch or self.state.epoch == saved.data_epoch
         ):
             raise CheckpointError(
                 f"{checkpoint.directory}: the training data is not what the run was started with; "

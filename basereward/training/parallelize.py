@@ -90,9 +90,12 @@ def parallelize(module: ParadigmModule, group: ProcessGroup, config: TrainConfig
     with warnings.catch_warnings():
         # Newer releases of torch have another name for `broadcast_buffers`.
         warnings.simplefilter("ignore", FutureWarning)
-        # Some parameters may go unused, such as the norm after a layer that isn't the last.
         return DistributedDataParallel(
-            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            module,
+            broadcast_buffers=False,
+            # A walk through the graph in each pass, for parameters such as the norm after a middle layer.
+            find_unused_parameters=not module.paradigm.uses_all_weights,
+            gradient_as_bucket_view=True,
         )
 
 

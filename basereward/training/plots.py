@@ -8,6 +8,7 @@ from typing import Any
 
 from basereward.errors import ConfigError
 from basereward.reporting.plots import DPI, is_available, save_figure
+from basereward.storage.atomic import replace_file
 from basereward.training.log_history import HELD_OUT, Axis, RunHistory, read_records, smoothed
 from basereward.training.run_directory import LOG_FILE, PLOTS
 
@@ -28,6 +29,12 @@ TITLES = {
 AXES = {"steps": "optimizer step", "pairs": "pairs", "seconds": "seconds"}
 
 COLUMNS = 2
+
+GENERATOR = "BaseReward"
+"""Stands in the images of `plot_runs`, by which they are known."""
+
+GENERATORS = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
+"""The names of the entry that says in each format what has made an image."""
 
 
 def plot_run(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) -> Path | None:
@@ -131,7 +138,12 @@ def plot_runs(
             axes.tick_params(labelbottom=True)
     lines, names = plots[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside upper left", ncols=num_columns, frameon=False)
+    format = output.suffix.removeprefix(".") or "png"
+    metadata = {GENERATORS[format]: GENERATOR} if format in GENERATORS else {}
     try:
-        save_figure(figure, output, dpi=DPI)
+        with replace_file(output) as aside:
+            save_figure(figure, aside, dpi=DPI, format=format, metadata=metadata)
     except ValueError as error:
         raise ConfigError(f"--output {output}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--output {output} can't be written: {error.strerror}") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +13,16 @@ from basereward.config.files import load_run, to_toml
 from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.storage.atomic import is_aside, remove_abandoned, restore, write_text
+from basereward.storage.atomic import (
+    LEFTOVER,
+    file_names,
+    is_aside,
+    remove_abandoned,
+    restore,
+    write_text,
+)
 from basereward.storage.locks import hold_lock
+from basereward.storage.outputs import check_outside_models
 from basereward.storage.reading import is_regular
 from basereward.training.resolve import RESUMABLE_SETTINGS, resolve_run, settings_of
 
@@ -43,6 +52,18 @@ OWNED_FILES = (
 )
 """All that a run writes, and therefore all that a new run may remove."""
 
+OWN_PARTS = {
+    CHECKPOINT: re.compile(r"(unfinished-)?step-\d{8,}/(state\.json|[a-z]+(-\d{5})?\.safetensors)"),
+    TENSORBOARD: re.compile(r"events\.out\.tfevents\.[^/]+"),
+    PLOTS: re.compile(r"training\.png"),
+    EVALUATION: re.compile(
+        r"report\.(json|md|html)|(members/[^/]+/)?rewards\.jsonl|(rejected|verdicts)\.jsonl|"
+        r"wrong\.(html|png)|plots/[^/]+\.png|\.basereward-report"
+    ),
+    ADAPTER: re.compile(r"adapter_(config\.json|model\.safetensors)"),
+}
+"""The names of all that a run writes into its directories, but for models, which list their files."""
+
 LOCK_FILE = ".basereward-run"
 """Marks a run's directory, and is locked while a process writes there; it stays, since locks are of files."""
 
@@ -60,6 +81,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"output: {directory} is a file; give a directory")
+    check_outside_models(directory, "output:")
     check_ours(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with hold_lock(directory / LOCK_FILE, "A run of BaseReward writes to this directory."):
@@ -105,6 +127,7 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
     directory = Path(config.output)
     if resume:
         _clear_unfinished(directory)
+        _check_kinds(directory)
         _check_same_settings(directory, config, plugins)
     elif overwrite:
         clear(directory)
@@ -121,16 +144,49 @@ def clear(directory: Path) -> None:
     """Remove the files of an earlier run; no other file there is touched.
 
     Raises:
-        ConfigError: When they are not of a run.
+        ConfigError: When they are not of a run, or a file that no run has written lies among them; nothing is
+            removed then.
     """
     check_ours(directory)
     _clear_unfinished(directory)
+    for name in OWNED_FILES:
+        if foreign := foreign_files(directory / name):
+            raise ConfigError(
+                f"output: {directory / name / min(foreign)} was not written by a run, and would be removed "
+                f"with {directory / name}; move it, or set another output"
+            )
     for name in OWNED_FILES:
         path = directory / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def discard(directory: Path, names: Iterable[str]) -> None:
+    """Remove some of the directories of a run, but for those in which a file lies that no run has written."""
+    if not is_regular(directory / LOCK_FILE):
+        return
+    for name in names:
+        path = directory / name
+        if path.is_dir() and not path.is_symlink() and not foreign_files(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def foreign_files(path: Path) -> set[str]:
+    """Return the files in a directory of a run that no run has written."""
+    if not path.is_dir() or path.is_symlink():
+        return set()
+    if path.name in (MODEL, LAST):
+        from basereward.storage import model_directory  # which imports torch
+
+        return model_directory.foreign_files(path)
+    pattern = OWN_PARTS.get(path.name)
+    return {
+        name
+        for name in file_names(path)
+        if pattern is None or not (pattern.fullmatch(name) or LEFTOVER.fullmatch(Path(name).name))
+    }
 
 
 def remove(directory: Path) -> None:
@@ -147,6 +203,18 @@ def _clear_unfinished(directory: Path) -> None:
         restore(directory / name)
     for name in OWNED_FILES:
         remove_abandoned(directory, name)
+
+
+def _check_kinds(directory: Path) -> None:
+    """Refuse what is neither file nor directory in the place of a run's files, where it could be waited for.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    for name in OWNED_FILES:
+        path = directory / name
+        if os.path.lexists(path) and not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"output: {path} is neither a file nor a directory; remove it")
 
 
 def _check_same_settings(directory: Path, config: RunConfig, plugins: PluginManager) -> None:

@@ -17,6 +17,7 @@ from basereward.training.loop import Training
 from basereward.training.plots import plot_run
 from basereward.training.progress import Display
 from basereward.training.rejected_rows import RejectedRows
+from basereward.training.state import SavedState
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def train_stage(
     rejected = RejectedRows(
         run_dir / run_directory.REJECTED_FILE if group.is_main else None,
         fail=run.data.on_bad_row == "fail",
-        offset=checkpoint.state["rejected_bytes"] if checkpoint else 0,
+        offset=SavedState.of(checkpoint).rejected_bytes if checkpoint else 0,
     )
     with (
         closing(rejected),

@@ -15,6 +15,7 @@ from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
 from basereward.training.progress import Display
 from basereward.training.resolve import resolve_run
+from basereward.training.seeding import deterministic_algorithms
 from basereward.training.stage import TrainResult, train_stage
 
 
@@ -70,7 +71,7 @@ def train(
             for number, run in enumerate(runs[first:], start=first):
                 if config.stages:
                     display.line(f"stage {number + 1} of {len(runs)}: {config.stages[number].name}")
-                with ExitStack() as lock:
+                with ExitStack() as lock, deterministic_algorithms(run.train.deterministic):
                     group.on_main(partial(lock.enter_context, run_directory.locked(Path(run.output))))
                     result = train_stage(
                         run,

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from basereward.comparison import Comparison
-from basereward.errors import DataError
+from basereward.errors import ConfigError, DataError
 from basereward.evaluation import Evaluation, evaluate, pair_metrics
 from basereward.protocols import Paradigm, Scorer
 from basereward.reporting.progress import Advance
 from basereward.scoring.ordered import Rewards, score_in_order
 from basereward.storage.atomic import write_text
+from basereward.storage.reading import parse_json, read_lines, understood
 from basereward.training.data_loader import DataReader, no_usable_rows
 from basereward.training.model_state import TrainedModel
 from basereward.training.rejected_rows import RejectedRows
@@ -112,13 +113,23 @@ class Validator:
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def load_results(self, path: Path) -> Evaluation:
-        """Return the evaluation of saved results, without a model."""
-        [first, *lines] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        results: list[Rewards | DataError] = [
-            line["rewards"] if "rewards" in line else DataError(**line["error"]) for line in lines
-        ]
+        """Return the evaluation of saved results, without a model.
+
+        Raises:
+            ConfigError: When they can't be read, or are not of these comparisons.
+        """
+        with understood(path, ConfigError):
+            [first, *lines] = [parse_json(line.decode("utf-8")) for _, line in read_lines(path)]
+            results: list[Rewards | DataError] = [
+                list(map(float, line["rewards"])) if "rewards" in line else DataError(**line["error"])
+                for line in lines
+            ]
+            seconds = float(first["seconds"])
+            for comparison, result in zip(self.comparisons, results, strict=True):
+                if not isinstance(result, DataError) and len(result) != len(comparison.responses):
+                    raise ValueError("a line has not as many rewards as its comparison has responses")
         scorer = _SavedResults(dict(zip(map(id, self.comparisons), results, strict=True)))
-        return replace(evaluate(scorer, self.comparisons), seconds=first["seconds"])
+        return replace(evaluate(scorer, self.comparisons), seconds=seconds)
 
 
 ERROR_FIELDS = ("reason", "file", "line", "field")

@@ -71,6 +71,50 @@ def bt_loss(num_pairs: int) -> Case:
     )
 
 
+def lean_bt_loss(num_pairs: int) -> Case:
+    """Return the loss without options, forward and backward, beside plain torch that computes just that, and
+    the nine statistics."""
+    torch.manual_seed(0)
+    rewards = torch.randn(2 * num_pairs).requires_grad_()
+    pairs = torch.arange(2 * num_pairs).reshape(-1, 2)
+
+    def run(function: Callable[..., tuple[Tensor, Tensor]]) -> Run:
+        def both() -> tuple[Tensor, ...]:
+            loss, statistics = function(rewards, pairs)
+            return (*torch.autograd.grad(loss, rewards), loss.detach(), statistics)
+
+        return both
+
+    return Case(
+        name=f"BT loss, no options x {num_pairs}",
+        ours="native",
+        variants={
+            "native": run(ops.batched_bt_loss),
+            "eager": run(eager_bt_loss),
+            "compile": run(torch.compile(eager_bt_loss, dynamic=False)),
+        },
+        # Two rewards, two indices, two gradients written, read, written.
+        num_bytes=num_pairs * (8 + 16 + 8 + 8 + 8),
+        num_flops=0,
+        dtype=torch.float32,
+        tolerance=1e-5,
+    )
+
+
+def eager_bt_loss(rewards: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of -log sigmoid(r_c - r_r), and the sums of `ops.STATISTICS` of unweighted pairs."""
+    chosen, rejected = rewards[pairs].unbind(1)  # [P], [P]
+    loss = -functional.logsigmoid(chosen - rejected).mean()
+    with torch.no_grad():
+        first, second = chosen.double(), rejected.double()
+        margin = first - second
+        count = margin.new_tensor(float(len(pairs)))
+        correct = ((margin > 0).double() + (margin == 0).double() / 2).sum()
+        sums = [margin.sum(), margin.square().sum(), first.sum(), second.sum()]
+        extremes = [rewards.min().double(), rewards.max().double()]
+        return loss, torch.stack([count, correct, *sums, *extremes, count])
+
+
 def reward_head(model: str, num_pairs: int, dtype: str) -> Case:
     """Return a head of two layers on the rows of its responses, forward and backward, beside its products."""
     width, num_rows = WIDTHS[model], 2 * num_pairs
@@ -99,6 +143,38 @@ def reward_head(model: str, num_pairs: int, dtype: str) -> Case:
         num_flops=6 * num_rows * size,
         dtype=DTYPES[dtype],
         tolerance=1e-4 if dtype == "fp32" else 3e-2,
+    )
+
+
+def reward_loss(width: int, num_pairs: int) -> Case:
+    """Return head and loss in one op on the rows of the responses, forward and backward, in fp32, beside the
+    two ops and plain torch."""
+    parameters = head_parameters(width, torch.float32)
+    rows = torch.randn(2 * num_pairs, width).requires_grad_()
+    pairs = torch.arange(2 * num_pairs).reshape(-1, 2)
+
+    def run(loss_of: Callable[[], tuple[Tensor, ...]]) -> Run:
+        def both() -> tuple[Tensor, ...]:
+            loss, statistics = loss_of()[:2]
+            return (*torch.autograd.grad(loss, (rows, *parameters)), loss.detach(), statistics)
+
+        return both
+
+    size = width * width
+    return Case(
+        name=f"head of width {width} and BT loss x {num_pairs}",
+        ours="native",
+        variants={
+            "native": run(lambda: ops.pairwise_reward_loss(rows, None, *parameters, pairs)),
+            "two ops": run(
+                lambda: ops.batched_bt_loss(ops.pairwise_reward_head(rows, None, *parameters), pairs)
+            ),
+            "eager": run(lambda: eager_bt_loss(eager_head(rows, parameters)[:, 0], pairs)),
+        },
+        num_bytes=4 * (3 * size + 16 * num_pairs * width),
+        num_flops=12 * num_pairs * size,
+        dtype=torch.float32,
+        tolerance=1e-4,
     )
 
 

@@ -33,6 +33,7 @@ def makers(names: str) -> Iterator[Callable[[], Case]]:
     """Yield what makes the cases whose names contain a text."""
     found: list[tuple[Callable[..., Case], tuple[Any, ...]]]
     found = [(cases.bt_loss, (count,)) for count in (*cases.PAIRS, cases.MANY_PAIRS)]
+    found += [(cases.lean_bt_loss, (count,)) for count in cases.PAIRS]
     found += [
         (cases.reward_head, (model, count, dtype))
         for dtype in cases.DTYPES
@@ -40,6 +41,7 @@ def makers(names: str) -> Iterator[Callable[[], Case]]:
         for count in cases.PAIRS
         if count * cases.WIDTHS[model] ** 2 <= 4096 * 3584**2
     ]
+    found += [(cases.reward_loss, (width, count)) for width in (256, 3584) for count in cases.PAIRS]
     found += [
         (cases.every_token, (dtype, passes)) for dtype in cases.DTYPES for passes in ("both", "forward")
     ]

@@ -12,6 +12,7 @@
 // not depend on the number of threads.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -24,6 +25,7 @@
 #include <basereward/cpu/simd.h>
 
 #include "arguments.h"
+#include "ops.h"
 
 namespace basereward {
 namespace {
@@ -294,6 +296,8 @@ std::tuple<Tensor, Tensor, Tensor> dispatch(const Tensor& given_rewards, const T
   return {loss, grad, statistics};
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs, std::optional<Tensor> tie,
                                                    std::optional<Tensor> margin, std::optional<Tensor> weight,
                                                    std::optional<Tensor> lengths, double label_smoothing,
@@ -303,8 +307,38 @@ std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs,
   return call(rewards, pairs, tie, margin, weight, lengths, label_smoothing, zero_coefficient, tie_weight);
 }
 
+namespace {
+
+Tensor dot(const Tensor& a, const Tensor& b) {
+  std::array<StableIValue, 2> stack{torch::stable::detail::from(a), torch::stable::detail::from(b)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::dot", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+// The stable interface has no rules of differentiation. But the derivative of rewards . gradient is the gradient, by a node
+// of torch's own; it keeps nothing of its value, in whose place the loss is written.
+std::tuple<Tensor, Tensor> bt_loss_on_cpu(Tensor rewards, Tensor pairs, std::optional<Tensor> tie,
+                                          std::optional<Tensor> margin, std::optional<Tensor> weight,
+                                          std::optional<Tensor> lengths, double label_smoothing, double zero_coefficient,
+                                          double tie_weight, bool differentiable) {
+  STD_TORCH_CHECK(rewards.is_cpu(), "rewards is not on the CPU");
+  Tensor loss, grad, statistics;
+  std::tie(loss, grad, statistics) =
+      batched_bt_loss(rewards, pairs, tie, margin, weight, lengths, label_smoothing, zero_coefficient, tie_weight);
+  if (!differentiable) return {loss, statistics};
+  const Tensor tied = dot(rewards, grad);
+  if (rewards.scalar_type() == ScalarType::Double)
+    *mutable_data<double>(tied) = *data<double>(loss);
+  else
+    *mutable_data<float>(tied) = *data<float>(loss);
+  return {tied, statistics};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(basereward, CPU, library) { library.impl("batched_bt_loss", TORCH_BOX(&batched_bt_loss)); }
+STABLE_TORCH_LIBRARY_IMPL(basereward, CompositeImplicitAutograd, library) {
+  library.impl("bt_loss_on_cpu", TORCH_BOX(&bt_loss_on_cpu));
+}
 
 }  // namespace basereward

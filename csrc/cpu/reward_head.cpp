@@ -22,6 +22,7 @@
 #include "arguments.h"
 #include "cpu/few_rows.h"
 #include "cpu/rows.h"
+#include "ops.h"
 
 namespace basereward {
 namespace {
@@ -136,6 +137,8 @@ Tensor normalised(const Tensor& rows, const std::optional<Tensor>& norm, double 
   return normed;
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor> reward_head(Tensor hidden, std::optional<Tensor> ends, std::optional<Tensor> norm,
                                                double eps, std::optional<Tensor> w1, std::optional<Tensor> b1, Tensor w2,
                                                std::optional<Tensor> b2, std::string activation) {
@@ -179,6 +182,8 @@ std::tuple<Tensor, Tensor, Tensor> reward_head(Tensor hidden, std::optional<Tens
   });
   return {rewards, rows, pre};
 }
+
+namespace {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
     Tensor grad, Tensor rows, Tensor pre, std::optional<Tensor> ends, std::optional<Tensor> norm, double eps,
@@ -249,6 +254,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
       });
     }
     if (!needs_hidden) return {grad_hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2};
+    if (!ends && like.scalar_type() == dtype) {
+      grad_hidden = torch::stable::view(as_contiguous(grad_rows), {shape.data(), shape.size()});
+      return {grad_hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2};
+    }
     grad_hidden = torch::stable::new_empty(like, {shape.data(), shape.size()});
     if (ends) check_ends(data<int64_t>(ends), count, Rows(grad_hidden).count);
     scatter(as_contiguous(grad_rows), data<int64_t>(ends), grad_hidden);
@@ -261,6 +270,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
 STABLE_TORCH_LIBRARY_IMPL(basereward, CPU, library) {
   library.impl("pairwise_reward_head", TORCH_BOX(&reward_head));
   library.impl("pairwise_reward_head_backward", TORCH_BOX(&reward_head_backward));
+  library.impl("pairwise_reward_loss", TORCH_BOX(&reward_loss));
 }
 
 }  // namespace basereward

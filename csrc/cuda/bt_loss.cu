@@ -13,11 +13,13 @@
 
 #include "arguments.h"
 #include "kernels/bt_loss.cuh"
+#include "ops.h"
 
 namespace basereward {
 namespace {
 
 constexpr int64_t kMostBlocks = 256;  // rows of partial sums, which one block adds up
+constexpr int64_t kMostLookups = int64_t{1} << 23;  // of a response in a pair: more of them take longer than sorting
 
 // The places in a flat tensor of responses, stably sorted by response.
 Tensor sorted_places(const Tensor& flat) {
@@ -26,6 +28,8 @@ Tensor sorted_places(const Tensor& flat) {
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::argsort", "stable", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs, std::optional<Tensor> tie,
                                                    std::optional<Tensor> margin, std::optional<Tensor> weight,
@@ -46,7 +50,6 @@ std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs,
   const int64_t num_blocks = std::min(std::max<int64_t>(1, simt::blocks_of(num_pairs)), kMostBlocks);
   const Tensor partial = torch::stable::new_empty(rewards, {num_blocks, kNumSums}, ScalarType::Double);
   const Tensor toward = torch::stable::new_empty(rewards, {num_pairs, 2});
-  const Tensor order = sorted_places(torch::stable::view(pairs, {2 * num_pairs}));
   const auto call = [&](auto kind) {
     using T = decltype(kind);
     const BTLoss<T> p{data<T>(rewards),
@@ -67,13 +70,13 @@ std::tuple<Tensor, Tensor, Tensor> batched_bt_loss(Tensor rewards, Tensor pairs,
                       mutable_data<double>(statistics)};
     launch(PairKernel<T>{p}, num_blocks, rewards);
     launch(TotalKernel<T>{p, num_blocks}, 1, rewards);
+    if (num_rewards * num_pairs <= kMostLookups) return launch(ScanKernel<T>{p}, num_rewards, rewards);
+    const Tensor order = sorted_places(torch::stable::view(pairs, {2 * num_pairs}));
     launch(GradientKernel<T>{p, data<int64_t>(order)}, simt::blocks_of(num_rewards), rewards);
   };
   is_double ? call(double()) : call(float());
   return {loss, grad, statistics};
 }
-
-}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(basereward, CUDA, library) { library.impl("batched_bt_loss", TORCH_BOX(&batched_bt_loss)); }
 

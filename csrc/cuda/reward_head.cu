@@ -14,6 +14,7 @@
 
 #include "arguments.h"
 #include "kernels/reward_head.cuh"
+#include "ops.h"
 
 namespace basereward {
 namespace {
@@ -48,6 +49,8 @@ std::tuple<Tensor, Tensor> normalised(const Tensor& rows, const std::optional<Te
   });
   return {normed, scale};
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> reward_head(Tensor hidden, std::optional<Tensor> ends, std::optional<Tensor> norm,
                                                double eps, std::optional<Tensor> w1, std::optional<Tensor> b1, Tensor w2,
@@ -89,6 +92,8 @@ std::tuple<Tensor, Tensor, Tensor> reward_head(Tensor hidden, std::optional<Tens
   return {rewards, rows, pre};
 }
 
+namespace {
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
     Tensor grad, Tensor rows, Tensor pre, std::optional<Tensor> ends, std::optional<Tensor> norm, double eps,
     std::optional<Tensor> w1, std::optional<Tensor> b1, Tensor w2, Tensor like, std::vector<int64_t> shape,
@@ -101,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
   b1 = as_contiguous(b1);
   w2 = as_contiguous(w2);
   const int64_t count = rows.size(0), width = rows.size(1), num_columns = w2.numel();
-  const ScalarType dtype = w2.scalar_type();
+  const ScalarType dtype = w2.scalar_type(), wide = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor normed, scale;  // no structured binding: C++17 captures none in a lambda
   std::tie(normed, scale) = normalised(rows, norm, eps);
   const Tensor z = as_contiguous(w1 ? pre : normed);
@@ -113,12 +118,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
   with_type(dtype, [&](auto kind) {
     using W = decltype(kind);
     using T = typename Computed<W>::Type;
+    const Chunks chunks(count, num_columns);
+    const Tensor partial = torch::stable::new_empty(w2, {chunks.count, 2 * num_columns}, wide);
     with_activation(activation, [&](auto chosen) {
-      launch(SlopeKernel<decltype(chosen)::value, W, T>{data<T>(grad), data<W>(z), data<W>(b1), data<W>(w2), count, num_columns,
-                                                        mutable_data<W>(grad_z), b1 ? mutable_data<W>(grad_b1) : nullptr,
-                                                        mutable_data<W>(grad_w2), mutable_data<W>(grad_b2)},
-             std::max<int64_t>(1, simt::blocks_of(num_columns)), w2);
+      launch(SlopeKernel<decltype(chosen)::value, W, T>{data<T>(grad), data<W>(z), data<W>(b1), data<W>(w2), num_columns, chunks,
+                                                        mutable_data<W>(grad_z), mutable_data<T>(partial),
+                                                        mutable_data<W>(grad_b2)},
+             chunks.num_blocks(), w2);
     });
+    launch(ColumnsKernel<W, T>{data<T>(partial), chunks.count, 2 * num_columns, num_columns, mutable_data<W>(grad_w2),
+                               b1 ? mutable_data<W>(grad_b1) : nullptr},
+           simt::blocks_of(2 * num_columns), w2);
   });
   const Tensor grad_w1 = w1 && needs_weights ? torch::stable::matmul(torch::stable::transpose(grad_z, 0, 1), normed)
                                              : torch::stable::new_empty(w2, {0});
@@ -134,12 +144,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
       launch(NormRowsKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<W>(*norm), data<T>(scale), width,
                                   mutable_data<W>(grad_rows)},
              count, w2);
-      launch(NormWeightKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<T>(scale), count, width,
-                                    mutable_data<W>(grad_norm)},
+      const Chunks chunks(count, width);
+      const Tensor partial = torch::stable::new_empty(w2, {chunks.count, width}, wide);
+      launch(NormWeightKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<T>(scale), width, chunks,
+                                    mutable_data<T>(partial)},
+             chunks.num_blocks(), w2);
+      launch(ColumnsKernel<W, T>{data<T>(partial), chunks.count, width, width, mutable_data<W>(grad_norm), nullptr},
              simt::blocks_of(width), w2);
     });
   }
   if (!needs_hidden) return {grad_hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2};
+  if (!ends && like.scalar_type() == dtype) {
+    grad_hidden = torch::stable::view(grad_rows, {shape.data(), shape.size()});
+    return {grad_hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2};
+  }
   grad_hidden = torch::stable::new_empty(like, {shape.data(), shape.size()});
   const int64_t num_rows = shape.size() == 2 ? shape[0] : shape[0] * shape[1];
   with_type(dtype, [&](auto given) {
@@ -158,6 +176,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> reward_head_backward(
 STABLE_TORCH_LIBRARY_IMPL(basereward, CUDA, library) {
   library.impl("pairwise_reward_head", TORCH_BOX(&reward_head));
   library.impl("pairwise_reward_head_backward", TORCH_BOX(&reward_head_backward));
+  library.impl("pairwise_reward_loss", TORCH_BOX(&reward_loss));
 }
 
 }  // namespace basereward

@@ -6,7 +6,8 @@
 // A tie has no margin and e = 1/2, or no weight.
 //
 // PairKernel computes each pair and one row of partial sums a block; TotalKernel, one block, adds the rows up and divides;
-// GradientKernel collects, for each response, the gradients of its pairs in their order, and divides by the weight.
+// GradientKernel collects, for each response, the gradients of its pairs in their order, and divides by the weight; where
+// there are few, ScanKernel does, which looks for them among all pairs and needs no sorting.
 #pragma once
 
 #include <basereward/kernels/math.h>
@@ -120,6 +121,28 @@ struct TotalKernel {
   }
 };
 
+// What sums of gradients are multiplied by; all weights zero is a loss of zero.
+template <typename T>
+BASEREWARD_DEVICE T share_of(double weight) {
+  return static_cast<T>(weight > 0 ? 1.0 / weight : 0.0);
+}
+
+// A block for each response.
+template <typename T>
+struct ScanKernel {
+  static constexpr size_t kArenaBytes = simt::kNumWarps * sizeof(double);
+  BTLoss<T> p;
+
+  BASEREWARD_DEVICE void operator()() const {
+    const int64_t n = simt::block();
+    T sum = 0;
+    for (int64_t i = simt::thread(); i < 2 * p.num_pairs; i += simt::kNumThreads)
+      if (p.pairs[i] == n) sum += p.toward[i];
+    sum = reduce_block<Sum>(sum, T(0), reinterpret_cast<T*>(simt::arena()));
+    if (simt::thread() == 0) p.grad[n] = sum * share_of<T>(p.statistics[0]);
+  }
+};
+
 template <typename T>
 struct GradientKernel {
   static constexpr size_t kArenaBytes = 0;
@@ -140,8 +163,7 @@ struct GradientKernel {
   }
 
   BASEREWARD_DEVICE void operator()() const {
-    const double weight = p.statistics[0];
-    const T share = static_cast<T>(weight > 0 ? 1.0 / weight : 0.0);
+    const T share = share_of<T>(p.statistics[0]);
     const int64_t stride = simt::num_blocks() * simt::kNumThreads;
     for (int64_t n = simt::block() * simt::kNumThreads + simt::thread(); n < p.num_rewards; n += stride) {
       T sum = 0;

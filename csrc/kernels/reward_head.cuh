@@ -96,23 +96,64 @@ struct NormRowsKernel {
   }
 };
 
-// dw_d = sum_n dy_nd x_nd s_n. A thread for each column; it adds over responses in their order.
+// Sums over responses run in chunks of rows, one block for each chunk and each kNumThreads columns; ColumnsKernel adds the
+// chunks' sums up in their order. The chunks depend on the number of responses alone, so two runs are bit-equal.
+struct Chunks {
+  static constexpr int64_t kFewestRows = 8, kMostChunks = 64;
+  int64_t num_rows, rows, count, num_tiles;  // rows of a chunk; chunks; blocks beside each other
+
+  Chunks(int64_t num_responses, int64_t width)
+      : num_rows(num_responses),
+        rows(num_responses > kFewestRows * kMostChunks ? (num_responses + kMostChunks - 1) / kMostChunks : kFewestRows),
+        count(num_responses > 0 ? (num_responses + rows - 1) / rows : 1),
+        num_tiles(simt::blocks_of(width)) {}
+
+  int64_t num_blocks() const { return count * num_tiles; }
+  BASEREWARD_DEVICE int64_t number() const { return simt::block() / num_tiles; }
+  BASEREWARD_DEVICE int64_t column() const { return simt::block() % num_tiles * simt::kNumThreads + simt::thread(); }
+  BASEREWARD_DEVICE int64_t begin() const { return number() * rows; }
+  BASEREWARD_DEVICE int64_t end() const { return begin() + rows < num_rows ? begin() + rows : num_rows; }
+};
+
+// dw_d = sum_n dy_nd x_nd s_n, a chunk's share of it.
 template <typename W, typename T>
 struct NormWeightKernel {
   static constexpr size_t kArenaBytes = 0;
   const W* grad_normed;  // [N, D]
   const W* rows;         // [N, D]
   const T* scale;        // [N]
-  int64_t num_responses, width;
-  W* grad_weight;  // [D]
+  int64_t width;
+  Chunks chunks;
+  T* partial;  // [chunks, D]
 
   BASEREWARD_DEVICE void operator()() const {
-    const int64_t d = simt::block() * simt::kNumThreads + simt::thread();
+    const int64_t d = chunks.column();
     if (d >= width) return;
     T sum = 0;
-    for (int64_t n = 0; n < num_responses; ++n)
+    for (int64_t n = chunks.begin(); n < chunks.end(); ++n)
       sum += static_cast<T>(grad_normed[n * width + d]) * static_cast<T>(rows[n * width + d]) * scale[n];
-    grad_weight[d] = static_cast<W>(sum);
+    partial[chunks.number() * width + d] = sum;
+  }
+};
+
+// A thread for each column; it adds the chunks' sums up. The columns from `split` on have a tensor of their own.
+template <typename W, typename T>
+struct ColumnsKernel {
+  static constexpr size_t kArenaBytes = 0;
+  const T* partial;  // [chunks, width]
+  int64_t num_chunks, width, split;
+  W* sums;   // [split]
+  W* others;  // [width - split] or null
+
+  BASEREWARD_DEVICE void operator()() const {
+    const int64_t column = simt::block() * simt::kNumThreads + simt::thread();
+    if (column >= width) return;
+    T sum = 0;
+    for (int64_t chunk = 0; chunk < num_chunks; ++chunk) sum += partial[chunk * width + column];
+    if (column < split)
+      sums[column] = static_cast<W>(sum);
+    else if (others != nullptr)
+      others[column - split] = static_cast<W>(sum);
   }
 };
 
@@ -139,38 +180,50 @@ struct RewardKernel {
   }
 };
 
-// A thread for each column; it adds over responses in their order.
+// dz, and a chunk's share of the sums dw2 and db1; the first block sums db2.
 template <Activation kActivation, typename W, typename T>
 struct SlopeKernel {
   static constexpr size_t kArenaBytes = simt::kNumWarps * sizeof(double);
+  static constexpr int kAtOnce = 4;  // rows that are loaded before one of them is stored
   const T* grad;    // [N]
   const W* pre;     // [N, H]
   const W* bias;    // [H] or null
   const W* weight;  // [H]
-  int64_t num_responses, width;
+  int64_t width;
+  Chunks chunks;
   W* grad_pre;     // [N, H]
-  W* grad_bias;    // [H] or null
-  W* grad_weight;  // [H]
+  T* partial;      // [chunks, 2 H]: of dw2, then of db1
   W* grad_offset;  // []
 
   BASEREWARD_DEVICE void operator()() const {
-    const int64_t h = simt::block() * simt::kNumThreads + simt::thread();
+    const int64_t h = chunks.column();
     if (h < width) {
       const T shift = bias == nullptr ? T(0) : static_cast<T>(bias[h]), scale = static_cast<T>(weight[h]);
       T sum_weight = 0, sum_bias = 0;
-      for (int64_t n = 0; n < num_responses; ++n) {
-        const Activated<T> activated = activate<kActivation>(static_cast<T>(pre[n * width + h]) + shift);
-        const T slope = grad[n] * scale * activated.slope;
-        grad_pre[n * width + h] = static_cast<W>(slope);
-        sum_weight += grad[n] * activated.value;
-        sum_bias += slope;
+      for (int64_t n = chunks.begin(); n < chunks.end(); n += kAtOnce) {
+        T values[kAtOnce], grads[kAtOnce];
+        BASEREWARD_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          const bool is_row = n + i < chunks.end();
+          values[i] = is_row ? static_cast<T>(pre[(n + i) * width + h]) : T(0);
+          grads[i] = is_row ? grad[n + i] : T(0);
+        }
+        BASEREWARD_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          if (n + i >= chunks.end()) break;
+          const Activated<T> activated = activate<kActivation>(values[i] + shift);
+          const T slope = grads[i] * scale * activated.slope;
+          grad_pre[(n + i) * width + h] = static_cast<W>(slope);
+          sum_weight += grads[i] * activated.value;
+          sum_bias += slope;
+        }
       }
-      grad_weight[h] = static_cast<W>(sum_weight);
-      if (grad_bias != nullptr) grad_bias[h] = static_cast<W>(sum_bias);
+      partial[2 * chunks.number() * width + h] = sum_weight;
+      partial[(2 * chunks.number() + 1) * width + h] = sum_bias;
     }
     if (simt::block() != 0) return;
     T sum = 0;
-    for (int64_t n = simt::thread(); n < num_responses; n += simt::kNumThreads) sum += grad[n];
+    for (int64_t n = simt::thread(); n < chunks.num_rows; n += simt::kNumThreads) sum += grad[n];
     sum = reduce_block<Sum>(sum, T(0), reinterpret_cast<T*>(simt::arena()));
     if (simt::thread() == 0) *grad_offset = static_cast<W>(sum);
   }

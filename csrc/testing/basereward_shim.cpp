@@ -21,13 +21,13 @@ namespace {
 template <typename T>
 py::tuple bt_loss(const Array<T>& rewards, const Array<int64_t>& pairs, const Optional<bool>& tie, const Optional<T>& margin,
                   const Optional<T>& weight, const Optional<int64_t>& lengths, T label_smoothing, T zero_coefficient,
-                  T tie_weight, int64_t num_blocks, const std::string& schedule, uint64_t seed) {
+                  T tie_weight, int64_t num_blocks, bool sorts, const std::string& schedule, uint64_t seed) {
   Array<T> loss(1), grad(rewards.size());
   Array<double> statistics(kNumStatistics);
   launch_bt_loss<T>({data<T>(rewards), pairs.data(), data<bool>(tie), data<T>(margin), data<T>(weight), data<int64_t>(lengths),
                      rewards.size(), pairs.shape(0), label_smoothing, zero_coefficient, tie_weight, nullptr, nullptr,
                      mutable_data<T>(loss), mutable_data<T>(grad), statistics.mutable_data()},
-                    num_blocks, plan_of(schedule, seed));
+                    num_blocks, sorts, plan_of(schedule, seed));
   return py::make_tuple(loss, grad, statistics);
 }
 
@@ -65,9 +65,7 @@ py::tuple norm_backward(const Array<W>& grad_normed, const Array<W>& rows, const
   plan.launch(NormRowsKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<W>(weight), data<T>(scale), width,
                                    mutable_data<W>(grad_rows)},
               count);
-  plan.launch(NormWeightKernel<W, T>{data<W>(grad_normed), data<W>(rows), data<T>(scale), count, width,
-                                     mutable_data<W>(grad_weight)},
-              simt::blocks_of(width));
+  launch_norm_weight<W, T>(data<W>(grad_normed), data<W>(rows), data<T>(scale), count, width, mutable_data<W>(grad_weight), plan);
   return py::make_tuple(grad_rows, grad_weight);
 }
 
@@ -97,12 +95,10 @@ py::tuple slope(const Array<T>& grad, const Array<W>& pre, const Optional<W>& bi
                 const std::string& activation, const std::string& schedule, uint64_t seed) {
   Array<W> grad_pre({pre.shape(0), pre.shape(1)}), grad_bias(weight.size()), grad_weight(weight.size()), grad_offset(1);
   with_activation(activation, [&](auto chosen) {
-    plan_of(schedule, seed)
-        .launch(SlopeKernel<decltype(chosen)::value, W, T>{data<T>(grad), data<W>(pre), data<W>(bias), data<W>(weight),
-                                                           pre.shape(0), weight.size(), mutable_data<W>(grad_pre),
-                                                           mutable_data<W>(grad_bias), mutable_data<W>(grad_weight),
-                                                           mutable_data<W>(grad_offset)},
-                std::max<int64_t>(1, simt::blocks_of(weight.size())));
+    launch_slope<decltype(chosen)::value, W, T>(data<T>(grad), data<W>(pre), data<W>(bias), data<W>(weight), pre.shape(0),
+                                                weight.size(), mutable_data<W>(grad_pre), mutable_data<W>(grad_bias),
+                                                mutable_data<W>(grad_weight), mutable_data<W>(grad_offset),
+                                                plan_of(schedule, seed));
   });
   return py::make_tuple(grad_pre, grad_bias, grad_weight, grad_offset);
 }

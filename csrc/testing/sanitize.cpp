@@ -15,7 +15,7 @@ using namespace basereward;
 namespace {
 
 // A vector<bool> has no array of bool, so ties are bytes.
-void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, const simt::Plan& plan, bool has_wrong_indices = false) {
+void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, bool sorts, const simt::Plan& plan, bool has_wrong_indices = false) {
   std::mt19937_64 random(static_cast<uint64_t>(num_rewards * 7919 + num_pairs));
   std::vector<float> rewards(static_cast<size_t>(num_rewards), 0.5f), values(static_cast<size_t>(num_pairs), 0.25f);
   std::vector<int64_t> pairs(static_cast<size_t>(2 * num_pairs)), lengths(static_cast<size_t>(num_rewards), 3);
@@ -27,7 +27,7 @@ void run_bt_loss(int64_t num_rewards, int64_t num_pairs, bool options, const sim
   launch_bt_loss<float>({rewards.data(), pairs.data(), options ? tie.get() : nullptr, options ? values.data() : nullptr,
                          options ? values.data() : nullptr, options ? lengths.data() : nullptr, num_rewards, num_pairs, 0.1f,
                          0.01f, 1.0f, nullptr, nullptr, loss.data(), grad.data(), statistics.data()},
-                        3, plan);
+                        3, sorts, plan);
 }
 
 void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const simt::Plan& plan, bool has_wrong_indices = false) {
@@ -44,15 +44,12 @@ void run_head(int64_t num_responses, int64_t num_rows, int64_t width, const simt
   plan.launch(NormKernel<float, float>{rows.data(), weight.data(), width, 1e-6f, normed.data(), scale.data()}, num_responses);
   plan.launch(NormRowsKernel<float, float>{normed.data(), rows.data(), weight.data(), scale.data(), width, pre.data()},
               num_responses);
-  plan.launch(NormWeightKernel<float, float>{normed.data(), rows.data(), scale.data(), num_responses, width, grad_norm.data()},
-              simt::blocks_of(width));
+  launch_norm_weight<float, float>(normed.data(), rows.data(), scale.data(), num_responses, width, grad_norm.data(), plan);
   plan.launch(RewardKernel<Activation::kSilu, float, float>{pre.data(), bias.data(), weight.data(), offset.data(), width,
                                                             rewards.data()},
               num_responses);
-  plan.launch(SlopeKernel<Activation::kTanh, float, float>{rewards.data(), pre.data(), bias.data(), weight.data(), num_responses,
-                                                           width, grad_pre.data(), grad_bias.data(), grad_weight.data(),
-                                                           offset.data()},
-              simt::blocks_of(width));
+  launch_slope<Activation::kTanh, float, float>(rewards.data(), pre.data(), bias.data(), weight.data(), num_responses, width,
+                                                grad_pre.data(), grad_bias.data(), grad_weight.data(), offset.data(), plan);
   plan.launch(ScatterKernel<float, float>{rows.data(), ends.data(), num_responses, width, hidden.data()}, num_rows);
 }
 
@@ -70,9 +67,11 @@ int main(int argc, char** argv) {
       continue;
     }
     for (const int64_t num_pairs : {0, 1, 31, 257, 1500})
-      for (const bool options : {false, true}) run_bt_loss(33, num_pairs, options, plan);
-    for (const int64_t width : {1, 31, 257}) run_head(5, 12, width, plan);
-    run_bt_loss(33, 31, true, plan, true);
+      for (const bool options : {false, true})
+        for (const bool sorts : {false, true}) run_bt_loss(33, num_pairs, options, sorts, plan);
+    for (const int64_t width : {1, 31, 257})
+      for (const int64_t num_responses : {5, 11}) run_head(num_responses, 12, width, plan);
+    for (const bool sorts : {false, true}) run_bt_loss(33, 31, true, sorts, plan, true);
     run_head(5, 12, 31, plan, true);
   }
   return 0;

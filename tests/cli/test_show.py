@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from basereward.cli import main
+from basereward.cli import main, show
+from basereward.config import LoraConfig
+from basereward.config.reference import TABLES, settings_of
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PAGE = Path(__file__).parents[2] / "docs/run-file.md"
 
 MINE = '''
     from typing import Literal
@@ -104,3 +107,26 @@ def test_own_components_explain_every_option(
     *_, table = capsys.readouterr().out.split("\n\n")
     rows = [line.rsplit("  ", 1) for line in table.splitlines()[1:]]
     assert all(row[-1].strip().endswith(".") for row in rows), table
+
+
+def test_a_table_of_run_files_is_shown_with_every_setting(run_cli: Any) -> None:
+    lines = run_cli("show", "lora").splitlines()
+    assert lines[0].split() == ["option", "type", "default"]
+    assert [line.split()[0] for line in lines[1:]] == [item.name for item in fields(LoraConfig)]
+    assert lines[1].split(maxsplit=3)[:3] == ["rank", "int", "16"]
+
+
+def test_the_page_of_run_files_is_what_is_shown(run_cli: Any) -> None:
+    shown = run_cli("show", "run-file")
+    assert PAGE.read_text(encoding="utf-8").endswith(shown), "write it anew from `basereward show run-file`"
+
+
+def test_a_kind_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "head"]) == 2
+    assert "show head needs the name of a component, or one of the tables run" in capsys.readouterr().err
+
+
+def test_every_setting_of_a_run_file_is_explained() -> None:
+    silent = [(table, item.name) for table in TABLES for item in settings_of(table) if not item.description]
+    assert silent == []
+    assert tuple(TABLES) == show.TABLES

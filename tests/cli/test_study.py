@@ -56,6 +56,7 @@ def test_a_study_is_listed_run_and_reported(place: Path, capsys: pytest.CaptureF
     assert captured.err.splitlines() == ["2 runs done, 0 were before", f"report: {Path('out/report.html')}"]
     assert captured.out.splitlines()[0].split() == ["layers", "held-out", "pairs"]
     assert {path.name for path in (place / "out").iterdir()} == {
+        ".basereward-study",
         "unit_scores.json.gz",
         "plots",
         "report.html",

@@ -139,8 +139,8 @@ MISTAKES = {
     "[train.lora]\ndropout = 1": "train.lora.dropout must be from 0 up to, not including, 1, not 1.0",
     "[train.lora]\nparts = []": "train.lora.parts must not be empty; leave out [train.lora] to train without "
     "adapters",
-    "[train.lora]\nr = 8": "[train.lora] has no key 'r'; keys: rank, alpha, dropout, targets, parts, "
-    "whole_parts, rslora, dora",
+    "[train.lora]\nr = 8": "[train.lora] has no key 'r'; write rank; keys: rank, alpha, dropout, targets, "
+    "parts, whole_parts, rslora, dora",
     "[[stages]]\ntrain = { lr = 1 }": "[stages.0] needs 'name'",
     "[[stages]]\nname = 'a/b'": "stages.0.name must be of letters, digits, - and _, not 'a/b'",
     "[[stages]]\nname = 'a'\n[[stages]]\nname = 'a'": "stages.1.name is 'a', as another stage's is",

@@ -48,6 +48,7 @@ def place(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     backbone = Component("qwen-vl", {"model": str(tiny_models["qwen2_5_vl"])})
     for name in ("demo", "other"):
         RewardModel.build(backbone=backbone, plugins=PluginManager()).save(place / "runs" / name / "model")
+    (place / "Qwen2.5-VL-3B-Instruct").symlink_to(tiny_models["qwen2_5_vl"])
     tiny.image().save(place / "cat.png")
     (row,) = blocks(README, "json")
     (place / "pairs.jsonl").write_text(row)
@@ -133,7 +134,7 @@ def test_a_command_of_the_readme_runs_as_it_is_typed(place: Path, command: str) 
 
 def test_the_readme_shows_the_main_commands() -> None:
     main = {"train", "plan", "plot", "ensemble", "evaluate", "score", "score-shards", "data", "plugins"}
-    main |= {"audit", "best-of-n", "serve", "study"}
+    main |= {"audit", "best-of-n", "init", "serve", "study"}
     assert {name_of(command) for command in OURS} == main
 
 

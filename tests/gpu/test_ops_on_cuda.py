@@ -130,6 +130,35 @@ def test_the_loss_equals_the_reference(num_rewards, num_pairs, dtype):
     assert_close(statistics, wanted_statistics, **tolerance)
 
 
+def test_head_and_loss_in_one_equal_the_two():
+    hidden, ends, norm, *layers = head_example((64, 256, 300), has_norm=True)
+    pairs = torch.arange(64, device="cuda").reshape(-1, 2)
+    leaves = [hidden, norm, *layers]
+    loss, statistics, rewards = ops.pairwise_reward_loss(hidden, ends, *layers, pairs, norm=norm)
+    wanted, wanted_statistics = ops.batched_bt_loss(
+        ops.pairwise_reward_head(hidden, ends, *layers, norm=norm), pairs
+    )
+    assert torch.equal(loss, wanted)
+    assert torch.equal(statistics, wanted_statistics)
+    assert not rewards.requires_grad
+    for one, other in zip(
+        torch.autograd.grad(loss, leaves), torch.autograd.grad(wanted, leaves), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_the_gradient_of_many_pairs_is_that_of_few():
+    rewards, pairs, *rest = loss_example(3000, 3000)  # 9 million lookups: sorted
+    sorted_loss, _ = native_loss(rewards, pairs, *rest)
+    (by_sorting,) = torch.autograd.grad(sorted_loss, rewards)
+    few = [part[:2000] for part in rest[:3]]
+    loss, _ = native_loss(rewards, pairs[:2000], *few, rest[3])
+    more, _ = native_loss(rewards, pairs[2000:], *[part[2000:] for part in rest[:3]], rest[3])
+    weights = [rest[2][:2000].sum(), rest[2][2000:].sum()]
+    together = (loss * weights[0] + more * weights[1]) / sum(weights)
+    assert_close(torch.autograd.grad(together, rewards)[0], by_sorting, rtol=1e-4, atol=1e-7)
+
+
 def test_two_runs_are_bit_equal():
     head, loss = head_example((64, 256, 300), has_norm=True), loss_example(500, 20_000)
     runs = []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,6 @@ from basereward.paradigms.judge_rationales import given_rationales
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes/rl"
 TEXT = (ROOT / "docs/rl.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return what imports a recipe's module, which is gone after the test."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    before = set(sys.modules)
-    yield import_module
-    for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) == str(RECIPES / f"{name}.py"):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", ["reward", "judge", "judge_sft"])
@@ -104,3 +91,20 @@ def test_what_the_docs_import_is_there() -> None:
                 module = import_module(node.module or "")
                 for name in node.names:
                     assert hasattr(module, name.name) or import_module(f"{node.module}.{name.name}")
+
+
+def test_the_policys_evaluation_names_tasks_of_the_installed_package() -> None:
+    """Names, options and arguments of the model as `pip download lmms-eval --no-deps` has them."""
+    known = json.loads((ROOT / "tests/integrations/lmms_eval.json").read_text(encoding="utf-8"))
+    [block] = [text for text in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) if "lmms_eval" in text]
+    assert f"{known['package']}=={known['version']}" in block
+    [command] = re.findall(r"python -m lmms_eval (.*)", block.replace("\\\n", " "))
+    options = dict(re.findall(r"(--\w+)(?: +([^-\s]\S*))?", command))
+    assert set(options) <= set(known["options"])
+    arguments = dict(part.split("=", 1) for part in options["--model_args"].split(","))
+    assert set(arguments) <= set(known["models"][options["--model"]])
+    tasks = options["--tasks"].split(",")
+    assert set(tasks) <= {*known["tasks"], *known["groups"]}
+    # Each column of table 11 is one of the tasks, and each task a column.
+    columns = re.findall(r"^\| [^|]+ \| `(\w+)` \|", TEXT, re.MULTILINE)
+    assert columns == tasks

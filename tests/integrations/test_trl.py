@@ -235,6 +235,36 @@ def test_an_item_that_a_server_can_not_score_is_an_error_of_its_own(server: Any)
     assert str(found) == "items[0]: more tokens than allowed"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        {"data": None},
+        {"data": []},
+        {"data": [{"index": 0}]},
+        {"data": [{"index": 0, "rewards": ["x", 1.0], "error": None}]},
+        {"data": [{"index": 0, "rewards": [1.0], "error": None}]},
+        {"data": [{"index": 0, "rewards": [1.0, float("nan")], "error": None}]},
+        {"data": [{"index": 0, "rewards": None, "error": "x"}]},
+        {"data": [*REWARDS["data"], *REWARDS["data"]]},
+    ],
+)
+def test_an_answer_that_holds_no_rewards_of_the_comparisons_is_refused(server: Any, answer: Any) -> None:
+    server.answers.append((200, {}, answer))
+    with pytest.raises(
+        ConfigError, match=f"^{server.address}/v1/rewards answers what are no rewards of ours"
+    ):
+        reward_source(server.address)([Comparison("one", ["a", "b"])])
+
+
+def test_an_answer_without_end_is_refused(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("basereward.integrations.reward_source.MAX_ANSWER_BYTES", 1000)
+    server.answers.append((200, {}, "x" * 1000))
+    with pytest.raises(ConfigError, match="answers more than 1,000 bytes"):
+        reward_source(server.address)([Comparison("one", ["a", "b"])])
+
+
 def test_a_refusal_is_told_at_once(server: Any) -> None:
     server.answers.append((401, {}, {"error": {"message": "send a key"}}))
     with pytest.raises(ConfigError) as caught:

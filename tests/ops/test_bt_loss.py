@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from plain_ops import use_plain_ops
 from rounding import rounding_bound
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from basereward import ops
@@ -271,6 +272,35 @@ def test_opcheck(dtype: torch.dtype, requires_grad: bool) -> None:
             torch.ops.basereward.batched_bt_loss.default,
             (rewards.requires_grad_(requires_grad), pairs, *tensors, 0.1, 0.02, 1.0),
         )
+
+
+def test_gradients_reach_a_parameter(kernels: str) -> None:
+    rewards, pairs, given = example(8, 6, OPTIONS["all"])
+    parameter = torch.nn.Parameter(rewards)
+    ops.batched_bt_loss(parameter, pairs, **given)[0].backward()
+    _, wanted, _ = expected(rewards, pairs, given)
+    assert parameter.grad is not None
+    assert_close(parameter.grad.double(), wanted, rtol=1e-5, atol=1e-7)
+
+
+@compiled
+def test_a_loss_of_fake_tensors_has_shapes() -> None:
+    rewards, pairs, _ = example(8, 6, {})
+    with FakeTensorMode() as mode:
+        loss, statistics = ops.batched_bt_loss(mode.from_tensor(rewards), mode.from_tensor(pairs))
+    assert (loss.shape, statistics.shape) == ((), (9,))
+
+
+def test_a_loss_in_the_midst_of_a_graph_has_the_gradient_of_the_whole(kernels: str) -> None:
+    hidden, pairs, given = example(8, 6, OPTIONS["all"], torch.float64)
+    hidden.requires_grad_()
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    loss, _ = ops.batched_bt_loss(hidden * weight, pairs, **given)
+    (loss * loss).backward()
+    value, grad, _ = expected((hidden * weight).detach(), pairs, given)
+    # d loss^2 / d hidden = 2 loss * d loss / d reward * weight, and for the weight hidden in its place.
+    assert_close(hidden.grad, 2 * value.detach() * grad * weight.detach())
+    assert_close(weight.grad, 2 * value.detach() * (grad * hidden.detach()).sum())
 
 
 @compiled

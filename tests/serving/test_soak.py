@@ -16,7 +16,16 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.external
 def test_no_request_is_lost_or_wrong(tmp_path: Path) -> None:
     output = tmp_path / "soak.json"
-    command = [sys.executable, "benchmarks/soak.py", "--seconds", "5", "--output", str(output)]
+    command = [
+        sys.executable,
+        "benchmarks/soak.py",
+        "--seconds",
+        "5",
+        "--rests",
+        "2",
+        "--output",
+        str(output),
+    ]
     # What is allocated once is no leak, and takes longer than that to be there.
     command += ["--allowed-growth", "500"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -103,6 +103,8 @@ def heads(draw):
 @given(losses())
 def fuzz_loss(arguments):
     attempt(torch.ops.basereward.batched_bt_loss, *arguments, 0.1, 0.01, 1.0)
+    for differentiable in (False, True):
+        attempt(torch.ops.basereward.bt_loss_on_cpu, *arguments, 0.1, 0.01, 1.0, differentiable)
     rewards, pairs, tie, margin, weight, lengths = arguments
     if rewards.is_floating_point():
         rewards = rewards.detach().clone().requires_grad_()

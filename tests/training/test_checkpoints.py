@@ -6,12 +6,14 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from basereward.storage.atomic import file_digest
 from basereward.training.checkpoints import CheckpointError, Checkpoints
+from basereward.training.state import SavedState
 
 TENSORS = {"model": {"weight": torch.arange(3.0)}, "random": {"torch": torch.arange(4, dtype=torch.uint8)}}
 STATE = {"step": 7, "loss": 0.1 + 0.2, "low": float("-inf"), "text": "ü"}
@@ -113,6 +115,67 @@ def test_another_format_is_not_guessed_at(checkpoints: Checkpoints) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoints.newest()
     assert str(caught.value) == f"{path} has format 1; this version reads format 2"
+
+
+def rewritten(path: Path, **changes: Any) -> None:
+    """Change keys of a state, with the digest that it has then."""
+    from basereward.training import checkpoints as module
+
+    content = {**json.loads(path.read_text()), **changes}
+    del content["sha256"]
+    path.write_text(json.dumps({**content, "sha256": module._digest_of(content)}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": []},
+        {"files": []},
+        {"files": {"model.safetensors": []}},
+        {"files": {"model.safetensors": {"sha256": "", "rows": {"weight": "ab"}}}},
+        {"files": {"../model.safetensors": {"sha256": "", "rows": {}}}},
+        {"files": {"/etc/passwd": {"sha256": "", "rows": {}}}},
+    ],
+)
+def test_a_state_of_another_form_is_damaged_though_its_digest_is_right(
+    checkpoints: Checkpoints, changes: dict[str, Any]
+) -> None:
+    path = checkpoints.path(7) / "state.json"
+    rewritten(path, **changes)
+    with pytest.raises(CheckpointError, match=f"^{path} is damaged: "):
+        checkpoints.newest()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"training": []},
+        {"training": {"step": "7"}},
+        {"training": {"pace": 7}},
+        {"training": {}, "num_steps": None},
+    ],
+)
+def test_a_training_is_not_resumed_from_a_state_of_another_form(
+    checkpoints: Checkpoints, state: dict[str, Any]
+) -> None:
+    path = checkpoints.path(7) / "state.json"
+    rewritten(path, state=state)
+    found, _ = checkpoints.newest()
+    assert found is not None
+    with pytest.raises(CheckpointError, match=f"^{path} is damaged: "):
+        SavedState.of(found)
+
+
+def test_a_file_without_tensors_is_damaged_though_its_digest_is_right(checkpoints: Checkpoints) -> None:
+    path = checkpoints.path(7) / "model.safetensors"
+    path.write_bytes(b"no tensors")
+    entry = {"sha256": file_digest(path), "rows": {}}
+    rewritten(checkpoints.path(7) / "state.json", files={path.name: entry})
+    found, _ = checkpoints.newest()
+    assert found is not None
+    with pytest.raises(CheckpointError, match=f"^{path} is damaged: "):
+        found.tensors("model")
 
 
 def test_a_full_disk_is_an_error_that_keeps_the_previous_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -353,6 +354,35 @@ def test_loggers_of_plugins_see_every_record_and_cannot_end_the_training(
         ("evaluation", 4, run_dir),
         ("checkpoint", 4, run_dir),
     ]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_algorithms_are_deterministic_while_a_training_asks_for_it(
+    lm: Path, text_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # restored afterwards
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    seen = []
+
+    @hookimpl
+    def basereward_log(record: Mapping[str, Any], run_dir: Path) -> None:
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"]))
+
+    logger = types.ModuleType("logger")
+    logger.basereward_log = basereward_log  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(before)
+    try:
+        for name in ("one", "other"):
+            run = runs.config(
+                tmp_path / name, lm, text_data / "train.jsonl", max_steps=2, deterministic=True, log_every=1
+            )
+            train(run, progress=False, plugins=PluginManager([logger]))
+            assert torch.are_deterministic_algorithms_enabled() is before
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert set(seen) == {(True, ":4096:8")}
+    weights = [(tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("one", "other")]
+    assert weights[0] == weights[1]
 
 
 def test_progress_is_lines_where_there_is_no_terminal(

@@ -1,6 +1,7 @@
 """The CUDA kernels' source, run on the CPU: lanes are fibers, and schedules show what an ordering would
 hide."""
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -42,11 +43,12 @@ def shim(tmp_path_factory):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", [False, True], ids=["plain", "all options"])
+@pytest.mark.parametrize("sorts", [False, True], ids=["few pairs", "many pairs"])
 @pytest.mark.parametrize(
     ("num_rewards", "num_pairs", "num_blocks"),
     [(1, 0, 1), (2, 1, 1), (3, 31, 1), (7, 33, 2), (300, 257, 1), (40, 1000, 3)],
 )
-def test_bt_loss_equals_the_reference(shim, num_rewards, num_pairs, num_blocks, options, dtype):
+def test_bt_loss_equals_the_reference(shim, num_rewards, num_pairs, num_blocks, sorts, options, dtype):
     generator = torch.Generator().manual_seed(num_pairs)
     rewards = torch.randn(num_rewards, generator=generator, dtype=torch.float64) * 3
     rewards = rewards.to(DTYPES[dtype]).requires_grad_()
@@ -58,7 +60,14 @@ def test_bt_loss_equals_the_reference(shim, num_rewards, num_pairs, num_blocks, 
 
     loss, grad, statistics = same_under_every_schedule(
         lambda schedule, seed: getattr(shim, dtype).bt_loss(
-            as_array(rewards), as_array(pairs), *map(as_array, tensors), *numbers, num_blocks, schedule, seed
+            as_array(rewards),
+            as_array(pairs),
+            *map(as_array, tensors),
+            *numbers,
+            num_blocks,
+            sorts,
+            schedule,
+            seed,
         )
     )
     wanted, wanted_statistics = reference.batched_bt_loss(rewards, pairs, *tensors, *numbers)
@@ -75,7 +84,7 @@ def test_bt_loss_of_huge_and_missing_rewards(shim):
 
     def loss_of(pairs, schedule="greedy"):
         pairs = np.array(pairs, dtype=np.int64)
-        return call(rewards, pairs, None, None, None, None, 0.0, 0.0, 0.0, 1, schedule, 1)
+        return call(rewards, pairs, None, None, None, None, 0.0, 0.0, 0.0, 1, False, schedule, 1)
 
     loss, grad, _ = loss_of([[0, 1]])
     assert (loss[0], *grad) == (0, 0, 0, 0)
@@ -88,9 +97,9 @@ def test_bt_loss_of_huge_and_missing_rewards(shim):
 
 def test_an_index_that_is_none_gives_nan(shim):
     rewards = np.array([1.0, 2.0])
-    for pairs in ([[0, 1], [0, 2]], [[0, 1], [-1, 0]]):
+    for pairs, sorts in itertools.product(([[0, 1], [0, 2]], [[0, 1], [-1, 0]]), (False, True)):
         loss, grad, statistics = shim.float64.bt_loss(
-            rewards, np.array(pairs), None, None, None, np.array([3, 4]), 0.0, 0.0, 0.0, 1, "greedy", 1
+            rewards, np.array(pairs), None, None, None, np.array([3, 4]), 0.0, 0.0, 0.0, 1, sorts, "greedy", 1
         )
         assert np.isnan(loss[0])
         assert np.isnan(grad[0])
@@ -100,7 +109,8 @@ def test_an_index_that_is_none_gives_nan(shim):
     assert np.isnan(rows).any(1).tolist() == [False, True, True]
 
 
-HEADS = [(1, 1), (3, 31), (5, 257), (9, 300)]
+# The sums of up to 8 responses are of one chunk, those of 20 of three.
+HEADS = [(1, 1), (3, 31), (5, 257), (9, 300), (20, 3)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
@@ -154,6 +164,24 @@ def test_reward_head_equals_the_reference(shim, size, activation, dtype):
     assert error(rewards, wanted) <= 2 * error(plain, wanted) + floor
     for grad, plain_grad, wanted_grad in zip(grads, plain_grads, wanted_grads, strict=True):
         assert error(grad, wanted_grad) <= 2 * error(plain_grad, wanted_grad) + floor
+
+
+@pytest.mark.parametrize("num_responses", [0, 512, 513, 600])
+def test_sums_over_many_responses(shim, num_responses):
+    pre, weight = torch.randn(num_responses, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    upstream = torch.randn(num_responses, dtype=torch.float64)
+    arguments = [as_array(part) for part in (upstream, pre, torch.zeros(3, dtype=torch.float64), weight)]
+    grad_pre, grad_b1, grad_w2, grad_b2 = same_under_every_schedule(
+        lambda *plan: shim.float64.slope(*arguments, "tanh", *plan)
+    )
+    slopes = upstream[:, None] * weight * (1 - pre.tanh().square())
+    for given, wanted in (
+        (grad_pre, slopes),
+        (grad_b1, slopes.sum(0)),
+        (grad_w2, upstream @ pre.tanh()),
+        (grad_b2, upstream.sum(0, keepdim=True)),
+    ):
+        assert_close(given, wanted, rtol=1e-12, atol=1e-12)
 
 
 LAYOUTS = {
