@@ -155,6 +155,10 @@ class TransformersBackbone(Backbone):
         """Whether trees may lie in one row: the dense mask's cost is quadratic in a row's length."""
         return self.decoder.mode == "forest"
 
+    def blocks_to_compile(self) -> list[nn.Module]:
+        """Return the decoder's layers but the last, whose hooks, by which it skips rows, no compiler sees."""
+        return list(self.decoder.decoder.layers[:-1]) if self.decoder.mode == "forest" else []
+
     def image_tokens(self) -> Sequence[int]:
         """Return the tokens that features replace, in the order of the features; by default none."""
         return ()

@@ -7,7 +7,6 @@ and back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,10 +51,9 @@ class Made(TorchFunctionMode):
 
 
 @pytest.fixture(autouse=True)
-def no_autocast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave autocast out, which there is none of on this device."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())
-    yield
 
 
 def test_reads_and_copies_are_noticed() -> None:

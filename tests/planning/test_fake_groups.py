@@ -28,7 +28,6 @@ from basereward.training.distributed import ProcessGroup
 from basereward.training.parallelize import ParadigmModule, apply_fsdp
 from basereward.training.resolve import resolve_run
 
-
 pytestmark = pytest.mark.external  # seconds each, since each of thousands of tensors is sharded
 
 
