@@ -154,7 +154,8 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
     - `shares_backbone = True`, `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models with one
       backbone may run it once.
-    - `writes_critiques = True` and `critiques(comparison)`, if it writes critiques.
+    - `text_key` and `texts_of(batch)`, if it writes texts that can be kept: a list for each prepared
+      comparison, and the key of its `meta` under which they are scored as they stand.
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
 
     Promise: a comparison's rewards don't depend on its batch. Trainer, evaluator and server know nothing

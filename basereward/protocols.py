@@ -9,7 +9,7 @@ Shapes: as in `basereward.hookspecs`, whose docstrings say what each member prom
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
@@ -20,6 +20,7 @@ from basereward.hookspecs import KINDS
 if TYPE_CHECKING:
     from builtins import property as default
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from torch import Tensor
@@ -263,7 +264,9 @@ class Paradigm(Module):
     shares_backbone: bool = False
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
-    writes_critiques: bool = False
+    text_key: str = ""
+    """The key of a comparison's `meta` under which the texts of `texts_of` are scored as they stand; empty if
+    it writes none."""
 
     @default
     def uses_all_weights(self) -> bool:
@@ -339,11 +342,9 @@ class Paradigm(Module):
             f"{type(self).__name__} has no rewards_of, which its shares_backbone promises"
         )
 
-    def critiques(self, comparison: Comparison) -> list[str]:
-        """Return a critique of each response, if `writes_critiques`."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no critiques, which its writes_critiques promises"
-        )
+    def texts_of(self, batch: Sequence[Prepared[Any]]) -> list[list[Any]]:
+        """Return what is written on each prepared comparison, if it has a `text_key`."""
+        raise NotImplementedError(f"{type(self).__name__} has no texts_of, which its text_key promises")
 
 
 class Dataset:
@@ -475,6 +476,21 @@ class Scorer(Generic[Result]):
     def statistics(self) -> Mapping[str, float]:
         """Counts made while scoring, by name."""
         return NONE
+
+    @default
+    def facts(self) -> Mapping[str, str]:
+        """All else that a report says after scoring, by name, such as the models that answered."""
+        return NO_FACTS
+
+    @default
+    def smallest_batch(self) -> int:
+        """The comparisons that have to be scored at once to keep it busy."""
+        return 1
+
+    def recording_verdicts(self) -> AbstractContextManager[dict[int, Verdicts]]:
+        """Give a dictionary that takes the verdicts of a single judge on each comparison, by its `id()`."""
+        models = self.models
+        return models[0].paradigm.recording_verdicts() if len(models) == 1 else nullcontext({})
 
     @default
     def computed(self) -> Mapping[str, str]:

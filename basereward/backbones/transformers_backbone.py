@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.base import Backbone, TokenLimit
 from basereward.backbones.chat_template import Chat
+from basereward.backbones.experts import autocast_experts
 from basereward.backbones.feature_cache import key_of
 from basereward.backbones.image_places import places_of
 from basereward.backbones.last_layer import LastLayerRows, can_skip_rows
@@ -91,6 +92,7 @@ class TransformersBackbone(Backbone):
 
     def _take_model(self, model: Any, source: str, mode: str, quantize: Quantization | None) -> None:
         self.check_model(model, source)
+        autocast_experts(model)
         self.model: Any = model
         self.source = source
         self.quantize = quantize

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from basereward.backbones import quantization
 from basereward.backbones.deferred_weights import INDEX, SINGLE, deferred_weights, hub_tensors
 from basereward.backbones.untrusted_settings import check_settings, reading
+from basereward.backbones.written_weights import MAX_FILE_BYTES, weights_of
 from basereward.errors import ConfigError, ModelError
 from basereward.storage.model_directory import HEAD_FILE
 from basereward.storage.reading import read_json
@@ -208,9 +209,15 @@ def _loaded(kind: Any, **arguments: Any) -> Any:
 
 
 def save_model(model: Any, directory: Path) -> None:
-    """Write a model in the hub's layout, quantized weights dequantized."""
+    """Write a model in the hub's layout, quantized weights dequantized.
+
+    Within `written_weights` its weights are in files already.
+    """
+    if (weights := weights_of(model)) is not None:
+        weights.move_to(directory)
+        return
     with quantization.expanded(model), transformers_bars():
-        model.save_pretrained(directory, max_shard_size="5GB")
+        model.save_pretrained(directory, max_shard_size=MAX_FILE_BYTES)
 
 
 def load_tokenizer(model: str) -> Any:

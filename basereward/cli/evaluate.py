@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.model_arguments import (
+    add_model_arguments,
+    load_model,
+    print_estimate,
+    report_counts,
+)
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
 from basereward.storage.atomic import write_text
@@ -106,10 +111,12 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     dataset = given_dataset(args)
     output = claimed_directory(args.output)
     model = load_model(args, name)
+    if print_estimate(args, model, dataset.read()):
+        return 0
     evaluation = evaluate(
         model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
     )
-    facts = {"model": name, "data": str(args.data or args.dataset), **model.computed}
+    facts = {"model": name, "data": str(args.data or args.dataset), **model.computed, **model.facts}
     if output is not None:
         save_report(evaluation, output, facts)
     if not write_json(args.json, {**facts, **evaluation.to_dict()}):
@@ -123,12 +130,17 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
 def _run_benchmark(args: argparse.Namespace) -> int:
     from basereward.evaluation.benchmarks.report import published_table, save_run, score_table
     from basereward.evaluation.benchmarks.run import run_benchmark
+    from basereward.evaluation.results import Evaluation
 
     if len(set(args.model)) < len(args.model):
         raise ConfigError("a model is named twice; once is enough")
     benchmark = _benchmark(args)
     output = claimed_directory(args.output)
     models = {name: load_model(args, name) for name in args.model}
+    if args.dry_run:
+        for model in models.values():
+            print_estimate(args, model, benchmark.comparisons())
+        return 0
     run = run_benchmark(
         benchmark,
         models,
@@ -143,7 +155,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     if not write_json(args.json, run.to_dict()):
         score_table(run).print()
         print("", *run.notes, sep="\n")
-        if len(run.entries) == 1:
+        if len(run.entries) == 1 and isinstance(run.entries[0].evaluation, Evaluation):
             print()
             _print_metrics(run.entries[0].evaluation)
         if run.published:
@@ -157,9 +169,10 @@ def _run_benchmark(args: argparse.Namespace) -> int:
             )
     for model in models.values():
         report_counts(model)
-    evaluation = run.entries[0].evaluation
-    where = "" if output is None else str(output / run.entries[0].folder / "rejected.jsonl")
-    _report_rejected(evaluation.rejected, where)
+    for entry in run.entries[:1]:
+        if isinstance(entry.evaluation, Evaluation):
+            where = "" if output is None else str(output / entry.folder / "rejected.jsonl")
+            _report_rejected(entry.evaluation.rejected, where)
     report_output(output)
     return 0
 

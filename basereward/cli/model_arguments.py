@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from basereward.cli.command import add_device
 from basereward.errors import ConfigError
 from basereward.protocols import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from basereward.comparison import Comparison
+    from basereward.errors import DataError
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -17,8 +24,19 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         "model",
         metavar="MODEL",
         nargs="*" if several else None,
-        help="the directory of a model, such as a run's `model`, or of an ensemble; or a baseline without a "
-        "model: longest, shortest, random, random:SEED (./longest is a directory of that name)",
+        help="the directory of a model, such as a run's `model`, or of an ensemble; a judge's TOML file, or "
+        "judge+http://HOST:PORT/v1; or a baseline without a model: longest, shortest, random, random:SEED "
+        "(./longest is a directory of that name)",
+    )
+    judge = parser.add_argument_group("a judge that asks a server")
+    judge.add_argument(
+        "--allow-upload", action="store_true", help="let images leave this machine for the server's"
+    )
+    judge.add_argument(
+        "--max-cost", metavar="X", type=float, help="spend at most X, in the currency of the judge's prices"
+    )
+    judge.add_argument(
+        "--dry-run", action="store_true", help="print requests, tokens and price, and ask nothing"
     )
     add_running_arguments(parser)
 
@@ -52,6 +70,29 @@ def report_counts(model: Scorer[list[float]]) -> None:
     if statistics := model.statistics:
         facts = (f"{name.replace('_', ' ')} {value:,.4g}" for name, value in statistics.items())
         print(f"{', '.join(facts)}", file=sys.stderr)
+    for name, text in model.facts.items():
+        print(f"{name.replace('_', ' ')}: {text}", file=sys.stderr)
+
+
+def print_estimate(
+    args: argparse.Namespace, model: Scorer[list[float]], comparisons: Iterable[Comparison | DataError]
+) -> bool:
+    """Print what judging comparisons would take, if that is all that is asked for; tell whether it is.
+
+    Raises:
+        ConfigError: When the model asks no writer.
+    """
+    if not args.dry_run:
+        return False
+    from basereward.scoring.writer_judge import WriterJudge
+
+    if not isinstance(model, WriterJudge):
+        raise ConfigError(
+            "--dry-run goes with a judge that asks a writer: its TOML file, or judge+http://..."
+        )
+    for name, value in model.estimate(comparisons).items():
+        print(f"{name.replace('_', ' '):<16}{value:>14,.6g}")
+    return True
 
 
 def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
@@ -69,7 +110,8 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
     from basereward.scoring import loading
 
     hide_transformers_progress()
-    model = loading.load_model(name, device=args.device, precision=args.precision)
+    options = {"allow_upload": args.allow_upload or None, "max_cost": args.max_cost}
+    model = loading.load_scorer(name, device=args.device, precision=args.precision, writer_options=options)
     report_precision(model)
     limit_batches(model, args)
     return model

@@ -9,7 +9,12 @@ from typing import Any
 
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import add_data_arguments, load_dataset
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.model_arguments import (
+    add_model_arguments,
+    load_model,
+    print_estimate,
+    report_counts,
+)
 from basereward.errors import ConfigError, DataError
 
 COMMAND = Command(
@@ -75,6 +80,8 @@ def _score_prompt(args: argparse.Namespace) -> int:
 
     comparison = Comparison(args.prompt, args.response, images=args.image)
     model = _loaded(args)
+    if print_estimate(args, model, [comparison]):
+        return 0
     [(_, rewards)] = model.score_stream([comparison], batch_size=1)
     if isinstance(rewards, DataError):
         raise rewards
@@ -126,6 +133,8 @@ def _score_file(args: argparse.Namespace) -> int:
     )
     dataset = load_dataset(args, args.input, by_row=True)
     model = _loaded(args)
+    if print_estimate(args, model, dataset.read()):
+        return 0
     counts = score_file(
         model,
         args.input,

@@ -48,13 +48,15 @@ def run(args: argparse.Namespace) -> int:
 
     worker, num_workers = worker_of(args)
     shards = shards_of(args.inputs, Path(args.output))
-    is_judge = not Path(args.model).is_dir()
+    source = Path(args.model)
     model = load_model(args, args.model)
+    if args.dry_run:
+        raise ConfigError("--dry-run goes with one file: basereward score MODEL --input FILE --dry-run")
     outcome = score_shards(
         model,
         shards,
         Path(args.output),
-        model_digest=args.model if is_judge else digest_of_model(args.model),
+        model_digest=digest_of_model(source) if source.exists() else args.model,
         open_file=lambda path: load_dataset(args, str(path), by_row=True),
         reader=" ".join([args.dataset or "", *args.option]).strip(),
         worker=worker,

@@ -6,7 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from basereward.cli.data_arguments import add_data_arguments, check_output, load_dataset, read_rows
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.model_arguments import (
+    add_model_arguments,
+    load_model,
+    print_estimate,
+    report_counts,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -14,12 +19,13 @@ if TYPE_CHECKING:
     from basereward.scoring.selection import Selection
 
 
-def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+def add_selection_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
     """Add model, data, and where the rows go."""
     add_model_arguments(parser)
     parser.add_argument("data", metavar="PATH", help="a file or directory of comparisons")
     add_data_arguments(parser)
-    parser.add_argument("--output", metavar="FILE", required=True, help="JSONL or Parquet, in our own format")
+    help_text = "JSONL or Parquet, in our own format"
+    parser.add_argument("--output", metavar="FILE", required=needs_output, help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
 
 
@@ -36,6 +42,8 @@ def write_selected(args: argparse.Namespace, selection: Selection) -> int:
     dataset = load_dataset(args, args.data)
     check_output(args.output, [dataset])
     model = load_model(args, args.model)
+    if print_estimate(args, model, read_rows(dataset)):
+        return 0
     with (
         open_writer(Path(args.output), overwrite=args.overwrite) as writer,
         progress_bar("scoring", dataset.num_rows, is_shown=not args.quiet) as advance,

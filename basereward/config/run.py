@@ -188,6 +188,8 @@ class TrainConfig:
             number.
         save_every: Steps between checkpoints; None for one at each evaluation.
         keep_checkpoints: How many checkpoints are kept; with 2 there is another where the newest is damaged.
+        background_checkpoints: Whether training goes on while a checkpoint is written, from a copy that is in
+            the CPU's memory until then.
         log_every: Steps between records in the log.
         shuffle: Whether each epoch has an order of its own.
     """
@@ -222,6 +224,7 @@ class TrainConfig:
     patience: int | None = None
     save_every: int | None = None
     keep_checkpoints: int = 2
+    background_checkpoints: bool = False
     log_every: int = 10
     shuffle: bool = True
 

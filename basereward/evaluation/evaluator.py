@@ -6,7 +6,6 @@ import heapq
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ def evaluate(
     is_strict = isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail"
     start = time.perf_counter()
     with (
-        _recorded(model) as recorded,
+        model.recording_verdicts() as recorded,
         progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance,
     ):
         items = _evaluable(comparisons)
@@ -106,12 +105,6 @@ def evaluate(
         },
         disagreement=statistics.fmean(disagreement) if disagreement else None,
     )
-
-
-def _recorded(model: Scorer[list[float]]) -> AbstractContextManager[dict[int, Verdicts]]:
-    """Record the verdicts of a single judge; an ensemble's rewards have no verdicts of their own."""
-    models = model.models
-    return models[0].paradigm.recording_verdicts() if len(models) == 1 else nullcontext({})
 
 
 class _Tally:

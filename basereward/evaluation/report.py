@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation import error_gallery, plots
 from basereward.evaluation.metrics import PairMetrics
-from basereward.evaluation.results import Evaluation
+from basereward.evaluation.results import Evaluation, Unread
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
 from basereward.storage.atomic import replace_file, write_text
@@ -65,6 +65,22 @@ def save_numbers(
         _write_lines(path, (result.to_dict() for result in member.results))
     # Last, so that a directory with a report.json has all other files too.
     content = json.dumps({**(facts or {}), **evaluation.to_dict()}, indent=2, ensure_ascii=False)
+    write_text(directory / "report.json", content + "\n")
+
+
+def save_unread(unread: Unread, directory: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the report of a judge in whose answers no verdict could be read: `report.json`, `report.md`,
+    `verdicts.jsonl`, and a `rewards.jsonl` without a line.
+    """
+    directory, facts = Path(directory), dict(facts or {})
+    directory.mkdir(parents=True, exist_ok=True)
+    text = ["# Evaluation", "", f"No comparison has rewards: {markdown_text(unread.reason)}.", ""]
+    lines = {**facts, "comparisons": unread.num_comparisons, **unread.statistics}
+    text += [f"- {markdown_text(name)}: {markdown_code(str(value))}" for name, value in lines.items()]
+    write_text(directory / "report.md", "\n".join(text) + "\n", errors="backslashreplace")
+    _write_lines(directory / "rewards.jsonl", ())
+    save_verdicts(unread.verdicts, directory)
+    content = json.dumps({**facts, **unread.to_dict()}, indent=2, ensure_ascii=False)
     write_text(directory / "report.json", content + "\n")
 
 

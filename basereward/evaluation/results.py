@@ -44,6 +44,31 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """The record of a judge in none of whose answers a verdict could be read, so that nothing has rewards.
+
+    Attributes:
+        reason: Why there are no rewards.
+        num_comparisons: The comparisons that it was asked about, and those that could not be.
+        statistics: Counts that the model kept.
+        verdicts: What was read of each comparison by its number: nothing, of so many answers.
+    """
+
+    reason: str
+    num_comparisons: int
+    statistics: Mapping[str, float]
+    verdicts: Mapping[int, Verdicts]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers for a JSON report."""
+        return {
+            "unread": self.reason,
+            "num_comparisons": self.num_comparisons,
+            "statistics": dict(self.statistics),
+        }
+
+
+@dataclass(frozen=True)
 class Wrong:
     """A comparison that the model orders wrongly."""
 

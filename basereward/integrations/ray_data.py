@@ -52,9 +52,9 @@ class RewardStage:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         from basereward.data.media_paths import Media
-        from basereward.scoring.loading import load_model
+        from basereward.scoring.loading import load_scorer
 
-        self.model: Any = load_model(model, device=device, precision=precision)
+        self.model: Any = load_scorer(model, device=device, precision=precision)
         self.batch_size = batch_size
         self.rows = _row_reader(dataset, options or {})
         self.rows.media = Media(Path(root), roots=media_roots, hosts=self.rows.media.hosts)

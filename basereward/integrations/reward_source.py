@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypedDict
@@ -63,8 +64,9 @@ def reward_source(
     """Return a function that gives the rewards of a model directory or a server; several threads may call it.
 
     Args:
-        model: The directory of a model or an ensemble, which is loaded here, or `http://host:port` of
-            `basereward serve`. A function of comparisons is returned as it is.
+        model: The directory of a model or an ensemble, which is loaded here; a judge's TOML file or
+            `judge+http://host:port/v1`; or `http://host:port` of `basereward serve`. A function of
+            comparisons is returned as it is.
         device: The device of a directory's model; `auto` for this process's GPU where there is one.
         precision: Its precision, as of `RewardModel.load`.
         batch_size: Comparisons in a forward pass of a directory's model.
@@ -77,10 +79,13 @@ def reward_source(
         return model
     if str(model).startswith(("http://", "https://")):
         return _served(str(model), served_name, key, timeout_seconds, num_tries)
-    from basereward.scoring.loading import load_model
+    from basereward.scoring.loading import load_scorer
+    from basereward.scoring.writer_judge import WriterJudge
 
-    loaded = load_model(model, device=device, precision=precision)
-    one_at_a_time = threading.Lock()
+    loaded = load_scorer(model, device=device, precision=precision)
+    # A judge's questions of several threads are answered side by side; a model has one device.
+    one_at_a_time: AbstractContextManager[Any]
+    one_at_a_time = nullcontext() if isinstance(loaded, WriterJudge) else threading.Lock()
 
     def rewards(comparisons: Sequence[Comparison]) -> list[list[float] | DataError]:
         with one_at_a_time:
@@ -102,7 +107,7 @@ def _served(
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = _answer(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
+        answer = response_body(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
         try:
             data = parse_json(answer.decode("utf-8"))["data"]
             entries = [
@@ -117,7 +122,7 @@ def _served(
     return rewards
 
 
-def _answer(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
+def response_body(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
     """Return the response body of a request, which is sent again while the server is busy or unreachable.
 
     Raises:

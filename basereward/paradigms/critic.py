@@ -68,7 +68,7 @@ class Critic(Judge):
     """
 
     head: Head
-    writes_critiques = True
+    text_key = KEY
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Critic(Judge):
         Raises:
             DataError: When the comparison can't be encoded, or its critiques are no texts for its responses.
         """
-        given = _given(comparison)
+        given = given_critiques(comparison)
         messages = [
             self.template.messages(comparison.prompt, [response]) for response in comparison.responses
         ]
@@ -121,15 +121,22 @@ class Critic(Judge):
         questions = Questions(tree, tuple(critiques), end)
         return Prepared(comparison, questions, self.size_of(tree, num_more=num_more))
 
-    @torch.no_grad()
     def critiques(self, comparison: Comparison) -> list[str]:
         """Return the critique of each response: the one that is given, or the one that the model writes."""
+        [texts] = self.texts_of([self.prepare(comparison)])
+        return texts
+
+    @torch.no_grad()
+    def texts_of(self, batch: Sequence[Prepared[Questions]]) -> list[list[str]]:
+        """Return the critiques of each comparison: those that are given, and else those that are written."""
         with self.evaluating():
-            [ids] = self._critiques([self.prepare(comparison).content])
-        given = _given(comparison)
+            written = self._critiques([item.content for item in batch])
         return [
-            self.backbone.text(tokens) if text is None else text
-            for tokens, text in zip(ids, given, strict=True)
+            [
+                self.backbone.text(tokens) if text is None else text
+                for tokens, text in zip(ids, given_critiques(item.comparison), strict=True)
+            ]
+            for item, ids in zip(batch, written, strict=True)
         ]
 
     def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
@@ -202,7 +209,7 @@ class Critic(Judge):
         return self.packed(trees)
 
 
-def _given(comparison: Comparison) -> list[str | None]:
+def given_critiques(comparison: Comparison) -> list[str | None]:
     """Return the critique of each response that a comparison has in its meta.
 
     Raises:

@@ -25,7 +25,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
 from basereward.paradigms.judge import Judge
-from basereward.paradigms.judge_rationales import given_rationales, given_verdicts
+from basereward.paradigms.judge_rationales import VERDICTS_KEY, given_rationales, given_verdicts
 from basereward.paradigms.token_nll import mean_nll
 from basereward.paradigms.verdict_tally import (
     NO_VERDICT,
@@ -115,6 +115,7 @@ class Generative(Judge):
         self.head = backbone.language_head()
         # Reasoning goes on in the turn that the template opens, as in reinforcement learning.
         self.turn: Turn = "opened" if self.template.answer == "reasoned" else "finished"
+        self.text_key = VERDICTS_KEY if self.template.answer == "reasoned" else ""
         self.tally = VerdictTally(aggregate, reading)
         self.max_pairs = max_pairs
         self.num_votes = num_votes
@@ -226,11 +227,18 @@ class Generative(Judge):
 
     def judge(self, comparison: Comparison) -> list[dict[str, object]]:
         """Return what a reasoned judge answers on each pair in both orders, in the form of `verdicts`."""
-        [texts_of] = self._texts([self.prepare(comparison)])
+        [entries] = self.texts_of([self.prepare(comparison)])
+        return entries
+
+    def texts_of(self, batch: Sequence[Prepared[Questions]]) -> list[list[dict[str, object]]]:
+        """Return a reasoned judge's answers on each comparison, in the form of `verdicts`."""
         return [
-            {"first": first, "second": second, "text": text or ""}
-            for (first, second), texts in texts_of.items()
-            for text in texts
+            [
+                {"first": first, "second": second, "text": text or ""}
+                for (first, second), texts in texts_of.items()
+                for text in texts
+            ]
+            for texts_of in self._texts(batch)
         ]
 
     def _margins(self, hidden: Tensor) -> list[float]:  # [n, D]

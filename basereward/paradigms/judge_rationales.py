@@ -5,7 +5,8 @@ Two keys of `meta`, since one would let a judge be scored by the texts that it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
@@ -108,3 +109,22 @@ def _parts(entry: object, comparison: Comparison, key: str) -> tuple[int, int, s
             field=f"meta.{key}",
         )
     return int(first), int(second), text
+
+
+def right_judgements(comparison: Comparison, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the texts that a judge may learn: of each pair and order the first whose verdict is right.
+
+    Args:
+        comparison: With ranks; ties teach nothing.
+        entries: Texts of a judge, in the form of `verdicts`.
+    """
+    ranks = comparison.ranks
+    right: dict[tuple[int, int], dict[str, Any]] = {}
+    for entry in entries:
+        first, second, text = _parts(entry, comparison, VERDICTS_KEY)
+        verdict = read_verdict(text)
+        if ranks is None or verdict is None or ranks[first] == ranks[second]:
+            continue
+        if (ranks[first] < ranks[second]) == (verdict == 1):
+            right.setdefault((first, second), {"first": first, "second": second, "text": text})
+    return list(right.values())

@@ -116,4 +116,7 @@ def basereward_benchmarks() -> Mapping[str, str]:
 @hookimpl
 def basereward_writers() -> Mapping[str, str]:
     """Ways to have texts written: by a model in this process, and by a server."""
-    return {"own": "basereward.writers.local_model:LocalModel"}
+    return {
+        "endpoint": "basereward.writers.endpoint:Endpoint",
+        "own": "basereward.writers.local_model:LocalModel",
+    }

@@ -1,4 +1,4 @@
-"""Loading a directory, of a model or of an ensemble."""
+"""Loading a scorer by its name: a directory of a model or an ensemble, or a judge's file or address."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.ensemble import Ensemble
 from basereward.scoring.reward_model import RewardModel
+from basereward.scoring.writer_judge import WriterJudge, is_judge
 from basereward.storage import model_directory
 
 
@@ -44,3 +45,27 @@ def load_model(
         verify=verify,
         backbone_options=backbone_options,
     )
+
+
+def load_scorer(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    writer_options: Mapping[str, Any] | None = None,
+) -> RewardModel | Ensemble | WriterJudge:
+    """Load a model, an ensemble, or a judge that asks a writer.
+
+    Args:
+        name: A directory, a judge's TOML file, or `judge+http://HOST:PORT/v1`.
+        device: Of a directory's weights.
+        precision: Of its matrix products, as of `RewardModel.load`.
+        writer_options: Options of a judge's writer, in the place of its file's.
+
+    Raises:
+        ModelError: Naming the file or tensor of a directory that is at fault.
+        ConfigError: When a judge's file is wrong.
+    """
+    if is_judge(name):
+        return WriterJudge.load(name, **(writer_options or {}))
+    return load_model(name, device=device, precision=precision)

@@ -40,7 +40,8 @@ def score_in_order(
     if batch_size < 1:
         raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
     waiting = iter(items)
-    while chunk := list(islice(waiting, batch_size * CHUNK_BATCHES)):
+    size = max(batch_size, model.smallest_batch) * CHUNK_BATCHES
+    while chunk := list(islice(waiting, size)):
         yield from zip(chunk, _score(model, chunk, batch_size, advance), strict=True)
 
 

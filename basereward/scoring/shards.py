@@ -177,8 +177,11 @@ def _remove_summary(path: Path) -> None:
 
 
 def digest_of_model(directory: str | Path) -> str:
-    """Return a SHA-256 that tells a model directory from others: of the file that has every file's."""
-    return file_digest(Path(directory) / CONFIG_FILE)
+    """Return a SHA-256 that tells a model directory from others, of the file that has every file's; or that
+    of a judge's file.
+    """
+    path = Path(directory)
+    return file_digest(path / CONFIG_FILE if path.is_dir() else path)
 
 
 def _is_done(shard: Shard, wanted: Mapping[str, str], overwrite: bool) -> bool:

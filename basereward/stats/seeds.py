@@ -168,6 +168,19 @@ def difference(
     return PairedDifference(value, value - half, value + half, p, num, p)
 
 
+def mean_difference(
+    first: NDArray[np.float64],  # [U]
+    second: NDArray[np.float64] | float,  # [U]
+    group: NDArray[np.int64],  # [U]
+) -> PairedDifference:
+    """Return the mean paired difference over units of one seed, with the test over their groups."""
+    num = len(first)
+    units = Units(
+        "rows", np.full(num, 1 / num), np.zeros(num, dtype=np.int64), np.unique(group, return_inverse=True)[1]
+    )
+    return difference(units, first[None], np.broadcast_to(second, num)[None])
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number (Holm, 1979): the chance of any mistake among them."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,9 +33,17 @@ CODE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files that run code when they are loaded; a model directory has none."""
 
 
-def write_config(directory: Path, facts: Mapping[str, Any]) -> None:
-    """Write `reward_config.json`, which has the facts and names every other file with its SHA-256."""
-    files = {name: file_digest(path) for name, path in _files(directory).items()}
+def write_config(
+    directory: Path, facts: Mapping[str, Any], digests: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write `reward_config.json`, which has the facts and names every other file with its SHA-256.
+
+    Args:
+        directory: The model directory.
+        facts: What else it says.
+        digests: The SHA-256 of files whose writer has computed it.
+    """
+    files = {name: digests.get(name) or file_digest(path) for name, path in _files(directory).items()}
     config = {
         "schema_version": SCHEMA_VERSION,
         "basereward_version": __version__,

@@ -29,9 +29,17 @@ from basereward.training.distributed import ProcessGroup
 from basereward.training.ema import EMA
 from basereward.training.gradients import align_missing_gradients, average_and_clip
 from basereward.training.lora import Adapters
-from basereward.training.parallelize import ParadigmModule, full_parameters, no_sync, parallelize, release_ddp
+from basereward.training.parallelize import (
+    ParadigmModule,
+    full_parameters,
+    no_sync,
+    parallelize,
+    release_ddp,
+    reshard,
+)
 from basereward.training.parameter_groups import trainable_parts
 from basereward.training.sharded_loading import ShardedLoading, whole_reason
+from basereward.training.sharded_saving import written_by_all
 from basereward.training.step_metrics import combined_sums, empty_sums
 
 
@@ -88,8 +96,11 @@ class TrainedModel:
             checkpoint_activations(backbone.blocks())
         self.module = ParadigmModule(self.paradigm)
         self._wrapped = parallelize(self.module, group, run.train, bf16=self.precision.name == "bf16")
+        # The transformers model that no process has whole.
+        self._divided = None
         if loading is not None:
             loading.fill()
+            self._divided = loading.transformers_model
         parts = self._freeze()
 
         self._parameters = [parameter for parameters in parts.values() for parameter in parameters]
@@ -211,14 +222,19 @@ class TrainedModel:
             adapter_directory: Where the adapters are saved too, if there are any; None for nowhere.
         """
 
-        def save() -> None:
-            with self.adapters.merged():
-                self.reward_model.save(directory, **record)
-            if adapter_directory is not None:
-                self.adapters.save(adapter_directory)
+        with self.ema.applied():
+            reshard(self.module)
+            with written_by_all(self._divided, directory, self.group) as weights:
+                divided = None if weights is None else self._divided
 
-        with self.ema.applied(), full_parameters(self.module, self.group):
-            self.group.on_main(save)
+                def save() -> None:
+                    with self.adapters.merged():
+                        self.reward_model.save(directory, weights=weights, **record)
+                    if adapter_directory is not None:
+                        self.adapters.save(adapter_directory)
+
+                with full_parameters(self.module, self.group, except_of=divided):
+                    self.group.on_main(save)
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the tensors of a checkpoint by group."""

@@ -11,6 +11,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import hub_benchmarks
 import pytest
 import tiny
 from layouts import write_lines
@@ -154,6 +155,63 @@ def test_a_model_stands_beside_judges_and_unscored_comparisons_are_left_out_of_i
     assert f"{model_dir}: 2 of 12 comparisons could not be scored" in shown(
         capsys, "longest", model_dir, *BENCHMARK, data
     )
+
+
+@pytest.fixture(scope="module")
+def mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a judge that reasons in two tokens, which are no verdict."""
+    from basereward import RewardModel
+    from basereward.config import Component
+
+    place = tmp_path_factory.mktemp("mute")
+    model = tiny.add_language_head(tiny.save_qwen_vl(place / "qwen"))
+    judge = RewardModel.build(
+        backbone=Component("qwen-vl", {"model": str(model)}),
+        paradigm=Component("generative", {"template": "reasoned", "max_answer_tokens": 2}),
+    )
+    judge.save(place / "judge")
+    return place / "judge"
+
+
+def test_a_judge_without_a_readable_verdict_has_a_report_that_says_so(
+    mute: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report"
+    table = shown(
+        capsys, mute, "longest", *BENCHMARK, data, "--output", output, "--json", tmp_path / "out.json"
+    )
+    note = (
+        f"{mute}: of its answers 100.0 % could not be read, so nothing has rewards; the numbers are those of "
+        "the protocols that count this."
+    )
+    assert note in table.splitlines()
+    whole = json.loads((tmp_path / "out.json").read_text())
+    judge, longest = whole["models"][str(mute)], whole["models"]["longest"]
+    # A text without a verdict counts as one for the second response, which is the worse one.
+    assert judge["scores"]["Acc, R1-Reward's judge protocol"]["value"] == 0.0
+    assert "Acc" not in judge["scores"]
+    assert longest["scores"]["Acc"]["num"] == 12
+    assert (judge["num_unscored"], longest["num_unscored"]) == (12, 0)
+    assert judge["metrics"]["statistics"]["parse_failure_rate"] == 1.0
+    assert judge["metrics"]["statistics"]["answers"] == 24  # both orders of twelve pairs
+    [folder] = [path.parent for path in output.glob("*/verdicts.jsonl")]
+    assert (folder / "rewards.jsonl").read_text() == ""
+    assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 12
+    assert "No comparison has rewards: no verdict could be read" in (folder / "report.md").read_text()
+    assert json.loads((folder / "report.json").read_text())["statistics"]["parse_failure_rate"] == 1.0
+    assert "of its answers 100.0 % could not be read" in (output / "report.html").read_text()
+
+
+def test_a_benchmark_without_a_protocol_for_it_has_no_number_and_a_report(
+    mute: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_benchmarks.rewardbench(tmp_path / "bench")
+    arguments = ["--benchmark", "rewardbench", "--quiet", "--data", tmp_path / "bench"]
+    table = shown(capsys, mute, *arguments, "--output", tmp_path / "report")
+    assert "no protocol of this benchmark counts that, and it has no number." in table
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["models"][str(mute)]["scores"] == {}
+    assert (tmp_path / "report" / "report.html").is_file()
 
 
 def test_two_models_are_compared_live_or_from_what_was_saved(

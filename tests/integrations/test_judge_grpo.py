@@ -259,3 +259,40 @@ def test_a_filter_that_could_never_filter_is_refused(policy_dir: Path, tmp_path:
         "no advantage is ever beyond 3 standard deviations with scale_rewards = 'group' and 4 generations; "
         "set scale_rewards = 'batch'"
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ratios_are_clipped_before_the_trainers_own_clipping(policy_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    found = trainer(policy_dir, tmp_path, Fixed([0.0, 1.0] * 8), num_iterations=2, loss_type="bnpo")
+    found.model.train()
+    found.current_gradient_accumulation_steps = 1  # as within `train`
+    inputs = found._prepare_inputs(next(iter(found.get_train_dataloader())))
+    # As if each token were e^10 times as likely as when it was drawn, where that was bad.
+    inputs["old_per_token_logps"] = inputs["old_per_token_logps"] - 10
+    inputs["advantages"] = torch.full_like(inputs["advantages"], -1.0)
+    loss = found.compute_loss(found.model, inputs)
+    # The mean over tokens of -(1000 * -1); the unclipped ratio is 22026.
+    assert loss.item() == pytest.approx(1000.0, rel=1e-4)
+    loss.backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in found.model.parameters())
+    found.max_ratio = None
+    assert found.compute_loss(found.model, inputs).item() == pytest.approx(22026.47, rel=1e-3)
+
+
+@pytest.mark.parametrize("max_ratio", [1.0, float("inf"), float("nan"), -2.0])
+@pytest.mark.filterwarnings("ignore")
+def test_a_bound_that_is_none_is_refused(max_ratio: float, policy_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from basereward.integrations.filtered_grpo import FilteredGRPOTrainer
+
+    made = trainer(policy_dir, tmp_path, Fixed([0.0]))
+    with pytest.raises(ConfigError, match="max_ratio is a finite number > 1 or None"):
+        FilteredGRPOTrainer(
+            made.model,
+            reward_funcs=Fixed([0.0]),
+            args=made.args,
+            train_dataset=made.train_dataset,
+            processing_class=made.processing_class,
+            max_ratio=max_ratio,
+        )

@@ -109,7 +109,7 @@ def test_the_tower_runs_once_to_write_and_once_to_score(
     monkeypatch.setattr(
         type(model.backbone),
         "_tower",
-        lambda self, patches, grids: calls.append(len(grids)) or tower(self, patches, grids),
+        lambda self, patches, grids, *more: calls.append(len(grids)) or tower(self, patches, grids, *more),
     )
     model.paradigm.critiques(row())
     assert calls == [1]

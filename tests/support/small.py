@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import judge_server
 import published
 import tiny
 from layouts import write_lines, write_list, write_parquet
@@ -27,6 +29,7 @@ def options() -> dict[str, Options]:
     return {
         **{f"backbone/{name}": _model(save) for name, save in models.items()},
         "paradigm/critic": {"max_critique_tokens": 6},
+        "writer/endpoint": lambda _: {"urls": [_judge_server()], "continues": True},
         "writer/own": lambda directory: {
             "model": str(tiny.add_language_head(tiny.save_qwen_vl(directory / "model"))),
             "backbone": "qwen-vl",
@@ -34,6 +37,14 @@ def options() -> dict[str, Options]:
         **{f"dataset/{name}": _data_set(name) for name in builtin.basereward_datasets()},
         **{f"benchmark/{name}": benchmark_options(name) for name in BENCHMARKS},
     }
+
+
+@cache
+def _judge_server() -> str:
+    """Return the address of a server that runs as long as the tests do."""
+    server = judge_server.JudgeServer()
+    judge_server.start(server)
+    return server.url
 
 
 def _model(save: Any) -> Options:

@@ -24,6 +24,7 @@ from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.forest import Forest
 from basereward.forest.packed_runs import packed_runs
 from basereward.forest.varlen_attention import PackedBlock
+from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.compilation import compile_blocks
 
 # torch warns of what its own compiler does: it looks whether a layer's input has a gradient, and makes an
@@ -143,6 +144,7 @@ def test_hidden_states_and_gradients_are_those_of_layers_that_are_not_compiled(
         monkeypatch.setattr(f"{module}.packed_kernel", lambda query: Operator)
     plain, compiled = (build(tiny_models["qwen3_vl"], "qwen3_vl", "float32") for _ in range(2))
     compile_blocks(compiled.blocks_to_compile(), "eager")
+    checkpoint_activations(compiled.blocks())
     for given in forests(plain, "qwen3_vl"):
         # As `to` makes them for a GPU.
         forest = replace(given, packed=packed_runs(*given.runs(), given.input_ids.numel()))

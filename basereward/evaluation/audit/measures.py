@@ -20,12 +20,13 @@ from basereward.evaluation.audit.findings import (
     presence,
     share_above,
 )
-from basereward.evaluation.audit.pairs import Pairs, mean_difference
+from basereward.evaluation.audit.pairs import Pairs
 from basereward.evaluation.audit.response_edits import SHORTCUTS
 from basereward.evaluation.audit.results import Ablation, Bought, ShortcutFailure, Steadiness
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.scored_pairs import unit_scores_of
 from basereward.stats.interval import Interval, Z, interval_of
+from basereward.stats.seeds import mean_difference
 
 MIN_ROWS = 10
 """Rows below which nothing is said."""

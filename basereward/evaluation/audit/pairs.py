@@ -19,7 +19,6 @@ from basereward.evaluation.audit.trials import Rewards, Trial
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, ScoredPairs, evaluable_pairs
 from basereward.message import Message
 from basereward.scoring.ordered import placed
-from basereward.stats.seeds import PairedDifference, Units, difference
 
 WHOLE = "whole"
 """The trial of a row's pair as it is."""
@@ -156,16 +155,3 @@ class Pairs:
         for row in self.numbers:
             collector.add(self.rows[row], self.rewards.of_trial[row, WHOLE])
         return collector.collected()
-
-
-def mean_difference(
-    first: NDArray[np.float64],  # [k]
-    second: NDArray[np.float64] | float,  # [k]
-    group: NDArray[np.int64],  # [k]
-) -> PairedDifference:
-    """Return the mean paired difference over rows, with the interval and the test over their groups."""
-    num = len(first)
-    units = Units(
-        "rows", np.full(num, 1 / num), np.zeros(num, dtype=np.int64), np.unique(group, return_inverse=True)[1]
-    )
-    return difference(units, first[None], np.broadcast_to(second, num)[None])

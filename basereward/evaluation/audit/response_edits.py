@@ -65,7 +65,7 @@ class ResponseEdit:
 
 
 def _sentences(text: str) -> list[str]:
-    return [sentence.strip() for sentence in SENTENCE.findall(text) if sentence.strip()]
+    return [sentence.strip() for sentence in SENTENCE.findall(text) if sentence.strip()] or [text]
 
 
 def _padded(text: str, chance: random.Random) -> Texts:

@@ -223,8 +223,11 @@ class _Run:
             *measures.verdict_findings(pairs),
             *slope_findings,
             *_stability_findings(stability),
-            measures.calibration_finding(pairs, metrics, temperature),
         ]
+        if is_comparative:
+            self.skipped["calibration"] = "rewards that compare responses are no log-odds"
+        else:
+            findings.append(measures.calibration_finding(pairs, metrics, temperature))
         order = {state: place for place, state in enumerate(STATES)}
         findings = sorted(corrected(findings), key=lambda finding: order[finding.state])
         alone = self.rewards.costs[ALONE]

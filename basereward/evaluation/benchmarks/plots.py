@@ -18,8 +18,10 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
     height = 1.5 + 0.34 * len(names) * (1 + step) + 0.25 * (len(run.entries) // LEGEND_COLUMNS)
     figure, axes = figure_of(run.title, "bars: 95 % interval", width=9.0, height=height)
     for number, entry in enumerate(run.entries):
-        scores = [entry.scores[name] for name in names]
-        places = [place + step * (number - (len(run.entries) - 1) / 2) for place in range(len(names))]
+        # A judge may have the numbers of some protocols only.
+        score_at = {place: entry.scores[name] for place, name in enumerate(names) if name in entry.scores}
+        scores = list(score_at.values())
+        places = [place + step * (number - (len(run.entries) - 1) / 2) for place in score_at]
         colour = COLOURS[number % len(COLOURS)]
         axes.hlines(
             places,

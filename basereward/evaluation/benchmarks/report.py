@@ -8,7 +8,8 @@ from pathlib import Path
 
 from basereward.evaluation.benchmarks.plots import save_scores
 from basereward.evaluation.benchmarks.run import BenchmarkRun
-from basereward.evaluation.report import metric_rows, save_report
+from basereward.evaluation.report import metric_rows, save_report, save_unread
+from basereward.evaluation.results import Evaluation, Unread
 from basereward.reporting.html import save_page
 from basereward.reporting.plots import is_available
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
@@ -33,8 +34,11 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
     directory = Path(directory)
     for entry in run.entries:
         facts = {"model": entry.model, "benchmark": run.name, "data": run.data, **entry.computed}
-        save_report(entry.evaluation, directory / entry.folder, facts)
-    plot = directory / SCORES_FILE if is_available() else None
+        if isinstance(entry.evaluation, Unread):
+            save_unread(entry.evaluation, directory / entry.folder, facts)
+        else:
+            save_report(entry.evaluation, directory / entry.folder, facts)
+    plot = directory / SCORES_FILE if is_available() and run.metric_names else None
     if plot is not None:
         save_scores(run, plot)
     published, remarks = published_table(run)
@@ -114,9 +118,11 @@ def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
 
 
 def facts_table(run: BenchmarkRun) -> Table:
-    """Return the table of accuracy, calibration and length bias of each model."""
+    """Return the table of accuracy, calibration and length bias of each model; blank without rewards."""
     columns = [
         {(row.style, row.texts[0]): row.texts for row in metric_rows(entry.evaluation.metrics)}
+        if isinstance(entry.evaluation, Evaluation)
+        else {}
         for entry in run.entries
     ]
     rows = []
@@ -135,7 +141,7 @@ def markdown(run: BenchmarkRun) -> str:
     text = [f"# {markdown_text(run.title)}", "", f"- data: {markdown_code(run.data)}"]
     text += [*(f"- {markdown_text(note)}" for note in run.notes), ""]
     text += [score_table(run).markdown(), "", EXPLANATION, ""]
-    if is_available():
+    if is_available() and run.metric_names:
         text += [f"![{SCORES_FILE}]({SCORES_FILE})", ""]
     if run.published:
         table, remarks = published_table(run)

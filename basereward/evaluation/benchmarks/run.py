@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark as JudgedBenchmark
 from basereward.evaluation.benchmarks.published import PublishedScores, published_of
 from basereward.evaluation.evaluator import evaluate
 from basereward.evaluation.metrics import GAPS
-from basereward.evaluation.results import Evaluation
+from basereward.evaluation.results import Evaluation, Unread
 from basereward.protocols import Benchmark, Scorer
 from basereward.stats.metric import Score
+
+if TYPE_CHECKING:
+    from basereward.paradigms.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -23,25 +27,30 @@ class Entry:
     Attributes:
         model: The model's name; for an ensemble's member, the ensemble's name and the member's.
         folder: The model's directory in a report.
-        scores: The benchmark's metrics, the official one first.
-        evaluation: The rewards, with the metrics that any data has.
+        scores: The benchmark's metrics, the official one first; of a judge in whose answers no verdict could
+            be read those of the protocols that count that, if there is one.
+        evaluation: The rewards, with the metrics that any data has; or why there are none.
         computed: The device and the precision that the rewards were computed on and in.
     """
 
     model: str
     folder: str
     scores: Mapping[str, Score]
-    evaluation: Evaluation
+    evaluation: Evaluation | Unread
     computed: Mapping[str, str]
 
     @property
     def num_unscored(self) -> int:
         """Comparisons that could not be scored."""
+        if isinstance(self.evaluation, Unread):
+            return self.evaluation.num_comparisons
         return self.evaluation.num_comparisons - len(self.evaluation.results)
 
     @property
     def num_unread(self) -> int:
-        """Rows of the file that are no comparison."""
+        """Rows of the file that are no comparison; not known of a judge that no verdict could be read of."""
+        if isinstance(self.evaluation, Unread):
+            return 0
         return len(self.evaluation.rejected) - self.num_unscored
 
 
@@ -81,6 +90,9 @@ class BenchmarkRun:
         """Remarks on the scores: ties, and comparisons that are missing."""
         notes = [f"Ties: {self.ties}."]
         for entry in self.entries:
+            if isinstance(entry.evaluation, Unread):
+                notes.append(_note_of(entry.model, entry.evaluation, has_scores=bool(entry.scores)))
+                continue
             pairs, unscored = entry.evaluation.metrics, entry.num_unscored
             if entry.evaluation.verdicts:
                 share = entry.evaluation.statistics.get("parse_failure_rate", 0.0)
@@ -96,7 +108,7 @@ class BenchmarkRun:
                     f"{entry.model}: {unscored:,} of {total:,} comparisons could not be scored; every number "
                     "is of the others."
                 )
-        if unread := self.entries[0].num_unread:
+        if unread := max(entry.num_unread for entry in self.entries):
             notes.append(f"Rows of the file that could not be read: {unread:,}; they are in no number.")
         num = self.entries[0].evaluation.num_comparisons
         if self.size not in (None, num):
@@ -151,9 +163,22 @@ def run_benchmark(
     """
     entries: list[Entry] = []
     for model, scorer in models.items():
-        evaluation = evaluate(
-            scorer, benchmark.comparisons(), batch_size=batch_size, progress=progress, gaps=gaps
-        )
+        verdicts: dict[int, Verdicts] = {}
+        try:
+            evaluation = evaluate(
+                scorer,
+                benchmark.comparisons(),
+                batch_size=batch_size,
+                progress=progress,
+                gaps=gaps,
+                verdicts=verdicts,
+            )
+        except DataError:
+            if not verdicts or not isinstance(benchmark, JudgedBenchmark):
+                raise
+            folder = _folder(model, {entry.folder for entry in entries})
+            entries.append(_unread(model, folder, scorer, benchmark, verdicts))
+            continue
         evaluations = {model: evaluation}
         for name_of_member, member in evaluation.members.items():
             # A member that has scored a part of the comparisons only has no official score.
@@ -165,7 +190,8 @@ def run_benchmark(
                 scores: Mapping[str, Score] = benchmark.report_judge(item.rewards, item.verdicts)
             else:
                 scores = benchmark.report(item.rewards)
-            entries.append(Entry(label, folder, scores, item, scorer.computed))
+            facts = {**scorer.computed, **scorer.facts}
+            entries.append(Entry(label, folder, scores, item, facts))
     return BenchmarkRun(
         name=name,
         title=benchmark.title or name,
@@ -175,6 +201,35 @@ def run_benchmark(
         entries=entries,
         published=published_of(name),
     )
+
+
+def _unread(
+    model: str,
+    folder: str,
+    scorer: Scorer[list[float]],
+    benchmark: JudgedBenchmark,
+    verdicts: Mapping[int, Verdicts],
+) -> Entry:
+    """Return the entry of a judge in whose answers no verdict could be read."""
+    num = len(benchmark.items)
+    try:
+        scores: Mapping[str, Score] = benchmark.report_judge([None] * num, verdicts)
+    except DataError:  # no protocol counts that
+        scores = {}
+    [judge] = scorer.models  # an ensemble has no verdicts
+    unread = Unread(judge.paradigm.reason_for_nan, num, dict(scorer.statistics), verdicts)
+    return Entry(model, folder, scores, unread, scorer.computed)
+
+
+def _note_of(model: str, unread: Unread, *, has_scores: bool) -> str:
+    share = unread.statistics.get("parse_failure_rate", 1.0)
+    counted = (
+        "the numbers are those of the protocols that count this"
+        if has_scores
+        else "no protocol of this benchmark counts that, and it has no number"
+    )
+    unread_share = f"of its answers {100 * share:.1f} % could not be read"
+    return f"{model}: {unread_share}, so nothing has rewards; {counted}."
 
 
 def _folder(model: str, taken: set[str]) -> str:

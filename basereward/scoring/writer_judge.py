@@ -1,0 +1,393 @@
+"""Judges without weights of their own: a template, and a writer that answers its questions.
+
+A judge is a TOML file:
+
+    template = "verdict"
+
+    [writer]
+    name = "endpoint"
+    urls = ["http://127.0.0.1:8000/v1"]
+
+Its comparisons are judged as those of a `generative` reward model are, in both orders, with the same counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from basereward.comparison import Comparison
+from basereward.config.conversion import Component, ValidationError, from_table
+from basereward.config.files import read_toml
+from basereward.errors import ConfigError, DataError
+from basereward.paradigms.critic import KEY as CRITIQUES_KEY
+from basereward.paradigms.critic import given_critiques
+from basereward.paradigms.judge_rationales import VERDICTS_KEY, given_verdicts
+from basereward.paradigms.judge_template import JudgeTemplate
+from basereward.paradigms.verdict_tally import (
+    NO_VERDICT,
+    Order,
+    VerdictTally,
+    asked_orders,
+    check_settings,
+)
+from basereward.paradigms.verdicts import Aggregate, Reading, Verdicts
+from basereward.plugins.options import component_options
+from basereward.plugins.plugin_manager import PluginManager, current_manager
+from basereward.prepared import Prepared
+from basereward.protocols import Writer
+from basereward.scoring.scorer import BatchScorer
+from basereward.writers.request import Completion, Request
+
+ADDRESS = re.compile(r"judge\+(https?://.+)")
+"""The name of a judge at a server, with all settings as they are by default."""
+
+VERDICT_TOKENS = 16
+"""The longest answer to a question for one token, of a writer that gives no log-probabilities."""
+
+LEADING_VERDICT = re.compile(r"\W*([12])\b")
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """A judge's file.
+
+    Args:
+        writer: The writer that answers, with its options.
+        template: The judge template: of verdicts, reasoned verdicts or critiques.
+        aggregate: How preferences become rewards, as of the paradigm `generative`.
+        max_pairs: Pairs that are asked about in a comparison; None for all.
+        num_votes: Answers to each question of reasoned verdicts.
+        temperature: Of the answers, where there are several votes; one alone is always the likeliest.
+        max_answer_tokens: The longest reasoned verdict or critique; longer ones are no verdict.
+        reading: How texts are read, as `verdicts.read_verdict` takes it.
+    """
+
+    writer: Component
+    template: str = "verdict"
+    aggregate: Aggregate = "wins"
+    max_pairs: int | None = None
+    num_votes: int = 1
+    temperature: float = 1.0
+    max_answer_tokens: int = 1024
+    reading: Reading = "form"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions about a comparison.
+
+    Args:
+        orders: Of the responses that each question shows.
+        verdicts: The texts that were given as answers to some.
+        requests: For the others, one for each vote.
+    """
+
+    orders: Sequence[Order]
+    verdicts: Mapping[Order, Sequence[str]]
+    requests: Sequence[Request]
+
+
+class WriterJudge(BatchScorer["list[float]"]):
+    """Scores comparisons by the verdicts of a writer; several threads may score at once.
+
+    A comparison of which a question was not answered has no rewards, and its error says why; one that was
+    answered in another form than asked for counts as a parse failure.
+
+    Args:
+        settings: What is asked, and of whom.
+        plugins: Where the writer is looked up; None for the installed ones.
+    """
+
+    def __init__(self, settings: JudgeSettings, *, plugins: PluginManager | None = None) -> None:
+        self.settings = settings
+        self.template = JudgeTemplate.load(settings.template)
+        check_settings(
+            self.template,
+            max_pairs=settings.max_pairs,
+            num_votes=settings.num_votes,
+            temperature=settings.temperature,
+            max_answer_tokens=settings.max_answer_tokens,
+        )
+        self.writer: Writer = (plugins or current_manager()).build("writer", settings.writer)
+        self.tally = VerdictTally(settings.aggregate, settings.reading)
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, source: str | Path, *, plugins: PluginManager | None = None, **options: Any) -> WriterJudge:
+        """Return the judge of a TOML file, or of `judge+http://HOST:PORT/v1`.
+
+        Args:
+            source: The file, or the address of an endpoint.
+            plugins: Where the writer is looked up; None for the installed ones.
+            options: Options of the writer, in the place of the file's; those that are None are left alone.
+
+        Raises:
+            ConfigError: When the file is wrong, or the writer has no such option.
+        """
+        plugins = plugins or current_manager()
+        settings = _settings(source)
+        allowed = component_options(plugins.load("writer", settings.writer.name))
+        chosen = {name: value for name, value in options.items() if value is not None}
+        for name in chosen:
+            if name not in allowed:
+                raise ConfigError(f"writer {settings.writer.name!r} of {source} has no option {name!r}")
+        writer = Component(settings.writer.name, {**settings.writer.options, **chosen})
+        return cls(replace(settings, writer=writer), plugins=plugins)
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """Measures of how reliable the verdicts are, and the counts of the writer."""
+        return {**self.tally.statistics, **self.counts, **self.writer.statistics}
+
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """The writer, and the template with its digest."""
+        options = self.settings.writer.options
+        judge = " ".join([self.settings.writer.name, str(options.get("model") or "")]).strip()
+        return {"judge": judge, "template": f"{self.template.name} {self.template.digest[:12]}"}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The model that answered, and all else that the writer says of it."""
+        return self.writer.facts
+
+    @property
+    def smallest_batch(self) -> int:
+        """The comparisons of two responses that make as many requests as keep the writer busy."""
+        return math.ceil(self.writer.requests_at_once / (2 * self.settings.num_votes))
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it can be asked about comparisons with images."""
+        return self.writer.reads_images
+
+    def recording_verdicts(self) -> AbstractContextManager[dict[int, Verdicts]]:
+        """Give a dictionary that takes the verdicts on each comparison that is scored, by its `id()`."""
+        return self.tally.recording()
+
+    def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Questions] | DataError]:
+        """Return the questions about each comparison, or the error that says why there are none."""
+        prepared: list[Prepared[Questions] | DataError] = []
+        for comparison in batch:
+            try:
+                prepared.append(Prepared(comparison, self._asked(comparison)))
+            except DataError as error:
+                prepared.append(error)
+        return prepared
+
+    def score_prepared(self, batch: Sequence[Prepared[Any] | DataError]) -> list[list[float] | DataError]:
+        """Return each comparison's rewards, or the error that kept it from having some."""
+        return [
+            item if isinstance(item, DataError) else self._rewards(item, answers)
+            for item, answers in zip(batch, self._answers(batch), strict=True)
+        ]
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
+        """Yield each comparison with its rewards, or with the error that kept it from having some, in order.
+
+        As many comparisons are judged at once as keep the writer busy, and twice that, so that it isn't idle
+        while the last answers of a batch are waited for.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
+        if self.template.answer == "critique":
+            raise ConfigError(
+                f"judge template {self.template.name!r} asks for critiques, of which a critic makes rewards; "
+                "write them by `basereward critique`, or name a template of verdicts"
+            )
+        size = max(batch_size, self.smallest_batch)
+        waiting = iter(comparisons)
+        with ThreadPoolExecutor(2, thread_name_prefix="basereward-judge") as threads:
+            started: deque[tuple[list[Comparison], Future[list[list[float] | DataError]]]] = deque()
+            try:
+                while True:
+                    while len(started) < 2 and (batch := list(islice(waiting, size))):
+                        started.append((batch, threads.submit(self._judged, batch)))
+                    if not started:
+                        return
+                    batch, results = started.popleft()
+                    yield from zip(batch, results.result(), strict=True)
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def estimate(self, comparisons: Iterable[Comparison | DataError]) -> dict[str, float]:
+        """Return what judging comparisons would take, by name, and ask nothing."""
+        totals: Counter[str] = Counter()
+        for comparison in comparisons:
+            totals["comparisons"] += 1
+            [item] = [comparison] if isinstance(comparison, DataError) else self.prepare_batch([comparison])
+            if isinstance(item, DataError):
+                totals["rejected"] += 1
+                continue
+            for name, value in self.writer.estimate(item.content.requests).items():
+                totals[name] += value  # type: ignore[assignment]
+        return dict(totals)
+
+    @property
+    def text_key(self) -> str:
+        """The key of `meta` for the texts that are asked for; empty for verdicts of one token."""
+        keys = {"critique": CRITIQUES_KEY, "reasoned": VERDICTS_KEY}
+        return keys.get(self.template.answer, "")
+
+    def texts(self, comparisons: Sequence[Comparison]) -> list[list[Any] | DataError]:
+        """Return the texts on each comparison, or the error of one of which some could not be written.
+
+        They are reasoned verdicts on each pair in both orders, or a critique of each response; those that
+        a comparison has in its `meta` are kept.
+        """
+        prepared = self.prepare_batch(comparisons)
+        results: list[list[Any] | DataError] = []
+        for item, answers in zip(prepared, self._answers(prepared), strict=True):
+            if isinstance(item, DataError):
+                results.append(item)
+            else:
+                results.append(_failure(answers) or self._kept(item.comparison, item.content, answers))
+        return results
+
+    def _answers(self, batch: Sequence[Prepared[Questions] | DataError]) -> list[list[Completion]]:
+        """Return the answers to each comparison's requests, of all together."""
+        counts = [0 if isinstance(item, DataError) else len(item.content.requests) for item in batch]
+        requests = [
+            request for item in batch if not isinstance(item, DataError) for request in item.content.requests
+        ]
+        written = iter(self.writer.write(requests) if requests else ())
+        return [list(islice(written, count)) for count in counts]
+
+    def _asked(self, comparison: Comparison) -> Questions:
+        return (self._critique if self.template.answer == "critique" else self._questions)(comparison)
+
+    def _critique(self, comparison: Comparison) -> Questions:
+        """Return a request for the critique of each response that has none."""
+        requests = [
+            self._request(comparison, (number,), seed=0)
+            for number, given in enumerate(given_critiques(comparison))
+            if given is None
+        ]
+        return Questions((), {}, requests)
+
+    def _kept(self, comparison: Comparison, item: Questions, answers: Sequence[Completion]) -> list[Any]:
+        """Return the texts on a comparison in the form in which its `meta` keeps them."""
+        new = iter(each.text for each in answers)
+        if self.template.answer == "critique":
+            return [next(new) if text is None else text for text in given_critiques(comparison)]
+        votes = self.settings.num_votes
+        return [
+            {"first": first, "second": second, "text": text}
+            for first, second in item.orders
+            for text in item.verdicts.get((first, second)) or list(islice(new, votes))
+        ]
+
+    def _judged(self, batch: Sequence[Comparison]) -> list[list[float] | DataError]:
+        return self.score_prepared(self.prepare_batch(batch))
+
+    def _questions(self, comparison: Comparison) -> Questions:
+        """Return the questions about a comparison.
+
+        Raises:
+            DataError: When it has one response, its verdicts are wrong, or it can't be shown.
+        """
+        if len(comparison.responses) < 2:
+            raise DataError("a judge compares responses; there is only one", field="responses")
+        orders = asked_orders(len(comparison.responses), self.settings.max_pairs)
+        is_reasoned = self.template.answer == "reasoned"
+        verdicts: Mapping[Order, Sequence[str]] = given_verdicts(comparison) if is_reasoned else {}
+        requests = [
+            self._request(comparison, order, seed=vote)
+            for order in orders
+            if order not in verdicts
+            for vote in range(self.settings.num_votes)
+        ]
+        return Questions(orders, verdicts, requests)
+
+    def _request(self, comparison: Comparison, numbers: Sequence[int], *, seed: int) -> Request:
+        responses = [comparison.responses[number] for number in numbers]
+        is_verdict = self.template.answer == "verdict"
+        return Request(
+            self.template.messages(comparison.prompt, responses),
+            max_tokens=VERDICT_TOKENS if is_verdict else self.settings.max_answer_tokens,
+            temperature=self.settings.temperature if self.settings.num_votes > 1 else 0.0,
+            seed=seed,
+            choices=("1", "2") if is_verdict else (),
+            group=id(comparison),
+        )
+
+    def _rewards(self, item: Prepared[Questions], answers: list[Completion]) -> list[float] | DataError:
+        if error := _failure(answers):
+            return error
+        questions = item.content
+        with self._lock:
+            if self.template.answer == "verdict":
+                rewards = self._verdict_rewards(item, answers)
+            else:
+                new = iter(answers)
+                texts_of: dict[Order, Sequence[str | None]] = {
+                    order: questions.verdicts.get(order)
+                    or [_whole(each) for each in islice(new, self.settings.num_votes)]
+                    for order in questions.orders
+                }
+                rewards = self.tally.rewards_of_texts(item.comparison, texts_of)
+        if not all(map(math.isfinite, rewards)):
+            return DataError(NO_VERDICT, field="responses")
+        return rewards
+
+    def _verdict_rewards(self, item: Prepared[Questions], answers: Sequence[Completion]) -> list[float]:
+        """Return rewards by log-probabilities, where the writer gives them for all questions, or by texts."""
+        orders = item.content.orders
+        if all(each.log_probabilities for each in answers):
+            odds_of = {
+                order: each.log_probabilities["1"] - each.log_probabilities["2"]
+                for order, each in zip(orders, answers, strict=True)
+            }
+            return self.tally.rewards_of_odds(item.comparison, odds_of)
+        self.counts["judged_by_text"] += 1
+        verdicts = {order: [_leading_verdict(each.text)] for order, each in zip(orders, answers, strict=True)}
+        return self.tally.rewards_of_texts(item.comparison, verdicts)
+
+
+def is_judge(name: str | Path) -> bool:
+    """Tell whether a name is that of a judge's file or address, not of a directory."""
+    return bool(ADDRESS.fullmatch(str(name))) or (Path(name).suffix == ".toml" and not Path(name).is_dir())
+
+
+def _settings(source: str | Path) -> JudgeSettings:
+    if match := ADDRESS.fullmatch(str(source)):
+        return JudgeSettings(Component("endpoint", {"urls": (match[1],)}))
+    table = read_toml(Path(source))
+    try:
+        settings: JudgeSettings = from_table(JudgeSettings, table)
+    except ValidationError as error:
+        names = ", ".join(field.name for field in fields(JudgeSettings))
+        raise ConfigError(f"{source}: {error} (a judge's file has {names})") from error
+    return settings
+
+
+def _failure(answers: Sequence[Completion]) -> DataError | None:
+    """Return the error of a comparison of which a question was not answered."""
+    failed = [each for each in answers if each.ending == "failed"]
+    if not failed:
+        return None
+    num = f"{len(failed)} of {len(answers)} questions"
+    return DataError(f"the judge has not answered {num}, the first: {failed[0].reason}", field="judge")
+
+
+def _whole(completion: Completion) -> str | None:
+    """Return a text that is whole; one that was cut gave no verdict, whatever it looks like."""
+    return completion.text if completion.ending == "finished" else None
+
+
+def _leading_verdict(text: str) -> int | None:
+    match = LEADING_VERDICT.match(text)
+    return None if match is None else int(match[1])
