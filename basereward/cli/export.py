@@ -13,7 +13,8 @@ COMMAND = Command(
     help="write a model for transformers, TRL or vLLM",
     description="Write a model as XForSequenceClassification, whose only logit is the reward. With a linear "
     "head X is its backbone's; a head of several layers needs RewardForSequenceClassification, a class of "
-    "basereward that transformers loads after basereward.interop.sequence_classifier.register().",
+    "basereward that transformers loads after basereward.interop.sequence_classifier.register(). For vLLM "
+    "such a head becomes the dense layers of an embedding of one number, the reward.",
     examples="""\
   basereward export MODEL_DIR --output checkpoint
   basereward export MODEL_DIR --format vllm --output checkpoint

@@ -105,6 +105,9 @@ def _dry_run(study: Study, runs: list[PlannedRun], plugins: PluginManager, args:
     findings = {}
     for planned in runs:
         if planned.seed == study.seeds[0]:  # the other seeds read the same
+            if not study.trains:
+                findings[planned.cell.name] = looked.evaluation(planned.config, benchmarks)
+                continue
             made, parts = list[str](), []
             stages = stage_runs(planned.config)
             for stage in stages:

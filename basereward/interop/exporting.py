@@ -22,6 +22,7 @@ from basereward.backbones.template_source import KEEPS_TAIL, SKIPS_PADDING
 from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.errors import ConfigError
 from basereward.heads import MLP
+from basereward.interop.dense_modules import write_dense_modules
 from basereward.paradigms.scalar import Scalar
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import file_names, replace_directory
@@ -48,6 +49,9 @@ LOADING = (
     "register()",
     'model = AutoModelForSequenceClassification.from_pretrained(".")',
 )
+
+EMBEDDED = {"pooling_type": "LAST", "use_activation": False}
+"""vLLM's settings of an embedding: read at the last token, and not normalized."""
 
 STRIPPED = (
     "{% set basereward_text %}\nTEMPLATE{% endset %}"
@@ -80,9 +84,9 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
         model: Of the paradigm scalar, with a head that reads the last layer at a response's last token.
         directory: The directory to write; an earlier export is replaced.
         format: `hf` puts the head where transformers looks for it, `vllm` where vLLM does; they differ for
-            vision-language models, and vLLM reads linear heads only. A head with an activation becomes a
+            vision-language models. A head with an activation becomes for `hf` a
             `RewardForSequenceClassification`, for which `interop.sequence_classifier.register` is called
-            before it is loaded.
+            before it is loaded, and for `vllm` the dense layers of an embedding of one number.
 
     Raises:
         ConfigError: When such a checkpoint can't hold the model, or the directory holds something else.
@@ -97,8 +101,9 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
     backbone = model.backbone
     if not isinstance(backbone, TransformersBackbone):
         raise ConfigError(f"the backbone {model.components['backbone']['name']!r} is no transformers model")
-    if format == "hf" and not is_linear(model.head):
-        return _export_layers(model, backbone, Path(directory))
+    if not is_linear(model.head):
+        export = _export_layers if format == "hf" else _export_dense
+        return export(model, backbone, Path(directory))
     weight, bias = linear_of(model.head)
     inner = backbone.model
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
@@ -140,6 +145,23 @@ def _export_layers(model: RewardModel, backbone: TransformersBackbone, directory
     return exported
 
 
+def _export_dense(model: RewardModel, backbone: TransformersBackbone, directory: Path) -> Exported:
+    """Write a model whose head has an activation, as an embedding model of one dimension for vLLM."""
+    _check_place(model.head)
+    inner = backbone.model
+    has_vision = "text_config" in inner.config.sub_configs
+    suffix = "ForConditionalGeneration" if has_vision else "ForCausalLM"
+    exported = Exported(type(inner).__name__.removesuffix("Model") + suffix, 0.0)
+    with replace_directory(directory, foreign_files=_foreign_files) as place:
+        backbone.save(place)
+        _finish(place, backbone, exported, "vllm")
+        if not has_vision:
+            _prefix_backbone(place, inner.base_model_prefix)
+        write_dense_modules(place, model.head)
+        _mark(place, exported, "vllm")
+    return exported
+
+
 def is_linear(head: Any) -> bool:
     """Tell whether a head has no activation between its layers."""
     return not isinstance(head, MLP) or len(head.layers) == 1 or head.activation_name == "none"
@@ -154,18 +176,13 @@ def _check_place(head: Any) -> None:
 
 
 def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
-    """Return the weight and bias of a head that is linear in the state at a response's end.
+    """Return the weight and bias of a head without activations.
 
     Raises:
-        ConfigError: When it isn't.
+        ConfigError: When it doesn't read the last layer at a response's end.
     """
     _check_place(head)
-    if not is_linear(head):
-        raise ConfigError(
-            f"vLLM reads one linear layer; the head has {len(head.layers)} with {head.activation_name} "
-            'between them. Export it with --format hf, train with head = { name = "linear" }, or serve it by '
-            "`basereward serve`"
-        )
+    assert is_linear(head)
     layers: list[Any] = list(head.layers)
     weight, bias = layers[0].weight.detach().double(), layers[0].bias.detach().double()
     for layer in layers[1:]:
@@ -262,6 +279,8 @@ def _prefix_backbone(place: Path, prefix: str) -> None:
 
 def _card(exported: Exported, format: Format) -> str:
     architecture, offset = exported.architecture, exported.offset
+    is_embedding = not architecture.endswith("ForSequenceClassification")
+    number = "embedding dimension" if is_embedding else "logit"
     lines = [
         "---",
         "library_name: transformers",
@@ -269,13 +288,23 @@ def _card(exported: Exported, format: Format) -> str:
         "tags: [reward-model, basereward]",
         "---",
         "",
-        f"A reward model, exported by BaseReward as `{architecture}`: its only logit is the reward"
+        f"A reward model, exported by BaseReward as `{architecture}`: its only {number} is the reward"
         + (f", less {offset:.9g}." if offset else "."),
         "Read it at the end of the text that the chat template makes of the conversation.",
     ]
     if architecture == REGISTERED:
         lines += ["", "```python", *LOADING, "```"]
-    if format == "vllm":
+    if is_embedding:
+        lines += [
+            "",
+            "```bash",
+            f"vllm serve . --runner pooling --convert embed --pooler-config '{json.dumps(EMBEDDED)}'",
+            "```",
+            "",
+            "`/v1/embeddings` gives the reward as an embedding of one number. vLLM passes over a layer of",
+            "the head that it can't read and logs that alone: check that an embedding has one number.",
+        ]
+    elif format == "vllm":
         pooler = json.dumps({"pooling_type": "LAST", "use_activation": False, "logit_mean": -offset})
         lines += [
             "",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from basereward.backbones.transformers_model import without_weights
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.config.run import RunConfig, Source
@@ -29,8 +30,9 @@ from basereward.planning.preparation import (
     prepare_rows,
 )
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.scoring.reward_model import RewardModel
-from basereward.storage.model_directory import CONFIG_FILE
+from basereward.scoring.reward_model import RewardModel, saved_component
+from basereward.storage import model_directory
+from basereward.storage.model_directory import CONFIG_FILE, KINDS
 from basereward.training.data_loader import check_streamable
 from basereward.training.lora import Adapters
 from basereward.training.model_selection import ModelSelector
@@ -148,6 +150,23 @@ class DryRun:
         if not any(finding.problem for finding in findings):
             findings += [self._epoch(config), self._memory(config)]
         return [finding for finding in findings if finding.part]
+
+    def evaluation(self, config: RunConfig, benchmarks: Sequence[Component]) -> list[Finding]:
+        """Return what the evaluation of a run's `init`, as it is, would meet."""
+        init = self._init(config, ())
+        if init.problem:
+            return [init]
+        directory = str(config.init)
+        try:
+            saved = model_directory.read(Path(directory), verify=False)["components"]
+            components = {kind: saved_component(self.plugins, kind, saved[kind]) for kind in KINDS}
+            with without_weights():
+                whole = RewardModel.warm_start(directory, **components, plugins=self.plugins, verify=False)
+        except (BaseRewardError, OSError) as error:
+            return [replace(init, problem=str(error))]
+        model = _Model(directory, directory, "vision" in whole.backbone.parts(), whole)
+        counted = replace(init, state=f"a model directory; {_count(whole):,} parameters")
+        return [counted, *(self._asked(component, model) for component in benchmarks)]
 
     def benchmark(self, component: Component, columns: Sequence[str]) -> Finding:
         """Return what a benchmark would meet, and whether it has the metrics of a study's columns."""

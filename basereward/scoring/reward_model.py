@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.trained_heads import check_no_trained_head, is_model_directory
 from basereward.backbones.untrusted_settings import reading
+from basereward.backbones.written_weights import WrittenWeights, written_weights
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError, ModelError, PluginError
@@ -234,18 +235,21 @@ class RewardModel(BatchScorer["list[float]"]):
             )
         return model
 
-    def save(self, directory: str | Path, **record: Any) -> None:
+    def save(self, directory: str | Path, *, weights: WrittenWeights | None = None, **record: Any) -> None:
         """Write the model directory aside and put it in place at once; an older one there is replaced.
 
         Args:
             directory: Where to.
+            weights: The weights of the backbone's transformers model, where they are in files already, which
+                are moved; None to write them.
             record: Facts to add to the directory's record.
         """
         backbone = self.components["backbone"]
         unsaved = self.backbone.unsaved_options
         kept = {name: value for name, value in backbone["options"].items() if name not in unsaved}
         with replace_directory(Path(directory), foreign_files=model_directory.foreign_files) as place:
-            self.backbone.save(place)
+            with written_weights(weights):
+                self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
             model_directory.write_config(
                 place,
@@ -256,6 +260,7 @@ class RewardModel(BatchScorer["list[float]"]):
                     "image_backend": "pil",
                     "record": {**self.record, **record},
                 },
+                {} if weights is None else weights.digests,
             )
 
     @property

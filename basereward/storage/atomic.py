@@ -232,6 +232,23 @@ def _make_parents(directory: Path) -> None:
         fsync(parent.parent)
 
 
+@contextmanager
+def scratch_directory(destination: Path) -> Iterator[Path]:
+    """Yield a new directory beside a destination, for files that will be moved there, and remove it.
+
+    A kill leaves it, and the next call that replaces the destination removes it.
+    """
+    destination = _target(destination)
+    _make_parents(destination)
+    remove_abandoned(destination.parent, destination.name)
+    aside, descriptor = _locked(destination, _made_directory)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
+
+
 def _locked(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make a new file or directory beside a destination, and return its path and the handle of its lock."""
     for _ in range(ATTEMPTS):

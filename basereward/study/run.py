@@ -52,7 +52,7 @@ def run_study(
                     clear(directory)
                     (directory / DONE_FILE).unlink(missing_ok=True)
     left = [run for run in by_output.values() if not is_done(run.config, benchmarks)]
-    tasks = [WorkerTask(run.config, benchmarks, study.keep, study.launch, _cache_key(run)) for run in left]
+    tasks = [task_of(study, run, benchmarks) for run in left]
     num_before = len(by_output) - len(left)
     failed: dict[str, str] = {}
     with progress_bar("runs", len(by_output), is_shown=progress and bool(left)) as advance:
@@ -63,6 +63,11 @@ def run_study(
                 failed[name] = outcome.error or "was stopped; the same command resumes it"
             advance(1, f"{len(failed)} failed" if failed else None)
     return StudyRun(num_before, len(left) - len(failed), failed)
+
+
+def task_of(study: Study, run: PlannedRun, benchmarks: tuple[Component, ...]) -> WorkerTask:
+    """Return a run of a study for a worker process."""
+    return WorkerTask(run.config, benchmarks, study.keep, study.launch, _cache_key(run), trains=study.trains)
 
 
 def benchmarks_of(study: Study, plugins: PluginManager) -> tuple[Component, ...]:

@@ -128,6 +128,8 @@ class Study:
         averages: Columns that are the mean of others, by their titles.
         ensembles: Rows that join cells.
         only_members: Cells that are run for ensembles alone and have no row; as in `exclude`.
+        trains: Whether runs are trained. If not, the model directory that each cell names as its `init` is
+            evaluated as it is; of the run's settings those of evaluation count, such as its precision.
         keep: Whether a run's model is kept when it is done, or its log and rewards alone.
         launch: The command that starts `basereward` for one training, such as
             `["torchrun", "--nproc-per-node", "8", "-m", "basereward"]`; empty to train within the study's own
@@ -151,6 +153,7 @@ class Study:
     averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ensembles: tuple[EnsembleRow, ...] = ()
     only_members: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
+    trains: bool = True
     keep: Literal["model", "rewards"] = "model"
     launch: tuple[str, ...] = ()
     published: tuple[PublishedValues, ...] = ()
@@ -169,6 +172,9 @@ class Study:
             for number, where in enumerate(wheres):
                 self._check_labels(where, (name, str(number)))
         self.cell(self.baseline, ("baseline",))
+        if not self.trains and self.needs_held_out:
+            reason = "must be {} where trains = false: a model that is not trained has no held-out data"
+            raise ValidationError(("held_out",), reason)
         sources = [HELD_OUT, *(benchmark.source for benchmark in self.benchmarks)]
         for number, benchmark in enumerate(self.benchmarks):
             if benchmark.source in sources[: number + 1]:
@@ -363,6 +369,12 @@ def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> l
                     f"{path}: cell {cell.name!r} has no held-out data, on which the study's held-out columns "
                     "are measured; add [[run.data.eval]], or write held_out = {} for a study without them"
                 )
-            place = Path(study.runs or Path(study.output, RUNS), identity(config)[:12])
+            if not study.trains and config.init is None:
+                raise ConfigError(
+                    f"{path}: cell {cell.name!r} names no model; the study trains none (trains = false), so "
+                    'write init = "DIR", a model directory'
+                )
+            name = identity(config)[:12] + ("" if study.trains else "-as-it-is")
+            place = Path(study.runs or Path(study.output, RUNS), name)
             planned.append(PlannedRun(cell, seed, replace(config, output=str(place))))
     return planned

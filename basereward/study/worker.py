@@ -22,6 +22,7 @@ from basereward.errors import BaseRewardError, ConfigError, DataError
 from basereward.evaluation import evaluate
 from basereward.evaluation.model_comparison import REWARDS_FILE
 from basereward.evaluation.report import save_numbers, save_verdicts
+from basereward.hardware.parent import ended_with_parent
 from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Benchmark
@@ -54,6 +55,7 @@ class WorkerTask:
         launch: The command that starts `basereward` for the training; empty to train in this process.
         cache_key: Key of the features that the run caches. Tasks with the same key read the same inputs
             through the same frozen weights, so that one computes the features of all. "" without a cache.
+        trains: Whether the model is trained first; else its `init` is evaluated as it is.
     """
 
     config: RunConfig
@@ -61,6 +63,7 @@ class WorkerTask:
     keep: Literal["model", "rewards"] = "model"
     launch: tuple[str, ...] = ()
     cache_key: str = ""
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,11 @@ def run_task(task: WorkerTask) -> TaskOutcome:
 
 def _run_task(task: WorkerTask, directory: Path) -> None:
     start = time.monotonic()
+    if not task.trains:
+        directory.mkdir(parents=True, exist_ok=True)
+        _benchmark(task, Path(str(task.config.init)), directory)
+        _mark_done(directory, start)
+        return
     last = Path(stage_runs(task.config)[-1].output)
     if not (directory / DONE_FILE).is_file():
         _train(task)
@@ -132,9 +140,13 @@ def _run_task(task: WorkerTask, directory: Path) -> None:
         _benchmark(task, last / MODEL, directory)
     if last != directory and task.config.data.eval:  # the results of several stages are those of the last
         shutil.copytree(last / EVALUATION, directory / EVALUATION, dirs_exist_ok=True)
+    _mark_done(directory, start)
+    _clear(task, directory, last)
+
+
+def _mark_done(directory: Path, start: float) -> None:
     facts = {"seconds": round(time.monotonic() - start, 3)}
     write_text(directory / DONE_FILE, json.dumps(facts) + "\n")
-    _clear(task, directory, last)
 
 
 def _train(task: WorkerTask) -> None:
@@ -146,7 +158,8 @@ def _train(task: WorkerTask) -> None:
     if os.path.lexists(run_file) and load_run(run_file).output != task.config.output:
         raise ConfigError(f"{run_file} is not of this study, and would be replaced; move it")
     write_text(run_file, to_toml(task.config))
-    subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
+    command = [*task.launch, "train", str(run_file), "--resume", "--quiet"]
+    subprocess.run(command, check=True, preexec_fn=ended_with_parent())
 
 
 def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:

@@ -150,6 +150,7 @@ class Training:
                         self._after_step(batch, batches, shutdown)
                         if self._is_over():
                             break
+        self.checkpoints.commit()
         self.display.stop()
         if state.step < self.num_steps:
             waited = f"{state.num_worse} evaluations in a row were no better by {self.selector.metric}"
@@ -227,8 +228,10 @@ class Training:
         """
         state, settings = self.state, self.settings
         # Checked once a step: a later signal ends the training after the next one.
-        signals = self.group.all_gather_ints([shutdown.number or 0])
-        signal_number = max(number for [number] in signals)
+        states = self.group.all_gather_ints([shutdown.number or 0, self.checkpoints.is_writing])
+        signal_number = max(number for number, _ in states)
+        if not any(is_writing for _, is_writing in states):
+            self.checkpoints.commit()
         stops = signal_number > 0
         every = settings.eval_every
         is_milestone = batch.is_last if every is None else state.step % every == 0
@@ -243,6 +246,7 @@ class Training:
         if stops or self._is_over() or (state.step % every == 0 if every else is_milestone):
             self._save_checkpoint()
         if stops:
+            self.checkpoints.commit()
             raise TrainingStopped(signal_number, state.step, str(self.run_dir))
 
     def _log_step(self, rates: dict[str, float], norm: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,26 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.protocols import Paradigm
 from basereward.scoring.batching import MicroBatchLimits
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.model_directory import verify_share
 from basereward.training import checkpoint_state, optimizers
 from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.checkpoints import Checkpoint
+from basereward.training.compilation import compile_layers
 from basereward.training.distributed import ProcessGroup
 from basereward.training.ema import EMA
 from basereward.training.gradients import align_missing_gradients, average_and_clip
 from basereward.training.lora import Adapters
-from basereward.training.parallelize import ParadigmModule, full_parameters, no_sync, parallelize, release_ddp
+from basereward.training.parallelize import (
+    ParadigmModule,
+    full_parameters,
+    no_sync,
+    parallelize,
+    release_ddp,
+    reshard,
+)
 from basereward.training.parameter_groups import trainable_parts
 from basereward.training.sharded_loading import ShardedLoading, whole_reason
+from basereward.training.sharded_saving import written_by_all
 from basereward.training.step_metrics import combined_sums, empty_sums
 
 
@@ -61,10 +72,13 @@ class TrainedModel:
     ) -> None:
         """Build the model; `precision` is that of the checkpoint that the training goes on from."""
         self.group, self.config = group, run.train
+        if run.init is not None:
+            group.on_all(partial(verify_share, Path(run.init), group.rank, group.world_size))
+        build = partial(initial_model, run, plugins, verify=False)
         loading = None
         if self._is_sharded and not whole_reason(run):
-            loading = ShardedLoading(lambda: initial_model(run, plugins), group)
-        self.reward_model = initial_model(run, plugins) if loading is None else loading.model
+            loading = ShardedLoading(build, group)
+        self.reward_model = build() if loading is None else loading.model
         backbone = self.reward_model.backbone
         # One process decides for all, since a timed product may turn out otherwise in another.
         self.precision = precision or group.on_main(
@@ -81,12 +95,17 @@ class TrainedModel:
         self.adapters = Adapters(backbone, run.train, base_model)
         self._freeze()
         self.cache = self._attach_cache(run.cache)
+        if run.train.compile:
+            compile_layers(backbone, group.device, self.precision)
         if run.train.activation_checkpointing:
             checkpoint_activations(backbone.blocks())
         self.module = ParadigmModule(self.paradigm)
         self._wrapped = parallelize(self.module, group, run.train, bf16=self.precision.name == "bf16")
+        # The transformers model that no process has whole.
+        self._divided = None
         if loading is not None:
             loading.fill()
+            self._divided = loading.transformers_model
         parts = self._freeze()
 
         self._parameters = [parameter for parameters in parts.values() for parameter in parameters]
@@ -208,14 +227,19 @@ class TrainedModel:
             adapter_directory: Where the adapters are saved too, if there are any; None for nowhere.
         """
 
-        def save() -> None:
-            with self.adapters.merged():
-                self.reward_model.save(directory, **record)
-            if adapter_directory is not None:
-                self.adapters.save(adapter_directory)
+        with self.ema.applied():
+            reshard(self.module)
+            with written_by_all(self._divided, directory, self.group) as weights:
+                divided = None if weights is None else self._divided
 
-        with self.ema.applied(), full_parameters(self.module, self.group):
-            self.group.on_main(save)
+                def save() -> None:
+                    with self.adapters.merged():
+                        self.reward_model.save(directory, weights=weights, **record)
+                    if adapter_directory is not None:
+                        self.adapters.save(adapter_directory)
+
+                with full_parameters(self.module, self.group, except_of=divided):
+                    self.group.on_main(save)
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the tensors of a checkpoint by group."""

@@ -154,18 +154,34 @@ def release_ddp(module: nn.Module) -> None:
         ddp.reducer = ddp.logger = None
 
 
-@contextmanager
-def full_parameters(module: nn.Module, group: ProcessGroup) -> Iterator[None]:
-    """Replace a sharded module's parameters by full ones, on the main process and on the CPU.
-
-    They are gathered one by one, so that no device has to hold them all.
-    """
+def reshard(module: nn.Module) -> bool:
+    """Free what a sharded module has gathered for a pass, and return whether it is a sharded module."""
     sharded_modules = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in sharded_modules:
         part.reshard()
+    return bool(sharded_modules)
+
+
+@contextmanager
+def full_parameters(
+    module: nn.Module, group: ProcessGroup, *, except_of: nn.Module | None = None
+) -> Iterator[None]:
+    """Replace a sharded module's parameters by full ones, on the main process and on the CPU.
+
+    They are gathered one by one, so that no device has to hold them all.
+
+    Args:
+        module: The module.
+        group: The process group.
+        except_of: A part whose parameters stay as they are.
+    """
+    is_sharded = reshard(module)
+    kept = set() if except_of is None else set(except_of.modules())
     sharded: list[tuple[nn.Module, str, nn.Parameter]] = []
     full: dict[int, nn.Parameter] = {}
-    for owner in module.modules() if sharded_modules else ():
+    for owner in module.modules() if is_sharded else ():
+        if owner in kept:
+            continue
         for name, parameter in list(owner.named_parameters(recurse=False)):
             if not isinstance(parameter, DTensor):
                 continue

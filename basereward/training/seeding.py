@@ -1,4 +1,4 @@
-"""What makes a training repeatable: seeds of every step anew, so that checkpoints need no random state, and
+"""Repeatable training: seeds of every step anew, so that checkpoints need no random state, and
 algorithms that give the same bits in every run."""
 
 from __future__ import annotations

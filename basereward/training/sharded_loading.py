@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -60,6 +61,12 @@ class ShardedLoading:
             self.description = (
                 f"the main process reads all weights and hands out the rows: {deferred.obstacle}"
             )
+
+    @property
+    def transformers_model(self) -> Any:
+        """The transformers model that was made without weights; None where there is none, or several."""
+        models = [item.model for item in self._deferred.models]
+        return models[0] if len(models) == 1 else None
 
     def _load_on_main(self, build: Callable[[], RewardModel]) -> None:
         def load() -> dict[str, torch.dtype]:

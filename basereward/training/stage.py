@@ -69,7 +69,12 @@ def train_stage(
         is_last: Whether the process group is closed afterwards.
     """
     run_dir = group.on_main(lambda: run_directory.prepare(run, plugins, resume=resume, overwrite=overwrite))
-    checkpoints = Checkpoints(run_dir / run_directory.CHECKPOINT, group, keep=run.train.keep_checkpoints)
+    checkpoints = Checkpoints(
+        run_dir / run_directory.CHECKPOINT,
+        group,
+        keep=run.train.keep_checkpoints,
+        in_background=run.train.background_checkpoints,
+    )
     checkpoint, damaged = checkpoints.newest() if resume else (None, [])
     for error in damaged:
         display.line(f"skipping a damaged checkpoint: {error}")

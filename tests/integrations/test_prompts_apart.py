@@ -161,9 +161,10 @@ def test_a_bad_response_leaves_those_of_its_prompt_their_rewards() -> None:
 def test_what_can_not_be_sent_to_a_server_leaves_the_others_their_rewards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def answer(request: Any, *_: Any) -> dict[str, Any]:
+    def answer(request: Any, *_: Any) -> bytes:
         items = json.loads(request.data)["items"]
-        return {"data": [{"index": at, "error": None, "rewards": [1.0]} for at in range(len(items))]}
+        data = [{"index": at, "error": None, "rewards": [1.0]} for at in range(len(items))]
+        return json.dumps({"data": data}).encode()
 
     monkeypatch.setattr("basereward.integrations.reward_source.response_body", answer)
     source = reward_source("http://127.0.0.1:9")

@@ -208,13 +208,6 @@ def test_a_model_that_no_checkpoint_can_hold_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_vllm_has_no_place_for_an_activation(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="the head has 2 with silu between them. Export it with --format hf"
-    ):
-        export_model(text_model(tmp_path / "base", name="mlp"), tmp_path / "out", "vllm")
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
     "head", [{}, {"num_layers": 3, "activation": "tanh", "width": 12}], ids=["flagship", "deep"]

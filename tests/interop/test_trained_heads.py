@@ -16,7 +16,7 @@ from basereward.backbones.trained_heads import trained_heads
 from basereward.config.run import DataConfig, RunConfig, Source
 from basereward.interop.importing import import_model
 from basereward.plugins import PluginManager
-from basereward.training.model_state import _initial_model
+from basereward.training.model_state import initial_model
 
 
 def with_tensors(source: Path, directory: Path, *names: str) -> Path:
@@ -82,9 +82,9 @@ def test_a_training_goes_on_from_a_model_directory_by_init(
     RewardModel.build(backbone=Component("causal-lm", {"model": str(tiny_models["qwen2"])})).save(ours)
     backbone = Component("causal-lm", {"model": str(ours)})
     with pytest.raises(ConfigError, match=r"reward head \(head\.safetensors\), .*; go on from it by init"):
-        _initial_model(run(backbone), PluginManager())
-    assert _initial_model(run(backbone, fresh_head=True), PluginManager()).backbone.dim > 0
-    assert _initial_model(run(backbone, init=str(ours)), PluginManager()).backbone.dim > 0
+        initial_model(run(backbone), PluginManager())
+    assert initial_model(run(backbone, fresh_head=True), PluginManager()).backbone.dim > 0
+    assert initial_model(run(backbone, init=str(ours)), PluginManager()).backbone.dim > 0
     # Members of an ensemble are made of one backbone with several heads.
     assert RewardModel.build(backbone=backbone).backbone.dim > 0
 

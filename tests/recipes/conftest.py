@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hub_benchmarks
 import hub_datasets
+import original_checkpoints
 import pytest
 import tiny
 import torch
@@ -26,6 +27,14 @@ MODELS = {
     "llama": ["HuggingFaceTB/SmolLM2-135M-Instruct"],
 }
 """The models that recipes name, by the tiny model that stands there for them."""
+
+PUBLISHED = {
+    "yifanzhang114/R1-Reward": None,
+    "CodeGoat24/UnifiedReward-qwen-7b": None,
+    "CodeGoat24/UnifiedReward-Think-qwen-7b": None,
+    "Skywork/Skywork-VL-Reward-7B": "v_head.summary",
+}
+"""Public models on Qwen2.5-VL, and the head in a file beside their weights."""
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +59,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in names:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).symlink_to(model)
+    for name, head in PUBLISHED.items():
+        model = tiny.add_language_head(tiny.save_qwen_vl(place / name))
+        if head is not None:
+            tensors = {f"{head}.weight": torch.ones(1, 32), f"{head}.bias": torch.zeros(1)}
+            save_file(tensors, model / "value_head.safetensors")
+    original_checkpoints.internvl_chat(place / "OpenGVLab" / "InternVL3-8B")
+    original_checkpoints.mm_rlhf_reward(place / "yifanzhang114" / "MM-RLHF-Reward-7B-llava-ov-qwen")
     # Wide enough for weights in 4 bits, which come in blocks of 64.
     tiny.save_qwen_vl(place / "tiny" / "wide", "qwen2_5_vl", hidden_size=64, intermediate_size=64)
     _small(place)

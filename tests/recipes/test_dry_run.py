@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from imported_models import import_models
 
 from basereward.cli import main
 
@@ -43,6 +44,10 @@ def test_a_study_would_start(name: str, cwd: Path, capsys: pytest.CaptureFixture
 @pytest.mark.usefixtures("reinforced_judge")
 def test_every_recipe_would_start(path: str, cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["study", path] if path in STUDIES else ["train", path, "--overwrite"]
+    if "public-models" in path:
+        assert main([*arguments, "--dry-run"]) == 1  # the models are not imported yet
+        assert "models/r1-reward" in capsys.readouterr().out
+        import_models(Path(path))
     if "qlora" in path:
         arguments += ["--set", "backbone.model=tiny/wide"]
     assert main([*arguments, "--dry-run"]) == 0, capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from imported_models import import_models
 
 from basereward.cli import main
 from basereward.config import load_run, stage_runs
@@ -16,14 +17,22 @@ from basereward.plugins import PluginManager
 from basereward.study import PlannedRun, Study, load_study, planned_runs
 from basereward.study.collect import collect
 from basereward.study.report import PAGE_FILE, write_report
-from basereward.study.run import benchmarks_of
-from basereward.study.worker import WorkerTask, is_done, run_task
+from basereward.study.run import benchmarks_of, task_of
+from basereward.study.worker import is_done, run_task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = [path.relative_to(RECIPES.parent).as_posix() for path in sorted(RECIPES.rglob("*.toml"))]
 STUDIES = [path for path in FILES if "[axes" in (RECIPES.parent / path).read_text(encoding="utf-8")]
 
-DEFAULT_TIER = ("basereward-7b", "qlora-7b", "text-small", "two-stage-7b", "table-1", "table-7")
+DEFAULT_TIER = (
+    "basereward-7b",
+    "qlora-7b",
+    "text-small",
+    "two-stage-7b",
+    "table-1",
+    "table-7",
+    "public-models",
+)
 """Recipes that every test run starts: between them every data set that is kept, every benchmark, and every
 kind of backbone and paradigm. The others differ in settings, and are started by `make test-slow`."""
 
@@ -73,7 +82,7 @@ def done(study: Study, run: PlannedRun) -> None:
     """Do a run, unless another study did it."""
     benchmarks = benchmarks_of(study, plugins())
     if not is_done(run.config, benchmarks):
-        outcome = run_task(WorkerTask(run.config, benchmarks, study.keep))
+        outcome = run_task(task_of(study, run, benchmarks))
         assert not outcome.error, f"{run.name}: {outcome.error}"
     assert is_done(run.config, benchmarks)
 
@@ -113,6 +122,8 @@ def _sha256(path: Path) -> str:
 @pytest.mark.usefixtures("reinforced_judge")
 def test_every_cell_of_every_study_fills_its_row(path: str, cwd: Path) -> None:
     study, runs = planned(path)
+    if not study.trains:
+        import_models(Path(path))
     for run in runs:
         done(study, run)
     results = collect(study, runs, plugins())

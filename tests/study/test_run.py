@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import small
+import torch
 import troubled
 
+from basereward import RewardModel
+from basereward.cli import main
+from basereward.config import Component
+from basereward.evaluation.benchmarks.rewardbench import RewardBench
+from basereward.evaluation.benchmarks.run import run_benchmark
 from basereward.plugins import PluginManager
 from basereward.study import PlannedRun, Study, load_study, planned_runs
 from basereward.study.collect import collect
@@ -131,3 +138,59 @@ def test_only_logs_and_rewards_are_kept_where_that_is_asked(
         names = {path.name for path in Path(planned.config.output).iterdir()}
         assert {"run.toml", "log.jsonl", "evaluation", "study.json"} <= names
         assert not {"model", "last", "checkpoint", "error.txt"} & names
+
+
+AS_THEY_ARE = """
+title = "As they are"
+output = "{output}"
+seeds = [0]
+trains = false
+held_out = {{}}
+baseline = {{ model = "a" }}
+
+[run]
+backbone = "tiny"
+data.train = [{{ name = "basereward", path = "nowhere" }}]
+
+[axes.model]
+a.init = "{a}"
+b.init = "{b}"
+
+[[benchmarks]]
+name = "rewardbench"
+path = "{rows}"
+columns = {{ RewardBench = "overall" }}
+"""
+
+
+def test_models_that_are_there_are_evaluated_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate("ab"):
+        torch.manual_seed(number)
+        RewardModel.build(backbone=Component("tiny")).save(tmp_path / name)
+    rows = small.benchmark_options("rewardbench")(tmp_path)["path"]
+    names = {"a": tmp_path / "a", "b": tmp_path / "b", "rows": rows, "output": tmp_path / "out"}
+    path = tmp_path / "study.toml"
+    path.write_text(AS_THEY_ARE.format(**names))
+    before = sorted((file, file.stat().st_mtime_ns) for file in (tmp_path / "a").rglob("*"))
+    assert main(["study", str(path), "--dry-run"]) == 0
+    assert main(["study", str(path), "--quiet", "--jobs", "1"]) == 0
+    assert "2 runs done, 0 were before" in capsys.readouterr().err
+    results = Results.load(tmp_path / "out")
+    models = {name: RewardModel.load(tmp_path / name) for name in "ab"}
+    run = run_benchmark(RewardBench(rows), models, name="rewardbench", data=rows)
+    wanted = [score.value for score in run.of_metric("overall")]
+    assert [run.values["RewardBench"] for run in results.runs] == wanted
+    assert sorted((file, file.stat().st_mtime_ns) for file in (tmp_path / "a").rglob("*")) == before
+    assert not list(tmp_path.rglob("out/**/model"))
+    assert main(["study", str(path), "--quiet", "--jobs", "1"]) == 0
+    assert "0 runs done, 2 were before" in capsys.readouterr().err
+    # A model that is not there, or not named.
+    assert main(["study", str(path), "--dry-run", "--set", "axes.model.b.init=nowhere"]) == 1
+    assert "is no model directory" in capsys.readouterr().out
+    path.write_text(path.read_text().replace(f'b.init = "{tmp_path / "b"}"', "b.train.lr = 1e-3"))
+    assert main(["study", str(path)]) == 2
+    assert "cell 'b' names no model; the study trains none (trains = false)" in capsys.readouterr().err
+    assert main(["study", str(path), "--set", 'held_out={"pairs" = "pair accuracy"}']) == 2
+    assert "held_out must be {} where trains = false" in capsys.readouterr().err

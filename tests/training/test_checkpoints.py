@@ -193,3 +193,50 @@ def test_a_full_disk_is_an_error_that_keeps_the_previous_one(
         f"{checkpoints.path(7)} stays the newest"
     )
     assert names(checkpoints) == ["step-00000007"]
+
+
+def test_a_checkpoint_written_in_the_background_is_of_the_moment_it_was_saved(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    background = Checkpoints(tmp_path / "other", in_background=True)
+    weight, state = TENSORS["model"]["weight"].clone(), dict(STATE)
+    background.save(7, {**TENSORS, "model": {"weight": weight}}, state)
+    weight.zero_()
+    state["step"] = 8
+    background.commit()
+    for path in checkpoints.path(7).iterdir():
+        assert (background.path(7) / path.name).read_bytes() == path.read_bytes()
+    assert not background.is_writing
+
+
+def test_a_checkpoint_in_the_background_counts_once_it_is_committed(checkpoints: Checkpoints) -> None:
+    background = Checkpoints(checkpoints.directory, in_background=True)
+    background.save(8, TENSORS, STATE)
+    assert names(checkpoints) == ["step-00000007", "unfinished-step-00000008"]
+    # As after a kill: what was being written is gone, and the one before it is whole.
+    newest, errors = checkpoints.newest()
+    assert newest is not None
+    assert (newest.directory, errors) == (checkpoints.path(7), [])
+    background = Checkpoints(checkpoints.directory, in_background=True)
+    background.save(9, TENSORS, STATE)
+    background.save(10, TENSORS, STATE)  # which waits for the one before it
+    assert names(checkpoints) == ["step-00000009", "unfinished-step-00000010"]
+    background.commit()
+    assert names(checkpoints) == ["step-00000010"]
+
+
+def test_a_full_disk_in_the_background_is_told_when_it_is_noticed(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    background = Checkpoints(checkpoints.directory, in_background=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("basereward.training.checkpoints.fsync", full)
+        background.save(8, TENSORS, STATE)
+        while background.is_writing:
+            pass
+    with pytest.raises(CheckpointError, match=r"No space left on device; .*step-00000007 stays the newest"):
+        background.commit()
+    assert names(checkpoints) == ["step-00000007"]

@@ -141,6 +141,27 @@ def test_a_run_of_two_processes_is_resumed_by_one_and_the_other_way_round(
         assert_alike(run, alone.run)
 
 
+def test_a_kill_while_a_checkpoint_is_written_in_the_background_leaves_the_one_before(
+    setting: Setting, together: Trained
+) -> None:
+    run = dataclasses.replace(
+        together.run,
+        output=f"{together.run.output}-background",
+        train=dataclasses.replace(together.run.train, background_checkpoints=True),
+    )
+    status, num_moments = in_child(run, num_ranks=2, victim=together.victim)
+    assert status == 0
+    expected = runs.remains(Path(together.run.output))
+    assert runs.remains(Path(run.output)) == expected
+    for fraction in (0.4, 0.6):
+        killed = dataclasses.replace(run, output=f"{run.output}-{fraction}")
+        moment = int(fraction * num_moments)
+        status, _ = in_child(killed, num_ranks=2, victim=together.victim, kill_at=moment)
+        assert status == -signal.SIGKILL
+        assert in_child(killed, num_ranks=2, resume=True)[0] == 0
+        assert runs.remains(Path(killed.output)) == expected
+
+
 def test_processes_share_a_model_in_groups(setting: Setting, alone: Trained) -> None:
     # Two groups of one process each: each holds the whole model, and their gradients are joined.
     run = setting.config("hybrid", parallel="fsdp", shard_ranks=1)

@@ -19,9 +19,9 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
     figure, axes = figure_of(run.title, "bars: 95 % interval", width=9.0, height=height)
     for number, entry in enumerate(run.entries):
         # A judge may have the numbers of some protocols only.
-        own = {place: entry.scores[name] for place, name in enumerate(names) if name in entry.scores}
-        scores = list(own.values())
-        places = [place + step * (number - (len(run.entries) - 1) / 2) for place in own]
+        score_at = {place: entry.scores[name] for place, name in enumerate(names) if name in entry.scores}
+        scores = list(score_at.values())
+        places = [place + step * (number - (len(run.entries) - 1) / 2) for place in score_at]
         colour = COLOURS[number % len(COLOURS)]
         axes.hlines(
             places,
