@@ -46,6 +46,10 @@ def loads_weights() -> bool:
     return not _without_weights.get()
 
 
+AUTHORS_LAYOUTS = ("internvl_chat", "llava_qwen")
+"""Types of models as their authors publish them, which transformers has under another name and layout."""
+
+
 @contextmanager
 def without_transformers_bars() -> Iterator[None]:
     """Keep transformers from drawing its bars, one for each file that it reads or writes."""
@@ -70,7 +74,7 @@ def source_arguments(model: str) -> dict[str, Any]:
     """Return the arguments by which transformers reads a directory or a hub id, whose settings are checked.
 
     Raises:
-        ConfigError: When `model` looks like a directory that is not there.
+        ConfigError: When `model` looks like a directory that is not there, or is in its authors' layout.
         ModelError: When its settings name what would be fetched or imported; see `untrusted_settings`.
     """
     directory = Path(model)
