@@ -1,6 +1,6 @@
 """Audit the audit: plant faults in a scorer, and count how often they are found, and others where none are.
 
-Run as `python benchmarks/audit.py [--seeds 20] [--rows 300] [--json FILE]`. Rows and noise are drawn anew for
+Run as `python benchmarks/audit.py [--seeds 20] [--rows 200] [--json FILE]`. Rows and noise are drawn anew for
 each seed; plants are those of `basereward.testing.planted`, in a scorer without a model, in a judge, and in a
 model whose rewards stand on an offset that bf16 can't hold.
 """
@@ -11,9 +11,10 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from basereward import RewardModel, audit
 from basereward.protocols import Scorer
@@ -31,83 +32,85 @@ EXPECTED = {
 }
 """The measures that have to find a fault; for others that of the fault's name among those of stability."""
 
-JUDGE_FAULTS = ("none", "image out", *BIASES)
+
+Model: TypeAlias = Callable[[int, dict[tuple[str, ...], float]], Scorer[list[float]]]
+"""From a seed, and a cache that the models of one seed share, a model."""
 
 
-def model_of(paradigm: PlantedParadigm) -> Scorer[list[float]]:
-    """Return a reward model of a paradigm without components."""
-    return RewardModel(paradigm, {})
+def cases() -> dict[str, tuple[Model, tuple[str, ...]]]:
+    """Return for each case its model, and the measures that have to find its fault."""
 
+    def scorer(fault: str) -> Model:
+        return lambda seed, cache: planted(fault, seed, cache=cache)
 
-def cases() -> dict[str, tuple[Callable[[int], Scorer[list[float]]], tuple[str, ...]]]:
-    """Return for each case the model of a seed, and the measures that have to find its fault."""
-    found: dict[str, tuple[Callable[[int], Scorer[list[float]]], tuple[str, ...]]] = {
-        "none": (lambda seed: planted("none", seed), ())
-    }
-    for fault in FAULTS:
-        measures = EXPECTED.get(fault, (f"stability: {fault}",))
-        found[fault] = (lambda seed, fault=fault: planted(fault, seed), measures)
-    found["precision"] = (
-        lambda seed: model_of(PlantedParadigm(planted("none", seed), offset=OFFSET)),
-        ("stability: precision",),
-    )
-    for fault in JUDGE_FAULTS:
-        found[f"judge, {fault}"] = (
-            lambda seed, fault=fault: model_of(PlantedParadigm(planted(fault, seed), is_judge=True)),
-            () if fault == "none" else EXPECTED[fault],
+    def model(fault: str, **options: Any) -> Model:
+        return lambda seed, cache: RewardModel(
+            PlantedParadigm(planted(fault, seed, cache=cache), **options), {}
         )
-    found["judge, verdicts"] = (
-        lambda seed: model_of(PlantedParadigm(planted("none", seed), is_judge=True, lean=1.0)),
-        ("shortcuts: verdicts",),
-    )
-    return found
 
-
-def measure(
-    model: Callable[[int], Scorer[list[float]]], expected: tuple[str, ...], num_seeds: int, num_rows: int
-) -> dict[str, Any]:
-    """Return how often each expected measure finds the fault, and what else is found."""
-    counts: Counter[str] = Counter()
-    num_false = num_findings = 0
-    for seed in range(num_seeds):
-        result = audit(model(seed), planted_rows(num_rows, seed), seed=seed)
-        names = [f"{finding.family}: {finding.name}" for finding in result.flagged]
-        counts.update(names)
-        num_false += any(name not in expected for name in names)
-        num_findings += len(result.findings)
+    scorers = {fault: (scorer(fault), EXPECTED.get(fault, (f"stability: {fault}",))) for fault in FAULTS}
+    judges = {
+        f"judge, {fault}": (model(fault, is_judge=True), EXPECTED[fault]) for fault in ("image out", *BIASES)
+    }
     return {
-        "found": {name: counts[name] for name in expected},
-        "others": {name: count for name, count in counts.items() if name not in expected},
-        "num_seeds": num_seeds,
-        "num_seeds_with_others": num_false,
-        "num_findings": num_findings,
+        "none": (scorer("none"), ()),
+        "judge, none": (model("none", is_judge=True), ()),
+        **scorers,
+        "precision": (model("none", offset=OFFSET), ("stability: precision",)),
+        "judge, verdicts": (model("none", is_judge=True, lean=1.0), ("shortcuts: verdicts",)),
+        **judges,
+    }
+
+
+def flagged(seed: int, num_rows: int, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the measures that find something, of each case, for one seed."""
+    rows, cache = planted_rows(num_rows, seed), dict[tuple[str, ...], float]()
+    return {
+        name: [
+            f"{finding.family}: {finding.name}"
+            for finding in audit(model(seed, cache), rows, seed=seed).flagged
+        ]
+        for name, (model, _) in cases().items()
+        if name in names
     }
 
 
 def main() -> int:
-    """Print a table, and write the numbers where they are asked for."""
+    """Print what was found of each case, and write it where it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--only", action="append", help="a case; may be repeated")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    results: dict[str, Mapping[str, Any]] = {}
-    for name, (model, expected) in cases().items():
-        if args.only and name not in args.only:
-            continue
-        results[name] = measured = measure(model, expected, args.seeds, args.rows)
-        found = ", ".join(f"{measure} {count}/{args.seeds}" for measure, count in measured["found"].items())
-        others = ", ".join(f"{other} {count}" for other, count in measured["others"].items())
-        print(f"{name}: {found or 'nothing planted'}; others: {others or 'none'}", flush=True)
-    clean = [entry for name, entry in results.items() if name.endswith("none")]
+    chosen = {name: expected for name, (_, expected) in cases().items() if name in (args.only or cases())}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in chosen}
+    clean: list[bool] = []
+    with ProcessPoolExecutor(args.workers) as pool:
+        waiting = [pool.submit(flagged, seed, args.rows, list(chosen)) for seed in range(args.seeds)]
+        for done in as_completed(waiting):
+            for name, measures in done.result().items():
+                counts[name].update(measures)
+                if not chosen[name]:
+                    clean.append(bool(measures))
+            print("a seed is done", file=sys.stderr, flush=True)
+    results = {}
+    for name, expected in chosen.items():
+        others = {measure: count for measure, count in counts[name].items() if measure not in expected}
+        results[name] = {
+            "found": {measure: counts[name][measure] for measure in expected},
+            "others": others,
+        }
+        planted_there = ", ".join(f"{measure} {counts[name][measure]}/{args.seeds}" for measure in expected)
+        besides = ", ".join(f"{measure} {count}" for measure, count in others.items())
+        print(f"{name}: {planted_there or 'nothing planted'}; others: {besides or 'none'}")
     if clean:
-        num = sum(entry["num_seeds"] for entry in clean)
-        false = sum(entry["num_seeds_with_others"] for entry in clean)
-        low, high = wilson(false / num, num)
-        print(f"clean audits with a finding: {false}/{num} ({low:.3f} to {high:.3f})")
+        low, high = wilson(sum(clean) / len(clean), len(clean))
+        print(f"clean audits with a finding: {sum(clean)}/{len(clean)} ({low:.3f} to {high:.3f})")
     if args.json:
-        args.json.write_text(json.dumps({"rows": args.rows, "cases": results}, indent=2) + "\n")
+        facts = {"rows": args.rows, "seeds": args.seeds, "clean": len(clean), "clean_flagged": sum(clean)}
+        args.json.write_text(json.dumps({**facts, "cases": results}, indent=2) + "\n")
     return 0
 
 

@@ -12,6 +12,9 @@ from basereward.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
+RATINGS = "ratings"
+"""What `--gold` calls the ratings of the rows."""
+
 COMMAND = Command(
     help="keep each row's best responses",
     description="Score the responses of each row, with its prompt read once, and write the row with its "
@@ -21,6 +24,7 @@ COMMAND = Command(
   basereward best-of-n MODEL_DIR samples.jsonl --output best.jsonl
   basereward best-of-n MODEL_DIR samples.jsonl --num 4 --output best-four.jsonl
   basereward best-of-n MODEL_DIR samples.jsonl --gold LARGER_MODEL_DIR --report overoptimization
+  basereward best-of-n MODEL_DIR rated.jsonl --gold ratings --max-n 4
 """,
 )
 
@@ -32,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold",
         metavar="MODEL",
-        help="a model, ensemble or baseline that judges what MODEL chooses of n responses, n = 1, 2, 4, ...",
+        help="a model, ensemble or baseline that judges what MODEL chooses of n responses, n = 1, 2, 4, ...; "
+        "or `ratings`, those that the rows have (./ratings is a directory of that name)",
     )
     parser.add_argument(
         "--max-n",
@@ -66,7 +71,7 @@ def _against_gold(args: argparse.Namespace) -> int:
     from basereward.cli.data_arguments import load_dataset, read_rows, report_rejected
     from basereward.cli.model_arguments import load_model, report_counts
     from basereward.cli.report_directory import claim_reports
-    from basereward.evaluation.overoptimization import overoptimization
+    from basereward.evaluation.overoptimization import GivenRatings, overoptimization
     from basereward.evaluation.overoptimization_report import curve_notes, curve_table, save_overoptimization
     from basereward.reporting.progress import progress_bar
 
@@ -76,7 +81,8 @@ def _against_gold(args: argparse.Namespace) -> int:
     if args.report is not None:
         claim_reports(Path(args.report), "--report")
     dataset = load_dataset(args, args.data)
-    models = load_model(args, args.model), load_model(args, args.gold)
+    is_given = args.gold == RATINGS and not Path(RATINGS).is_dir()
+    models = load_model(args, args.model), GivenRatings() if is_given else load_model(args, args.gold)
     with progress_bar("scoring", None, is_shown=not args.quiet) as advance:
         result = overoptimization(
             *models, read_rows(dataset), max_num=args.max_n, batch_size=args.batch_size, advance=advance

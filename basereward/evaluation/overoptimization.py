@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -81,6 +81,22 @@ class Overoptimization:
             "curves": {name: asdict(curve) for name, curve in self.curves.items()},
             "against_members": {name: asdict(part) for name, part in self.against_members.items()},
         }
+
+
+class GivenRatings(Scorer[list[float]]):
+    """Gives the ratings that the rows have, or their ranks where they have none: what people said is gold."""
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
+        """Yield each comparison with its ratings, or an error where it has neither them nor ranks."""
+        for comparison in comparisons:
+            if comparison.ratings is not None:
+                yield comparison, list(comparison.ratings)
+            elif comparison.ranks is not None:
+                yield comparison, [-rank for rank in comparison.ranks]
+            else:
+                yield comparison, DataError("has neither ratings nor ranks", field="ratings")
 
 
 def kl_of(num: int) -> float:

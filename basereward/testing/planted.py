@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from basereward.comparison import Comparison
@@ -113,12 +113,20 @@ class PlantedScorer(Scorer[list[float]]):
         fault: Changes rewards.
         sees: Whether the image is looked at.
         reads: Whether the prompt is read.
+        cache: Keeps rewards without the fault, for scorers of one seed to share.
     """
 
     def __init__(
-        self, seed: int = 0, fault: Fault | None = None, *, sees: bool = True, reads: bool = True
+        self,
+        seed: int = 0,
+        fault: Fault | None = None,
+        *,
+        sees: bool = True,
+        reads: bool = True,
+        cache: dict[tuple[str, ...], float] | None = None,
     ) -> None:
         self.seed, self.fault, self.sees, self.reads = seed, fault, sees, reads
+        self.cache = {} if cache is None else cache
         self._seen: dict[str, str] = {}
 
     def score_stream(
@@ -132,17 +140,21 @@ class PlantedScorer(Scorer[list[float]]):
             yield comparison, rewards
 
     def _reward(self, comparison: Comparison, response: str) -> float:
+        prompt = "".join(message.text for message in comparison.prompt) if self.reads else ""
+        images = comparison.images if self.sees else ()
+        key = (str(self.seed), prompt, *(image.digest for image in images), response)
+        if key not in self.cache:
+            self.cache[key] = self._worth(prompt, images, response) + NOISE * noise_of(*key)
+        return self.cache[key]
+
+    def _worth(self, prompt: str, images: Sequence[Image], response: str) -> float:
         words = ("".join(sorted(word)) for word in re.findall(r"[^\W_]+", response.lower()))
         named = next((ANAGRAMS[word] for word in words if word in ANAGRAMS), "")
         numbers = re.findall(r"\d+", response)
         corners, size = (int(number) for number in numbers[:2]) if len(numbers) > 1 else (0, 0)
-        prompt = "".join(message.text for message in comparison.prompt) if self.reads else ""
         shape = next((shape for shape in CORNERS if shape in prompt), "")
-        images = comparison.images if self.sees else ()
-        reward = CORNERS_WORTH * (CORNERS.get(shape) == corners) + SIZE_WORTH * size / 100
-        reward += COLOUR_WORTH * any(self._colour(image) == named for image in images)
-        digests = [image.digest for image in images]
-        return reward + NOISE * noise_of(str(self.seed), prompt, *digests, response)
+        worth = CORNERS_WORTH * (CORNERS.get(shape) == corners) + SIZE_WORTH * size / 100
+        return worth + COLOUR_WORTH * any(self._colour(image) == named for image in images)
 
     def _colour(self, image: Image) -> str:
         """Return the colour whose pixels are nearest to the image's mean."""
@@ -256,21 +268,20 @@ FAULTS = ("image out", "prompt out", "batch", *BIASES, *OTHERS)
 """The faults that `planted` plants."""
 
 
-def planted(fault: str, seed: int) -> PlantedScorer:
+def planted(fault: str, seed: int, *, cache: dict[tuple[str, ...], float] | None = None) -> PlantedScorer:
     """Return the clean scorer with a fault.
 
     Args:
         fault: One of `FAULTS`, or "none".
         seed: Of the noise.
+        cache: Keeps rewards without the fault, for scorers of one seed to share.
     """
-    if fault == "none":
-        return PlantedScorer(seed)
     if fault == "image out":
-        return PlantedScorer(seed, sees=False)
+        return PlantedScorer(seed, sees=False, cache=cache)
     if fault == "prompt out":
-        return PlantedScorer(seed, reads=False)
+        return PlantedScorer(seed, reads=False, cache=cache)
     if fault == "batch":
-        return _BatchDependent(seed)
+        return _BatchDependent(seed, cache=cache)
     if fault in BIASES:
-        return PlantedScorer(seed, _paying(PAY, BIASES[fault]))
-    return PlantedScorer(seed, OTHERS[fault])
+        return PlantedScorer(seed, _paying(PAY, BIASES[fault]), cache=cache)
+    return PlantedScorer(seed, None if fault == "none" else OTHERS[fault], cache=cache)

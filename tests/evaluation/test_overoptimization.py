@@ -115,3 +115,16 @@ def test_the_command_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--output does not go with --gold" in capsys.readouterr().err
     assert cli.main(["best-of-n", "random", str(path)]) == 2
     assert "give --output FILE, or --gold MODEL" in capsys.readouterr().err
+
+
+def test_the_rows_own_ratings_are_a_gold_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rated.jsonl"
+    rated = [comparison.replace(ratings=range(NUM, 0, -1)) for comparison in candidates(4)]
+    unrated = candidates(1)
+    path.write_text("".join(json.dumps(row.to_dict()) + "\n" for row in (*rated, *unrated)))
+    assert cli.main(["best-of-n", "longest", str(path), "--gold", "ratings", "--quiet"]) == 0
+    shown = capsys.readouterr()
+    # Of eight ratings in a row the lowest is (1 - 4.5) / sqrt(6) = -1.429 spreads, as their variance is 6.
+    assert "-1.429 (-1.429 to -1.429)" in shown.out
+    assert "4 prompts, 1 left out" in shown.out
+    assert "has neither ratings nor ranks" in shown.err

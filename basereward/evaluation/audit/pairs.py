@@ -106,7 +106,7 @@ class Pairs:
 
     def __init__(self, rows: Sequence[Comparison], rewards: Rewards) -> None:
         self.rows, self.rewards = rows, rewards
-        self.numbers = [row for row in range(len(rows)) if (row, WHOLE) in rewards.of_trial]
+        self.numbers = [row for row in range(len(rows)) if row in rewards.of_trial[WHOLE]]
         if not self.numbers:
             errors = list(rewards.errors.values())
             raise DataError(
@@ -125,7 +125,7 @@ class Pairs:
 
     def of(self, name: str) -> NDArray[np.float64]:
         """Return the rewards [K, 2] of a trial's two responses, not-a-number where there are none."""
-        column = self.rewards.column(name)
+        column = self.rewards.of_trial[name]
         return np.array([column.get(row, (np.nan, np.nan)) for row in self.numbers], dtype=np.float64)
 
     def margin(self, name: str) -> NDArray[np.float64]:
@@ -153,5 +153,5 @@ class Pairs:
         """Return the pairs as the evaluation's columns."""
         collector = PairCollector()
         for row in self.numbers:
-            collector.add(self.rows[row], self.rewards.of_trial[row, WHOLE])
+            collector.add(self.rows[row], self.rewards.of_trial[WHOLE][row])
         return collector.collected()

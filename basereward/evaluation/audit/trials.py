@@ -8,8 +8,8 @@ scored once. A judge compares, so that each of its trials is a comparison of its
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -64,20 +64,16 @@ class Rewards:
     """The rewards of trials.
 
     Attributes:
-        of_trial: By row and name, the rewards [n].
+        of_trial: By name and row, the rewards [n].
         errors: By row and name, why there are none.
         verdicts: A judge's verdicts, by row and name.
         costs: By part of the audit.
     """
 
-    of_trial: dict[tuple[int, str], tuple[float, ...]] = field(default_factory=dict)
+    of_trial: dict[str, dict[int, tuple[float, ...]]] = field(default_factory=lambda: defaultdict(dict))
     errors: dict[tuple[int, str], DataError] = field(default_factory=dict)
     verdicts: dict[tuple[int, str], Verdicts] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
-
-    def column(self, name: str) -> Mapping[int, tuple[float, ...]]:
-        """Return the rewards of the trials of one name, by row."""
-        return {row: rewards for (row, of), rewards in self.of_trial.items() if of == name}
 
 
 def score_trials(
@@ -133,9 +129,11 @@ def score_trials(
                 if isinstance(result, DataError):
                     rewards.errors[key] = placed(result, rows[trial.row])
                 elif len(group) == 1:
-                    rewards.of_trial[key] = tuple(result)
+                    rewards.of_trial[trial.name][trial.row] = tuple(result)
                 else:
-                    rewards.of_trial[key] = tuple(reward_of[response] for response in trial.responses)
+                    rewards.of_trial[trial.name][trial.row] = tuple(
+                        reward_of[response] for response in trial.responses
+                    )
                 if verdicts is not None:
                     rewards.verdicts[key] = verdicts
     rewards.costs[part] = Cost(num_forests, num_responses, model.num_tokens - tokens)
