@@ -86,6 +86,12 @@ def source_arguments(model: str) -> dict[str, Any]:
     os.environ.setdefault(hub_kernels.SETTING, "NO")
     is_local = directory.is_dir() or not loads_weights()
     check_settings(model, local_files_only=is_local)
+    path = directory / "config.json"
+    if path.is_file() and (kind := read_json(path).get("model_type")) in AUTHORS_LAYOUTS:
+        raise ConfigError(
+            f"{model} is in its authors' layout ({kind!r}); write it in transformers' by `basereward import "
+            f"{model} --plain --output DIR`, and name DIR"
+        )
     return {
         "pretrained_model_name_or_path": model,
         "trust_remote_code": False,
