@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from basereward.scoring.loading import load_model as load_model
     from basereward.scoring.reward_model import RewardModel as RewardModel
     from basereward.training.train import train as train
+    from basereward.training.trainer import RewardTrainer as RewardTrainer
+    from basereward.training.trainer_config import RewardConfig as RewardConfig
 
 __getattr__, __dir__, __all__ = _exports.lazy(
     __name__,
@@ -47,5 +49,7 @@ __getattr__, __dir__, __all__ = _exports.lazy(
         "scoring.loading": ("load_model",),
         "scoring.reward_model": ("RewardModel",),
         "training.train": ("train",),
+        "training.trainer": ("RewardTrainer",),
+        "training.trainer_config": ("RewardConfig",),
     },
 )

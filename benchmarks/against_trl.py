@@ -45,7 +45,7 @@ def save_model(directory: Path) -> None:
 
     torch.manual_seed(0)
     words = {"<|endoftext|>": 0, **{f"w{number}": number for number in range(1, VOCABULARY)}}
-    tokenizer = Tokenizer(models.WordLevel(words, "<|endoftext|>"))
+    tokenizer = Tokenizer(models.WordLevel(words, "w1"))  # which any other word is, and no control token
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
@@ -150,6 +150,7 @@ def train_ours(model: Path, data: Path, num_steps: int, turns: Turns) -> None:
     module.basereward_log = basereward_log  # type: ignore[attr-defined]
     config = RunConfig(
         output=str(data.parent / "ours"),
+        fresh_head=True,  # as the one that TRL begins with, the model's own being random
         backbone=Component("causal-lm", {"model": str(model)}),
         head=Component("linear"),
         data=DataConfig(train=(Source("trl", {"path": str(data)}),)),
@@ -196,10 +197,11 @@ def work(name: str, model: Path, data: Path, num_steps: int) -> None:
 def compare(pythons: dict[str, str], model: Path, data: Path, num_turns: int) -> dict[str, Any]:
     """Let both trainers take turns on the same pairs; the first turn of each warms up."""
     processes = {}
+    errors = data.parent / "errors.txt"
     for name, python in pythons.items():
         command = [python, __file__, "--worker", name, str(model), str(data), str(num_turns * STEPS_A_TURN)]
         processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors.open("ab"), text=True
         )
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in processes}
     for turn in range(num_turns):
@@ -211,7 +213,8 @@ def compare(pythons: dict[str, str], model: Path, data: Path, num_turns: int) ->
                 process.stdin.flush()
             line = process.stdout.readline()
             if not line:
-                raise SystemExit(f"{name} has ended with status {process.wait()}")
+                end = errors.read_text()[-2000:]
+                raise SystemExit(f"{name} has ended with status {process.wait()}: {end}")
             turns[name].append(json.loads(line))
     for process in processes.values():
         process.communicate("go\n")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from basereward.backbones import quantization
+from basereward.backbones import hub_kernels, quantization
 from basereward.backbones.deferred_weights import INDEX, SINGLE, deferred_weights, hub_tensors
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.backbones.written_weights import MAX_FILE_BYTES, weights_of
@@ -46,6 +46,10 @@ def loads_weights() -> bool:
     return not _without_weights.get()
 
 
+AUTHORS_LAYOUTS = ("internvl_chat", "llava_qwen")
+"""Types of models as their authors publish them, which transformers has under another name and layout."""
+
+
 @contextmanager
 def without_transformers_bars() -> Iterator[None]:
     """Keep transformers from drawing its bars, one for each file that it reads or writes."""
@@ -70,7 +74,7 @@ def source_arguments(model: str) -> dict[str, Any]:
     """Return the arguments by which transformers reads a directory or a hub id, whose settings are checked.
 
     Raises:
-        ConfigError: When `model` looks like a directory that is not there.
+        ConfigError: When `model` looks like a directory that is not there, or is in its authors' layout.
         ModelError: When its settings name what would be fetched or imported; see `untrusted_settings`.
     """
     directory = Path(model)
@@ -79,9 +83,15 @@ def source_arguments(model: str) -> dict[str, Any]:
     ):
         raise ConfigError(f"model {model!r} is no directory and no hub id of the form owner/name")
     # Some models would fetch kernels by themselves.
-    os.environ.setdefault("USE_HUB_KERNELS", "NO")
+    os.environ.setdefault(hub_kernels.SETTING, "NO")
     is_local = directory.is_dir() or not loads_weights()
     check_settings(model, local_files_only=is_local)
+    path = directory / "config.json"
+    if path.is_file() and (kind := read_json(path).get("model_type")) in AUTHORS_LAYOUTS:
+        raise ConfigError(
+            f"{model} is in its authors' layout ({kind!r}); write it in transformers' by `basereward import "
+            f"{model} --plain --output DIR`, and name DIR"
+        )
     return {
         "pretrained_model_name_or_path": model,
         "trust_remote_code": False,
@@ -200,12 +210,13 @@ def _check_types(directory: Path) -> None:
 
 def _loaded(kind: Any, **arguments: Any) -> Any:
     """Load a model with an attention of torch's, whatever its settings say; `ForestDecoder` sets its own."""
-    try:
-        return kind.from_pretrained(**arguments, attn_implementation="sdpa")
-    except ValueError as error:
-        if "scaled_dot_product_attention" not in str(error):
-            raise
-        return kind.from_pretrained(**arguments, attn_implementation="eager")
+    with hub_kernels.without_kernels():
+        try:
+            return kind.from_pretrained(**arguments, attn_implementation="sdpa")
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+            return kind.from_pretrained(**arguments, attn_implementation="eager")
 
 
 def save_model(model: Any, directory: Path) -> None:

@@ -1,0 +1,223 @@
+"""`RewardTrainer`: a training called as TRL's is, by the engine of run files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from basereward import protocols
+from basereward.comparison import Comparison
+from basereward.config.conversion import Component, convert
+from basereward.config.run import DataConfig, RunConfig, Source
+from basereward.data.formats import detected, open_rows
+from basereward.data.writing import open_writer
+from basereward.errors import ConfigError, DataError
+from basereward.evaluation.evaluator import evaluate
+from basereward.interop.importing import backbone_of
+from basereward.scoring.reward_model import RewardModel
+from basereward.storage.atomic import write_text
+from basereward.training.stage import TrainResult
+from basereward.training.train import train
+from basereward.training.trainer_config import RewardConfig, lora_of
+
+Rows: TypeAlias = "str | Path | Iterable[Comparison | Mapping[str, Any]] | protocols.Dataset"
+Start: TypeAlias = "str | Path | Component | Mapping[str, Any] | RewardModel"
+
+
+class RewardTrainer:
+    """Trains a reward model on pairs, called as TRL's `RewardTrainer` is.
+
+    Data is a path, a list of comparisons, a list of rows of any layout that files may have (such as
+    `{"prompt", "chosen", "rejected", "images"}`), or a `datasets.Dataset`. What is in memory is written
+    beside the run, to `OUTPUT_DIR-data`, so that the run file `OUTPUT_DIR/run.toml` tells the training whole.
+
+    Args:
+        model: A directory of a transformers model; a backbone, as a `Component` or a table; or a
+            `RewardModel`.
+        args: The settings; those of TRL by default.
+        train_dataset: The training data.
+        eval_dataset: The held-out data.
+        peft_config: Adapters to train instead of the weights: `peft.LoraConfig` or ours.
+
+    Raises:
+        ConfigError: When a setting can't be carried out.
+        DataError: When the data can't be read.
+    """
+
+    def __init__(
+        self,
+        model: Start,
+        args: RewardConfig | None = None,
+        *,
+        train_dataset: Rows,
+        eval_dataset: Rows | None = None,
+        peft_config: Any = None,
+    ) -> None:
+        self.args = args = args or RewardConfig()
+        self._started: RewardModel | None = model if isinstance(model, RewardModel) else None
+        aside = Path(f"{args.output_dir}-data")
+        source = _source(train_dataset, aside / "train")
+        evals = () if eval_dataset is None else (_source(eval_dataset, aside / "eval"),)
+        loss = _component(args.loss)
+        if args.center_rewards_coefficient is not None:
+            options = {**loss.options, "zero_coefficient": args.center_rewards_coefficient}
+            loss = Component(loss.name, options)
+        self.config = RunConfig(
+            output=args.output_dir,
+            seed=args.seed,
+            fresh_head=args.fresh_head,
+            backbone=_backbone(model, args),
+            head=_component(args.head),
+            loss=loss,
+            data=DataConfig(
+                train=(Source(source.name, source.options),),
+                eval=() if args.eval_strategy == "no" else evals,
+            ),
+            train=args.train_config(
+                num_rows=_count(source) if args.warmup_steps >= 1 else None,
+                lora=lora_of(peft_config),
+                has_eval=bool(evals),
+            ),
+        )
+        self._held_out = evals
+        self.result: TrainResult | None = None
+
+    def train(self, resume_from_checkpoint: bool = False) -> TrainResult:
+        """Train, and return where the models are and what the best one reaches on held-out data.
+
+        Args:
+            resume_from_checkpoint: Whether to go on from the newest checkpoint of the run.
+        """
+        options: dict[str, Any] = {
+            "resume": resume_from_checkpoint,
+            "overwrite": self.args.overwrite_output_dir and not resume_from_checkpoint,
+            "progress": not self.args.disable_tqdm,
+        }
+        if self._started is None:
+            self.result = train(self.config, **options)
+            return self.result
+        with tempfile.TemporaryDirectory() as directory:
+            self._started.save(Path(directory, "model"))
+            config = RunConfig(**{**vars(self.config), "init": str(Path(directory, "model"))})
+            self.result = train(config, **options)
+        return self.result
+
+    @property
+    def model(self) -> RewardModel:
+        """The best model of the training that was done, loaded from its directory.
+
+        Raises:
+            ConfigError: Before `train`.
+        """
+        if self.result is None:
+            raise ConfigError("there is no model yet; call train() first")
+        return RewardModel.load(self.result.model_dir)
+
+    def evaluate(self, eval_dataset: Rows | None = None) -> dict[str, float]:
+        """Return accuracy and other metrics of the best model, with the prefix `eval_`.
+
+        Args:
+            eval_dataset: What to evaluate on; None for the trainer's held-out data.
+
+        Raises:
+            ConfigError: Before `train`, or without held-out data.
+        """
+        held_out = self._held_out
+        if eval_dataset is not None:
+            held_out = (_source(eval_dataset, Path(f"{self.args.output_dir}-data", "more")),)
+        if not held_out:
+            raise ConfigError("there is no held-out data; give eval_dataset")
+        [source] = held_out
+        rows = open_rows(None, source.name, source.options)
+        evaluation = evaluate(self.model, rows, batch_size=self.args.per_device_train_batch_size)
+        return {
+            "eval_accuracy": evaluation.accuracy.value,
+            "eval_log_loss": evaluation.metrics.log_loss,
+            "eval_num_pairs": float(evaluation.accuracy.num_pairs),
+        }
+
+    def save_model(self, output_dir: str | Path) -> None:
+        """Write the best model as a model directory, which `RewardModel.load` reads."""
+        self.model.save(output_dir)
+
+
+def _backbone(
+    model: str | Path | Component | Mapping[str, Any] | RewardModel, args: RewardConfig
+) -> Component:
+    limits = {} if args.max_length is None else {"max_tokens": args.max_length}
+    if isinstance(model, RewardModel):
+        described = model.components["backbone"]
+        return Component(described["name"], {**described["options"], **limits, **args.backbone_options})
+    if isinstance(model, Component | Mapping):
+        given = _component(model)
+        return Component(given.name, {**limits, **given.options, **args.backbone_options})
+    if not Path(model, "config.json").is_file():
+        raise ConfigError(
+            f"{model} is no directory of a transformers model; fetch it first (hf download {model}), or give "
+            'the backbone as a table, such as {"name": "qwen-vl", "model": ...}'
+        )
+    options = {"model": str(model), **limits, **args.backbone_options}
+    return Component(backbone_of(Path(model)), options)
+
+
+def _component(value: str | Mapping[str, Any] | Component) -> Component:
+    component: Component = value if isinstance(value, Component) else convert(value, Component)
+    return component
+
+
+def _source(rows: Rows, stem: Path) -> Component:
+    """Return the data set that reads the rows, which are written to a file unless they are in one."""
+    path = Path(rows) if isinstance(rows, str | Path) else _written(rows, stem)
+    return Component(detected(path), {"path": str(path)})
+
+
+def _written(rows: Iterable[Comparison | Mapping[str, Any]] | protocols.Dataset, stem: Path) -> Path:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("processes that train together read their data from a file; give its path")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    if (datasets := sys.modules.get("datasets")) is not None and isinstance(rows, datasets.Dataset):
+        path = stem.with_suffix(".parquet")
+        rows.to_parquet(path)
+        return path
+    path = stem.with_suffix(".jsonl")
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        raise DataError("has no rows", file=stem.name)
+    if isinstance(first, Comparison):
+        with open_writer(path, overwrite=True) as writer:
+            for row in chain([first], iterator):
+                if not isinstance(row, Comparison):
+                    raise DataError(f"is no comparison, as those before it are, but a {type(row).__name__}")
+                writer.write(row)
+    else:
+        lines = (json.dumps(row, default=_encoded) for row in chain([first], iterator))
+        write_text(path, "\n".join([*lines, ""]))
+    return path
+
+
+def _encoded(value: object) -> object:
+    """Return what JSON can't hold as what it can: an image of PIL as PNG, bytes as base64."""
+    import PIL.Image
+
+    if isinstance(value, PIL.Image.Image):
+        buffer = io.BytesIO()
+        value.save(buffer, "PNG")
+        return {"bytes": base64.b64encode(buffer.getvalue()).decode("ascii")}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Path):
+        return str(value.resolve())
+    raise DataError(f"a row has a value of type {type(value).__name__}, which no data set has")
+
+
+def _count(source: Component) -> int:
+    return sum(not isinstance(row, DataError) for row in open_rows(None, source.name, source.options).read())

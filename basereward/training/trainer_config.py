@@ -1,0 +1,170 @@
+"""Settings of `RewardTrainer`, under the names and defaults that TRL and transformers have for them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from basereward.config.conversion import Component
+from basereward.config.run import LoraConfig, TrainConfig
+from basereward.errors import ConfigError
+
+UNWRITTEN: Mapping[str, object] = {
+    "bias": "none",
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layers_to_transform": None,
+    "exclude_modules": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+}
+"""Settings of PEFT that adapters are not trained with here, and their values that ask for nothing."""
+
+HEADS = {"score", "v_head", "head"}
+"""Modules that PEFT is told to train whole with a reward head, which is trained here as ever."""
+
+
+@dataclass(kw_only=True)
+class RewardConfig:
+    """The settings of a `RewardTrainer`; defaults are those of TRL 1.16, but for the components.
+
+    Args:
+        output_dir: Directory of the run.
+        overwrite_output_dir: Whether an earlier run there is replaced.
+        head: The reward head: a name, a table or a `Component`; the paper's by default.
+        loss: The loss; `center_rewards_coefficient` is its option `zero_coefficient`.
+        backbone_options: Options of the backbone, such as {"max_pixels": 401408}.
+        fresh_head: Whether a trained reward head of the model's checkpoint is left behind.
+        learning_rate: Peak learning rate.
+        per_device_train_batch_size: Pairs of a forward pass.
+        gradient_accumulation_steps: Forward passes of a step, on each device.
+        num_train_epochs: Passes over the training data.
+        max_steps: Steps after which training ends; -1 for none.
+        max_length: Tokens that prompt and response may have; longer ones are listed in `rejected.jsonl`.
+        center_rewards_coefficient: Strength of the pull of a pair's rewards to zero sum.
+        warmup_ratio: Share of the steps in which the learning rate rises.
+        warmup_steps: The same as a number of steps, or as a share below 1.
+        lr_scheduler_type: What the learning rate does after that.
+        weight_decay: Of AdamW.
+        adam_beta1: Of AdamW.
+        adam_beta2: Of AdamW.
+        max_grad_norm: Largest norm of the gradient.
+        bf16: Whether products are in bf16; None where the device multiplies it fast.
+        gradient_checkpointing: Whether layers are computed again in the backward pass.
+        dataloader_num_workers: Threads that prepare ahead.
+        logging_steps: Steps between records of the log.
+        eval_strategy: When held-out data is evaluated, if there is some.
+        eval_steps: Steps between evaluations.
+        save_steps: Steps between checkpoints; None for one at each evaluation.
+        save_total_limit: Checkpoints that are kept.
+        metric_for_best_model: Metric of the held-out data by which the best model is chosen.
+        disable_tqdm: Whether no progress is shown.
+        seed: Of every random choice.
+    """
+
+    output_dir: str = "trainer_output"
+    overwrite_output_dir: bool = False
+    head: str | Mapping[str, Any] | Component = "mlp"
+    loss: str | Mapping[str, Any] | Component = "bradley-terry"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    fresh_head: bool = False
+    learning_rate: float = 1e-4
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    num_train_epochs: float = 3.0
+    max_steps: int = -1
+    max_length: int | None = 1024
+    center_rewards_coefficient: float | None = None
+    warmup_ratio: float = 0.0
+    warmup_steps: float = 0
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    bf16: bool | None = None
+    gradient_checkpointing: bool = True
+    dataloader_num_workers: int = 1
+    logging_steps: int = 10
+    eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
+    eval_steps: int | None = None
+    save_steps: int | None = None
+    save_total_limit: int = 2
+    metric_for_best_model: str = "accuracy"
+    disable_tqdm: bool = False
+    seed: int = 42
+
+    @property
+    def batch_size(self) -> int:
+        """Comparisons of a step, on all devices."""
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * world_size
+
+    def train_config(self, *, num_rows: int | None, lora: LoraConfig | None, has_eval: bool) -> TrainConfig:
+        """Return the settings of the training.
+
+        Args:
+            num_rows: Comparisons that are trained on; None where `warmup_steps` is no number of steps.
+            lora: Adapters that are trained instead of the model.
+            has_eval: Whether there is held-out data.
+        """
+        warmup = self.warmup_steps
+        if num_rows is not None:
+            steps = math.ceil(math.ceil(num_rows / self.batch_size) * self.num_train_epochs)
+            warmup /= max(1, steps if self.max_steps < 0 else min(steps, self.max_steps))
+        return TrainConfig(
+            epochs=self.num_train_epochs,
+            max_steps=None if self.max_steps < 0 else self.max_steps,
+            batch_size=self.batch_size,
+            micro_batch_size=self.per_device_train_batch_size,
+            num_workers=max(1, self.dataloader_num_workers),
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            betas=(self.adam_beta1, self.adam_beta2),
+            warmup_fraction=min(1.0, max(self.warmup_ratio, warmup)),
+            schedule=self.lr_scheduler_type,
+            clip_norm=self.max_grad_norm,
+            precision="auto" if self.bf16 is None else "bf16" if self.bf16 else "fp32",
+            lora=lora,
+            activation_checkpointing=self.gradient_checkpointing,
+            eval_every=self.eval_steps if self.eval_strategy == "steps" else None,
+            best_by=self.metric_for_best_model if has_eval else "accuracy",
+            save_every=self.save_steps,
+            keep_checkpoints=self.save_total_limit,
+            log_every=self.logging_steps,
+        )
+
+
+def lora_of(settings: Any) -> LoraConfig | None:
+    """Return adapters by our settings, or by those of `peft.LoraConfig` or a dictionary of them.
+
+    Raises:
+        ConfigError: When a setting asks for what adapters are not trained with here.
+    """
+    if settings is None or isinstance(settings, LoraConfig):
+        return settings
+    table = dict(settings) if isinstance(settings, Mapping) else settings.to_dict()
+    if str(table.get("peft_type", "LORA")).rpartition(".")[2] != "LORA":
+        raise ConfigError(f"peft_config is of {table['peft_type']}; allowed: LoraConfig")
+    for name, nothing in UNWRITTEN.items():
+        if (value := table.get(name)) and value != nothing:
+            raise ConfigError(f"peft_config.{name} is {value!r}, which is not trained here; leave it out")
+    if others := set(table.get("modules_to_save") or ()) - HEADS:
+        raise ConfigError(
+            f"peft_config.modules_to_save names {', '.join(sorted(others))}; the head is trained as ever, "
+            "and parts of the backbone are named by basereward.config.LoraConfig(whole_parts=...)"
+        )
+    targets: Any = table.get("target_modules") or "all-linear"
+    if targets != "all-linear":
+        targets = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
+    return LoraConfig(
+        rank=table.get("r", 8),
+        alpha=float(table.get("lora_alpha", 8)),
+        dropout=float(table.get("lora_dropout", 0.0)),
+        targets=targets,
+        rslora=bool(table.get("use_rslora")),
+        dora=bool(table.get("use_dora")),
+    )
