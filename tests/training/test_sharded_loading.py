@@ -130,6 +130,20 @@ def test_a_model_directory_is_gone_on_from(tiny_models: dict[str, Path], tmp_pat
         assert_same_weights(found, whole)
 
 
+def test_a_damaged_file_of_the_model_that_is_gone_on_from_is_named_by_every_process(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    load_whole(tiny_models["llama"], {}).save(tmp_path / "llama")
+    # One of the files that the second process verifies: the second by size.
+    path = tmp_path / "llama" / "tokenizer.json"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    settings = {"init": str(tmp_path / "llama"), "backbone": Component("causal-lm", {"model": "none"})}
+    message = f"{path} is not the file that was saved: its SHA-256 differs"
+    assert in_ranks(refused, tmp_path / "llama", settings) == [message] * 2
+
+
 @pytest.mark.parametrize("damage", ["missing", "misshapen", "unexpected"])
 def test_a_tensor_that_is_wrong_is_named_by_every_process(
     tiny_models: dict[str, Path], tmp_path: Path, damage: str
@@ -146,7 +160,7 @@ def test_a_tensor_that_is_wrong_is_named_by_every_process(
         name = "layers.1.mlp.other.weight"
         tensors[name] = torch.zeros(1)
     save_file(tensors, path, metadata={"format": "pt"})
-    assert in_ranks(refused, model) == [f"{model} has {damage} tensors: {name}"] * 2
+    assert in_ranks(refused, model, {}) == [f"{model} has {damage} tensors: {name}"] * 2
 
 
 @pytest.mark.parametrize(
