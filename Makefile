@@ -35,7 +35,10 @@ HEADERS_OF ?= 2.10.0 2.15.0
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
-.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-headers test-aarch64 style check format bench bench-compare fuzz soak gpu human-ratings clean help
+# What `make gpu` runs with.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-floor test-headers test-aarch64 style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -87,8 +90,12 @@ test-headers: $(VENV)/installed  ## the native sources against the oldest and th
 test-aarch64: $(VENV)/installed  ## the native sources by a compiler for aarch64 (Debian: g++-aarch64-linux-gnu)
 	$(BIN)/python -m pytest tests/test_cross_build.py -m external
 
-gpu: $(VENV)/installed  ## on a machine with a GPU: sanitizer, all tests of the ops, all benchmarks
-	$(BIN)/python tests/gpu/everything.py
+test-floor: $(VENV)/installed  ## the backbones with the oldest transformers that is claimed (fetches 12 MB)
+	$(BIN)/python tests/support/floor.py --numprocesses $(WORKERS) --maxprocesses 8
+
+# Makes no environment, as a machine with a GPU may have no network: GPU_PYTHON is one that has torch.
+gpu:  ## the first ten minutes on a machine with a GPU: what is right, how fast it is; `make gpu DRY=1` on a CPU
+	$(GPU_PYTHON) tests/gpu/everything.py $(if $(DRY),--dry)
 
 style: $(VENV)/installed  ## style, types and layers
 	$(BIN)/ruff check .

@@ -26,10 +26,13 @@ def gather(hidden: Tensor, forest: Forest, pooling: Pooling) -> Tensor:  # [B, L
     tokens = hidden.flatten(0, 1)  # [B * L, D]
     if pooling == "last":
         return tokens.index_select(0, forest.ends).float()
-    places = (forest.response >= 0).flatten().nonzero()[:, 0]
-    owner = forest.response.flatten()[places]
-    sums = tokens.new_zeros(len(forest.ends), hidden.shape[-1], dtype=torch.float32)
-    sums = sums.index_add(0, owner, tokens[places].float())
+    # Prompts and padding go to a row of their own: only the device could tell how many tokens are left
+    # without them.
+    num_responses = len(forest.ends)
+    owner = forest.response.flatten()
+    owner = torch.where(owner < 0, num_responses, owner)
+    sums = tokens.new_zeros(num_responses + 1, hidden.shape[-1], dtype=torch.float32)
+    sums = sums.index_add(0, owner, tokens.float())[:num_responses]
     return sums / forest.lengths[:, None]
 
 

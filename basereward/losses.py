@@ -17,6 +17,7 @@ from torch.nn import functional
 from basereward import ops
 from basereward.comparison import Comparison
 from basereward.errors import DataError
+from basereward.hardware.transfer import moved
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
 
@@ -82,7 +83,7 @@ class Targets:
         known_margin = [value or 0.0 for value in margin]
 
         def place(values: Sequence[object], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)
+            return moved(torch.tensor(values, dtype=dtype), torch.device(device or "cpu"))
 
         return cls(
             pairs=place(pairs, torch.int64).reshape(-1, 2),

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from basereward.hardware.parent import ended_with_parent
+
 
 @dataclass
 class Connection:
@@ -111,7 +113,7 @@ class Served:
 def served(*arguments: object) -> Iterator[Served]:
     """Run `basereward serve` on a free port."""
     command = [sys.executable, "-m", "basereward", "serve", *map(str, arguments), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=ended_with_parent())
     assert process.stderr is not None
     try:
         said = ""

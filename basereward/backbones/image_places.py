@@ -20,7 +20,21 @@ def places_of(input_ids: Tensor, tokens: Sequence[int]) -> Tensor:  # [B, L] -> 
     return torch.cat([(flat == token).nonzero()[:, 0] for token in tokens])
 
 
-def put_at(embedded: Tensor, places: Tensor, features: Tensor) -> Tensor:  # [B, L, D], [n], [n, D]
-    """Return embeddings [B, L, D] with features in their places."""
-    filled = embedded.flatten(0, 1).index_copy(0, places, features.to(embedded.dtype))
-    return filled.view(embedded.shape)
+def put_at(
+    states: Tensor,  # [B, L, D]
+    places: Tensor,  # [n] flat positions, each once
+    features: Tensor,  # [n, D]
+) -> Tensor:  # [B, L, D]
+    """Return states with features in their places."""
+    # Not in a view of all rows as one: compiled layers have another graph for an input that is a view.
+    length = states.shape[1]
+    return states.index_put((places // length, places % length), features.to(states.dtype))
+
+
+def add_at(
+    states: Tensor,  # [B, L, D]
+    places: Tensor,  # [n] flat positions, each once
+    features: Tensor,  # [n, D]
+) -> Tensor:  # [B, L, D]
+    """Return states with features added in their places."""
+    return put_at(states, places, states.flatten(0, 1).index_select(0, places) + features.to(states.dtype))

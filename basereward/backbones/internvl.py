@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.image_feature_cache import ImageFeatureCache
-from basereward.backbones.image_places import READ_ON_CPU, places_of, put_at
+from basereward.backbones.image_places import READ_ON_CPU, put_at
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
@@ -45,6 +45,7 @@ class InternVL(TransformersBackbone):
     """
 
     unquantized = ("vision_tower", "multi_modal_projector")
+    read_on_cpu = READ_ON_CPU
 
     def __init__(
         self,
@@ -98,6 +99,10 @@ class InternVL(TransformersBackbone):
                 "that end in -hf"
             )
 
+    def image_tokens(self) -> Sequence[int]:
+        """Return the token of images, which frames have too."""
+        return (self._token,)
+
     @staticmethod
     def decoder_of(model: Any) -> Any:
         """Return the language model."""
@@ -147,14 +152,6 @@ class InternVL(TransformersBackbone):
         )
         patches = sum(int(grid.prod()) for grid in media.get("image_grid_thw", ()))
         return replace(Tree.of_text(prompt, self.cut(prompt, responses), leads), media=media, patches=patches)
-
-    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
-        """Pack trees into a forest on the CPU, with the places of its images' features."""
-        forest = super().pack(trees, shared=shared, row_tokens=row_tokens)
-        if "image_grid_thw" not in forest.media:
-            return forest
-        media = {**forest.media, "image_places": places_of(forest.input_ids, [self._token])}
-        return replace(forest, media=media, read_on_cpu=READ_ON_CPU)
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once a tile."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from basereward.backbones.chat_template import Chat
+from basereward.backbones.image_places import put_at
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.template_source import DATE
 from basereward.backbones.transformers_backbone import TransformersBackbone
@@ -44,6 +45,7 @@ class LlavaOnevision(TransformersBackbone):
     """
 
     unquantized = ("vision_tower", "multi_modal_projector")
+    read_on_cpu = frozenset({"image_sizes", "num_tiles", "num_frames"})
 
     def __init__(
         self,
@@ -100,6 +102,10 @@ class LlavaOnevision(TransformersBackbone):
                 f"{source} is a {kind!r} model; llava-onevision reads 'llava_onevision', published under "
                 "names that end in -hf"
             )
+
+    def image_tokens(self) -> Sequence[int]:
+        """Return the tokens of images and of videos."""
+        return self.model.config.image_token_id, self.model.config.video_token_id
 
     @staticmethod
     def decoder_of(model: Any) -> Any:
@@ -160,14 +166,11 @@ class LlavaOnevision(TransformersBackbone):
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once, on all tiles and frames."""
-        config = self.model.config
         embedded = self.model.get_input_embeddings()(forest.input_ids)
         images, videos = self._features(forest.media)
-        for token, features in ((config.image_token_id, images), (config.video_token_id, videos)):
-            if features:
-                places = (forest.input_ids == token)[..., None]
-                embedded = embedded.masked_scatter(places, torch.cat(features).to(embedded.dtype))
-        if not images and not videos and self.always_runs_vision:
+        if images or videos:
+            embedded = put_at(embedded, forest.media["image_places"], torch.cat([*images, *videos]))
+        elif self.always_runs_vision:
             nothing = torch.zeros(1, 3, self.side, self.side, device=embedded.device)
             embedded = embedded + 0.0 * (self._tower(nothing).sum() + self.model.image_newline.sum())
         arguments = self.decoder.arguments(forest)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from basereward.backbones.hub_kernels import import_bitsandbytes
 from basereward.errors import ConfigError
 
 Quantization = Literal["4bit"]
@@ -28,7 +29,7 @@ def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str,
         ConfigError: When bitsandbytes isn't installed.
     """
     try:
-        import bitsandbytes  # noqa: F401
+        import_bitsandbytes()
     except ImportError as error:
         raise ConfigError(
             f"backbone option quantize needs bitsandbytes ({error}); pip install 'basereward[quantized]'"

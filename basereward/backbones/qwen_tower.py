@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from basereward.backbones.image_places import READ_ON_CPU as IMAGES_READ_ON_CPU
+from basereward.backbones.image_places import add_at
 
 PREFIX = "tower."
 """The beginning of the arguments' names among a forest's media."""
@@ -85,7 +86,6 @@ def add_at_places(add: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[.
     ) -> Tensor:
         if places.dtype == torch.bool:
             return add(hidden, places, features)
-        flat = hidden.flatten(0, 1)
-        return flat.index_add(0, places, features.to(hidden.dtype)).view(hidden.shape)
+        return add_at(hidden, places, features)
 
     return process

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from basereward.backbones import vision_attention
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.backbones.image_feature_cache import ImageFeatureCache
-from basereward.backbones.image_places import places_of, put_at
+from basereward.backbones.image_places import put_at
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.qwen_tower import READ_ON_CPU, add_at_places, as_keywords, grid_arguments
 from basereward.backbones.qwen_video import frame_bounds, video_patches
@@ -24,7 +24,8 @@ from basereward.backbones.transformers_model import source_arguments
 from basereward.backbones.untrusted_settings import reading
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.forest.forest import Forest, Tree, moved
+from basereward.forest.forest import Forest, Tree
+from basereward.hardware.transfer import moved
 from basereward.media.image import Image
 from basereward.media.video import Video
 
@@ -48,6 +49,7 @@ class QwenVL(TransformersBackbone):
     """
 
     unquantized = ("visual",)
+    read_on_cpu = READ_ON_CPU
 
     def __init__(
         self,
@@ -98,6 +100,10 @@ class QwenVL(TransformersBackbone):
     def decoder_of(model: Any) -> Any:
         """Return the language model."""
         return model.language_model
+
+    def image_tokens(self) -> Sequence[int]:
+        """Return the tokens of images and of videos."""
+        return self.model.config.image_token_id, self.model.config.video_token_id
 
     @staticmethod
     def vision_attention() -> str:
@@ -152,17 +158,15 @@ class QwenVL(TransformersBackbone):
         return Tree(prompt, self.cut(prompt, responses), positions, start, media, patches, leads)
 
     def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
-        """Pack trees into a forest on the CPU, with all that the tower and the decoder do by its images."""
+        """Pack trees into a forest on the CPU, with all that the tower computes of grids alone."""
         forest = super().pack(trees, shared=shared, row_tokens=row_tokens)
         grids = [forest.media[name] for name in ("image_grid_thw", "video_grid_thw") if name in forest.media]
         if not grids:
             return forest
-        config = self.model.config
-        tokens = (config.image_token_id, config.video_token_id)
-        media = {**forest.media, "image_places": places_of(forest.input_ids, tokens)}
-        if "image_keys" not in media:  # else images are computed one by one, those that aren't cached
-            media |= grid_arguments(self.model.visual, torch.cat(grids))
-        return replace(forest, media=media, read_on_cpu=READ_ON_CPU)
+        if "image_keys" in forest.media:  # images are computed one by one, those that aren't cached
+            return forest
+        arguments = grid_arguments(self.model.visual, torch.cat(grids))
+        return replace(forest, media={**forest.media, **arguments})
 
     def forward(self, forest: Forest) -> Tensor:
         """Return hidden states [B, L, D]; the vision tower runs once an image."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,6 +14,7 @@ from basereward.backbones.base import Backbone, TokenLimit
 from basereward.backbones.chat_template import Chat
 from basereward.backbones.experts import autocast_experts
 from basereward.backbones.feature_cache import key_of
+from basereward.backbones.image_places import places_of
 from basereward.backbones.last_layer import LastLayerRows, can_skip_rows
 from basereward.backbones.lm_head import LanguageHead, language_head
 from basereward.backbones.quantization import Quantization
@@ -20,7 +22,7 @@ from basereward.backbones.template_source import DATE, check_date, template_text
 from basereward.backbones.transformers_model import load_model, load_tokenizer, save_model
 from basereward.errors import ConfigError
 from basereward.forest import attention
-from basereward.forest.forest import Forest
+from basereward.forest.forest import Forest, Tree
 from basereward.forest.layout import ForestLayout
 
 
@@ -44,11 +46,13 @@ class TransformersBackbone(Backbone):
     Attributes:
         source: The directory or hub id that the model was loaded from.
         unquantized: Names of the modules whose linear layers `quantize` leaves as they are.
+        read_on_cpu: Names of media that say how many and which, and stay on the CPU.
     """
 
     limit: TokenLimit
     unsaved_options = ("quantize", "chat_template", "template_date")
     unquantized: ClassVar[tuple[str, ...]] = ()
+    read_on_cpu: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -152,6 +156,23 @@ class TransformersBackbone(Backbone):
     def packs(self) -> bool:
         """Whether trees may lie in one row: the dense mask's cost is quadratic in a row's length."""
         return self.decoder.mode == "forest"
+
+    def blocks_to_compile(self) -> list[nn.Module]:
+        """Return the decoder's layers but the last, whose hooks, by which it skips rows, no compiler sees."""
+        return list(self.decoder.decoder.layers[:-1]) if self.decoder.mode == "forest" else []
+
+    def image_tokens(self) -> Sequence[int]:
+        """Return the tokens that features replace, in the order of the features; by default none."""
+        return ()
+
+    def pack(self, trees: Sequence[Tree], *, shared: bool = True, row_tokens: float | None = None) -> Forest:
+        """Pack trees into a forest on the CPU, with the places of its images' features as `image_places`."""
+        forest = super().pack(trees, shared=shared, row_tokens=row_tokens)
+        tokens = self.image_tokens()
+        if not tokens or not forest.media:
+            return forest
+        media = {**forest.media, "image_places": places_of(forest.input_ids, tokens)}
+        return replace(forest, media=media, read_on_cpu=self.read_on_cpu)
 
     @property
     def uses_all_weights(self) -> bool:

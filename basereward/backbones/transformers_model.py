@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from basereward.backbones import quantization
+from basereward.backbones import hub_kernels, quantization
 from basereward.backbones.deferred_weights import INDEX, SINGLE, deferred_weights, hub_tensors
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.backbones.written_weights import MAX_FILE_BYTES, weights_of
@@ -79,7 +79,7 @@ def source_arguments(model: str) -> dict[str, Any]:
     ):
         raise ConfigError(f"model {model!r} is no directory and no hub id of the form owner/name")
     # Some models would fetch kernels by themselves.
-    os.environ.setdefault("USE_HUB_KERNELS", "NO")
+    os.environ.setdefault(hub_kernels.SETTING, "NO")
     is_local = directory.is_dir() or not loads_weights()
     check_settings(model, local_files_only=is_local)
     return {
@@ -200,12 +200,13 @@ def _check_types(directory: Path) -> None:
 
 def _loaded(kind: Any, **arguments: Any) -> Any:
     """Load a model with an attention of torch's, whatever its settings say; `ForestDecoder` sets its own."""
-    try:
-        return kind.from_pretrained(**arguments, attn_implementation="sdpa")
-    except ValueError as error:
-        if "scaled_dot_product_attention" not in str(error):
-            raise
-        return kind.from_pretrained(**arguments, attn_implementation="eager")
+    with hub_kernels.without_kernels():
+        try:
+            return kind.from_pretrained(**arguments, attn_implementation="sdpa")
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+            return kind.from_pretrained(**arguments, attn_implementation="eager")
 
 
 def save_model(model: Any, directory: Path) -> None:

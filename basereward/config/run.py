@@ -178,6 +178,8 @@ class TrainConfig:
             (1 + step) / (10 + step); the average is evaluated and saved. 0 for no average.
         activation_checkpointing: Whether each layer is computed again in the backward pass instead of its
             results being kept. Changes memory and time, not results.
+        compile: Whether the decoder's layers are compiled by `torch.compile`, each by itself; on a GPU in
+            bf16. Changes time, and last digits.
         eval_every: Steps between evaluations; None for one after each epoch.
         best_by: Metric of the held-out data by which the best model is chosen, equal ones by `log_loss`.
             Higher is better, except for `log_loss`, `brier` and `ece`; prefix another metric with `-` to
@@ -216,6 +218,7 @@ class TrainConfig:
     lora: LoraConfig | None = None
     ema_decay: float = 0.0
     activation_checkpointing: bool = False
+    compile: bool = False
     eval_every: int | None = None
     best_by: str = "accuracy"
     patience: int | None = None

@@ -91,6 +91,7 @@ class Flash:
         return gradients
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_flash(device: str) -> bool:
     if device == "cuda":
         # GPUs before Ampere have no kernel.

@@ -19,6 +19,7 @@ from torch import Tensor
 from basereward import ops
 from basereward.forest.kv_cache import PrefixKVCache
 from basereward.forest.packed_runs import PackedRuns, packed_runs
+from basereward.hardware.transfer import moved
 
 IGNORED = -1
 """Branch and response number of a padding token."""
@@ -147,13 +148,13 @@ class Forest:
             num_responses: Of each comparison.
         """
         numbers = torch.arange(len(lengths), device=lengths.device)
-        group = torch.arange(len(num_responses), device=lengths.device)
-        tree = group.repeat_interleave(torch.tensor(num_responses, device=lengths.device))
+        tree = torch.arange(len(num_responses)).repeat_interleave(torch.tensor(num_responses))
         starts = [0, *accumulate(num_responses)]
+        branch = torch.arange(len(tree)) - torch.tensor(starts)[tree] + 1
         return cls(
             input_ids=torch.zeros_like(numbers)[None],
-            tree=tree[None],
-            branch=(numbers - torch.tensor(starts, device=lengths.device)[tree] + 1)[None],
+            tree=moved(tree, lengths.device)[None],
+            branch=moved(branch, lengths.device)[None],
             response=numbers[None],
             positions=torch.zeros_like(numbers)[None, None],
             ends=numbers,
@@ -221,13 +222,6 @@ class Forest:
         seen = same & causal & ((branch_j == 0) | (branch_i == branch_j))
         padding = torch.diag_embed(self.tree == IGNORED)
         return (seen | padding)[:, None]
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device, without waiting for the copy to a GPU."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # of other memory a copy is made first, while the caller waits
-    return tensor.to(device, non_blocking=True)
 
 
 def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: float | None = None) -> Forest:

@@ -27,6 +27,7 @@ class ForestLayout:
     Attributes:
         prefixes: Flat positions in B * L of each tree's prefix.
         branches: Flat positions of each of its branches; empty for a tree of one response.
+        ends: The flat positions [N] of the responses' last tokens, tree by tree.
         reads_ends: Whether the last layer's states are read at `ends` only.
         kv_cache: The cache that attention fills or continues, if there is one.
     """
@@ -40,6 +41,7 @@ class ForestLayout:
         self.reads_ends = forest.reads == "ends"
         self.kv_cache = forest.kv_cache
         self.prefixes, self.branches = forest.runs()
+        self.ends = self._ends() if self._packed is None else self._packed.ends
 
     @cached_property
     def blocks(self) -> AttentionBlocks[AttentionBlock]:
@@ -60,22 +62,13 @@ class ForestLayout:
                 prefix_blocks.append(AttentionBlock(queries, _slice(prefix)))
         return AttentionBlocks(self_blocks, prefix_blocks)
 
-    @cached_property
+    @property
     def packed(self) -> PackedRuns:
         """The runs of all tokens and of the ends, for a kernel that takes them in one call."""
-        return self._packed or packed_runs(self.prefixes, self.branches, self._num_tokens)
-
-    @cached_property
-    def ends(self) -> Tensor:  # [N]
-        """The flat positions of the responses' last tokens, tree by tree."""
-        if self._packed is not None:
-            return self._packed.ends
-        lasts = [
-            run.stop - 1
-            for prefix, branches in zip(self.prefixes, self.branches, strict=True)
-            for run in branches or [prefix]
-        ]
-        return torch.tensor(lasts, dtype=torch.long).to(self._device)
+        # No cached_property, whose lock torch.compile can't look into.
+        if self._packed is None:
+            self._packed = packed_runs(self.prefixes, self.branches, self._num_tokens)
+        return self._packed
 
     @cached_property
     def blocks_of_ends(self) -> AttentionBlocks[AttentionBlock]:
@@ -99,6 +92,14 @@ class ForestLayout:
                     prefix_blocks.append(AttentionBlock(queries, _slice(prefix)))
             first = queries.stop
         return AttentionBlocks(self_blocks, prefix_blocks)
+
+    def _ends(self) -> Tensor:  # [N]
+        lasts = [
+            run.stop - 1
+            for prefix, branches in zip(self.prefixes, self.branches, strict=True)
+            for run in branches or [prefix]
+        ]
+        return torch.tensor(lasts, dtype=torch.long).to(self._device)
 
 
 def _tree_mask(prefix: range, branches: Sequence[range]) -> Tensor:  # [n, n] 0 where seen, else -inf

@@ -174,13 +174,14 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+    from basereward.backbones.hub_kernels import without_kernels
     from basereward.backbones.transformers_model import transformers_bars
 
     directory = Path(directory)
     check_settings(directory)
     is_vision = "vision_config" in AutoConfig.from_pretrained(directory).sub_configs
     kind: Any = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
-    with transformers_bars():
+    with transformers_bars(), without_kernels():
         model, report = kind.from_pretrained(
             directory, output_loading_info=True, use_safetensors=True, **{"dtype": "float32", **options}
         )

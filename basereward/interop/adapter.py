@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from basereward.backbones.hub_kernels import prepare_peft, without_kernels
 from basereward.backbones.transformers_model import source_arguments
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
@@ -173,6 +174,7 @@ def _merge(
     source: Path, settings: Mapping[str, Any], base: Path, adapter: dict[str, Tensor], head: Collection[str]
 ) -> Any:
     """Return the base model with an adapter's tensors merged into its weights."""
+    prepare_peft()
     try:
         from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
@@ -185,7 +187,9 @@ def _merge(
     check_settings(base)
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     auto: Any = AutoModelForImageTextToText if "vision_config" in config.sub_configs else AutoModelForCausalLM
-    model = auto.from_pretrained(**source_arguments(str(base)), dtype="auto", use_safetensors=True)
+    arguments = source_arguments(str(base))
+    with without_kernels():
+        model = auto.from_pretrained(**arguments, dtype="auto", use_safetensors=True)
     heads = {"score", "classifier", *(name.partition(".")[0] for name in head)}
     others = [name for name in settings.get("modules_to_save") or () if name not in heads]
     # Without a task, since a task's own class of PEFT adds a head of its own.

@@ -142,9 +142,9 @@ class Critic(Judge):
     def loss_of(self, batch: Sequence[Prepared[Questions]]) -> LossOutput:
         """Return the loss of prepared comparisons, with the critiques they have."""
         forest = self._forest(batch, [[ids or [] for ids in item.content.critiques] for item in batch])
-        hidden = self.backbone(forest)
         comparisons = [item.comparison for item in batch]
         targets = Targets.of(comparisons, forest.lengths, forest.ends.device)
+        hidden = self.backbone(forest)
         output: LossOutput = self.criterion(self.head(hidden, forest), targets)
         if not self.critique_weight:
             return output

@@ -11,6 +11,7 @@ from torch import Tensor
 from basereward.backbones.feature_cache import FeatureCache, WeightsDigest, key_of, precision_of
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest
+from basereward.hardware.transfer import moved
 from basereward.protocols import Backbone
 
 
@@ -58,6 +59,6 @@ class EndStateCache:
 
 def joined(ends: Sequence[Ends], device: torch.device) -> tuple[Tensor, Forest]:
     """Return hidden states [1, N, D], and their forest."""
-    states = torch.cat([one.states.to(device, non_blocking=True) for one in ends])
-    lengths = torch.cat([one.lengths.to(device, non_blocking=True) for one in ends])
+    states = torch.cat([moved(one.states, device) for one in ends])
+    lengths = torch.cat([moved(one.lengths, device) for one in ends])
     return states[None], Forest.of_ends(lengths, [len(one.lengths) for one in ends])

@@ -186,9 +186,10 @@ class Scalar(Paradigm):
 
     def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
         """Return the loss of prepared comparisons."""
+        # Before the backbone, so that the device needn't wait for them after it.
+        targets = Targets.of([item.comparison for item in batch], device=self.device)
         hidden, forest = self.hidden_states(batch)
-        targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
-        return self.criterion(self.rewards_of(hidden, forest), targets)
+        return self.criterion(self.rewards_of(hidden, forest), replace(targets, lengths=forest.lengths))
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared[Encoded]]) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from basereward.forest.forest import Forest
+from basereward.hardware.transfer import moved
 
 CHUNK = 1024
 """Tokens whose logits exist at a time: with a vocabulary of 152,000 they take 0.6 GB."""
@@ -33,16 +34,17 @@ def mean_nll(
         continuations: The last tokens of each branch, of which there are fewer than its tokens; where there
             are none, the cost is 0.
     """
-    lengths = torch.tensor(list(map(len, continuations)), device=hidden.device)  # [N]
+    # Made on the CPU, which knows how many there are of each; the device needn't tell.
+    lengths = torch.tensor(list(map(len, continuations)), dtype=torch.long)  # [N]
+    tokens = torch.tensor([token for ids in continuations for token in ids], dtype=torch.long)
     costs = hidden.new_zeros(len(continuations), dtype=torch.float32)
-    tokens = torch.tensor([token for ids in continuations for token in ids], device=hidden.device)
     if not len(tokens):
         return costs
-    owner = torch.arange(len(continuations), device=hidden.device).repeat_interleave(lengths)  # [T]
-    first = lengths.cumsum(0) - lengths
-    within = torch.arange(len(tokens), device=hidden.device) - first[owner]
-    # A token is foretold where the one before it is read.
-    places = forest.ends[owner] - lengths[owner] + within
+    owner = torch.arange(len(continuations)).repeat_interleave(lengths)  # [T]
+    # A token is foretold where the one before it is read: the last one token before the end.
+    back = lengths.cumsum(0)[owner] - torch.arange(len(tokens))
+    owner, back, tokens, lengths = (moved(one, hidden.device) for one in (owner, back, tokens, lengths))
+    places = forest.ends[owner] - back
     states = hidden.flatten(0, 1).index_select(0, places)  # [T, D]
     chunks = zip(states.split(CHUNK), tokens.split(CHUNK), strict=True)
     cost = torch.cat([_checkpointed(head, *chunk) for chunk in chunks])  # [T]

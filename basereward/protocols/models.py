@@ -88,6 +88,10 @@ class Backbone(Module):
         """Return the repeated blocks, to be sharded and recomputed one by one."""
         return []
 
+    def blocks_to_compile(self) -> list[Module]:
+        """Return the blocks that `torch.compile` can take one by one, on a GPU in bf16; by default none."""
+        return []
+
     def image_bytes(self, width: int, height: int) -> int:
         """Return about how many bytes `encode` makes of an image of so many pixels."""
         return 24 * width * height  # three channels of four bytes, of two frames

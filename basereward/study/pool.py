@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 from unittest.mock import patch
 
+from basereward.hardware.parent import end_with_parent
 from basereward.hardware.threads import num_cores
 from basereward.study.worker import TaskOutcome, WorkerTask, run_task
 
@@ -90,8 +91,9 @@ def _work(connection: Connection, num_threads: int) -> None:
     import torch
     from transformers.utils import logging
 
-    # A terminal's Ctrl-C goes to the study, which ends its runs itself.
+    # A terminal's Ctrl-C goes to the study, which ends its runs itself, unless it is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     torch.set_num_threads(num_threads)
     logging.disable_progress_bar()
     while True:

@@ -22,6 +22,7 @@ from basereward.errors import BaseRewardError, ConfigError, DataError
 from basereward.evaluation import evaluate
 from basereward.evaluation.model_comparison import REWARDS_FILE
 from basereward.evaluation.report import save_numbers, save_verdicts
+from basereward.hardware.parent import ended_with_parent
 from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Benchmark
@@ -157,7 +158,8 @@ def _train(task: WorkerTask) -> None:
     if os.path.lexists(run_file) and load_run(run_file).output != task.config.output:
         raise ConfigError(f"{run_file} is not of this study, and would be replaced; move it")
     write_text(run_file, to_toml(task.config))
-    subprocess.run([*task.launch, "train", str(run_file), "--resume", "--quiet"], check=True)
+    command = [*task.launch, "train", str(run_file), "--resume", "--quiet"]
+    subprocess.run(command, check=True, preexec_fn=ended_with_parent())
 
 
 def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from basereward.backbones.hub_kernels import prepare_peft
 from basereward.backbones.quantization import plain_weight
 from basereward.config.conversion import did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
@@ -103,6 +104,7 @@ def _foreign_files(directory: Path) -> set[str]:
 
 
 def _peft_config(lora: LoraConfig, base_model: str) -> Any:
+    prepare_peft()
     try:
         from peft import LoraConfig as PeftConfig
     except ImportError as error:

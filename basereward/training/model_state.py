@@ -24,6 +24,7 @@ from basereward.scoring.reward_model import RewardModel
 from basereward.training import checkpoint_state, optimizers
 from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.checkpoints import Checkpoint
+from basereward.training.compilation import compile_layers
 from basereward.training.distributed import ProcessGroup
 from basereward.training.ema import EMA
 from basereward.training.gradients import align_missing_gradients, average_and_clip
@@ -89,6 +90,8 @@ class TrainedModel:
         self.adapters = Adapters(backbone, run.train, base_model)
         self._freeze()
         self.cache = self._attach_cache(run.cache)
+        if run.train.compile:
+            compile_layers(backbone, group.device, self.precision)
         if run.train.activation_checkpointing:
             checkpoint_activations(backbone.blocks())
         self.module = ParadigmModule(self.paradigm)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from basereward.backbones.hub_kernels import import_bitsandbytes
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
 
@@ -43,6 +44,7 @@ def check_installed(config: TrainConfig) -> None:
 
 def _adamw_8bit() -> Any:
     try:
+        import_bitsandbytes()
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise ConfigError(
