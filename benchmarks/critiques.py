@@ -58,7 +58,7 @@ def ways(
     banned = [[number] for number in backbone.control_ids()]
 
     def ours(asked: Tree) -> list[list[int]]:
-        generated = generate(backbone, head, asked, max_tokens=num_tokens, stop_ids=NO_END)
+        [generated] = generate(backbone, head, [asked], max_tokens=num_tokens, stop_ids=NO_END)
         return [each.ids for each in generated]
 
     def theirs(asked: Tree) -> list[int]:

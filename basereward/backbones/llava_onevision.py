@@ -213,13 +213,9 @@ class LlavaOnevision(TransformersBackbone):
         """Return the frames, each resized to a tile whatever its shape, as transformers' processor does."""
         frames = [frame.open() for frame in video.limited(self.max_frames).frames]
         resized = [frame.resize((self.side, self.side), self.image_processor.resample) for frame in frames]
-        # Of an image of a tile's size the processor's first tile is the image itself.
-        return torch.cat(
-            [
-                self.image_processor(images=[frame], return_tensors="pt")["pixel_values"][0][:1]
-                for frame in resized
-            ]
-        )
+        # Several images together are one tile each; of one, of a tile's size, the first is the image itself.
+        pixels: Tensor = self.image_processor(images=[resized], return_tensors="pt")["pixel_values"]
+        return pixels[:, 0]
 
     def _num_tiles(self, height: int, width: int) -> int:
         from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches

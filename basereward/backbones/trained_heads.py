@@ -28,8 +28,8 @@ def check_no_trained_head(model: str) -> None:
     way = (
         f'go on from it by init = "{model}" at the top of the run file'
         if names == [HEAD_FILE]
-        else f"make a model directory of it by `basereward import {model} DIR`, and go on from that by "
-        'init = "DIR" at the top of the run file'
+        else f"make a model directory of it by `basereward import {model} --output DIR`, and go on from "
+        'that by init = "DIR" at the top of the run file'
     )
     raise ConfigError(
         f"{model} has a trained reward head ({', '.join(names[:3])}), which a random one would replace; "

@@ -46,6 +46,10 @@ def loads_weights() -> bool:
     return not _without_weights.get()
 
 
+AUTHORS_LAYOUTS = ("internvl_chat", "llava_qwen")
+"""Types of models as their authors publish them, which transformers has under another name and layout."""
+
+
 @contextmanager
 def without_transformers_bars() -> Iterator[None]:
     """Keep transformers from drawing its bars, one for each file that it reads or writes."""
@@ -70,7 +74,7 @@ def source_arguments(model: str) -> dict[str, Any]:
     """Return the arguments by which transformers reads a directory or a hub id, whose settings are checked.
 
     Raises:
-        ConfigError: When `model` looks like a directory that is not there.
+        ConfigError: When `model` looks like a directory that is not there, or is in its authors' layout.
         ModelError: When its settings name what would be fetched or imported; see `untrusted_settings`.
     """
     directory = Path(model)
@@ -82,6 +86,12 @@ def source_arguments(model: str) -> dict[str, Any]:
     os.environ.setdefault(hub_kernels.SETTING, "NO")
     is_local = directory.is_dir() or not loads_weights()
     check_settings(model, local_files_only=is_local)
+    path = directory / "config.json"
+    if path.is_file() and (kind := read_json(path).get("model_type")) in AUTHORS_LAYOUTS:
+        raise ConfigError(
+            f"{model} is in its authors' layout ({kind!r}); write it in transformers' by `basereward import "
+            f"{model} --plain --output DIR`, and name DIR"
+        )
     return {
         "pretrained_model_name_or_path": model,
         "trust_remote_code": False,

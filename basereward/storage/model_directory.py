@@ -214,6 +214,24 @@ def _is_hub_link(directory: Path, path: Path) -> bool:
     return target.parent == Path(os.path.normpath(blobs)) and is_regular(target)
 
 
+def verify_share(directory: Path, rank: int, num_ranks: int) -> None:
+    """Compare with its SHA-256 every file of a model directory that falls to one of several processes.
+
+    Raises:
+        ModelError: Naming the file that is missing, altered, extra or not understood.
+    """
+    files = read(directory, verify=False)["files"]
+    # The largest first, so that each process has about as much to read.
+    names = sorted(files, key=lambda name: (-(directory / name).stat().st_size, name))
+    for name in names[rank::num_ranks]:
+        _verify(directory / name, files[name])
+
+
+def _verify(path: Path, digest: str) -> None:
+    if file_digest(path) != digest:
+        raise ModelError(f"{path} is not the file that was saved: its SHA-256 differs")
+
+
 def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) -> None:
     present = _files(directory)
     for name in expected:
@@ -227,8 +245,8 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
         # A loader may read files of its directory unasked, such as an adapter or another chat template.
         if name not in expected and not _is_harmless(name):
             raise ModelError(f"{path} is not among the model's files; remove it")
-        if verify and name in expected and file_digest(path) != expected[name]:
-            raise ModelError(f"{path} is not the file that was saved: its SHA-256 differs")
+        if verify and name in expected:
+            _verify(path, expected[name])
 
 
 def _is_harmless(name: str) -> bool:

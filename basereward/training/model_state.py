@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.protocols import Paradigm
 from basereward.scoring.batching import MicroBatchLimits
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.model_directory import verify_share
 from basereward.training import checkpoint_state, optimizers
 from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.checkpoints import Checkpoint
@@ -70,10 +72,13 @@ class TrainedModel:
     ) -> None:
         """Build the model; `precision` is that of the checkpoint that the training goes on from."""
         self.group, self.config = group, run.train
+        if run.init is not None:
+            group.on_all(partial(verify_share, Path(run.init), group.rank, group.world_size))
+        build = partial(initial_model, run, plugins, verify=False)
         loading = None
         if self._is_sharded and not whole_reason(run):
-            loading = ShardedLoading(lambda: initial_model(run, plugins), group)
-        self.reward_model = initial_model(run, plugins) if loading is None else loading.model
+            loading = ShardedLoading(build, group)
+        self.reward_model = build() if loading is None else loading.model
         backbone = self.reward_model.backbone
         # One process decides for all, since a timed product may turn out otherwise in another.
         self.precision = precision or group.on_main(

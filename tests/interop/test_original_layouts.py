@@ -25,6 +25,7 @@ from transformers import (
 
 from basereward import Comparison, RewardModel
 from basereward.cli import main
+from basereward.config import Component
 from basereward.errors import ConfigError, ModelError
 from basereward.interop.importing import import_model
 from basereward.interop.original_layouts import rewrite_checkpoint
@@ -197,6 +198,8 @@ def test_a_plain_internvl_is_written_as_transformers_has_it(
 ) -> None:
     source, out = tmp_path / "InternVL3-8B", tmp_path / "InternVL3-8B-hf"
     tensors = original_checkpoints.internvl_chat(source, language)
+    with pytest.raises(ConfigError, match=f"basereward import {source} --plain --output DIR`, and name DIR$"):
+        RewardModel.build(backbone=Component("internvl", {"model": str(source)}))
     assert main(["import", str(source), "--plain", "--output", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: in transformers' layout\n"
     config = json.loads((out / "config.json").read_text())

@@ -49,7 +49,7 @@ def test_a_trained_head_is_an_error_that_names_the_way_to_keep_it(
         RewardModel.build(backbone=backbone)
     assert str(error.value) == (
         f"{source} has a trained reward head ({name}), which a random one would replace; make a model "
-        f"directory of it by `basereward import {source} DIR`, and go on from that by "
+        f"directory of it by `basereward import {source} --output DIR`, and go on from that by "
         'init = "DIR" at the top of the run file, or write fresh_head = true there to leave it behind'
     )
     assert RewardModel.build(backbone=backbone, fresh_head=True).backbone.dim > 0

@@ -72,10 +72,10 @@ def load_sharded(
     return weights, dict(trained.paradigm.named_buffers()), trained.loading, trained.num_bytes_read
 
 
-def refused(group: ProcessGroup, model: Path) -> str:
+def refused(group: ProcessGroup, model: Path, settings: dict[str, Any]) -> str:
     """Return the error that a sharded load ends with."""
     try:
-        load_sharded(group, model, {}, {})
+        load_sharded(group, model, {}, settings)
     except ModelError as error:
         return str(error)
     return ""

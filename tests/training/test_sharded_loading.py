@@ -96,13 +96,15 @@ def test_each_process_reads_its_rows_and_has_the_weights_of_a_whole_load(
         assert num_bytes < 0.6 * total
 
 
-@pytest.mark.parametrize("kind", ["qwen3_moe", "qwen3_vl_moe"])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("qwen3_moe", {}), ("qwen3_moe", {"shard_ranks": 1}), ("qwen3_vl_moe", {})]
+)
 def test_experts_that_lie_apart_in_the_files_are_handed_out_by_the_main_process(
-    tiny_models: dict[str, Path], tmp_path: Path, kind: str
+    tiny_models: dict[str, Path], tmp_path: Path, kind: str, settings: dict[str, Any]
 ) -> None:
     model = divided(tiny_models[kind], tmp_path / kind, 3)
     whole = load_whole(model, {"dtype": "bfloat16"})
-    for found in in_ranks(load_sharded, model, {"dtype": "bfloat16"}, {}):
+    for found in in_ranks(load_sharded, model, {"dtype": "bfloat16"}, settings):
         assert_same_weights(found, whole)
         assert "the main process reads all weights and hands out the rows: " in found[2]
 
@@ -130,6 +132,20 @@ def test_a_model_directory_is_gone_on_from(tiny_models: dict[str, Path], tmp_pat
         assert_same_weights(found, whole)
 
 
+def test_a_damaged_file_of_the_model_that_is_gone_on_from_is_named_by_every_process(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    load_whole(tiny_models["llama"], {}).save(tmp_path / "llama")
+    # One of the files that the second process verifies: the second by size.
+    path = tmp_path / "llama" / "tokenizer.json"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    settings = {"init": str(tmp_path / "llama"), "backbone": Component("causal-lm", {"model": "none"})}
+    message = f"{path} is not the file that was saved: its SHA-256 differs"
+    assert in_ranks(refused, tmp_path / "llama", settings) == [message] * 2
+
+
 @pytest.mark.parametrize("damage", ["missing", "misshapen", "unexpected"])
 def test_a_tensor_that_is_wrong_is_named_by_every_process(
     tiny_models: dict[str, Path], tmp_path: Path, damage: str
@@ -146,7 +162,7 @@ def test_a_tensor_that_is_wrong_is_named_by_every_process(
         name = "layers.1.mlp.other.weight"
         tensors[name] = torch.zeros(1)
     save_file(tensors, path, metadata={"format": "pt"})
-    assert in_ranks(refused, model) == [f"{model} has {damage} tensors: {name}"] * 2
+    assert in_ranks(refused, model, {}) == [f"{model} has {damage} tensors: {name}"] * 2
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ class Finding:
         unit: Of the number: "spreads", "accuracy", "share".
         num: Rows that it was measured on.
         p: The p-value; None where the number is exact.
-        adjusted: The p-value after Holm's correction over the findings of the audit.
+        adjusted: The p-value after Holm's correction over the findings of the audit; None before it, when
+            nothing but an exact number is found.
         is_large: Whether the number is on the wrong side of its limit.
         is_excluded: Whether the interval lies on the right side of it.
         advice: What to do about it.
@@ -62,7 +63,8 @@ class Finding:
         """`found` where it is large and significant, `clear` where the interval excludes it, else
         `undecided`: more rows would tell.
         """
-        if self.is_large and (self.adjusted is None or self.adjusted < LEVEL):
+        is_significant = self.p is None or (self.adjusted is not None and self.adjusted < LEVEL)
+        if self.is_large and is_significant:
             return "found"
         return "clear" if self.is_excluded else "undecided"
 
