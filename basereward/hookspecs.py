@@ -89,6 +89,8 @@ def basereward_heads() -> Mapping[str, str | type]:  # type: ignore[empty-body]
       autocast too.
     - `reads`, if it reads nothing but the states at `forest.ends`: "ends", which saves computing the others.
     - `reads_layer`, if it reads a decoder layer before the last: its number, counted from 1.
+    - `uses_all_weights = True`, if any batch's rewards depend on every weight: where a backbone says so as
+      well, processes that train together needn't look for weights without a gradient.
 
     Promise: padding is ignored, and a response's reward depends on no other response.
     """
@@ -154,6 +156,7 @@ def basereward_paradigms() -> Mapping[str, str | type]:  # type: ignore[empty-bo
     - `shares_prefix = True` and `join(batch)`, if comparisons of one prompt can be scored as one tree.
     - `shares_backbone = True`, `hidden_states(batch)` and `rewards_of(hidden, forest)`, if models with one
       backbone may run it once.
+    - `uses_all_weights = True`, if the gradient of any batch's loss reaches every trained weight.
     - `text_key` and `texts_of(batch)`, if it writes texts that can be kept: a list for each prepared
       comparison, and the key of its `meta` under which they are scored as they stand.
     - `reason_for_nan`, if it can't always give a reward: it gives not-a-number, and this says why.
