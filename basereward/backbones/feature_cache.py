@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from basereward._version import __version__
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, shown
 from basereward.storage.atomic import file_digest, remove_abandoned, write_bytes
 from basereward.storage.reading import is_regular
 
@@ -126,6 +126,8 @@ class FeatureCache:
             self.directory.mkdir(parents=True, exist_ok=True)
             if not (self.directory / TAG_FILE).exists():
                 write_bytes(self.directory / TAG_FILE, TAG)
+        except ValueError as error:
+            raise ConfigError(f"cache: {shown(str(parent))} is no path: {error}") from error
         except OSError as error:
             if not parent.is_dir():
                 raise ConfigError(f"cache: {parent} can't be made: {error.strerror}") from error

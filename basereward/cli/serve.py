@@ -9,6 +9,7 @@ from pathlib import Path
 from basereward.cli.command import Command, add_device
 from basereward.errors import ConfigError
 from basereward.serving.limits import Limits
+from basereward.storage.outputs import real_path
 from basereward.storage.reading import read_text, understood
 
 MAX_KEY_BYTES = 2**20
@@ -99,7 +100,7 @@ def _named(models: list[str]) -> dict[str, Path]:
     for given in models:
         name, equals, directory = given.partition("=")
         path = Path(directory if equals else given)
-        name = name if equals else path.resolve().name
+        name = name if equals else real_path(path).name
         if name in named:
             raise ConfigError(f"two models would be called {name!r}; write NAME=DIR")
         named[name] = path

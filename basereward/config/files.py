@@ -12,6 +12,7 @@ from basereward.config.overrides import deep_merge, set_value
 from basereward.config.run import RunConfig
 from basereward.config.toml import dumps
 from basereward.errors import ConfigError
+from basereward.storage.outputs import real_path
 from basereward.storage.reading import read_bytes
 
 MAX_BYTES = 16 * 2**20
@@ -59,8 +60,8 @@ def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[st
         return table
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
-    changed_by += (Path(path).resolve(),)
-    if (target := Path(path).parent.joinpath(base).resolve()) in changed_by:
+    changed_by += (real_path(Path(path)),)
+    if (target := real_path(Path(path).parent / base)) in changed_by:
         cycle = " -> ".join(file.name for file in (*changed_by[changed_by.index(target) :], target))
         raise ConfigError(f"{path}: base = {base!r} makes a cycle: {cycle}")
     return deep_merge(run_table(Path(path).parent / base, changed_by=changed_by), table)

@@ -27,6 +27,7 @@ from basereward.scoring.reward_model import RewardModel, describe, saved_compone
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, replace_directory
+from basereward.storage.outputs import real_path
 
 FOLDER = "members"
 """The directory within an ensemble's that has its members'."""
@@ -326,7 +327,7 @@ def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict
                 raise ConfigError(f"a member's name is that of a directory, not {name!r}")
     else:
         paths = [Path(path) for path in directories]
-        parts = [path.resolve().parts for path in paths]
+        parts = [real_path(path).parts for path in paths]
         if len(set(parts)) < len(parts):
             twice = next(str(path) for path, part in zip(paths, parts, strict=True) if parts.count(part) > 1)
             raise ConfigError(f"{twice} is a member twice; once is enough")

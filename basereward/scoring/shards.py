@@ -22,7 +22,7 @@ from basereward.scoring.files import InputRows, ScoredRow
 from basereward.scoring.reward_table import Summary, read_facts, write_table
 from basereward.storage.atomic import file_digest, write_text
 from basereward.storage.model_directory import CONFIG_FILE
-from basereward.storage.outputs import check_outside_models
+from basereward.storage.outputs import check_outside_models, real_path
 from basereward.storage.reading import read_json
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow")
@@ -68,7 +68,7 @@ def shards_of(inputs: Iterable[str | Path], output: Path) -> list[Shard]:
     for given in map(Path, inputs):
         if given.is_dir():
             paths = sorted(path for path in given.rglob("*") if path.name.endswith(SUFFIXES))
-            paths = [path for path in paths if output.resolve() not in path.resolve().parents]
+            paths = [path for path in paths if real_path(output) not in real_path(path).parents]
             if not paths:
                 raise ConfigError(f"{given} holds no file of rows ({', '.join(SUFFIXES)})")
             sources += [(path, path.relative_to(given)) for path in paths]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from basereward.errors import ConfigError
+from basereward.errors import ConfigError, shown
 from basereward.storage.reading import opened
 
 MODEL_FILE = "reward_config.json"
@@ -14,6 +14,18 @@ MODEL_FILE = "reward_config.json"
 
 MAX_MARKED_BYTES = 64 * 2**20
 """Bytes in which a file's mark is looked for."""
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links; of links in a circle, as far as they lead.
+
+    Raises:
+        ConfigError: When it is none, as with a NUL in it.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise ConfigError(f"{shown(str(path))} is no path: {error}") from error
 
 
 def check_outside_models(path: Path, option: str) -> None:
@@ -26,7 +38,7 @@ def check_outside_models(path: Path, option: str) -> None:
     Raises:
         ConfigError: Naming the model's directory.
     """
-    place = path.resolve()
+    place = real_path(path)
     for directory in (place, *place.parents):
         if (directory / MODEL_FILE).is_file():
             raise ConfigError(f"{option} {path}: {directory} is the directory of a model; name another place")
@@ -43,9 +55,9 @@ def check_is_no_input(path: Path, option: str, inputs: Iterable[str | Path]) -> 
     Raises:
         ConfigError: Naming it.
     """
-    place = path.resolve()
+    place = real_path(path)
     for source in map(Path, inputs):
-        if source.exists() and (place == source.resolve() or (path.exists() and path.samefile(source))):
+        if source.exists() and (place == real_path(source) or (path.exists() and path.samefile(source))):
             raise ConfigError(f"{path} is the input; give {option} another place")
 
 
@@ -119,8 +131,8 @@ def check_model_output(directory: Path, inputs: Iterable[str | Path], *, overwri
     if os.path.lexists(directory) and not is_empty and not overwrite:
         raise ConfigError(f"--output {directory} exists; --overwrite replaces it")
     check_is_no_input(directory, "--output", inputs)
-    place = directory.resolve()
+    place = real_path(directory)
     for source in inputs:
-        if place in Path(source).resolve().parents:
+        if place in real_path(Path(source)).parents:
             raise ConfigError(f"--output {directory} holds the input {source}; give another directory")
     check_outside_models(place.parent, "--output")

@@ -261,3 +261,50 @@ def test_what_is_no_file_in_the_place_of_a_runs_is_refused_before_it_is_waited_f
             ConfigError, match=r"run/log\.jsonl is neither a file nor a directory; remove it$"
         ):
             run_directory.prepare(run, manager(), resume=True, overwrite=False)
+
+
+NO_PATHS = {
+    "links in a circle": "loop",
+    "within links in a circle": "loop/x",
+    "a NUL": "a\0b",
+    "too long": "n" * 5000,
+}
+
+COMMANDS: dict[str, Sequence[str]] = {
+    "an image": ("plot", "log.jsonl", "--output", "{}/x.png"),
+    "an image's run": ("plot", "{}"),
+    "a page": ("data", "inspect", "rows.jsonl", "--quiet", "--output", "{}"),
+    "rows": ("data", "convert", "{}", "--output", "out.jsonl"),
+    "converted rows": ("data", "convert", "rows.jsonl", "--output", "{}/x.jsonl"),
+    "reports": (*CURATE, "--report", "{}"),
+    "rewards": (*SCORE, "--output", "{}"),
+    "tables": ("score-shards", "model", "rows.jsonl", "--output", "{}"),
+    "an import": ("import", "{}", "--output", "imported"),
+    "an imported model": ("import", "source", "--output", "{}"),
+    "an export": ("export", "model", "--output", "{}"),
+    "an ensemble": ("ensemble", "model", "--output", "{}"),
+    "a member": ("ensemble", "model", "{}", "--output", "both"),
+    "an evaluation": ("evaluate", "model", "--data", "rows.jsonl", "--output", "{}"),
+    "a served model": ("serve", "{}"),
+    "keys": ("serve", "model", "--api-key-file", "{}"),
+    "a run": ("train", "run.toml", "--quiet", "--set", "output={}"),
+    "a run's cache": ("train", "run.toml", "--quiet", "--set", "cache={}/x"),
+    "a run's base": ("train", "run.toml", "--quiet", "--set", "base={}"),
+}
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_no_path_is_an_error_of_ours(
+    place: Path, command: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.symlink("loop", "loop")
+    before = content(place)
+    arguments = [argument.format(NO_PATHS[path]) for argument in COMMANDS[command]]
+    if command == "a run's base":
+        Path("run.toml").write_text(f"base = {json.dumps(NO_PATHS[path])}\n{RUN}")
+        before = content(place)
+        arguments = arguments[:3]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("basereward: error: ")
+    assert {name: held for name, held in content(place).items() if "run/" not in name} == before
