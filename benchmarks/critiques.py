@@ -44,7 +44,10 @@ def generator(directory: Path) -> tuple[Any, QwenVL, LanguageHead]:
     embedding = backbone.model.get_input_embeddings()
     # Not tied: a random model whose head is its embedding writes one token over and over.
     head = LanguageHead(embedding, torch.randn_like(embedding.weight))
-    whole = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(backbone.model.config)).eval()
+    config = copy.deepcopy(backbone.model.config)
+    for part in (config, config.get_text_config(), config.vision_config):
+        part._attn_implementation = "sdpa"  # not ours, which transformers looks for among its own
+    whole = Qwen2_5_VLForConditionalGeneration(config).eval()
     whole.model.load_state_dict(backbone.model.state_dict())
     whole.lm_head.weight = head.weight
     whole.set_attn_implementation("sdpa")
