@@ -1,6 +1,6 @@
 """Audit the audit: plant faults in a scorer, and count how often they are found, and others where none are.
 
-Run as `python benchmarks/audit.py [--seeds 20] [--rows 200] [--json FILE]`. Rows and noise are drawn anew for
+Run as `python benchmarks/audit.py [--seeds 20] [--rows 150] [--json FILE]`. Rows and noise are drawn anew for
 each seed; plants are those of `basereward.testing.planted`, in a scorer without a model, in a judge, and in a
 model whose rewards stand on an offset that bf16 can't hold.
 """
@@ -28,7 +28,7 @@ EXPECTED = {
     "position": ("shortcuts: position", "stability: order"),
     "batch": ("stability: batch",),
     "calibration": ("calibration: calibration",),
-    **{name: (f"shortcuts: {name}", f"regression: {name}") for name in BIASES},
+    **{name: (f"shortcuts: {name}",) for name in BIASES},
 }
 """The measures that have to find a fault; for others that of the fault's name among those of stability."""
 
@@ -79,7 +79,7 @@ def main() -> int:
     """Print what was found of each case, and write it where it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=150)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--only", action="append", help="a case; may be repeated")
     parser.add_argument("--json", type=Path)

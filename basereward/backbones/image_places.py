@@ -14,27 +14,29 @@ READ_ON_CPU = frozenset({"image_grid_thw", "video_grid_thw", "image_is_cached", 
 """Names of media that say how many and which, and are read as numbers."""
 
 
-def places_of(input_ids: Tensor, tokens: Sequence[int]) -> Tensor:  # [B, L] -> [features]
-    """Return the flat positions of tokens that stand for features, those of the first token first."""
-    flat = input_ids.flatten()
-    return torch.cat([(flat == token).nonzero()[:, 0] for token in tokens])
+def places_of(input_ids: Tensor, tokens: Sequence[int]) -> Tensor:  # [B, L] -> [2, features]
+    """Return rows and columns of tokens that stand for features, those of the first token first.
+
+    Padding at the ends of rows moves none of them.
+    """
+    return torch.cat([(input_ids == token).nonzero().T for token in tokens], dim=1)
 
 
 def put_at(
     states: Tensor,  # [B, L, D]
-    places: Tensor,  # [n] flat positions, each once
+    places: Tensor,  # [2, n] rows and columns, each pair once
     features: Tensor,  # [n, D]
 ) -> Tensor:  # [B, L, D]
     """Return states with features in their places."""
     # Not in a view of all rows as one: compiled layers have another graph for an input that is a view.
-    length = states.shape[1]
-    return states.index_put((places // length, places % length), features.to(states.dtype))
+    return states.index_put((places[0], places[1]), features.to(states.dtype))
 
 
 def add_at(
     states: Tensor,  # [B, L, D]
-    places: Tensor,  # [n] flat positions, each once
+    places: Tensor,  # [2, n] rows and columns, each pair once
     features: Tensor,  # [n, D]
 ) -> Tensor:  # [B, L, D]
     """Return states with features added in their places."""
-    return put_at(states, places, states.flatten(0, 1).index_select(0, places) + features.to(states.dtype))
+    flat = places[0] * states.shape[1] + places[1]
+    return put_at(states, places, states.flatten(0, 1).index_select(0, flat) + features.to(states.dtype))

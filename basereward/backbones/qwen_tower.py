@@ -81,7 +81,7 @@ def add_at_places(add: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[.
 
     def process(
         hidden: Tensor,  # [B, L, D]
-        places: Tensor,  # [n] flat positions, or a mask [B, L]
+        places: Tensor,  # [2, n] rows and columns, or a mask [B, L]
         features: Tensor,  # [n, D]
     ) -> Tensor:
         if places.dtype == torch.bool:

@@ -49,7 +49,10 @@ def test_the_table_the_json_and_the_report_say_the_same(
     assert report["audit"] == str(model_dir)
     assert report["num_rows"] == NUM_ROWS
     assert report["num_rejected"] == 1
-    assert report["skipped"] == {"case": "fewer than 10 rows have it"}  # the words are in lower case
+    assert report["skipped"] == {
+        "case": "fewer than 10 rows have it",  # the words are in lower case
+        "regression": "it takes 400 rows to find a bias reliably",
+    }
     assert {"report.md", "report.html", "rejected.jsonl", "plots"} <= {path.name for path in output.iterdir()}
     assert "image out" in shown.out
     assert "The audit takes" in shown.out

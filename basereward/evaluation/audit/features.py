@@ -28,12 +28,6 @@ def _repetition(text: str) -> float:
     return 1 - len(set(threes)) / len(threes) if threes else 0.0
 
 
-def _foreign(text: str) -> float:
-    """Return the share of letters that English has not."""
-    letters = [sign for sign in text if sign.isalpha()]
-    return sum(not sign.isascii() for sign in letters) / len(letters) if letters else 0.0
-
-
 FEATURES: Mapping[str, Callable[[str], float]] = {
     "length": lambda text: math.log(len(text)),
     "repetition": _repetition,
@@ -53,7 +47,6 @@ FEATURES: Mapping[str, Callable[[str], float]] = {
     "confidence": _counted(
         r"\bi(?:'m| am) (?:\w+ )?(?:certain|sure|confident)\b|\bi know\b|\bwithout (?:a )?doubt\b"
     ),
-    "language": _foreign,
 }
 """By the shortcut that each is a sign of: the number of a text; a count is log(1 + count)."""
 

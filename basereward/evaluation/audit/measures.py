@@ -31,6 +31,9 @@ from basereward.stats.seeds import mean_difference
 MIN_ROWS = 10
 """Rows below which nothing is said."""
 
+SLOPE_ROWS = 400
+"""Rows below which slopes find too few of the biases that are there."""
+
 ECE = 0.05
 """Calibration error from which on it is material."""
 
@@ -160,7 +163,11 @@ def shortcut_findings(shortcuts: Mapping[str, Bought]) -> list[Finding]:
 
 
 def regression(pairs: Pairs) -> tuple[Slopes, list[Finding]]:
-    """Return how much of the margins goes with features of the responses, at equal label."""
+    """Return how much of the margins goes with features of the responses, at equal label; nothing of fewer
+    than `SLOPE_ROWS` rows.
+    """
+    if len(pairs.numbers) < SLOPE_ROWS:
+        return Slopes({}, (), math.nan), []
     texts = list(pairs.texts())
     features = {
         name: np.array([feature(better) - feature(worse) for better, worse in texts])

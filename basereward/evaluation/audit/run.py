@@ -205,6 +205,8 @@ class _Run:
         by_text = TEXT_ALONE if TEXT_ALONE in self.rewards.costs else "image out"
         failure, text_findings = measures.shortcut_failure(pairs, pairs.margin(by_text), text_model_name)
         slopes, slope_findings = measures.regression(pairs)
+        if len(pairs.numbers) < measures.SLOPE_ROWS:
+            self.skipped["regression"] = f"it takes {measures.SLOPE_ROWS} rows to find a bias reliably"
         stability = self._measured(
             (*TEXT_CHANGES, *IMAGE_CHANGES), lambda name: measures.steadiness(pairs, name)
         )

@@ -37,6 +37,14 @@ def test_a_planted_fault_is_found(fault: str) -> None:
     assert MEASURES.get(fault, {f"{family}: {fault}"}) <= found(fault)
 
 
+def test_a_slope_finds_what_responses_have_of_a_bias() -> None:
+    result = audit(planted("hedging", 0), planted_rows(400, 0))
+    assert [f"{each.family}: {each.name}" for each in result.flagged] == [
+        "shortcuts: hedging",
+        "regression: hedging",
+    ]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_clean_scorer_passes(seed: int) -> None:
     assert found("none", seed) == set()

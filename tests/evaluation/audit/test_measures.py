@@ -64,8 +64,8 @@ def test_a_share_is_tested_by_its_score() -> None:
     flips = np.zeros(200)
     flips[:20] = 1
     finding = share_above("stability", "case", "claim", interval_of(flips, ALONE), 0.05, "")
-    # The effective number of K = 200 pairs is K - 1, and (0.1 - 0.05) / sqrt(0.05 * 0.95 / 199) = 3.236, above
-    # which the normal distribution has 0.000605.
+    # The effective number of K = 200 pairs is K - 1, and (0.1 - 0.05) / sqrt(0.05 * 0.95 / 199) = 3.236,
+    # above which the normal distribution has 0.000605.
     assert finding.p == pytest.approx(0.000605, abs=1e-6)
     assert finding.state == "undecided"  # before its correction no finding is found
     assert corrected([finding])[0].state == "found"

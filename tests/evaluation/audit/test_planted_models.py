@@ -23,7 +23,10 @@ def flagged(result: Audit) -> set[str]:
 def test_a_clean_judge_passes_and_its_rewards_are_no_log_odds() -> None:
     result = audited(PlantedParadigm(planted("none", 0), is_judge=True))
     assert flagged(result) == set()
-    assert result.skipped == {"calibration": "rewards that compare responses are no log-odds"}
+    assert result.skipped == {
+        "calibration": "rewards that compare responses are no log-odds",
+        "regression": "it takes 400 rows to find a bias reliably",
+    }
 
 
 def test_a_judge_that_leans_to_the_first_response_is_found() -> None:

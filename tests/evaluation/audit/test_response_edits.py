@@ -41,7 +41,7 @@ def test_the_texts_of_each_rule() -> None:
 
 
 def test_an_edit_raises_its_own_feature() -> None:
-    for name in SHORTCUTS.keys() - {"repetition", "language"}:
+    for name in FEATURES.keys() - {"repetition"}:
         without, with_shortcut = texts(name)
         assert FEATURES[name](with_shortcut) > FEATURES[name](without), name
     said = "It is as it was then."
