@@ -34,7 +34,7 @@ def test_each_step_sees_the_prefix_and_its_own_branch(responses: tuple[int, ...]
     _, key, value = states(7 + sum(responses))
     cache, module = PrefixKVCache(), nn.Module()
     assert not cache.is_prefilled(module)
-    cache.prefill(module, key, value, prefix=prefix, branches=branches)
+    cache.prefill(module, key, value, prefixes=[prefix], branches=[branches])
     assert cache.is_prefilled(module)
     runs = [[*prefix, *branch] for branch in branches or [range(0)]]
     keys, values = ([state[run] for run in runs] for state in (key, value))
