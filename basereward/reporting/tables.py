@@ -21,10 +21,10 @@ ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|`|(?<=\])\(|\\(?=[!-/:-@\[
 """Characters with which Markdown begins HTML, an entity, code, a link's address, and an escape."""
 
 LEADING = re.compile(
-    r"#{1,6}(?!\S)|[-+*](?!\S)|[>\[]|~~~|[0-9]{1,9}[.)](?!\S)|(?:- ?){3,}$|(?:\* ?){3,}$|(?:_ ?){3,}$"
+    r"#{1,6}(?!\S)|[-+*](?!\S)|[>\[]|~~~|[0-9]{1,9}[.)](?!\S)|(?:- ?){2,}$|(?:\* ?){3,}$|(?:_ ?){3,}$"
 )
 """A line's beginning that Markdown takes for a heading, a list, a quotation, a fence, a rule, or the
-definition of a link."""
+definition of a link. Two dashes are a rule with the dash of the list item that they are in."""
 
 ENTITIES = {"<": "&lt;", "&": "&amp;"}
 

@@ -18,7 +18,7 @@ from basereward import cli
 from basereward.plugins import plugin_manager
 
 COMMANDS = [
-    *"train plan plot study ensemble evaluate score score-shards serve critique".split(),  # noqa: SIM905
+    *"init train plan plot study ensemble evaluate audit score score-shards serve critique".split(),  # noqa: SIM905
     *"best-of-n rank filter export import data plugins show new-plugin doctor".split(),  # noqa: SIM905
 ]
 
@@ -107,7 +107,7 @@ def test_error_of_the_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert (shown.out, shown.err) == (
         "",
         "basereward: error: unknown kind 'los'; did you mean 'loss'? kinds: backbone, head, loss, ensembler, "
-        "paradigm, dataset, benchmark\n",
+        "paradigm, dataset, benchmark, writer\n",
     )
 
 

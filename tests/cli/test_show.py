@@ -110,14 +110,14 @@ def test_own_components_explain_every_option(
 
 
 def test_a_table_of_run_files_is_shown_with_every_setting(run_cli: Any) -> None:
-    lines = run_cli("show", "lora").splitlines()
+    lines = run_cli("show", "lora").stdout.splitlines()
     assert lines[0].split() == ["option", "type", "default"]
     assert [line.split()[0] for line in lines[1:]] == [item.name for item in fields(LoraConfig)]
     assert lines[1].split(maxsplit=3)[:3] == ["rank", "int", "16"]
 
 
 def test_the_page_of_run_files_is_what_is_shown(run_cli: Any) -> None:
-    shown = run_cli("show", "run-file")
+    shown = run_cli("show", "run-file").stdout
     assert PAGE.read_text(encoding="utf-8").endswith(shown), "write it anew from `basereward show run-file`"
 
 

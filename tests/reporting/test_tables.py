@@ -84,6 +84,8 @@ def test_the_console_shows_brackets_and_indents_parts(
         ("# a", "&#35; a"),
         ("- 0.5", "&#45; 0.5"),
         ("-0.5", "-0.5"),
+        ("--", "&#45;-"),
+        ("--help", "--help"),
         ("12. a", "&#49;2. a"),
         ("~~~ html", "&#126;~~ html"),
         ("[a]: http://b", "&#91;a]: http://b"),

@@ -124,6 +124,6 @@ def test_the_input_is_not_replaced(command: str, tmp_path: Path, capsys: pytest.
             link.unlink()
         assert main([command, "longest", str(given), "--output", str(output), "--overwrite"]) == 2
         assert capsys.readouterr().err == (
-            f"basereward: error: {output} is the input; give --output another file\n"
+            f"basereward: error: {output} is the input; give --output another place\n"
         )
         assert source.read_bytes() == before
