@@ -63,7 +63,7 @@ test-all: $(VENV)/mini $(ASSETS)  ## those, and the tests that start interpreter
 
 test-portable: $(VENV)/mini  ## the tests of numbers as processors with AVX2 alone, or without, compute them; with each kind of ops
 	$(AVX2) BASEREWARD_KERNELS=cpp $(PYTEST) $(NUMERIC)
-	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) $(NUMERIC)
+	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) tests/ops tests/test_heads.py tests/test_losses.py tests/training/test_stage.py
 	$(PLAIN) $(PYTEST) tests/ops tests/forest tests/backbones/test_sharing.py tests/training/test_stage.py
 
 test-slow: $(VENV)/mini $(ASSETS)  ## the tests that take minutes, the demo among them, and a judge at llama.cpp

@@ -69,7 +69,7 @@ def test_the_package_is_what_it_was_afterwards(fetched: Path) -> None:
     assert importlib.import_module("kernels") is kernels
 
 
-@pytest.mark.external
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -28,7 +28,7 @@ from basereward.training.distributed import ProcessGroup
 from basereward.training.parallelize import ParadigmModule, apply_fsdp
 from basereward.training.resolve import resolve_run
 
-pytestmark = pytest.mark.external  # seconds each, since each of thousands of tensors is sharded
+pytestmark = pytest.mark.slow  # seconds each, since each of thousands of tensors is sharded
 
 
 def run_of(tmp_path: Path, model: str, **settings: Any) -> RunConfig:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.external
+@pytest.mark.slow
 def test_no_request_is_lost_or_wrong(tmp_path: Path) -> None:
     output = tmp_path / "soak.json"
     command = [

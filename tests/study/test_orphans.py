@@ -13,7 +13,7 @@ import pytest
 import runs
 
 pytestmark = [
-    pytest.mark.external,
+    pytest.mark.slow,
     pytest.mark.timeout(1000),
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
 ]

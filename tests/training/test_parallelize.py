@@ -141,6 +141,7 @@ def test_a_run_of_two_processes_is_resumed_by_one_and_the_other_way_round(
         assert_alike(run, alone.run)
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_written_in_the_background_leaves_the_one_before(
     setting: Setting, together: Trained
 ) -> None:

@@ -17,7 +17,7 @@ from basereward.config import Component
 from basereward.plugins import PluginManager
 from basereward.training.seeding import seed_everything
 
-pytestmark = pytest.mark.external
+pytestmark = pytest.mark.slow
 
 HALF_A_LAYER = 20_000  # bytes
 
