@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on from the run's newest checkpoint, if it has one"
     )
     group.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier run in the same directory"
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier run in the same directory, and its run file where one is written",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_dry_run(parser)

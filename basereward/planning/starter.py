@@ -20,7 +20,7 @@ MAX_BAD_SHARE = 0.5
 """Share of these that may be refused before the file is."""
 
 LR = {"weights": 3e-6, "adapters": 1e-4}
-"""Of the paper (section 4.1), and of adapters, whose weights start at nought."""
+"""Of the paper (section 5.1), and of adapters, whose weights start at nought."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,11 @@ def starter_run(
         lora_rank: Rank of adapters that are trained instead of the weights; None for the weights.
 
     Raises:
-        ConfigError: When no backbone reads the model, or the text model is to read images.
+        ConfigError: When no backbone reads the model, the text model is to read images, or a rank is none.
         DataError: When a file can't be read.
     """
+    if lora_rank is not None and lora_rank < 1:
+        raise ConfigError(f"the rank of adapters must be at least 1, not {lora_rank}")
     if not Path(model, "config.json").is_file():
         raise ConfigError(f"{model} is no directory of a transformers model: it has no config.json")
     backbone = backbone_of(Path(model))

@@ -6,9 +6,8 @@ import base64
 import io
 import json
 import os
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,11 +23,21 @@ from basereward.evaluation.evaluator import evaluate
 from basereward.interop.importing import backbone_of
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
+from basereward.storage.outputs import claim_directory
 from basereward.training.stage import TrainResult
 from basereward.training.train import train
 from basereward.training.trainer_config import RewardConfig, lora_of
 
 Rows: TypeAlias = "str | Path | Iterable[Comparison | Mapping[str, Any]] | protocols.Dataset"
+MARK = ".basereward-data"
+"""The file that marks a directory of data that was in memory."""
+
+NAMES = [*(f"{part}.jsonl{more}" for part in ("train", "eval", "more") for more in ("", "-files")), "start"]
+"""All that is written there."""
+
+MEDIA = frozenset({"image", "images", "video", "videos", "frames"})
+"""Keys of rows and messages that name images and videos."""
+
 Start: TypeAlias = "str | Path | Component | Mapping[str, Any] | RewardModel"
 
 
@@ -38,6 +47,7 @@ class RewardTrainer:
     Data is a path, a list of comparisons, a list of rows of any layout that files may have (such as
     `{"prompt", "chosen", "rejected", "images"}`), or a `datasets.Dataset`. What is in memory is written
     beside the run, to `OUTPUT_DIR-data`, so that the run file `OUTPUT_DIR/run.toml` tells the training whole.
+    Relative paths of images in such rows start from the working directory.
 
     Args:
         model: A directory of a transformers model; a backbone, as a `Component` or a table; or a
@@ -84,7 +94,7 @@ class RewardTrainer:
             train=args.train_config(
                 num_rows=_count(source) if args.warmup_steps >= 1 else None,
                 lora=lora_of(peft_config),
-                has_eval=bool(evals),
+                has_eval=bool(evals) and args.eval_strategy != "no",
             ),
         )
         self._held_out = evals
@@ -104,10 +114,9 @@ class RewardTrainer:
         if self._started is None:
             self.result = train(self.config, **options)
             return self.result
-        with tempfile.TemporaryDirectory() as directory:
-            self._started.save(Path(directory, "model"))
-            config = RunConfig(**{**vars(self.config), "init": str(Path(directory, "model"))})
-            self.result = train(config, **options)
+        start = _claimed(Path(f"{self.args.output_dir}-data")) / "start"
+        self._started.save(start)
+        self.result = train(replace(self.config, init=str(start)), **options)
         return self.result
 
     @property
@@ -175,18 +184,16 @@ def _component(value: str | Mapping[str, Any] | Component) -> Component:
 
 def _source(rows: Rows, stem: Path) -> Component:
     """Return the data set that reads the rows, which are written to a file unless they are in one."""
-    path = Path(rows) if isinstance(rows, str | Path) else _written(rows, stem)
-    return Component(detected(path), {"path": str(path)})
+    if isinstance(rows, str | Path):
+        return Component(detected(rows), {"path": str(rows)})
+    path = _written(rows, stem)
+    return Component(detected(path), {"path": str(path), "media_roots": (os.getcwd(),)})
 
 
 def _written(rows: Iterable[Comparison | Mapping[str, Any]] | protocols.Dataset, stem: Path) -> Path:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("processes that train together read their data from a file; give its path")
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    if (datasets := sys.modules.get("datasets")) is not None and isinstance(rows, datasets.Dataset):
-        path = stem.with_suffix(".parquet")
-        rows.to_parquet(path)
-        return path
+    _claimed(stem.parent)
     path = stem.with_suffix(".jsonl")
     iterator = iter(rows)
     first = next(iterator, None)
@@ -199,9 +206,25 @@ def _written(rows: Iterable[Comparison | Mapping[str, Any]] | protocols.Dataset,
                     raise DataError(f"is no comparison, as those before it are, but a {type(row).__name__}")
                 writer.write(row)
     else:
-        lines = (json.dumps(row, default=_encoded) for row in chain([first], iterator))
+        lines = (json.dumps(_found(row), default=_encoded) for row in chain([first], iterator))
         write_text(path, "\n".join([*lines, ""]))
     return path
+
+
+def _found(value: Any, *, is_media: bool = False) -> Any:
+    """Return a row whose media are named by whole paths where they are files of the working directory."""
+    if isinstance(value, Mapping):
+        return {key: _found(item, is_media=is_media or key in MEDIA) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_found(item, is_media=is_media) for item in value]
+    if is_media and isinstance(value, str | Path) and os.path.isfile(value):  # False for what is no path
+        return os.path.abspath(value)
+    return value
+
+
+def _claimed(directory: Path) -> Path:
+    claim_directory(directory, "the directory of the data,", mark=MARK, names=NAMES)
+    return directory
 
 
 def _encoded(value: object) -> object:

@@ -29,7 +29,7 @@ HEADS = {"score", "v_head", "head"}
 
 @dataclass(kw_only=True)
 class RewardConfig:
-    """The settings of a `RewardTrainer`; defaults are those of TRL 1.16, but for the components.
+    """The settings of a `RewardTrainer`; defaults are those of TRL 1.16 but for `eval_strategy`.
 
     Args:
         output_dir: Directory of the run.
@@ -57,7 +57,7 @@ class RewardConfig:
         dataloader_num_workers: Threads that prepare ahead.
         logging_steps: Steps between records of the log.
         eval_strategy: When held-out data is evaluated, if there is some.
-        eval_steps: Steps between evaluations.
+        eval_steps: Steps between evaluations by `steps`; None for `logging_steps`.
         save_steps: Steps between checkpoints; None for one at each evaluation.
         save_total_limit: Checkpoints that are kept.
         metric_for_best_model: Metric of the held-out data by which the best model is chosen.
@@ -130,7 +130,7 @@ class RewardConfig:
             precision="auto" if self.bf16 is None else "bf16" if self.bf16 else "fp32",
             lora=lora,
             activation_checkpointing=self.gradient_checkpointing,
-            eval_every=self.eval_steps if self.eval_strategy == "steps" else None,
+            eval_every=(self.eval_steps or self.logging_steps) if self.eval_strategy == "steps" else None,
             best_by=self.metric_for_best_model if has_eval else "accuracy",
             save_every=self.save_steps,
             keep_checkpoints=self.save_total_limit,

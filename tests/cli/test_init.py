@@ -73,6 +73,7 @@ def test_training_without_a_run_file_writes_one(capsys: pytest.CaptureFixture[st
             "pairs.jsonl is no directory of a",
         ),
         ("init --model text --data absent.jsonl", "absent.jsonl"),
+        ("init --model text --data pairs.jsonl --lora 0", "the rank of adapters must be at least 1, not 0"),
         ("init --model text --data seen.jsonl", "text reads text alone, and seen.jsonl has images"),
         ("init --model text --data bad.jsonl", "bad.jsonl: 3 of 4 rows can't be used as trl: "),
         ("init taken.toml --model text --data pairs.jsonl", "taken.toml is there already, with another text"),

@@ -46,6 +46,16 @@ def test_both_forms_are_the_same_run(tmp_path: Path, name: str) -> None:
     assert changed.train.lr == 1e-6
 
 
+def test_aliases_and_merged_tables_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    text = YAML.replace("data:\n", "data: &data\n  on_bad_row: fail\n")
+    second = "{name: second, data: {<<: *data, streaming: true}}"
+    path.write_text(f"{text}stages:\n  - {{name: first}}\n  - {second}\n")
+    run = load_run(path)
+    assert run.stages[1].data["on_bad_row"] == "fail"
+    assert run.stages[1].data["streaming"] is True
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -54,6 +64,8 @@ def test_both_forms_are_the_same_run(tmp_path: Path, name: str) -> None:
         ("", "is not YAML: it must be a table of settings"),
         (YAML + "output: runs/b\n", "is not YAML: the key 'output' in"),
         (YAML + "1: x\n", "is not YAML: the key 1 in"),
+        ("a: &a {b: *a}", "is not YAML: an alias stands within what it is an alias of"),
+        ("a: &a [*a]", "is not YAML: an alias stands within what it is an alias of"),
         ("a: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
         (YAML.replace("lr: ", "learning_rate: "), "[train] has no key 'learning_rate'; write lr;"),
         (YAML.replace("1e-5", "small"), "train.lr must be a number, not the string 'small'"),

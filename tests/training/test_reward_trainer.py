@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,18 @@ def test_rows_with_images_comparisons_and_files_are_read_alike(tiny_models: dict
         for row in PAIRS
     ]
     rewards = []
-    for number, data in enumerate((rows, comparisons, "rows.jsonl", read_comparisons("rows.jsonl"))):
+    named = [{**row, "images": ["a.png"]} for row in PAIRS]  # a path from the working directory
+    inline = base64.b64encode(Path("a.png").read_bytes()).decode("ascii")
+    urls = [{**row, "images": [f"data:image/png;base64,{inline}"]} for row in PAIRS]
+    for number, data in enumerate(
+        (rows, named, urls, comparisons, "rows.jsonl", read_comparisons("rows.jsonl"))
+    ):
         args = RewardConfig(output_dir=f"out-{number}", **QUICK)
         trainer = RewardTrainer(tiny_models["qwen2_vl"], args, train_dataset=data)
         trainer.train()
         assert trainer.config.backbone.name == "qwen-vl"
         rewards.append(trainer.model.score(comparisons[:1]))
-    assert rewards == rewards[:1] * 4
+    assert rewards == rewards[:1] * 6
 
 
 def test_a_model_in_memory_goes_on_from_its_weights(llama: str) -> None:
@@ -86,6 +92,36 @@ def test_a_model_in_memory_goes_on_from_its_weights(llama: str) -> None:
     trainer.train()
     rows = [Comparison("question 1", ["yes", "no"])]
     assert trainer.model.score(rows) == model.score(rows)
+
+
+def test_it_is_resumed_from_the_same_start(llama: str) -> None:
+    model = RewardModel.build(backbone=Component("causal-lm", {"model": llama}))
+    for steps, resumes in ((1, False), (1, True)):
+        args = RewardConfig(output_dir="out", **{**QUICK, "max_steps": steps})
+        trainer = RewardTrainer(model, args, train_dataset=PAIRS)
+        assert trainer.train(resume_from_checkpoint=resumes).num_steps == 1
+    assert load_run("out/run.toml").init == "out-data/start"
+    assert Path("out-data/start/reward_config.json").is_file()
+
+
+def test_held_out_data_may_be_left_for_the_end(llama: str) -> None:
+    args = RewardConfig(output_dir="out", eval_strategy="no", metric_for_best_model="log_loss", **QUICK)
+    trainer = RewardTrainer(llama, args, train_dataset=PAIRS, eval_dataset=PAIRS[:4])
+    assert trainer.train().best == {}
+    assert trainer.evaluate()["eval_num_pairs"] == 4
+
+
+def test_steps_between_evaluations_are_those_between_records() -> None:
+    config = RewardConfig(eval_strategy="steps", logging_steps=7)
+    assert config.train_config(num_rows=None, lora=None, has_eval=True).eval_every == 7
+
+
+def test_a_file_of_somebody_else_is_not_replaced(llama: str) -> None:
+    Path("out-data").mkdir()
+    Path("out-data/train.jsonl").write_text("mine\n")
+    with pytest.raises(ConfigError, match=r"out-data holds train.jsonl and no .basereward-data"):
+        RewardTrainer(llama, RewardConfig(output_dir="out", **QUICK), train_dataset=PAIRS)
+    assert Path("out-data/train.jsonl").read_text() == "mine\n"
 
 
 def test_adapters_are_those_of_peft(llama: str) -> None:
