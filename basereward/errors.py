@@ -35,6 +35,10 @@ class ColumnWarning(UserWarning):
     """A column of a published data set that is not read."""
 
 
+class RefusedRowsWarning(UserWarning):
+    """A data set most of whose rows can't be used."""
+
+
 class ScaleWarning(UserWarning):
     """Members of an ensemble whose rewards are on scales so different that some of them have no say."""
 

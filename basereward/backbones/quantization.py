@@ -28,12 +28,7 @@ def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str,
     Raises:
         ConfigError: When bitsandbytes isn't installed.
     """
-    try:
-        import_bitsandbytes()
-    except ImportError as error:
-        raise ConfigError(
-            f"backbone option quantize needs bitsandbytes ({error}); pip install 'basereward[quantized]'"
-        ) from error
+    check_installed()
     from transformers import BitsAndBytesConfig
 
     return {
@@ -45,6 +40,16 @@ def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str,
             llm_int8_skip_modules=list(skipped),
         )
     }
+
+
+def check_installed() -> None:
+    """Raise a ConfigError where bitsandbytes is not installed."""
+    try:
+        import_bitsandbytes()
+    except ImportError as error:
+        raise ConfigError(
+            f"backbone option quantize needs bitsandbytes ({error}); pip install 'basereward[quantized]'"
+        ) from error
 
 
 def settle(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from basereward._version import __version__
 from basereward.cli.build_notice import say_once_what_was_left_out
-from basereward.errors import BaseRewardError, ColumnWarning, ScaleWarning
+from basereward.errors import BaseRewardError, ColumnWarning, RefusedRowsWarning, ScaleWarning
 from basereward.hardware.threads import set_openmp_defaults
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
@@ -123,7 +123,7 @@ def _shorten(show: object) -> object:
     """Return a `warnings.showwarning` that shows warnings of ours without a line of our code."""
 
     def showwarning(message: Warning | str, category: type[Warning], *place: object) -> None:
-        if issubclass(category, PluginWarning | ScaleWarning | ColumnWarning):
+        if issubclass(category, PluginWarning | ScaleWarning | ColumnWarning | RefusedRowsWarning):
             print(f"basereward: warning: {message}", file=sys.stderr)
         else:
             show(message, category, *place)  # type: ignore[operator]

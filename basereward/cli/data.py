@@ -314,7 +314,7 @@ def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:
     if args.run_file is None:
         datasets = [load_dataset(args, path) for path in args.paths or [None]]
         return datasets, ", ".join(args.paths) or str(args.dataset)
-    if args.paths or args.dataset or args.option:
+    if args.paths or args.dataset or args.option or args.media_dir:
         raise ConfigError("--run names the data itself; leave out PATH, --dataset and --option")
     from basereward.config.files import load_run
     from basereward.data.mixing import epoch_parts

@@ -32,6 +32,9 @@ def add_data_arguments(parser: argparse._ActionsContainer) -> None:
         help="an option of the dataset, such as split=test; may be repeated",
     )
     parser.add_argument(
+        "--media-dir", metavar="DIR", help="where the images of the rows lie (default: beside the file)"
+    )
+    parser.add_argument(
         "--on-bad-row", choices=("skip", "fail"), default="skip", help="default: skip, and list it"
     )
 
@@ -51,7 +54,7 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
     """
     from basereward.data.formats import detected, open_rows
 
-    options = key_values(args.option, "--option")
+    options = data_options(args)
     name = args.dataset
     if name is None and path is None:
         raise ConfigError("give a path, or --dataset NAME for a dataset that needs none")
@@ -62,6 +65,20 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
         print(dataset.unread_splits, file=sys.stderr)
     dataset.on_bad_row = args.on_bad_row
     return dataset
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the dataset that the command line names.
+
+    Raises:
+        ConfigError: When one is given twice.
+    """
+    options = key_values(args.option, "--option")
+    if args.media_dir is None:
+        return options
+    if "media_dir" in options:
+        raise ConfigError("give either --media-dir or --option media_dir")
+    return {**options, "media_dir": args.media_dir}
 
 
 def check_output(
@@ -93,7 +110,9 @@ def read_rows(dataset: Dataset) -> Iterator[Comparison | DataError]:
     Raises:
         DataError: For the first bad row, if `--on-bad-row` is "fail".
     """
-    for row in dataset.read():
+    from basereward.data.refusals import watched
+
+    for row in watched(dataset.read(), dataset.files):
         if isinstance(row, DataError) and dataset.on_bad_row == "fail":
             raise row
         yield row

@@ -257,6 +257,8 @@ def _benchmark(args: argparse.Namespace) -> Any:
         raise ConfigError(f"--benchmark {args.benchmark} needs --data PATH, where it lies")
     if args.dataset is not None:
         raise ConfigError("--benchmark reads its data itself; leave out --dataset")
+    if args.media_dir is not None:
+        raise ConfigError("--media-dir is of data sets; write --option images=DIR for a benchmark")
     options = key_values(args.option, "--option")
     benchmark: Any = manager().build("benchmark", Component(args.benchmark, {"path": args.data, **options}))
     if isinstance(data := benchmark.comparisons(), Dataset):

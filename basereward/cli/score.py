@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         if args.response or args.image or args.json:
             raise ConfigError("--response, --image and --json go with --prompt, not with --input")
         return _score_file(args)
-    if args.dataset is not None or args.option or args.on_bad_row != "skip":
+    if args.dataset is not None or args.option or args.media_dir or args.on_bad_row != "skip":
         raise ConfigError("--dataset, --option and --on-bad-row go with --input, not with --prompt")
     if args.output != "-" or args.resume or args.overwrite:
         raise ConfigError("--output, --resume and --overwrite go with --input, not with --prompt")

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         Path(args.output),
         model_digest=digest_of_model(source) if source.exists() else args.model,
         open_file=lambda path: load_dataset(args, str(path), by_row=True),
-        reader=" ".join([args.dataset or "", *args.option]).strip(),
+        reader=" ".join([args.dataset or "", *args.option, args.media_dir or ""]).strip(),
         worker=worker,
         num_workers=num_workers,
         batch_size=args.batch_size,

@@ -33,6 +33,9 @@ def add_starter_arguments(parser: argparse._ActionsContainer, *, required: bool)
         help="comparisons to evaluate on; may be repeated",
     )
     parser.add_argument(
+        "--media-dir", metavar="DIR", help="where the images of the rows lie, if not beside the file"
+    )
+    parser.add_argument(
         "--lora", metavar="RANK", type=int, help="train adapters of this rank instead of the model's weights"
     )
     parser.add_argument(
@@ -57,7 +60,9 @@ def write_run_file(args: argparse.Namespace, file: str | None, *, overwrite: boo
     from basereward.storage.reading import read_bytes
 
     output = args.output or str(Path("runs", Path(args.data[0]).name.split(".")[0]))
-    text = starter_run(args.model, args.data, args.held_out, output=output, lora_rank=args.lora)
+    text = starter_run(
+        args.model, args.data, args.held_out, output=output, lora_rank=args.lora, media_dir=args.media_dir
+    )
     path = Path(file or f"{output}.toml")
     if path.exists() and not overwrite and read_bytes(path) != text.encode():
         raise ConfigError(f"{path} is there already, with another text; give another name, or --overwrite")

@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_file(args: argparse.Namespace) -> str:
     """Return the run file that was given, or write one of the model and the data."""
     given = [f"--{name}" for name in ("model", "data", "lora", "output") if getattr(args, name)]
+    given += ["--media-dir"] if args.media_dir else []
     given += ["--eval"] if args.held_out else []
     if args.run_file is not None:
         if given:

@@ -140,6 +140,13 @@ class LoraConfig:
                 )
 
 
+DEFAULT_LR = 3e-6
+"""Of weights: the paper's (arXiv 2509.16127, section 5.1)."""
+
+DEFAULT_ADAPTER_LR = 1e-4
+"""Of adapters: the lower end of QLoRA's (arXiv 2305.14314)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The hyperparameters and the schedule of a training.
@@ -157,7 +164,8 @@ class TrainConfig:
         parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
             part of it.
         shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all.
-        lr: Peak learning rate.
+        lr: Peak learning rate; None for 3e-6 (arXiv 2509.16127, section 5.1), or 1e-4 where `lora` is set, as
+            adapters begin at zero (QLoRA, arXiv 2305.14314, took 1e-4 to 2e-4).
         lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
         optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
             (arXiv 1804.04235), and whose rates are relative to the weights' own size; or `adamw-8bit`, whose
@@ -203,7 +211,7 @@ class TrainConfig:
     num_workers: int = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
     shard_ranks: int | None = None
-    lr: float = 3e-6
+    lr: float | None = None
     lr_parts: Mapping[str, float] = field(default_factory=dict)
     optimizer: Literal["adamw", "adafactor", "adamw-8bit"] = "adamw"
     weight_decay: float = 0.0
@@ -246,7 +254,7 @@ class TrainConfig:
         _check(("epochs",), self.epochs, 0 < self.epochs < float("inf"), "above 0")
         for name in ("lr", "weight_decay", "clip_norm"):
             value = getattr(self, name)
-            _check((name,), value, 0 <= value < float("inf"), "0 or above")
+            _check((name,), value, value is None or 0 <= value < float("inf"), "0 or above")
         for part, value in self.lr_parts.items():
             _check(("lr_parts", part), value, 0 <= value < float("inf"), "0 or above")
         for index, value in enumerate(self.betas):
@@ -258,6 +266,13 @@ class TrainConfig:
         if self.parallel == "fsdp" and self.optimizer != "adamw":
             reason = f"not {self.optimizer!r}, which needs whole matrices"
             raise ValidationError(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate, given or by default."""
+        if self.lr is not None:
+            return self.lr
+        return DEFAULT_LR if self.lora is None else DEFAULT_ADAPTER_LR
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
 from basereward.media.limits import is_number
 from basereward.message import is_filled
+from basereward.storage.reading import parse_json
 
 IGNORED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "name the row": (
@@ -179,12 +181,37 @@ def _words(name: str) -> list[str]:
 
 
 def unread_columns(row: Row, read: Collection[str], ignored: Collection[str] = ()) -> list[str]:
-    """Return the filled columns of a row that are neither read nor known to say nothing of the answer."""
-    return [
-        name
-        for name, value in row.items()
-        if name not in read and name not in IGNORED and name not in ignored and is_filled(value)
-    ]
+    """Return the filled columns of a row that are neither read nor known to say nothing of the answer.
+
+    Of a column that is left out as a rule, such as `metadata`, a part of the question within is returned as
+    `metadata.image`.
+    """
+    unread = []
+    for name, value in row.items():
+        if name in read or name in ignored or not is_filled(value):
+            continue
+        if name not in IGNORED:
+            unread.append(name)
+        elif within := _part_of_question_in(value):
+            unread.append(f"{name}.{within}")
+    return unread
+
+
+def _part_of_question_in(value: Any) -> str:
+    """Return the path of a filled part of the question in an object or its JSON text; empty for none."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        try:
+            value = parse_json(value)
+        except ValueError:
+            return ""
+    if not isinstance(value, Mapping):
+        return ""
+    for name, item in value.items():
+        if is_filled(item) and isinstance(name, str) and is_part_of_question(name):
+            return name
+        if within := _part_of_question_in(item):
+            return f"{name}.{within}"
+    return ""
 
 
 def refuse_contradiction(row: Row, ignored: Collection[str] = ()) -> None:
@@ -204,7 +231,14 @@ def refuse_contradiction(row: Row, ignored: Collection[str] = ()) -> None:
 
 
 def unread_column_error(name: str, read: Collection[str]) -> DataError:
-    """Return the error of a row with a column that its format doesn't read."""
+    """Return the error of a row with a column that its format doesn't read, or with a part of it."""
+    column, _, within = name.partition(".")
+    if within and column in IGNORED:
+        return DataError(
+            "is a part of the question by its name, in a column that is left out; make it a column of its "
+            f"own, or name {column!r} by the option ignored_columns",
+            field=name,
+        )
     return DataError(
         f"is a column that is neither read ({', '.join(read)}) nor known to say nothing of the answer; take "
         "it out, or name it by the option ignored_columns",

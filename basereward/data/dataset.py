@@ -6,7 +6,7 @@ import abc
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -20,9 +20,18 @@ from basereward.data.columns import (
     unread_columns,
 )
 from basereward.data.media_paths import Media
-from basereward.data.reading.paths import Split, files_of, local_path, media_root, other_splits
+from basereward.data.reading.paths import (
+    Split,
+    existing_directory,
+    files_of,
+    local_path,
+    media_root,
+    other_splits,
+)
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import count_rows, read_rows
+from basereward.data.reading.tracked_row import TrackedRow
+from basereward.data.refusals import watched
 from basereward.errors import ColumnWarning, DataError
 from basereward.storage.reading import parse_json
 
@@ -51,14 +60,14 @@ class Dataset(protocols.Dataset, abc.ABC):
         """Yield each row as a comparison, or as the error that says why it is none."""
 
     def __iter__(self) -> Iterator[Comparison]:
-        """Yield the comparisons.
+        """Yield the comparisons; where most rows are refused, or all are, there is a warning.
 
         Raises:
             DataError: For a bad row if `on_bad_row` is "fail"; always for a file that can't be read.
         """
         # A list of its own for each pass, so that two passes at once don't mix theirs.
         self.rejected = rejected = []
-        for item in self.read():
+        for item in watched(self.read(), self.files):
             if not isinstance(item, DataError):
                 yield item
             elif self.on_bad_row == "fail":
@@ -78,6 +87,8 @@ class FileDataset(Dataset):
         split: Which files to read where their names tell splits apart, one split or a list; if not given, the
             only split there is, or `train`.
         config: The directory below `path` to read, of data sets that have several.
+        media_dir: The directory that relative paths of images and videos start from, and that they may lie
+            in; that of the file with the rows if not given.
         media_roots: Directories besides the data set's own that images and videos may lie in.
         media_hosts: Hosts that images may be fetched from.
         ignored_columns: Columns that are left out though it isn't known that they say nothing of the answer.
@@ -90,7 +101,8 @@ class FileDataset(Dataset):
     """The data set's name in reports, where all files of the format are of one."""
     columns: Mapping[str, str] = {}
     """The columns that are read, with their meanings. A row with another column that has a value is refused,
-    unless it is known to say nothing of the answer (`basereward.data.columns`). Without columns none is."""
+    unless it is known to say nothing of the answer (`basereward.data.columns`). Where a class names none, the
+    columns that `convert_row` asks a row for are those that it reads."""
     is_rowwise: ClassVar[bool] = True
     """Whether each row alone makes a comparison; False where several rows are joined."""
 
@@ -101,6 +113,7 @@ class FileDataset(Dataset):
         source: str | None = None,
         split: Split = None,
         config: str | None = None,
+        media_dir: str | None = None,
         media_roots: tuple[str, ...] = (),
         media_hosts: tuple[str, ...] = (),
         ignored_columns: tuple[str, ...] = (),
@@ -108,12 +121,18 @@ class FileDataset(Dataset):
         self.path = local_path(path)
         self.ignored_columns = frozenset(ignored_columns)
         self._warned: set[str] = set()
+        self.media_dir = None if media_dir is None else existing_directory(media_dir, "media_dir")
         self.files = self.data_files(split, config)
         if others := other_splits(self.path if config is None else self.path / config, self.files):
             listed = ", ".join(others)
             self.unread_splits = f"{path} has other splits, which are not read: {listed}; see option split"
-        self.media = Media(media_root(self.path), roots=media_roots, hosts=media_hosts)
+        roots = media_roots if media_dir is None else (*media_roots, media_dir)
+        self.media = Media(media_root(self.path), roots=roots, hosts=media_hosts)
         self.source = source if source is not None else self.name or Path(path).name.split(".")[0]
+
+    def media_start(self, file: Path) -> Path:
+        """Return the directory that relative paths of images in a file start from."""
+        return file.parent if self.media_dir is None else self.media_dir
 
     def data_files(self, split: Split, config: str | None) -> list[Path]:
         """Return the files to read."""
@@ -146,7 +165,7 @@ class FileDataset(Dataset):
         try:
             if isinstance(row, DataError):
                 raise row
-            converted = self.converted(row, file.parent)
+            converted = self.converted(row, self.media_start(file))
         except DataError as error:
             # A new error, without the frames of this one, which would keep the row alive.
             return error.at(file=str(file), line=line)
@@ -164,9 +183,15 @@ class FileDataset(Dataset):
         """
         if not self.ignored_columns.isdisjoint(row):
             row = {name: value for name, value in row.items() if name not in self.ignored_columns}
-        unread = () if row.keys() <= self.columns.keys() else self._unread_columns(row)
         try:
-            converted = self.convert_row(row, directory)
+            if self.columns:
+                is_known = row.keys() <= self.columns.keys()
+                unread = () if is_known else self._unread_columns(row, self.columns)
+                converted = self.convert_row(row, directory)
+            else:  # a class that doesn't say what it reads shows it
+                tracked = TrackedRow(row)
+                converted = self.convert_row(tracked, directory)
+                unread = () if converted is tracked else self._unread_columns(row, sorted(tracked.read))
         except RecursionError as error:
             raise DataError("is nested too deeply") from error
         for name in unread:
@@ -175,24 +200,24 @@ class FileDataset(Dataset):
                 warnings.warn(f"{self.source}: the column {name!r} is not read", ColumnWarning, stacklevel=2)
         return converted
 
-    def _unread_columns(self, row: Row) -> list[str]:
+    def _unread_columns(self, row: Row, read: Collection[str]) -> Collection[str]:
         """Return the columns that are left out though it isn't known that they say nothing of the answer.
 
         Raises:
             DataError: When one may not be left out, or contradicts the order of the responses.
         """
         if not self.name:
-            refuse_contradiction(row, self.columns)
-        unread = unread_columns(row, self.columns) if self.columns else []
+            refuse_contradiction(row, read)
+        unread = unread_columns(row, read)
         for name in unread:
             if not self.name or name in ANSWERED_COLUMNS:
-                raise unread_column_error(name, self.columns)
+                raise unread_column_error(name, read)
         return unread
 
     def located(self, row: Row, file: Path, line: int) -> Comparison | DataError:
         """Return a row of our own format as a comparison with the paths of its images, or as an error."""
         try:
-            located = self.media.located(row, file.parent)
+            located = self.media.located(row, self.media_start(file))
             return comparison_of(located, file=str(file), line=line, source=self.source)
         except DataError as error:
             return error.at(file=str(file), line=line)

@@ -151,6 +151,7 @@ def read_comparisons(
     *,
     format: str | None = None,
     source: str | None = None,
+    media_dir: str | None = None,
     media_roots: tuple[str, ...] = (),
     plugins: PluginManager | None = None,
 ) -> Dataset:
@@ -160,6 +161,8 @@ def read_comparisons(
         path: A file or directory, as of `FileDataset`.
         format: The name of a dataset; recognized by the fields of the first readable row if not given.
         source: Name of the data set in reports, for rows that bring none; the path's stem if not given.
+        media_dir: The directory that relative paths of images and videos start from; that of the file if not
+            given.
         media_roots: Directories besides the data's own that images and videos may lie in.
         plugins: The plugins that provide datasets; this process's if not given.
 
@@ -168,7 +171,7 @@ def read_comparisons(
         PluginError: When there is no dataset of that name.
         ConfigError: When the dataset has no such option.
     """
-    options: dict[str, Any] = {"source": source, "media_roots": media_roots}
+    options: dict[str, Any] = {"source": source, "media_dir": media_dir, "media_roots": media_roots}
     return open_rows(
         path,
         format or detected(path, plugins=plugins),

@@ -139,7 +139,10 @@ class Media:
             return decoded_base64(name, field)
         path = self._resolved(name, directory)
         if path is None:
-            raise DataError(f"there is no file {directory / name}", field=field)
+            raise DataError(
+                f"there is no file {directory / name}; images that lie elsewhere: option media_dir",
+                field=field,
+            )
         if (inside := member_of(path)) is not None:
             self._check(inside[0], field)
             return path

@@ -222,15 +222,25 @@ def is_base64_image(text: str) -> bool:
     return len(text) >= MIN_BASE64 and text.startswith(BASE64_STARTS)
 
 
+ADDRESS_KEYS = ("url", "detail")
+"""Keys of an image's address; `detail` is for the servers of other models."""
+
+
 def image_source(part: Mapping[str, Any]) -> object:
     """Return the source of a content part of type "image" or "image_url"; None of one that has none.
 
     Raises:
-        DataError: When it has two that differ, other than the bytes of a path.
+        DataError: When it has two that differ, other than the bytes of a path, or an address has a key that
+            isn't read.
     """
     if part.get("type") == "image_url":
         address = part.get("image_url")
-        return address.get("url") if isinstance(address, Mapping) else address
+        if not isinstance(address, Mapping):
+            return address
+        for key, value in address.items():
+            if key not in ADDRESS_KEYS and value is not None:
+                raise DataError(f"the key {key!r} of 'image_url' is not read; take it out", field="prompt")
+        return address.get("url")
     if part.get("type") != "image":
         return None
     given = {key: part[key] for key in ("image", "url", "bytes", "path") if part.get(key) is not None}

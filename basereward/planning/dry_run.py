@@ -38,7 +38,7 @@ from basereward.training.lora import Adapters
 from basereward.training.model_selection import ModelSelector
 from basereward.training.parameter_groups import check_quantized, trainable_parts
 from basereward.training.resolve import resolve_run
-from basereward.training.run_directory import is_leftover
+from basereward.training.run_directory import is_taken
 from basereward.training.validation import unevaluable_reason
 
 NUM_ROWS = 32
@@ -201,7 +201,7 @@ class DryRun:
 
     def _train(self, config: RunConfig) -> Finding:
         settings = config.train
-        state = f"lr {settings.lr:g}, batches of {settings.batch_size}, {settings.epochs:g} epochs"
+        state = f"lr {settings.peak_lr:g}, batches of {settings.batch_size}, {settings.epochs:g} epochs"
         if settings.max_steps is not None:
             state += f", {settings.max_steps} steps"
         try:
@@ -350,9 +350,9 @@ class DryRun:
 
 def _output(config: RunConfig) -> Finding:
     directory = Path(config.output)
-    is_taken = directory.is_dir() and any(not is_leftover(path) for path in directory.iterdir())
+    has_run = directory.is_dir() and is_taken(directory)
     problem = "is not empty; resume the run there with --resume, or replace it with --overwrite"
-    return Finding(f"output {config.output}", "" if is_taken else "free", problem if is_taken else "")
+    return Finding(f"output {config.output}", "" if has_run else "free", problem if has_run else "")
 
 
 def _is_model(directory: str) -> bool:

@@ -16,8 +16,8 @@ from basereward.prepared import Size
 from basereward.scoring.reward_model import RewardModel
 from basereward.training.lora import Adapters
 from basereward.training.model_state import initial_model
-from basereward.training.optimizers import check_installed
 from basereward.training.parameter_groups import check_quantized, trainable_parts
+from basereward.training.requirements import check_installed
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 
@@ -87,7 +87,7 @@ def model_without_weights(run: RunConfig, plugins: PluginManager) -> RewardModel
         check_quantized(run)
         Adapters(model.backbone, run.train, "")
         trainable_parts(model.part_parameters(), run.train)
-        check_installed(run.train)
+        check_installed(run)
     return model
 
 

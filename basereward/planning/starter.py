@@ -9,18 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from basereward.config.run import DEFAULT_ADAPTER_LR, DEFAULT_LR
 from basereward.data.formats import detected, open_rows
+from basereward.data.refusals import MAX_SHARE, reasons_of
 from basereward.errors import ConfigError, DataError
 from basereward.interop.importing import backbone_of
 
 NUM_ROWS = 1000
 """Rows of each file that are looked at."""
-
-MAX_BAD_SHARE = 0.5
-"""Share of these that may be refused before the file is."""
-
-LR = {"weights": 3e-6, "adapters": 1e-4}
-"""Of the paper (section 5.1), and of adapters, whose weights start at nought."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +51,24 @@ class Looked:
         return f"{rows} of the layout {self.dataset}{refused}: {what}"
 
 
-def look_at(path: str) -> Looked:
+def look_at(path: str, media_dir: str | None = None) -> Looked:
     """Read the first rows of a file or directory.
+
+    Args:
+        path: The file or directory.
+        media_dir: Where its images lie, unless they lie beside it.
 
     Raises:
         DataError: When there is no such file, its layout isn't known, or most of its rows can't be used.
     """
     name = detected(path)
-    items = list(islice(open_rows(path, name).read(), NUM_ROWS + 1))
+    items = list(islice(open_rows(path, name, _media(media_dir)).read(), NUM_ROWS + 1))
     is_all, items = len(items) <= NUM_ROWS, items[:NUM_ROWS]
     errors = [item for item in items if isinstance(item, DataError)]
     rows = [item for item in items if not isinstance(item, DataError)]
-    if len(errors) > MAX_BAD_SHARE * len(items):
-        reasons = Counter(error.reason for error in errors).most_common(3)
-        shown = "; ".join(f"{reason} ({count})" for reason, count in reasons)
-        raise DataError(f"{len(errors):,} of {len(items):,} rows can't be used as {name}: {shown}", file=path)
+    if len(errors) > MAX_SHARE * len(items):
+        counted = f"{len(errors):,} of {len(items):,} rows can't be used as {name}"
+        raise DataError(f"{counted}: {reasons_of(errors)}", file=path)
     return Looked(
         path,
         name,
@@ -88,6 +87,7 @@ def starter_run(
     *,
     output: str,
     lora_rank: int | None = None,
+    media_dir: str | None = None,
 ) -> str:
     """Return the text of a run file that trains a model on files of comparisons.
 
@@ -97,6 +97,7 @@ def starter_run(
         held_out: Files or directories to evaluate on.
         output: Directory of the run.
         lora_rank: Rank of adapters that are trained instead of the weights; None for the weights.
+        media_dir: Where the images of all files lie; None for beside each.
 
     Raises:
         ConfigError: When no backbone reads the model, the text model is to read images, or a rank is none.
@@ -107,7 +108,7 @@ def starter_run(
     if not Path(model, "config.json").is_file():
         raise ConfigError(f"{model} is no directory of a transformers model: it has no config.json")
     backbone = backbone_of(Path(model))
-    sources, evals = [look_at(path) for path in train], [look_at(path) for path in held_out]
+    sources, evals = ([look_at(path, media_dir) for path in paths] for paths in (train, held_out))
     sees = backbone != "causal-lm"
     for looked in (*sources, *evals):
         if looked.num_with_images and not sees:
@@ -119,7 +120,7 @@ def starter_run(
         "epochs": 1,
         "batch_size": 32,
         "micro_batch_tokens": 8192,
-        "lr": LR["weights" if lora_rank is None else "adapters"],
+        "lr": DEFAULT_LR if lora_rank is None else DEFAULT_ADAPTER_LR,
         **({"freeze": ["vision"]} if freezes else {}),
     }
     blocks = [
@@ -131,8 +132,8 @@ def starter_run(
         _block("[backbone]", {"name": backbone, "model": model}),
         _block("[head]", {"name": "mlp", "num_layers": 2, "activation": "silu"}, "The paper's choice."),
         _block("[loss]", {"name": "bradley-terry"}),
-        *(_data("train", looked) for looked in sources),
-        *(_data("eval", looked) for looked in evals),
+        *(_data("train", looked, media_dir) for looked in sources),
+        *(_data("eval", looked, media_dir) for looked in evals),
     ]
     if not evals:
         blocks.append(
@@ -152,8 +153,13 @@ def starter_run(
     return "\n".join(blocks)
 
 
-def _data(part: str, looked: Looked) -> str:
-    return _block(f"[[data.{part}]]", {"name": looked.dataset, "path": looked.path}, f"{looked.line}.")
+def _media(media_dir: str | None) -> dict[str, str]:
+    return {} if media_dir is None else {"media_dir": media_dir}
+
+
+def _data(part: str, looked: Looked, media_dir: str | None) -> str:
+    settings = {"name": looked.dataset, "path": looked.path, **_media(media_dir)}
+    return _block(f"[[data.{part}]]", settings, f"{looked.line}.")
 
 
 def _block(header: str, settings: Mapping[str, Any], comment: str = "") -> str:

@@ -76,13 +76,14 @@ class ProgressLines:
         rate = (self.done - self._num_before) / seconds if seconds else 0.0
         parts = [f"{self._counts()}{share}", f"{rate:,.1f}/s"]
         if self.total is not None and self.done < self.total and rate:
-            parts.append(f"{_duration((self.total - self.done) / rate)} left")
+            parts.append(f"{duration((self.total - self.done) / rate)} left")
         else:
-            parts.append(f"{_duration(seconds)} so far")
+            parts.append(f"{duration(seconds)} so far")
         return f"{self.description}: " + ", ".join(part for part in (*parts, self._note) if part)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a length of time as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
 
 

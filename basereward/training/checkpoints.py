@@ -28,6 +28,7 @@ from basereward.errors import BaseRewardError, shown
 from basereward.storage.atomic import file_digest, fsync
 from basereward.storage.reading import read_json, understood
 from basereward.training.distributed import ProcessGroup
+from basereward.training.run_directory import UNFINISHED
 from basereward.training.sharded_tensors import RowShard, ShardedReader, local_shard, writes_shard
 
 Value = TypeVar("Value")
@@ -35,7 +36,6 @@ Value = TypeVar("Value")
 FORMAT = 2
 STATE_FILE = "state.json"
 NAME = re.compile(r"step-(\d{8,})")
-UNFINISHED = "unfinished-"
 
 
 class CheckpointError(BaseRewardError):

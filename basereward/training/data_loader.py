@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,8 @@ from basereward.data import Dataset
 from basereward.data.curation import Curation
 from basereward.data.mixture import draw_offset, drawn_rows, quotas, streamed
 from basereward.data.ranking_pairs import open_source
-from basereward.errors import ConfigError, DataError
+from basereward.data.refusals import MAX_SHARE, reasons_of
+from basereward.errors import ConfigError, DataError, RefusedRowsWarning
 from basereward.media.image import Image
 from basereward.media.video import Video
 from basereward.message import identity_of
@@ -87,19 +89,22 @@ class DataReader:
         comparisons: list[list[Comparison]] = []
         first_error: DataError | None = None
         num_rejected = 0
-        for dataset in self.datasets:
+        for number, dataset in enumerate(self.datasets):
+            self._check_first_rows(number)
             usable: list[Comparison] = []
             errors: list[tuple[str, DataError]] = []
-            for comparison in self.progress(dataset, self.split):
-                row = self.curated(comparison)
-                if not isinstance(row, DataError):
-                    usable.append(row)
-                    continue
-                errors.append((comparison.id, row))
-                if self.rejected.fail:
-                    break
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RefusedRowsWarning)  # below it is an error or allowed
+                for comparison in self.progress(dataset, self.split):
+                    row = self.curated(comparison)
+                    if not isinstance(row, DataError):
+                        usable.append(row)
+                        continue
+                    errors.append((comparison.id, row))
+                    if self.rejected.fail:
+                        break
             num_bad = len(dataset.rejected)
-            self._check_share(len(comparisons), dataset.rejected, num_bad + len(usable) + len(errors))
+            self._check_share(number, dataset.rejected, num_bad + len(usable) + len(errors))
             for id, error in (*(("", error) for error in dataset.rejected), *errors):
                 self.rejected.add(error, split=self.split, id=id)
                 first_error = first_error or error
@@ -119,6 +124,16 @@ class DataReader:
             rows = list(dataset.probe(NUM_PROBED))
             self._check_share(number, [row for row in rows if isinstance(row, DataError)], len(rows))
 
+    def _check_first_rows(self, number: int) -> None:
+        """Refuse a data set most of whose first rows are unreadable, before the others are read."""
+        dataset = self.datasets[number]
+        if self.rejected.fail or (dataset.num_rows or NUM_WORTH_A_LOOK) < NUM_WORTH_A_LOOK:
+            return
+        rows = list(dataset.probe(NUM_PROBED))
+        bad = [row for row in rows if isinstance(row, DataError)]
+        if len(bad) > MAX_SHARE * len(rows):
+            self._check_share(number, bad, len(rows))
+
     def _check_share(self, number: int, bad: Sequence[DataError], num_rows: int) -> None:
         """Refuse a data set of whose rows too many are unreadable, before anything is trained on the rest."""
         component = self.components[number]
@@ -130,7 +145,7 @@ class DataReader:
         setting = f"{place}.max_bad_share or " if isinstance(component, Source) else ""
         raise DataError(
             f"{place} ({component.name}): {len(bad):,} of {num_rows:,} rows that were read can't be used, a "
-            f"share of {len(bad) / num_rows:.3f}, and {limit:g} is allowed; the first: {bad[0]}; mend the "
+            f"share of {len(bad) / num_rows:.3f}, and {limit:g} is allowed: {reasons_of(bad)}; mend the "
             f"data, or allow more by {setting}data.max_bad_share"
         )
 
@@ -277,7 +292,10 @@ def check_streamable(curation: Curation) -> None:
 
 
 NUM_PROBED = 256
-"""Rows of a streamed data set that are looked at before any is trained on."""
+"""Rows of a data set that are looked at before the others are read, or trained on where it is streamed."""
+
+NUM_WORTH_A_LOOK = 4 * NUM_PROBED
+"""Rows below which a data set is read at once."""
 
 NUM_SAMPLED = 64
 """First rows of each streamed data set that the digest covers."""

@@ -103,13 +103,22 @@ def _foreign_files(directory: Path) -> set[str]:
     return set() if names == ADAPTER_FILES else names - ADAPTER_FILES or names
 
 
-def _peft_config(lora: LoraConfig, base_model: str) -> Any:
+def peft_config_class() -> Any:
+    """Return PEFT's own class of settings.
+
+    Raises:
+        ConfigError: When PEFT isn't installed.
+    """
     prepare_peft()
     try:
         from peft import LoraConfig as PeftConfig
     except ImportError as error:
         raise ConfigError(f"[train.lora] needs PEFT ({error}); pip install 'basereward[train]'") from error
-    return PeftConfig(
+    return PeftConfig
+
+
+def _peft_config(lora: LoraConfig, base_model: str) -> Any:
+    return peft_config_class()(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,

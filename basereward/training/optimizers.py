@@ -21,7 +21,7 @@ def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) 
     """
     groups = []
     for name, parameters in trainable.items():
-        peak = config.lr_parts.get(name, config.lr)
+        peak = config.lr_parts.get(name, config.peak_lr)
         for decays in (True, False):
             group = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
             if group:

@@ -11,7 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
-from basereward.reporting.progress import Advance, ProgressLines, draws_bars, progress_bar, write_line
+from basereward.reporting.progress import (
+    Advance,
+    ProgressLines,
+    draws_bars,
+    duration,
+    progress_bar,
+    write_line,
+)
 
 
 class Display:
@@ -106,7 +113,7 @@ class Display:
             width = self.console.width - len(fixed_text) - MIN_BAR_WIDTH
             self._bar.update(self._task, facts=facts(self._step, self._held_out, width=width))
         elif record["kind"] == "step":
-            self.line(f"{place}: {facts(record, self._held_out)}")
+            self.line(f"{place}: {facts(record, self._held_out)}  {time_left(record, num_steps)} left")
 
     def stop(self) -> None:
         """Remove the bar, or write the last line."""
@@ -120,26 +127,51 @@ class Display:
 
 MIN_BAR_WIDTH = 10  # characters
 
+MINOR_FIRST = (
+    "fill",
+    "tokens_per_second",
+    "mfu",
+    "grad_norm",
+    "lr",
+    "margin",
+    "pairs_per_second",
+    "accuracy",
+)
+"""Values of a record in the order in which a narrow terminal leaves them out."""
+
+
+def time_left(record: Mapping[str, Any], num_steps: int) -> str:
+    """Return how long the steps that are left take at the pace so far, validations included."""
+    step, seconds = record["step"], record.get("seconds")
+    if not seconds or not step:
+        return "unknown"
+    return duration(seconds / step * (num_steps - step))
+
 
 def facts(step: Mapping[str, Any], held_out: float | None, *, width: int | None = None) -> str:
-    """Return throughput, loss and held-out accuracy as a short line.
+    """Return loss, accuracy, rates and held-out accuracy as a short line.
 
     Args:
         step: A record of the log; values that it lacks are left out.
         held_out: Accuracy of the latest validation.
         width: Longest line in characters, for which minor values are left out; None for no limit.
     """
-    rates = {
+    rates = step.get("lr") or {}
+    values = {
+        "loss": f"loss {_number(step.get('loss'), '.4f')}",
+        "accuracy": f"accuracy {_number(step.get('accuracy'), '.3f')}",
+        "margin": f"margin {_number(step.get('margin'), '.3g')}",
+        "lr": f"lr {_number(max(rates.values(), default=None), '.3g')}",
+        "grad_norm": f"gradient norm {_number(step.get('grad_norm'), '.3g')}",
         "pairs_per_second": f"{_number(step.get('pairs_per_second'), '.1f')} pairs/s",
         "tokens_per_second": f"{_short(step.get('tokens_per_second'))} tokens/s",
         "fill": f"fill {_number(step.get('fill'), '.0%')}",
         "mfu": f"MFU {_number(step.get('mfu'), '.0%')}",
-        "loss": f"loss {_number(step.get('loss'), '.4f')}",
     }
-    texts = {name: text for name, text in rates.items() if name in step}
+    texts = {name: text for name, text in values.items() if name in step}
     if held_out is not None:
         texts["held_out"] = f"held-out {held_out:.3f}"
-    for name in ("fill", "tokens_per_second", "mfu", "pairs_per_second"):
+    for name in MINOR_FIRST:
         if width is not None and len("  ".join(texts.values())) > width:
             texts.pop(name, None)
     return "  ".join(texts.values())

@@ -27,7 +27,7 @@ RESUMABLE_SETTINGS = (
 
 
 def resolve_run(config: RunConfig, plugins: PluginManager) -> RunConfig:
-    """Return a run with every component's options checked and filled in.
+    """Return a run with every component's options checked and filled in, and its learning rate.
 
     Raises:
         PluginError: When a component is not found.
@@ -49,6 +49,7 @@ def resolve_run(config: RunConfig, plugins: PluginManager) -> RunConfig:
         loss=plugins.resolve("loss", config.loss),
         paradigm=plugins.resolve("paradigm", config.paradigm),
         data=data,
+        train=replace(config.train, lr=config.train.peak_lr),
     )
 
 

@@ -67,8 +67,11 @@ OWN_PARTS = {
 LOCK_FILE = ".basereward-run"
 """Marks a run's directory, and is locked while a process writes there; it stays, since locks are of files."""
 
-LEFTOVERS = (RUN_FILE, REJECTED_FILE, CURATION_FILE)
-"""Files that a run may leave before step 1; a new run may overwrite them."""
+UNFINISHED = "unfinished-"
+"""Begins the name of a checkpoint that is being written."""
+
+LEFTOVERS = (RUN_FILE, LOG_FILE, REJECTED_FILE, CURATION_FILE, NONFINITE_FILE, TENSORBOARD)
+"""All that a run may leave before its first checkpoint; a new run may replace it."""
 
 
 @contextmanager
@@ -104,8 +107,14 @@ def check_ours(directory: Path) -> None:
             )
 
 
-def is_leftover(path: Path) -> bool:
-    """Tell whether a file of a run's directory is one that a run may leave before step 1."""
+def is_taken(directory: Path) -> bool:
+    """Tell whether a directory holds anything that a run has not left before its first checkpoint."""
+    return any(not _is_leftover(path) for path in directory.iterdir())
+
+
+def _is_leftover(path: Path) -> bool:
+    if path.name == CHECKPOINT and path.is_dir():
+        return all(part.name.startswith(UNFINISHED) for part in path.iterdir())
     return path.name in (LOCK_FILE, *LEFTOVERS) or is_aside(path, RUN_FILE)
 
 
@@ -121,7 +130,8 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
     The directory must be `locked`.
 
     Raises:
-        ConfigError: When it is not empty and neither `resume` nor `overwrite` is given, or when the run to be
+        ConfigError: When more is there than a run leaves that ended before its first checkpoint, and neither
+            `resume` nor `overwrite` is given, or when the run to be
             resumed had other settings.
     """
     directory = Path(config.output)
@@ -129,13 +139,13 @@ def prepare(config: RunConfig, plugins: PluginManager, *, resume: bool, overwrit
         _clear_unfinished(directory)
         _check_kinds(directory)
         _check_same_settings(directory, config, plugins)
-    elif overwrite:
-        clear(directory)
-    elif any(not is_leftover(path) for path in directory.iterdir()):
+    elif not overwrite and is_taken(directory):
         raise ConfigError(
             f"output: {directory} is not empty; resume the run there with --resume, replace it with "
             "--overwrite, or set another output"
         )
+    else:
+        clear(directory)
     write_text(directory / RUN_FILE, to_toml(config))
     return directory
 

@@ -14,6 +14,7 @@ from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.training import run_directory
 from basereward.training.distributed import ProcessGroup
 from basereward.training.progress import Display
+from basereward.training.requirements import check_installed
 from basereward.training.resolve import resolve_run
 from basereward.training.seeding import deterministic_algorithms
 from basereward.training.stage import TrainResult, train_stage
@@ -58,6 +59,8 @@ def train(
     staged_lock = ExitStack()
     try:
         runs = [resolve_run(run, plugins) for run in stage_runs(config)]
+        for run in runs:
+            check_installed(run)
         if any(run.train.device != config.train.device for run in runs):
             raise ConfigError("train.device: is of the whole run; a stage can't have another")
         first = 0
@@ -98,7 +101,7 @@ def _prepare_stages(
     """
     directories = [Path(run.output) for run in runs]
     for directory in directories:
-        if directory.is_dir() and (overwrite or all(map(run_directory.is_leftover, directory.iterdir()))):
+        if directory.is_dir() and (overwrite or not run_directory.is_taken(directory)):
             with run_directory.locked(directory):
                 run_directory.remove(directory)
     run_directory.prepare(config, plugins, resume=resume, overwrite=overwrite)

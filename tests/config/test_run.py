@@ -377,7 +377,7 @@ def test_run_written_as_toml_is_read_back_the_same(
 
 def test_written_toml_says_every_default(run_file: Path) -> None:
     table = tomllib.loads(to_toml(load_run(run_file)))
-    assert table["train"]["lr"] == 3e-6
+    assert table["train"]["warmup_fraction"] == 0.05
     assert (table["loss"], table["data"]["on_bad_row"]) == ({"name": "bradley-terry"}, "skip")
 
 
@@ -444,3 +444,9 @@ def test_a_run_of_stages_written_as_toml_is_read_back_the_same(run_file: Path) -
     run = load_run(run_file)
     run_file.write_text(to_toml(run))
     assert load_run(run_file) == run
+
+
+def test_the_learning_rate_fits_what_is_trained() -> None:
+    assert TrainConfig().peak_lr == 3e-6
+    assert TrainConfig(lora=LoraConfig()).peak_lr == 1e-4
+    assert TrainConfig(lora=LoraConfig(), lr=2e-5).peak_lr == 2e-5

@@ -223,6 +223,71 @@ def test_images_under_two_names_are_refused(name: str, columns: str, tmp_path: P
     assert "give either" in reason(tmp_path, row | {column: ["cat.png"] for column in columns.split()})
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "field"),
+    [
+        ("metadata", {"image": "cat.png"}, "metadata.image"),
+        ("metadata", '{"image": "cat.png"}', "metadata.image"),
+        ("origin", {"row": {"system_prompt": "Be brief."}}, "origin.row.system_prompt"),
+    ],
+)
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_part_of_the_question_within_a_column_that_is_left_out_is_refused(
+    name: str, column: str, value: Any, field: str, tmp_path: Path
+) -> None:
+    _, row, _ = LAYOUTS[name]
+    told = reason(tmp_path, row | {column: value})
+    assert told.startswith(f"{field}: ")
+    assert told.endswith(f"or name {column!r} by the option ignored_columns")
+    [comparison] = DetectedDataset(write(tmp_path, row | {column: value}), ignored_columns=(column,))
+    assert comparison == read(tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    "value", [{"image_id": 7, "image": None}, {"note": "no image"}, "an image", "{image"]
+)
+def test_what_only_says_something_of_an_image_is_left_out(value: Any, tmp_path: Path) -> None:
+    pair = {"prompt": "Q", "chosen": "a", "rejected": "b"}
+    assert read(tmp_path, pair | {"metadata": value}) == read(tmp_path, pair)
+
+
+class Undeclared(FileDataset):
+    """Reads two columns, and doesn't say which."""
+
+    def convert_row(self, row: dict[str, Any], directory: Path) -> dict[str, Any]:
+        """Return the row in our own format."""
+        return {"prompt": row["question"], "responses": row.get("answers")}
+
+
+class Whole(FileDataset):
+    """Hands all columns on."""
+
+    def convert_row(self, row: dict[str, Any], directory: Path) -> dict[str, Any]:
+        """Return the row as it is."""
+        return {**row}
+
+
+def test_a_class_without_columns_reads_those_that_it_asks_for(tmp_path: Path) -> None:
+    row = {"question": "Q", "answers": ["a", "b"], "id": 1}
+    [item] = Undeclared(write(tmp_path, row | {"system": "Be brief."})).read()
+    assert str(item).endswith(
+        "system: is a column that is neither read (answers, question) nor known to say nothing of the "
+        "answer; take it out, or name it by the option ignored_columns"
+    )
+    [item] = Undeclared(write(tmp_path, row)).read()
+    assert isinstance(item, Comparison)
+    assert item.responses == ("a", "b")
+    [item] = Whole(write(tmp_path, {"prompt": "Q", "responses": ["a", "b"], "unheard_of": 1})).read()
+    assert "unheard_of" in str(item)
+
+
+def test_a_key_beside_the_url_of_an_image_is_refused(tmp_path: Path) -> None:
+    address = {"url": "cat.png", "detail": "low", "crop": [0, 0, 9, 9]}
+    content = [{"type": "image_url", "image_url": address}, {"type": "text", "text": "Q"}]
+    row = {"prompt": [{"role": "user", "content": content}], "chosen": "a", "rejected": "b"}
+    assert "the key 'crop' of 'image_url' is not read; take it out" in reason(tmp_path, row)
+
+
 NAMES = sorted((IGNORED | ANSWERED_COLUMNS | REFUSED.keys()) - {"responses"})
 VALUES = (
     st.none()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import json
 import threading
 import time
 import zipfile
@@ -15,7 +16,13 @@ import published
 import pytest
 
 from basereward import Comparison, DataError
+from basereward.config import Component
+from basereward.data import read_comparisons
+from basereward.data.formats import DetectedDataset
 from basereward.data.media_paths import Media
+from basereward.plugins import PluginManager
+
+ELSEWHERE = "; images that lie elsewhere: option media_dir"
 
 
 @pytest.fixture
@@ -116,7 +123,10 @@ def test_archives_are_looked_into(root: Path) -> None:
         assert comparison.images[0].open().getpixel((0, 0)) == (0, 0, 255)
         assert len(comparison.images[0].digest) == 64
     # A member's name leads nowhere: it is looked up among the archive's names.
-    assert reason(root, "images.zip/none.png") == f"images[0]: there is no file {root}/images.zip/none.png"
+    assert (
+        reason(root, "images.zip/none.png")
+        == f"images[0]: there is no file {root}/images.zip/none.png{ELSEWHERE}"
+    )
     (root / "more.zip").symlink_to(root.parent / "out.zip")
     with zipfile.ZipFile(root.parent / "out.zip", "w") as archive:
         archive.writestr("1.png", published.image())
@@ -282,3 +292,32 @@ def test_the_body_of_a_redirect_is_not_read(root: Path, host: str) -> None:
     started = time.monotonic()
     assert "the host answers 302" in reason(root, f"http://{host}/slow/redirect", hosts=[host])
     assert time.monotonic() - started < 4
+
+
+def test_images_that_lie_elsewhere_are_found_by_media_dir(tmp_path: Path) -> None:
+    images = tmp_path / "coco" / "train2017"
+    images.mkdir(parents=True)
+    (images / "1.png").write_bytes(published.image("blue"))
+    rows = tmp_path / "rows" / "pairs.jsonl"
+    rows.parent.mkdir()
+    rows.write_text(
+        json.dumps({"prompt": "p", "chosen": "a", "rejected": "b", "images": ["train2017/1.png"]}) + "\n"
+    )
+    for options in ({}, {"format": "trl"}):
+        [comparison] = read_comparisons(rows, media_dir=str(tmp_path / "coco"), **options)
+        assert comparison.images[0].source == images / "1.png"
+    [comparison] = DetectedDataset(rows, media_dir=str(tmp_path / "coco"))
+    assert comparison.images[0].source == images / "1.png"
+
+
+@pytest.mark.parametrize("name", sorted(published.SETS))
+def test_every_published_data_set_takes_media_dir(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="option media_dir is 'absent', and there is no such directory"):
+        PluginManager().build("dataset", Component(name, {"path": str(tmp_path), "media_dir": "absent"}))
+
+
+def test_media_dir_is_a_directory_that_there_is(tmp_path: Path) -> None:
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    with pytest.raises(DataError, match="option media_dir is 'absent', and there is no such directory"):
+        read_comparisons(rows, media_dir="absent")

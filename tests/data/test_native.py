@@ -16,6 +16,8 @@ from basereward.data import NativeDataset
 from basereward.data.dataset import comparison_of
 from basereward.data.media_paths import Media
 
+ELSEWHERE = "; images that lie elsewhere: option media_dir"
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -144,7 +146,7 @@ def test_parquet_may_hold_the_image_itself(tmp_path: Path, image: Path) -> None:
             "ranks[1]: a finite number is needed, not nan",
         ),
         ({**GOOD, "ranks": [0]}, "ranks: 1 values for 2 responses"),
-        ({**GOOD, "images": ["none.png"]}, "images[0]: there is no file {directory}/none.png"),
+        ({**GOOD, "images": ["none.png"]}, "images[0]: there is no file {directory}/none.png{elsewhere}"),
         ({**GOOD, "images": ["images"]}, "images[0]: {directory}/images is no regular file"),
         ({**GOOD, "images": ["x" * 5000]}, "images[0]: can't look for " + "x" * 60 + ": File name too long"),
         (
@@ -198,7 +200,7 @@ def test_a_bad_row_is_listed_with_file_line_field_and_reason(
     tmp_path: Path, image: Path, row: object, message: str
 ) -> None:
     file = write(tmp_path / "a.jsonl", GOOD, row, GOOD)
-    expected = f"{file}:2: {message.format(directory=tmp_path)}"
+    expected = f"{file}:2: {message.format(directory=tmp_path, elsewhere=ELSEWHERE)}"
     dataset = NativeDataset(file)
     assert [comparison.place.line for comparison in dataset] == [1, 3]
     assert [str(error) for error in dataset.rejected] == [expected]

@@ -16,6 +16,8 @@ from basereward import Comparison, DataError, Message
 from basereward.data import TRLDataset
 from basereward.data.trl import split, split_texts, trl_row
 
+ELSEWHERE = "; images that lie elsewhere: option media_dir"
+
 
 def user(content: object) -> dict[str, object]:
     return {"role": "user", "content": content}
@@ -248,13 +250,13 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ),
         ({**PAIR, "margin": -1}, "margin: a finite number >= 0 is needed, not -1"),
         ({**PAIR, "margin": "1"}, "margin: a finite number >= 0 is needed, not '1'"),
-        ({**PAIR, "video": "a.mp4"}, "videos[0]: there is no file {directory}/a.mp4"),
+        ({**PAIR, "video": "a.mp4"}, "videos[0]: there is no file {directory}/a.mp4{elsewhere}"),
         ({**PAIR, "tools": ["x"]}, "tools: a list of objects is needed, or its JSON text"),
         (
             {**PAIR, "messages": [user("a"), assistant("x")]},
             "messages: is not chosen, nor is it known to say nothing of the answer",
         ),
-        ({**PAIR, "image": "none.png"}, "images[0]: there is no file {directory}/none.png"),
+        ({**PAIR, "image": "none.png"}, "images[0]: there is no file {directory}/none.png{elsewhere}"),
         ({**PAIR, "image": "a.png", "images": ["b.png"]}, "image: give either image or images"),
         (
             {**PAIR, "prompt": [user([{"type": "image"}])]},
@@ -263,7 +265,7 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
     ],
 )
 def test_a_bad_row_says_what_is_wrong(tmp_path: Path, row: dict[str, Any], message: str) -> None:
-    assert reason(tmp_path, row) == message.format(directory=tmp_path)
+    assert reason(tmp_path, row) == message.format(directory=tmp_path, elsewhere=ELSEWHERE)
 
 
 JSON = st.recursive(

@@ -25,6 +25,9 @@ CHUNK = 16
 """Rows that are written at once with a batch of one."""
 
 
+ELSEWHERE = "; images that lie elsewhere: option media_dir"
+
+
 def write(path: Path, *rows: object) -> Path:
     path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
     return path
@@ -64,7 +67,7 @@ def test_each_row_has_its_answer_in_its_place(model: Any, tmp_path: Path) -> Non
         {"line": 2, "error": "is not JSON: Expecting value at column 1"},
         {"line": 4, "id": 7, "rewards": [5, 4]},
         {"line": 5, "rewards": [1]},
-        {"line": 6, "id": "none", "error": f"images[0]: there is no file {tmp_path}/none.png"},
+        {"line": 6, "id": "none", "error": f"images[0]: there is no file {tmp_path}/none.png{ELSEWHERE}"},
         {"line": 7, "id": "loud", "error": "responses: is too loud"},
         {"line": 8, "id": "other", "error": unknown},
     ]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import runs
 
 from basereward import ConfigError, train
 from basereward.config import RunConfig
+from basereward.config.run import LoraConfig
 from basereward.plugins.plugin_manager import manager
 from basereward.storage import atomic
 from basereward.training import run_directory
@@ -58,6 +60,45 @@ def test_what_no_run_has_written_is_not_removed(run: RunConfig, name: str, setti
     with pytest.raises(ConfigError, match=f"^output: {theirs} is not of a run of this BaseReward"):
         run_directory.clear(Path(run.output))
     assert (theirs / "weights.safetensors").read_bytes() == b"theirs"
+
+
+def prepare(run: RunConfig) -> None:
+    run_directory.prepare(run, manager(), resume=False, overwrite=False)
+
+
+def test_a_library_is_missed_before_rows_and_weights_are_read(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    adapted = replace(run, train=replace(run.train, lora=LoraConfig()))
+    with pytest.raises(ConfigError, match="pip install 'basereward"):  # there is neither model nor data
+        train(adapted, progress=False)
+    assert not Path(run.output).exists()
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_again(run: RunConfig) -> None:
+    directory = Path(run.output)
+    with run_directory.locked(directory):
+        prepare(run)
+        for name in ("log.jsonl", "rejected.jsonl", "not-finite.jsonl"):
+            (directory / name).write_text("of the run before\n")
+        for name in ("tensorboard/events.out.tfevents.1", "checkpoint/unfinished-step-00000010/state.json"):
+            (directory / name).parent.mkdir(parents=True)
+            (directory / name).write_text("")
+        prepare(run)
+        assert {path.name for path in directory.iterdir()} == {"run.toml", run_directory.LOCK_FILE}
+
+
+@pytest.mark.parametrize("name", ["checkpoint/step-00000010/state.json", "model/config.json", "mine.txt"])
+def test_a_run_with_a_checkpoint_or_a_model_is_not_started_again(run: RunConfig, name: str) -> None:
+    with run_directory.locked(Path(run.output)):
+        prepare(run)
+        file = Path(run.output, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+        with pytest.raises(ConfigError, match="is not empty; resume the run there with --resume"):
+            prepare(run)
+        assert file.read_text() == "{}"
 
 
 def test_a_run_clears_its_own_files_and_no_other(run: RunConfig) -> None:

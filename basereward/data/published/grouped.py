@@ -54,7 +54,7 @@ class GroupedDataset(FileDataset):
                 yield row.at(file=str(file), line=line)
                 continue
             try:
-                converted, key = self.converted(row, file.parent), self.key(row)
+                converted, key = self.converted(row, self.media_start(file)), self.key(row)
             except DataError as error:
                 yield error.at(file=str(file), line=line)
                 continue

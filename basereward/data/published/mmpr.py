@@ -42,6 +42,7 @@ class MMPR(QuestionDataset):
         """Return a row as a comparison, its images' paths starting from the root of its part."""
         if file in self.parts:
             part, root = self.parts[file]
+            root = root if self.media_dir is None else str(self.media_dir)
             images = [f"{root}/{image}" if isinstance(image, str) else image for image in row["images"]]
             row = row | {"images": images, "meta": {"part": part}}
         return super().located(row, file, line)

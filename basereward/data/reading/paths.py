@@ -59,6 +59,17 @@ def local_path(path: str | Path) -> Path:
         ) from error
 
 
+def existing_directory(path: str | Path, option: str) -> Path:
+    """Return the path of a directory that an option names.
+
+    Raises:
+        DataError: When there is none.
+    """
+    if not os.path.isdir(path):
+        raise DataError(f"option {option} is {shown(str(path))}, and there is no such directory")
+    return Path(path)
+
+
 def media_root(path: Path) -> Path:
     """Return the directory that a data set's images must lie in.
 

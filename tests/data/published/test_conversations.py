@@ -10,6 +10,8 @@ import published
 import pytest
 from published import ASKED, CHAT, opened, read, said, turn
 
+pytestmark = pytest.mark.filterwarnings("ignore::basereward.errors.RefusedRowsWarning")
+
 
 @pytest.mark.parametrize(
     ("winner", "ranks"),
