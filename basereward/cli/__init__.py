@@ -16,30 +16,31 @@ from basereward.hardware.threads import set_openmp_defaults
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
 
-COMMANDS = (
-    "init",
-    "train",
-    "plan",
-    "plot",
-    "study",
-    "ensemble",
-    "evaluate",
-    "audit",
-    "score",
-    "score-shards",
-    "serve",
-    "critique",
-    "best-of-n",
-    "rank",
-    "filter",
-    "export",
-    "import",
-    "data",
-    "plugins",
-    "show",
-    "new-plugin",
-    "doctor",
-)
+COMMANDS = {
+    "init": "write a run file for a model and data",
+    "train": "train a reward model as a run file says",
+    "plan": "say what a training will take: memory, FLOPs, time, money",
+    "plot": "draw the courses of trainings into one image",
+    "study": "run a grid of trainings with several seeds, and write its tables",
+    "ensemble": "make one model of several",
+    "evaluate": "hold rewards against known orders, or against a benchmark",
+    "audit": "find out what a model looks at and what it pays for",
+    "score": "score responses to a prompt, or a file of them",
+    "score-shards": "score many files with many workers",
+    "serve": "answer requests for rewards over HTTP",
+    "critique": "write a critic's critiques, or a judge's reasoned verdicts, into rows",
+    "best-of-n": "keep each row's best responses",
+    "rank": "rank each row's responses by reward",
+    "filter": "keep rows whose ranks the model agrees with",
+    "export": "write a model for transformers, TRL or vLLM",
+    "import": "read a reward model of another tool",
+    "data": "inspect, convert, deduplicate and curate preference data",
+    "plugins": "list plugins and what they provide",
+    "show": "show a component and its options, or a run file's settings",
+    "new-plugin": "write a plugin of your own to start from",
+    "doctor": "say what is installed and what works here",
+}
+"""The commands in the order of the help, with their lines there: the module of the one that runs is imported alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,19 +88,31 @@ def _run(arguments: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"basereward {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in COMMANDS:
-        module = importlib.import_module(f"basereward.cli.{command.replace('-', '_')}")
-        command_parser = subparsers.add_parser(command, **module.COMMAND.parser_options())
-        command_parser.set_defaults(run=module.run)
-        module.add_arguments(command_parser)
+    asked = next((argument for argument in rest if not argument.startswith("-")), None)
+    for command, help in COMMANDS.items():
+        if command == asked:
+            _add_command(subparsers, command)
+        else:
+            subparsers.add_parser(command, help=help)
     plugins.emit("basereward_commands", subparsers=subparsers)
-    args = parser.parse_args(rest)
+    args, unknown = parser.parse_known_args(rest)
+    if unknown:  # argparse itself would show the usage of `basereward`
+        failed = subparsers.choices.get(args.command, parser)
+        failed.error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.attached is not None:
         parser.error(f"write -p {args.attached}, with a space")
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2
     return int(args.run(args) or 0)
+
+
+def _add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], command: str) -> None:
+    module = importlib.import_module(f"basereward.cli.{command.replace('-', '_')}")
+    options = module.COMMAND.parser_options()
+    parser = subparsers.add_parser(command, help=COMMANDS[command], allow_abbrev=False, **options)
+    parser.set_defaults(run=module.run)
+    module.add_arguments(parser)
 
 
 def _modules(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import argparse
 
 COMMAND = Command(
-    help="find out what a model looks at and what it pays for",
     description="Take from each row its best response and one of the worst; score the pair as it is, with "
     "the image, the prompt or both taken away, with edits that leave its content as it is, and with changes "
     "that mean nothing. Report what is found, by tests corrected for their number, and what to do.",

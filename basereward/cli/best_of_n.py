@@ -16,7 +16,6 @@ RATINGS = "ratings"
 """What `--gold` calls the ratings of the rows."""
 
 COMMAND = Command(
-    help="keep each row's best responses",
     description="Score the responses of each row, with its prompt read once, and write the row with its "
     "best ones, best first; `meta.rewards` has their rewards. With --gold, report instead what another "
     "reward makes of the choice, as n grows.",

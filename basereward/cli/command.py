@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from dataclasses import dataclass
 from typing import Any
+
+WIDTH = 80
+"""Characters of a line of a help."""
 
 
 @dataclass(frozen=True)
@@ -12,24 +16,40 @@ class Command:
     """The texts of a command.
 
     Attributes:
-        help: Its line in the list of commands.
-        description: The beginning of its own help.
-        examples: Lines at the end of its own help; where there are any, no text is wrapped.
+        description: The beginning of its own help, which is wrapped.
+        examples: Lines at the end of its own help; long ones are continued.
     """
 
-    help: str
     description: str
     examples: str = ""
 
     def parser_options(self) -> dict[str, Any]:
         """Return the texts as arguments of `add_parser`."""
-        options: dict[str, Any] = {"help": self.help, "description": self.description}
+        options: dict[str, Any] = {
+            "description": textwrap.fill(self.description, WIDTH),
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
         if self.examples:
-            options |= {
-                "epilog": f"examples:\n{self.examples}",
-                "formatter_class": argparse.RawDescriptionHelpFormatter,
-            }
+            lines = [part for line in self.examples.splitlines() for part in _continued(line)]
+            options["epilog"] = "\n".join(["examples:", *lines, ""])
         return options
+
+
+def _continued(line: str) -> list[str]:
+    """Return an example as lines of a shell that fit the width, and the remark at its end before them."""
+    if len(line) <= WIDTH:
+        return [line]
+    command, _, remark = line.strip().partition("   ")
+    parts = textwrap.wrap(
+        command,
+        WIDTH - 2,
+        initial_indent="  ",
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    remarks = [f"  # {remark.strip().removeprefix('# ')}"] if remark else []
+    return remarks + [f"{part} \\" for part in parts[:-1]] + parts[-1:]
 
 
 def add_overrides(parser: argparse.ArgumentParser, doc: str) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from basereward.scoring.writer_judge import WriterJudge
 
 COMMAND = Command(
-    help="write a critic's critiques, or a judge's reasoned verdicts, into rows",
     description="Write what a critic says about each response into `meta.critiques` of the rows, or what a "
     "judge that reasons says about each pair into `meta.verdicts`. They are scored as they stand, edited or "
     "not; those that are missing are written anew.",

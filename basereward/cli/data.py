@@ -36,7 +36,6 @@ WIDTH = 120
 """Columns of a table in a file or a pipe, which rich takes for 80 wide."""
 
 COMMAND = Command(
-    help="inspect, convert, deduplicate and curate preference data",
     description="Look at preference data, convert it, and curate it.",
     examples="""\
   basereward data inspect train.jsonl --output page.html

@@ -31,7 +31,6 @@ CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 COMMAND = Command(
-    help="say what is installed and what works here",
     description="Say what is installed and what works here. Exit status 1 if something needed doesn't.",
     examples="""\
   basereward doctor

@@ -30,7 +30,6 @@ FIT_ROWS = 1000
 """The default of arXiv 2509.16127, section 4.7."""
 
 COMMAND = Command(
-    help="make one model of several",
     description="Join models into one, in a directory that is evaluated, scores and serves like theirs.",
     examples="""\
   basereward ensemble runs/qwen/model runs/intern/model --output both

@@ -33,7 +33,6 @@ NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[p
 STANDARD = "-"
 
 COMMAND = Command(
-    help="hold rewards against known orders, or against a benchmark",
     description="Score comparisons whose order is known; report accuracy, calibration and length bias. "
     "With --benchmark, report its official metric and what is in print beside it.",
     examples="""\

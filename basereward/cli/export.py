@@ -10,7 +10,6 @@ from basereward.cli.command import Command
 from basereward.storage.outputs import check_model_output
 
 COMMAND = Command(
-    help="write a model for transformers, TRL or vLLM",
     description="Write a model as XForSequenceClassification, whose only logit is the reward. With a linear "
     "head X is its backbone's; a head of several layers needs RewardForSequenceClassification, a class of "
     "basereward that transformers loads after basereward.interop.sequence_classifier.register(). For vLLM "

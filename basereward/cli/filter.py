@@ -8,7 +8,6 @@ from basereward.cli.command import Command
 from basereward.cli.selection import add_selection_arguments, write_selected
 
 COMMAND = Command(
-    help="keep rows whose ranks the model agrees with",
     description="Clean preference data by reward: a row's margin is the smallest difference of rewards "
     "over its pairs that are no ties. Rows that are left out are listed in OUTPUT-files/rejected.jsonl.",
     examples="""\

@@ -15,7 +15,6 @@ MAX_TEMPLATE_BYTES = 16 * 2**20
 """Bytes that a chat template may have."""
 
 COMMAND = Command(
-    help="read a reward model of another tool",
     description="Write a checkpoint of TRL, transformers, ms-swift, LLaMA-Factory, Skywork-VL-Reward or "
     "MM-RLHF as a model directory. Its head must be under one of their names. InternVL and LLaVA-OneVision "
     "are read in their authors' layouts, too.",

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import argparse
 
 COMMAND = Command(
-    help="write a run file for a model and data",
     description="Look at a model's settings and the data's first rows, and write a commented run file.",
     examples="""\
   basereward init --model Qwen2.5-VL-3B-Instruct --data pairs.jsonl --eval held-out.jsonl

@@ -45,7 +45,6 @@ OF_PART = {
 
 
 COMMAND = Command(
-    help="write a plugin of your own to start from",
     description="Write a distribution with a part of each kind. It installs, its tests pass, and a "
     "training uses it; then make the parts yours.",
 )

@@ -22,7 +22,6 @@ GPUS = ("a100-40", "a100-80", "h100", "h200", "b200", "l40s", "rtx4090")
 
 
 COMMAND = Command(
-    help="say what a training will take: memory, FLOPs, time, money",
     description="Say what a training will take on some GPUs: parameters, memory of each GPU, FLOPs, time "
     "and cost. No weights are needed or loaded. Lengths are measured on the first rows of the data sets "
     "that are on this machine, and assumed of the others. Plugins that the run names are imported.",

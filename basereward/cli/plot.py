@@ -8,7 +8,6 @@ from pathlib import Path
 from basereward.cli.command import Command
 
 COMMAND = Command(
-    help="draw the courses of trainings into one image",
     description="Draw loss, accuracy, held-out accuracy, learning rate and speed of trainings into one "
     "image, a line to each. They may still be running.",
 )

@@ -17,7 +17,6 @@ from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 
 COMMAND = Command(
-    help="list plugins and what they provide",
     description="List plugins and the backbones, heads, losses, ... that they provide.",
 )
 

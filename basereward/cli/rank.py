@@ -8,7 +8,6 @@ from basereward.cli.command import Command
 from basereward.cli.selection import add_selection_arguments, write_selected
 
 COMMAND = Command(
-    help="rank each row's responses by reward",
     description="Score the responses of each row and write it with them best first, ranked by their "
     "rewards, which are in `meta.rewards`. Ranks that the row had are kept in `meta.given_ranks`.",
     examples="""\

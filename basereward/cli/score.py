@@ -18,7 +18,6 @@ from basereward.cli.model_arguments import (
 from basereward.errors import ConfigError, DataError
 
 COMMAND = Command(
-    help="score responses to a prompt, or a file of them",
     description="Print the rewards of responses to a prompt, best first; or score every row of a file.",
     examples="""\
   basereward score MODEL_DIR --image cat.png --prompt "What is it?" --response "A cat." --response "A dog."

@@ -12,7 +12,6 @@ from basereward.cli.model_arguments import add_model_arguments, load_model, repo
 from basereward.errors import ConfigError
 
 COMMAND = Command(
-    help="score many files with many workers",
     description="Score every row of every file, each file to a Parquet table of its own, in the same "
     "order. Run it again to go on where it stopped; run it in many processes to share the files out.",
     examples="""\

@@ -16,7 +16,6 @@ MAX_KEY_BYTES = 2**20
 """Bytes that a file of keys may have."""
 
 COMMAND = Command(
-    help="answer requests for rewards over HTTP",
     description="Serve models over HTTP, to the clients of OpenRLHF, vLLM, SGLang, TEI, LLaMA-Factory "
     "and slime as they are, and to others by POST /v1/rewards. GET / is a page to try them on.",
     examples="""\

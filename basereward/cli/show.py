@@ -23,7 +23,6 @@ RUN_FILE = "run-file"
 """All of them, as Markdown."""
 
 COMMAND = Command(
-    help="show a component and its options, or a run file's settings",
     description="Show what a component does, who provides it, and its options; or the settings of a table of "
     f"run files: {', '.join(TABLES)}.",
 )

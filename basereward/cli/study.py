@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from basereward.study import PlannedRun, Study
 
 COMMAND = Command(
-    help="run a grid of trainings with several seeds, and write its tables",
     description="Run every cell of a study with every seed, hold the models against the same data, and "
     "write tables with intervals and paired tests, plots, and the results they are made of. The same "
     "command runs those that are left, and again those whose definition has changed.",

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 COMMAND = Command(
-    help="train a reward model as a run file says",
     description="Train a reward model as a run file says. Ctrl-C or SIGTERM ends it after the step in "
     "hand, with a checkpoint to resume from.",
     examples="""\

@@ -68,7 +68,7 @@ def test_aliases_and_merged_tables_are_read(tmp_path: Path) -> None:
         ("a: &a [*a]", "is not YAML: an alias stands within what it is an alias of"),
         ("a: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
         (YAML.replace("lr: ", "learning_rate: "), "[train] has no key 'learning_rate'; write lr;"),
-        (YAML.replace("1e-5", "small"), "train.lr must be a number, not the string 'small'"),
+        (YAML.replace("1e-5", "small"), "train.lr must be a number or \"none\", not the string 'small'"),
     ],
 )
 def test_a_mistake_is_named_by_the_file(tmp_path: Path, text: str, message: str) -> None:
