@@ -40,7 +40,7 @@ COMMANDS = {
     "new-plugin": "write a plugin of your own to start from",
     "doctor": "say what is installed and what works here",
 }
-"""The commands in the order of the help, with their lines there: the module of the one that runs is imported alone."""
+"""The commands in the order of the help, with their lines there, so that no module is imported for them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

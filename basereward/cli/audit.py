@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Audit, print what is found, and leave the report."""
     from basereward.evaluation.audit.report import advice_lines, finding_table, notes, save_audit
     from basereward.evaluation.audit.run import audit
+    from basereward.reporting.tables import print_notes
 
     check_json_argument(args)
     dataset = given_dataset(args)
@@ -71,9 +72,11 @@ def run(args: argparse.Namespace) -> int:
         save_audit(result, output, facts)
     if not write_json(args.json, {**facts, **result.to_dict()}):
         finding_table(result).print()
-        print("", *notes(result), sep="\n")
-        lines = [f"  {line}" for line in advice_lines(result.flagged)]
-        print(f"\nfound: {len(lines)}", *lines, sep="\n")
+        print()
+        print_notes(notes(result))
+        lines = list(advice_lines(result.flagged))
+        print(f"\nfound: {len(lines)}")
+        print_notes(f"  {line}" for line in lines)
     report_counts(model)
     if result.rejected:
         note = "" if output is None else f"; all in {output / 'rejected.jsonl'}"

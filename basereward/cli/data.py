@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from basereward.data.writing import Writer
     from basereward.reporting.progress import Advance
 
-WIDTH = 120
-"""Columns of a table in a file or a pipe, which rich takes for 80 wide."""
-
 COMMAND = Command(
     description="Look at preference data, convert it, and curate it.",
     examples="""\
@@ -177,7 +174,7 @@ def _inspect(args: argparse.Namespace) -> int:
         for row in _rows(datasets, advance):
             statistics.add(row)
             sample.add(row)
-    source_table(statistics).print(width=WIDTH)
+    source_table(statistics).print()
     report_rejected(statistics.rejected.total(), next(iter(sample.rejected), None), "can't be used")
     if args.output is not None:
         save_report(Path(args.output), title, statistics, sample)
@@ -283,29 +280,20 @@ def _others(args: argparse.Namespace) -> list[str]:
 
 
 def _print(curation: Curation, outcome: Outcome) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from basereward.reporting.tables import Row, Table, print_notes
 
-    from basereward.reporting.tables import console
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("step", no_wrap=True)
-    for column in ("in", "changed", "dropped", "out"):
-        table.add_column(column, justify="right")
-    table.add_column("why")
-    table.add_row("read", f"{outcome.num_in:,}", "", f"{outcome.num_rejected:,}", "", "")
+    rows = [Row.of("read", f"{outcome.num_in:,}", "", f"{outcome.num_rejected:,}", "", "")]
     for step in curation.report():
         why = ", ".join(f"{kind} {count:,}" for kind, count in step["dropped"].items())
         numbers = (step["num_in"], step["num_changed"], sum(step["dropped"].values()), step["num_out"])
-        table.add_row(step["step"], *(f"{number:,}" for number in numbers), Text(why))
-    lines = console(WIDTH)
-    lines.print(table)
+        rows.append(Row.of(step["step"], *(f"{number:,}" for number in numbers), why))
+    Table(("step", "in", "changed", "dropped", "out", "why"), rows, has_text=True).print()
     for step in curation.report():
         for example in step["examples"]:
             if "dropped" in example:
                 where = f"{example['file']}:{example['line']}" if example["file"] else example["id"]
                 text = f"{step['step']}: {where}: {example['dropped']}"
-                lines.print(Text(text, style="dim"), soft_wrap=True)
+                print_notes([text])
 
 
 def _datasets(args: argparse.Namespace) -> tuple[list[Dataset], str]:

@@ -16,6 +16,7 @@ from basereward.cli.model_arguments import (
 )
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
+from basereward.plugins.plugin_manager import manager
 from basereward.storage.atomic import write_text
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from basereward.data import Dataset
     from basereward.errors import DataError
     from basereward.evaluation import Evaluation
+    from basereward.evaluation.benchmarks.run import BenchmarkRun
     from basereward.evaluation.results import Result
 
 NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[plot]'"
@@ -34,11 +36,12 @@ STANDARD = "-"
 
 COMMAND = Command(
     description="Score comparisons whose order is known; report accuracy, calibration and length bias. "
-    "With --benchmark, report its official metric and what is in print beside it.",
+    "With --benchmark, report its official metric; --published adds the variants and what is in print.",
     examples="""\
-  basereward evaluate runs/first/model --data pairs.jsonl --output report
-  basereward evaluate runs/first/model longest --benchmark mm-rlhf-rewardbench --data DIR --output report
-  basereward evaluate --compare runs/first/model runs/second/model --benchmark vl-rewardbench --data DIR
+  basereward evaluate runs/first --data pairs.jsonl --output report
+  basereward evaluate runs/first longest --benchmark vl-rewardbench --output report
+  basereward evaluate runs/first --benchmark rewardbench=DIR --benchmark rm-bench=DIR
+  basereward evaluate --compare runs/first runs/second --benchmark rewardbench
   basereward evaluate --compare report/longest report/shortest
 """,
 )
@@ -53,8 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("A", "B"),
         help="the paired difference of two models or saved evaluations (directories with rewards.jsonl)",
     )
-    parser.add_argument("--benchmark", metavar="NAME", help="such as vl-rewardbench; --data is where it lies")
-    parser.add_argument("--data", metavar="PATH", help="JSONL or Parquet file, or a directory of them")
+    parser.add_argument(
+        "--benchmark",
+        metavar="NAME[=PATH]",
+        dest="benchmarks",
+        action="append",
+        default=[],
+        help="such as vl-rewardbench, and where it lies (default: its data set on the hub); may be repeated",
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="JSONL or Parquet file, or a directory of them; or of the benchmark"
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="score the first N comparisons only, for a quick look"
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="print a benchmark's categories, variants and published scores, too; reports have them anyway",
+    )
     add_data_arguments(parser)
     parser.add_argument(
         "--gaps", metavar="A,B,...", help="rating gaps to tell accuracy by (default: 0.5,1.5,3)"
@@ -87,6 +107,8 @@ def check_json_argument(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the numbers, and leave the report."""
     check_json_argument(args)
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit is a number of comparisons >= 1, not {args.limit}")
     if args.compare is not None:
         if args.model:
             raise ConfigError("--compare takes the two models itself; leave out the others")
@@ -97,8 +119,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "give a model directory or a baseline (longest, shortest, random), or --compare A B"
         )
-    if args.benchmark is not None:
-        return _run_benchmark(args)
+    if args.benchmarks:
+        return _run_benchmarks(args)
+    if args.published:
+        raise ConfigError("--published goes with --benchmark NAME")
     if len(args.model) > 1:
         raise ConfigError(f"{len(args.model)} models go with --benchmark NAME; without one, give one model")
     return _evaluate(args, args.model[0])
@@ -107,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, name: str) -> int:
     from basereward.evaluation import evaluate, save_report
 
-    dataset = given_dataset(args)
+    dataset = _limited(given_dataset(args), args.limit)
     output = claimed_directory(args.output)
     model = load_model(args, name)
     if print_estimate(args, model, dataset.read()):
@@ -115,7 +139,8 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     evaluation = evaluate(
         model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
     )
-    facts = {"model": name, "data": str(args.data or args.dataset), **model.computed, **model.facts}
+    data = {"data": str(args.data or args.dataset), **({"limit": args.limit} if args.limit else {})}
+    facts = {"model": name, **digest_fact(name), **data, **model.computed, **model.facts}
     if output is not None:
         save_report(evaluation, output, facts)
     if not write_json(args.json, {**facts, **evaluation.to_dict()}):
@@ -126,62 +151,132 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     return 0
 
 
-def _run_benchmark(args: argparse.Namespace) -> int:
-    from basereward.evaluation.benchmarks.report import published_table, save_run, score_table
+def _limited(dataset: Dataset, limit: int | None) -> Dataset:
+    from basereward.data.first_rows import FirstRows
+
+    return dataset if limit is None else FirstRows(dataset, limit)
+
+
+def digest_fact(name: str) -> dict[str, str]:
+    """Return the digest of a model's directory as an entry of a report; nothing of what has no directory."""
+    from pathlib import Path
+
+    from basereward.storage.model_directory import digest_of
+
+    digest = digest_of(Path(name))
+    return {"digest": digest} if digest else {}
+
+
+def _run_benchmarks(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from basereward.evaluation.benchmarks.report import headline_table, save_run
     from basereward.evaluation.benchmarks.run import run_benchmark
-    from basereward.evaluation.results import Evaluation
 
     if len(set(args.model)) < len(args.model):
         raise ConfigError("a model is named twice; once is enough")
-    benchmark = _benchmark(args)
-    output = claimed_directory(args.output)
+    benchmarks = _benchmarks(args)
+    is_one = len(benchmarks) == 1
+    folders = {
+        name: args.output if is_one or args.output is None else str(Path(args.output, name))
+        for name in benchmarks
+    }
+    outputs = {name: claimed_directory(folder) for name, folder in folders.items()}
     models = {name: load_model(args, name) for name in args.model}
     if args.dry_run:
-        for model in models.values():
-            print_estimate(args, model, benchmark.comparisons())
+        for _, benchmark in benchmarks.values():
+            for model in models.values():
+                print_estimate(args, model, benchmark.comparisons())
         return 0
-    run = run_benchmark(
-        benchmark,
-        models,
-        name=args.benchmark,
-        data=str(args.data),
-        batch_size=args.batch_size,
-        progress=not args.quiet,
-        gaps=_gaps(args.gaps),
+    digests = {name: fact["digest"] for name in models if (fact := digest_fact(name))}
+    runs: list[BenchmarkRun] = []
+    for name, (path, benchmark) in benchmarks.items():
+        run = run_benchmark(
+            benchmark,
+            models,
+            name=name,
+            data=path,
+            batch_size=args.batch_size,
+            progress=not args.quiet,
+            gaps=_gaps(args.gaps),
+            limit=args.limit,
+            digests=digests,
+        )
+        runs.append(run)
+        if (output := outputs[name]) is not None:
+            save_run(run, output)
+        if args.json != STANDARD:
+            _print_run(run, has_title=not is_one, published=args.published)
+    if not is_one and args.json != STANDARD:
+        headline_table(runs).print()
+    write_json(
+        args.json, runs[0].to_dict() if is_one else {"benchmarks": {run.name: run.to_dict() for run in runs}}
     )
-    if output is not None:
-        save_run(run, output)
-    if not write_json(args.json, run.to_dict()):
-        score_table(run).print()
-        print("", *run.notes, sep="\n")
-        if len(run.entries) == 1 and isinstance(run.entries[0].evaluation, Evaluation):
-            print()
-            _print_metrics(run.entries[0].evaluation)
-        if run.published:
-            table, remarks = published_table(run)
-            print()
-            table.print()
-            print(
-                "\n* corrected",
-                *(f"[{number}] {remark}" for number, remark in enumerate(remarks, start=1)),
-                sep="\n",
-            )
     for model in models.values():
         report_counts(model)
+    for run in runs:
+        _report_run(run, outputs[run.name])
+    return 0
+
+
+def _print_run(run: BenchmarkRun, *, has_title: bool, published: bool) -> None:
+    """Print the official metrics, the notes and, where they are asked for, all other numbers."""
+    from basereward.evaluation.benchmarks.report import (
+        official_names,
+        official_table,
+        published_table,
+        score_table,
+    )
+    from basereward.evaluation.results import Evaluation
+    from basereward.reporting.tables import print_notes
+
+    if has_title:
+        print(f"{run.title}\n")
+    official_table(run).print()
+    print()
+    print_notes(run.notes)
+    if len(run.entries) == 1 and isinstance(run.entries[0].evaluation, Evaluation):
+        print()
+        _print_metrics(run.entries[0].evaluation)
+    if published:
+        print()
+        score_table(run).print()
+        if run.published:
+            table, remarks = published_table(run, official_names(run))
+            print()
+            table.print()
+            print()
+            print_notes(
+                ["* corrected", *(f"[{number}] {remark}" for number, remark in enumerate(remarks, start=1))]
+            )
+    elif run.published:
+        print()
+        print_notes([f"--published and the report add variants and {len(run.published)} published rows."])
+    if has_title:
+        print()
+
+
+def _report_run(run: BenchmarkRun, output: Path | None) -> None:
+    from basereward.evaluation.results import Evaluation
+
     for entry in run.entries[:1]:
         if isinstance(entry.evaluation, Evaluation):
             where = "" if output is None else str(output / entry.folder / "rejected.jsonl")
             _report_rejected(entry.evaluation.rejected, where)
     report_output(output)
-    return 0
 
 
 def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     from basereward.evaluation.benchmarks import Benchmark
     from basereward.evaluation.model_comparison import PairedMetrics, difference_table
+    from basereward.reporting.tables import print_notes
 
-    if args.benchmark is not None:
-        benchmark = _benchmark(args)
+    if args.limit is not None or args.published:
+        raise ConfigError("--compare goes without --limit and --published")
+    if len(args.benchmarks) > 1:
+        raise ConfigError("--compare goes with one benchmark")
+    if args.benchmarks:
+        [(_, benchmark)] = _benchmarks(args).values()
         results = [_results(args, name, benchmark.comparisons()) for name in (first, second)]
         # A benchmark that is no `Benchmark` gives its report only, which has no units to pair.
         metrics = (
@@ -213,7 +308,8 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
         print(f"report: {output / 'compare.md'}", file=sys.stderr)
     if not write_json(args.json, whole):
         table.print()
-        print("", *notes, sep="\n")
+        print()
+        print_notes([" ".join(notes)])
     return 0
 
 
@@ -248,21 +344,40 @@ def given_dataset(args: argparse.Namespace) -> Dataset:
     return load_dataset(args, args.data)
 
 
-def _benchmark(args: argparse.Namespace) -> Any:
+def _benchmarks(args: argparse.Namespace) -> dict[str, tuple[str, Any]]:
+    """Open the benchmarks, and return each with its path, by its name."""
     from basereward.data import Dataset
-    from basereward.plugins.plugin_manager import manager
 
-    if args.data is None:
-        raise ConfigError(f"--benchmark {args.benchmark} needs --data PATH, where it lies")
     if args.dataset is not None:
         raise ConfigError("--benchmark reads its data itself; leave out --dataset")
     if args.media_dir is not None:
         raise ConfigError("--media-dir is of data sets; write --option images=DIR for a benchmark")
+    if args.data is not None and (len(args.benchmarks) > 1 or "=" in args.benchmarks[0]):
+        raise ConfigError("--data goes with one benchmark; write --benchmark NAME=PATH for each")
     options = key_values(args.option, "--option")
-    benchmark: Any = manager().build("benchmark", Component(args.benchmark, {"path": args.data, **options}))
-    if isinstance(data := benchmark.comparisons(), Dataset):
-        data.on_bad_row = args.on_bad_row
-    return benchmark
+    benchmarks: dict[str, tuple[str, Any]] = {}
+    for given in args.benchmarks:
+        name, _, path = given.partition("=")
+        if name in benchmarks:
+            raise ConfigError(f"benchmark {name} is named twice; once is enough")
+        path = path or args.data or _hub_id(name)
+        benchmark: Any = manager().build("benchmark", Component(name, {"path": path, **options}))
+        if isinstance(data := benchmark.comparisons(), Dataset):
+            data.on_bad_row = args.on_bad_row
+        benchmarks[name] = (path, benchmark)
+    return benchmarks
+
+
+def _hub_id(name: str) -> str:
+    """Return the id of a benchmark on the hub.
+
+    Raises:
+        ConfigError: When it isn't there.
+    """
+    hub_id: str = manager().load("benchmark", name).hub_id
+    if not hub_id:
+        raise ConfigError(f"benchmark {name} is not on the hub; write --benchmark {name}=PATH, where it lies")
+    return hub_id
 
 
 def _gaps(text: str | None) -> tuple[float, ...]:

@@ -32,8 +32,10 @@ REPORT_KEYS = (
     {"benchmark", "data", "official_size", "models"},
     {"first", "second", "num_left_out", "differences"},
     {"audit", "data", "findings", "num_rejected"},
+    {"benchmarks"},
 )
-"""Keys of the reports that `--json` writes: of a model, a benchmark, a comparison of models, and an audit."""
+"""Keys of the reports that `--json` writes: of a model, a benchmark, a comparison of models, an audit,
+and several benchmarks."""
 
 
 def check_json(path: Path) -> None:

@@ -90,21 +90,17 @@ def _score_prompt(args: argparse.Namespace) -> int:
         print(json.dumps({"rewards": rewards, **members, **model.computed}))
         return 0
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from basereward.reporting.tables import Row, Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     columns = [("reward", rewards), *members.get("members", {}).items()]
     if members.get("disagreement"):
         columns.append(("disagreement", members["disagreement"]))
-    for title, _ in columns:
-        table.add_column(Text(title), justify="right")
-    table.add_column("response", overflow="fold")
-    for number in sorted(range(len(rewards)), key=lambda number: -rewards[number]):
-        cells = [f"{column[number]:+.4f}" for _, column in columns]
-        table.add_row(*cells, Text(args.response[number]))
-    Console().print(table)
+    titles = [*(title for title, _ in columns), "response"]
+    rows = [
+        Row.of(*(f"{column[number]:+.4f}" for _, column in columns), args.response[number])
+        for number in sorted(range(len(rewards)), key=lambda number: -rewards[number])
+    ]
+    Table(titles, rows, num_labels=0, has_text=True).print()
     return 0
 
 

@@ -13,7 +13,7 @@ from basereward.data.sampling import Reservoir
 from basereward.data.statistics import EXACT, GROWTH, Facts, Lengths, Statistics
 from basereward.errors import DataError
 from basereward.reporting.comparison_card import Card, card_of
-from basereward.reporting.html import save_page
+from basereward.reporting.html import Header, save_page
 from basereward.reporting.tables import Cell, Row, Table
 
 MAX_REJECTED = 50
@@ -110,8 +110,12 @@ def save_report(path: Path, title: str, statistics: Statistics, sample: Sample) 
     save_page(
         path,
         "dataset.html",
+        Header(
+            {"data": title},
+            f"{total.num_rows:,}",
+            f"rows, {statistics.rejected.total():,} more that can't be used",
+        ),
         title=title,
-        num_rows=total.num_rows,
         num_rejected=statistics.rejected.total(),
         sources=source_table(statistics),
         histograms=[

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from basereward.errors import DataError
 from basereward.reporting.comparison_card import Card, card_of, prompt_text, thumbnail
-from basereward.reporting.html import MAX_CHARACTERS, save_page
+from basereward.reporting.html import MAX_CHARACTERS, Header, save_page
 from basereward.reporting.tables import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import PIL.Image
 
@@ -23,9 +23,23 @@ CARD_WIDTH, CARD_IMAGE, MAX_CARD_HEIGHT, GAP = 260, 160, 600, 12  # pixels
 INK, GREEN, RED, GREY = "#222222", "#1b7f4b", "#c8553d", "#777777"
 
 
-def save_html(wrong: Sequence[Wrong], path: Path) -> None:
-    """Write the gallery as a page that needs no other file."""
-    save_page(path, "error_gallery.html", cards=map(_page_card, wrong))
+MARKS = "Worst first. ✓ (green): best by the data. ✗ (red): the highest reward."
+
+
+def save_html(wrong: Sequence[Wrong], path: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the gallery as a page that needs no other file.
+
+    Args:
+        wrong: The most wrongly ordered comparisons, worst first.
+        path: The page.
+        facts: Of the evaluation, for the page's header.
+    """
+    save_page(path, "error_gallery.html", Header(facts or {}), cards=page_cards(wrong), marks=MARKS)
+
+
+def page_cards(wrong: Sequence[Wrong]) -> list[Card]:
+    """Return the cards of a page."""
+    return [_page_card(item) for item in wrong]
 
 
 def save_image(wrong: Sequence[Wrong], path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from basereward.evaluation.overoptimization import MODEL, Curve, Overoptimization, kl_of
-from basereward.reporting.html import save_page
+from basereward.reporting.html import Header, save_page
 from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.seeds import PairedDifference
@@ -31,8 +31,9 @@ def save_overoptimization(
     directory.mkdir(parents=True, exist_ok=True)
     plot = _save_plot(result, directory / "plots" / PLOT_FILE) if is_available() else None
     table, notes = curve_table(result), curve_notes(result)
-    context = {"facts": facts, "table_of": table, "notes": notes, "plot": plot}
-    save_page(directory / "report.html", "overoptimization.html", **context)
+    header = Header(facts, f"{result.num_prompts:,}", "prompts")
+    context = {"table_of": table, "notes": notes, "plot": plot}
+    save_page(directory / "report.html", "overoptimization.html", header, **context)
     text = ["# Overoptimization", ""]
     text += [f"- {markdown_text(name)}: {markdown_code(str(value))}" for name, value in facts.items()]
     text += ["", table.markdown(), "", *(f"- {markdown_text(note)}" for note in notes)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from basereward.errors import ConfigError, DataError
 from basereward.evaluation import error_gallery, plots
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.results import Evaluation, Unread
+from basereward.reporting.html import Header, save_page
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
 from basereward.storage.atomic import replace_file, write_text
@@ -19,6 +20,11 @@ from basereward.storage.reading import parse_json, read_lines, understood
 
 if TYPE_CHECKING:
     from basereward.paradigms.verdicts import Verdicts
+
+EXPLANATION = (
+    "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that of "
+    "the effective number of independent pairs."
+)
 
 NUM_LISTED = 20
 """Number of rejected rows in the report; `rejected.jsonl` has all."""
@@ -29,9 +35,9 @@ def save_report(
 ) -> None:
     """Write the report of an evaluation, its plots and the error gallery.
 
-    The files: `report.json`, `report.md`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`, `wrong.html`,
-    `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`. Without matplotlib there are no plots, and
-    `report.md` says so.
+    The files: `report.json`, `report.md`, `report.html`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`,
+    `wrong.html`, `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`. Without matplotlib there are no
+    plots, and `report.md` says so.
 
     Args:
         evaluation: The evaluation.
@@ -41,7 +47,8 @@ def save_report(
     directory, facts = Path(directory), dict(facts or {})
     directory.mkdir(parents=True, exist_ok=True)
     paths = plots.save(evaluation.metrics, evaluation.pairs, directory / "plots")
-    error_gallery.save_html(evaluation.wrong, directory / "wrong.html")
+    error_gallery.save_html(evaluation.wrong, directory / "wrong.html", facts)
+    _save_page(evaluation, directory, facts, paths)
     error_gallery.save_image(evaluation.wrong, directory / "wrong.png")
     plot_paths = [path.relative_to(directory).as_posix() for path in paths]
     text = markdown(evaluation, {**facts, **evaluation.statistics}, plot_paths)
@@ -165,14 +172,7 @@ def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Itera
     rejected = evaluation.rejected
     text = ["# Evaluation", ""]
     text += [f"- {markdown_text(name)}: {markdown_code(str(value))}" for name, value in facts.items()]
-    text += [
-        "",
-        metric_table(evaluation).markdown(),
-        "",
-        "In brackets: the 95 % interval (Wilson). Where several pairs come from one comparison, it is that "
-        "of the effective number of independent pairs.",
-        "",
-    ]
+    text += ["", metric_table(evaluation).markdown(), "", EXPLANATION, ""]
     text += [f"![{path}]({path})" for path in plot_paths] or [
         "No plots: matplotlib is not installed (`basereward[plot]`)."
     ]
@@ -194,6 +194,29 @@ def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Itera
     return "\n".join(text).rstrip() + "\n"
 
 
+def _save_page(
+    evaluation: Evaluation, directory: Path, facts: Mapping[str, Any], plot_paths: Sequence[Path]
+) -> None:
+    """Write `report.html`, which needs no other file."""
+    accuracy = evaluation.metrics.accuracy
+    caption = (
+        f"pair accuracy, 95 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} %, "
+        f"of {accuracy.num_pairs:,} pairs"
+    )
+    save_page(
+        directory / "report.html",
+        "evaluation.html",
+        Header({**facts, **evaluation.statistics}, f"{100 * accuracy.value:.1f} %", caption),
+        metrics=metric_table(evaluation),
+        explanation=EXPLANATION,
+        plots=plot_paths,
+        cards=error_gallery.page_cards(evaluation.wrong),
+        marks=error_gallery.MARKS,
+        rejected=evaluation.rejected[:NUM_LISTED],
+        num_rejected=len(evaluation.rejected),
+    )
+
+
 def rejected_row(error: DataError) -> dict[str, Any]:
     """Return the line of `rejected.jsonl` for a row that could not be used."""
     return {"file": error.file, "line": error.line, "field": error.field, "reason": error.reason}
@@ -202,7 +225,7 @@ def rejected_row(error: DataError) -> dict[str, Any]:
 def _by_length(metrics: PairMetrics) -> list[Row]:
     parts = {"where longer is better": metrics.where_longer, "where shorter is better": metrics.where_shorter}
     rows = [_part(name, part) for name, part in parts.items() if part is not None]
-    rows += [_part(f"where the better is {name}", part) for name, part in metrics.by_length.items()]
+    rows += [_part(f"better is {name}", part) for name, part in metrics.by_length.items()]
     if metrics.length_correlation is not None:
         value = f"{metrics.length_correlation:+.3f}"
         rows.append(Row.of("reward and length", value, "correlation", style="part"))

@@ -106,6 +106,8 @@ class Benchmark:
     """How many comparisons were published."""
     ties: str = ""
     """What the official metric does with equal rewards."""
+    hub_id: str = ""
+    """Its id on the hub, from which it is read where no path is given; empty where it isn't there."""
 
     @abstractmethod
     def comparisons(self) -> Iterable[Comparison]:

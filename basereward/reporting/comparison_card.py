@@ -1,4 +1,4 @@
-"""A comparison on a page (`templates/card.html`): its images as thumbnails, its prompt and its responses."""
+"""A comparison on a page (`templates/card.html`): its images, its prompt and its responses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from basereward.comparison import Comparison
     from basereward.media.image import Image
 
-THUMBNAIL = 240  # pixels of the longer side
+LONGER_SIDE = 1024  # pixels of an image on a page, which shows it smaller until it is enlarged
 MAX_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class InlineImage:
-    """A thumbnail.
+    """An image within a page.
 
     Attributes:
         name: The image's file name.
-        uri: The thumbnail as a data URI; empty for an image that can't be opened.
+        uri: The image as a data URI; empty for one that can't be opened.
         error: Why it can't be opened.
     """
 
@@ -85,9 +85,9 @@ def thumbnail(image: Image, size: int) -> PIL.Image.Image | DataError:
 
 
 def inline_image(image: Image) -> InlineImage:
-    """Return the thumbnail of an image as a small JPEG."""
+    """Return an image as a JPEG of at most `LONGER_SIDE` pixels a side."""
     name = Path(image.name).name
-    small = thumbnail(image, THUMBNAIL)
+    small = thumbnail(image, LONGER_SIDE)
     if isinstance(small, DataError):
         return InlineImage(name, error=shortened(small.reason))
     buffer = io.BytesIO()

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
-FILE_WIDTH = 250
+WIDTH = 80
 """Characters of a line of a table that goes to a file or a pipe."""
+
+MIN_TEXT = 12
+"""Characters that a last column of text needs at least, to be wrapped rather than put below the others."""
 
 CONSOLE_STYLES = {"official": "bold", "variant": "dim"}
 """Styles of rich for the styles of rows."""
@@ -81,6 +84,25 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of a table below one heading.
+
+    Attributes:
+        heading: The heading; empty for rows before the first one.
+        rows: The rows.
+        is_folded: Whether a page shows the heading alone until it is asked for the rows.
+    """
+
+    heading: str
+    rows: Sequence[Row]
+    is_folded: bool = False
+
+
+FOLDED_STYLES = ("category", "variant")
+"""Styles of rows that a page folds below their heading."""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table.
 
@@ -88,18 +110,35 @@ class Table:
         titles: Of the columns.
         rows: The rows.
         num_labels: Leading columns that are aligned to the left; numbers are aligned to the right.
+        has_text: Whether the last column is text, aligned to the left, which may be wrapped.
     """
 
     titles: Sequence[str]
     rows: Sequence[Row]
     num_labels: int = 1
+    has_text: bool = False
+
+    @property
+    def groups(self) -> list[Group]:
+        """The rows by their headings."""
+        begun: list[tuple[str, list[Row]]] = [("", [])]
+        for row in self.rows:
+            if row.style == "heading":
+                begun.append((row.cells[0].text, []))
+            else:
+                begun[-1][1].append(row)
+        return [
+            Group(heading, rows, bool(heading) and all(row.style in FOLDED_STYLES for row in rows))
+            for heading, rows in begun
+            if heading or rows
+        ]
 
     def markdown(self) -> str:
         """Return it as Markdown; texts of the data stay text."""
-        num_numbers = len(self.titles) - self.num_labels
+        num_numbers = len(self.titles) - self.num_labels - self.has_text
         lines = [
             f"| {' | '.join(map(_markdown_cell, self.titles))} |",
-            "|---" * self.num_labels + "|---:" * num_numbers + "|",
+            "|---" * self.num_labels + "|---:" * num_numbers + "|---" * self.has_text + "|",
         ]
         for row in self.rows:
             is_heading = row.style == "heading"
@@ -111,7 +150,8 @@ class Table:
 
     def latex(self) -> str:
         """Return it as LaTeX, with the rules of booktabs."""
-        alignment = "l" * self.num_labels + "r" * (len(self.titles) - self.num_labels)
+        num_numbers = len(self.titles) - self.num_labels - self.has_text
+        alignment = "l" * self.num_labels + "r" * num_numbers + "l" * self.has_text
         lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
         lines += [" & ".join(map(latex_text, self.titles)) + r" \\", r"\midrule"]
         for row in self.rows:
@@ -122,11 +162,11 @@ class Table:
     def print(
         self,
         *,
-        width: int = FILE_WIDTH,
+        width: int = WIDTH,
         show_titles: bool = True,
         styles: Sequence[Literal["", "bold", "dim"]] = (),
     ) -> None:
-        """Print it, without its headings.
+        """Print it, without its headings; where its columns don't fit the width, a row as lines of its own.
 
         Args:
             width: Characters of a line where standard output is no terminal.
@@ -136,14 +176,20 @@ class Table:
         from rich.table import Table as ConsoleTable
         from rich.text import Text
 
+        to = console(width)
+        if not self._fits(to.width, show_titles=show_titles):
+            self._print_rows(to)
+            return
         table = ConsoleTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_titles)
         for number, title in enumerate(self.titles):
-            is_label = number < self.num_labels
+            is_last = number == len(self.titles) - 1
+            is_label = number < self.num_labels or (is_last and self.has_text)
             table.add_column(
                 Text(title),
                 justify="left" if is_label else "right",
                 style=styles[number] if styles else "",
-                no_wrap=is_label and number < len(self.titles) - 1,
+                no_wrap=not is_last,
+                overflow="fold",
             )
         for row in self.rows:
             if row.style == "heading":
@@ -153,10 +199,56 @@ class Table:
             if row.style == "part":
                 texts[0] = Text("  ") + texts[0]
             table.add_row(*texts)
-        console(width).print(table)
+        to.print(table)
+
+    def _fits(self, width: int, *, show_titles: bool) -> bool:
+        """Tell whether the columns stand beside each other, the last one perhaps wrapped if it is text."""
+        from rich.cells import cell_len
+
+        rows = [row.texts for row in self.rows if row.style != "heading"]
+        columns = zip(*([self.titles] if show_titles else []), *rows, strict=True)
+        *others, last = [max(map(cell_len, column)) for column in columns] or [0]
+        if self.has_text or self.num_labels == len(self.titles):
+            last = min(last, MIN_TEXT)
+        indent = 2 if any(row.style == "part" for row in self.rows) else 0
+        return sum(others) + 2 * len(others) + last + indent <= width
+
+    def _print_rows(self, to: Console) -> None:
+        """Print each row as its label and a line for each other cell that isn't empty."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        length = max(map(len, self.titles[1:]), default=0)
+        for row in self.rows:
+            if row.style == "heading":
+                continue
+            first, *cells = row.cells
+            indent = 2 if row.style == "part" else 0
+            style = CONSOLE_STYLES.get(row.style, "")
+            to.print(
+                Padding(
+                    Text(first.text, style="bold" if first.is_bold else style),
+                    (0, 0, 0, indent),
+                    expand=False,
+                )
+            )
+            for title, cell in zip(self.titles[1:], cells, strict=True):
+                if cell.text:
+                    text = Text(f"{title:<{length}}  {cell.text}" if length else cell.text)
+                    to.print(Padding(text, (0, 0, 0, indent + 2), expand=False))
 
 
-def console(width: int = FILE_WIDTH) -> Console:
+def print_notes(lines: Iterable[str], width: int = WIDTH) -> None:
+    """Print lines of text on standard output, wrapped where they are longer than the console is wide."""
+    import textwrap
+
+    to = console(width)
+    for line in lines:
+        wrapped = textwrap.wrap(line, to.width, subsequent_indent="  ", break_on_hyphens=False)
+        print("\n".join(wrapped))
+
+
+def console(width: int = WIDTH) -> Console:
     """Return a console on standard output, at least `width` characters wide where that is no terminal."""
     from rich.console import Console
 

@@ -25,7 +25,7 @@ def load_model(
     """Load the directory of a model or of an ensemble, strictly; both score alike.
 
     Args:
-        directory: What `RewardModel.save` or `Ensemble.save` wrote.
+        directory: What `RewardModel.save` or `Ensemble.save` wrote; or a run's directory, for its best model.
         device: Where the weights go; `auto` for a GPU where there is one.
         precision: Of matrix products, as of `RewardModel.load`.
         plugins: Where components are looked up; None for the installed ones.
@@ -36,7 +36,8 @@ def load_model(
     Raises:
         ModelError: Naming the file or tensor that is at fault.
     """
-    kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
+    directory = model_directory.of_run(Path(directory))
+    kind = Ensemble if model_directory.is_ensemble(directory) else RewardModel
     return kind.load(
         directory,
         device=device,

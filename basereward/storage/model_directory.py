@@ -116,6 +116,22 @@ def _fault(value: Any, of: type) -> str:
     return "missing" if value is None else f"no {WORDS[of]}"
 
 
+def of_run(directory: Path) -> Path:
+    """Return the directory of the best model where that of a run is given, and any other as it is."""
+    model = directory / "model"
+    has_own = (directory / CONFIG_FILE).is_file()
+    return model if not has_own and (model / CONFIG_FILE).is_file() else directory
+
+
+def digest_of(directory: Path) -> str:
+    """Return the beginning of a SHA-256 that tells a model from every other one; empty for no model.
+
+    It is that of `reward_config.json`, which names every file with its own SHA-256.
+    """
+    path = of_run(directory) / CONFIG_FILE
+    return file_digest(path)[:16] if path.is_file() else ""
+
+
 def is_ensemble(directory: Path) -> bool:
     """Tell an ensemble's directory from a model's, and from what is neither."""
     restore(directory)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from basereward.errors import ConfigError
-from basereward.reporting.html import save_page
+from basereward.reporting.html import Header, save_page
 from basereward.reporting.tables import Table, markdown_text
 from basereward.storage.atomic import write_text
 from basereward.storage.outputs import check_outside_models, claim_directory
@@ -60,6 +60,7 @@ def write_report(study: Study, results: Results, directory: Path) -> StudyTables
     save_page(
         directory / PAGE_FILE,
         "study.html",
+        Header({}, str(len(results.runs)), f"trainings, {len(failed)} of them without a result"),
         title=study.title,
         scores=scores,
         notes=tables.notes(),

@@ -31,8 +31,8 @@ from basereward.study.spec import Study
 FILE_NAME = """<img src=x onerror="a('b')">.png"""
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "ul", "ol", "li", "div"),
-    *("span", "i", "b", "table", "tr", "th", "td", "article", "img", "figure", "figcaption"),
-    *("svg", "rect", "text"),
+    *("header", "main", "dl", "dt", "dd", "table", "thead", "tbody", "tr", "th", "td", "article", "img"),
+    *("span", "i", "b", "figure", "figcaption", "svg", "rect", "text", "script"),
 }
 PARTS = ("prompt", "response", "id", "source", "category", "model", "data", "title", "error", "note")
 
@@ -48,12 +48,14 @@ class Reader(html.parser.HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: set[str] = set()
+        self.num_scripts = 0
         self.attributes: dict[str, list[str]] = {}
         self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
+        self.num_scripts += tag == "script"
         for name, value in attrs:
             self.attributes.setdefault(name, []).append(value or "")
 
@@ -127,7 +129,15 @@ def study(comparisons: list[Comparison], directory: Path) -> tuple[Path, set[str
     return directory / "report.html", {"title", "model", "note", "error"}
 
 
-PAGES = [gallery, benchmark, dataset, study]
+def evaluation(comparisons: list[Comparison], directory: Path) -> tuple[Path, set[str]]:
+    rows = [*comparisons, Comparison("p", ["a 0"], id=hostile("error"))]
+    save_report(
+        evaluate(WrittenDown(), rows), directory, {"model": hostile("model"), "data": hostile("data")}
+    )
+    return directory / "report.html", {"prompt", "response", "id", "source", "category", "model", "data"}
+
+
+PAGES = [gallery, benchmark, dataset, study, evaluation]
 
 
 @pytest.mark.parametrize("make", PAGES)
@@ -139,6 +149,7 @@ def test_a_page_shows_every_text_and_none_of_its_markup(
     path, parts = make(comparisons, tmp_path)
     page = Reader(path.read_text(encoding="utf-8"))
     assert page.tags <= TAGS
+    assert page.num_scripts == 1  # ours, which is the same on every page
     assert {name for name in page.attributes if name.startswith("on")} == set()
     assert all(source.startswith("data:image/") for source in page.attributes.get("src", ()))
     assert {part for part in PARTS if hostile(part) in page.text} == parts
@@ -146,7 +157,7 @@ def test_a_page_shows_every_text_and_none_of_its_markup(
         assert FILE_NAME in page.attributes["alt"]
 
 
-@pytest.mark.parametrize("make", [gallery, benchmark, study])
+@pytest.mark.parametrize("make", [gallery, benchmark, study, evaluation])
 def test_a_report_in_markdown_holds_no_markup_of_the_data(
     make: Callable[[list[Comparison], Path], tuple[Path, set[str]]],
     comparisons: list[Comparison],

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from basereward.reporting.html import environment
-from basereward.reporting.tables import Cell, Row, Table, markdown_code, markdown_text
+from basereward.reporting.tables import Cell, Row, Table, markdown_code, markdown_text, print_notes
 
 
 def html(table: Table) -> str:
@@ -52,13 +52,68 @@ def test_latex_escapes_its_signs() -> None:
 def test_a_page_has_headings_bold_cells_and_bars(table: Table) -> None:
     assert html(table).split("\n") == [
         '<div class="table"><table>',
-        '<tr><th class="label">&lt;2 &amp; 3</th><th>&amp;lt;</th></tr>',
+        '<thead><tr><th class="label">&lt;2 &amp; 3</th><th>&amp;lt;</th></tr></thead>',
+        "<tbody>",
         '<tr class="heading"><td class="label" colspan="2">All &lt;i&gt;</td></tr>',
         '<tr class="official"><td class="label">a|b</td><td><b>5 ± 1 †</b></td></tr>',
         '<tr class="part"><td class="label">x_1</td><td>'
         '<span class="bar"><i style="left:25.0%;width:25.0%"></i><b></b></span> &lt; 1 &amp; 2</td></tr>',
+        "</tbody>",
         "</table></div>",
         "",
+    ]
+
+
+def test_a_page_folds_rows_that_are_categories_or_variants() -> None:
+    rows = [Row.of("Official", style="heading"), Row.of("a", "1", style="official")]
+    rows += [Row.of("Variants", style="heading"), Row.of("b", "2", style="variant")]
+    table = Table(["metric", "score"], rows)
+    assert [(group.heading, group.is_folded) for group in table.groups] == [
+        ("Official", False),
+        ("Variants", True),
+    ]
+    assert html(table).count('<tbody class="folded">') == 1
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+WORDS = "some words that are wrapped where they are too many for the line that they stand on"
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_line_of_a_pipe_has_80_characters_and_text_is_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    Table(["name", "number", "text"], [Row.of("n" * 30, "1", WORDS)], has_text=True).print()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(" ".join(line[40:].split()) for line in lines[1:]) == WORDS
+
+
+@pytest.mark.usefixtures("narrow")
+def test_rows_that_are_too_wide_are_put_one_below_the_other_and_nothing_is_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    titles = [f"column {number}" for number in range(9)]
+    rows = [Row.of("first", *["123,456"] * 7, ""), Row.of("part", *["7"] * 8, style="part")]
+    Table(titles, rows).print()
+    assert capsys.readouterr().out.splitlines() == [
+        "first",
+        *(f"  column {number}  123,456" for number in range(1, 8)),
+        "  part",
+        *(f"    column {number}  7" for number in range(1, 9)),
+    ]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_notes_are_wrapped_and_empty_ones_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    print_notes([WORDS, "", "short"])
+    assert capsys.readouterr().out.splitlines() == [
+        "some words that are wrapped where they are too many for the line that they stand",
+        "  on",
+        "",
+        "short",
     ]
 
 

@@ -30,17 +30,17 @@ class TrackedRow(dict[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
-    def keys(self) -> KeysView[str]:
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
         """Return the columns, all of which count as read."""
         self._read_all()
         return super().keys()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
         """Return the values, all of which count as read."""
         self._read_all()
         return super().values()
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
         """Return columns and values, all of which count as read."""
         self._read_all()
         return super().items()

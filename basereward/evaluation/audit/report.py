@@ -15,7 +15,7 @@ from basereward.evaluation.audit.prompt_edits import ABLATIONS, IMAGE_CHANGES
 from basereward.evaluation.audit.response_edits import SHORTCUTS, TEXT_CHANGES
 from basereward.evaluation.audit.results import Audit
 from basereward.evaluation.report import rejected_row
-from basereward.reporting.html import save_page
+from basereward.reporting.html import Header, save_page
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.seeds import PairedDifference
 from basereward.storage.atomic import write_text
@@ -56,7 +56,11 @@ def save_audit(audit: Audit, directory: str | Path, facts: Mapping[str, Any] | N
     save_page(
         directory / "report.html",
         "audit.html",
-        facts=facts,
+        Header(
+            facts,
+            str(len(audit.flagged)),
+            f"found, of {len(audit.findings)} that were looked for",
+        ),
         flagged=audit.flagged,
         findings=finding_table(audit),
         tables=tables(audit),

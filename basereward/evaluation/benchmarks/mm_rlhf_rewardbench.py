@@ -34,6 +34,7 @@ class MMRLHFRewardBench(Benchmark):
 
     name = "mm-rlhf-rewardbench"
     title = "MM-RLHF-RewardBench"
+    hub_id = "yifanzhang114/MM-RLHF-RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("mm_reward_bench.jsonl", "*.jsonl")
     size = 170
     judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {R1_REWARD: better_first}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from basereward.evaluation.benchmarks.plots import save_scores
 from basereward.evaluation.benchmarks.run import BenchmarkRun
 from basereward.evaluation.report import metric_rows, save_report, save_unread
 from basereward.evaluation.results import Evaluation, Unread
-from basereward.reporting.html import save_page
+from basereward.reporting.html import Header, save_page
 from basereward.reporting.plots import is_available
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.storage.atomic import write_text
@@ -45,6 +45,7 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
     save_page(
         directory / "report.html",
         "benchmark.html",
+        _header(run),
         run=run,
         plot=plot,
         scores=score_table(run),
@@ -61,6 +62,65 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
     content = json.dumps(run.to_dict(), indent=2, ensure_ascii=False)
     # Last, so that a directory with a report.json has all other files too.
     write_text(directory / "report.json", content + "\n")
+
+
+def _header(run: BenchmarkRun) -> Header:
+    """Return the page's header: the first model's official score, and the facts of every model."""
+    names = official_names(run)
+    score = run.entries[0].scores.get(names[0]) if names else None
+    facts: dict[str, str] = {"benchmark": run.name, "data": run.data}
+    for number, entry in enumerate(run.entries):
+        label = "model" if len(run.entries) == 1 else f"model {number + 1}"
+        computed = (f"{name} {value}" for name, value in entry.computed.items())
+        facts[label] = ", ".join([entry.model, *computed])
+    if score is None:
+        return Header(facts)
+    interval = f"95 % interval {100 * score.low:.1f} to {100 * score.high:.1f}"
+    return Header(facts, f"{100 * score.value:.2f}", f"{names[0]} of {run.entries[0].model}, {interval}")
+
+
+def official_names(run: BenchmarkRun) -> list[str]:
+    """Return the names of the official metrics."""
+    return [name for name in run.metric_names if run.of_metric(name)[0].kind == "official"]
+
+
+def official_table(run: BenchmarkRun) -> Table:
+    """Return the table for a terminal: the official metrics of the models, and what they are to beat."""
+    rows = []
+    for name in official_names(run):
+        first = run.of_metric(name)[0]
+        scored = [(entry.model, entry.scores[name]) for entry in run.entries if name in entry.scores]
+        rows += [
+            Row.of(name, _tail(model), str(score), f"{score.num:,} {score.unit}", style="official")
+            for model, score in scored
+        ]
+        for label, value in (("longer response", first.longer_baseline), ("chance", first.chance)):
+            if value is not None:
+                rows.append(Row.of(name, f"({label})", _percent(value), ""))
+    return Table(("metric", "model", "score", "of"), rows, num_labels=2)
+
+
+def headline_table(runs: Sequence[BenchmarkRun]) -> Table:
+    """Return the first official metric of each model on each of several benchmarks."""
+    models = dict.fromkeys(entry.model for run in runs for entry in run.entries)
+    rows = []
+    for model in models:
+        cells = []
+        for run in runs:
+            [name, *_] = official_names(run) or [""]
+            scores = [entry.scores.get(name) for entry in run.entries if entry.model == model]
+            cells.append("" if not scores or scores[0] is None else _percent(scores[0].value))
+        rows.append(Row.of(_tail(model), *cells))
+    return Table(("model", *(run.name for run in runs)), rows)
+
+
+MAX_NAME = 30
+"""Characters of a model's name in a terminal."""
+
+
+def _tail(name: str) -> str:
+    """Return a name, or the end of a long path."""
+    return name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :]
 
 
 def score_table(run: BenchmarkRun) -> Table:
@@ -90,12 +150,20 @@ def score_table(run: BenchmarkRun) -> Table:
     return Table(titles, rows)
 
 
-def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
+def published_table(run: BenchmarkRun, names: Sequence[str] | None = None) -> tuple[Table, list[str]]:
     """Return the table of published scores, and the remarks that its numbers in brackets refer to.
 
     The run's own models and the baselines come first. A corrected number has an asterisk.
+
+    Args:
+        run: The run.
+        names: The metrics; all if not given.
     """
-    columns = [name for name in run.metric_names if any(name in row.scores for row in run.published)]
+    columns = [
+        name
+        for name in (run.metric_names if names is None else names)
+        if any(name in row.scores for row in run.published)
+    ]
     remarks: list[str] = []
     rows = []
     for entry in run.entries:
@@ -105,6 +173,8 @@ def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
     rows.append(_own_row("(always the longer response)", (score.longer_baseline for score in firsts)))
     rows.append(_own_row("(chance)", (score.chance for score in firsts)))
     for row in run.published:
+        if row.scores.keys().isdisjoint(columns):
+            continue
         own_remarks = [row.source, *([row.note] if row.note else [])]
         own_remarks += [f"Printed: {_printed(row.printed)}."] if row.printed else []
         remarks += [remark for remark in own_remarks if remark not in remarks]

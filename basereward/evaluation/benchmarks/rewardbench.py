@@ -61,6 +61,7 @@ class RewardBench(Benchmark):
 
     name = "rewardbench"
     title = "RewardBench"
+    hub_id = "allenai/reward-bench"
     patterns: ClassVar[tuple[str, ...]] = ("data/filtered-*.parquet", "filtered-*.parquet", "*.jsonl")
     size = 2985
 

@@ -47,6 +47,7 @@ class RewardBench2(Benchmark):
 
     name = "rewardbench2"
     title = "RewardBench 2"
+    hub_id = "allenai/reward-bench-2"
     patterns: ClassVar[tuple[str, ...]] = ("data/test-*.parquet", "*.parquet", "*.jsonl")
     size = 1865
     ties = "of equal highest rewards each has its share; in the subset Ties equal rewards count as wrong"

@@ -34,6 +34,7 @@ class RMBench(Benchmark):
 
     name = "rm-bench"
     title = "RM-Bench"
+    hub_id = "THU-KEG/RM-Bench"
     patterns: ClassVar[tuple[str, ...]] = ("total_dataset.json", "data/total_dataset.json", "data/*.parquet")
     size = 1237
 

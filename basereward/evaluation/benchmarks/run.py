@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from basereward.data.first_rows import first_rows
 from basereward.errors import DataError
 from basereward.evaluation.benchmarks.benchmark import Benchmark as JudgedBenchmark
 from basereward.evaluation.benchmarks.published import PublishedScores, published_of
@@ -18,6 +20,9 @@ from basereward.stats.metric import Score
 
 if TYPE_CHECKING:
     from basereward.paradigms.verdicts import Verdicts
+
+
+NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class BenchmarkRun:
         size: The number of comparisons of the published benchmark, if it is known.
         entries: The models.
         published: Published scores.
+        limit: How many of the comparisons were scored, the first ones; None for all.
     """
 
     name: str
@@ -75,6 +81,7 @@ class BenchmarkRun:
     size: int | None
     entries: Sequence[Entry]
     published: Sequence[PublishedScores]
+    limit: int | None = None
 
     @property
     def metric_names(self) -> list[str]:
@@ -111,7 +118,9 @@ class BenchmarkRun:
         if unread := max(entry.num_unread for entry in self.entries):
             notes.append(f"Rows of the file that could not be read: {unread:,}; they are in no number.")
         num = self.entries[0].evaluation.num_comparisons
-        if self.size not in (None, num):
+        if self.limit is not None:
+            notes.append(f"Only the first {num:,} comparisons were scored: no number of the whole benchmark.")
+        elif self.size not in (None, num):
             notes.append(f"The file has {num:,} comparisons, the published benchmark {self.size:,}.")
         return notes
 
@@ -146,6 +155,8 @@ def run_benchmark(
     batch_size: int = 8,
     progress: bool = False,
     gaps: Sequence[float] = GAPS,
+    limit: int | None = None,
+    digests: Mapping[str, str] = NO_DIGESTS,
 ) -> BenchmarkRun:
     """Evaluate models on a benchmark.
 
@@ -157,17 +168,20 @@ def run_benchmark(
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         progress: Whether to show a progress bar on standard error.
         gaps: Rating gaps of the accuracy by gap.
+        limit: Comparisons to score, the first ones; None for all.
+        digests: The digests of models' directories by the models' names, for the report.
 
     Raises:
         DataError: When no pair has a known order.
     """
     entries: list[Entry] = []
+    num = 0 if limit is None else sum(1 for _ in benchmark.comparisons())
     for model, scorer in models.items():
         verdicts: dict[int, Verdicts] = {}
         try:
             evaluation = evaluate(
                 scorer,
-                benchmark.comparisons(),
+                benchmark.comparisons() if limit is None else first_rows(benchmark.comparisons(), limit),
                 batch_size=batch_size,
                 progress=progress,
                 gaps=gaps,
@@ -186,11 +200,13 @@ def run_benchmark(
                 evaluations[f"{model}: {name_of_member}"] = member
         for label, item in evaluations.items():
             folder = _folder(label, {entry.folder for entry in entries})
+            rewards = [*item.rewards, *[None] * (num - len(item.rewards))]
             if item.verdicts and isinstance(benchmark, JudgedBenchmark):
-                scores: Mapping[str, Score] = benchmark.report_judge(item.rewards, item.verdicts)
+                scores: Mapping[str, Score] = benchmark.report_judge(rewards, item.verdicts)
             else:
-                scores = benchmark.report(item.rewards)
-            facts = {**scorer.computed, **scorer.facts}
+                scores = benchmark.report(rewards)
+            digest = {"digest": digests[model]} if model in digests else {}
+            facts = {**digest, **scorer.computed, **scorer.facts}
             entries.append(Entry(label, folder, scores, item, facts))
     return BenchmarkRun(
         name=name,
@@ -200,6 +216,7 @@ def run_benchmark(
         size=benchmark.size,
         entries=entries,
         published=published_of(name),
+        limit=limit,
     )
 
 

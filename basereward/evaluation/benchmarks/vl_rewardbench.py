@@ -51,6 +51,7 @@ class VLRewardBench(Benchmark):
 
     name = "vl-rewardbench"
     title = "VL-RewardBench"
+    hub_id = "MMInstruction/VL-RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("data/test-*.parquet", "*.parquet", "*.jsonl")
     size = 1250
     judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {
