@@ -8,6 +8,10 @@ from typing import Any
 
 RIGHT, WRONG, NEUTRAL, GRID = "#2a6f97", "#c8553d", "#6c757d", "#dddddd"
 COLOURS = (RIGHT, WRONG, "#6a994e", "#7b5ea7", "#b5838d", "#8d6e00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":")
+"""Colours, markers and lines of what a plot compares, each for those who can't tell the others apart."""
+
 SIZE = (6.4, 4.0)  # inches
 DPI = 120
 MAX_LABEL = 40  # characters; the labels of an axis take their room from its plot
@@ -28,11 +32,16 @@ def figure_of(title: str, subtitle: str, width: float = SIZE[0], height: float =
     axes = figure.add_subplot()
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
     axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
+    style_axes(axes)
+    return figure, axes
+
+
+def style_axes(axes: Any) -> None:
+    """Give axes our grid and frame."""
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    return figure, axes
 
 
 def label_of(name: str, max_length: int = MAX_LABEL) -> str:

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
+from basereward.reporting.plots import (
+    COLOURS,
+    MARKERS,
+    NEUTRAL,
+    figure_of,
+    is_available,
+    label_of,
+    save_figure,
+)
 from basereward.study.results import Results
 from basereward.study.spec import Study
 from basereward.study.tables import StudyTables, row_names
@@ -48,7 +56,8 @@ def _draw_grid(study: Study, results: Results, tables: StudyTables, column: str)
         places = [list(along).index(cell.labels[names[0]]) + shift for cell in cells]
         colour = COLOURS[number % len(COLOURS)]
         means = _draw(axes, results, tables, column, [cell.name for cell in cells], places, colour, "x")
-        axes.plot(*means, color=colour, marker="o", linewidth=1, alpha=0.9, label=label_of(label))
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(*means, color=colour, marker=marker, linewidth=1, alpha=0.9, label=label_of(label))
     _draw_baseline(axes.axhline, study, tables, column)
     axes.set_xticks(range(len(along)), [label_of(label) for label in along])
     axes.set_xlabel(names[0])

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from basereward.errors import ConfigError
-from basereward.reporting.plots import DPI, is_available, save_figure
+from basereward.reporting.plots import (
+    COLOURS,
+    DPI,
+    LINES,
+    MARKERS,
+    NEUTRAL,
+    RIGHT,
+    WRONG,
+    is_available,
+    label_of,
+    save_figure,
+    style_axes,
+)
 from basereward.storage.atomic import replace_file
 from basereward.training.log_history import HELD_OUT, Axis, RunHistory, read_records, smoothed
 from basereward.training.run_directory import LOG_FILE, PLOTS
@@ -56,28 +68,29 @@ def plot_run(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) 
     # A figure of its own, not pyplot's: nothing global, no window system.
     figure = Figure(figsize=(7.0, 8.0), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
-    _line(loss, steps, "loss", "training")
-    _line(accuracy, steps, "accuracy", "training")
+    _line(loss, steps, "loss", "training", color=RIGHT)
+    _line(accuracy, steps, "accuracy", "training", color=RIGHT)
     if evaluations:
-        _line(loss, evaluations, "log_loss", "held out (log loss)", marker="o")
-        _line(accuracy, evaluations, "accuracy", "held out", marker="o", color="tab:orange")
+        _line(loss, evaluations, "log_loss", "held out (log loss)", marker="o", color=WRONG)
+        _line(accuracy, evaluations, "accuracy", "held out", marker="o", color=WRONG)
         steps_of = [record["step"] for record in evaluations]
         low, high = ([record[name] for record in evaluations] for name in ("low", "high"))
-        accuracy.fill_between(steps_of, low, high, alpha=0.15, color="tab:orange", label="95 % interval")
+        accuracy.fill_between(steps_of, low, high, alpha=0.15, color=WRONG, label="95 % interval")
         best = max(evaluations, key=lambda record: (record["accuracy"], -record["log_loss"]))
         accuracy.plot(best["step"], best["accuracy"], "k*", label=f"best: {best['accuracy']:.3f}")
     loss.set_ylabel("loss")
     accuracy.set_ylabel("pair accuracy")
-    accuracy.axhline(0.5, color="0.7", linewidth=0.8, linestyle="--", zorder=0)
-    for part in steps[0]["lr"] if steps else ():
-        rate.plot([record["step"] for record in steps], [record["lr"][part] for record in steps], label=part)
+    accuracy.axhline(0.5, color=NEUTRAL, linewidth=0.8, linestyle="--", zorder=0)
+    for number, part in enumerate(steps[0]["lr"] if steps else ()):
+        at, rates = [record["step"] for record in steps], [record["lr"][part] for record in steps]
+        rate.plot(at, rates, label=part, **_style(number, len(at)))
     rate.set_ylabel("learning rate")
     rate.set_xlabel("optimizer step")
     for axes in (loss, accuracy, rate):
-        axes.grid(visible=True, alpha=0.3)
+        style_axes(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    figure.suptitle(run_dir.name)
+    figure.suptitle(label_of(run_dir.name), x=0.02, ha="left", fontsize=12, fontweight="bold")
     path = run_dir / PLOTS / TRAINING_PLOT
     path.parent.mkdir(exist_ok=True)
     return save_figure(figure, path, dpi=DPI)
@@ -88,7 +101,20 @@ def _line(axes: Any, records: list[dict[str, Any]], name: str, label: str, **sty
     present = [record for record in records if record.get(name) is not None]
     if present:
         steps = [record["step"] for record in present]
+        style = {"marker": MARKERS[0], **style} if len(present) == 1 else style
         axes.plot(steps, [record[name] for record in present], label=label, **style)
+
+
+def _style(number: int, num_points: int) -> dict[str, Any]:
+    """Return the style of a line among others; a single point has a mark, since no line goes through it."""
+    style: dict[str, Any] = {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": LINES[number % len(LINES)],
+        "linewidth": 1.4,
+    }
+    if num_points == 1:
+        style |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 5}
+    return style
 
 
 def plot_runs(
@@ -119,15 +145,15 @@ def plot_runs(
     for axes, metric in zip(plots, metrics, strict=False):
         for number, history in enumerate(histories):
             positions, values = history.series(metric, axis)
-            style: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1.4}
+            style = _style(number, len(positions))
             if metric.startswith(HELD_OUT):
-                style |= {"marker": "o", "markersize": 3.5}
+                style |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
             elif smoothing and not metric.startswith("lr"):  # a schedule has no noise
                 axes.plot(positions, values, color=style["color"], linewidth=0.8, alpha=0.25)
                 values = smoothed(values, smoothing)
             axes.plot(positions, values, label=history.name, **style)
         axes.set_title(TITLES.get(metric, metric), fontsize="medium", loc="left")
-        axes.grid(visible=True, alpha=0.3)
+        style_axes(axes)
         if metric.startswith("lr"):
             axes.yaxis.set_major_formatter("{x:.3g}")
     for axes in plots[len(metrics) :]:

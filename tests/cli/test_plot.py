@@ -85,3 +85,15 @@ def test_without_matplotlib_it_says_how_to_get_it(
     assert capsys.readouterr().err == (
         "basereward: error: matplotlib is not installed; pip install 'basereward[plot]' brings it\n"
     )
+
+
+def test_a_run_of_one_record_is_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.jsonl").write_text('{"kind": "step", "step": 1, "loss": 0.5}\n')
+    Path("two.jsonl").write_text(
+        '{"kind": "step", "step": 1, "loss": 0.5}\n{"kind": "step", "step": 2, "loss": 0.5}\n'
+    )
+    for name in ("one", "two"):
+        assert main(["plot", f"{name}.jsonl", "--output", f"{name}.svg"]) == 0
+    # A mark is filled with the colour of the run, at the point and in the legend; a line is not.
+    assert [Path(f"{name}.svg").read_text().count("fill: #2a6f97") for name in ("one", "two")] == [2, 0]

@@ -22,8 +22,6 @@ from basereward.config import Component
 from basereward.data import NativeDataset, TRLDataset
 from basereward.plugins import PluginManager
 
-pytestmark = pytest.mark.filterwarnings("ignore::basereward.errors.RefusedRowsWarning")
-
 PLUGINS = PluginManager()
 
 

@@ -83,7 +83,7 @@ def comparisons(tmp_path: Path) -> list[Comparison]:
 def gallery(comparisons: list[Comparison], directory: Path) -> tuple[Path, set[str]]:
     evaluation = evaluate(WrittenDown(), comparisons)
     save_report(evaluation, directory, {"model": hostile("model")})
-    return directory / "wrong.html", {"prompt", "response", "id"}
+    return directory / "wrong.html", {"prompt", "response", "id", "model"}
 
 
 def benchmark(comparisons: list[Comparison], directory: Path) -> tuple[Path, set[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from basereward.evaluation.benchmarks.run import BenchmarkRun
-from basereward.reporting.plots import COLOURS, figure_of, label_of, save_figure
+from basereward.reporting.plots import COLOURS, MARKERS, figure_of, label_of, save_figure
 
 MAX_SCORES = 30
 LEGEND_COLUMNS = 3
@@ -31,9 +31,8 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
             linewidth=3,
             alpha=0.4,
         )
-        axes.plot(
-            [100 * score.value for score in scores], places, "o", color=colour, label=label_of(entry.model)
-        )
+        style = {"linestyle": "none", "marker": MARKERS[number % len(MARKERS)], "color": colour}
+        axes.plot([100 * score.value for score in scores], places, label=label_of(entry.model), **style)
     first = [run.of_metric(name)[0] for name in names]
     baselines = {
         ("longer baseline", "|"): [score.longer_baseline for score in first],
@@ -42,8 +41,8 @@ def save_scores(run: BenchmarkRun, path: Path) -> None:
     for (label, marker), shares in baselines.items():
         points = [(100 * share, place) for place, share in enumerate(shares) if share is not None]
         if points:
-            style = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 8, "zorder": 3}
-            axes.plot(*zip(*points, strict=True), label=label, **style)
+            mark = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 8, "zorder": 3}
+            axes.plot(*zip(*points, strict=True), label=label, **mark)
     axes.set_yticks(range(len(names)), [label_of(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)

@@ -10,8 +10,6 @@ import published
 import pytest
 from published import ASKED, CHAT, opened, read, said, turn
 
-pytestmark = pytest.mark.filterwarnings("ignore::basereward.errors.RefusedRowsWarning")
-
 
 @pytest.mark.parametrize(
     ("winner", "ranks"),

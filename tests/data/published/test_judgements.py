@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from published import read, turn
 
-pytestmark = pytest.mark.filterwarnings("ignore::basereward.errors.RefusedRowsWarning")
-
 
 @pytest.mark.parametrize(
     ("given", "verdict", "expected"),

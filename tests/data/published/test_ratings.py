@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import published
-import pytest
 from published import CHAT, SETS, only, read, write_set
-
-pytestmark = pytest.mark.filterwarnings("ignore::basereward.errors.RefusedRowsWarning")
 
 
 def test_ultra_hard_is_best_and_worst(tmp_path: Path) -> None:
