@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from basereward.cli.command import Command
-from basereward.cli.data_arguments import add_data_arguments, report_rejected
-from basereward.cli.evaluate import (
+from basereward.cli.data_arguments import add_data_arguments, given_dataset, report_rejected
+from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
+from basereward.cli.report_output import (
     add_output_arguments,
     check_json_argument,
     claimed_directory,
-    given_dataset,
     report_output,
     write_json,
 )
-from basereward.cli.model_arguments import add_model_arguments, load_model, report_counts
 
 if TYPE_CHECKING:
     import argparse

@@ -67,6 +67,17 @@ def load_dataset(args: argparse.Namespace, path: str | None, *, by_row: bool = F
     return dataset
 
 
+def given_dataset(args: argparse.Namespace) -> Dataset:
+    """Open the data of `--data` and `--dataset`.
+
+    Raises:
+        ConfigError: When neither is given.
+    """
+    if args.data is None and args.dataset is None:
+        raise ConfigError("give --data PATH, or --dataset NAME for a dataset that needs none")
+    return load_dataset(args, args.data)
+
+
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of the dataset that the command line names.
 

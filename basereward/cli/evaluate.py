@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from basereward.cli.benchmark_evaluation import open_benchmarks, run_benchmarks
 from basereward.cli.command import Command
-from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
+from basereward.cli.data_arguments import add_data_arguments, given_dataset
 from basereward.cli.model_arguments import (
     add_model_arguments,
     load_model,
     print_estimate,
     report_counts,
 )
-from basereward.config.conversion import Component
+from basereward.cli.report_output import (
+    add_output_arguments,
+    check_json_argument,
+    claimed_directory,
+    digest_fact,
+    gaps_of,
+    print_metrics,
+    report_output,
+    report_rejected_rows,
+    write_json,
+)
 from basereward.errors import ConfigError
-from basereward.plugins.plugin_manager import manager
 from basereward.storage.atomic import write_text
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from basereward.data import Dataset
-    from basereward.errors import DataError
-    from basereward.evaluation import Evaluation
-    from basereward.evaluation.benchmarks.run import BenchmarkRun
     from basereward.evaluation.results import Result
-
-NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[plot]'"
-
-STANDARD = "-"
 
 COMMAND = Command(
     description="Score comparisons whose order is known; report accuracy, calibration and length bias. "
@@ -82,28 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_arguments(parser, "where to leave report, plots, rewards and error gallery")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add `--output`, whose help is given, and `--json`."""
-    parser.add_argument("--output", metavar="DIR", help=what)
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        nargs="?",
-        const=STANDARD,
-        help="write JSON to the file; without one, print JSON instead of a table",
-    )
-
-
-def check_json_argument(args: argparse.Namespace) -> None:
-    """Refuse a `--json` that would replace something else than a report."""
-    if args.json not in (None, STANDARD):
-        from pathlib import Path
-
-        from basereward.cli.report_directory import check_json
-
-        check_json(Path(args.json))
-
-
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the numbers, and leave the report."""
     check_json_argument(args)
@@ -120,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             "give a model directory or a baseline (longest, shortest, random), or --compare A B"
         )
     if args.benchmarks:
-        return _run_benchmarks(args)
+        return run_benchmarks(args)
     if args.published:
         raise ConfigError("--published goes with --benchmark NAME")
     if len(args.model) > 1:
@@ -137,16 +115,16 @@ def _evaluate(args: argparse.Namespace, name: str) -> int:
     if print_estimate(args, model, dataset.read()):
         return 0
     evaluation = evaluate(
-        model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=_gaps(args.gaps)
+        model, dataset, batch_size=args.batch_size, progress=not args.quiet, gaps=gaps_of(args.gaps)
     )
     data = {"data": str(args.data or args.dataset), **({"limit": args.limit} if args.limit else {})}
     facts = {"model": name, **digest_fact(name), **data, **model.computed, **model.facts}
     if output is not None:
         save_report(evaluation, output, facts)
     if not write_json(args.json, {**facts, **evaluation.to_dict()}):
-        _print_metrics(evaluation)
+        print_metrics(evaluation)
     report_counts(model)
-    _report_rejected(evaluation.rejected, "" if output is None else str(output / "rejected.jsonl"))
+    report_rejected_rows(evaluation.rejected, "" if output is None else str(output / "rejected.jsonl"))
     report_output(output)
     return 0
 
@@ -155,115 +133,6 @@ def _limited(dataset: Dataset, limit: int | None) -> Dataset:
     from basereward.data.first_rows import FirstRows
 
     return dataset if limit is None else FirstRows(dataset, limit)
-
-
-def digest_fact(name: str) -> dict[str, str]:
-    """Return the digest of a model's directory as an entry of a report; nothing of what has no directory."""
-    from pathlib import Path
-
-    from basereward.storage.model_directory import digest_of
-
-    digest = digest_of(Path(name))
-    return {"digest": digest} if digest else {}
-
-
-def _run_benchmarks(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from basereward.evaluation.benchmarks.report import headline_table, save_run
-    from basereward.evaluation.benchmarks.run import run_benchmark
-
-    if len(set(args.model)) < len(args.model):
-        raise ConfigError("a model is named twice; once is enough")
-    benchmarks = _benchmarks(args)
-    is_one = len(benchmarks) == 1
-    folders = {
-        name: args.output if is_one or args.output is None else str(Path(args.output, name))
-        for name in benchmarks
-    }
-    outputs = {name: claimed_directory(folder) for name, folder in folders.items()}
-    models = {name: load_model(args, name) for name in args.model}
-    if args.dry_run:
-        for _, benchmark in benchmarks.values():
-            for model in models.values():
-                print_estimate(args, model, benchmark.comparisons())
-        return 0
-    digests = {name: fact["digest"] for name in models if (fact := digest_fact(name))}
-    runs: list[BenchmarkRun] = []
-    for name, (path, benchmark) in benchmarks.items():
-        run = run_benchmark(
-            benchmark,
-            models,
-            name=name,
-            data=path,
-            batch_size=args.batch_size,
-            progress=not args.quiet,
-            gaps=_gaps(args.gaps),
-            limit=args.limit,
-            digests=digests,
-        )
-        runs.append(run)
-        if (output := outputs[name]) is not None:
-            save_run(run, output)
-        if args.json != STANDARD:
-            _print_run(run, has_title=not is_one, published=args.published)
-    if not is_one and args.json != STANDARD:
-        headline_table(runs).print()
-    write_json(
-        args.json, runs[0].to_dict() if is_one else {"benchmarks": {run.name: run.to_dict() for run in runs}}
-    )
-    for model in models.values():
-        report_counts(model)
-    for run in runs:
-        _report_run(run, outputs[run.name])
-    return 0
-
-
-def _print_run(run: BenchmarkRun, *, has_title: bool, published: bool) -> None:
-    """Print the official metrics, the notes and, where they are asked for, all other numbers."""
-    from basereward.evaluation.benchmarks.report import (
-        official_names,
-        official_table,
-        published_table,
-        score_table,
-    )
-    from basereward.evaluation.results import Evaluation
-    from basereward.reporting.tables import print_notes
-
-    if has_title:
-        print(f"{run.title}\n")
-    official_table(run).print()
-    print()
-    print_notes(run.notes)
-    if len(run.entries) == 1 and isinstance(run.entries[0].evaluation, Evaluation):
-        print()
-        _print_metrics(run.entries[0].evaluation)
-    if published:
-        print()
-        score_table(run).print()
-        if run.published:
-            table, remarks = published_table(run, official_names(run))
-            print()
-            table.print()
-            print()
-            print_notes(
-                ["* corrected", *(f"[{number}] {remark}" for number, remark in enumerate(remarks, start=1))]
-            )
-    elif run.published:
-        print()
-        print_notes([f"--published and the report add variants and {len(run.published)} published rows."])
-    if has_title:
-        print()
-
-
-def _report_run(run: BenchmarkRun, output: Path | None) -> None:
-    from basereward.evaluation.results import Evaluation
-
-    for entry in run.entries[:1]:
-        if isinstance(entry.evaluation, Evaluation):
-            where = "" if output is None else str(output / entry.folder / "rejected.jsonl")
-            _report_rejected(entry.evaluation.rejected, where)
-    report_output(output)
 
 
 def _compare(args: argparse.Namespace, first: str, second: str) -> int:
@@ -276,7 +145,7 @@ def _compare(args: argparse.Namespace, first: str, second: str) -> int:
     if len(args.benchmarks) > 1:
         raise ConfigError("--compare goes with one benchmark")
     if args.benchmarks:
-        [(_, benchmark)] = _benchmarks(args).values()
+        [(_, benchmark)] = open_benchmarks(args).values()
         results = [_results(args, name, benchmark.comparisons()) for name in (first, second)]
         # A benchmark that is no `Benchmark` gives its report only, which has no units to pair.
         metrics = (
@@ -331,106 +200,3 @@ def _results(args: argparse.Namespace, name: str, data: Dataset | None) -> list[
     evaluation = evaluate(model, data, batch_size=args.batch_size, progress=not args.quiet)
     report_counts(model)
     return list(evaluation.results)
-
-
-def given_dataset(args: argparse.Namespace) -> Dataset:
-    """Open the data of `--data` and `--dataset`.
-
-    Raises:
-        ConfigError: When neither is given.
-    """
-    if args.data is None and args.dataset is None:
-        raise ConfigError("give --data PATH, or --dataset NAME for a dataset that needs none")
-    return load_dataset(args, args.data)
-
-
-def _benchmarks(args: argparse.Namespace) -> dict[str, tuple[str, Any]]:
-    """Open the benchmarks, and return each with its path, by its name."""
-    from basereward.data import Dataset
-
-    if args.dataset is not None:
-        raise ConfigError("--benchmark reads its data itself; leave out --dataset")
-    if args.media_dir is not None:
-        raise ConfigError("--media-dir is of data sets; write --option images=DIR for a benchmark")
-    if args.data is not None and (len(args.benchmarks) > 1 or "=" in args.benchmarks[0]):
-        raise ConfigError("--data goes with one benchmark; write --benchmark NAME=PATH for each")
-    options = key_values(args.option, "--option")
-    benchmarks: dict[str, tuple[str, Any]] = {}
-    for given in args.benchmarks:
-        name, _, path = given.partition("=")
-        if name in benchmarks:
-            raise ConfigError(f"benchmark {name} is named twice; once is enough")
-        path = path or args.data or _hub_id(name)
-        benchmark: Any = manager().build("benchmark", Component(name, {"path": path, **options}))
-        if isinstance(data := benchmark.comparisons(), Dataset):
-            data.on_bad_row = args.on_bad_row
-        benchmarks[name] = (path, benchmark)
-    return benchmarks
-
-
-def _hub_id(name: str) -> str:
-    """Return the id of a benchmark on the hub.
-
-    Raises:
-        ConfigError: When it isn't there.
-    """
-    hub_id: str = manager().load("benchmark", name).hub_id
-    if not hub_id:
-        raise ConfigError(f"benchmark {name} is not on the hub; write --benchmark {name}=PATH, where it lies")
-    return hub_id
-
-
-def _gaps(text: str | None) -> tuple[float, ...]:
-    from basereward.evaluation.metrics import GAPS
-
-    try:
-        return GAPS if text is None else tuple(sorted(float(gap) for gap in text.split(",")))
-    except ValueError as error:
-        raise ConfigError(f"--gaps {text}: write numbers, such as 0.5,1.5,3") from error
-
-
-def claimed_directory(output: str | None) -> Path | None:
-    """Claim the output directory now, rather than find out after the scoring that it can't be written."""
-    from pathlib import Path
-
-    from basereward.cli.report_directory import claim_reports
-
-    if output is None:
-        return None
-    claim_reports(Path(output))
-    return Path(output)
-
-
-def write_json(target: str | None, report: Mapping[str, Any]) -> bool:
-    """Write JSON where it was asked for; tell whether that was standard output."""
-    from pathlib import Path
-
-    if target == STANDARD:
-        print(json.dumps(report, ensure_ascii=False))
-    elif target is not None:
-        write_text(Path(target), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    return target == STANDARD
-
-
-def _report_rejected(rejected: Sequence[DataError], where: str) -> None:
-    if rejected:
-        note = f"; all in {where}" if where else "; --output DIR lists them all"
-        report_rejected(len(rejected), rejected[0], note=note)
-
-
-def report_output(output: Path | None) -> None:
-    """Print to standard error where the report is, if there is one."""
-    if output is None:
-        return
-    from basereward.reporting.plots import is_available
-
-    if not is_available():
-        print(NO_PLOTS, file=sys.stderr)
-    name = "report.html" if (output / "report.html").is_file() else "report.md"
-    print(f"report: {output / name}", file=sys.stderr)
-
-
-def _print_metrics(evaluation: Evaluation) -> None:
-    from basereward.evaluation.report import metric_table
-
-    metric_table(evaluation).print(show_titles=False, styles=("", "bold", "dim"))

@@ -212,7 +212,7 @@ def _save_page(
         plots=plot_paths,
         cards=error_gallery.page_cards(evaluation.wrong),
         marks=error_gallery.MARKS,
-        rejected=evaluation.rejected[:NUM_LISTED],
+        rejected=list(map(str, evaluation.rejected[:NUM_LISTED])),
         num_rejected=len(evaluation.rejected),
     )
 

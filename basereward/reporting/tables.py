@@ -211,7 +211,8 @@ class Table:
         if self.has_text or self.num_labels == len(self.titles):
             last = min(last, MIN_TEXT)
         indent = 2 if any(row.style == "part" for row in self.rows) else 0
-        return sum(others) + 2 * len(others) + last + indent <= width
+        needed: int = sum(others) + 2 * len(others) + last + indent
+        return needed <= width
 
     def _print_rows(self, to: Console) -> None:
         """Print each row as its label and a line for each other cell that isn't empty."""

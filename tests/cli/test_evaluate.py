@@ -101,13 +101,13 @@ def test_a_dataset_component_and_its_options_may_be_named(
         (
             ["--data", "{data}", "--option", "a=1"],
             "dataset 'basereward' has no option 'a'; "
-            "options: source, split, config, media_roots, media_hosts, ignored_columns",
+            "options: source, split, config, media_dir, media_roots, media_hosts, ignored_columns",
         ),
         (["--data", "{data}", "--dataset", "trl", "--option", "a"], "--option a: write KEY=VALUE"),
         (
             ["--data", "{data}", "--dataset", "trl", "--option", "sorce=a"],
             "dataset 'trl' has no option 'sorce'; did you mean 'source'? options: source, split, "
-            "config, media_roots, media_hosts, ignored_columns",
+            "config, media_dir, media_roots, media_hosts, ignored_columns",
         ),
         (["--data", "{data}", "--gaps", "a"], "--gaps a: write numbers, such as 0.5,1.5,3"),
         (["--data", "{data}", "--output", "{data}"], "--output {data}: can't be made: File exists"),

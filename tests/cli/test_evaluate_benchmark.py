@@ -46,6 +46,10 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
+def lines_joined(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    return " ".join(shown(capsys, *arguments).split())
+
+
 def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert cli.main(["evaluate", *map(str, arguments)]) == 2
     found = capsys.readouterr()
@@ -72,9 +76,12 @@ def test_table_json_markdown_and_page_have_the_same_numbers(
         assert cell in text
         assert "equal rewards count as wrong" in text
         assert "The file has 12 comparisons, the published benchmark 170." in text
+    assert "BaseReward (Qwen2.5-VL)" not in table
+    whole_table = shown(capsys, "longest", "random", "--published", *BENCHMARK, data)
+    for text in (whole_table, (output / "report.md").read_text(), (output / "report.html").read_text()):
         assert "BaseReward (Qwen2.5-VL)" in text
         assert "95.24*" in text
-        assert "Printed: Acc mcq 95.74, Acc long 97.38, Acc short 94.13." in text
+        assert "Printed: Acc mcq 95.74, Acc long 97.38, Acc short 94.13." in " ".join(text.split())
     for name in ("longest", "random"):
         assert len((output / name / "rewards.jsonl").read_text().splitlines()) == 12
 
@@ -152,7 +159,7 @@ def test_a_model_stands_beside_judges_and_unscored_comparisons_are_left_out_of_i
     assert [models[name]["scores"]["Acc"]["num"] for name in ("longest", str(model_dir))] == [12, 10]
     # The longer response's score is that of the same ten pairs.
     assert models[str(model_dir)]["scores"]["Acc"]["longer_baseline"] == pytest.approx(6 / 10)
-    assert f"{model_dir}: 2 of 12 comparisons could not be scored" in shown(
+    assert f"{model_dir}: 2 of 12 comparisons could not be scored" in lines_joined(
         capsys, "longest", model_dir, *BENCHMARK, data
     )
 
@@ -184,7 +191,7 @@ def test_a_judge_without_a_readable_verdict_has_a_report_that_says_so(
         f"{mute}: of its answers 100.0 % could not be read, so nothing has rewards; the numbers are those of "
         "the protocols that count this."
     )
-    assert note in table.splitlines()
+    assert note in " ".join(table.split())
     whole = json.loads((tmp_path / "out.json").read_text())
     judge, longest = whole["models"][str(mute)], whole["models"]["longest"]
     # A text without a verdict counts as one for the second response, which is the worse one.
@@ -208,7 +215,7 @@ def test_a_benchmark_without_a_protocol_for_it_has_no_number_and_a_report(
     hub_benchmarks.rewardbench(tmp_path / "bench")
     arguments = ["--benchmark", "rewardbench", "--quiet", "--data", tmp_path / "bench"]
     table = shown(capsys, mute, *arguments, "--output", tmp_path / "report")
-    assert "no protocol of this benchmark counts that, and it has no number." in table
+    assert "no protocol of this benchmark counts that, and it has no number." in " ".join(table.split())
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["models"][str(mute)]["scores"] == {}
     assert (tmp_path / "report" / "report.html").is_file()
@@ -277,7 +284,11 @@ def test_baselines_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> 
         ([], "give a model directory or a baseline (longest, shortest, random), or --compare A B"),
         (["longest", "random"], "2 models go with --benchmark NAME; without one, give one model"),
         (["longest", "longest", *BENCHMARK, "x"], "a model is named twice; once is enough"),
-        (["longest", "--benchmark", "x"], "--benchmark x needs --data PATH, where it lies"),
+        (
+            ["longest", "--benchmark", "multimodal-rewardbench"],
+            "benchmark multimodal-rewardbench is not on the hub; write --benchmark "
+            "multimodal-rewardbench=PATH, where it lies",
+        ),
         (["longest", *BENCHMARK, "x"], "x: no such file"),
         (
             ["longest", "--data", "x", "--benchmark", "vl-rewardbenc"],
@@ -321,3 +332,42 @@ def test_what_cannot_be_done_is_one_line_and_status_two(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert error(capsys, *(argument.format(data=data) for argument in arguments)) == message
+
+
+def test_several_benchmarks_have_a_report_each_and_one_table(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_benchmarks.rewardbench(tmp_path / "bench-2")
+    arguments = [f"--benchmark=mm-rlhf-rewardbench={data}", f"--benchmark=rewardbench={tmp_path / 'bench-2'}"]
+    output, file = tmp_path / "report", tmp_path / "out.json"
+    table = shown(capsys, "longest", "random", *arguments, "--quiet", "--output", output, "--json", file)
+    whole = json.loads(file.read_text())["benchmarks"]
+    for name in ("mm-rlhf-rewardbench", "rewardbench"):
+        assert json.loads((output / name / "report.json").read_text()) == whole[name]
+        assert (output / name / "report.html").is_file()
+    *_, titles, longest, random = table.splitlines()
+    assert titles.split() == ["model", "mm-rlhf-rewardbench", "rewardbench"]
+    scores = [whole[name]["models"]["longest"]["scores"] for name in titles.split()[1:]]
+    official = [scores[0]["Acc"]["value"], scores[1]["overall"]["value"]]
+    assert longest.split() == ["longest", *(f"{100 * value:.2f}" for value in official)]
+    assert random.startswith("random ")
+
+
+def test_the_first_comparisons_are_no_number_of_the_benchmark(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = shown(capsys, "longest", *BENCHMARK, data, "--limit", 8)
+    # Of the first eight pairs, those of four questions, the longer response is the better one of each.
+    assert re.search(r"^Acc +longest +100\.00 .* 8 pairs", table, re.MULTILINE)
+    assert "Only the first 8 comparisons were scored: no number of the whole benchmark." in table
+    assert "the published benchmark" not in table
+
+
+def test_a_benchmark_is_read_from_the_hub_where_no_path_is_given(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "yifanzhang114" / "MM-RLHF-RewardBench"  # a path goes before the hub's id
+    there.parent.mkdir()
+    data.rename(there)
+    assert "12 pairs" in shown(capsys, "longest", "--benchmark", "mm-rlhf-rewardbench", "--quiet")

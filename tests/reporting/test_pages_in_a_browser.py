@@ -1,4 +1,4 @@
-"""The pages in a browser: as wide as a desk's screen and a phone's, light and dark, folded, sorted, filtered."""
+"""The pages in a browser: as wide as a screen and a phone, light and dark, folded, sorted, filtered."""
 
 from __future__ import annotations
 

@@ -181,6 +181,18 @@ class Benchmark(protocols.Benchmark, FileDataset):
     def metrics(self, scored: Scored) -> Mapping[str, Metric]:
         """Return every metric by its name, the official one first."""
 
+    def converted(self, row: Row, directory: Path) -> Row:
+        """Return the row in our own format; a benchmark is read as its authors read it, without a warning of
+        columns that are theirs alone.
+
+        Raises:
+            DataError: When it can't be converted, or is nested as deeply as Python can parse.
+        """
+        try:
+            return self.convert_row(row, directory)
+        except RecursionError as error:
+            raise DataError("is nested too deeply") from error
+
     def comparisons(self) -> Benchmark:
         """Return the comparisons, in the file's order; it is the benchmark itself."""
         return self
