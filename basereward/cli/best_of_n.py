@@ -73,6 +73,7 @@ def _against_gold(args: argparse.Namespace) -> int:
     from basereward.evaluation.overoptimization import GivenRatings, overoptimization
     from basereward.evaluation.overoptimization_report import curve_notes, curve_table, save_overoptimization
     from basereward.reporting.progress import progress_bar
+    from basereward.reporting.tables import print_notes
 
     for option, value in (("--output", args.output), ("--num", args.num)):
         if value is not None:
@@ -90,7 +91,8 @@ def _against_gold(args: argparse.Namespace) -> int:
         facts = {"proxy": args.model, "gold": args.gold, "data": args.data, **models[0].computed}
         save_overoptimization(result, args.report, facts)
     curve_table(result).print()
-    print("", *curve_notes(result), sep="\n")
+    print()
+    print_notes(curve_notes(result))
     for model in models:
         report_counts(model)
     if result.rejected:

@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from basereward._version import __version__
-from basereward.cli.command import Command
+from basereward.cli.command import WIDTH, Command
 from basereward.errors import PluginError
 from basereward.hookspecs import KINDS
 from basereward.plugins.loading import Plugin
@@ -95,6 +95,8 @@ def _lines(entry: dict[str, Any], entries: list[dict[str, Any]]) -> list[str]:
     width = max((len(item["name"]) for item in entry["components"]), default=0)
     for item in entry["components"]:
         line = f"  {item['kind']:<9}  {item['name']:<{width}}  {item['target']}"
+        if len(line) > WIDTH:
+            line = f"  {item['kind']:<9}  {item['name']}\n    {item['target']}"
         if everywhere.count((item["kind"], item["name"])) > 1:
             line += f"  (several plugins have it: write {entry['name']}/{item['name']})"
         lines += [line, *([f"    {item['error']}"] if item["error"] else [])]

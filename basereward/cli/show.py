@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the component's first line, its provider, its file, and its options."""
     from basereward.config.reference import aligned, argument_texts, page, settings_of
+    from basereward.reporting.tables import print_notes
 
     if args.name is None and args.kind == RUN_FILE:
         print(page())
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     provided = plugins.find(args.kind, args.name)
     component = plugins.load(args.kind, args.name)
     text = inspect.getdoc(component) or ""
-    print(f"{provided.kind} {provided.name}: {text.partition(chr(10))[0]}".rstrip(), end="\n\n")
+    print_notes([f"{provided.kind} {provided.name}: {text.partition(chr(10))[0]}".rstrip(), ""])
     print(f"plugin  {provided.plugin} {provided.version}".rstrip())
     print(f"class   {provided.target}")
     print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(kind: str, component: type, texts: dict[str, str]) -> list[Setting]:
     """Return what a run file's table may hold: the options, and the path of kinds that read files."""
-    from basereward.config.reference import Setting
+    from basereward.config.reference import REQUIRED, Setting
 
     first = next(iter(inspect.signature(component).parameters.values()), None)
     options = component_options(component)
@@ -81,7 +82,7 @@ def _settings(kind: str, component: type, texts: dict[str, str]) -> list[Setting
         Setting(
             name,
             type_name(option.type),
-            "(required)" if option.is_required else repr(option.default),
+            REQUIRED if option.is_required else repr(option.default),
             texts.get(name, ""),
         )
         for name, option in options.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, NamedTuple, get_type_hints
@@ -42,6 +43,13 @@ HEADERS = {
 """Where each of them stands in a run file."""
 
 
+REQUIRED = "(required)"
+"""The default of a setting that has none."""
+
+WIDTH = 80
+"""Characters of a line of a terminal."""
+
+
 class Setting(NamedTuple):
     """A setting as a reader sees it."""
 
@@ -76,15 +84,13 @@ def argument_texts(docstring: str) -> dict[str, str]:
 
 
 def aligned(settings: Sequence[Setting]) -> str:
-    """Return settings as lines of a terminal."""
-    if not settings:
-        return "no options"
-    rows = [Setting("option", "type", "default", ""), *settings]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
-        for row in rows
-    )
+    """Return settings as lines of a terminal, each as `name: type = default` with its description below."""
+    lines = []
+    for name, kind, default, description in settings:
+        value = f" = {default}" if default != REQUIRED else f", {REQUIRED.strip('()')}"
+        lines += textwrap.wrap(f"{name}: {kind}{value}", WIDTH, subsequent_indent=" " * 8)
+        lines += textwrap.wrap(description, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    return "\n".join(lines) or "no options"
 
 
 def page() -> str:
@@ -95,14 +101,14 @@ def page() -> str:
 def _section(table: str) -> str:
     lines = [f"## {HEADERS[table]}", "", "| setting | type | default | |", "|---|---|---|---|"]
     for name, kind, default, description in settings_of(table):
-        cells = [f"`{name}`", f"`{kind}`", "" if default == "(required)" else f"`{default}`", description]
+        cells = [f"`{name}`", f"`{kind}`", "" if default == REQUIRED else f"`{default}`", description]
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join([*lines, ""])
 
 
 def _shown(default: Any) -> str:
     if default is MISSING:
-        return "(required)"
+        return REQUIRED
     if isinstance(default, Component):
         return repr(default.name)
     return "{}" if is_dataclass(default) else repr(default)

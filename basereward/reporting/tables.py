@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -239,14 +241,11 @@ class Table:
                     to.print(Padding(text, (0, 0, 0, indent + 2), expand=False))
 
 
-def print_notes(lines: Iterable[str], width: int = WIDTH) -> None:
-    """Print lines of text on standard output, wrapped where they are longer than the console is wide."""
-    import textwrap
-
-    to = console(width)
+def print_notes(lines: Iterable[str]) -> None:
+    """Print lines of text on standard output, wrapped where they are longer than the terminal is wide."""
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
     for line in lines:
-        wrapped = textwrap.wrap(line, to.width, subsequent_indent="  ", break_on_hyphens=False)
-        print("\n".join(wrapped))
+        print("\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)))
 
 
 def console(width: int = WIDTH) -> Console:
