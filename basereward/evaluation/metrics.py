@@ -103,6 +103,11 @@ class PairMetrics:
     num_label_ties: int
     num_reward_ties: int
 
+    @property
+    def tie_rate(self) -> float:
+        """The share of pairs whose responses have the same reward."""
+        return self.num_reward_ties / self.accuracy.num_pairs
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON report, with `accuracy`, `low`, `high` and `num_pairs` at the top."""
         return {
@@ -110,6 +115,7 @@ class PairMetrics:
             "num_comparisons": self.num_comparisons,
             "num_label_ties": self.num_label_ties,
             "num_reward_ties": self.num_reward_ties,
+            "tie_rate": self.tie_rate,
             "top1": _of_comparisons(self.top1) | {"chance": self.top1_chance},
             "margin": {"mean": self.margin, "std": self.margin_std},
             "auc": self.auc,

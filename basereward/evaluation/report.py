@@ -143,8 +143,9 @@ def metric_rows(metrics: PairMetrics) -> list[Row]:
     ]
     if metrics.num_label_ties:
         rows.append(Row.of("ties in the data", f"{metrics.num_label_ties:,}", "pairs left out"))
-    if metrics.num_reward_ties:
-        rows.append(Row.of("ties in reward", f"{metrics.num_reward_ties:,}", "pairs that count half"))
+    rows.append(
+        Row.of("tie rate", f"{metrics.tie_rate:.3f}", f"{metrics.num_reward_ties:,} pairs that count half")
+    )
     return rows
 
 

@@ -29,8 +29,8 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component, ValidationError, from_table
 from basereward.config.files import read_toml
 from basereward.errors import ConfigError, DataError
-from basereward.paradigms.critic import KEY as CRITIQUES_KEY
-from basereward.paradigms.critic import given_critiques
+from basereward.paradigms.critiquing import KEY as CRITIQUES_KEY
+from basereward.paradigms.critiquing import given_critiques
 from basereward.paradigms.judge_rationales import VERDICTS_KEY, given_verdicts
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.verdict_tally import (
