@@ -25,7 +25,7 @@ from basereward.paradigms.rating_scale import RatingScale
 from basereward.paradigms.rubric import FORM, Item, items_of
 from basereward.plugins.plugin_manager import current_manager
 
-Answer = Literal["critique", "verdict", "reasoned", "rating", "rubric", "choice"]
+Answer = Literal["critique", "verdict", "reasoned", "rating", "rubric", "criteria", "choice"]
 
 DIRECTORY = "judge_templates"
 SLOT = re.compile(r"\{(question|response|response_1|response_2|item|responses)\}")
@@ -35,6 +35,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "reasoned": ("question", "response_1", "response_2"),
     "rating": ("question", "response"),
     "rubric": ("question", "response", "item"),
+    "criteria": ("question",),
     "choice": ("question", "responses"),
 }
 LABELS = tuple(string.ascii_uppercase)
@@ -54,8 +55,8 @@ class JudgeTemplate:
     Args:
         name: What run files call it.
         answer: What is asked for: a critique of one response; a verdict on two, in one token; a verdict
-            after reasoning; a rating of one response; yes or no to an item of a rubric; or the best of all
-            responses.
+            after reasoning; a rating of one response; yes or no to an item of a rubric; the criteria of which
+            a rubric is made; or the best of all responses.
         text: With a slot for the question and one for each response.
         scale: Of a rating, or of yes and no; None for other answers.
         items: Of a rubric; a comparison's own take their place.

@@ -34,6 +34,20 @@ def rotations(num_responses: int, max_rotations: int | None) -> list[list[int]]:
     return [[(first + step) % num_responses for step in range(num_responses)] for first in firsts]
 
 
+def shown_orders(comparison: Comparison, max_rotations: int | None) -> list[list[int]]:
+    """Return the orders in which the responses of a comparison are shown.
+
+    Raises:
+        DataError: When it has one response, or more than there are letters.
+    """
+    num = len(comparison.responses)
+    if not 2 <= num <= len(LABELS):
+        raise DataError(
+            f"a listwise judge compares 2 to {len(LABELS)} responses, not {num}", field="responses"
+        )
+    return rotations(num, max_rotations)
+
+
 @dataclass(frozen=True)
 class Orders(Encoded):
     """The questions about a comparison, one for each order.
@@ -102,12 +116,7 @@ class Listwise(Judge):
         Raises:
             DataError: When the comparison has one response, more than there are letters, or can't be encoded.
         """
-        num = len(comparison.responses)
-        if not 2 <= num <= len(LABELS):
-            raise DataError(
-                f"a listwise judge compares 2 to {len(LABELS)} responses, not {num}", field="responses"
-            )
-        orders = rotations(num, self.max_rotations)
+        orders = shown_orders(comparison, self.max_rotations)
         messages = [
             self.template.messages(comparison.prompt, [comparison.responses[number] for number in order])
             for order in orders

@@ -31,7 +31,7 @@ from basereward.paradigms.rating_losses import (
     ranked_probability_score,
 )
 from basereward.paradigms.rating_scale import RatingScale
-from basereward.paradigms.rubric import FORM, Item, given_rubric, shares
+from basereward.paradigms.rubric import Item, rubric_of, shares
 from basereward.paradigms.token_nll import mean_nll
 from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Loss
@@ -129,20 +129,13 @@ class Pointwise(Critiquing):
         """Measures of how reliable the ratings so far are, and counts of texts; see `AnswerCounts`."""
         return {**self.answered.statistics, **self.critique_counts}
 
-    def items(self, comparison: Comparison) -> tuple[Item, ...]:
+    def items(self, comparison: Comparison) -> Sequence[Item]:
         """Return the items of a comparison's rubric: its own, or the template's; none without a rubric.
 
         Raises:
             DataError: When it has none, nor has the template.
         """
-        if not self.is_rubric:
-            return ()
-        items = given_rubric(comparison) or self.template.items
-        if not items:
-            raise DataError(
-                f"the template has no items, so that a row needs a rubric: {FORM}", field="meta.rubric"
-            )
-        return items
+        return rubric_of(comparison, self.template.items) if self.is_rubric else ()
 
     def asked(self, comparison: Comparison) -> list[list[Message]]:
         """Return the questions about a comparison: each item of a rubric about each response."""

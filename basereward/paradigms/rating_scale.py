@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -84,6 +85,12 @@ class RatingScale:
             if re.match(rf"[^\w+-]*{re.escape(name)}\b", rest, re.IGNORECASE):
                 return value
         return None
+
+    def expected(self, log_probabilities: Sequence[float]) -> float:
+        """Return the expected value of a level, of the levels' log-probabilities up to a common summand."""
+        highest = max(log_probabilities)
+        weights = [math.exp(value - highest) for value in log_probabilities]
+        return math.fsum(map(float.__mul__, weights, self.values)) / math.fsum(weights)
 
 
 def _ascending(name: str, given: Any, count: int) -> tuple[float, ...]:

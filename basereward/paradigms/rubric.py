@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,10 @@ from basereward.media.limits import is_number
 
 KEY = "rubric"
 """The key of a comparison's `meta` for a rubric of its own."""
+
+
+LINE = re.compile(r"\s*(?:[-*]|\d+[.)])\s*\[\s*([+-]?\d+(?:\.\d+)?)\s*\]\s*(\S.*)")
+"""A line of a rubric that a judge wrote: "- [2] Does the response name the animal?"."""
 
 
 class Item(NamedTuple):
@@ -43,19 +48,29 @@ FORM = 'a list of {"ask": "Is it true?", "weight": 2}, with a weight above 0 amo
 """The form of a rubric, for messages."""
 
 
-def given_rubric(comparison: Comparison) -> tuple[Item, ...]:
-    """Return the items of a comparison's own rubric; none where it has none.
+def rubric_of(comparison: Comparison, items: Sequence[Item] = ()) -> Sequence[Item]:
+    """Return the items of a comparison's own rubric, or those of a template.
 
     Raises:
-        DataError: When it is not in its form.
+        DataError: When it is not in its form, or there are none.
     """
     entries = comparison.meta.get(KEY)
-    if entries is None:
-        return ()
-    items = items_of(entries)
-    if items is None:
+    if entries is None and items:
+        return items
+    own = items_of(entries)
+    if own is None:
         raise DataError(f"a rubric is {FORM}, not {entries!r:.80}", field=f"meta.{KEY}")
-    return items
+    return own
+
+
+def written_rubric(text: str) -> list[dict[str, Any]] | None:
+    """Return the items that a judge wrote, a line each, in the form of `meta.rubric`; None without any."""
+    entries = [
+        {"ask": match[2].strip(), "weight": float(match[1])}
+        for line in text.splitlines()
+        if (match := LINE.match(line)) and float(match[1])
+    ]
+    return None if items_of(entries) is None else entries
 
 
 def shares(items: Sequence[Item]) -> list[float]:

@@ -13,6 +13,7 @@ from rounding import TINY_REWARD
 from basereward.comparison import Comparison
 from basereward.config import Component
 from basereward.errors import ConfigError, DataError
+from basereward.paradigms.rubric import written_rubric
 from basereward.scoring.reward_model import RewardModel
 
 RUBRIC = [{"ask": "is it a cat?", "weight": 3}, "is it red?", {"ask": "is it a dog?", "weight": -2}]
@@ -69,8 +70,8 @@ def test_it_learns_from_ranks_and_is_saved(directory: Path, tmp_path: Path) -> N
         paradigm.head.weight.mul_(0.1)  # answers that are nearly sure have next to no gradient
     rows = [row(rubric=RUBRIC), row()]
     before = paradigm.loss(rows).loss.item()
-    optimizer = torch.optim.Adam(paradigm.parameters(), 2e-3)
-    for _ in range(10):
+    optimizer = torch.optim.Adam(paradigm.parameters(), 3e-4)
+    for _ in range(15):
         optimizer.zero_grad()
         paradigm.loss(rows).loss.backward()
         optimizer.step()
@@ -107,3 +108,13 @@ def test_levels_are_not_learned_by_a_rubric(directory: Path) -> None:
         "objective 'ordinal' learns from ratings on the levels of one answer; a rubric learns by "
         '"reward-loss"'
     )
+
+
+def test_a_rubric_is_read_line_by_line() -> None:
+    text = "Here it is:\n- [3] Is it a cat?\n2. [ -1.5 ] Is it a dog?\n* [0] Nothing?\n- Is it red?\n"
+    assert written_rubric(text) == [
+        {"ask": "Is it a cat?", "weight": 3.0},
+        {"ask": "Is it a dog?", "weight": -1.5},
+    ]
+    assert written_rubric("I can't.") is None
+    assert written_rubric("- [-1] Is it a dog?") is None
