@@ -75,7 +75,7 @@ class SingleRatings(SingleAnswers):
         """Return N M questions, or those about responses that have no explanation yet."""
         scale = self.template.scale
         assert scale is not None
-        items = [item.ask for item in self._items(comparison)] or [None]
+        items: Sequence[str | None] = [item.ask for item in self._items(comparison)] or [None]
         critiques = given_critiques(comparison) if scale.explains else [None] * len(comparison.responses)
         return [
             Request(
