@@ -19,7 +19,7 @@ from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.plugins import PluginManager
 from basereward.scoring.reward_model import RewardModel
 
-ANSWERS = "one of critique, verdict, reasoned, rating, rubric, choice"
+ANSWERS = "one of critique, verdict, reasoned, rating, rubric, criteria, choice"
 
 PLUGIN = """
 from basereward import hookimpl
@@ -50,7 +50,9 @@ def plugin(plugins: PluginManager, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path / "strict_judges" / "judge_templates"
 
 
-@pytest.mark.parametrize("name", ["critique", "verdict", "reasoned", "rating", "rubric", "choice"])
+@pytest.mark.parametrize(
+    "name", ["critique", "verdict", "reasoned", "rating", "rubric", "criteria", "choice"]
+)
 def test_ours_load(name: str) -> None:
     template = JudgeTemplate.load(name)
     assert template.answer == name
@@ -67,8 +69,8 @@ def test_an_unknown_name_lists_those_there_are(plugin: Path) -> None:
     with pytest.raises(ConfigError) as error:
         JudgeTemplate.load("verdit")
     assert str(error.value) == (
-        "unknown judge template 'verdit'; did you mean 'verdict'? templates: choice, critique, "
-        "mm-rlhf, r1-reward, rating, reasoned, rubric, unified-reward-score-100, unified-reward-score, "
+        "unknown judge template 'verdit'; did you mean 'verdict'? templates: choice, criteria, "
+        "critique, mm-rlhf, r1-reward, rating, reasoned, rubric, unified-reward-score-100, unified-reward-score, "
         "unified-reward-think, unified-reward, verdict, strict_judges/harsh"
     )
 
