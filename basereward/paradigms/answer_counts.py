@@ -8,7 +8,7 @@ from itertools import combinations
 
 
 class AnswerCounts:
-    """What a judge's report says of its answers."""
+    """Counts of a judge's answers, of which its report says how reliable they are."""
 
     def __init__(self) -> None:
         self.answers = 0

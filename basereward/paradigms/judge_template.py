@@ -90,8 +90,8 @@ class JudgeTemplate:
     def _of(cls, name: str, table: dict[str, Any]) -> JudgeTemplate:
         answer: Any = table.get("answer")
         text = table.get("text")
-        own = set(table) - OWN_KEYS.get(answer if isinstance(answer, str) else "", frozenset())
-        if own != {"answer", "text"} or answer not in get_args(Answer) or not isinstance(text, str):
+        keys = set(table) - OWN_KEYS.get(answer if isinstance(answer, str) else "", frozenset())
+        if keys != {"answer", "text"} or answer not in get_args(Answer) or not isinstance(text, str):
             raise ConfigError(
                 f"judge template {name!r}: needs a text, and answer, one of {', '.join(get_args(Answer))}; "
                 f"the file has {', '.join(table) or 'nothing'}"

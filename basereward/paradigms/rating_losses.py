@@ -1,4 +1,4 @@
-"""What a distribution over levels costs, beside the rating that was given.
+"""Losses of distributions over levels, beside the ratings that were given.
 
 Shapes: N responses, K levels.
 """

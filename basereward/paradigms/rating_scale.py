@@ -18,7 +18,7 @@ NUMBER = re.compile(r"[^\w.+-]*([+-]?\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class RatingScale:
-    """What a template of ratings asks for.
+    """The levels of a template of ratings, or the bounds of its numbers.
 
     Args:
         levels: The names of the levels, the worst first; none where a number is asked for.

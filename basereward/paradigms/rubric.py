@@ -57,10 +57,10 @@ def rubric_of(comparison: Comparison, items: Sequence[Item] = ()) -> Sequence[It
     entries = comparison.meta.get(KEY)
     if entries is None and items:
         return items
-    own = items_of(entries)
-    if own is None:
+    rubric = items_of(entries)
+    if rubric is None:
         raise DataError(f"a rubric is {FORM}, not {entries!r:.80}", field=f"meta.{KEY}")
-    return own
+    return rubric
 
 
 def written_rubric(text: str) -> list[dict[str, Any]] | None:
@@ -74,7 +74,7 @@ def written_rubric(text: str) -> list[dict[str, Any]] | None:
 
 
 def shares(items: Sequence[Item]) -> list[float]:
-    """Return what yes to each item adds to the reward: its weight over the sum of those above 0.
+    """Return the share of the reward that yes to each item adds: its weight over the sum of those above 0.
 
     So the reward is 1 where all that is good is there, and nothing that is bad. Without items it is that of
     a single answer.

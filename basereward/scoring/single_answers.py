@@ -31,7 +31,7 @@ NO_CHOICE = "no choice could be read in what the judge wrote on its responses"
 
 
 class SingleAnswers(abc.ABC):
-    """Base of what is asked about a comparison in one way, and what rewards follow.
+    """Base of questions about a comparison that are no verdicts on two, and of the rewards that follow.
 
     Args:
         template: The judge template.
