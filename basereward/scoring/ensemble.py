@@ -21,11 +21,12 @@ from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
+from basereward.scoring.component_record import describe, saved_component
 from basereward.scoring.ensemble_members import EnsembleMembers
 from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
 from basereward.scoring.model_card import model_card
 from basereward.scoring.pretrained import Pretrained
-from basereward.scoring.reward_model import RewardModel, describe, saved_component
+from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, replace_directory

@@ -16,12 +16,12 @@ from basereward.backbones.untrusted_settings import reading
 from basereward.backbones.written_weights import WrittenWeights, written_weights
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component, ComponentLike, component_of
-from basereward.errors import ConfigError, DataError, ModelError, PluginError
+from basereward.errors import ConfigError, DataError, ModelError
 from basereward.hardware.precision import HALVES, Precision, device_of, scoring_precision, weights_dtype
-from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Head, Loss, Paradigm
+from basereward.scoring.component_record import chosen_components, describe, saved_component
 from basereward.scoring.model_card import model_card
 from basereward.scoring.pretrained import Pretrained
 from basereward.scoring.scorer import BatchScorer
@@ -92,7 +92,7 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
             PluginError: When a component is unknown, ambiguous or fails to load.
             ConfigError: When an option is unknown or wrong, or a trained head would be left behind.
         """
-        chosen = _chosen(component_of(backbone, "backbone", options), head, loss, paradigm)
+        chosen = chosen_components(component_of(backbone, "backbone", options), head, loss, paradigm)
         model = cls._built(chosen, plugins or manager())
         source = chosen["backbone"].options.get("model")
         # That a model of our own is one is plain to see, and members of an ensemble are made of such.
@@ -217,7 +217,7 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
         directory = Path(directory)
         config = _read(directory, verify=verify)
         plugins = plugins or manager()
-        components = _chosen(backbone, head, loss, paradigm)
+        components = chosen_components(backbone, head, loss, paradigm)
         for kind in ("backbone", "head", "paradigm"):
             # As JSON has it, which knows no tuples.
             wanted = json.loads(json.dumps(describe(plugins, kind, components[kind])))
@@ -405,50 +405,3 @@ def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
     """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
-
-
-def _chosen(
-    backbone: ComponentLike,
-    head: ComponentLike | None,
-    loss: ComponentLike | None,
-    paradigm: ComponentLike | None,
-) -> dict[str, Component]:
-    """Return the component of each kind; what is left out is the paper's choice."""
-    chosen = {
-        "backbone": backbone,
-        "head": head or "mlp",
-        "loss": loss or "bradley-terry",
-        "paradigm": paradigm or "scalar",
-    }
-    return {kind: component_of(component, kind) for kind, component in chosen.items()}
-
-
-def describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
-    """Return what a model directory says of a component: its name, its plugin, and all options."""
-    provided = plugins.find(kind, component.name)
-    return {
-        "name": provided.name,
-        "plugin": provided.plugin,
-        "version": provided.version,
-        "distribution": provided.distribution,
-        "options": resolved_options(plugins.load(kind, component.name), component.options),
-    }
-
-
-def saved_component(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> Component:
-    """Return a saved component under its plugin's name too, since another plugin may have taken its own.
-
-    Raises:
-        ModelError: Saying which package to install, where the component's plugin is missing.
-    """
-    name = f"{entry['plugin']}/{entry['name']}"
-    try:
-        plugins.find(kind, name)
-    except PluginError as error:
-        package = entry.get("distribution")
-        remedy = f"install {package}=={entry['version']}" if package else f"load it with -p; {error}"
-        raise ModelError(
-            f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, "
-            f"which is not there; {remedy}"
-        ) from error
-    return Component(name, dict(entry["options"]))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from stand_in_hub import Hub
 
 from basereward import Comparison, Ensemble, RewardConfig, RewardModel, RewardTrainer, load_model
 from basereward.errors import ConfigError, ModelError
@@ -19,54 +16,10 @@ ROW = {"prompt": "What is it?", "responses": ["a cat", "a small dog"]}
 PAIRS = [{"prompt": f"question {number}", "chosen": "yes yes", "rejected": "no"} for number in range(8)]
 
 
-class Hub:
-    """Stands in for the hub: `owner/name` is a directory."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def create_repo(self, repo_id: str, **options: Any) -> None:
-        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
-        (self.root / repo_id / ".gitattributes").touch()
-
-    def list_repo_files(self, repo_id: str) -> list[str]:
-        place = self.root / repo_id
-        return [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
-
-    def hf_hub_download(self, repo_id: str, name: str, **options: Any) -> str:
-        if not (self.root / repo_id).is_dir():
-            raise LocalEntryNotFoundError("cannot find the requested files in the disk cache")
-        if not (self.root / repo_id / name).is_file():
-            raise EntryNotFoundError("404")
-        return str(self.root / repo_id / name)
-
-    def snapshot_download(self, repo_id: str, **options: Any) -> str:
-        return str(self.root / repo_id)
-
-    def upload_folder(
-        self,
-        *,
-        repo_id: str,
-        folder_path: Path,
-        ignore_patterns: list[str] | None,
-        delete_patterns: list[str] | None,
-        commit_message: str,
-    ) -> SimpleNamespace:
-        for name in delete_patterns or ():
-            (self.root / repo_id / name).unlink()
-        ignored = shutil.ignore_patterns(*(ignore_patterns or ()))
-        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True, ignore=ignored)
-        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    hub = Hub(tmp_path / "hub")
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda **options: hub)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub.hf_hub_download)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
     monkeypatch.chdir(tmp_path)
-    return hub
+    return Hub.put_in_place(tmp_path / "hub", monkeypatch)
 
 
 def card_of(directory: Path) -> ModelCard:
