@@ -28,7 +28,7 @@ COMMANDS = {
     "score": "score responses to a prompt, or a file of them",
     "score-shards": "score many files with many workers",
     "serve": "answer requests for rewards over HTTP",
-    "critique": "write a critic's critiques, or a judge's reasoned verdicts, into rows",
+    "critique": "write critiques, a judge's reasoned verdicts, or rubrics, into rows",
     "best-of-n": "keep each row's best responses",
     "rank": "rank each row's responses by reward",
     "filter": "keep rows whose ranks the model agrees with",
