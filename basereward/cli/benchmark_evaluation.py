@@ -83,7 +83,6 @@ def run_benchmarks(args: argparse.Namespace) -> int:
 def _print_run(run: BenchmarkRun, *, has_title: bool, published: bool) -> None:
     """Print the official metrics, the notes and, where they are asked for, all other numbers."""
     from basereward.evaluation.benchmarks.report import (
-        official_names,
         official_table,
         published_table,
         score_table,
@@ -103,7 +102,7 @@ def _print_run(run: BenchmarkRun, *, has_title: bool, published: bool) -> None:
         print()
         score_table(run).print()
         if run.published:
-            table, remarks = published_table(run, official_names(run))
+            table, remarks = published_table(run)
             print()
             table.print()
             print()

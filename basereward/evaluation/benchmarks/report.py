@@ -150,20 +150,12 @@ def score_table(run: BenchmarkRun) -> Table:
     return Table(titles, rows)
 
 
-def published_table(run: BenchmarkRun, names: Sequence[str] | None = None) -> tuple[Table, list[str]]:
+def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
     """Return the table of published scores, and the remarks that its numbers in brackets refer to.
 
     The run's own models and the baselines come first. A corrected number has an asterisk.
-
-    Args:
-        run: The run.
-        names: The metrics; all if not given.
     """
-    columns = [
-        name
-        for name in (run.metric_names if names is None else names)
-        if any(name in row.scores for row in run.published)
-    ]
+    columns = [name for name in run.metric_names if any(name in row.scores for row in run.published)]
     remarks: list[str] = []
     rows = []
     for entry in run.entries:
@@ -173,8 +165,6 @@ def published_table(run: BenchmarkRun, names: Sequence[str] | None = None) -> tu
     rows.append(_own_row("(always the longer response)", (score.longer_baseline for score in firsts)))
     rows.append(_own_row("(chance)", (score.chance for score in firsts)))
     for row in run.published:
-        if row.scores.keys().isdisjoint(columns):
-            continue
         own_remarks = [row.source, *([row.note] if row.note else [])]
         own_remarks += [f"Printed: {_printed(row.printed)}."] if row.printed else []
         remarks += [remark for remark in own_remarks if remark not in remarks]
