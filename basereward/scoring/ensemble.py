@@ -24,7 +24,7 @@ from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.component_record import describe, saved_component
 from basereward.scoring.ensemble_members import EnsembleMembers
-from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
+from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor, warn_of_saved_scales
 from basereward.scoring.model_card import model_card
 from basereward.scoring.pretrained import Pretrained
 from basereward.scoring.reward_model import RewardModel, calibration_of
@@ -110,6 +110,9 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
             verify=True,
             backbone_options=backbone_options,
         )
+        if not built.is_scale_free:
+            records = {name: model.record for name, model in zip(members.names, members.models, strict=True)}
+            warn_of_saved_scales(records, component.name)
         return cls(members, built, describe(plugins, "ensembler", component), named)
 
     @classmethod

@@ -6,8 +6,9 @@ Shapes: M members, N responses.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from basereward.comparison import Comparison
 from basereward.ensemblers import centred, margins, scales
 from basereward.errors import ScaleWarning
+from basereward.media.limits import is_number
 
 MAX_SCALE_RATIO = 10.0
 """The largest ratio of two members' scales without a warning."""
@@ -73,16 +75,34 @@ class ScaleMonitor:
         self._num_free += (deviations.isfinite() * free).sum(1)
         is_estimated = self._num_free >= NUM_FREE
         scale = (self._squares / self._num_free).sqrt()
-        if not bool(is_estimated.all()) or float(scale.max()) <= MAX_SCALE_RATIO * float(scale.min()):
+        if not bool(is_estimated.all()):
             return False
-        each = ", ".join(
-            f"{name} {value:.3g}" for name, value in zip(self.names, scale.tolist(), strict=True)
-        )
-        warnings.warn(
-            f"the members' rewards are on different scales, so that under {self.ensembler!r} those of "
-            f"{self.names[int(scale.argmax())]} decide (standard deviation within comparisons: {each}); "
-            "z-mean, rank-mean and stacked count all alike",
-            ScaleWarning,
-            stacklevel=2,
-        )
-        return True
+        return _warn(dict(zip(self.names, scale.tolist(), strict=True)), self.ensembler, "within comparisons")
+
+
+def warn_of_saved_scales(records: Mapping[str, Mapping[str, Any]], ensembler: str) -> None:
+    """Warn where the members' validations had rewards on different scales; without a word where one has none.
+
+    Args:
+        records: The members' records, by their names.
+        ensembler: The ensembler's name.
+    """
+    found = {name: (record.get("evaluation") or {}).get("reward_std") for name, record in records.items()}
+    scales_of = {name: float(value) for name, value in found.items() if is_number(value) and value > 0}
+    if len(scales_of) == len(found):
+        _warn(scales_of, ensembler, "in each one's validation")
+
+
+def _warn(scale_of: Mapping[str, float], ensembler: str, where: str) -> bool:
+    """Warn of scales that differ too much, and tell whether they do."""
+    if max(scale_of.values()) <= MAX_SCALE_RATIO * min(scale_of.values()):
+        return False
+    each = ", ".join(f"{name} {value:.3g}" for name, value in scale_of.items())
+    largest = max(scale_of, key=lambda name: scale_of[name])
+    warnings.warn(
+        f"the members' rewards are on different scales, so that under {ensembler!r} those of {largest} "
+        f"decide (standard deviation {where}: {each}); z-mean, rank-mean and stacked count all alike",
+        ScaleWarning,
+        stacklevel=3,
+    )
+    return True

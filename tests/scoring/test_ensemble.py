@@ -295,6 +295,21 @@ def test_members_of_different_scales_are_warned_about_once(models: Path, tmp_pat
     Ensemble.of(directories, Component("rank-mean")).score(rows)  # warns of nothing
 
 
+def test_members_on_other_scales_warn_when_the_ensemble_is_made(models: Path, tmp_path: Path) -> None:
+    directories = {}
+    for name, deviation in (("a", 0.5), ("b", 5.5)):
+        directories[name] = tmp_path / name
+        RewardModel.load(models / name).save(directories[name], evaluation={"reward_std": deviation})
+    with pytest.warns(ScaleWarning) as caught:
+        Ensemble.of(directories)
+    assert [str(warning.message) for warning in caught] == [
+        "the members' rewards are on different scales, so that under 'mean' those of b decide (standard "
+        "deviation in each one's validation: a 0.5, b 5.5); z-mean, rank-mean and stacked count all alike"
+    ]
+    Ensemble.of(directories, Component("rank-mean"))  # warns of nothing
+    Ensemble.of({"a": models / "a", "b": directories["b"]})  # the scale of one is not known
+
+
 def test_other_rewards_in_a_batch_change_none(models: Path) -> None:
     ensemble = of(models, "a b text", Component("routed"))
     whole = ensemble.score(ROWS)

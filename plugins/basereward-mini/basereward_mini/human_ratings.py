@@ -134,7 +134,7 @@ def rated_texts(path: Path, kind: str) -> tuple[RatedText, ...]:
             for suffix in ("GroundTruth", "anonDataRatings"):
                 member = archive.extractfile(f"hutto_ICWSM_2014/{FILES[kind]}_{suffix}.txt")
                 assert member is not None
-                lines[suffix] = member.read().removeprefix(BOM_UTF8).decode("latin-1").split("\n")
+                lines[suffix] = member.read().removeprefix(BOM_UTF8).decode("utf-8").split("\n")
     texts = dict(_cells(line, 2) for line in lines["GroundTruth"] if line.strip())
     found: dict[str, RatedText] = {}
     for line in lines["anonDataRatings"]:

@@ -320,6 +320,12 @@ def test_ratings_are_those_of_the_paper(sdist: Path) -> None:
     assert texts[2].mean == pytest.approx(-0.6)
 
 
+def test_rated_texts_are_read_as_utf_8(sdist: Path) -> None:
+    texts = "".join(rated.text for rated in human_ratings.rated_texts(sdist, "movies"))
+    assert "Honor\u00e9" in texts
+    assert "\u00c3\u00a9" not in texts  # the two bytes of an e with an acute accent, as Latin-1
+
+
 def test_rated_texts_of_two_splits_differ(sdist: Path) -> None:
     train = HumanRatings(str(sdist), num_texts=800)
     test = HumanRatings(str(sdist), split="test")
