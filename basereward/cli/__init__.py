@@ -39,6 +39,7 @@ COMMANDS = {
     "show": "show a component and its options, or a run file's settings",
     "new-plugin": "write a plugin of your own to start from",
     "doctor": "say what is installed and what works here",
+    "completion": "print what completes commands and options in a shell",
 }
 """The commands in the order of the help, with their lines there, so that no module is imported for them."""
 
@@ -74,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
 
 
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], command: str) -> None:
+    """Add the parser of one of our commands, whose module is imported."""
+    module = importlib.import_module(f"basereward.cli.{command.replace('-', '_')}")
+    options = module.COMMAND.parser_options()
+    parser = subparsers.add_parser(command, help=COMMANDS[command], allow_abbrev=False, **options)
+    parser.set_defaults(run=module.run)
+    module.add_arguments(parser)
+
+
 def _run(arguments: list[str]) -> int:
     modules, rest = _modules(arguments)
     plugins = manager(modules)
@@ -91,7 +101,7 @@ def _run(arguments: list[str]) -> int:
     asked = next((argument for argument in rest if not argument.startswith("-")), None)
     for command, help in COMMANDS.items():
         if command == asked:
-            _add_command(subparsers, command)
+            add_command(subparsers, command)
         else:
             subparsers.add_parser(command, help=help)
     plugins.emit("basereward_commands", subparsers=subparsers)
@@ -105,14 +115,6 @@ def _run(arguments: list[str]) -> int:
         parser.print_help(sys.stderr)
         return 2
     return int(args.run(args) or 0)
-
-
-def _add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], command: str) -> None:
-    module = importlib.import_module(f"basereward.cli.{command.replace('-', '_')}")
-    options = module.COMMAND.parser_options()
-    parser = subparsers.add_parser(command, help=COMMANDS[command], allow_abbrev=False, **options)
-    parser.set_defaults(run=module.run)
-    module.add_arguments(parser)
 
 
 def _modules(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -33,7 +33,7 @@ COMMAND = Command(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_model_arguments(parser)
-    parser.add_argument("--data", metavar="PATH", help="JSONL or Parquet file, or a directory of them")
+    parser.add_argument("--data", metavar="DATA", help="JSONL or Parquet file, or a directory of them")
     add_data_arguments(parser)
     parser.add_argument(
         "--text-model",

@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--benchmark", metavar="NAME=PATH", action="append", default=[], help="may be repeated"
     )
     contamination.add_argument(
-        "--against", metavar="PATH", action="append", default=[], help="rows of your own; may be repeated"
+        "--against", metavar="DATA", action="append", default=[], help="rows of your own; may be repeated"
     )
     contamination.add_argument(
         "--drop",
@@ -116,7 +116,7 @@ def _command(commands: Any, name: str, help: str, run: Any) -> argparse.Argument
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=f"{help[0].upper()}{help[1:]}."
     )
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="JSONL or Parquet file, or a directory")
+    parser.add_argument("paths", metavar="DATA", nargs="*", help="JSONL or Parquet file, or a directory")
     parser.add_argument(
         "--run",
         metavar="RUN.toml",

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="such as vl-rewardbench, and where it lies (default: its data set on the hub); may be repeated",
     )
     parser.add_argument(
-        "--data", metavar="PATH", help="JSONL or Parquet file, or a directory of them; or of the benchmark"
+        "--data", metavar="DATA", help="JSONL or Parquet file, or a directory of them; or of the benchmark"
     )
     parser.add_argument(
         "--limit", metavar="N", type=int, help="score the first N comparisons only, for a quick look"

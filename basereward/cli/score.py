@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--json", action="store_true", help="print JSON, in the order of the responses")
     many = parser.add_argument_group("a file")
     many.add_argument(
-        "--input", metavar="FILE", help="JSONL, a JSON list, Parquet or Arrow; - for JSONL on standard input"
+        "--data",
+        "--input",
+        metavar="DATA",
+        dest="input",
+        help="JSONL, a JSON list, Parquet or Arrow; - for JSONL on standard input",
     )
     add_data_arguments(many)
     many.add_argument(

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_model_arguments(parser)
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="Parquet or JSONL files, or directories of them"
+        "inputs", metavar="DATA", nargs="+", help="Parquet or JSONL files, or directories of them"
     )
     add_data_arguments(parser)
     parser.add_argument("--output", metavar="DIR", required=True, help="directory of the tables")

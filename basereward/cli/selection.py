@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_selection_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
     """Add model, data, and where the rows go."""
     add_model_arguments(parser)
-    parser.add_argument("data", metavar="PATH", help="a file or directory of comparisons")
+    parser.add_argument("data", metavar="DATA", help="a file or directory of comparisons")
     add_data_arguments(parser)
     help_text = "JSONL or Parquet, in our own format"
     parser.add_argument("--output", metavar="FILE", required=needs_output, help=help_text)

@@ -18,7 +18,7 @@ def add_starter_arguments(parser: argparse._ActionsContainer, *, required: bool)
     )
     parser.add_argument(
         "--data",
-        metavar="PATH",
+        metavar="DATA",
         action="append",
         default=[],
         required=required,
@@ -26,7 +26,7 @@ def add_starter_arguments(parser: argparse._ActionsContainer, *, required: bool)
     )
     parser.add_argument(
         "--eval",
-        metavar="PATH",
+        metavar="DATA",
         dest="held_out",
         action="append",
         default=[],
