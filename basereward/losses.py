@@ -16,12 +16,21 @@ from torch.nn import functional
 
 from basereward import ops
 from basereward.comparison import Comparison
-from basereward.errors import DataError
+from basereward.errors import DataError, PluginError
 from basereward.hardware.transfer import moved
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
 
-__all__ = ["STATISTICS", "BradleyTerry", "Hinge", "LossOutput", "PlackettLuce", "Regression", "Targets"]
+__all__ = [
+    "STATISTICS",
+    "BradleyTerry",
+    "Hinge",
+    "LossOutput",
+    "PlackettLuce",
+    "Regression",
+    "Targets",
+    "apply_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,38 @@ class LossOutput:
     loss: Tensor  # [] the weighted mean
     weight: Tensor  # [] its denominator
     sums: Tensor  # [9] fp64, in the order of STATISTICS, detached
+
+
+def apply_loss(loss: Loss, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
+    """Return the output of a loss, of one that returns a bare tensor too.
+
+    Such a tensor is the mean over pairs [], weights included, or the cost of each pair [P], of which the
+    weighted mean is taken. Ties have no weight, unless the loss has `learns_from_ties`.
+
+    Raises:
+        PluginError: When the loss returns something else.
+    """
+    output: object = loss(rewards, targets)
+    if isinstance(output, LossOutput):
+        return output
+    num_pairs = len(targets.pairs)
+    if not isinstance(output, Tensor) or output.shape not in ((), (num_pairs,)):
+        shape = f" of shape {list(output.shape)}" if isinstance(output, Tensor) else ""
+        raise PluginError(
+            f"loss {type(loss).__name__} returned a {type(output).__name__}{shape}; return a LossOutput, or "
+            f"a tensor: the mean over pairs [], or the cost of each of the {num_pairs} pairs [{num_pairs}]"
+        )
+    with torch.autocast(rewards.device.type, enabled=False):
+        rewards = _upcast(rewards)
+        weight = targets.tie.new_ones(num_pairs, dtype=rewards.dtype)  # [P]
+        if targets.weight is not None:
+            weight = targets.weight.to(rewards.dtype)
+        if not loss.learns_from_ties:
+            weight = weight * ~targets.tie
+        if output.dim():
+            return _mean(output, weight, rewards, targets)
+        total = weight.sum()
+        return LossOutput(output, total, ops.pair_statistics(rewards, targets.pairs, targets.tie, total))
 
 
 class BradleyTerry(Loss, nn.Module):

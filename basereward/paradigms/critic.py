@@ -17,7 +17,7 @@ from basereward.backbones.generation import generate
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.forest.forest import Forest, Tree
-from basereward.losses import LossOutput, Targets
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.paradigms.judge import Judge
 from basereward.paradigms.token_nll import mean_nll
 from basereward.prepared import Encoded, Prepared
@@ -145,7 +145,7 @@ class Critic(Judge):
         comparisons = [item.comparison for item in batch]
         targets = Targets.of(comparisons, forest.lengths, forest.ends.device)
         hidden = self.backbone(forest)
-        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
+        output = apply_loss(self.criterion, self.head(hidden, forest), targets)
         if not self.critique_weight:
             return output
         critiques = [
