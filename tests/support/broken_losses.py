@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant(
         losses.gives_a_loss_output,
         Shapeless,
-        "loss Shapeless returned a Tensor of shape [#]; return a LossOutput, or a tensor: the mean over pairs "
-        "[], or the cost of each of the # pairs [#]",
+        "loss Shapeless returned a Tensor of shape [#]; return a LossOutput, or a tensor: the mean over "
+        "pairs [], or the cost of each of the # pairs [#]",
     ),
     Mutant(losses.gives_a_loss_output, Single, "the sums are torch.float32, not fp64"),
     Mutant(

@@ -202,6 +202,8 @@ class Matrix(Linear):
 def test_one_fault_is_one_failing_check(kind: str, component: type | str, check: str) -> None:
     failed = []
     for item in checks(plugin("mine", **{KINDS[kind]: lambda: {"x": component}})):
+        if item.id.startswith("plugin:"):  # a module in memory can't be imported by another process
+            continue
         try:
             item()
         except pytest.skip.Exception:
