@@ -30,6 +30,7 @@ __all__ = [
     "Regression",
     "Targets",
     "apply_loss",
+    "weighted_mean",
 ]
 
 
@@ -145,7 +146,7 @@ def apply_loss(loss: Loss, rewards: Tensor, targets: Targets) -> LossOutput:  # 
         if not loss.learns_from_ties:
             weight = weight * ~targets.tie
         if output.dim():
-            return _mean(output, weight, rewards, targets)
+            return weighted_mean(output, weight, rewards, targets)
         total = weight.sum()
         return LossOutput(output, total, ops.pair_statistics(rewards, targets.pairs, targets.tie, total))
 
@@ -238,7 +239,7 @@ class Hinge(Loss, nn.Module):
             weight = torch.ones_like(cost) if targets.weight is None else targets.weight.to(cost.dtype)
             if self.ties == "ignore":
                 weight = weight * ~targets.tie
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 class PlackettLuce(Loss, nn.Module):
@@ -277,7 +278,7 @@ class PlackettLuce(Loss, nn.Module):
             weight = torch.ones_like(cost)
             if targets.comparison_weight is not None:
                 weight = targets.comparison_weight.to(cost.dtype)
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 class Regression(Loss, nn.Module):
@@ -314,14 +315,20 @@ class Regression(Loss, nn.Module):
             weight = is_rated.to(rewards.dtype)
             if targets.comparison_weight is not None:
                 weight = weight * targets.comparison_weight[targets.group]
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 def _upcast(rewards: Tensor) -> Tensor:
     return rewards if rewards.dtype == torch.float64 else rewards.float()
 
 
-def _mean(cost: Tensor, weight: Tensor, rewards: Tensor, targets: Targets) -> LossOutput:
+def weighted_mean(
+    cost: Tensor,  # [K]
+    weight: Tensor,  # [K]
+    rewards: Tensor,  # [N]
+    targets: Targets,
+) -> LossOutput:
+    """Return the weighted mean of costs as a loss, with the statistics of the rewards' pairs."""
     total = weight.sum()
     # All weights zero is a loss of zero, not 0 / 0.
     loss = (cost * weight).sum() / torch.where(total > 0, total, 1.0)
