@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.hub_kernels import import_bitsandbytes
 from basereward.errors import ConfigError
+from basereward.extras import install_command
 
 Quantization = Literal["4bit"]
 
@@ -48,7 +49,7 @@ def check_installed() -> None:
         import_bitsandbytes()
     except ImportError as error:
         raise ConfigError(
-            f"backbone option quantize needs bitsandbytes ({error}); pip install 'basereward[quantized]'"
+            f"backbone option quantize needs bitsandbytes ({error}); {install_command('quantized')}"
         ) from error
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "import": "read a reward model of another tool",
     "data": "inspect, convert, deduplicate and curate preference data",
     "plugins": "list plugins and what they provide",
+    "recipes": "list the run files and studies that are installed, or print one",
     "show": "show a component and its options, or a run file's settings",
     "new-plugin": "write a plugin of your own to start from",
     "doctor": "say what is installed and what works here",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,6 @@ LINES = ("-", "--", "-.", ":")
 SIZE = (6.4, 4.0)  # inches
 DPI = 120
 MAX_LABEL = 40  # characters; the labels of an axis take their room from its plot
-
-
-def is_available() -> bool:
-    """Tell whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def figure_of(title: str, subtitle: str, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:
