@@ -404,7 +404,12 @@ def test_progress_is_lines_where_there_is_no_terminal(
     assert start.startswith(f"training language, head ({num_parameters:,} parameters) on cpu in fp32 (auto: ")
     assert start.endswith("): 2 steps of 4 comparisons")
     assert first.startswith("step 2/2: ")
-    assert re.search(r" [0-9.]+ pairs/s  [0-9.]+k? tokens/s  fill 100%  loss [0-9.]+$", first)
+    number = r"-?[0-9.e-]+"
+    assert re.search(
+        rf" loss {number}  accuracy {number}  margin {number}  lr {number}  gradient norm {number}  "
+        rf"{number} pairs/s  {number}k? tokens/s  fill 100%  0:00:00 left$",
+        first,
+    )
     assert second.startswith("step 2/2: held-out accuracy ")
     assert not any("Writing" in line or "Loading" in line for line in rest)
 
@@ -426,7 +431,7 @@ def test_progress_is_a_bar_in_a_terminal(
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "reading data.train" in text
     bars = [line for line in re.split(r"[\r\n]", text) if line.startswith("training \u2501")]
-    assert re.search(r" 2/2 [0-9.]+ pairs/s .* loss [0-9.]+  held-out [0-9.]+ left 00:00", bars[-1])
+    assert re.search(r" 2/2 loss [0-9.]+  accuracy [0-9.]+  .*held-out [0-9.]+ left 00:00", bars[-1])
     assert "step 2/2: held-out accuracy " in text
 
 
