@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import re
 import subprocess
@@ -98,18 +97,6 @@ def test_the_page_needs_no_other_file_and_shows_every_plot(
     for encoded in re.findall(r'src="data:image/png;base64,([^"]+)"', page):
         with Pillow.open(BytesIO(base64.b64decode(encoded))) as image:
             assert len(image.convert("L").getcolors()) > 2
-
-
-def test_without_matplotlib_the_page_has_no_plots(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
-    )
-    shown(capsys, "longest", *BENCHMARK, data, "--output", tmp_path / "report")
-    assert "<img" not in (tmp_path / "report" / "report.html").read_text()
-    assert "scores.png" not in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_a_row_that_cannot_be_read_is_named_and_counted(
