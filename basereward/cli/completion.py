@@ -63,8 +63,8 @@ def words_of(command: str) -> list[str]:
     importlib.import_module(f"basereward.cli.{command.replace('-', '_')}").add_arguments(parser)
     text = parser.format_help()
     options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)
-    own = re.findall(r"^ {4}([a-z][a-z-]+)(?: |$)", text.partition("\ncommands:\n")[2], re.MULTILINE)
-    return list(dict.fromkeys([*own, *options]))
+    subcommands = re.findall(r"^ {4}([a-z][a-z-]+)(?: |$)", text.partition("\ncommands:\n")[2], re.MULTILINE)
+    return list(dict.fromkeys([*subcommands, *options]))
 
 
 def script(words: Mapping[str, Sequence[str]]) -> str:

@@ -87,9 +87,11 @@ def warn_of_saved_scales(records: Mapping[str, Mapping[str, Any]], ensembler: st
         records: The members' records, by their names.
         ensembler: The ensembler's name.
     """
-    found = {name: (record.get("evaluation") or {}).get("reward_std") for name, record in records.items()}
-    scales_of = {name: float(value) for name, value in found.items() if is_number(value) and value > 0}
-    if len(scales_of) == len(found):
+    deviations = {
+        name: (record.get("evaluation") or {}).get("reward_std") for name, record in records.items()
+    }
+    scales_of = {name: float(value) for name, value in deviations.items() if is_number(value) and value > 0}
+    if len(scales_of) == len(deviations):
         _warn(scales_of, ensembler, "in each one's validation")
 
 
