@@ -41,10 +41,18 @@ def stage(output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "images", docs / "images")
     for name, path in sources.items():
-        text = LINK.sub(lambda match: match[1] + _target(path, match[2], repository), path.read_text("utf-8"))
-        (docs / name).write_text(text, encoding="utf-8")
+        (docs / name).write_text(_linked(path, repository), encoding="utf-8")
     text = SETTINGS.read_text(encoding="utf-8").replace('paths = [".."]', f'paths = ["{ROOT}"]')
     (output / SETTINGS.name).write_text(text, encoding="utf-8")
+
+
+def _linked(document: Path, repository: str) -> str:
+    """Return a document with the links of the site."""
+
+    def linked(match: re.Match[str]) -> str:
+        return match[1] + _target(document, match[2], repository)
+
+    return LINK.sub(linked, document.read_text(encoding="utf-8"))
 
 
 def _target(document: Path, link: str, repository: str) -> str:
@@ -65,8 +73,12 @@ def main() -> int:
     """Stage and build."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "site")
-    output = parser.parse_args().output.resolve()
+    parser.add_argument("--sources", action="store_true", help="write the sources of the site alone")
+    arguments = parser.parse_args()
+    output = arguments.output.resolve()
     stage(output)
+    if arguments.sources:
+        return 0
     # The tool beside this interpreter.
     command = [Path(sys.executable).with_name("zensical"), "build", "--strict", "--clean"]
     return subprocess.run([*command, "-f", output / SETTINGS.name], cwd=output, check=False).returncode

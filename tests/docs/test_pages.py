@@ -12,7 +12,11 @@ import tiny
 from basereward import cli
 
 DOCS = Path(__file__).parents[2] / "docs"
-FILES = {"quickstart.md": "pairs.jsonl", "from-ms-swift.md": "swift.jsonl", "from-llama-factory.md": "factory.jsonl"}
+FILES = {
+    "quickstart.md": "pairs.jsonl",
+    "from-ms-swift.md": "swift.jsonl",
+    "from-llama-factory.md": "factory.jsonl",
+}
 QUICKER = ["--set", "train.max_steps=1"]
 
 
