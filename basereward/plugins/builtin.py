@@ -29,6 +29,7 @@ def basereward_heads() -> Mapping[str, str]:
 def basereward_losses() -> Mapping[str, str]:
     """Losses on pairs, on rankings and on ratings."""
     return {
+        "binary-cross-entropy": "basereward.losses:BinaryCrossEntropy",
         "bradley-terry": "basereward.losses:BradleyTerry",
         "hinge": "basereward.losses:Hinge",
         "plackett-luce": "basereward.losses:PlackettLuce",
@@ -60,6 +61,7 @@ def basereward_paradigms() -> Mapping[str, str]:
         "critic": "basereward.paradigms.critic:Critic",
         "generative": "basereward.paradigms.generative:Generative",
         "scalar": "basereward.paradigms.scalar:Scalar",
+        "steps": "basereward.paradigms.steps:Steps",
     }
 
 
@@ -90,6 +92,7 @@ def basereward_datasets() -> Mapping[str, str]:
         "skywork-reward": "basereward.data.published.pairs:SkyworkReward",
         "swe-arena": "basereward.data.published.battles:SWEArena",
         "trl": "basereward.data.trl:TRLDataset",
+        "trl-stepwise": "basereward.data.steps:StepwiseDataset",
         "tulu3-if": "basereward.data.published.pairs:Tulu3IF",
         "ultrafeedback": "basereward.data.published.ratings:UltraFeedback",
         "vlfeedback": "basereward.data.published.ratings:VLFeedback",
@@ -106,9 +109,14 @@ def basereward_benchmarks() -> Mapping[str, str]:
         "comparisons": f"{package}.comparisons:Comparisons",
         "mm-rlhf-rewardbench": f"{package}.mm_rlhf_rewardbench:MMRLHFRewardBench",
         "multimodal-rewardbench": f"{package}.multimodal_rewardbench:MultimodalRewardBench",
+        "multimodal-rewardbench2": f"{package}.multimodal_rewardbench2:MultimodalRewardBench2",
+        "omni-rewardbench": f"{package}.omni_rewardbench:OmniRewardBench",
         "rewardbench": f"{package}.rewardbench:RewardBench",
         "rewardbench2": f"{package}.rewardbench2:RewardBench2",
         "rm-bench": f"{package}.rm_bench:RMBench",
+        "visualprocessbench": f"{package}.visualprocessbench:VisualProcessBench",
+        "vlrmbench": f"{package}.vlrmbench:VLRMBench",
+        "videorewardbench": f"{package}.videorewardbench:VideoRewardBench",
         "vl-rewardbench": f"{package}.vl_rewardbench:VLRewardBench",
     }
 
