@@ -8,6 +8,7 @@ from typing import Any
 
 from basereward.data.dataset import FileDataset
 from basereward.data.fields import media_of, prompt_fields, text_of
+from basereward.data.reading.paths import Split
 from basereward.data.reading.row import Row
 from basereward.errors import DataError
 
@@ -68,8 +69,27 @@ class StepwiseDataset(FileDataset):
     }
     detected_by = ("prompt", "completions", "labels")
 
-    def __init__(self, path: str | Path, *, separator: str = "\n", **options: Any) -> None:
-        super().__init__(path, **options)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        separator: str = "\n",
+        source: str | None = None,
+        split: Split = None,
+        config: str | None = None,
+        media_roots: tuple[str, ...] = (),
+        media_hosts: tuple[str, ...] = (),
+        ignored_columns: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            path,
+            source=source,
+            split=split,
+            config=config,
+            media_roots=media_roots,
+            media_hosts=media_hosts,
+            ignored_columns=ignored_columns,
+        )
         self.separator = separator
 
     def convert_row(self, row: Row, directory: Path) -> Row:

@@ -60,6 +60,7 @@ def basereward_paradigms() -> Mapping[str, str]:
     return {
         "critic": "basereward.paradigms.critic:Critic",
         "generative": "basereward.paradigms.generative:Generative",
+        "joint": "basereward.paradigms.joint:Joint",
         "scalar": "basereward.paradigms.scalar:Scalar",
         "steps": "basereward.paradigms.steps:Steps",
     }

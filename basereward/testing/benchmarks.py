@@ -175,11 +175,12 @@ def _comparisons(benchmark: Any) -> list[Comparison]:
 
 
 def _perfect(rows: Sequence[Comparison]) -> Rewards:
-    return [[-float(rank) for rank in _ranks(row)] for row in rows]
+    # Around 0, from which on an absolute benchmark may take a reward for right.
+    return [[0.5 - float(rank) for rank in _ranks(row)] for row in rows]
 
 
 def _reversed(rows: Sequence[Comparison]) -> Rewards:
-    return [[float(rank) for rank in _ranks(row)] for row in rows]
+    return [[float(rank) - 0.5 for rank in _ranks(row)] for row in rows]
 
 
 def _random(rows: Sequence[Comparison], seed: int) -> Rewards:
