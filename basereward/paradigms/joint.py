@@ -64,9 +64,13 @@ class Joint(Scalar):
         self.train(self.training)
 
     def loss_of(self, batch: Sequence[Prepared[Encoded]]) -> LossOutput:
-        """Return the loss of prepared comparisons, whose responses stand in orders drawn at random."""
+        """Return the loss of prepared comparisons; in training their responses stand in orders drawn at
+        random, in evaluation in the given ones.
+        """
         targets = Targets.of([item.comparison for item in batch], device=self.device)
-        orders = [torch.randperm(len(item.comparison.responses)).tolist() for item in batch]
+        sizes = [len(item.comparison.responses) for item in batch]
+        draw = torch.randperm if self.training else torch.arange
+        orders = [draw(size).tolist() for size in sizes]
         rewards, lengths = self._rewards_in(batch, orders)
         return self.criterion(rewards, replace(targets, lengths=lengths))
 

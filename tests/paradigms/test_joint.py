@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from rounding import TINY_GRADIENT, within
+from transformers import AutoModel
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component
@@ -51,6 +52,7 @@ def test_a_response_sees_the_prompt_and_all_responses_before_it() -> None:
 
 def test_hidden_states_are_exact_against_the_dense_mask(tiny_models: dict[str, Path]) -> None:
     built = model(tiny_models["llama"])
+    decoder = AutoModel.from_pretrained(tiny_models["llama"], attn_implementation="eager").eval()
     trees = [built.backbone.encode(row) for row in (ROW, Comparison("what?", ["x", "yy"]))]
     chains = [chained(tree, range(len(tree.responses))) for tree in trees]
     forest = built.paradigm.packed(chains)
@@ -63,7 +65,6 @@ def test_hidden_states_are_exact_against_the_dense_mask(tiny_models: dict[str, P
             mask = torch.zeros(ids.shape[1], ids.shape[1]).masked_fill(
                 torch.ones(ids.shape[1], ids.shape[1]).triu(1).bool(), float("-inf")
             )
-            decoder = built.backbone.model
             hidden = decoder(input_ids=ids, attention_mask=mask[None, None]).last_hidden_state[0]
             dense += [hidden[len(chain.prompt) + end] for end in chain.reads[0]]
     torch.testing.assert_close(states, torch.stack(dense), **TOLERANCE)
@@ -101,6 +102,7 @@ def test_a_reward_depends_on_its_neighbours_and_is_said_to() -> None:
 
 def test_training_draws_orders_by_the_seed() -> None:
     built = model()
+    built.paradigm.train()
 
     def loss(seed: int) -> float:
         torch.manual_seed(seed)
@@ -109,10 +111,13 @@ def test_training_draws_orders_by_the_seed() -> None:
     losses = [loss(seed) for seed in range(8)]
     assert losses == [loss(seed) for seed in range(8)]
     assert len(set(losses)) > 1
+    built.paradigm.eval()
+    assert loss(0) == loss(1)
 
 
 def test_the_loss_is_that_of_rewards_put_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     built = model(both_orders=False)
+    built.paradigm.train()
     order = [2, 0, 3, 1]
     monkeypatch.setattr(torch, "randperm", lambda num: torch.tensor(order))
     other = ROW.replace(
