@@ -91,6 +91,13 @@ class Tree:
         return self.reads or [[len(response) - 1] for response in self.responses]
 
     @property
+    def is_read_at_ends(self) -> bool:
+        """Whether each response is read at its last token alone."""
+        return all(
+            list(reads) == [len(ids) - 1] for ids, reads in zip(self.responses, self.all_reads, strict=True)
+        )
+
+    @property
     def num_reads(self) -> int:
         """The number of places at which the responses are read: of rewards."""
         return sum(map(len, self.all_reads))

@@ -209,6 +209,6 @@ class Scalar(Paradigm):
         trees = [item.content.tree for item in batch if item.content.tree is not None]
         forest = self.packed(trees, shared=self.share_prompts)
         # The last layer knows the last tokens of the branches alone.
-        if self.prune_last_layer and all(len(reads) == 1 for tree in trees for reads in tree.reads):
+        if self.prune_last_layer and all(tree.is_read_at_ends for tree in trees):
             forest = replace(forest, reads=self.reads)
         return forest

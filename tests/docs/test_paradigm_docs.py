@@ -49,7 +49,7 @@ def test_a_row_may_say_so(block: str, model: Path) -> None:
 def test_every_paradigm_and_every_statistic_is_described(model: Path) -> None:
     assert "paradigm" in KINDS
     names = {item.name for item in PluginManager().provided("paradigm")}
-    assert names == {"scalar", "critic", "generative"}
+    assert names == {"scalar", "steps", "joint", "critic", "generative"}
     assert not [name for name in names if f"`{name}`" not in TEXT]
     judge = RewardModel.build(
         backbone=Component("causal-lm", {"model": str(model)}), paradigm=Component("generative", {})
