@@ -61,6 +61,8 @@ def basereward_paradigms() -> Mapping[str, str]:
         "critic": "basereward.paradigms.critic:Critic",
         "generative": "basereward.paradigms.generative:Generative",
         "joint": "basereward.paradigms.joint:Joint",
+        "listwise": "basereward.paradigms.listwise:Listwise",
+        "pointwise": "basereward.paradigms.pointwise:Pointwise",
         "scalar": "basereward.paradigms.scalar:Scalar",
         "steps": "basereward.paradigms.steps:Steps",
     }
