@@ -120,6 +120,7 @@ def measured(task: str, paradigm: str, seed: int, arguments: argparse.Namespace)
 def main() -> None:
     """Train both on both tasks with each seed, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=["quality", "consensus"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--num-steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     runs = []
-    for task in ("quality", "consensus"):
+    for task in arguments.tasks:
         for seed in range(arguments.seeds):
             for paradigm in ("scalar", "joint"):
                 runs.append(measured(task, paradigm, seed, arguments))
