@@ -109,6 +109,16 @@ class Benchmark:
     hub_id: str = ""
     """Its id on the hub, from which it is read where no path is given; empty where it isn't there."""
 
+    is_absolute: bool = False
+    """Whether its metric reads rewards themselves, and not their differences within a comparison alone."""
+    scores_single: bool = False
+    """Whether comparisons of one response count too, as where each response is a step with a label."""
+
+    @default
+    def remarks(self) -> Sequence[str]:
+        """Sentences on its data for a report, such as what of it is not supported; asked after scoring."""
+        return ()
+
     @abstractmethod
     def comparisons(self) -> Iterable[Comparison]:
         """Return the comparisons, in the same order every time."""

@@ -72,6 +72,7 @@ class BenchmarkRun:
         entries: The models.
         published: Published scores.
         limit: How many of the comparisons were scored, the first ones; None for all.
+        remarks: What the benchmark says of its data, such as what of it is not supported.
     """
 
     name: str
@@ -82,6 +83,7 @@ class BenchmarkRun:
     entries: Sequence[Entry]
     published: Sequence[PublishedScores]
     limit: int | None = None
+    remarks: Sequence[str] = ()
 
     @property
     def metric_names(self) -> list[str]:
@@ -93,9 +95,15 @@ class BenchmarkRun:
         return [entry.scores[name] for entry in self.entries if name in entry.scores]
 
     @property
+    def orders_responses(self) -> bool:
+        """Whether there is a baseline of always preferring the first response."""
+        scores = (score for entry in self.entries for score in entry.scores.values())
+        return any(score.first_baseline is not None for score in scores)
+
+    @property
     def notes(self) -> list[str]:
         """Remarks on the scores: ties, and comparisons that are missing."""
-        notes = [f"Ties: {self.ties}."]
+        notes = [f"Ties: {self.ties}.", *self.remarks]
         for entry in self.entries:
             if isinstance(entry.evaluation, Unread):
                 notes.append(_note_of(entry.model, entry.evaluation, has_scores=bool(entry.scores)))
@@ -133,6 +141,7 @@ class BenchmarkRun:
             "num_comparisons": self.entries[0].evaluation.num_comparisons,
             "official_size": self.size,
             "ties": self.ties,
+            "remarks": list(self.remarks),
             "models": {
                 entry.model: {
                     "scores": {name: score.to_dict() for name, score in entry.scores.items()},
@@ -186,6 +195,7 @@ def run_benchmark(
                 progress=progress,
                 gaps=gaps,
                 verdicts=verdicts,
+                scores_single=benchmark.scores_single,
             )
         except DataError:
             if not verdicts or not isinstance(benchmark, JudgedBenchmark):
@@ -217,6 +227,7 @@ def run_benchmark(
         entries=entries,
         published=published_of(name),
         limit=limit,
+        remarks=list(benchmark.remarks),
     )
 
 
