@@ -134,7 +134,16 @@ def evaluation(comparisons: list[Comparison], directory: Path) -> tuple[Path, se
     save_report(
         evaluate(WrittenDown(), rows), directory, {"model": hostile("model"), "data": hostile("data")}
     )
-    return directory / "report.html", {"prompt", "response", "id", "source", "category", "model", "data"}
+    return directory / "report.html", {
+        "prompt",
+        "response",
+        "id",
+        "source",
+        "category",
+        "model",
+        "data",
+        "error",
+    }
 
 
 PAGES = [gallery, benchmark, dataset, study, evaluation]
