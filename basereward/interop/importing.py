@@ -24,7 +24,7 @@ from basereward.backbones.template_source import (
 )
 from basereward.backbones.transformers_model import load_tokenizer
 from basereward.backbones.untrusted_settings import check_settings, reading
-from basereward.config.conversion import Component
+from basereward.config.conversion import Component, ComponentLike
 from basereward.errors import ConfigError, ModelError
 from basereward.interop.adapter import merged_checkpoint
 from basereward.interop.original_layouts import in_transformers_layout
@@ -93,7 +93,7 @@ def import_model(
     backbone: str | None = None,
     read_bin: bool = False,
     template: str | None = None,
-    paradigm: Component | None = None,
+    paradigm: ComponentLike | None = None,
     **options: Any,
 ) -> tuple[RewardModel, Layout]:
     """Write a checkpoint of another tool as a model directory, and return the model and its head's layout.
@@ -175,7 +175,7 @@ def _imported(
     backbone: str | None,
     read_bin: bool,
     template: str | None,
-    paradigm: Component | None,
+    paradigm: ComponentLike | None,
     options: Mapping[str, Any],
 ) -> tuple[RewardModel, Layout]:
     """Return the model of a whole checkpoint, and its head's layout."""
