@@ -37,7 +37,7 @@ class ParadigmModule(nn.Module):
         """
         if passes:
             backbone = self.paradigm.backbone
-            forest = backbone.forest([item.comparison for item in batch])
+            forest = backbone.pack([backbone.encode(item.comparison) for item in batch])
             return backbone(forest.to(next(self.parameters()).device))
         if scores:
             return self.paradigm.score_of(batch)
