@@ -81,12 +81,12 @@ def _of_own_heads(
 ) -> Any:
     # While it runs, its weights are ones whose gradients are summed: each process has those of its heads.
     parameters = vars(module)["_parameters"]
-    own = dict(parameters)
-    parameters.update({name: _with_summed_gradient(weight, group) for name, weight in own.items()})
+    weights = dict(parameters)
+    parameters.update({name: _with_summed_gradient(weight, group) for name, weight in weights.items()})
     try:
         return forward(*args)
     finally:
-        parameters.update(own)
+        parameters.update(weights)
 
 
 def _enter(
