@@ -15,8 +15,8 @@ from torch import nn
 from basereward.errors import ConfigError
 
 Division: TypeAlias = Literal["columns", "rows", "heads"]
-"""What a process has of a module: rows of its matrix, which give columns of the output; columns of its
-matrix, which take rows of the input's width; or all of it, for its own heads."""
+"""The part of a module that a process has: rows of its matrix, which give columns of the output; columns of
+its matrix, which take its share of the input's width; or all of it, for its own heads."""
 
 STYLES: Mapping[str, Division] = {
     "colwise": "columns",

@@ -85,7 +85,7 @@ class ProcessGroup:
 
     @property
     def num_data_ranks(self) -> int:
-        """How many ranks are given different comparisons."""
+        """The number of ranks that are given different comparisons."""
         return self.world_size // self.tensor_ranks
 
     def by_data_rank(self, values: Sequence[Value]) -> Sequence[Value]:
