@@ -16,12 +16,22 @@ from torch.nn import functional
 
 from basereward import ops
 from basereward.comparison import Comparison
-from basereward.errors import DataError
+from basereward.errors import DataError, PluginError
 from basereward.hardware.transfer import moved
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
 
-__all__ = ["STATISTICS", "BradleyTerry", "Hinge", "LossOutput", "PlackettLuce", "Regression", "Targets"]
+__all__ = [
+    "STATISTICS",
+    "BradleyTerry",
+    "Hinge",
+    "LossOutput",
+    "PlackettLuce",
+    "Regression",
+    "Targets",
+    "apply_loss",
+    "weighted_mean",
+]
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,38 @@ class LossOutput:
     loss: Tensor  # [] the weighted mean
     weight: Tensor  # [] its denominator
     sums: Tensor  # [9] fp64, in the order of STATISTICS, detached
+
+
+def apply_loss(loss: Loss, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
+    """Return the output of a loss, of one that returns a bare tensor too.
+
+    Such a tensor is the mean over pairs [], weights included, or the cost of each pair [P], of which the
+    weighted mean is taken. Ties have no weight, unless the loss has `learns_from_ties`.
+
+    Raises:
+        PluginError: When the loss returns something else.
+    """
+    output: object = loss(rewards, targets)
+    if isinstance(output, LossOutput):
+        return output
+    num_pairs = len(targets.pairs)
+    if not isinstance(output, Tensor) or output.shape not in ((), (num_pairs,)):
+        shape = f" of shape {list(output.shape)}" if isinstance(output, Tensor) else ""
+        raise PluginError(
+            f"loss {type(loss).__name__} returned a {type(output).__name__}{shape}; return a LossOutput, or "
+            f"a tensor: the mean over pairs [], or the cost of each of the {num_pairs} pairs [{num_pairs}]"
+        )
+    with torch.autocast(rewards.device.type, enabled=False):
+        rewards = _upcast(rewards)
+        weight = targets.tie.new_ones(num_pairs, dtype=rewards.dtype)  # [P]
+        if targets.weight is not None:
+            weight = targets.weight.to(rewards.dtype)
+        if not loss.learns_from_ties:
+            weight = weight * ~targets.tie
+        if output.dim():
+            return weighted_mean(output, weight, rewards, targets)
+        total = weight.sum()
+        return LossOutput(output, total, ops.pair_statistics(rewards, targets.pairs, targets.tie, total))
 
 
 class BradleyTerry(Loss, nn.Module):
@@ -197,7 +239,7 @@ class Hinge(Loss, nn.Module):
             weight = torch.ones_like(cost) if targets.weight is None else targets.weight.to(cost.dtype)
             if self.ties == "ignore":
                 weight = weight * ~targets.tie
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 class PlackettLuce(Loss, nn.Module):
@@ -236,7 +278,7 @@ class PlackettLuce(Loss, nn.Module):
             weight = torch.ones_like(cost)
             if targets.comparison_weight is not None:
                 weight = targets.comparison_weight.to(cost.dtype)
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 class Regression(Loss, nn.Module):
@@ -273,14 +315,20 @@ class Regression(Loss, nn.Module):
             weight = is_rated.to(rewards.dtype)
             if targets.comparison_weight is not None:
                 weight = weight * targets.comparison_weight[targets.group]
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 def _upcast(rewards: Tensor) -> Tensor:
     return rewards if rewards.dtype == torch.float64 else rewards.float()
 
 
-def _mean(cost: Tensor, weight: Tensor, rewards: Tensor, targets: Targets) -> LossOutput:
+def weighted_mean(
+    cost: Tensor,  # [K]
+    weight: Tensor,  # [K]
+    rewards: Tensor,  # [N]
+    targets: Targets,
+) -> LossOutput:
+    """Return the weighted mean of costs as a loss, with the statistics of the rewards' pairs."""
     total = weight.sum()
     # All weights zero is a loss of zero, not 0 / 0.
     loss = (cost * weight).sum() / torch.where(total > 0, total, 1.0)
