@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("each_way_of_attending")
 PICTURES = [(56, 56, 1), (84, 56, 2), (56, 112, 3), (140, 84, 4), (28, 28, 5)]
 
 # Features of about 1 after a norm; two layers of sums over 16 to 32 terms, for four products, and a merger:
-# 2e-5 in fp32, of which 5e-6 are seen, and 3e-14 in fp64, so that what is seen in fp32 is rounding alone.
+# 2e-5 in fp32, where both forms are about 1e-6 from those of fp64, and 3e-14 in fp64.
 NUM_ROUNDINGS = 2 * 5 * 32 + 64
 
 
