@@ -12,7 +12,6 @@ import runs
 import tiny
 import torch
 from compiled import Operator, Steps, take_steps
-from ranks import in_ranks
 from rounding import TINY_GRADIENT, adamw_bound, within
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
@@ -123,21 +122,6 @@ def test_adapters_train_in_compiled_layers(tiny_models: dict[str, Path], setting
         for is_compiled in (True, False)
     )
     assert_alike(compiled, plain, settings)
-
-
-@pytest.mark.external
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"activation_checkpointing": True}, {"lora": LoraConfig(rank=2, dropout=0.0)}],
-    ids=["all", "recomputed", "lora"],
-)
-def test_sharded_layers_are_compiled(tiny_models: dict[str, Path], settings: dict[str, object]) -> None:
-    settings = {"parallel": "fsdp", **settings}
-    compiled, plain = (
-        in_ranks(take_steps, tiny_models["llama"], is_compiled, settings) for is_compiled in (True, False)
-    )
-    for own, other in zip(compiled, plain, strict=True):
-        assert_alike(own, other, settings)
 
 
 def test_a_cpu_is_told_that_nothing_is_compiled_there(tiny_models: dict[str, Path], tmp_path: Path) -> None:
