@@ -169,9 +169,8 @@ class TrainConfig:
         num_workers: Threads of each process that open images and tokenize ahead.
         parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
             part of it.
-        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all.
-        lr: Peak learning rate; None for 3e-6 (arXiv 2509.16127, section 5.1), or 1e-4 where `lora` is set, as
-            adapters begin at zero (QLoRA, arXiv 2305.14314, took 1e-4 to 2e-4).
+    tensor_ranks: int = 1
+    lr: float | None = None
         lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
         optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
             (arXiv 1804.04235), and whose rates are relative to the weights' own size; or `adamw-8bit`, whose
@@ -217,6 +216,7 @@ class TrainConfig:
     num_workers: int = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
     shard_ranks: int | None = None
+    tensor_ranks: int = 1
     lr: float | None = None
     lr_parts: Mapping[str, float] = field(default_factory=dict)
     optimizer: Literal["adamw", "adafactor", "adamw-8bit"] = "adamw"
@@ -248,6 +248,7 @@ class TrainConfig:
             "batch_size",
             "num_workers",
             "shard_ranks",
+            "tensor_ranks",
             "keep_checkpoints",
             "eval_every",
             "save_every",
@@ -272,6 +273,10 @@ class TrainConfig:
         if self.parallel == "fsdp" and self.optimizer != "adamw":
             reason = f"not {self.optimizer!r}, which needs whole matrices"
             raise ValidationError(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
+        if self.tensor_ranks > 1 and self.parallel != "fsdp":
+            raise ValidationError(("tensor_ranks",), "is for parallel = 'fsdp'; set that, or leave it out")
+        if self.tensor_ranks > 1 and self.compile:
+            raise ValidationError(("tensor_ranks",), "doesn't go with compile; leave one of them out")
 
     @property
     def peak_lr(self) -> float:
