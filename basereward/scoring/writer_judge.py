@@ -48,8 +48,11 @@ from basereward.protocols import Writer
 from basereward.scoring.scorer import BatchScorer
 from basereward.writers.request import Completion, Request
 
-ADDRESS = re.compile(r"judge\+(https?://.+)")
+ADDRESS = re.compile(r"(judge|decisions|systemone)\+(https?://.+)")
 """The name of a judge at a server, with all settings as they are by default."""
+
+APIS = {"judge": "chat", "decisions": "any-decisions", "systemone": "systemone"}
+"""The API that the beginning of an address names."""
 
 VERDICT_TOKENS = 16
 """The longest answer to a question for one token, of a writer that gives no log-probabilities."""
@@ -119,13 +122,18 @@ class WriterJudge(BatchScorer["list[float]"]):
             max_answer_tokens=settings.max_answer_tokens,
         )
         self.writer: Writer = (plugins or current_manager()).build("writer", settings.writer)
+        if self.writer.takes_options and self.template.answer != "verdict":
+            raise ConfigError(
+                f"template {settings.template!r} asks for texts, and the writer is asked for decisions, "
+                "which need no template; leave out template"
+            )
         self.tally = VerdictTally(settings.aggregate, settings.reading)
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @classmethod
     def load(cls, source: str | Path, *, plugins: PluginManager | None = None, **options: Any) -> WriterJudge:
-        """Return the judge of a TOML file, or of `judge+http://HOST:PORT/v1`.
+        """Return the judge of a TOML file, or of `judge+http://HOST:PORT/v1` or `decisions+http://...`.
 
         Args:
             source: The file, or the address of an endpoint.
@@ -155,6 +163,8 @@ class WriterJudge(BatchScorer["list[float]"]):
         """The writer, and the template with its digest."""
         options = self.settings.writer.options
         judge = " ".join([self.settings.writer.name, str(options.get("model") or "")]).strip()
+        if self.writer.takes_options:
+            return {"judge": judge, "template": "none: decisions"}
         return {"judge": judge, "template": f"{self.template.name} {self.template.digest[:12]}"}
 
     @property
@@ -314,13 +324,15 @@ class WriterJudge(BatchScorer["list[float]"]):
 
     def _request(self, comparison: Comparison, numbers: Sequence[int], *, seed: int) -> Request:
         responses = [comparison.responses[number] for number in numbers]
+        takes_options = self.writer.takes_options
         is_verdict = self.template.answer == "verdict"
         return Request(
-            self.template.messages(comparison.prompt, responses),
+            comparison.prompt if takes_options else self.template.messages(comparison.prompt, responses),
             max_tokens=VERDICT_TOKENS if is_verdict else self.settings.max_answer_tokens,
             temperature=self.settings.temperature if self.settings.num_votes > 1 else 0.0,
             seed=seed,
             choices=("1", "2") if is_verdict else (),
+            options=responses if takes_options else (),
             group=id(comparison),
         )
 
@@ -364,7 +376,7 @@ def is_judge(name: str | Path) -> bool:
 
 def _settings(source: str | Path) -> JudgeSettings:
     if match := ADDRESS.fullmatch(str(source)):
-        return JudgeSettings(Component("endpoint", {"urls": (match[1],)}))
+        return JudgeSettings(Component("endpoint", {"urls": (match[2],), "api": APIS[match[1]]}))
     table = read_toml(Path(source))
     try:
         settings: JudgeSettings = from_table(JudgeSettings, table)
