@@ -13,6 +13,7 @@ Its comparisons are judged as those of a `generative` reward model are, in both 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import threading
@@ -49,6 +50,7 @@ from basereward.prepared import Prepared
 from basereward.protocols import Writer
 from basereward.scoring.scorer import BatchScorer
 from basereward.scoring.single_answers import TOKENS, SingleAnswers, SingleChoices, SingleRatings
+from basereward.stats.calibration import Calibration
 from basereward.writers.request import Completion, Request
 
 ADDRESS = re.compile(r"(judge|decisions|systemone)\+(https?://.+)")
@@ -80,6 +82,7 @@ class JudgeSettings:
         max_answer_tokens: The longest reasoned verdict or critique; longer ones are no verdict.
         reading: How texts are read, as `verdicts.read_verdict` takes it.
         max_rotations: Orders that a template of choices is asked in; None for one a response.
+        reward_temperature: The number that rewards are divided by to be log-odds; None where none was fitted.
     """
 
     writer: Component
@@ -91,6 +94,7 @@ class JudgeSettings:
     max_answer_tokens: int = 1024
     reading: Reading = "form"
     max_rotations: int | None = None
+    reward_temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class WriterJudge(BatchScorer["list[float]"]):
             self.single = SingleRatings(self.template, settings.max_answer_tokens)
         elif self.template.answer == "choice":
             self.single = SingleChoices(self.template, settings.max_rotations)
+        self._calibration = Calibration(settings.reward_temperature)
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -187,6 +192,22 @@ class WriterJudge(BatchScorer["list[float]"]):
         return self.writer.facts
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of all its settings and its template, on which its rewards depend besides the model."""
+        text = f"{self.settings!r} {self.template.digest}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scale of its rewards, by its settings."""
+        return self._calibration
+
+    @property
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it, as it does by verdicts."""
+        return self.single is None or not isinstance(self.single, SingleRatings)
+
+    @property
     def smallest_batch(self) -> int:
         """The comparisons of two responses that make as many requests as keep the writer busy."""
         return math.ceil(self.writer.requests_at_once / (2 * self.settings.num_votes))
@@ -227,11 +248,7 @@ class WriterJudge(BatchScorer["list[float]"]):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
-        if self.template.answer in NO_REWARDS:
-            raise ConfigError(
-                f"judge template {self.template.name!r} asks for {NO_REWARDS[self.template.answer]}; write "
-                "them by `basereward critique`, or name a template of verdicts"
-            )
+        self.check_rewards()
         size = max(batch_size, self.smallest_batch)
         waiting = iter(comparisons)
         with ThreadPoolExecutor(2, thread_name_prefix="basereward-judge") as threads:
@@ -246,6 +263,18 @@ class WriterJudge(BatchScorer["list[float]"]):
                     yield from zip(batch, results.result(), strict=True)
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
+
+    def check_rewards(self) -> None:
+        """Refuse a template whose answers have no rewards of their own.
+
+        Raises:
+            ConfigError: Naming it.
+        """
+        if self.template.answer in NO_REWARDS:
+            raise ConfigError(
+                f"judge template {self.template.name!r} asks for {NO_REWARDS[self.template.answer]}; write "
+                "them by `basereward critique`, or name a template of verdicts"
+            )
 
     def estimate(self, comparisons: Iterable[Comparison | DataError]) -> dict[str, float]:
         """Return what judging comparisons would take, by name, and ask nothing."""
