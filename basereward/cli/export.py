@@ -14,12 +14,10 @@ COMMAND = Command(
     description="Write a model as XForSequenceClassification, whose only logit is the reward. With a linear "
     "head X is its backbone's; a head of several layers needs RewardForSequenceClassification, a class of "
     "basereward that transformers loads after basereward.interop.sequence_classifier.register(). For vLLM "
-    "such a head becomes the dense layers of an embedding of one number, the reward. With "
-    "`decision` a text judge of verdicts is written for transformers' pipeline of decisions.",
+    "such a head becomes the dense layers of an embedding of one number, the reward.",
     examples="""\
   basereward export MODEL_DIR --output checkpoint
   basereward export MODEL_DIR --format vllm --output checkpoint
-  basereward export JUDGE_DIR --format decision --output checkpoint
 """,
 )
 
@@ -27,7 +25,7 @@ COMMAND = Command(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", help="the directory of a model")
-    parser.add_argument("--format", choices=("hf", "vllm", "decision"), default="hf", help="default: hf")
+    parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
     parser.add_argument("--output", metavar="DIR", required=True, help="an earlier export is replaced")
 
 

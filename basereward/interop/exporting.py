@@ -23,14 +23,12 @@ from basereward.backbones.transformers_backbone import TransformersBackbone
 from basereward.errors import ConfigError
 from basereward.heads import MLP
 from basereward.interop.dense_modules import write_dense_modules
-from basereward.paradigms.generative import Generative
-from basereward.paradigms.judge_template import SLOT, JudgeTemplate
 from basereward.paradigms.scalar import Scalar
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import file_names, replace_directory
 from basereward.storage.reading import read_json
 
-Format = Literal["hf", "vllm", "decision"]
+Format = Literal["hf", "vllm"]
 
 MARK_FILE = "basereward_export.json"
 """The file that tells an export, which another may replace, from other models; it lists the files."""
@@ -88,16 +86,13 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
         format: `hf` puts the head where transformers looks for it, `vllm` where vLLM does; they differ for
             vision-language models. A head with an activation becomes for `hf` a
             `RewardForSequenceClassification`, for which `interop.sequence_classifier.register` is called
-            before it is loaded, and for `vllm` the dense layers of an embedding of one number. `decision` is
-            for judges; see `export_decision`.
+            before it is loaded, and for `vllm` the dense layers of an embedding of one number.
 
     Raises:
         ConfigError: When such a checkpoint can't hold the model, or the directory holds something else.
     """
     if format not in get_args(Format):
         raise ConfigError(f"format is one of {', '.join(get_args(Format))}, not {format!r}")
-    if format == "decision":
-        return export_decision(model, directory)
     if type(model.paradigm) is not Scalar:
         raise ConfigError(
             f"a checkpoint of other tools scores a response by itself; the paradigm "
@@ -122,70 +117,6 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
             _prefix_backbone(place, inner.base_model_prefix)
         _mark(place, Exported(name, bias), format)
     return Exported(name, bias)
-
-
-def export_decision(model: RewardModel, directory: str | Path) -> Exported:
-    """Write a judge of one-token verdicts for transformers' `pipeline("decision")`.
-
-    A question is a `choice` of two responses to the state; the probability of the first is the one that the
-    judge gives "1" where it is shown first. Only one order is asked there: ask both, and average log-odds.
-
-    Args:
-        model: Of the paradigm generative, with a template of verdicts, on a text backbone.
-        directory: The directory to write; an earlier export is replaced.
-
-    Raises:
-        ConfigError: When the model is no such judge, or the directory holds something else.
-    """
-    paradigm, backbone = model.paradigm, model.backbone
-    if not isinstance(paradigm, Generative) or paradigm.template.answer != "verdict":
-        raise ConfigError(
-            "a decision is read from one token; the model is no judge with a template of verdicts"
-        )
-    if not isinstance(backbone, TransformersBackbone) or "vision" in backbone.parts():
-        raise ConfigError(
-            f"only text judges of transformers models are exported for decisions, and the backbone is "
-            f"{model.components['backbone']['name']!r}"
-        )
-    inner = backbone.model
-    exported = Exported(type(inner).__name__.removesuffix("Model") + "ForCausalLM", 0.0)
-    with replace_directory(Path(directory), foreign_files=_foreign_files) as place:
-        backbone.save(place)
-        weight: Any = paradigm.head.weight
-        if weight is not None:
-            _add_head(place, "lm_head.weight", weight.detach())
-        _prefix_backbone(place, inner.base_model_prefix)
-        path = place / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config |= {"architectures": [exported.architecture], "tie_word_embeddings": weight is None}
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        decision = {"labels": {"choice": ["1", "2"]}}
-        (place / "decision.json").write_text(json.dumps(decision, indent=2) + "\n", encoding="utf-8")
-        template = decision_template(paradigm.template, backbone.chat.template)
-        (place / "decision_template.jinja").write_text(template, encoding="utf-8")
-        _mark(place, exported, "decision")
-    return exported
-
-
-def decision_template(judge: JudgeTemplate, chat_template: str) -> str:
-    """Return the template of a decision: the judge's question, within the template of the chat.
-
-    Texts of the request stand between marks at which transformers splits before it tokenizes, as they are
-    tokenized by themselves here.
-    """
-    first, _, second, _, third, _, last = SLOT.split(judge.text)
-    texts = ["state", *(f"(question.descriptions[{at}] or question.options[{at}])" for at in (0, 1))]
-    shown = [f"({text} if {text} is string else {text}|tojson)" for text in texts]
-    pieces = [json.dumps(piece) for piece in (first, second, third, last)]
-    content = " ~ basereward_split ~ ".join(
-        [pieces[0], shown[0], pieces[1], shown[1], pieces[2], shown[2], pieces[3]]
-    )
-    return (
-        '{% if question.type != "choice" or question.options|length != 2 %}'
-        '{{ raise_exception("this judge answers a choice of two responses, and no other question") }}'
-        '{% endif %}{% set basereward_split = "<|split|>" %}'
-        f'{{% set messages = [{{"role": "user", "content": {content}}}] %}}{chat_template}'
-    )
 
 
 def _export_layers(model: RewardModel, backbone: TransformersBackbone, directory: Path) -> Exported:
