@@ -21,6 +21,7 @@ from basereward.evaluation.audit.trials import Cost, Rewards, Trial, score_trial
 from basereward.evaluation.metrics import metrics_of
 from basereward.protocols import Scorer
 from basereward.reporting.progress import progress_bar
+from basereward.stats.calibration import temperature_of
 
 MAX_ROWS = 500
 """Rows of an audit, unless it is told otherwise."""
@@ -216,7 +217,7 @@ class _Run:
             "precision": measures.steadiness(pairs, PRECISION),
         }
         stability |= {name: steady for name, steady in exact.items() if steady is not None}
-        temperature = measures.temperature_of(pairs.whole)
+        temperature = temperature_of(pairs.whole)
         findings = [
             *measures.ablation_findings(ablations),
             *text_findings,

@@ -9,7 +9,6 @@ import pytest
 
 from basereward.evaluation.audit.features import slopes
 from basereward.evaluation.audit.findings import LOSS, absence, corrected, presence, share_above
-from basereward.evaluation.audit.measures import temperature_of
 from basereward.evaluation.audit.pairs import sampled
 from basereward.stats.interval import interval_of
 from basereward.stats.seeds import mean_difference
@@ -37,15 +36,6 @@ def test_slopes_are_those_of_least_squares_and_errors_those_of_the_sandwich() ->
     assert (slope.high - slope.low) / 2 == pytest.approx(1.971957 * error, rel=1e-6)  # t of 199 degrees
     assert result.too_rare == ("rare",)
     assert result.explained == pytest.approx(1 - (residual**2).sum() / ((margin - margin.mean()) ** 2).sum())
-
-
-def test_the_temperature_is_where_the_known_order_is_likeliest() -> None:
-    margin = 3 * draws(2) + 1
-    grid = np.exp(np.linspace(math.log(0.01), math.log(100), 20001))
-    losses = [np.logaddexp(0, -margin / temperature).mean() for temperature in grid]
-    # Steps of the grid are ln(10,000) / 20,000 = 0.00046.
-    assert temperature_of(margin) == pytest.approx(grid[int(np.argmin(losses))], rel=0.0005)
-    assert temperature_of(10 * margin) == pytest.approx(10 * temperature_of(margin), rel=1e-6)
 
 
 def test_nothing_lost_is_an_absence_and_half_of_it_lost_is_none() -> None:
