@@ -76,9 +76,10 @@ def pair_weights(
     own: list[float] = []
     items = _without_media(rows)
     for item, result in score_in_order(proxy, items, batch_size=batch_size, advance=advance):
-        if isinstance(item, DataError) or isinstance(result, DataError):
-            margins.append(result if isinstance(result, DataError) else item)
+        if isinstance(result, DataError):
+            margins.append(result)
         else:
+            assert isinstance(item, Comparison)  # an error comes with itself as its result
             margins.append(
                 [result[pair.chosen] - result[pair.rejected] for pair in item.pairs() if not pair.tie]
             )
@@ -120,8 +121,10 @@ def weighted(
 ) -> Iterator[Comparison | DataError]:
     """Yield the rows with their weights, or the error that left one without."""
     for row, weight in zip(rows, weights, strict=True):
-        if isinstance(row, DataError) or isinstance(weight, DataError):
-            yield row if isinstance(row, DataError) else weight
+        if isinstance(row, DataError):
+            yield row
+        elif isinstance(weight, DataError):
+            yield weight
         else:
             yield row.replace(weight=weight)
 

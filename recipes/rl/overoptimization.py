@@ -17,11 +17,11 @@ from basereward.cli import main as basereward
 
 RECIPES = Path(__file__).parent
 NUM_MEMBERS = 5
-NUM_GOLD_TEXTS, NUM_PROXY_TEXTS = 3000, 240
+NUM_GOLD_TEXTS, NUM_PROXY_TEXTS = 1500, 240
 DATA = {
     "movies": ("texts=movies", f"num_texts={NUM_GOLD_TEXTS}"),
     "products": ("texts=products", f"num_texts={NUM_PROXY_TEXTS}"),
-    "movies-test": ("texts=movies", "split=test", "num_texts=800"),
+    "movies-test": ("texts=movies", "split=test", "num_texts=480"),
 }
 
 
@@ -69,9 +69,9 @@ def main() -> None:
             chosen = [part for option in options for part in ("--option", option)]
             run("data", "convert", "--dataset", "human-ratings", *chosen, "--output", str(path), "--quiet")
     names = [f"proxy-{seed}" for seed in range(NUM_MEMBERS)]
-    gold = trained("gold", "gold", "movies", place, num_layers=16)
+    gold = trained("gold", "gold", "movies", place, num_layers=4)
     members = [
-        trained(name, "proxy", "products", place, num_layers=4, seed=seed) for seed, name in enumerate(names)
+        trained(name, "proxy", "products", place, num_layers=1, seed=seed) for seed, name in enumerate(names)
     ]
     ensemble, report = place / "ensemble", place / "report"
     if not ensemble.exists():

@@ -23,7 +23,7 @@ from basereward.data.writing import open_writer
 OPTIONS = {"num_layers": 4, "grid": 3, "num_views": 3, "feature_dropout": 0.3}
 """Of the model, as the demo aligns it before its training."""
 
-NUM_TRAIN, NUM_TEST = 480, 240
+NUM_TRAIN, NUM_TEST = 480, 120
 """Rows of the training, and of each of three tests."""
 
 ROWS: dict[str, Callable[[str, float, str], Iterator[Comparison]]] = {"marker": marked, "topic": topical}
