@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from basereward.cli.command import Command, add_device
@@ -48,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the same on the command line, where other users of the machine can read it; may be repeated",
     )
+    parser.add_argument(
+        "--temperature",
+        metavar="[NAME=]T",
+        action="append",
+        default=[],
+        help="the number that rewards are divided by to be log-odds, as `basereward audit` finds it, for "
+        "/v1/systemone and /v1/decisions (default: the model's own, fitted to its validation; else 1)",
+    )
     add_device(parser)
     bounds = parser.add_argument_group("limits")
     for name, (default, doc) in Limits.documented().items():
@@ -65,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     limits = Limits(**{name: getattr(args, name) for name in Limits.documented()})
     named = _named(args.models)
+    temperatures = _temperatures(args.temperature, named)
     try:
         from basereward.serving.access import Access, check_address
         from basereward.serving.app import Server
@@ -84,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     for engine in engines:
         report_precision(engine.model)
+        if (temperature := temperatures.get(engine.name)) is not None:
+            engine.calibration = replace(engine.calibration, temperature=temperature)
     server = Server(engines, limits, access)
     runner = Runner(server, host=args.host, port=args.port)
     try:
@@ -105,6 +119,25 @@ def _named(models: list[str]) -> dict[str, Path]:
             raise ConfigError(f"two models would be called {name!r}; write NAME=DIR")
         named[name] = path
     return named
+
+
+def _temperatures(given: list[str], names: Collection[str]) -> dict[str, float]:
+    """Return temperatures by the names of models; one without a name is of the only model."""
+    temperatures = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        if not equals and len(names) == 1:
+            [name] = names
+        if name not in names:
+            raise ConfigError(f"--temperature {text}: write NAME=T; models: {', '.join(names)}")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < math.inf:
+            raise ConfigError(f"--temperature {text}: a temperature is a finite number > 0, such as 1.5")
+        temperatures[name] = value
+    return temperatures
 
 
 def _keys(file: str | None) -> list[str]:

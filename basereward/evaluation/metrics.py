@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.evaluation.scored_pairs import PairCollector, ScoredPairs, unit_scores_of
+from basereward.stats.calibration import temperature_of
 from basereward.stats.interval import Interval, interval_of
 
 GAPS = (0.5, 1.5, 3.0)
@@ -68,6 +69,8 @@ class PairMetrics:
         brier: Mean of (1 - p)^2.
         ece: Expected calibration error: the mean over pairs of |accuracy - confidence| of the pair's bin.
         bins: Pairs by confidence max(p, 1 - p), in bins of equal width.
+        temperature: The number to divide rewards by before they are read as log-odds, fitted to these pairs
+            and one more that is half right, half wrong.
         by_gap: Accuracy of the pairs whose ratings differ by at least so much; empty without ratings.
         by_source: Accuracy by data set.
         by_category: Accuracy by `category` of the comparisons' `meta`; empty where there is none.
@@ -91,6 +94,7 @@ class PairMetrics:
     brier: float
     ece: float
     bins: tuple[Bin, ...]
+    temperature: float
     by_gap: Mapping[float, Interval]
     by_source: Mapping[str, Interval]
     by_category: Mapping[str, Interval]
@@ -117,6 +121,7 @@ class PairMetrics:
                 "ece": self.ece,
                 "brier": self.brier,
                 "log_loss": self.log_loss,
+                "temperature": self.temperature,
                 "bins": [asdict(bin) for bin in self.bins],
             },
             "by_gap": {f"{gap:g}": part.to_dict() for gap, part in self.by_gap.items()},
@@ -158,6 +163,7 @@ def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> PairMetri
         brier=float(np.mean(np.expm1(-log_losses) ** 2)),  # 1 - p = -expm1(log p)
         ece=sum(bin.num_pairs * abs(bin.accuracy - bin.confidence) for bin in bins) / len(margin),
         bins=bins,
+        temperature=temperature_of(margin, num_pseudo_pairs=1),
         by_gap={gap: part for gap in gaps if (part := _part(pairs, pairs.gap >= gap)) is not None},
         by_source=_by(pairs, pairs.source, pairs.sources),
         by_category=_by(pairs, pairs.category, pairs.categories) if any(pairs.categories) else {},
@@ -236,6 +242,7 @@ def pair_metrics(comparisons: Iterable[Comparison], rewards: Iterable[Sequence[f
         "brier": metrics.brier,
         "ece": metrics.ece,
         "longer_baseline": metrics.longer_baseline.value,
+        "temperature": metrics.temperature,
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from basereward.errors import DataError
 from basereward.protocols.defaults import NO_FACTS, NONE, default
+from basereward.stats.calibration import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,11 @@ class Scorer(Generic[Result]):
     def is_comparative(self) -> bool:
         """Whether a response's reward depends on the responses beside it, as a judge's does."""
         return False
+
+    @default
+    def calibration(self) -> Calibration:
+        """The scale of its rewards, where it was fitted on comparisons of known order."""
+        return Calibration()
 
     @default
     def num_tokens(self) -> int:

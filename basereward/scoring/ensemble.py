@@ -17,14 +17,16 @@ from torch import Tensor
 
 from basereward.comparison import Comparison
 from basereward.config.conversion import Component
+from basereward.ensemblers import margins
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.ensemble_members import EnsembleMembers
 from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
-from basereward.scoring.reward_model import RewardModel, describe, saved_component
+from basereward.scoring.reward_model import RewardModel, calibration_of, describe, saved_component
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
+from basereward.stats.calibration import Calibration, temperature_of
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, replace_directory
 from basereward.storage.outputs import real_path
@@ -204,7 +206,21 @@ class Ensemble(BatchScorer[EnsembleRewards]):
             for name, row in each
             if (statistics := MemberStatistics.of(row[None], rows)) is not None
         }
-        self.record["fit"] = {"num_comparisons": len(rows), "num_left_out": len(errors)}
+        self.record["fit"] = {
+            "num_comparisons": len(rows),
+            "num_left_out": len(errors),
+            **self._scale_of(self.ensembler(rewards, rows).double(), rows),
+        }
+
+    def _scale_of(self, joined: Tensor, rows: Sequence[Comparison]) -> dict[str, float]:  # [N]
+        """Return temperature and mean of joined rewards; nothing where the ensembler gives none for some."""
+        if not bool(joined.isfinite().all()):
+            return {}
+        margin = margins(joined[None], rows)[0].numpy()
+        return {
+            "temperature": temperature_of(margin, num_pseudo_pairs=1),
+            "reward_mean": float(joined.mean()),
+        }
 
     def save(self, directory: str | Path, **record: Any) -> None:
         """Write the ensemble's directory aside and put it in place at once; an older one there is replaced.
@@ -247,6 +263,11 @@ class Ensemble(BatchScorer[EnsembleRewards]):
     def num_truncated(self) -> int:
         """Responses cut short so far, each time a backbone read them."""
         return self.members.num_truncated
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scale of the joined rewards on the comparisons that it was fitted on."""
+        return calibration_of(self.record.get("fit"))
 
     @property
     def is_comparative(self) -> bool:

@@ -23,6 +23,7 @@ from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Head, Loss, Paradigm
 from basereward.scoring.scorer import BatchScorer
+from basereward.stats.calibration import Calibration
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
 
@@ -284,6 +285,11 @@ class RewardModel(BatchScorer["list[float]"]):
         return dict(self.paradigm.statistics)
 
     @property
+    def calibration(self) -> Calibration:
+        """The scale of its rewards in the validation after which it was saved."""
+        return calibration_of(self.record.get("evaluation"))
+
+    @property
     def num_truncated(self) -> int:
         """Responses cut short so far to fit the backbone's `max_tokens`, each time they were read."""
         return self.backbone.num_truncated
@@ -377,6 +383,16 @@ def _read(directory: Path, *, verify: bool) -> dict[str, Any]:
     if "members" in config:
         raise ModelError(f"{directory} is an ensemble; basereward.load_model(DIR) loads models and ensembles")
     return config
+
+
+def calibration_of(record: Any) -> Calibration:
+    """Return the scale of rewards by a directory's record; an unfitted one where it has none that can be."""
+    if not isinstance(record, Mapping):
+        return Calibration()
+    try:
+        return Calibration(record.get("temperature"), record.get("reward_mean"))
+    except (TypeError, ValueError):
+        return Calibration()
 
 
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:

@@ -16,6 +16,7 @@ from basereward.scoring.loading import load_model
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import EnsembleRewards
 from basereward.serving.problems import Problem, log_failure, problem_of
+from basereward.stats.calibration import Calibration
 from basereward.storage.atomic import file_digest
 from basereward.storage.model_directory import CONFIG_FILE
 
@@ -46,6 +47,8 @@ class Engine(Protocol):
     name: str
     model_digest: str
     """SHA-256 of what the model is."""
+    calibration: Calibration
+    """The scale of its rewards, for probabilities."""
     computed: Mapping[str, str]
     """The device and the precision of its products."""
     template_digest: str
@@ -79,12 +82,20 @@ class ModelEngine:
         name: What clients call it.
         model: What `basereward.load_model` returns.
         model_digest: SHA-256 of what the model is.
+        calibration: The scale of its rewards; None for the one that its directory records.
     """
 
-    def __init__(self, name: str, model: RewardModel | Ensemble, model_digest: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        model: RewardModel | Ensemble,
+        model_digest: str = "",
+        calibration: Calibration | None = None,
+    ) -> None:
         self.name = name
         self.model = model
         self.model_digest = model_digest
+        self.calibration = calibration or model.calibration
         self.computed = model.computed
         self.template_digest = "+".join(dict.fromkeys(member.template_digest for member in model.models))
         self.pads = any(member.paradigm.pads for member in model.models)

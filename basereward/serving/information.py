@@ -70,6 +70,7 @@ class Information:
                 "owned_by": "basereward",
                 "model_digest": engine.model_digest,
                 "template_digest": engine.template_digest,
+                "temperature": engine.calibration.temperature,
                 **engine.computed,
             }
             for engine in self.engines.values()

@@ -37,11 +37,13 @@ class ScoringRequest:
         items: Comparisons, or the problems of those that can't be built.
         model: The name of the model; None for the first one.
         keeps_going: Whether an item's problem leaves the others alone; else it fails the whole request.
+        param: The field of the body that holds the items.
     """
 
     items: list[Comparison | Problem]
     model: str | None = None
     keeps_going: bool = False
+    param: str = "items"
 
 
 class RequestParser:

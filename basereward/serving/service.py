@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -70,12 +70,14 @@ class ParsedRequest:
         engine: The engine of the model that it names.
         items: What the engine prepared of each item, or its problem.
         keeps_going: Whether an item's problem leaves the others alone.
+        param: The field of the body that holds the items.
     """
 
     body: object
     engine: Engine
     items: list[Prepared[Any] | Problem]
     keeps_going: bool
+    param: str
 
 
 class ScoringService:
@@ -165,7 +167,7 @@ class ScoringService:
         # Unlike `gather`, this can be cancelled without a word in the log.
         scored = iter([await future for future in futures])
         results = [
-            item if isinstance(item, Problem) else _result(number, item, next(scored))
+            item if isinstance(item, Problem) else _result(f"{parsed.param}[{number}]", item, next(scored))
             for number, item in enumerate(parsed.items)
         ]
         for result in results:
@@ -180,7 +182,7 @@ class ScoringService:
     def _read(self, api: Api, body: bytes) -> ParsedRequest | UnpreparedRequest:
         if num_values(body, self.limits.values) > self.limits.values:
             raise Problem("too_many_values")
-        decoded = _decoded(body, api.request_type)
+        decoded = _decoded(body, api.request_type, api.keeps_nulls)
         refuse_given(decoded)
         request = api.parse(decoded, RequestParser(self.limits))
         engine = self._engine(request.model)
@@ -196,11 +198,15 @@ class ScoringService:
         items: list[Prepared[Any] | Problem] = []
         for number, item in enumerate(request.items):
             raise_if_cancelled()
-            prepared = item if isinstance(item, Problem) else self._prepared(engine, item, f"items[{number}]")
+            prepared = (
+                item
+                if isinstance(item, Problem)
+                else self._prepared(engine, item, f"{request.param}[{number}]")
+            )
             if isinstance(prepared, Problem) and not request.keeps_going:
                 raise prepared
             items.append(prepared)
-        return ParsedRequest(unprepared.body, engine, items, request.keeps_going)
+        return ParsedRequest(unprepared.body, engine, items, request.keeps_going, request.param)
 
     def _engine(self, name: str | None) -> Engine:
         if name is None:
@@ -220,14 +226,14 @@ class ScoringService:
         return Problem("too_many_tokens", param) if prepared.size.tokens > self.limits.tokens else prepared
 
 
-def _result(number: int, item: Prepared[Any], rewards: Rewards | Problem) -> Scored | Problem:
+def _result(param: str, item: Prepared[Any], rewards: Rewards | Problem) -> Scored | Problem:
     if isinstance(rewards, Problem):
-        return rewards.at(f"items[{number}]")
+        return rewards.at(param)
     return Scored(item.comparison, rewards, item.size.tokens)
 
 
-def _decoded(body: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    """Return a body as its type.
+def _decoded(body: bytes, kind: type[msgspec.Struct], keeps_nulls: Collection[str] = ()) -> msgspec.Struct:
+    """Return a body as its type; a null is a value in the fields of `keeps_nulls`.
 
     Raises:
         Problem: When it is not JSON, or doesn't follow the type.
@@ -239,7 +245,7 @@ def _decoded(body: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
             if UNKNOWN_FIELD.match(str(error)) is None:
                 raise
             # Fields without a value are absent ones; clients that write all of theirs send such.
-            return msgspec.convert(_without_nulls(msgspec.json.decode(body)), kind)
+            return msgspec.convert(_without_nulls(msgspec.json.decode(body), keeps_nulls), kind)
     except msgspec.ValidationError as error:
         # Only the place is kept of the library's text; its names are the schema's.
         _, _, place = str(error).partition(" - at `$")
@@ -254,7 +260,11 @@ def _decoded(body: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `|\Z)", re.DOTALL)
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: Any, kept: Collection[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
-    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
+        return {
+            key: entry if key in kept else _without_nulls(entry, kept)
+            for key, entry in value.items()
+            if entry is not None
+        }
+    return [_without_nulls(entry, kept) for entry in value] if isinstance(value, list) else value

@@ -152,6 +152,11 @@ def test_a_signal_under_load_loses_no_request(tiny_model: Path) -> None:
     [
         (["a/model", "b/model"], "two models would be called 'model'; write NAME=DIR"),
         (["model", "--max-items", "0"], "--max-items is a number >= 1, not 0"),
+        (
+            ["model", "--temperature", "0"],
+            "--temperature 0: a temperature is a finite number > 0, such as 1.5",
+        ),
+        (["a=x", "b=y", "--temperature", "2"], "--temperature 2: write NAME=T; models: a, b"),
         (["model", "--api-key", "short"], "an API key has 8 or more printable ASCII characters and no space"),
     ],
 )

@@ -45,8 +45,20 @@ def test_every_command_is_one_that_there_is() -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_decisions_are_asked_of_both_paths(vision: Client) -> None:
+    _, commands = (block for block in blocks("bash") if block.startswith("curl"))
+    run = commands.replace("localhost:8000", f"localhost:{vision.port}")
+    done = subprocess.run(run, shell=True, capture_output=True, text=True, check=True)
+    systemone, end = json.JSONDecoder().raw_decode(done.stdout)
+    decisions = json.loads(done.stdout[end:])
+    shares = [entry["probability"] for entry in decisions["answers"][0]["probabilities"]]
+    assert list(systemone["answers"]["best"]["probabilities"].values()) == pytest.approx(shares, abs=1e-6)
+    assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_gets_an_answer_of_the_shape_that_is_shown(vision: Client) -> None:
-    [command] = [block for block in blocks("bash") if block.startswith("curl")]
+    command, _ = (block for block in blocks("bash") if block.startswith("curl"))
     command = command.replace("localhost:8000", f"localhost:{vision.port}")
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     shown, _ = (json.loads(block) for block in blocks("json"))

@@ -193,7 +193,15 @@ def test_fitting_measures_the_members_and_counts_what_is_left_out(models: Path) 
     illustrated = Comparison("p", ["x", "y"], images=[tiny.image()], ranks=[0, 1])
     ensemble = of(models, "a text", Component("z-mean"))
     ensemble.fit([*rows, unranked, illustrated])
-    assert ensemble.record["fit"] == {"num_comparisons": 10, "num_left_out": 2}
+    fit = ensemble.record["fit"]
+    assert {name: fit[name] for name in ("num_comparisons", "num_left_out")} == {
+        "num_comparisons": 10,
+        "num_left_out": 2,
+    }
+    assert (ensemble.calibration.temperature, ensemble.calibration.mean) == (
+        fit["temperature"],
+        fit["reward_mean"],
+    )
     rewards = RewardModel.load(models / "a").score(rows)
     margins = [better - worse for better, worse in rewards]
     measured = ensemble.measured["a"]

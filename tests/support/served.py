@@ -21,6 +21,7 @@ from basereward.serving.app import Server
 from basereward.serving.engine import Rewards
 from basereward.serving.problems import Problem
 from basereward.serving.runner import Runner
+from basereward.stats.calibration import Calibration
 
 JSON = {"Content-Type": "application/json"}
 
@@ -82,6 +83,7 @@ class Echo:
 
     model_digest = "digest-of-model"
     template_digest = "digest-of-template"
+    calibration = Calibration(2.0, mean=1.0)
     computed: ClassVar[dict[str, str]] = {"device": "cpu", "precision": "fp32"}
 
     def __init__(self, name: str = "echo", *, pads: bool = False, shares_prefix: bool = False) -> None:

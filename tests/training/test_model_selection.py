@@ -52,5 +52,5 @@ def test_a_metric_that_there_is_not_is_named_before_training_starts() -> None:
     assert str(caught.value) == (
         "train.best_by: there is no metric 'logloss'; did you mean 'log_loss'? metrics: accuracy, low, high, "
         "num_pairs, num_comparisons, top1, margin, margin_std, auc, log_loss, brier, ece, longer_baseline, "
-        "reward_mean, reward_std"
+        "temperature, reward_mean, reward_std"
     )

@@ -19,6 +19,8 @@ APIS: Final = {
     "predict": "basereward.serving.apis.predict:Predict",
     "llama-factory": "basereward.serving.apis.llama_factory:LlamaFactory",
     "slime": "basereward.serving.apis.slime:Slime",
+    "systemone": "basereward.serving.apis.systemone:SystemOne",
+    "decisions": "basereward.serving.apis.decisions:Decisions",
 }
 """The class of each API."""
 

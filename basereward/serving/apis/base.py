@@ -182,6 +182,7 @@ class Api(abc.ABC):
         request_type: The type of request bodies.
         response_types: The possible types of response bodies.
         error_type: The type of error bodies.
+        keeps_nulls: Fields in whose values a null is a value; elsewhere a field that is null is absent.
     """
 
     paths: ClassVar[tuple[str, ...]]
@@ -189,6 +190,7 @@ class Api(abc.ABC):
     request_type: ClassVar[type[msgspec.Struct]]
     response_types: ClassVar[tuple[Any, ...]]
     error_type: ClassVar[type[msgspec.Struct]] = ErrorResponse
+    keeps_nulls: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
     def parse(self, body: Any, parser: RequestParser) -> ScoringRequest:

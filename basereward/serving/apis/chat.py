@@ -128,6 +128,17 @@ def text_of(content: str | Sequence[ContentPart]) -> str:
     return "".join(part.text or "" for part in content)
 
 
+def text_of_parts(content: Sequence[Part]) -> str:
+    """Return the text of a message as that of a response.
+
+    Raises:
+        Problem: When it has an image.
+    """
+    if not all(isinstance(part, str) for part in content):
+        raise Problem("response_with_image")
+    return "".join(map(str, content))
+
+
 def last_turn(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
     """Return the messages before the assistant's last turn, and the text of that turn.
 

@@ -7,6 +7,7 @@ has an exact solution, takes seconds, and spares the decoder most of its trainin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -69,15 +70,23 @@ def ridge(
     return weight, target_mean - mean @ weight
 
 
-@torch.no_grad()
 def _features(backbone: MiniVLM, drawings: Sequence[Drawing]) -> Tensor:  # [n, views, channels]
     """Return the mean over the grid of each view, as the projector's linear layer sees it."""
-    rows = []
     normalize = backbone.projector[0]
-    with progress_bar("reading images", len(drawings)) as advance:
-        for drawing in drawings:
-            views = backbone.views_of(image(drawing.emoji), backbone.num_views)
-            rows.append(normalize(views.float()).mean(1))
+
+    @torch.no_grad()  # which holds in one thread
+    def features_of(drawing: Drawing) -> Tensor:  # [views, channels]
+        views = backbone.views_of(image(drawing.emoji), backbone.num_views)
+        return torch.as_tensor(normalize(views.float()).mean(1))
+
+    rows = []
+    # The convolutions of one image are too small to keep several cores at work.
+    with (
+        progress_bar("reading images", len(drawings)) as advance,
+        ThreadPoolExecutor(torch.get_num_threads()) as threads,
+    ):
+        for row in threads.map(features_of, drawings):
+            rows.append(row)
             advance()
     return torch.stack(rows)
 

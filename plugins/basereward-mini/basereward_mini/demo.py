@@ -10,6 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -52,6 +53,8 @@ def run(output: Path) -> dict[str, Any]:
 
     console.rule("evaluating on images and names that were not trained on")
     model = RewardModel.load(trained.model_dir)
+    # Each reads images, whose convolutions are too small to keep several cores at work.
+    model.num_workers = torch.get_num_threads()
     unseen = list(OpenMojiCaptions(split="test"))
     held_out = _evaluate(model, unseen)
     control = _evaluate(model, [comparison.without_images() for comparison in unseen])

@@ -25,6 +25,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/predict": {"inputs": ["what is it?", "a cat"], "raw_scores": True},
     "/v1/score/evaluation": {"messages": [WHOLE]},
     "/reward": {"prompt": "what is it?", "response": "a cat"},
+    "/v1/systemone": {
+        "state": "what is it?",
+        "questions": {"q": {"type": "choice", "criteria": {"a": "cat", "b": "dog"}}},
+    },
+    "/v1/decisions": {"input": "what is it?", "questions": [{"type": "predicate", "instructions": "a cat"}]},
     "/v1/rewards": {"items": [{"prompt": "what is it?", "responses": ["a cat"]}]},
 }
 
