@@ -1,8 +1,8 @@
 """Write what the studies of shortcuts read to .cache/study: rows, proxies of text alone, and weights by them.
 
-Run as `python recipes/studies/prepare_shortcuts.py` in the repository's root, with `marker` or `topic` for one
-of them. What is there already stays. A proxy is trained on one half of the training rows, without images, and
-weighs the other half.
+Run as `python recipes/studies/prepare_shortcuts.py` in the repository's root, with `marker` or `topic` for
+one of them. What is there already stays. A proxy is trained on one half of the training rows, without images,
+and weighs the other half.
 """
 
 from __future__ import annotations
