@@ -77,16 +77,16 @@ def run(args: argparse.Namespace) -> int:
     with open_writer(Path(args.output), images=args.images, overwrite=args.overwrite) as writer:
         with progress_bar("scoring", None, is_shown=not args.quiet) as advance:
             rows = chain.from_iterable(map(read_rows, datasets))
-            found = pair_weights(model, rows, floor=args.floor, batch_size=args.batch_size, advance=advance)
+            result = pair_weights(model, rows, floor=args.floor, batch_size=args.batch_size, advance=advance)
         rows = chain.from_iterable(map(read_rows, datasets))
-        outcome = convert(weighted(rows, found.weights), Curation([]), writer)
+        outcome = convert(weighted(rows, result.weights), Curation([]), writer)
     facts = {
         "proxy": args.model,
         "floor": args.floor,
-        "num_pairs": found.num_pairs,
-        "proxy_accuracy": found.accuracy,
-        "temperature": found.temperature,
-        "num_effective_pairs": found.num_effective,
+        "num_pairs": result.num_pairs,
+        "proxy_accuracy": result.accuracy,
+        "temperature": result.temperature,
+        "num_effective_pairs": result.num_effective,
     }
     report = json.dumps({**outcome.to_dict(), **facts}, ensure_ascii=False, indent=1)
     write_text(writer.files / REPORT_FILE, report + "\n")
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**outcome.to_dict(), **facts}, ensure_ascii=False))
     else:
         print(
-            f"{found.num_pairs:,} pairs, of which the proxy orders {found.accuracy:.3f}; weighted they are "
-            f"as many as {found.num_effective:,.0f} of equal weight (temperature {found.temperature:.3g})"
+            f"{result.num_pairs:,} pairs, of which the proxy orders {result.accuracy:.3f}; weighted they are "
+            f"as many as {result.num_effective:,.0f} of equal weight (temperature {result.temperature:.3g})"
         )
     report_counts(model)
     report_rejected(outcome.num_rejected, outcome.first, "can't be used")

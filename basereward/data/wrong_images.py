@@ -86,9 +86,9 @@ def _copy(
     """Return the copy, or None where no earlier row that is drawn has other images, or one can't be read."""
     order = chance.sample(range(len(earlier)), min(len(earlier), NUM_TRIES))
     with suppress(DataError):  # the row itself is then refused, and listed
-        own = {image.digest for image in row.images}
+        its_images = {image.digest for image in row.images}
         for id, images in (earlier[place] for place in order):
-            if own.isdisjoint(image.digest for image in images):
+            if its_images.isdisjoint(image.digest for image in images):
                 return row.with_images(images).replace(
                     ranks=[0.0] * len(row.responses),
                     ratings=None,

@@ -73,7 +73,7 @@ def pair_weights(
     if not 0 <= floor <= 1:
         raise ConfigError(f"the floor is a share from 0 to 1, not {floor:g}")
     margins: list[list[float] | DataError] = []
-    own: list[float] = []
+    given: list[float] = []
     items = _without_media(rows)
     for item, result in score_in_order(proxy, items, batch_size=batch_size, advance=advance):
         if isinstance(result, DataError):
@@ -83,20 +83,20 @@ def pair_weights(
             margins.append(
                 [result[pair.chosen] - result[pair.rejected] for pair in item.pairs() if not pair.tie]
             )
-            own.append(item.weight)
-    known = [each for each in margins if not isinstance(each, DataError)]
-    if not known:
+            given.append(item.weight)
+    scored = [each for each in margins if not isinstance(each, DataError)]
+    if not scored:
         errors = [each for each in margins if isinstance(each, DataError)]
         raise DataError(f"none of {len(margins)} rows can be weighed{_first(errors)}")
-    margin = np.array([value for each in known for value in each])  # [P]
+    margin = np.array([value for each in scored for value in each])  # [P]
     temperature = temperature_of(margin) if len(margin) else 1.0
     of_pairs = weights_of(margin, temperature, floor)  # [P]
-    ends = np.cumsum([len(each) for each in known])
+    ends = np.cumsum([len(each) for each in scored])
     undecided = weights_of(np.zeros(1), temperature, floor)
     means = np.array(
         [part.mean() if len(part) else undecided[0] for part in np.split(of_pairs, ends[:-1])]
     )  # [K], of rows that have one
-    weights = iter(means / means.mean() * np.array(own))
+    weights = iter(means / means.mean() * np.array(given))
     return PairWeights(
         [each if isinstance(each, DataError) else float(next(weights)) for each in margins],
         len(margin),

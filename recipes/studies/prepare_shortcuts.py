@@ -23,8 +23,8 @@ from basereward.data.writing import open_writer
 OPTIONS = {"num_layers": 4, "grid": 3, "num_views": 3, "feature_dropout": 0.3}
 """Of the model, as the demo aligns it before its training."""
 
-NUM_TRAIN, NUM_TEST = 480, 120
-"""Rows of the training, and of each of three tests."""
+NUM_TEXTS, NUM_TRAIN, NUM_TEST = 480, 240, 120
+"""Rows that the proxies learn from, those of the training, and those of each of three tests."""
 
 ROWS: dict[str, Callable[[str, float, str], Iterator[Comparison]]] = {"marker": marked, "topic": topical}
 """From a split, how often responses follow the shortcut there, and a name: rows."""
@@ -37,11 +37,11 @@ def prepare(shortcut: str) -> None:
     useless = within_topics("test", "useless") if shortcut == "topic" else rows("test", 0.5, "useless")
     write(f"{shortcut}-useless", lambda: islice(useless, NUM_TEST))
     write(f"{shortcut}-misleading", lambda: islice(rows("test", 1 - SHARE, "misleading"), NUM_TEST))
-    training = list(islice(rows("train", SHARE, "train"), NUM_TRAIN))
+    training = list(islice(rows("train", SHARE, "train"), NUM_TEXTS))
     halves = {"a": training[0::2], "b": training[1::2]}
     for half, chosen in halves.items():
         name = f"{shortcut}-train-{half}"
-        write(name, lambda chosen=chosen: chosen)
+        write(name, lambda chosen=chosen: chosen[: NUM_TRAIN // 2])
         write(f"{name}-text", lambda chosen=chosen: (row.without_images() for row in chosen))
     for half, other in zip(halves, reversed(halves), strict=True):
         proxy = PLACE / f"{shortcut}-proxy-{half}"
