@@ -21,7 +21,16 @@ from basereward.hardware.transfer import moved
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
 
-__all__ = ["STATISTICS", "BradleyTerry", "Hinge", "LossOutput", "PlackettLuce", "Regression", "Targets"]
+__all__ = [
+    "STATISTICS",
+    "BradleyTerry",
+    "Hinge",
+    "LossOutput",
+    "PlackettLuce",
+    "Regression",
+    "Targets",
+    "weighted_mean",
+]
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,7 @@ class Hinge(Loss, nn.Module):
             weight = torch.ones_like(cost) if targets.weight is None else targets.weight.to(cost.dtype)
             if self.ties == "ignore":
                 weight = weight * ~targets.tie
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 class PlackettLuce(Loss, nn.Module):
@@ -236,7 +245,7 @@ class PlackettLuce(Loss, nn.Module):
             weight = torch.ones_like(cost)
             if targets.comparison_weight is not None:
                 weight = targets.comparison_weight.to(cost.dtype)
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 class Regression(Loss, nn.Module):
@@ -273,14 +282,20 @@ class Regression(Loss, nn.Module):
             weight = is_rated.to(rewards.dtype)
             if targets.comparison_weight is not None:
                 weight = weight * targets.comparison_weight[targets.group]
-            return _mean(cost, weight, rewards, targets)
+            return weighted_mean(cost, weight, rewards, targets)
 
 
 def _upcast(rewards: Tensor) -> Tensor:
     return rewards if rewards.dtype == torch.float64 else rewards.float()
 
 
-def _mean(cost: Tensor, weight: Tensor, rewards: Tensor, targets: Targets) -> LossOutput:
+def weighted_mean(
+    cost: Tensor,  # [K]
+    weight: Tensor,  # [K]
+    rewards: Tensor,  # [N]
+    targets: Targets,
+) -> LossOutput:
+    """Return the weighted mean of costs as a loss, with the statistics of the rewards' pairs."""
     total = weight.sum()
     # All weights zero is a loss of zero, not 0 / 0.
     loss = (cost * weight).sum() / torch.where(total > 0, total, 1.0)

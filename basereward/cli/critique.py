@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from basereward.scoring.writer_judge import WriterJudge
 
 COMMAND = Command(
-    help="write a critic's critiques, or a judge's reasoned verdicts, into rows",
-    description="Write what a critic says about each response into `meta.critiques` of the rows, or what a "
-    "judge that reasons says about each pair into `meta.verdicts`. They are scored as they stand, edited or "
-    "not; those that are missing are written anew.",
+    help="write a critic's critiques, a judge's reasoned verdicts, or rubrics, into rows",
+    description="Write what a critic says about each response into `meta.critiques` of the rows, what a "
+    "judge that reasons says about each pair into `meta.verdicts`, or the criteria that a judge has for each "
+    "question into `meta.rubric`. They are scored as they stand, edited or not; those that are missing are "
+    "written anew.",
     examples="""\
   basereward critique CRITIC_DIR pairs.jsonl --output criticised.jsonl
   basereward evaluate CRITIC_DIR --data criticised.jsonl          # reads these critiques, and writes none
   basereward critique judge.toml pairs.jsonl --output traces.jsonl --traces     # to be learned
+  basereward critique criteria.toml pairs.jsonl --output with-rubrics.jsonl     # template = "criteria"
 """,
 )
 
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from basereward.data.curation import Curation
     from basereward.data.writing import open_writer
     from basereward.paradigms.judge_rationales import VERDICTS_KEY
+    from basereward.paradigms.rubric import KEY as RUBRIC_KEY
     from basereward.scoring.reward_model import RewardModel
     from basereward.scoring.writer_judge import WriterJudge
 
@@ -62,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(model, RewardModel | WriterJudge) or not model.text_key:
         raise ConfigError(
             f"{args.model} writes no critiques; a model of the paradigm critic does, and a judge with a "
-            "template of critiques or of reasoned verdicts"
+            "template of critiques, of reasoned verdicts, of explained ratings or of criteria"
         )
     if args.traces and model.text_key != VERDICTS_KEY:
-        raise ConfigError(f"--traces goes with a judge of reasoned verdicts; {args.model} writes critiques")
+        raise ConfigError(f"--traces goes with a judge of reasoned verdicts; {args.model} writes others")
     if print_estimate(args, model, read_rows(dataset)):
         return 0
     with open_writer(Path(args.output), overwrite=args.overwrite) as writer:
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     report_counts(model)
     report_rejected(outcome.num_rejected, outcome.first, "left out")
     if not args.quiet:
-        kind = "critiques" if model.text_key != VERDICTS_KEY else "verdicts"
+        kind = {VERDICTS_KEY: "verdicts", RUBRIC_KEY: "rubrics"}.get(model.text_key, "critiques")
         print(f"{outcome.num_out:,} rows with {kind}: {args.output}", file=sys.stderr)
     return 0
 

@@ -23,8 +23,9 @@ COMMAND = Command(
   basereward import Skywork-VL-Reward-7B --output model
   basereward import trl-reward-model --output model --read-bin
   basereward import lora-checkpoint --base Qwen2.5-VL-7B-Instruct --output model
-  basereward import R1-Reward --judge reasoned --set reading=r1-reward --output judge
+  basereward import R1-Reward --judge r1-reward --set reading=r1-reward --output judge
   basereward import UnifiedReward-qwen-7b --judge unified-reward --set reading=unified-reward --output judge
+  basereward import UnifiedReward-qwen-7b --judge unified-reward-score --output rater
   basereward import MM-RLHF-Reward-7B-llava-ov-qwen --critic mm-rlhf --option tiling=whole --output critic
   basereward import InternVL3-8B --plain --output InternVL3-8B-hf
   basereward import reward-model-without-template --chat-template template.jinja --output model
@@ -51,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         metavar="TEMPLATE",
-        help="read a language model that gives verdicts, asked by this judge template, such as reasoned",
+        help="read a language model that gives verdicts or ratings, asked by this judge template, such as "
+        "reasoned or unified-reward-score",
     )
     parser.add_argument(
         "--critic",

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from basereward.config.other_names import OTHER_NAMES
 from basereward.errors import ConfigError
@@ -23,6 +23,10 @@ class Component:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+ComponentLike: TypeAlias = "Component | str | Mapping[str, Any]"
+"""A component, its name, or a table of its `name` and its options."""
 
 
 class ValidationError(ConfigError):
@@ -129,6 +133,21 @@ def from_table(cls: Any, table: Mapping[str, Any], path: tuple[str, ...] = ()) -
         return cls(**values)
     except ValidationError as error:  # a range that the dataclass checks itself
         raise ValidationError((*path, *error.path), error.reason) from None
+
+
+def component_of(value: ComponentLike, subject: str, options: Mapping[str, Any] | None = None) -> Component:
+    """Return a component that Python code gives as such, by its name, or as a table.
+
+    Args:
+        value: The component.
+        subject: Its kind, for the message.
+        options: Further options, which go before those of the value.
+
+    Raises:
+        ValidationError: When it is neither, or a table without `name`.
+    """
+    component: Component = value if isinstance(value, Component) else convert(value, Component, (subject,))
+    return Component(component.name, {**component.options, **options}) if options else component
 
 
 def type_name(annotation: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from basereward.config.conversion import Component, ValidationError, from_table
+from basereward.config.conversion import Component, ValidationError, convert, from_table
 from basereward.config.overrides import deep_merge
 from basereward.config.toml import to_table
 
@@ -69,6 +69,9 @@ class MixtureConfig:
         _check(("shuffle_buffer",), self.shuffle_buffer, self.shuffle_buffer >= 1, "at least 1")
 
 
+COMPONENTS: Any = tuple[Component, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The training data and the held-out data.
@@ -98,6 +101,8 @@ class DataConfig:
     streaming: bool = False
 
     def __post_init__(self) -> None:
+        for name, items in (("train", tuple[Source, ...]), ("eval", COMPONENTS), ("curation", COMPONENTS)):
+            object.__setattr__(self, name, convert(getattr(self, name), items, (name,)))
         if not self.train:
             raise ValidationError(("train",), "must name at least one data set")
         if self.exclude_eval and not self.eval:
@@ -327,6 +332,9 @@ class RunConfig:
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
+        # Python code may give names and tables too.
+        for name, kind in TABLES.items():
+            object.__setattr__(self, name, convert(getattr(self, name), kind, (name,)))
         if not self.output:
             raise ValidationError(("output",), "must be the path of a directory, not an empty string")
         _check(("seed",), self.seed, 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
@@ -340,6 +348,14 @@ class RunConfig:
             for key, default in (("best_by", "accuracy"), ("patience", None)):
                 if getattr(self.train, key) != default:
                     raise ValidationError(("train", key), "needs held-out data; add a [[data.eval]] table")
+
+
+TABLES: Mapping[str, type] = {
+    **dict.fromkeys(("backbone", "head", "loss", "paradigm"), Component),
+    "data": DataConfig,
+    "train": TrainConfig,
+}
+"""The settings of a `RunConfig` that a name or a table may stand for."""
 
 
 def stage_runs(run: RunConfig) -> list[RunConfig]:

@@ -205,6 +205,20 @@ class FileDataset(Dataset):
         counts = [count_rows(file) for file in self.files]
         return None if None in counts else sum(count for count in counts if count is not None)
 
+    def __len__(self) -> int:
+        """Return the number of rows, bad ones and blank lines included.
+
+        Raises:
+            TypeError: When it is not known before the rows are read.
+        """
+        num_rows = self.num_rows if self.is_rowwise else None
+        if num_rows is None:
+            raise TypeError("the number of rows is not known before they are read; count() reads them")
+        return num_rows
+
+    def __bool__(self) -> bool:
+        return True
+
     def count(self) -> int:
         """Return how many items `read` yields, blank lines included; by reading if `num_rows` is None."""
         num_rows = self.num_rows

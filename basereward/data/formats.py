@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from basereward.comparison import Comparison
 from basereward.config.conversion import Component
 from basereward.data.dataset import Dataset, FileDataset
+from basereward.data.media_paths import Media
 from basereward.data.reading.paths import STANDARD_INPUT, Split, files_of, local_path
 from basereward.data.reading.row import Row
 from basereward.data.reading.rows import read_rows
-from basereward.errors import DataError, PluginError
+from basereward.errors import ConfigError, DataError, PluginError
 from basereward.message import is_filled
 from basereward.plugins.loading import warn
 from basereward.plugins.options import resolved_options
@@ -144,6 +146,51 @@ def open_rows(
     paths = {} if path is None else {"path": str(path)}
     dataset: Dataset = (plugins or manager()).build("dataset", Component(name, {**paths, **(options or {})}))
     return dataset
+
+
+def row_reader(name: str | None = None, options: Mapping[str, Any] | None = None) -> FileDataset:
+    """Return a dataset whose `comparison` converts rows that are in memory; it reads no file.
+
+    Args:
+        name: The name of a dataset; None to recognize each row's format.
+        options: Its options.
+
+    Raises:
+        ConfigError: When the dataset joins several rows to a comparison.
+    """
+    dataset = open_rows("-", name, options)
+    if not isinstance(dataset, FileDataset) or not dataset.is_rowwise:
+        raise ConfigError(f"dataset {name!r} joins rows, which have to be read from a file")
+    return dataset
+
+
+def comparisons_of(items: Iterable[Comparison | Mapping[str, Any]]) -> Iterator[Comparison]:
+    """Yield comparisons, and rows in any layout that files may have as comparisons.
+
+    Relative paths of images start from the working directory.
+
+    Raises:
+        DataError: Naming the number of a row that is none, counted from 1, and its field.
+    """
+    reader: FileDataset | None = None
+    for number, item in enumerate(items, start=1):
+        if isinstance(item, Comparison):
+            yield item
+            continue
+        if not isinstance(item, Mapping):
+            raise DataError(
+                f"is a {type(item).__name__}; give a Comparison, or a row such as "
+                '{"prompt": "...", "responses": ["...", "..."]}',
+                file="rows",
+                line=number,
+            )
+        if reader is None:
+            reader = row_reader()
+            reader.media = Media(Path(), roots=("/",))
+        comparison = reader.comparison(dict(item), Path("rows"), number)
+        if isinstance(comparison, DataError):
+            raise comparison
+        yield comparison
 
 
 def read_comparisons(

@@ -164,6 +164,6 @@ def _evaluable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataE
 
 
 def _total(comparisons: Iterable[Comparison]) -> int | None:
-    if isinstance(comparisons, Sized):
-        return len(comparisons)
-    return comparisons.num_rows if isinstance(comparisons, Dataset) else None
+    if isinstance(comparisons, Dataset):
+        return comparisons.num_rows
+    return len(comparisons) if isinstance(comparisons, Sized) else None

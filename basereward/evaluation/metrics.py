@@ -71,6 +71,7 @@ class PairMetrics:
         bins: Pairs by confidence max(p, 1 - p), in bins of equal width.
         temperature: The number to divide rewards by before they are read as log-odds, fitted to these pairs
             and one more that is half right, half wrong.
+        fitted_ece: The expected calibration error of rewards over `temperature`: what no scale mends.
         by_gap: Accuracy of the pairs whose ratings differ by at least so much; empty without ratings.
         by_source: Accuracy by data set.
         by_category: Accuracy by `category` of the comparisons' `meta`; empty where there is none.
@@ -95,6 +96,7 @@ class PairMetrics:
     ece: float
     bins: tuple[Bin, ...]
     temperature: float
+    fitted_ece: float
     by_gap: Mapping[float, Interval]
     by_source: Mapping[str, Interval]
     by_category: Mapping[str, Interval]
@@ -107,6 +109,11 @@ class PairMetrics:
     num_label_ties: int
     num_reward_ties: int
 
+    @property
+    def tie_rate(self) -> float:
+        """The share of pairs whose responses have the same reward."""
+        return self.num_reward_ties / self.accuracy.num_pairs
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON report, with `accuracy`, `low`, `high` and `num_pairs` at the top."""
         return {
@@ -114,6 +121,7 @@ class PairMetrics:
             "num_comparisons": self.num_comparisons,
             "num_label_ties": self.num_label_ties,
             "num_reward_ties": self.num_reward_ties,
+            "tie_rate": self.tie_rate,
             "top1": _of_comparisons(self.top1) | {"chance": self.top1_chance},
             "margin": {"mean": self.margin, "std": self.margin_std},
             "auc": self.auc,
@@ -122,6 +130,7 @@ class PairMetrics:
                 "brier": self.brier,
                 "log_loss": self.log_loss,
                 "temperature": self.temperature,
+                "fitted_ece": self.fitted_ece,
                 "bins": [asdict(bin) for bin in self.bins],
             },
             "by_gap": {f"{gap:g}": part.to_dict() for gap, part in self.by_gap.items()},
@@ -147,8 +156,9 @@ def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> PairMetri
         ties = f"; {pairs.num_label_ties} are tied" if pairs.num_label_ties else ""
         raise DataError(f"there is nothing to evaluate: no pair of responses has a known order{ties}")
     margin, unit_scores = pairs.margin, pairs.unit_scores
-    confidence = 1 / (1 + np.exp(-np.abs(margin)))
-    bins = calibration_bins(confidence, unit_scores)
+    temperature = temperature_of(margin, num_pseudo_pairs=1)
+    bins = calibration_bins(_confidence(margin), unit_scores)
+    fitted_bins = calibration_bins(_confidence(margin / temperature), unit_scores)
     log_losses = np.logaddexp(0.0, -margin)  # -log sigmoid(margin), finite for any margin
     ratio = pairs.length_ratio
     is_length = {name: (ratio >= low) & (ratio < high) for name, (low, high) in LENGTHS.items()}
@@ -161,9 +171,10 @@ def metrics_of(pairs: ScoredPairs, *, gaps: Sequence[float] = GAPS) -> PairMetri
         auc=auc_of(pairs.chosen, pairs.rejected),
         log_loss=float(log_losses.mean()),
         brier=float(np.mean(np.expm1(-log_losses) ** 2)),  # 1 - p = -expm1(log p)
-        ece=sum(bin.num_pairs * abs(bin.accuracy - bin.confidence) for bin in bins) / len(margin),
+        ece=_calibration_error(bins),
         bins=bins,
-        temperature=temperature_of(margin, num_pseudo_pairs=1),
+        temperature=temperature,
+        fitted_ece=_calibration_error(fitted_bins),
         by_gap={gap: part for gap in gaps if (part := _part(pairs, pairs.gap >= gap)) is not None},
         by_source=_by(pairs, pairs.source, pairs.sources),
         by_category=_by(pairs, pairs.category, pairs.categories) if any(pairs.categories) else {},
@@ -201,6 +212,16 @@ def calibration_bins(
             )
         )
     return tuple(bins)
+
+
+def _confidence(margin: NDArray[np.float64]) -> NDArray[np.float64]:  # [P] -> [P]
+    confidence: NDArray[np.float64] = 1 / (1 + np.exp(-np.abs(margin)))
+    return confidence
+
+
+def _calibration_error(bins: Sequence[Bin]) -> float:
+    total = sum(bin.num_pairs for bin in bins)
+    return sum(bin.num_pairs * abs(bin.accuracy - bin.confidence) for bin in bins) / total
 
 
 def auc_of(

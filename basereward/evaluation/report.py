@@ -30,8 +30,7 @@ def save_report(
     """Write the report of an evaluation, its plots and the error gallery.
 
     The files: `report.json`, `report.md`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`, `wrong.html`,
-    `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`. Without matplotlib there are no plots, and
-    `report.md` says so.
+    `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`.
 
     Args:
         evaluation: The evaluation.
@@ -138,13 +137,15 @@ def metric_rows(metrics: PairMetrics) -> list[Row]:
         Row.of("margin", f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}", "mean ± deviation"),
         Row.of("AUC across prompts", f"{metrics.auc:.3f}", "any better above any worse"),
         Row.of("calibration error (ECE)", f"{metrics.ece:.3f}", "0 is best"),
+        Row.of("ECE at temperature", f"{metrics.fitted_ece:.3f}", f"rewards over {metrics.temperature:.3g}"),
         Row.of("Brier score", f"{metrics.brier:.3f}", "0 is best, 0.25 is chance"),
         Row.of("log loss", f"{metrics.log_loss:.3f}", "0 is best, 0.693 is chance"),
     ]
     if metrics.num_label_ties:
         rows.append(Row.of("ties in the data", f"{metrics.num_label_ties:,}", "pairs left out"))
-    if metrics.num_reward_ties:
-        rows.append(Row.of("ties in reward", f"{metrics.num_reward_ties:,}", "pairs that count half"))
+    rows.append(
+        Row.of("tie rate", f"{metrics.tie_rate:.3f}", f"{metrics.num_reward_ties:,} pairs that count half")
+    )
     return rows
 
 
@@ -173,9 +174,7 @@ def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Itera
         "of the effective number of independent pairs.",
         "",
     ]
-    text += [f"![{path}]({path})" for path in plot_paths] or [
-        "No plots: matplotlib is not installed (`basereward[plot]`)."
-    ]
+    text += [f"![{path}]({path})" for path in plot_paths]
     text += ["", "## Most wrong", ""]
     text += (
         [

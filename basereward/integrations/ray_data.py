@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     import pyarrow
 
-    from basereward.data import FileDataset
-
 
 class RewardStage:
     """Adds the columns `rewards` (list of float32) and `error` (string) to rows of comparisons.
@@ -51,12 +49,13 @@ class RewardStage:
         dataset: str | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        from basereward.data.formats import row_reader
         from basereward.data.media_paths import Media
         from basereward.scoring.loading import load_scorer
 
         self.model: Any = load_scorer(model, device=device, precision=precision)
         self.batch_size = batch_size
-        self.rows = _row_reader(dataset, options or {})
+        self.rows = row_reader(dataset, options)
         self.rows.media = Media(Path(root), roots=media_roots, hosts=self.rows.media.hosts)
         self.file = Path(root) / "rows"
 
@@ -88,15 +87,3 @@ class RewardStage:
             pyarrow.field("rewards", pyarrow.list_(pyarrow.float32())),
             [pyarrow.array(rewards, pyarrow.list_(pyarrow.float32()))],
         ).append_column("error", [pyarrow.array(errors, pyarrow.string())])
-
-
-def _row_reader(name: str | None, options: Mapping[str, Any]) -> FileDataset:
-    """Return a dataset that converts rows without reading a file."""
-    from basereward.data import FileDataset
-    from basereward.data.formats import open_rows
-    from basereward.errors import ConfigError
-
-    dataset = open_rows("-", name, options)
-    if not isinstance(dataset, FileDataset) or not dataset.is_rowwise:
-        raise ConfigError(f"dataset {name!r} joins rows, which a stage that gets some at a time can't do")
-    return dataset

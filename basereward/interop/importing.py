@@ -24,10 +24,11 @@ from basereward.backbones.template_source import (
 )
 from basereward.backbones.transformers_model import load_tokenizer
 from basereward.backbones.untrusted_settings import check_settings, reading
-from basereward.config.conversion import Component
+from basereward.config.conversion import Component, ComponentLike
 from basereward.errors import ConfigError, ModelError
 from basereward.interop.adapter import merged_checkpoint
 from basereward.interop.original_layouts import in_transformers_layout
+from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.model_directory import copy_tensor
 from basereward.storage.reading import read_json
@@ -40,6 +41,9 @@ BACKBONES = {
     "llava_onevision": "llava-onevision",
 }
 """The backbone of each model type; text models are `causal-lm`."""
+
+PARADIGMS = {"rating": "pointwise", "rubric": "pointwise", "choice": "listwise"}
+"""The paradigm of judge templates by their answer, where it isn't `generative`."""
 
 BIN = ("value_head.bin", "pytorch_model.bin")
 """Pickled files that may hold a head; unpickling can run code unless only tensors are allowed."""
@@ -93,7 +97,7 @@ def import_model(
     backbone: str | None = None,
     read_bin: bool = False,
     template: str | None = None,
-    paradigm: Component | None = None,
+    paradigm: ComponentLike | None = None,
     **options: Any,
 ) -> tuple[RewardModel, Layout]:
     """Write a checkpoint of another tool as a model directory, and return the model and its head's layout.
@@ -140,12 +144,15 @@ def import_judge(
     backbone: str | None = None,
     **options: Any,
 ) -> RewardModel:
-    """Write a language model that gives verdicts, such as R1-Reward, as a model directory of a judge.
+    """Write a language model that judges, such as R1-Reward or UnifiedReward, as a model directory.
+
+    The paradigm is the one that the template's answer is for: `generative` for verdicts on pairs, `pointwise`
+    for ratings and rubrics, `listwise` for a choice among all.
 
     Args:
         source: A directory with a transformers model and its language-model head.
         directory: The directory to write.
-        paradigm: Options of `paradigms.generative.Generative`, such as the judge template.
+        paradigm: Options of the paradigm, such as the judge template; `reasoned` where there is none.
         backbone: The name of the backbone; None for that of the model's type.
         options: Options of the backbone.
 
@@ -153,13 +160,15 @@ def import_judge(
         ConfigError: When the directory holds no transformers model.
         ModelError: When a tensor is missing or misshapen.
     """
+    settings = {"template": "reasoned", **(paradigm or {})}
+    answer = JudgeTemplate.load(settings["template"]).answer
     with in_transformers_layout(Path(source)) as place:
         _check_source(place)
         model = RewardModel.build(
             backbone=Component(backbone or backbone_of(place), {"model": str(place), **options}),
-            paradigm=Component("generative", {"template": "reasoned", **(paradigm or {})}),
+            paradigm=Component(PARADIGMS.get(answer, "generative"), settings),
         )
-        model.record |= {"base_model": str(source), "imported_from": "a language model that gives verdicts"}
+        model.record |= {"base_model": str(source), "imported_from": "a language model that judges"}
         model.save(directory)
     return RewardModel.load(directory)
 
@@ -175,7 +184,7 @@ def _imported(
     backbone: str | None,
     read_bin: bool,
     template: str | None,
-    paradigm: Component | None,
+    paradigm: ComponentLike | None,
     options: Mapping[str, Any],
 ) -> tuple[RewardModel, Layout]:
     """Return the model of a whole checkpoint, and its head's layout."""

@@ -1,9 +1,17 @@
-"""The common part of paradigms that put questions to a model, by a judge template."""
+"""The common part of paradigms that put questions to a model, by a judge template.
+
+Shapes: n questions, D width.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from basereward.backbones.lm_head import LanguageHead
 from basereward.errors import ConfigError
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.judge_template import Answer, JudgeTemplate
@@ -35,3 +43,10 @@ class Judge(Paradigm):
     def template_digest(self) -> str:  # type: ignore[override]
         """Digests of the chat template, which the backbone may take another of, and of the judge template."""
         return f"{self.backbone.template_digest}+{self.template.digest}"
+
+
+def mass_of(head: LanguageHead, ends: Tensor, tokens: Sequence[int]) -> Tensor:  # [n, D] -> [n]
+    """Return the probability that one of some tokens comes next."""
+    allowed = head(ends, torch.tensor(tokens, device=ends.device))
+    mass: Tensor = (allowed.logsumexp(1) - head(ends).logsumexp(1)).exp()
+    return mass

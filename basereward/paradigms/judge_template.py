@@ -1,16 +1,19 @@
 """Judge templates: how a question and its responses are put to a model that is to judge them.
 
 A template is a TOML file with `answer`, what is asked for, and `text`, in which {question} stands before
-{response}, or before {response_1} and {response_2}. Ours lie in `judge_templates/`; those of a plugin lie in
-a directory of that name beside its module, and are called `plugin/name`.
+{response}, or before {response_1} and {response_2}; one of ratings has a scale (`RatingScale`) too, and one
+of a rubric asks with an {item}; {responses} are all of a comparison. Ours lie in `judge_templates/`; those of
+a plugin lie in a directory of that name beside its module, and are called `plugin/name`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.resources import as_file, files
 from typing import Any, Literal, get_args
 
@@ -18,16 +21,29 @@ from basereward.config.conversion import did_you_mean
 from basereward.config.files import read_toml
 from basereward.errors import ConfigError, DataError
 from basereward.message import PLACEHOLDER, VIDEO_PLACEHOLDER, Message, Part
+from basereward.paradigms.rating_scale import RatingScale
+from basereward.paradigms.rubric import FORM, Item, items_of
 from basereward.plugins.plugin_manager import current_manager
 
-Answer = Literal["critique", "verdict", "reasoned"]
+Answer = Literal["critique", "verdict", "reasoned", "rating", "rubric", "criteria", "choice"]
 
 DIRECTORY = "judge_templates"
-SLOT = re.compile(r"\{(question|response|response_1|response_2)\}")
+SLOT = re.compile(r"\{(question|response|response_1|response_2|item|responses)\}")
 SLOTS: dict[str, tuple[str, ...]] = {
     "critique": ("question", "response"),
     "verdict": ("question", "response_1", "response_2"),
     "reasoned": ("question", "response_1", "response_2"),
+    "rating": ("question", "response"),
+    "rubric": ("question", "response", "item"),
+    "criteria": ("question",),
+    "choice": ("question", "responses"),
+}
+LABELS = tuple(string.ascii_uppercase)
+"""What the responses are called that are shown together, in their order."""
+YES_OR_NO = {"levels": ["No", "Yes"], "values": [0, 1]}
+OWN_KEYS = {
+    "rating": frozenset(field.name for field in fields(RatingScale)),
+    "rubric": frozenset({"items", "levels"}),
 }
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
@@ -38,14 +54,19 @@ class JudgeTemplate:
 
     Args:
         name: What run files call it.
-        answer: What is asked for: a critique of one response; a verdict on two, in one token; or a verdict
-            after reasoning.
+        answer: What is asked for: a critique of one response; a verdict on two, in one token; a verdict
+            after reasoning; a rating of one response; yes or no to an item of a rubric; the criteria of which
+            a rubric is made; or the best of all responses.
         text: With a slot for the question and one for each response.
+        scale: Of a rating, or of yes and no; None for other answers.
+        items: Of a rubric; a comparison's own take their place.
     """
 
     name: str
     answer: Answer
     text: str
+    scale: RatingScale | None = None
+    items: tuple[Item, ...] = ()
 
     @classmethod
     def load(cls, name: str) -> JudgeTemplate:
@@ -69,7 +90,8 @@ class JudgeTemplate:
     def _of(cls, name: str, table: dict[str, Any]) -> JudgeTemplate:
         answer: Any = table.get("answer")
         text = table.get("text")
-        if set(table) != {"answer", "text"} or answer not in get_args(Answer) or not isinstance(text, str):
+        keys = set(table) - OWN_KEYS.get(answer if isinstance(answer, str) else "", frozenset())
+        if keys != {"answer", "text"} or answer not in get_args(Answer) or not isinstance(text, str):
             raise ConfigError(
                 f"judge template {name!r}: needs a text, and answer, one of {', '.join(get_args(Answer))}; "
                 f"the file has {', '.join(table) or 'nothing'}"
@@ -82,19 +104,37 @@ class JudgeTemplate:
             raise ConfigError(
                 f"judge template {name!r}: its text needs {needed} in this order; it has {given}"
             )
-        return cls(name, answer, text.strip() + "\n")
+        items: tuple[Item, ...] | None = ()
+        try:
+            scale = None
+            if answer == "rating":
+                scale = RatingScale.of(table)
+            elif answer == "rubric":
+                scale = RatingScale.of(YES_OR_NO | {key: table[key] for key in ("levels",) if key in table})
+                items = items_of(table["items"]) if "items" in table else ()
+        except ConfigError as error:
+            raise ConfigError(f"judge template {name!r}: {error}") from error
+        if items is None:
+            raise ConfigError(f"judge template {name!r}: items are {FORM}, not {table['items']!r:.80}")
+        return cls(name, answer, text.strip() + "\n", scale, items)
 
     @property
     def digest(self) -> str:
         """SHA-256 of what is asked, which verdicts depend on as much as on weights."""
-        return hashlib.sha256(f"{self.answer}\n{self.text}".encode()).hexdigest()
+        asked = f"{self.answer}\n{self.text}"
+        if self.scale is not None:
+            asked += json.dumps([asdict(self.scale), self.items], sort_keys=True)
+        return hashlib.sha256(asked.encode()).hexdigest()
 
-    def messages(self, prompt: Sequence[Message], responses: Sequence[str]) -> list[Message]:
+    def messages(
+        self, prompt: Sequence[Message], responses: Sequence[str], item: str | None = None
+    ) -> list[Message]:
         """Return what a model is asked: one message, with the prompt's images where the prompt has them.
 
         Args:
             prompt: The conversation that is answered.
-            responses: As many as there are slots.
+            responses: As many as there are slots, or all of a comparison, at most as many as `LABELS`.
+            item: Of a rubric.
 
         Raises:
             DataError: When the conversation has tools or calls of them, which a question's text can't show.
@@ -104,7 +144,14 @@ class JudgeTemplate:
                 raise DataError(f"a judge isn't shown {message.given_names} of a message", field="prompt")
         values: dict[str, list[Part]] = {"question": _question(prompt)}
         slots = [slot for slot in SLOTS[self.answer] if slot != "question"]
-        values |= {slot: [response] for slot, response in zip(slots, responses, strict=True)}
+        if self.answer == "choice":
+            named = zip(LABELS, responses, strict=False)
+            values["responses"] = [
+                part for label, text in named for part in (f"[Response {label}]\n", text, "\n\n")
+            ]
+        else:
+            shown = [*responses, *([] if item is None else [item])]
+            values |= {slot: [text] for slot, text in zip(slots, shown, strict=True)}
         parts: list[Part] = []
         for number, piece in enumerate(SLOT.split(self.text)):
             parts += values[piece] if number % 2 else [piece]

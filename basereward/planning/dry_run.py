@@ -31,7 +31,8 @@ from basereward.planning.preparation import (
     prepare_rows,
 )
 from basereward.plugins.plugin_manager import PluginManager
-from basereward.scoring.reward_model import RewardModel, saved_component
+from basereward.scoring.component_record import saved_component
+from basereward.scoring.reward_model import RewardModel
 from basereward.storage import model_directory
 from basereward.storage.model_directory import CONFIG_FILE, KINDS
 from basereward.training.data_loader import check_streamable

@@ -59,6 +59,8 @@ def basereward_paradigms() -> Mapping[str, str]:
     return {
         "critic": "basereward.paradigms.critic:Critic",
         "generative": "basereward.paradigms.generative:Generative",
+        "listwise": "basereward.paradigms.listwise:Listwise",
+        "pointwise": "basereward.paradigms.pointwise:Pointwise",
         "scalar": "basereward.paradigms.scalar:Scalar",
     }
 

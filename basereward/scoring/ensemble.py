@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from basereward.comparison import Comparison
-from basereward.config.conversion import Component
+from basereward.config.conversion import ComponentLike, component_of
 from basereward.ensemblers import margins
 from basereward.errors import ConfigError, DataError, ModelError
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
+from basereward.scoring.component_record import describe, saved_component
 from basereward.scoring.ensemble_members import EnsembleMembers
 from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor
-from basereward.scoring.reward_model import RewardModel, calibration_of, describe, saved_component
+from basereward.scoring.model_card import model_card
+from basereward.scoring.pretrained import Pretrained
+from basereward.scoring.reward_model import RewardModel, calibration_of
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
 from basereward.stats.calibration import Calibration, temperature_of
 from basereward.storage import model_directory
@@ -35,7 +38,7 @@ FOLDER = "members"
 """The directory within an ensemble's that has its members'."""
 
 
-class Ensemble(BatchScorer[EnsembleRewards]):
+class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
     """Several reward models as one. Make one with `of` or `load`.
 
     Args:
@@ -72,7 +75,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
     def of(
         cls,
         directories: Iterable[str | Path] | Mapping[str, str | Path],
-        ensembler: Component | None = None,
+        ensembler: ComponentLike | None = None,
         *,
         device: str = "auto",
         precision: str | None = None,
@@ -83,7 +86,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
 
         Args:
             directories: Of the members, by name, or named by what tells them apart.
-            ensembler: What joins their rewards; the mean, if it isn't given.
+            ensembler: What joins their rewards: a name, a table, or a `Component`; the mean by default.
             device: Where the weights go; `auto` for a GPU where there is one.
             precision: Of matrix products, as of `RewardModel.load`.
             plugins: Where components are looked up; None for the installed ones.
@@ -96,7 +99,7 @@ class Ensemble(BatchScorer[EnsembleRewards]):
         """
         plugins = plugins or manager()
         named = _named(directories)
-        component = ensembler or Component("mean", {})
+        component = component_of(ensembler or "mean", "ensembler")
         built: Ensembler = plugins.build("ensembler", component)
         members = EnsembleMembers.load(
             named,
@@ -252,7 +255,17 @@ class Ensemble(BatchScorer[EnsembleRewards]):
                 "state": self.state,
                 "record": {**self.record, **record},
             }
+            (place / model_directory.CARD_FILE).write_text(model_card(facts), "utf-8", "backslashreplace")
             model_directory.write_config(place, facts)
+
+    def to(self, device: str | torch.device, *, precision: str | None = None) -> Ensemble:
+        """Move the members' weights to a device, as `RewardModel.to` does, and return the ensemble."""
+        for model in self.models:
+            model.to(device, precision=precision)
+        return self
+
+    def __repr__(self) -> str:
+        return f"Ensemble({', '.join(self.members.names)}; ensembler={self.component['name']!r})"
 
     @property
     def statistics(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.ensemble import Ensemble
+from basereward.scoring.pretrained import directory_of
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.writer_judge import WriterJudge, is_judge
 from basereward.storage import model_directory
@@ -25,7 +26,7 @@ def load_model(
     """Load the directory of a model or of an ensemble, strictly; both score alike.
 
     Args:
-        directory: What `RewardModel.save` or `Ensemble.save` wrote.
+        directory: What `RewardModel.save` or `Ensemble.save` wrote; or `owner/name` of the hub.
         device: Where the weights go; `auto` for a GPU where there is one.
         precision: Of matrix products, as of `RewardModel.load`.
         plugins: Where components are looked up; None for the installed ones.
@@ -36,7 +37,8 @@ def load_model(
     Raises:
         ModelError: Naming the file or tensor that is at fault.
     """
-    kind = Ensemble if model_directory.is_ensemble(Path(directory)) else RewardModel
+    directory = directory_of(directory)
+    kind = Ensemble if model_directory.is_ensemble(directory) else RewardModel
     return kind.load(
         directory,
         device=device,

@@ -15,20 +15,22 @@ from basereward.backbones.trained_heads import check_no_trained_head, is_model_d
 from basereward.backbones.untrusted_settings import reading
 from basereward.backbones.written_weights import WrittenWeights, written_weights
 from basereward.comparison import Comparison
-from basereward.config.conversion import Component
-from basereward.errors import ConfigError, DataError, ModelError, PluginError
+from basereward.config.conversion import Component, ComponentLike, component_of
+from basereward.errors import ConfigError, DataError, ModelError
 from basereward.hardware.precision import HALVES, Precision, device_of, scoring_precision, weights_dtype
-from basereward.plugins.options import resolved_options
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Head, Loss, Paradigm
+from basereward.scoring.component_record import chosen_components, describe, saved_component
+from basereward.scoring.model_card import model_card
+from basereward.scoring.pretrained import Pretrained
 from basereward.scoring.scorer import BatchScorer
 from basereward.stats.calibration import Calibration
 from basereward.storage import model_directory
 from basereward.storage.atomic import replace_directory
 
 
-class RewardModel(BatchScorer["list[float]"]):
+class RewardModel(BatchScorer["list[float]"], Pretrained):
     """Scores responses; what the trainer trains, the evaluator evaluates and the server serves.
 
     Make one with `build` or `load`.
@@ -64,15 +66,18 @@ class RewardModel(BatchScorer["list[float]"]):
     @classmethod
     def build(
         cls,
+        backbone: ComponentLike,
         *,
-        backbone: Component,
-        head: Component | None = None,
-        loss: Component | None = None,
-        paradigm: Component | None = None,
+        head: ComponentLike | None = None,
+        loss: ComponentLike | None = None,
+        paradigm: ComponentLike | None = None,
         plugins: PluginManager | None = None,
         fresh_head: bool = False,
+        **options: Any,
     ) -> RewardModel:
         """Make a model of named components; what is left out is the paper's choice.
+
+        Each component is a name, a table such as {"name": "mlp", "num_layers": 3}, or a `Component`.
 
         Args:
             backbone: The backbone.
@@ -82,13 +87,15 @@ class RewardModel(BatchScorer["list[float]"]):
             plugins: Where components are looked up; None for the installed ones.
             fresh_head: Whether the head may be random where the backbone's `model` is another tool's
                 checkpoint with a trained reward head.
+            options: Further options of the backbone, such as `model`.
 
         Raises:
             PluginError: When a component is unknown, ambiguous or fails to load.
             ConfigError: When an option is unknown or wrong, or a trained head would be left behind.
         """
-        model = cls._built(_chosen(backbone, head, loss, paradigm), plugins or manager())
-        source = backbone.options.get("model")
+        chosen = chosen_components(component_of(backbone, "backbone", options), head, loss, paradigm)
+        model = cls._built(chosen, plugins or manager())
+        source = chosen["backbone"].options.get("model")
         # That a model of our own is one is plain to see, and members of an ensemble are made of such.
         if (
             isinstance(source, str)
@@ -112,7 +119,7 @@ class RewardModel(BatchScorer["list[float]"]):
             backbone.truncate(head.reads_layer)
         paradigm = plugins.build("paradigm", chosen["paradigm"], backbone, head, loss)
         described = {kind: describe(plugins, kind, component) for kind, component in chosen.items()}
-        model = cls(paradigm, described, {"base_model": str(chosen["backbone"].options.get("model", ""))})
+        model = cls(paradigm, described, {"base_model": str(chosen["backbone"].options.get("model") or "")})
         model.layer = head.reads_layer
         return model
 
@@ -160,6 +167,24 @@ class RewardModel(BatchScorer["list[float]"]):
         model._move(device_of(device), precision)
         return model
 
+    def to(self, device: str | torch.device, *, precision: str | None = None) -> RewardModel:
+        """Move the weights to a device, choose the precision of scoring there, and return the model.
+
+        Args:
+            device: Where to, such as `cuda`; `auto` for a GPU where there is one.
+            precision: As of `load`; fp32 makes weights fp32 that are in half precision.
+
+        Raises:
+            ConfigError: When there is no such device or precision.
+        """
+        self._move(device_of(str(device)), precision)
+        return self
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{kind}={self.components[kind]['name']!r}" for kind in model_directory.KINDS)
+        num = sum(parameter.numel() for parameter in self.paradigm.parameters())
+        return f"RewardModel({parts}; {num:,} parameters, {self.precision.name}, {self.precision.device})"
+
     def _move(self, device: torch.device, precision: str | None) -> None:
         """Put a loaded model on a device, and choose the precision that it scores in there."""
         backbone = self.backbone
@@ -174,10 +199,10 @@ class RewardModel(BatchScorer["list[float]"]):
         cls,
         directory: str | Path,
         *,
-        backbone: Component,
-        head: Component | None = None,
-        loss: Component | None = None,
-        paradigm: Component | None = None,
+        backbone: ComponentLike,
+        head: ComponentLike | None = None,
+        loss: ComponentLike | None = None,
+        paradigm: ComponentLike | None = None,
         plugins: PluginManager | None = None,
         verify: bool = True,
     ) -> RewardModel:
@@ -193,7 +218,7 @@ class RewardModel(BatchScorer["list[float]"]):
         directory = Path(directory)
         config = _read(directory, verify=verify)
         plugins = plugins or manager()
-        components = _chosen(backbone, head, loss, paradigm)
+        components = chosen_components(backbone, head, loss, paradigm)
         for kind in ("backbone", "head", "paradigm"):
             # As JSON has it, which knows no tuples.
             wanted = json.loads(json.dumps(describe(plugins, kind, components[kind])))
@@ -252,17 +277,15 @@ class RewardModel(BatchScorer["list[float]"]):
             with written_weights(weights):
                 self.backbone.save(place)
             model_directory.save_tensors(_own_parts(self.paradigm), place / model_directory.HEAD_FILE)
-            model_directory.write_config(
-                place,
-                {
-                    "paradigm": self.components["paradigm"]["name"],
-                    "components": {**self.components, "backbone": {**backbone, "options": kept}},
-                    "template_digest": self.template_digest,
-                    "image_backend": "pil",
-                    "record": {**self.record, **record},
-                },
-                {} if weights is None else weights.digests,
-            )
+            facts = {
+                "paradigm": self.components["paradigm"]["name"],
+                "components": {**self.components, "backbone": {**backbone, "options": kept}},
+                "template_digest": self.template_digest,
+                "image_backend": "pil",
+                "record": {**self.record, **record},
+            }
+            (place / model_directory.CARD_FILE).write_text(model_card(facts), "utf-8", "backslashreplace")
+            model_directory.write_config(place, facts, {} if weights is None else weights.digests)
 
     @property
     def backbone(self) -> Backbone:
@@ -398,46 +421,3 @@ def calibration_of(record: Any) -> Calibration:
 def _own_parts(paradigm: nn.Module) -> dict[str, nn.Module]:
     """Return the paradigm's modules besides the backbone, which transformers does not save."""
     return {name: module for name, module in paradigm.named_children() if name != "backbone"}
-
-
-def _chosen(
-    backbone: Component, head: Component | None, loss: Component | None, paradigm: Component | None
-) -> dict[str, Component]:
-    """Return the component of each kind; what is left out is the paper's choice."""
-    return {
-        "backbone": backbone,
-        "head": head or Component("mlp", {}),
-        "loss": loss or Component("bradley-terry", {}),
-        "paradigm": paradigm or Component("scalar", {}),
-    }
-
-
-def describe(plugins: PluginManager, kind: str, component: Component) -> dict[str, Any]:
-    """Return what a model directory says of a component: its name, its plugin, and all options."""
-    provided = plugins.find(kind, component.name)
-    return {
-        "name": provided.name,
-        "plugin": provided.plugin,
-        "version": provided.version,
-        "distribution": provided.distribution,
-        "options": resolved_options(plugins.load(kind, component.name), component.options),
-    }
-
-
-def saved_component(plugins: PluginManager, kind: str, entry: Mapping[str, Any]) -> Component:
-    """Return a saved component under its plugin's name too, since another plugin may have taken its own.
-
-    Raises:
-        ModelError: Saying which package to install, where the component's plugin is missing.
-    """
-    name = f"{entry['plugin']}/{entry['name']}"
-    try:
-        plugins.find(kind, name)
-    except PluginError as error:
-        package = entry.get("distribution")
-        remedy = f"install {package}=={entry['version']}" if package else f"load it with -p; {error}"
-        raise ModelError(
-            f"the model's {kind} is {entry['name']!r} of plugin {entry['plugin']!r} {entry['version']}, "
-            f"which is not there; {remedy}"
-        ) from error
-    return Component(name, dict(entry["options"]))

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 
 from basereward.comparison import Comparison
+from basereward.data.formats import comparisons_of
 from basereward.errors import ConfigError, DataError
 from basereward.prepared import UNKNOWN, Prepared
 from basereward.protocols import Result, Scorer
@@ -67,27 +68,46 @@ class BatchScorer(Scorer[Result], abc.ABC):
         """Switch to evaluation mode, and back."""
         return nullcontext()
 
+    @overload
     def score(
-        self, comparisons: Iterable[Comparison], *, batch_size: int = 8, progress: bool = False
-    ) -> list[Result]:
+        self, comparisons: Comparison | Mapping[str, Any], *, batch_size: int = 8, progress: bool = False
+    ) -> Result: ...
+
+    @overload
+    def score(
+        self,
+        comparisons: Iterable[Comparison | Mapping[str, Any]],
+        *,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> list[Result]: ...
+
+    def score(
+        self,
+        comparisons: Comparison | Mapping[str, Any] | Iterable[Comparison | Mapping[str, Any]],
+        *,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Result | list[Result]:
         """Return the rewards of each comparison's responses; higher is better, the scale has no zero.
 
         Args:
-            comparisons: Comparisons, with or without ranks.
+            comparisons: Comparisons, with or without ranks, or rows in any layout that files may have, such
+                as {"prompt", "responses", "images"}; or one, whose rewards alone are returned.
             batch_size: Comparisons a forward pass; the rewards don't depend on it.
             progress: Whether to show a progress bar on standard error.
 
         Raises:
             DataError: When a comparison can't be encoded; `score_stream` yields such errors instead.
         """
-        comparisons = list(comparisons)
+        if isinstance(comparisons, Comparison | Mapping):
+            return self.score([comparisons], batch_size=batch_size, progress=progress)[0]
+        rows = list(comparisons_of(comparisons))
         rewards = []
-        with progress_bar("scoring", len(comparisons), is_shown=progress) as advance:
-            for number, (comparison, result) in enumerate(
-                self.score_stream(comparisons, batch_size=batch_size)
-            ):
+        with progress_bar("scoring", len(rows), is_shown=progress) as advance:
+            for number, (comparison, result) in enumerate(self.score_stream(rows, batch_size=batch_size)):
                 if isinstance(result, DataError):
-                    label = comparison.id or (str(number) if len(comparisons) > 1 else "")
+                    label = comparison.id or (str(number) if len(rows) > 1 else "")
                     raise comparison.place.locate(result).at(file=f"comparison {label}" if label else None)
                 rewards.append(result)
                 advance()

@@ -29,10 +29,12 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import Component, ValidationError, from_table
 from basereward.config.files import read_toml
 from basereward.errors import ConfigError, DataError
-from basereward.paradigms.critic import KEY as CRITIQUES_KEY
-from basereward.paradigms.critic import given_critiques
+from basereward.paradigms.critiquing import KEY as CRITIQUES_KEY
+from basereward.paradigms.critiquing import given_critiques
 from basereward.paradigms.judge_rationales import VERDICTS_KEY, given_verdicts
 from basereward.paradigms.judge_template import JudgeTemplate
+from basereward.paradigms.rubric import KEY as RUBRIC_KEY
+from basereward.paradigms.rubric import rubric_of, written_rubric
 from basereward.paradigms.verdict_tally import (
     NO_VERDICT,
     Order,
@@ -46,13 +48,17 @@ from basereward.plugins.plugin_manager import PluginManager, current_manager
 from basereward.prepared import Prepared
 from basereward.protocols import Writer
 from basereward.scoring.scorer import BatchScorer
+from basereward.scoring.single_answers import TOKENS, SingleAnswers, SingleChoices, SingleRatings
 from basereward.writers.request import Completion, Request
 
 ADDRESS = re.compile(r"judge\+(https?://.+)")
 """The name of a judge at a server, with all settings as they are by default."""
 
-VERDICT_TOKENS = 16
-"""The longest answer to a question for one token, of a writer that gives no log-probabilities."""
+NO_REWARDS = {
+    "critique": "critiques, of which a critic makes rewards",
+    "criteria": "the items of rubrics, which a template of rubrics asks about",
+}
+"""The answers that have no rewards of their own."""
 
 LEADING_VERDICT = re.compile(r"\W*([12])\b")
 
@@ -70,6 +76,7 @@ class JudgeSettings:
         temperature: Of the answers, where there are several votes; one alone is always the likeliest.
         max_answer_tokens: The longest reasoned verdict or critique; longer ones are no verdict.
         reading: How texts are read, as `verdicts.read_verdict` takes it.
+        max_rotations: Orders that a template of choices is asked in; None for one a response.
     """
 
     writer: Component
@@ -80,6 +87,7 @@ class JudgeSettings:
     temperature: float = 1.0
     max_answer_tokens: int = 1024
     reading: Reading = "form"
+    max_rotations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,11 @@ class WriterJudge(BatchScorer["list[float]"]):
         )
         self.writer: Writer = (plugins or current_manager()).build("writer", settings.writer)
         self.tally = VerdictTally(settings.aggregate, settings.reading)
+        self.single: SingleAnswers | None = None
+        if self.template.scale is not None:
+            self.single = SingleRatings(self.template, settings.max_answer_tokens)
+        elif self.template.answer == "choice":
+            self.single = SingleChoices(self.template, settings.max_rotations)
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -148,7 +161,8 @@ class WriterJudge(BatchScorer["list[float]"]):
     @property
     def statistics(self) -> dict[str, float]:
         """Measures of how reliable the verdicts are, and the counts of the writer."""
-        return {**self.tally.statistics, **self.counts, **self.writer.statistics}
+        answers = self.tally.statistics if self.single is None else self.single.statistics
+        return {**answers, **self.counts, **self.writer.statistics}
 
     @property
     def computed(self) -> Mapping[str, str]:
@@ -203,10 +217,10 @@ class WriterJudge(BatchScorer["list[float]"]):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
-        if self.template.answer == "critique":
+        if self.template.answer in NO_REWARDS:
             raise ConfigError(
-                f"judge template {self.template.name!r} asks for critiques, of which a critic makes rewards; "
-                "write them by `basereward critique`, or name a template of verdicts"
+                f"judge template {self.template.name!r} asks for {NO_REWARDS[self.template.answer]}; write "
+                "them by `basereward critique`, or name a template of verdicts"
             )
         size = max(batch_size, self.smallest_batch)
         waiting = iter(comparisons)
@@ -238,15 +252,21 @@ class WriterJudge(BatchScorer["list[float]"]):
 
     @property
     def text_key(self) -> str:
-        """The key of `meta` for the texts that are asked for; empty for verdicts of one token."""
-        keys = {"critique": CRITIQUES_KEY, "reasoned": VERDICTS_KEY}
-        return keys.get(self.template.answer, "")
+        """The key of `meta` for the texts that are asked for; empty for answers of one token."""
+        if self._asks_critiques:
+            return CRITIQUES_KEY
+        return {"reasoned": VERDICTS_KEY, "criteria": RUBRIC_KEY}.get(self.template.answer, "")
+
+    @property
+    def _asks_critiques(self) -> bool:
+        scale = self.template.scale
+        return self.template.answer == "critique" or (scale is not None and scale.explains)
 
     def texts(self, comparisons: Sequence[Comparison]) -> list[list[Any] | DataError]:
         """Return the texts on each comparison, or the error of one of which some could not be written.
 
-        They are reasoned verdicts on each pair in both orders, or a critique of each response; those that
-        a comparison has in its `meta` are kept.
+        They are reasoned verdicts on each pair in both orders, a critique of each response, or the items of a
+        rubric; those that a comparison has in its `meta` are kept.
         """
         prepared = self.prepare_batch(comparisons)
         results: list[list[Any] | DataError] = []
@@ -256,6 +276,13 @@ class WriterJudge(BatchScorer["list[float]"]):
             else:
                 results.append(_failure(answers) or self._kept(item.comparison, item.content, answers))
         return results
+
+    def _criteria(self, comparison: Comparison) -> Questions:
+        """Return a request for the rubric of a comparison that has none."""
+        if comparison.meta.get(RUBRIC_KEY) is not None:
+            rubric_of(comparison)
+            return Questions((), {}, [])
+        return Questions((), {}, [self._request(comparison, (), seed=0)])
 
     def _answers(self, batch: Sequence[Prepared[Questions] | DataError]) -> list[list[Completion]]:
         """Return the answers to each comparison's requests, of all together."""
@@ -267,7 +294,13 @@ class WriterJudge(BatchScorer["list[float]"]):
         return [list(islice(written, count)) for count in counts]
 
     def _asked(self, comparison: Comparison) -> Questions:
-        return (self._critique if self.template.answer == "critique" else self._questions)(comparison)
+        if self.template.answer == "critique":
+            return self._critique(comparison)
+        if self.template.answer == "criteria":
+            return self._criteria(comparison)
+        if self.single is not None:
+            return Questions((), {}, self.single.requests(comparison))
+        return self._questions(comparison)
 
     def _critique(self, comparison: Comparison) -> Questions:
         """Return a request for the critique of each response that has none."""
@@ -278,10 +311,16 @@ class WriterJudge(BatchScorer["list[float]"]):
         ]
         return Questions((), {}, requests)
 
-    def _kept(self, comparison: Comparison, item: Questions, answers: Sequence[Completion]) -> list[Any]:
+    def _kept(
+        self, comparison: Comparison, item: Questions, answers: Sequence[Completion]
+    ) -> list[Any] | DataError:
         """Return the texts on a comparison in the form in which its `meta` keeps them."""
         new = iter(each.text for each in answers)
-        if self.template.answer == "critique":
+        if self.template.answer == "criteria":
+            text = next(new, None)
+            items = comparison.meta[RUBRIC_KEY] if text is None else written_rubric(text)
+            return items or DataError(f"no item of a rubric could be read in {text!r:.80}", field="judge")
+        if self._asks_critiques:
             return [next(new) if text is None else text for text in given_critiques(comparison)]
         votes = self.settings.num_votes
         return [
@@ -317,7 +356,7 @@ class WriterJudge(BatchScorer["list[float]"]):
         is_verdict = self.template.answer == "verdict"
         return Request(
             self.template.messages(comparison.prompt, responses),
-            max_tokens=VERDICT_TOKENS if is_verdict else self.settings.max_answer_tokens,
+            max_tokens=TOKENS if is_verdict else self.settings.max_answer_tokens,
             temperature=self.settings.temperature if self.settings.num_votes > 1 else 0.0,
             seed=seed,
             choices=("1", "2") if is_verdict else (),
@@ -329,7 +368,9 @@ class WriterJudge(BatchScorer["list[float]"]):
             return error
         questions = item.content
         with self._lock:
-            if self.template.answer == "verdict":
+            if self.single is not None:
+                rewards = self.single.rewards(item.comparison, answers)
+            elif self.template.answer == "verdict":
                 rewards = self._verdict_rewards(item, answers)
             else:
                 new = iter(answers)
@@ -340,7 +381,7 @@ class WriterJudge(BatchScorer["list[float]"]):
                 }
                 rewards = self.tally.rewards_of_texts(item.comparison, texts_of)
         if not all(map(math.isfinite, rewards)):
-            return DataError(NO_VERDICT, field="responses")
+            return DataError(self.single.reason if self.single else NO_VERDICT, field="responses")
         return rewards
 
     def _verdict_rewards(self, item: Prepared[Questions], answers: Sequence[Completion]) -> list[float]:

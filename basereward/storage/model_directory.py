@@ -25,6 +25,8 @@ ENSEMBLE_KINDS = ("ensembler",)
 """The kinds of components of a model, and of an ensemble, whose members are directories within its own."""
 CONFIG_FILE = "reward_config.json"
 HEAD_FILE = "head.safetensors"
+CARD_FILE = "README.md"
+"""The model card. People may edit it, so that its digest stands apart from those of the model's files."""
 
 WORDS: dict[type, str] = {str: "text", dict: "object", list: "list"}
 """The types of JSON, as errors call them."""
@@ -44,13 +46,25 @@ def write_config(
         digests: The SHA-256 of files whose writer has computed it.
     """
     files = {name: digests.get(name) or file_digest(path) for name, path in _files(directory).items()}
+    card = files.pop(CARD_FILE, None)
     config = {
         "schema_version": SCHEMA_VERSION,
         "basereward_version": __version__,
         **facts,
+        **({"card": card} if card else {}),
         "files": dict(sorted(files.items())),
     }
-    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_facts(directory / CONFIG_FILE, config)
+
+
+def write_facts(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a whole `reward_config.json`."""
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def names_of(directory: Path) -> set[str]:
+    """Return the names of the model's files, `reward_config.json` and the model card included."""
+    return {CONFIG_FILE, *_files(directory)}
 
 
 def read(directory: Path, *, verify: bool) -> dict[str, Any]:
@@ -132,10 +146,18 @@ def foreign_files(directory: Path) -> set[str]:
     """
     names = file_names(directory)
     try:
-        named = _read_config(directory / CONFIG_FILE).get("files")
+        config = _read_config(directory / CONFIG_FILE)
     except ModelError:
         return names
-    return names - {CONFIG_FILE, *named} if isinstance(named, dict) else names
+    named = config.get("files")
+    if not isinstance(named, dict):
+        return names
+    foreign = names - {CONFIG_FILE, *named}
+    if CARD_FILE in foreign and is_regular(directory / CARD_FILE):
+        # One that somebody has edited is theirs.
+        is_ours = file_digest(directory / CARD_FILE) == config.get("card")
+        return foreign - {CARD_FILE} if is_ours else foreign
+    return foreign
 
 
 def save_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
@@ -243,13 +265,13 @@ def _check_files(directory: Path, expected: Mapping[str, str], *, verify: bool) 
                 f"{path} could run code when loaded; a model directory holds safetensors and JSON only"
             )
         # A loader may read files of its directory unasked, such as an adapter or another chat template.
-        if name not in expected and not _is_harmless(name):
+        if name not in expected and not is_harmless(name):
             raise ModelError(f"{path} is not among the model's files; remove it")
         if verify and name in expected:
             _verify(path, expected[name])
 
 
-def _is_harmless(name: str) -> bool:
+def is_harmless(name: str) -> bool:
     """Tell notes for people, and what git and download tools leave, from files that are loaded."""
     *folders, last = name.split("/")
     is_hidden = any(part.startswith(".") for part in (*folders, last))

@@ -26,6 +26,7 @@ from basereward.training.nonfinite import nonfinite_error
 from basereward.training.prefetch import Batch, Prefetcher
 from basereward.training.progress import Display
 from basereward.training.rejected_rows import RejectedRows
+from basereward.training.resolve import changed_settings
 from basereward.training.run_log import RunLog
 from basereward.training.schedule import schedule_factor, set_learning_rate
 from basereward.training.seeding import seed_everything, seed_step
@@ -309,6 +310,8 @@ class Training:
                 **self.model.precision.to_dict(),
                 "data": [{"name": item.name, "path": item.options.get("path")} for item in data.train],
                 "data_sha256": self.rows.digest,
+                "eval_data": [{"name": item.name, "path": item.options.get("path")} for item in data.eval],
+                "settings": changed_settings(self.settings),
             },
             "evaluation": state.latest if state.latest.get("step") == state.step else {},
         }

@@ -9,7 +9,8 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from basereward.config.conversion import did_you_mean
-from basereward.config.run import RunConfig, Source
+from basereward.config.run import RunConfig, Source, TrainConfig
+from basereward.config.toml import to_table
 from basereward.data.curation import resolved_step
 from basereward.errors import ConfigError
 from basereward.plugins.options import component_options
@@ -68,6 +69,16 @@ def identity(config: RunConfig) -> str:
     """Return a digest of all settings of a resolved run that its weights depend on."""
     settings = {key: value for key, value in settings_of(config).items() if key not in RESUMABLE_SETTINGS}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def changed_settings(settings: TrainConfig) -> dict[str, Any]:
+    """Return the hyperparameters of a training that differ from their defaults and that weights depend on."""
+    default = to_table(TrainConfig())
+    return {
+        name: value
+        for name, value in to_table(settings).items()
+        if value != default.get(name) and f"train.{name}" not in RESUMABLE_SETTINGS
+    }
 
 
 def settings_of(value: Any, path: str = "") -> dict[str, Any]:

@@ -14,13 +14,15 @@ from typing import Any, TypeAlias
 
 from basereward import protocols
 from basereward.comparison import Comparison
-from basereward.config.conversion import Component, convert
+from basereward.config.conversion import Component, component_of
 from basereward.config.run import DataConfig, RunConfig, Source
 from basereward.data.formats import detected, open_rows
 from basereward.data.writing import open_writer
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation.evaluator import evaluate
 from basereward.interop.importing import backbone_of
+from basereward.plugins.options import component_options
+from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.storage.outputs import claim_directory
@@ -76,7 +78,7 @@ class RewardTrainer:
         aside = Path(f"{args.output_dir}-data")
         source = _source(train_dataset, aside / "train")
         evals = () if eval_dataset is None else (_source(eval_dataset, aside / "eval"),)
-        loss = _component(args.loss)
+        loss = component_of(args.loss, "loss")
         if args.center_rewards_coefficient is not None:
             options = {**loss.options, "zero_coefficient": args.center_rewards_coefficient}
             loss = Component(loss.name, options)
@@ -85,7 +87,7 @@ class RewardTrainer:
             seed=args.seed,
             fresh_head=args.fresh_head,
             backbone=_backbone(model, args),
-            head=_component(args.head),
+            head=component_of(args.head, "head"),
             loss=loss,
             data=DataConfig(
                 train=(Source(source.name, source.options),),
@@ -161,25 +163,28 @@ class RewardTrainer:
 def _backbone(
     model: str | Path | Component | Mapping[str, Any] | RewardModel, args: RewardConfig
 ) -> Component:
-    limits = {} if args.max_length is None else {"max_tokens": args.max_length}
     if isinstance(model, RewardModel):
         described = model.components["backbone"]
-        return Component(described["name"], {**described["options"], **limits, **args.backbone_options})
+        name, limits = described["name"], _limits(described["name"], args)
+        return Component(name, {**described["options"], **limits, **args.backbone_options})
     if isinstance(model, Component | Mapping):
-        given = _component(model)
-        return Component(given.name, {**limits, **given.options, **args.backbone_options})
+        given = component_of(model, "model")
+        return Component(given.name, {**_limits(given.name, args), **given.options, **args.backbone_options})
     if not Path(model, "config.json").is_file():
         raise ConfigError(
             f"{model} is no directory of a transformers model; fetch it first (hf download {model}), or give "
             'the backbone as a table, such as {"name": "qwen-vl", "model": ...}'
         )
-    options = {"model": str(model), **limits, **args.backbone_options}
-    return Component(backbone_of(Path(model)), options)
+    name = backbone_of(Path(model))
+    return Component(name, {"model": str(model), **_limits(name, args), **args.backbone_options})
 
 
-def _component(value: str | Mapping[str, Any] | Component) -> Component:
-    component: Component = value if isinstance(value, Component) else convert(value, Component)
-    return component
+def _limits(backbone: str, args: RewardConfig) -> dict[str, Any]:
+    """Return the backbone's option for `max_length`, which is no error where it has none, as by default."""
+    has_limit = "max_tokens" in component_options(manager().load("backbone", backbone))
+    if args.max_length is None or (not has_limit and args.max_length == RewardConfig.max_length):
+        return {}
+    return {"max_tokens": args.max_length}
 
 
 def _source(rows: Rows, stem: Path) -> Component:

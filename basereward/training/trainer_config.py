@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from basereward.config.conversion import Component
+from basereward.config.conversion import ComponentLike
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
 
@@ -67,8 +67,8 @@ class RewardConfig:
 
     output_dir: str = "trainer_output"
     overwrite_output_dir: bool = False
-    head: str | Mapping[str, Any] | Component = "mlp"
-    loss: str | Mapping[str, Any] | Component = "bradley-terry"
+    head: ComponentLike = "mlp"
+    loss: ComponentLike = "bradley-terry"
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     fresh_head: bool = False
     learning_rate: float = 1e-4

@@ -192,8 +192,9 @@ class LocalModel(Writer):
         written = []
         for request, length, row in zip(asked, lengths, of_vocabulary, strict=True):
             tokens, _ = encode_answers(self.backbone, list(request.choices), turn="opened")
-            if any(len(ids) != 1 for ids in tokens):
-                written.append(Completion.failed(f"choices are one token each, not {list(request.choices)}"))
+            if len({ids[0] for ids in tokens}) < len(tokens):
+                reason = f"choices begin with a token of their own each, not {list(request.choices)}"
+                written.append(Completion.failed(reason))
                 continue
             likelihoods = {
                 choice: float(row[ids[0]]) for choice, ids in zip(request.choices, tokens, strict=True)

@@ -25,8 +25,9 @@ class Request:
         max_tokens: The longest text, without the beginning.
         temperature: 0 for always the likeliest token, else what the logits are divided by.
         seed: Of the random numbers; only where `temperature` is above 0.
-        choices: Texts of one token each of which one is asked for. A writer that can gives the
-            log-probability of each as the first token; another one writes a text.
+        choices: Texts of which one is asked for, each beginning with a token of its own, and best of one
+            token. A writer that can gives the log-probability of each as the first token; another one writes
+            a text.
         group: Requests of one group that stand together begin alike, so that a writer may read what they
             share, images included, once; None for a request by itself.
     """

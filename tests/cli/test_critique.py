@@ -81,6 +81,6 @@ def test_a_model_of_another_paradigm_writes_none(
     assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"basereward: error: {models / 'scalar'} writes no critiques; a model of the paradigm critic does, "
-        "and a judge with a template of critiques or of reasoned verdicts"
+        "and a judge with a template of critiques, of reasoned verdicts, of explained ratings or of criteria"
     )
     assert not (tmp_path / "x.jsonl").exists()

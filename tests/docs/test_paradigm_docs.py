@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+import basereward.paradigms
 from basereward.comparison import Comparison
 from basereward.config import Component
 from basereward.hookspecs import KINDS
@@ -40,8 +41,12 @@ def test_a_run_file_may_say_so(block: str, model: Path) -> None:
 @pytest.mark.parametrize("block", blocks("json"))
 def test_a_row_may_say_so(block: str, model: Path) -> None:
     row = Comparison.from_dict(json.loads(block))
-    reasoned = "judgements" in row.meta
-    paradigm = Component("generative", {"template": "reasoned"}) if reasoned else Component("critic", {})
+    [key] = row.meta
+    paradigm = {
+        "judgements": Component("generative", {"template": "reasoned"}),
+        "critiques": Component("critic", {}),
+        "rubric": Component("pointwise", {"template": "rubric"}),
+    }[key]
     built = RewardModel.build(backbone=Component("causal-lm", {"model": str(model)}), paradigm=paradigm)
     assert built.paradigm.train().loss([row]).loss.isfinite()
 
@@ -49,10 +54,26 @@ def test_a_row_may_say_so(block: str, model: Path) -> None:
 def test_every_paradigm_and_every_statistic_is_described(model: Path) -> None:
     assert "paradigm" in KINDS
     names = {item.name for item in PluginManager().provided("paradigm")}
-    assert names == {"scalar", "critic", "generative"}
+    assert names == {"scalar", "critic", "generative", "pointwise", "listwise"}
     assert not [name for name in names if f"`{name}`" not in TEXT]
-    judge = RewardModel.build(
-        backbone=Component("causal-lm", {"model": str(model)}), paradigm=Component("generative", {})
-    )
-    judge.score([Comparison("p", ["a", "b"])])
-    assert not [name for name in judge.statistics if f"`{name}`" not in TEXT]
+    for name in ("generative", "pointwise", "listwise"):
+        judge = RewardModel.build(
+            backbone=Component("causal-lm", {"model": str(model)}), paradigm=Component(name, {})
+        )
+        judge.score([Comparison("p", ["a", "b"])])
+        assert judge.statistics
+        assert not [each for each in judge.statistics if f"`{each}`" not in TEXT]
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_says_what_happens(block: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model.parent)
+    assert model.name == "model"
+    exec(block, {})
+
+
+def test_every_template_is_named() -> None:
+    directory = Path(basereward.paradigms.__file__).parent / "judge_templates"
+    names = [path.stem for path in directory.glob("*.toml")]
+    assert "choice" in names
+    assert not [name for name in names if f"`{name}`" not in TEXT]

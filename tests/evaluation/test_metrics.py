@@ -37,6 +37,7 @@ def test_equal_rewards_count_half_and_ties_of_the_data_not_at_all() -> None:
     found = metrics((ranked(0, 1, 1), [3, 1, 2]), (ranked(0, 1), [1, 1]), (ranked(0, 1), [1, 2]))
     assert found.accuracy.value == pytest.approx(2.5 / 4)
     assert (found.accuracy.num_pairs, found.num_label_ties, found.num_reward_ties) == (4, 1, 1)
+    assert found.tie_rate == found.to_dict()["tie_rate"] == 1 / 4
     assert found.num_comparisons == 3
 
 
@@ -67,6 +68,15 @@ def test_calibration_error_by_hand() -> None:
         (pytest.approx(0.95), 1, 1.0),
     ]
     assert found.ece == pytest.approx(2 / 3 * (sigmoid(0.1) - 0.5) + 1 / 3 * (1 - sigmoid(3)))
+
+
+def test_what_a_temperature_mends_is_no_fitted_calibration_error() -> None:
+    # Three of four pairs with a margin of 20 are right, and one more is counted that is half right and half
+    # wrong: the log-odds of (3 + 0.5) : (1 + 0.5).
+    found = metrics(*((ranked(0, 1), [20, 0]) for _ in range(3)), (ranked(0, 1), [0, 20]))
+    assert found.temperature == pytest.approx(20 / math.log(3.5 / 1.5), rel=1e-6)
+    assert found.ece == pytest.approx(0.25, abs=1e-6)
+    assert found.fitted_ece == pytest.approx(3 / 4 - 3.5 / 5)
 
 
 def test_a_hopelessly_sure_model_has_finite_numbers() -> None:

@@ -475,6 +475,26 @@ def test_a_head_of_several_labels_is_refused(tmp_path: Path) -> None:
     assert str(error.value) == f"{source}: a head gives one number; the shapes of its layers are [2, 32]"
 
 
+def test_a_language_model_that_gives_ratings_is_imported_as_a_rater(tmp_path: Path) -> None:
+    source = tiny.add_language_head(tiny.save_qwen_vl(tmp_path / "source"))
+    output = tmp_path / "rater"
+    assert main(["import", str(source), "--output", str(output), "--judge", "unified-reward-score"]) == 0
+    row = {
+        "prompt": "what is shown?",
+        "responses": ["a cat", "a dog"],
+        "meta": {"critiques": ["Right.\nFinal Score: 5", "Wrong.\nFinal Score: 1"]},
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    command = ["score", str(output), "--input", str(tmp_path / "rows.jsonl"), "--quiet"]
+    assert main([*command, "--output", str(tmp_path / "rewards.jsonl")]) == 0
+    [line] = (tmp_path / "rewards.jsonl").read_text().splitlines()
+    rewards = json.loads(line)["rewards"]
+    rater = RewardModel.load(output)
+    assert rater.components["paradigm"]["name"] == "pointwise"
+    assert [rewards] == rater.score([Comparison(**row)])
+    assert all(1 <= reward <= 5 for reward in rewards)
+
+
 def test_a_language_model_that_gives_verdicts_is_imported_as_a_judge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,7 +120,7 @@ def test_the_tower_runs_once_to_write_and_once_to_score(
 def test_critiques_that_are_cut_or_empty_are_counted(directory: Path) -> None:
     model = build(directory, max_critique_tokens=2)
     head = model.paradigm.language_head
-    [end] = model.paradigm.prepare(row()).content.end
+    [end] = model.paradigm.end
     with torch.no_grad():
         model.score([row()])
         assert model.statistics == {"critiques_written": 2, "critiques_cut": 2, "critiques_empty": 0}

@@ -19,6 +19,8 @@ from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.plugins import PluginManager
 from basereward.scoring.reward_model import RewardModel
 
+ANSWERS = "one of critique, verdict, reasoned, rating, rubric, criteria, choice"
+
 PLUGIN = """
 from basereward import hookimpl
 
@@ -48,7 +50,9 @@ def plugin(plugins: PluginManager, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path / "strict_judges" / "judge_templates"
 
 
-@pytest.mark.parametrize("name", ["critique", "verdict", "reasoned"])
+@pytest.mark.parametrize(
+    "name", ["critique", "verdict", "reasoned", "rating", "rubric", "criteria", "choice"]
+)
 def test_ours_load(name: str) -> None:
     template = JudgeTemplate.load(name)
     assert template.answer == name
@@ -65,8 +69,9 @@ def test_an_unknown_name_lists_those_there_are(plugin: Path) -> None:
     with pytest.raises(ConfigError) as error:
         JudgeTemplate.load("verdit")
     assert str(error.value) == (
-        "unknown judge template 'verdit'; did you mean 'verdict'? templates: critique, mm-rlhf, reasoned, "
-        "unified-reward-think, unified-reward, verdict, strict_judges/harsh"
+        "unknown judge template 'verdit'; did you mean 'verdict'? templates: choice, criteria, "
+        "critique, mm-rlhf, r1-reward, rating, reasoned, rubric, unified-reward-score-100, "
+        "unified-reward-score, unified-reward-think, unified-reward, verdict, strict_judges/harsh"
     )
 
 
@@ -91,9 +96,22 @@ def test_a_model_takes_its_template_from_the_plugins_that_it_is_built_of(
     [
         (
             'answer = "yes"\ntext = "{question}{response}"',
-            "needs a text, and answer, one of critique, verdict, reasoned; the file has answer, text",
+            f"needs a text, and answer, {ANSWERS}; the file has answer, text",
         ),
-        ("", "needs a text, and answer, one of critique, verdict, reasoned; the file has nothing"),
+        ("", f"needs a text, and answer, {ANSWERS}; the file has nothing"),
+        (
+            'answer = "rating"\ntext = "{question} {response}"',
+            'a rating needs levels, such as ["bad", "fair", "good"], or bounds, such as [0, 100]',
+        ),
+        (
+            'answer = "rubric"\nitems = [1]\ntext = "{question} {response} {item}"',
+            'items are a list of {"ask": "Is it true?", "weight": 2}, with a weight above 0 among them, '
+            "not [1]",
+        ),
+        (
+            'answer = "verdict"\nlevels = ["a", "b"]\ntext = "{question}{response_1}{response_2}"',
+            f"needs a text, and answer, {ANSWERS}; the file has answer, levels, text",
+        ),
         (
             'answer = "critique"\ntext = "{response} to {question}"',
             "its text needs {question}, {response} in this order; it has {response}, {question}",

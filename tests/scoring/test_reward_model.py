@@ -93,7 +93,7 @@ def test_the_directory_says_everything_about_itself(saved: Path) -> None:
         },
     }
     assert len(config["template_digest"]) == 64
-    on_disk = {path.name for path in saved.iterdir()} - {"reward_config.json"}
+    on_disk = {path.name for path in saved.iterdir()} - {"reward_config.json", "README.md"}
     assert set(config["files"]) == on_disk
     assert not [name for name in on_disk if name.endswith((".py", ".bin", ".pt"))]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from basereward.errors import DataError, shown
+from basereward.storage.hub import HUB_ID, snapshot
 from basereward.storage.reading import read_json
 
 STANDARD_INPUT = Path("-")
@@ -34,12 +35,11 @@ USUAL_SPLIT = "train"
 Split: TypeAlias = str | tuple[str, ...] | None
 """The name of a split, several names, or None for the usual one."""
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-"""The id of a data set on the hub, perhaps with a revision; a name that ends like a data file is none."""
-
 
 def local_path(path: str | Path) -> Path:
     """Return a path; for a hub's id (`owner/name` or `owner/name@revision`) that of its download.
+
+    A name that ends like a data file is no id.
 
     Raises:
         DataError: When there is no such path, and no data set of that name can be downloaded.
@@ -47,13 +47,9 @@ def local_path(path: str | Path) -> Path:
     is_hub_id = isinstance(path, str) and HUB_ID.fullmatch(path) and not path.endswith(FILE_SUFFIXES)
     if not is_hub_id or os.path.exists(path):
         return Path(path)
-    name, _, revision = str(path).partition("@")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision or None))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return snapshot(str(path), "dataset")
+    except OSError as error:
         raise DataError(
             "no such file or directory, and no data set of this name can be downloaded", file=str(path)
         ) from error

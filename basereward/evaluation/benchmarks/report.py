@@ -11,7 +11,6 @@ from basereward.evaluation.benchmarks.run import BenchmarkRun
 from basereward.evaluation.report import metric_rows, save_report, save_unread
 from basereward.evaluation.results import Evaluation, Unread
 from basereward.reporting.html import save_page
-from basereward.reporting.plots import is_available
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.storage.atomic import write_text
 
@@ -27,10 +26,7 @@ EXPLANATION = (
 
 
 def save_run(run: BenchmarkRun, directory: str | Path) -> None:
-    """Write `report.json`, `report.md`, `report.html`, and for each model a directory of its evaluation.
-
-    The plots of `report.html` are drawn only where matplotlib is installed.
-    """
+    """Write `report.json`, `report.md`, `report.html`, and for each model a directory of its evaluation."""
     directory = Path(directory)
     for entry in run.entries:
         facts = {"model": entry.model, "benchmark": run.name, "data": run.data, **entry.computed}
@@ -38,7 +34,7 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
             save_unread(entry.evaluation, directory / entry.folder, facts)
         else:
             save_report(entry.evaluation, directory / entry.folder, facts)
-    plot = directory / SCORES_FILE if is_available() and run.metric_names else None
+    plot = directory / SCORES_FILE if run.metric_names else None
     if plot is not None:
         save_scores(run, plot)
     published, remarks = published_table(run)
@@ -141,7 +137,7 @@ def markdown(run: BenchmarkRun) -> str:
     text = [f"# {markdown_text(run.title)}", "", f"- data: {markdown_code(run.data)}"]
     text += [*(f"- {markdown_text(note)}" for note in run.notes), ""]
     text += [score_table(run).markdown(), "", EXPLANATION, ""]
-    if is_available() and run.metric_names:
+    if run.metric_names:
         text += [f"![{SCORES_FILE}]({SCORES_FILE})", ""]
     if run.published:
         table, remarks = published_table(run)

@@ -1,0 +1,51 @@
+"""Downloads of repositories from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+"""The id of a repository on the hub, perhaps with a revision."""
+
+
+def snapshot(
+    name: str, kind: Literal["model", "dataset"], *, revision: str | None = None, needs: str | None = None
+) -> Path:
+    """Return the directory of a repository's files, downloaded unless they are in the hub's cache.
+
+    Args:
+        name: `owner/name` or `owner/name@revision`.
+        kind: The kind of the repository.
+        revision: A branch, tag or commit; None for that of the name, or the newest.
+        needs: A file that is looked for before all others are downloaded.
+
+    Raises:
+        FileNotFoundError: When it has not the file that is needed.
+        OSError: When it can't be downloaded.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    repository, _, named = name.partition("@")
+    revision = revision or named or None
+    try:
+        if needs is not None:
+            hf_hub_download(repository, needs, repo_type=kind, revision=revision)
+        return Path(snapshot_download(repository, repo_type=kind, revision=revision))
+    except LocalEntryNotFoundError as error:  # without a network; it is an EntryNotFoundError too
+        raise OSError(_line(error)) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(f"{name} has no {needs}") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise OSError(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
