@@ -56,7 +56,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Delay:
-    """How much later the gold reward of an ensemble is highest than its members'.
+    """The delay of the peak of the gold reward by an ensemble, against its members' peaks.
 
     Attributes:
         value: KL at the peak of the ensemble, less the mean of the KL at its members' peaks.
