@@ -102,7 +102,8 @@ def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
 
     A loss is an `nn.Module` made by `(*, ...)`, with
 
-    - `forward(rewards, targets) -> LossOutput`: rewards [N]; targets are `basereward.losses.Targets` with
+    - `forward(rewards, targets)`, which returns a `LossOutput`, or the cost of each pair [P], or the mean
+      over pairs []: rewards [N]; targets are `basereward.losses.Targets` with
       `pairs` [P, 2] int64 (chosen, rejected), `tie` [P] bool, `margin` [P], `weight` [P], `lengths` [N],
       `ranks` [N], `ratings` [N] and `group` [N], some of them None.
     - `LossOutput.loss`: the weighted mean, a scalar; `weight`: its denominator, so that loss * weight adds

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from basereward import ops
 from basereward.comparison import Comparison
-from basereward.errors import DataError
+from basereward.errors import DataError, PluginError
 from basereward.hardware.transfer import moved
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
@@ -29,6 +29,7 @@ __all__ = [
     "PlackettLuce",
     "Regression",
     "Targets",
+    "apply_loss",
     "weighted_mean",
 ]
 
@@ -116,6 +117,38 @@ class LossOutput:
     loss: Tensor  # [] the weighted mean
     weight: Tensor  # [] its denominator
     sums: Tensor  # [9] fp64, in the order of STATISTICS, detached
+
+
+def apply_loss(loss: Loss, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
+    """Return the output of a loss, of one that returns a bare tensor too.
+
+    Such a tensor is the mean over pairs [], weights included, or the cost of each pair [P], of which the
+    weighted mean is taken. Ties have no weight, unless the loss has `learns_from_ties`.
+
+    Raises:
+        PluginError: When the loss returns something else.
+    """
+    output: object = loss(rewards, targets)
+    if isinstance(output, LossOutput):
+        return output
+    num_pairs = len(targets.pairs)
+    if not isinstance(output, Tensor) or output.shape not in ((), (num_pairs,)):
+        shape = f" of shape {list(output.shape)}" if isinstance(output, Tensor) else ""
+        raise PluginError(
+            f"loss {type(loss).__name__} returned a {type(output).__name__}{shape}; return a LossOutput, or "
+            f"a tensor: the mean over pairs [], or the cost of each of the {num_pairs} pairs [{num_pairs}]"
+        )
+    with torch.autocast(rewards.device.type, enabled=False):
+        rewards = _upcast(rewards)
+        weight = targets.tie.new_ones(num_pairs, dtype=rewards.dtype)  # [P]
+        if targets.weight is not None:
+            weight = targets.weight.to(rewards.dtype)
+        if not loss.learns_from_ties:
+            weight = weight * ~targets.tie
+        if output.dim():
+            return weighted_mean(output, weight, rewards, targets)
+        total = weight.sum()
+        return LossOutput(output, total, ops.pair_statistics(rewards, targets.pairs, targets.tie, total))
 
 
 class BradleyTerry(Loss, nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
-from basereward.losses import LossOutput, Targets
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.end_state_cache import Ends, EndStateCache, joined
 from basereward.prepared import Encoded, Prepared, Size
@@ -189,7 +189,8 @@ class Scalar(Paradigm):
         # Before the backbone, so that the device needn't wait for them after it.
         targets = Targets.of([item.comparison for item in batch], device=self.device)
         hidden, forest = self.hidden_states(batch)
-        return self.criterion(self.rewards_of(hidden, forest), replace(targets, lengths=forest.lengths))
+        targets = replace(targets, lengths=forest.lengths)
+        return apply_loss(self.criterion, self.rewards_of(hidden, forest), targets)
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared[Encoded]]) -> Tensor:
