@@ -44,7 +44,7 @@ TESTS ?=
 # What `make gpu` runs with.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
-.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-floor test-headers test-aarch64 test-sdist test-wheel dist sdist wheel wheel-aarch64 wheels check-dist check-release test-docs publish style check format bench bench-compare fuzz soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-floor test-headers test-aarch64 test-sdist test-wheel dist sdist wheel wheel-aarch64 wheels check-dist check-release test-docs site publish style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -164,6 +164,14 @@ test-wheel: $(VENV)/release  ## install the wheel of dist/ beside the oldest and
 
 test-docs: $(VENV)/mini $(ASSETS)  ## commands, snippets, links and tables of the documents
 	$(PYTEST) -m "not slow" tests/docs
+
+site: .venv-site/installed  ## the documents as a site with search and the API, in build/site/site; a broken link is an error
+	.venv-site/bin/python .ci/site.py
+
+.venv-site/installed: .ci/site.txt
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip --disable-pip-version-check install --quiet -r .ci/site.txt
+	touch $@
 
 publish: check-dist  ## upload dist/ to the index that twine is set up for
 	$(BIN)/python -m twine upload dist/*

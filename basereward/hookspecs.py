@@ -200,10 +200,13 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
       print is named after its source. A score has its 95 % interval, the number of units it is of, and
       the scores of the longer responses and of chance by the same metric, where they are known. It raises
       `DataError` where no comparison was scored, `ValueError` for rewards of other comparisons.
-    - `title`, `size`, `ties`, each optional: its name in print, how many comparisons were published, and
-      what the official metric does with equal rewards.
+    - `title`, `size`, `ties`, `remarks`, each optional: its name in print, how many comparisons were
+      published, what the official metric does with equal rewards, and sentences on its data for a report.
+    - `scores_single`, optional: whether comparisons of one response are scored too.
+    - `is_absolute`, optional: whether a reward counts by itself, such as one above 0.
 
-    Promise: the numbers follow from differences of rewards within each comparison alone.
+    Promise: the numbers follow from differences of rewards within each comparison alone, unless it
+    `is_absolute`.
     """
 
 

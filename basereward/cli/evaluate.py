@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args, *args.compare)
     if not args.model:
         raise ConfigError(
-            "give a model directory or a baseline (longest, shortest, random), or --compare A B"
+            "give a model directory or a baseline (longest, shortest, first, random), or --compare A B"
         )
     if args.benchmark is not None:
         return _run_benchmark(args)

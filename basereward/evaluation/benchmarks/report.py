@@ -21,7 +21,8 @@ HEADINGS = {"official": "Official metrics", "category": "By category", "variant"
 EXPLANATION = (
     "In brackets: the 95 % interval, by Wilson's formula with the number of independent pairs that would "
     "tell as much, or by bootstrap of groups. Longer baseline: the score of always preferring the longer "
-    "response. Chance: the expected score of random rewards."
+    "response. Always first: that of always preferring the one that stands first in the file. Chance: the "
+    "expected score of random rewards."
 )
 
 
@@ -61,7 +62,8 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
 
 def score_table(run: BenchmarkRun) -> Table:
     """Return the table of scores, with a heading for each kind of metric."""
-    titles = ("metric", *(entry.model for entry in run.entries), "longer baseline", "chance", "n", "interval")
+    baselines = ("longer baseline", *(["always first"] if run.orders_responses else []), "chance")
+    titles = ("metric", *(entry.model for entry in run.entries), *baselines, "n", "interval")
     rows = []
     for kind, heading in HEADINGS.items():
         names = [name for name in run.metric_names if run.of_metric(name)[0].kind == kind]
@@ -77,6 +79,7 @@ def score_table(run: BenchmarkRun) -> Table:
                     name,
                     *("" if score is None else str(score) for score in scores),
                     _percent(first.longer_baseline),
+                    *([_percent(first.first_baseline)] if run.orders_responses else []),
                     _percent(first.chance),
                     f"{' / '.join(sizes)} {first.unit}",
                     first.method,
@@ -99,6 +102,8 @@ def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
         rows.append(_own_row(entry.model, (None if score is None else score.value for score in scores)))
     firsts = [run.of_metric(name)[0] for name in columns]
     rows.append(_own_row("(always the longer response)", (score.longer_baseline for score in firsts)))
+    if run.orders_responses:
+        rows.append(_own_row("(always the first response)", (score.first_baseline for score in firsts)))
     rows.append(_own_row("(chance)", (score.chance for score in firsts)))
     for row in run.published:
         own_remarks = [row.source, *([row.note] if row.note else [])]
