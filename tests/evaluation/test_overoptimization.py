@@ -114,7 +114,7 @@ class Lengths(Scorer[list[float]]):
         """Yield each comparison with its rewards."""
         for comparison in comparisons:
             members = {
-                name: [-abs(len(text) - length) for text in comparison.responses]
+                name: [-abs(len(text) - float(length)) for text in comparison.responses]
                 for name, length in self.favourites.items()
             }
             rewards = [sum(each) for each in zip(*members.values(), strict=True)]
