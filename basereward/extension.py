@@ -26,11 +26,13 @@ standard library is imported here, since reading metadata needs no more.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -101,7 +103,7 @@ def native_ops(package: str, more: Mapping[str, Callable[[], Any]] | None = None
 
     Args:
         package: What the libraries go into, `package._C` and `package._C_cuda`; the ops' namespace, too.
-        more: Other extensions by what they are called; a function may raise `NotPossible`.
+        more: Other extensions by their names; a function may raise `NotPossible`.
 
     Raises:
         SystemExit: When the environment asks for what is not possible, or can't be understood.
@@ -127,12 +129,12 @@ def native_ops(package: str, more: Mapping[str, Callable[[], Any]] | None = None
     _set_max_jobs()
     reasons: dict[str, str] = {}
     extensions = [_cpu_extension(package, torch)]
-    for what, make in (more or {}).items():
+    for name, make in (more or {}).items():
         try:
             extensions.append(make())
         except NotPossible as error:
-            _say(package, f"without {what}: {error}")
-            reasons[what] = str(error)
+            _say(package, f"without {name}: {error}")
+            reasons[name] = str(error)
     extensions += _cuda_extensions(package, for_cuda, torch, reasons)
     forced = {
         ext.name for ext in extensions if choice == "1" or (for_cuda == "1" and ext.name.endswith("_cuda"))
@@ -161,12 +163,16 @@ def _wanted(package: str, variable: str) -> str:
 
 def _usable_torch() -> Any:
     """Import the torch to build against."""
+    if importlib.util.find_spec("torch") is None:
+        # pip hides the environment's packages from a build, but builds with the environment's Python. Its
+        # torch is that of the run time; another one, of gigabytes, would be fetched for the build alone.
+        sys.path += [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     try:
         import torch.utils.cpp_extension
     except Exception as error:
         raise NotPossible(
-            f"torch can't be imported ({type(error).__name__}: {error}); install it first, then build with "
-            "--no-build-isolation"
+            f"torch can't be imported ({type(error).__name__}: {error}); install it, then this package again "
+            "(with --no-build-isolation, where not pip builds)"
         ) from error
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < TORCH_TARGET:
@@ -247,7 +253,7 @@ def _cuda_extensions(package: str, choice: str, torch: Any, reasons: dict[str, s
             raise SystemExit(f"{package}: BASEREWARD_BUILD_CUDA=1, but {error}") from error
         _say(package, f"without CUDA kernels: {error}")
         if torch.version.cuda is not None:
-            reasons["the CUDA kernels"] = str(error)
+            reasons[f"{package}._C_cuda"] = str(error)
         return []
     os.environ["TORCH_CUDA_ARCH_LIST"] = _architectures(torch, toolkit)
     _say(package, f"CUDA kernels for {os.environ['TORCH_CUDA_ARCH_LIST']}, with the toolkit in {toolkit}")

@@ -102,7 +102,8 @@ def basereward_losses() -> Mapping[str, str | type]:  # type: ignore[empty-body]
 
     A loss is an `nn.Module` made by `(*, ...)`, with
 
-    - `forward(rewards, targets) -> LossOutput`: rewards [N]; targets are `basereward.losses.Targets` with
+    - `forward(rewards, targets)`, which returns a `LossOutput`, or the cost of each pair [P], or the mean
+      over pairs []: rewards [N]; targets are `basereward.losses.Targets` with
       `pairs` [P, 2] int64 (chosen, rejected), `tie` [P] bool, `margin` [P], `weight` [P], `lengths` [N],
       `ranks` [N], `ratings` [N] and `group` [N], some of them None.
     - `LossOutput.loss`: the weighted mean, a scalar; `weight`: its denominator, so that loss * weight adds
@@ -199,10 +200,13 @@ def basereward_benchmarks() -> Mapping[str, str | type]:  # type: ignore[empty-b
       print is named after its source. A score has its 95 % interval, the number of units it is of, and
       the scores of the longer responses and of chance by the same metric, where they are known. It raises
       `DataError` where no comparison was scored, `ValueError` for rewards of other comparisons.
-    - `title`, `size`, `ties`, each optional: its name in print, how many comparisons were published, and
-      what the official metric does with equal rewards.
+    - `title`, `size`, `ties`, `remarks`, each optional: its name in print, how many comparisons were
+      published, what the official metric does with equal rewards, and sentences on its data for a report.
+    - `scores_single`, optional: whether comparisons of one response are scored too.
+    - `is_absolute`, optional: whether a reward counts by itself, such as one above 0.
 
-    Promise: the numbers follow from differences of rewards within each comparison alone.
+    Promise: the numbers follow from differences of rewards within each comparison alone, unless it
+    `is_absolute`.
     """
 
 

@@ -1,4 +1,4 @@
-"""Losses of rewards on pairs, rankings or ratings: Bradley-Terry, hinge, Plackett-Luce, regression.
+"""Losses of rewards on pairs, rankings or ratings: Bradley-Terry, hinge, Plackett-Luce, regression, binary.
 
 Shapes: N responses, P pairs, C comparisons. Every loss computes in fp32 (fp64 for fp64 rewards), under
 autocast too.
@@ -16,19 +16,21 @@ from torch.nn import functional
 
 from basereward import ops
 from basereward.comparison import Comparison
-from basereward.errors import DataError
+from basereward.errors import DataError, PluginError
 from basereward.hardware.transfer import moved
 from basereward.ops import STATISTICS
 from basereward.protocols import Loss
 
 __all__ = [
     "STATISTICS",
+    "BinaryCrossEntropy",
     "BradleyTerry",
     "Hinge",
     "LossOutput",
     "PlackettLuce",
     "Regression",
     "Targets",
+    "apply_loss",
     "weighted_mean",
 ]
 
@@ -116,6 +118,38 @@ class LossOutput:
     loss: Tensor  # [] the weighted mean
     weight: Tensor  # [] its denominator
     sums: Tensor  # [9] fp64, in the order of STATISTICS, detached
+
+
+def apply_loss(loss: Loss, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
+    """Return the output of a loss, of one that returns a bare tensor too.
+
+    Such a tensor is the mean over pairs [], weights included, or the cost of each pair [P], of which the
+    weighted mean is taken. Ties have no weight, unless the loss has `learns_from_ties`.
+
+    Raises:
+        PluginError: When the loss returns something else.
+    """
+    output: object = loss(rewards, targets)
+    if isinstance(output, LossOutput):
+        return output
+    num_pairs = len(targets.pairs)
+    if not isinstance(output, Tensor) or output.shape not in ((), (num_pairs,)):
+        shape = f" of shape {list(output.shape)}" if isinstance(output, Tensor) else ""
+        raise PluginError(
+            f"loss {type(loss).__name__} returned a {type(output).__name__}{shape}; return a LossOutput, or "
+            f"a tensor: the mean over pairs [], or the cost of each of the {num_pairs} pairs [{num_pairs}]"
+        )
+    with torch.autocast(rewards.device.type, enabled=False):
+        rewards = _upcast(rewards)
+        weight = targets.tie.new_ones(num_pairs, dtype=rewards.dtype)  # [P]
+        if targets.weight is not None:
+            weight = targets.weight.to(rewards.dtype)
+        if not loss.learns_from_ties:
+            weight = weight * ~targets.tie
+        if output.dim():
+            return weighted_mean(output, weight, rewards, targets)
+        total = weight.sum()
+        return LossOutput(output, total, ops.pair_statistics(rewards, targets.pairs, targets.tie, total))
 
 
 class BradleyTerry(Loss, nn.Module):
@@ -248,7 +282,18 @@ class PlackettLuce(Loss, nn.Module):
             return weighted_mean(cost, weight, rewards, targets)
 
 
-class Regression(Loss, nn.Module):
+class _OfRatings(Loss, nn.Module):
+    """Base of losses of single responses with a rating."""
+
+    def untrainable_reason(self, comparison: Comparison) -> DataError | None:
+        """Return why a comparison never gives this loss a gradient; None if it has ratings."""
+        if comparison.ratings is not None:
+            return None
+        unrated = DataError("has no ratings, and this loss learns from nothing else", field="ratings")
+        return super().untrainable_reason(comparison) or unrated
+
+
+class Regression(_OfRatings):
     """The squared distance of rewards from ratings, (r - (rating - mean) / std)^2; responses without rating
     are skipped. Ties are nothing special: their ratings are equal.
 
@@ -264,25 +309,46 @@ class Regression(Loss, nn.Module):
         self.rating_mean = rating_mean
         self.rating_std = rating_std
 
-    def untrainable_reason(self, comparison: Comparison) -> DataError | None:
-        """Return why a comparison never gives this loss a gradient; None if it has ratings."""
-        if comparison.ratings is not None:
-            return None
-        unrated = DataError("has no ratings, and this loss learns from nothing else", field="ratings")
-        return super().untrainable_reason(comparison) or unrated
+    def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
+        """Return the mean over responses with a rating, by the weights of their comparisons."""
+        with torch.autocast(rewards.device.type, enabled=False):
+            rewards = _upcast(rewards)
+            weight, ratings = _rated(rewards, targets)
+            cost = (rewards - (ratings - self.rating_mean) / self.rating_std).square()  # [N]
+            return weighted_mean(cost, weight, rewards, targets)
+
+
+class BinaryCrossEntropy(_OfRatings):
+    """The binary cross-entropy of rewards as log-odds of right: softplus(-r) of a right response, softplus(r)
+    of a wrong one; responses without rating are skipped. Ties are nothing special: each has its own label.
+
+    For the paradigm `steps`, whose responses are the steps of one solution.
+
+    Args:
+        right_from: The rating from which on a response is right.
+    """
+
+    def __init__(self, *, right_from: float = 0.5) -> None:
+        super().__init__()
+        self.right_from = right_from
 
     def forward(self, rewards: Tensor, targets: Targets) -> LossOutput:  # rewards [N]
         """Return the mean over responses with a rating, by the weights of their comparisons."""
         with torch.autocast(rewards.device.type, enabled=False):
             rewards = _upcast(rewards)
-            ratings = torch.full_like(rewards, torch.nan) if targets.ratings is None else targets.ratings
-            is_rated = ~ratings.isnan()
-            wanted = (ratings.to(rewards.dtype) - self.rating_mean) / self.rating_std
-            cost = (rewards - torch.where(is_rated, wanted, 0.0)).square()  # [N]
-            weight = is_rated.to(rewards.dtype)
-            if targets.comparison_weight is not None:
-                weight = weight * targets.comparison_weight[targets.group]
+            weight, ratings = _rated(rewards, targets)
+            cost = functional.softplus(torch.where(ratings >= self.right_from, -rewards, rewards))  # [N]
             return weighted_mean(cost, weight, rewards, targets)
+
+
+def _rated(rewards: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Return the weight [N] of each response, 0 for one without rating, and the ratings [N], 0 there."""
+    ratings = torch.full_like(rewards, torch.nan) if targets.ratings is None else targets.ratings
+    is_rated = ~ratings.isnan()
+    weight = is_rated.to(rewards.dtype)
+    if targets.comparison_weight is not None:
+        weight = weight * targets.comparison_weight[targets.group]
+    return weight, torch.where(is_rated, ratings.to(rewards.dtype), 0.0)
 
 
 def _upcast(rewards: Tensor) -> Tensor:

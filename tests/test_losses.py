@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.testing import assert_close
 
 from basereward import Comparison
-from basereward.errors import DataError
-from basereward.losses import STATISTICS, BradleyTerry, Hinge, PlackettLuce, Regression, Targets
+from basereward.errors import DataError, PluginError
+from basereward.losses import STATISTICS, BradleyTerry, Hinge, PlackettLuce, Regression, Targets, apply_loss
 
 LOSSES = {
     "bradley-terry": BradleyTerry(),
@@ -253,3 +254,50 @@ def test_options_out_of_range_are_named(build, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
         build()
     assert str(caught.value) == message
+
+
+class Costs(nn.Module):
+    """Gives what it is told to make of the costs of pairs."""
+
+    learns_from_ties = False
+
+    def __init__(self, reduce):
+        super().__init__()
+        self.reduce = reduce
+
+    def forward(self, rewards, targets):
+        chosen, rejected = rewards[targets.pairs].unbind(1)
+        return self.reduce(nn.functional.softplus(rejected - chosen))
+
+
+@pytest.mark.parametrize("kind", ["costs", "mean"])
+def test_a_bare_tensor_is_the_cost_of_each_pair_or_their_mean(kind):
+    # Two pairs of weights 1 and 3, and a tie, which counts nothing.
+    rows = [
+        Comparison("a", ["x", "y"], ranks=[0, 1]),
+        Comparison("b", ["x", "y"], ranks=[0, 1], weight=3.0),
+        Comparison("c", ["x", "y"], ranks=[0, 0]),
+    ]
+    targets = Targets.of(rows)
+    rewards = torch.tensor([1.0, 0.0, 0.0, 2.0, 5.0, 1.0])
+    mean = (nn.functional.softplus(torch.tensor(-1.0)) + 3 * nn.functional.softplus(torch.tensor(2.0))) / 4
+    loss = Costs((lambda costs: costs) if kind == "costs" else lambda costs: mean)
+    output = apply_loss(loss, rewards, targets)
+    expected = BradleyTerry()(rewards, targets)
+    assert torch.allclose(output.loss, mean)
+    assert torch.allclose(output.loss, expected.loss)
+    assert output.weight == expected.weight == 4
+    assert torch.allclose(output.sums, expected.sums)
+
+
+@pytest.mark.parametrize(
+    ("value", "returned"),
+    [(0.5, "a float"), (torch.zeros(2, 2), r"a Tensor of shape \[2, 2\]"), (None, "a NoneType")],
+)
+def test_a_loss_that_returns_something_else_is_one_sentence(value, returned):
+    targets = Targets.of([Comparison("a", ["x", "y"], ranks=[0, 1])])
+    message = (
+        rf"loss Costs returned {returned}; return a LossOutput, or a tensor: the mean over pairs \[\], or the"
+    )
+    with pytest.raises(PluginError, match=message):
+        apply_loss(Costs(lambda costs: value), torch.tensor([1.0, 0.0]), targets)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -98,9 +99,45 @@ def test_metadata_needs_neither_torch_nor_a_compiler(checkout: Path) -> None:
     assert "Name: basereward\nVersion: 0.1.0\n" in (checkout / "basereward.egg-info" / "PKG-INFO").read_text()
 
 
+def test_an_old_setuptools_is_one_line(checkout: Path) -> None:
+    old = checkout.parent / "old" / "setuptools" / "command"
+    old.mkdir(parents=True)
+    (old.parent / "__init__.py").write_text('__version__ = "66.1.1"\n')
+    (old / "build_py.py").write_text("class build_py: pass\n")
+    (old / "__init__.py").touch()
+    status, printed = run(
+        sys.executable, "setup.py", "egg_info", cwd=checkout, PYTHONPATH=str(checkout.parent / "old")
+    )
+    assert status == 1
+    assert printed == (
+        "basereward: setuptools 66.1.1 is too old: run pip install -U 'setuptools>=77', or build without "
+        "--no-build-isolation\n"
+    )
+
+
+def test_an_isolated_build_sees_the_torch_of_the_environment(tmp_path: Path) -> None:
+    # As pip does it: the environment's packages are taken from the path of the Python that builds.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, sysconfig\n"
+        "hidden = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}\n"
+        "sys.path = [path for path in sys.path if path not in hidden]\n"
+    )
+    shutil.copy(ROOT / "basereward" / "extension.py", tmp_path)
+    for package in ("setuptools", "packaging"):
+        (tmp_path / package).symlink_to(Path(importlib.import_module(package).__file__ or "").parent)
+    script = """
+import importlib.util
+assert importlib.util.find_spec("torch") is None
+import extension
+print(extension._usable_torch().__version__)
+"""
+    status, printed = run(sys.executable, "-c", script, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (status, printed) == (0, f"{torch.__version__}\n")
+
+
 TORCH_MISSING = (
     "torch can't be imported (ImportError: no torch here); "
-    "install it first, then build with --no-build-isolation"
+    "install it, then this package again (with --no-build-isolation, where not pip builds)"
 )
 NO_CUDA = f"torch {torch.__version__} is built without CUDA; install one that is built with it"
 COMPILER_MISSING = "there is no C++ compiler 'missing-c++'; install g++ or clang++, or name yours in CXX"
@@ -161,13 +198,13 @@ def test_the_first_command_after_a_build_without_native_ops_says_so_once(checkou
     assert command("--version", RANK="1")[1] == ""
     assert command("--version")[1] == (
         f"basereward: the native ops were not built when it was installed: {COMPILER_MISSING}.\n"
-        "basereward: all works without, more slowly; `BASEREWARD_BUILD_EXT=1 pip install "
-        "--no-build-isolation -v .` in a checkout builds them, or shows why not. This is said once; "
-        "`basereward doctor` says it again.\n"
+        "basereward: all works without, more slowly; `BASEREWARD_BUILD_EXT=1 pip install -v .` in a checkout "
+        "builds them, or shows why not. This is said once; `basereward doctor` says it again.\n"
     )
     facts, errors = command("doctor")
     assert errors == ""
     assert f"basereward._C was not built when the package was installed ({COMPILER_MISSING}); " in facts
+    assert facts.splitlines()[-1].startswith("works, but more slowly than it could: see the warnings")
     os.utime(site / "basereward" / "_build.json", (1, 1))  # as another build's
     assert COMPILER_MISSING in command("--version")[1]
     assert command("--version")[1] == ""
@@ -245,7 +282,10 @@ def test_source_distribution_to_wheel_to_a_clean_environment(checkout: Path) -> 
     package = ROOT / "basereward"
     paths = [*package.glob("plugin_template/*.in"), *package.glob("reporting/templates/*")]
     templates = {path.relative_to(ROOT).as_posix() for path in paths}
-    assert {"basereward/_C.json", "basereward/_host.json", *templates, *HEADERS} <= set(held)
+    recipes = {
+        f"basereward/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "recipes").rglob("*.toml")
+    }
+    assert {"basereward/_C.json", "basereward/_host.json", *templates, *recipes, *HEADERS} <= set(held)
     with zipfile.ZipFile(wheel) as archive:
         assert json.loads(archive.read("basereward/_build.json")) == {"left_out": {}}
     assert len(templates) > 10

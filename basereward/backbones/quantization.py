@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basereward.backbones.hub_kernels import import_bitsandbytes
 from basereward.errors import ConfigError
+from basereward.extras import install_command
 
 Quantization = Literal["4bit"]
 
@@ -32,7 +33,7 @@ def loading_arguments(dtype: torch.dtype, skipped: Collection[str]) -> dict[str,
         import_bitsandbytes()
     except ImportError as error:
         raise ConfigError(
-            f"backbone option quantize needs bitsandbytes ({error}); pip install 'basereward[quantized]'"
+            f"backbone option quantize needs bitsandbytes ({error}); {install_command('quantized')}"
         ) from error
     from transformers import BitsAndBytesConfig
 

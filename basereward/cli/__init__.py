@@ -36,6 +36,7 @@ COMMANDS = (
     "import",
     "data",
     "plugins",
+    "recipes",
     "show",
     "new-plugin",
     "doctor",

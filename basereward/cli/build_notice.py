@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-COMMAND = "BASEREWARD_BUILD_EXT=1 pip install --no-build-isolation -v ."
+COMMAND = "BASEREWARD_BUILD_EXT=1 pip install -v ."
 REMEDY = f"`{COMMAND}` in a checkout builds them, or shows why not"
 ONCE = "This is said once; `basereward doctor` says it again."
 TITLES = {

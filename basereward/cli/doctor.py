@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,18 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from basereward._version import __version__
 from basereward.cli.command import Command
+from basereward.extras import DEVELOPMENT, requirements, unmet
 from basereward.hardware.threads import num_cores
 from basereward.plugins.plugin_manager import manager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pillow", "pluggy", "rich")
-OPTIONAL = ("pyarrow", "tensorboard", "matplotlib", "peft", "trl")
+    from basereward.extras import Requirements
+
 VARIABLES = (
     *("BASEREWARD_", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "OMP_", "GOMP_", "KMP_"),
     *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
 )
+INSTALLED = "installed"
+TITLES = {
+    "cpu": "native ops",
+    "host": "native helpers of the data path",
+    "cuda": "CUDA kernels",
+}
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
 CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
@@ -52,16 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the facts, problems last; return 1 if there are any."""
-    problems: list[str] = []
-    packages = {name: _version(name) for name in PACKAGES}
-    problems += [f"{name} is not installed" for name, version in packages.items() if version is None]
+    """Print the facts, then warnings, problems and the verdict; return 1 if there are problems."""
+    needed = requirements()
+    problems = [reason for text in needed.base if (reason := unmet(text))]
     facts: dict[str, Any] = {
         "basereward": {"version": __version__, "directory": os.path.dirname(os.path.dirname(__file__))},
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": platform.platform(),
-        "packages": packages,
-        "optional packages": {name: _version(name) for name in OPTIONAL},
+        "packages": {name: _version(name) for name in map(_name, needed.base)},
+        "extras": _extras(needed),
         "cores": _cores(),
         "memory": _memory(),
         "compilers": {name: _compiler(name) for name in (os.environ.get("CXX", "c++"), "nvcc")},
@@ -71,16 +79,52 @@ def run(args: argparse.Namespace) -> int:
         "plugins": _plugins(problems),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)},
     }
-    warnings = _warnings(args.runs)
+    warnings = [*_warnings(args.runs), *_slow_kernels(facts["kernels"])]
+    missing = [name for name, state in facts["extras"].items() if state != INSTALLED]
+    verdict = _verdict(problems, warnings, missing)
     if args.json:
-        print(json.dumps({**facts, "warnings": warnings, "problems": problems}, indent=2, default=str))
+        print(
+            json.dumps(
+                {**facts, "warnings": warnings, "problems": problems, "verdict": verdict},
+                indent=2,
+                default=str,
+            )
+        )
     else:
         print("\n".join(_lines(facts)))
         print()
         for warning in warnings:
             print(f"warning: {warning}")
-        print("\n".join(f"problem: {problem}" for problem in problems) or "no problems")
+        for problem in problems:
+            print(f"problem: {problem}")
+        print(verdict)
     return int(bool(problems))
+
+
+def _verdict(problems: list[str], warnings: list[str], missing: list[str]) -> str:
+    """Return the last line: whether all works here, how well, and what could be added."""
+    if problems:
+        return f"does not work as it should: {len(problems)} problem{'s' * (len(problems) > 1)}"
+    state = "works, but more slowly than it could: see the warnings" if warnings else "works"
+    return f"{state}; not installed: {', '.join(missing)}" if missing else f"{state}, with every extra"
+
+
+def _name(requirement: str) -> str:
+    """Return the package of a requirement."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+
+
+def _extras(needed: Requirements) -> dict[str, str]:
+    """Return for each extra that a command may need whether its packages are there, and how to add them."""
+    states = {}
+    for extra in needed.extras:
+        texts = needed.packages(extra)
+        if extra in DEVELOPMENT or extra == "all" or not texts:
+            continue
+        reasons = [reason for text in texts if (reason := unmet(text))]
+        added = f"{'; '.join(reasons)}: {needed.install_command(extra)}"
+        states[extra] = added if reasons else INSTALLED
+    return states
 
 
 def _version(package: str) -> str | None:
@@ -178,6 +222,23 @@ def _warnings(runs: Sequence[str]) -> list[str]:
     has_bf16 = not cpu_flags().isdisjoint({"amx_bf16", "avx512_bf16"})
     if device.type == "cpu" and has_bf16 and not support.is_fast:
         warnings.append(f"{support.reason}, which the processor has; unset it to train several times as fast")
+    return warnings
+
+
+def _slow_kernels(kernels: dict[str, Any] | str) -> list[str]:
+    """Return which native libraries are missing, unless the environment asks for the plain ops."""
+    if isinstance(kernels, str) or os.environ.get("BASEREWARD_KERNELS") == "torch":
+        return []
+    import torch
+
+    wanted = ["cpu", "host", *(["cuda"] if torch.cuda.is_available() else [])]
+    warnings = [
+        f"the {TITLES[place]} are not in use: {kernels[place]['reason']}"
+        for place in wanted
+        if kernels[place]["kernels"] != "cpp"
+    ]
+    if NVIDIA_DRIVER.exists() and torch.version.cuda is None:
+        warnings.append(f"there is an NVIDIA GPU, but torch {torch.__version__} is built without CUDA")
     return warnings
 
 

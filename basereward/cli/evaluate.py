@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from basereward.evaluation import Evaluation
     from basereward.evaluation.results import Result
 
-NO_PLOTS = "no plots: matplotlib is not installed; run pip install 'basereward[plot]'"
-
 STANDARD = "-"
 
 COMMAND = Command(
@@ -96,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args, *args.compare)
     if not args.model:
         raise ConfigError(
-            "give a model directory or a baseline (longest, shortest, random), or --compare A B"
+            "give a model directory or a baseline (longest, shortest, first, random), or --compare A B"
         )
     if args.benchmark is not None:
         return _run_benchmark(args)
@@ -306,10 +304,6 @@ def report_output(output: Path | None) -> None:
     """Print to standard error where the report is, if there is one."""
     if output is None:
         return
-    from basereward.reporting.plots import is_available
-
-    if not is_available():
-        print(NO_PLOTS, file=sys.stderr)
     name = "report.html" if (output / "report.html").is_file() else "report.md"
     print(f"report: {output / name}", file=sys.stderr)
 

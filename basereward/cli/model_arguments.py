@@ -25,8 +25,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         metavar="MODEL",
         nargs="*" if several else None,
         help="the directory of a model, such as a run's `model`, or of an ensemble; a judge's TOML file, or "
-        "judge+http://HOST:PORT/v1; or a baseline without a model: longest, shortest, random, random:SEED "
-        "(./longest is a directory of that name)",
+        "judge+http://HOST:PORT/v1; or a baseline without a model: longest, shortest, first, random, "
+        "random:SEED (./longest is a directory of that name)",
     )
     judge = parser.add_argument_group("a judge that asks a server")
     judge.add_argument(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from basereward.cli.command import Command, add_device
 from basereward.errors import ConfigError
+from basereward.extras import install_command
 from basereward.serving.limits import Limits
 from basereward.storage.outputs import real_path
 from basereward.storage.reading import read_text, understood
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         from basereward.serving.app import Server
         from basereward.serving.runner import Runner
     except ModuleNotFoundError as error:
-        raise ConfigError(f"needs {error.name}; pip install 'basereward[serve]'") from error
+        raise ConfigError(f"needs {error.name}; {install_command('serve')}") from error
     from basereward.cli.model_arguments import hide_transformers_progress, report_precision
     from basereward.serving.engine import ModelEngine
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from basereward.config.conversion import ValidationError, from_table
 from basereward.config.overrides import deep_merge, set_value
+from basereward.config.recipes import PREFIX, located
 from basereward.config.run import RunConfig
 from basereward.config.toml import dumps
 from basereward.errors import ConfigError
@@ -23,7 +24,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run file.
 
     Args:
-        path: The TOML file.
+        path: The TOML file, or `recipe:NAME`.
         overrides: Settings `KEY=VALUE` that replace the file's, such as `train.lr=1e-5` or
             `data.train.0.path=a.jsonl`. A value that is not TOML is a string.
 
@@ -48,23 +49,25 @@ def run_table(path: str | Path, *, changed_by: tuple[Path, ...] = ()) -> dict[st
     A component with another name replaces the base's with all its options; a list replaces the base's list.
 
     Args:
-        path: The TOML file; its `base` is a path from there.
+        path: The TOML file, or `recipe:NAME`; its `base` is a path from there, or a recipe too.
         changed_by: The files that it is the base of.
 
     Raises:
         ConfigError: When a file can't be read, or is its own base.
     """
+    path = located(path)
     table = read_toml(path)
     base = table.pop("base", None)
     if base is None:
         return table
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the path of a run file, not {base!r}")
-    changed_by += (real_path(Path(path)),)
-    if (target := real_path(Path(path).parent / base)) in changed_by:
+    changed_by += (real_path(path),)
+    of_base = located(base) if base.startswith(PREFIX) else path.parent / base
+    if (target := real_path(of_base)) in changed_by:
         cycle = " -> ".join(file.name for file in (*changed_by[changed_by.index(target) :], target))
         raise ConfigError(f"{path}: base = {base!r} makes a cycle: {cycle}")
-    return deep_merge(run_table(Path(path).parent / base, changed_by=changed_by), table)
+    return deep_merge(run_table(of_base, changed_by=changed_by), table)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -166,18 +166,12 @@ class JSONLWriter(Writer):
 
 
 class ParquetWriter(Writer):
-    """Rows as Parquet, images inside as bytes, `meta` as JSON text.
-
-    Raises:
-        ConfigError: When pyarrow is not installed.
-    """
+    """Rows as Parquet, images inside as bytes, `meta` as JSON text."""
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise ConfigError("writing Parquet needs pyarrow; run pip install 'basereward[data]'") from error
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         super().__init__(path, overwrite=overwrite)
         text, numbers = pa.string(), pa.list_(pa.float64())
         images = pa.list_(pa.struct([("bytes", pa.binary()), ("path", text)]))

@@ -35,6 +35,7 @@ def evaluate(
     gaps: Sequence[float] = GAPS,
     num_wrong: int = NUM_WORST,
     verdicts: dict[int, Verdicts] | None = None,
+    scores_single: bool = False,
 ) -> Evaluation:
     """Score comparisons and compare the rewards with their ranks.
 
@@ -49,6 +50,7 @@ def evaluate(
         gaps: Rating gaps of the accuracy by gap.
         num_wrong: How many of the most wrong comparisons to keep for the error gallery.
         verdicts: Takes a judge's verdicts on each comparison by its number, also where this raises.
+        scores_single: Whether comparisons of one response, which have no pair, are scored too.
 
     Raises:
         DataError: When no pair has a known order; for a bad row of a `Dataset` whose `on_bad_row` is "fail".
@@ -65,7 +67,7 @@ def evaluate(
         model.recording_verdicts() as recorded,
         progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance,
     ):
-        items = _evaluable(comparisons)
+        items = comparisons if scores_single else _evaluable(comparisons)
         scoring = score_in_order(model, items, batch_size=batch_size, advance=advance)
         for number, (item, scored) in enumerate(scoring):
             if (judged := recorded.pop(id(item), None)) is not None:

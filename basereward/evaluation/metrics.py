@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.evaluation.scored_pairs import PairCollector, ScoredPairs, unit_scores_of
+from basereward.evaluation.scored_pairs import (
+    PairCollector,
+    ScoredPairs,
+    evaluable_pairs,
+    unit_scores_of,
+)
 from basereward.stats.calibration import temperature_of
 from basereward.stats.interval import Interval, interval_of
 
@@ -247,6 +252,7 @@ def pair_metrics(comparisons: Iterable[Comparison], rewards: Iterable[Sequence[f
     """
     collector = PairCollector()
     for comparison, scored in zip(comparisons, rewards, strict=True):
+        evaluable_pairs(comparison)
         collector.add(comparison, scored)
     metrics = metrics_of(collector.collected())
     return {

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from basereward.errors import ConfigError
 from basereward.evaluation.benchmarks.benchmark import Benchmark, Item, Scored
 from basereward.evaluation.benchmarks.comparisons import order_metrics
@@ -124,7 +122,7 @@ def differences(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> li
     for name, metric in first.items():
         between = metric.minus(second[name])
         low, high = between.interval()
-        gains = np.concatenate([part.unit_scores for part in between.parts])
+        gains = metric.gains(second[name])
         only_first, only_second = int((gains > 0).sum()), int((gains < 0).sum())
         rows.append(
             MetricDifference(

@@ -9,7 +9,7 @@ from typing import Any
 
 from basereward.evaluation.overoptimization import MODEL, Curve, Overoptimization, kl_of
 from basereward.reporting.html import save_page
-from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
+from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, label_of, save_figure
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.seeds import PairedDifference
 from basereward.storage.atomic import write_text
@@ -20,7 +20,7 @@ PLOT_FILE = "overoptimization.png"
 def save_overoptimization(
     result: Overoptimization, directory: str | Path, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write `report.json`, `report.md`, `report.html`, and the plot where matplotlib is installed.
+    """Write `report.json`, `report.md`, `report.html`, and the plot.
 
     Args:
         result: The curves.
@@ -29,14 +29,14 @@ def save_overoptimization(
     """
     directory, facts = Path(directory), dict(facts or {})
     directory.mkdir(parents=True, exist_ok=True)
-    plot = _save_plot(result, directory / "plots" / PLOT_FILE) if is_available() else None
+    plot = _save_plot(result, directory / "plots" / PLOT_FILE)
     table, notes = curve_table(result), curve_notes(result)
     context = {"facts": facts, "table_of": table, "notes": notes, "plot": plot}
     save_page(directory / "report.html", "overoptimization.html", **context)
     text = ["# Overoptimization", ""]
     text += [f"- {markdown_text(name)}: {markdown_code(str(value))}" for name, value in facts.items()]
     text += ["", table.markdown(), "", *(f"- {markdown_text(note)}" for note in notes)]
-    text += ["", f"![plots/{PLOT_FILE}](plots/{PLOT_FILE})"] if plot else []
+    text += ["", f"![plots/{PLOT_FILE}](plots/{PLOT_FILE})"]
     write_text(directory / "report.md", "\n".join(text) + "\n", errors="backslashreplace")
     content = json.dumps({**facts, **result.to_dict()}, indent=2, ensure_ascii=False)
     write_text(directory / "report.json", content + "\n")

@@ -9,16 +9,14 @@ import numpy as np
 
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.scored_pairs import ScoredPairs
-from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, is_available, label_of, save_figure
+from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, label_of, save_figure
 from basereward.stats.interval import Interval
 
 MAX_SOURCES = 20
 
 
 def save(metrics: PairMetrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
-    """Draw the metrics that there are, and return the PNG files; none without matplotlib."""
-    if not is_available():
-        return []
+    """Draw the metrics that there are, and return the PNG files."""
     directory.mkdir(parents=True, exist_ok=True)
     drawn = [
         _margins(metrics, pairs, directory / "margins.png"),

@@ -30,8 +30,7 @@ def save_report(
     """Write the report of an evaluation, its plots and the error gallery.
 
     The files: `report.json`, `report.md`, `rewards.jsonl`, `rejected.jsonl`, `plots/*.png`, `wrong.html`,
-    `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`. Without matplotlib there are no plots, and
-    `report.md` says so.
+    `wrong.png`; of an ensemble `members/NAME/rewards.jsonl`.
 
     Args:
         evaluation: The evaluation.
@@ -174,9 +173,7 @@ def markdown(evaluation: Evaluation, facts: Mapping[str, Any], plot_paths: Itera
         "of the effective number of independent pairs.",
         "",
     ]
-    text += [f"![{path}]({path})" for path in plot_paths] or [
-        "No plots: matplotlib is not installed (`basereward[plot]`)."
-    ]
+    text += [f"![{path}]({path})" for path in plot_paths]
     text += ["", "## Most wrong", ""]
     text += (
         [

@@ -115,9 +115,9 @@ class PairCollector:
             The smallest margin among its pairs, negative where one is wrong; None if all are ties.
 
         Raises:
-            DataError: When the comparison has no pairs.
+            DataError: When the comparison has no ranks.
         """
-        pairs = evaluable_pairs(comparison)
+        pairs = comparison.pairs()
         if len(rewards) != len(comparison.responses):
             raise ValueError(f"{len(rewards)} rewards for {len(comparison.responses)} responses")
         labels = {

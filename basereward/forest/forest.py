@@ -38,6 +38,9 @@ class Tree:
         patches: Patches of the images; None for as many as the largest of the media has rows.
         leads: How many first tokens of each response belong to the prompt, and count in none of its means and
             lengths; empty for none.
+        reads: The tokens of each response, counted from 0 and in ascending order, at which it is read; empty
+            for the last one of each. A response that is read in several places stands for as many responses,
+            each of which continues the one before.
     """
 
     prompt: list[int]
@@ -47,6 +50,7 @@ class Tree:
     media: Mapping[str, Tensor] = field(default_factory=dict)
     patches: int | None = None
     leads: Sequence[int] = ()
+    reads: Sequence[Sequence[int]] = ()
 
     @classmethod
     def of_text(cls, prompt: list[int], responses: list[list[int]], leads: Sequence[int] = ()) -> Tree:
@@ -76,12 +80,34 @@ class Tree:
             return self.patches
         return max((len(value) for value in self.media.values()), default=0)
 
+    @property
+    def all_leads(self) -> Sequence[int]:
+        """The number of first tokens of each response that belong to the prompt."""
+        return self.leads or [0] * len(self.responses)
+
+    @property
+    def all_reads(self) -> Sequence[Sequence[int]]:
+        """The tokens of each response at which it is read."""
+        return self.reads or [[len(response) - 1] for response in self.responses]
+
+    @property
+    def is_read_at_ends(self) -> bool:
+        """Whether each response is read at its last token alone."""
+        return all(
+            list(reads) == [len(ids) - 1] for ids, reads in zip(self.responses, self.all_reads, strict=True)
+        )
+
+    @property
+    def num_reads(self) -> int:
+        """The number of places at which the responses are read: of rewards."""
+        return sum(map(len, self.all_reads))
+
     def branches(self) -> list[Tree]:
         """Return each response as a tree of its own, the form without sharing."""
-        leads = self.leads or [0] * len(self.responses)
+        parts = zip(self.responses, self.all_leads, self.all_reads, strict=True)
         return [
-            replace(self, responses=[response], leads=[lead])
-            for response, lead in zip(self.responses, leads, strict=True)
+            replace(self, responses=[response], leads=[lead], reads=[reads] if self.reads else ())
+            for response, lead, reads in parts
         ]
 
     def branching_at(self, length: int) -> Tree:
@@ -93,7 +119,8 @@ class Tree:
             responses=[[*moved, *response] for response in self.responses],
             positions=self.positions[:, :length],
             start=self.start - len(moved),
-            leads=[lead + len(moved) for lead in self.leads or [0] * len(self.responses)],
+            leads=[lead + len(moved) for lead in self.all_leads],
+            reads=[[read + len(moved) for read in reads] for reads in self.reads],
         )
 
     def __len__(self) -> int:
@@ -127,10 +154,10 @@ class Forest:
     input_ids: Tensor  # [B, L]
     tree: Tensor  # [B, L] number of the tree, -1 in padding
     branch: Tensor  # [B, L] 0 in the prompt, i + 1 in response i, -1 in padding
-    response: Tensor  # [B, L] number of the response in the batch, -1 in prompts and padding
+    response: Tensor  # [B, L] number of the read response in the batch, -1 in prompts and padding
     positions: Tensor  # [A, B, L]
-    ends: Tensor  # [N] flat index into B * L of each response's last token
-    lengths: Tensor  # [N] tokens of each response
+    ends: Tensor  # [N] flat index into B * L of the token that each response is read at, most often its last
+    lengths: Tensor  # [N] tokens of each response, of one that continues another its own
     num_responses: tuple[int, ...]  # of each comparison
     spans: tuple[Span, ...]  # of each tree, in the order of the rows
     media: Mapping[str, Tensor]
@@ -237,12 +264,10 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: fl
     """
     if not trees:
         raise ValueError("a forest needs at least one tree")
-    num_responses = tuple(len(tree.responses) for tree in trees)
+    num_responses = tuple(tree.num_reads for tree in trees)
     if not shared:
         trees = [branch for tree in trees for branch in tree.branches()]
-    first_response = [0]
-    for tree in trees:
-        first_response.append(first_response[-1] + len(tree.responses))
+    first_response = list(accumulate((tree.num_reads for tree in trees), initial=0))
     rows = [[number] for number in range(len(trees))]
     if row_tokens == math.inf:
         rows = [list(range(len(trees)))]
@@ -273,17 +298,19 @@ def pack(trees: Sequence[Tree], *, pad: int, shared: bool = True, row_tokens: fl
             branch[row_number, place] = 0
             positions[:, row_number, place] = tree.positions
             column = place.stop
-            leads = tree.leads or [0] * len(tree.responses)
-            for offset, (response, lead) in enumerate(zip(tree.responses, leads, strict=True)):
+            flat = first_response[number]
+            parts = zip(tree.responses, tree.all_leads, tree.all_reads, strict=True)
+            for offset, (response, lead, reads) in enumerate(parts):
                 place = slice(column, column + len(response))
                 column = place.stop
-                flat = first_response[number] + offset
                 ids[row_number, place] = torch.tensor(response, dtype=torch.long)
                 branch[row_number, place] = offset + 1
-                response_of[row_number, place.start + lead : place.stop] = flat
                 positions[:, row_number, place] = tree.start + torch.arange(len(response))
-                ends[flat] = row_number * width + place.stop - 1
-                lengths[flat] = len(response) - lead
+                for first, read in pairwise([lead, *(read + 1 for read in reads)]):
+                    response_of[row_number, place.start + first : place.start + read] = flat
+                    ends[flat] = row_number * width + place.start + read - 1
+                    lengths[flat] = read - first
+                    flat += 1
     # Image features fill their tokens in the order of the rows, which is not always that of the trees.
     in_row_order = [trees[number] for row in rows for number in row]
     names = dict.fromkeys(name for tree in in_row_order for name in tree.media)

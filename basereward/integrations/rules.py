@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from basereward.errors import ConfigError, DataError
+from basereward.extras import install_command
 
 Rule = Callable[[str, Any], bool]
 """Returns whether a completion matches the right answer."""
@@ -117,7 +118,7 @@ def math_verify(completion: str, answer: str) -> bool:
     try:
         from math_verify import parse, verify
     except ImportError as error:
-        raise ConfigError("the rule math_verify needs math-verify: pip install 'basereward[rl]'") from error
+        raise ConfigError(f"the rule math_verify needs math-verify: {install_command('rl')}") from error
     gold = parse(answer if "$" in answer or BOXED in answer else f"${answer}$")
     if not gold:
         raise DataError(f"{answer!r} is no mathematical expression", field="answer")

@@ -17,6 +17,7 @@ from basereward.backbones.hub_kernels import prepare_peft, without_kernels
 from basereward.backbones.transformers_model import source_arguments
 from basereward.backbones.untrusted_settings import check_settings, reading
 from basereward.errors import ConfigError, ModelError
+from basereward.extras import install_command
 from basereward.storage.reading import read_json
 
 CONFIG_FILE = "adapter_config.json"
@@ -179,7 +180,7 @@ def _merge(
         from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
         raise ConfigError(
-            f"{source} is an adapter, which needs PEFT ({error}); pip install 'basereward[train]'"
+            f"{source} is an adapter, which needs PEFT ({error}); {install_command('train')}"
         ) from error
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 

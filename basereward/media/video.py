@@ -23,8 +23,8 @@ class Video:
 
     Args:
         source: A folder of frames, in natural order of their names (`frame2` before `frame10`); a sequence of
-            images, in its own order; a video file or its bytes, read by PyAV (`pip install
-            'basereward[video]'`); or a mapping with `video`, any of these, and perhaps `fps`.
+            images, in its own order; a video file or its bytes, read by PyAV (the extra `video`); or a
+            mapping with `video`, any of these, and perhaps `fps`.
         fps: Frames a second of the source, where that is known.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import ConfigError, DataError
+from basereward.extras import install_command
 from basereward.media.limits import MAX_PIXELS, MAX_VIDEO_PIXELS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def decoded(
     try:
         import av
     except ImportError as error:
-        raise ConfigError("reading video files needs PyAV; run pip install 'basereward[video]'") from error
+        raise ConfigError(f"reading video files needs PyAV; run {install_command('video')}") from error
     try:
         total = _count(av, source)
         images, seen, fps = _decode(av, source, set(choose(total)), name)

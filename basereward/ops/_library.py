@@ -20,7 +20,7 @@ from basereward.extension import left_out
 KERNELS: Final = ("auto", "cpp", "torch")
 VARIABLE: Final = "BASEREWARD_KERNELS"
 
-REBUILD: Final = "`{variable}=1 pip install --no-build-isolation -v .` in a checkout shows why"
+REBUILD: Final = "`{variable}=1 pip install -v .` in a checkout builds it, or shows why not"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from basereward.backbones.lm_head import LanguageHead
-from basereward.losses import LossOutput, Targets
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.paradigms.critiquing import Critiquing, Questions
 from basereward.prepared import Prepared
 from basereward.protocols import Backbone, Head, Loss
@@ -84,7 +84,7 @@ class Critic(Critiquing):
         forest = self.forest_of(batch, [[[*(ids or ()), *self.end] for ids in texts] for texts in given])
         targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
         hidden = self.backbone(forest)
-        output: LossOutput = self.criterion(self.head(hidden, forest), targets)
+        output = apply_loss(self.criterion, self.head(hidden, forest), targets)
         if not self.critique_weight:
             return output
         learned = [[] if ids is None else [*ids, *self.end] for texts in given for ids in texts]

@@ -29,19 +29,21 @@ class EndStateCache:
         cache: Stores them.
         backbone: The frozen backbone; it must have a fingerprint, and its settings must not change.
         precision: The precision it runs in, as `precision_of` returns it.
+        reading: The name of the tokens at which responses are read; empty for the last ones.
     """
 
-    def __init__(self, cache: FeatureCache, backbone: Backbone, precision: str) -> None:
+    def __init__(self, cache: FeatureCache, backbone: Backbone, precision: str, reading: str = "") -> None:
         self.cache = cache
         self.backbone = backbone
         self.precision = precision
+        self.reading = [reading] if reading else []
         self._fingerprint = backbone.fingerprint()
         self._digest = WeightsDigest(backbone)
 
     def key(self, comparison: Comparison) -> str:
         """Return the key of a comparison's hidden states, of its content and all that reads it."""
         device = next(self.backbone.parameters()).device.type
-        decides = [self._fingerprint, self._digest(), self.precision, device]
+        decides = [self._fingerprint, self._digest(), self.precision, device, *self.reading]
         return key_of("ends", *decides, comparison.prompt_identity(), comparison.responses)
 
     def get(self, key: str) -> Ends | None:

@@ -15,7 +15,7 @@ from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Tree
-from basereward.losses import LossOutput, Targets
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.paradigms.answer_counts import AnswerCounts
 from basereward.paradigms.judge import Judge, mass_of
 from basereward.paradigms.judge_template import LABELS
@@ -134,13 +134,12 @@ class Listwise(Judge):
             for _ in range(len(each))
         ]
         device = by_order[0].device
-        output = self.criterion(
-            torch.cat([each.flatten() for each in by_order]), Targets.of(repeated, device=device)
-        )
+        likelihoods = torch.cat([each.flatten() for each in by_order])
+        output = apply_loss(self.criterion, likelihoods, Targets.of(repeated, device=device))
         # What is counted are comparisons, each once, by the rewards that they have.
         with torch.no_grad():
             rewards = torch.cat([each.mean(0) for each in by_order])
-            counted = self.criterion(rewards, Targets.of(comparisons, device=device))
+            counted = apply_loss(self.criterion, rewards, Targets.of(comparisons, device=device))
         return LossOutput(output.loss, counted.weight, counted.sums)
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from basereward.backbones.lm_head import LanguageHead
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
-from basereward.losses import LossOutput, Targets, weighted_mean
+from basereward.losses import LossOutput, Targets, apply_loss, weighted_mean
 from basereward.message import Message
 from basereward.ops import common_prefix
 from basereward.paradigms.answer_counts import AnswerCounts
@@ -208,7 +208,7 @@ class Pointwise(Critiquing):
         ]
         learns_texts = self.critique_weight > 0 and any(learned)
         if self.objective == "reward-loss":
-            output = self.criterion(rewards, targets)
+            output = apply_loss(self.criterion, rewards, targets)
             return self.with_critiques(output, targets, hidden, forest, learned) if learns_texts else output
         wanted = torch.tensor(ratings, device=hidden.device)  # [N]
         values = self._values(likelihoods)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.comparison import Comparison
 from basereward.forest.forest import Forest, Tree
-from basereward.losses import LossOutput, Targets
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.end_state_cache import Ends, EndStateCache, joined
 from basereward.prepared import Encoded, Prepared, Size
@@ -60,6 +60,8 @@ class Scalar(Paradigm):
     head: Head
     shares_backbone = True
     shares_prefix = True
+    reading: ClassVar[str] = ""
+    """The name of the tokens at which responses are read; empty for the last ones."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Share nothing that a subclass replaces, unless it says that it may be shared."""
@@ -106,7 +108,7 @@ class Scalar(Paradigm):
             precision: The precision of forward passes, as `precision_of` returns it.
         """
         if self._is_frozen() and self.reads == "ends" and self.backbone.fingerprint():
-            self._end_states = EndStateCache(cache, self.backbone, precision)
+            self._end_states = EndStateCache(cache, self.backbone, precision, self.reading)
             self.shares_prefix = False  # a cache holds whole comparisons
         else:
             self.backbone.attach_feature_cache(cache, precision)
@@ -131,13 +133,17 @@ class Scalar(Paradigm):
             DataError: When the comparison can't be encoded.
         """
         if self._end_states is None:
-            return self.prepared_of(comparison, self.backbone.encode(comparison))
+            return self.prepared_of(comparison, self.encode(comparison))
         key = self._end_states.key(comparison)
         ends = self._end_states.get(key)
-        tree = self.backbone.encode(comparison) if ends is None else None
+        tree = self.encode(comparison) if ends is None else None
         # The size counts the head's rows, whether the states are cached or not: missing ones are computed
         # alone, and how a batch is divided must not depend on how far ahead it was prepared.
         return Prepared(comparison, Cached(tree, key, ends), Size(len(comparison.responses)))
+
+    def encode(self, comparison: Comparison) -> Tree:
+        """Return the tokens of a comparison, with the places at which its responses are read."""
+        return self.backbone.encode(comparison)
 
     def prepared_of(self, comparison: Comparison, tree: Tree) -> Prepared[Encoded]:
         """Return an encoded comparison as prepared."""
@@ -153,8 +159,9 @@ class Scalar(Paradigm):
         texts = [text for item in batch for text in item.comparison.responses]
         ids = [response for tree in trees for response in tree.responses]
         leads = [lead for tree in trees for lead in tree.leads]
+        reads = [read for tree in trees for read in tree.reads]
         return self.prepared_of(
-            Comparison(first.prompt, texts), replace(trees[0], responses=ids, leads=leads)
+            Comparison(first.prompt, texts), replace(trees[0], responses=ids, leads=leads, reads=reads)
         )
 
     def rewards_of(self, hidden: Tensor, forest: Forest) -> Tensor:  # [B, L, D] -> [N]
@@ -189,7 +196,8 @@ class Scalar(Paradigm):
         # Before the backbone, so that the device needn't wait for them after it.
         targets = Targets.of([item.comparison for item in batch], device=self.device)
         hidden, forest = self.hidden_states(batch)
-        return self.criterion(self.rewards_of(hidden, forest), replace(targets, lengths=forest.lengths))
+        targets = replace(targets, lengths=forest.lengths)
+        return apply_loss(self.criterion, self.rewards_of(hidden, forest), targets)
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared[Encoded]]) -> Tensor:
@@ -201,6 +209,7 @@ class Scalar(Paradigm):
     def _forest(self, batch: Sequence[Prepared[Encoded]]) -> Forest:
         trees = [item.content.tree for item in batch if item.content.tree is not None]
         forest = self.packed(trees, shared=self.share_prompts)
-        if self.prune_last_layer:
+        # The last layer knows the last tokens of the branches alone.
+        if self.prune_last_layer and all(tree.is_read_at_ends for tree in trees):
             forest = replace(forest, reads=self.reads)
         return forest

@@ -29,6 +29,7 @@ def basereward_heads() -> Mapping[str, str]:
 def basereward_losses() -> Mapping[str, str]:
     """Losses on pairs, on rankings and on ratings."""
     return {
+        "binary-cross-entropy": "basereward.losses:BinaryCrossEntropy",
         "bradley-terry": "basereward.losses:BradleyTerry",
         "hinge": "basereward.losses:Hinge",
         "plackett-luce": "basereward.losses:PlackettLuce",
@@ -59,9 +60,11 @@ def basereward_paradigms() -> Mapping[str, str]:
     return {
         "critic": "basereward.paradigms.critic:Critic",
         "generative": "basereward.paradigms.generative:Generative",
+        "joint": "basereward.paradigms.joint:Joint",
         "listwise": "basereward.paradigms.listwise:Listwise",
         "pointwise": "basereward.paradigms.pointwise:Pointwise",
         "scalar": "basereward.paradigms.scalar:Scalar",
+        "steps": "basereward.paradigms.steps:Steps",
     }
 
 
@@ -92,6 +95,7 @@ def basereward_datasets() -> Mapping[str, str]:
         "skywork-reward": "basereward.data.published.pairs:SkyworkReward",
         "swe-arena": "basereward.data.published.battles:SWEArena",
         "trl": "basereward.data.trl:TRLDataset",
+        "trl-stepwise": "basereward.data.steps:StepwiseDataset",
         "tulu3-if": "basereward.data.published.pairs:Tulu3IF",
         "ultrafeedback": "basereward.data.published.ratings:UltraFeedback",
         "vlfeedback": "basereward.data.published.ratings:VLFeedback",
@@ -108,9 +112,14 @@ def basereward_benchmarks() -> Mapping[str, str]:
         "comparisons": f"{package}.comparisons:Comparisons",
         "mm-rlhf-rewardbench": f"{package}.mm_rlhf_rewardbench:MMRLHFRewardBench",
         "multimodal-rewardbench": f"{package}.multimodal_rewardbench:MultimodalRewardBench",
+        "multimodal-rewardbench2": f"{package}.multimodal_rewardbench2:MultimodalRewardBench2",
+        "omni-rewardbench": f"{package}.omni_rewardbench:OmniRewardBench",
         "rewardbench": f"{package}.rewardbench:RewardBench",
         "rewardbench2": f"{package}.rewardbench2:RewardBench2",
         "rm-bench": f"{package}.rm_bench:RMBench",
+        "visualprocessbench": f"{package}.visualprocessbench:VisualProcessBench",
+        "vlrmbench": f"{package}.vlrmbench:VLRMBench",
+        "videorewardbench": f"{package}.videorewardbench:VideoRewardBench",
         "vl-rewardbench": f"{package}.vl_rewardbench:VLRewardBench",
     }
 

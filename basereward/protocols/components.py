@@ -107,6 +107,16 @@ class Benchmark:
     ties: str = ""
     """What the official metric does with equal rewards."""
 
+    is_absolute: bool = False
+    """Whether its metric reads rewards themselves, and not their differences within a comparison alone."""
+    scores_single: bool = False
+    """Whether comparisons of one response count too, as where each response is a step with a label."""
+
+    @default
+    def remarks(self) -> Sequence[str]:
+        """Sentences on its data for a report, such as what of it is not supported; asked after scoring."""
+        return ()
+
     @abstractmethod
     def comparisons(self) -> Iterable[Comparison]:
         """Return the comparisons, in the same order every time."""

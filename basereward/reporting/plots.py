@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,6 @@ COLOURS = (RIGHT, WRONG, "#6a994e", "#7b5ea7", "#b5838d", "#8d6e00")
 SIZE = (6.4, 4.0)  # inches
 DPI = 120
 MAX_LABEL = 40  # characters; the labels of an axis take their room from its plot
-
-
-def is_available() -> bool:
-    """Tell whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def figure_of(title: str, subtitle: str, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Baselines: rewards without a model, by a response's length or at random."""
+"""Baselines: rewards without a model, by a response's length, by its place or at random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from basereward.comparison import Comparison
 from basereward.errors import ConfigError
 from basereward.protocols import Scorer
 
-BASELINES = ("longest", "shortest", "random")
+BASELINES = ("longest", "shortest", "first", "random")
 """Names that stand anywhere a model directory stands; "random:7" is `random` with another seed."""
 
 
@@ -41,6 +41,7 @@ def baseline_of(name: str) -> Baseline:
 
     - `longest`: a response's reward is its number of characters.
     - `shortest`: the same, negative.
+    - `first`: 1 for the first response of a comparison, 0 for the others.
     - `random`: a number from 0 to 1 that follows from seed, prompt and response alone, so that it doesn't
       depend on the order of anything; `random:7` takes the seed 7.
 
@@ -54,6 +55,8 @@ def baseline_of(name: str) -> Baseline:
         return Baseline(lambda comparison, number: float(len(comparison.responses[number])))
     if name == "shortest":
         return Baseline(lambda comparison, number: -float(len(comparison.responses[number])))
+    if name == "first":
+        return Baseline(lambda comparison, number: float(number == 0))
     raise ConfigError(f"no baseline {name!r}; baselines: {', '.join(BASELINES)}, and random:SEED")
 
 

@@ -1,7 +1,8 @@
 """A metric: the mean score of units, or an average of such means, with its 95 % interval.
 
 Every official metric is of this form. The accuracy of a category is the mean score of its pairs, a macro
-average is the mean of several such means, and Acc+ is the mean score of groups.
+average is the mean of several such means, and Acc+ is the mean score of groups. An F1 score is a
+weighted mean.
 
 Shapes: U units, G groups, R resamples.
 """
@@ -35,12 +36,23 @@ class MetricPart:
             prompt and an image.
         chance: [U] the expected score of random rewards.
         weight: The mean's factor; in an average, the weights of all parts add up to 1.
+        unit_weights: [U] how much each unit counts in the mean, where that follows from the rewards, as in an
+            F1 score; None where all count alike.
     """
 
     unit_scores: NDArray[np.float64]
     group: NDArray[np.int64]
     chance: NDArray[np.float64]
     weight: float = 1.0
+    unit_weights: NDArray[np.float64] | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean of the unit scores; 0 where no unit counts."""
+        if self.unit_weights is None:
+            return float(self.unit_scores.mean())
+        total = self.unit_weights.sum()
+        return float(self.unit_weights @ self.unit_scores / total) if total > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Metric:
     @property
     def value(self) -> float:
         """The weighted sum of the parts' means."""
-        return math.fsum(part.weight * part.unit_scores.mean() for part in self.parts)
+        return math.fsum(part.weight * part.mean for part in self.parts)
 
     @property
     def chance(self) -> float:
@@ -72,8 +84,8 @@ class Metric:
 
     @property
     def num(self) -> int:
-        """The number of units in all parts."""
-        return sum(len(part.unit_scores) for part in self.parts)
+        """The number of units in all parts; those that several parts share count once."""
+        return sum(map(len, self._unit_scores()))
 
     def interval(self) -> tuple[float, float]:
         """Return the ends of the 95 % interval."""
@@ -108,10 +120,11 @@ class Metric:
                 counts[:, new] = rng.multinomial(len(new), np.full(len(new), 1 / len(new)), size=num)
                 is_drawn[new] = True
             drawn = counts[:, groups]
-            won = drawn @ np.bincount(inverse, weights=part.unit_scores)
+            counts_of = np.ones(len(inverse)) if part.unit_weights is None else part.unit_weights
+            won = drawn @ np.bincount(inverse, weights=part.unit_scores * counts_of)
             # A part none of whose groups is drawn, which only groups of several parts allow, keeps its mean.
-            size = drawn @ np.bincount(inverse).astype(np.float64)
-            total += part.weight * np.where(size > 0, won / np.maximum(size, 1), part.unit_scores.mean())
+            size = drawn @ np.bincount(inverse, weights=counts_of)
+            total += part.weight * np.where(size > 0, won / np.where(size > 0, size, 1), part.mean)
         return total
 
     def minus(self, other: Metric) -> Metric:
@@ -124,11 +137,24 @@ class Metric:
             part.unit_scores.shape for part in other.parts
         ]:
             raise ValueError("a paired difference needs the same units on both sides")
+        if any(part.unit_weights is not None for part in self.parts):
+            # The units of each side have weights of their own, and are drawn together all the same.
+            negative = tuple(replace(part, weight=-part.weight) for part in other.parts)
+            return replace(self, parts=self.parts + negative, method="paired bootstrap")
         parts = tuple(
             replace(mine, unit_scores=mine.unit_scores - its.unit_scores, chance=mine.chance - its.chance)
             for mine, its in zip(self.parts, other.parts, strict=True)
         )
         return replace(self, parts=parts, method="paired bootstrap")
+
+    def gains(self, other: Metric) -> NDArray[np.float64]:
+        """Return the score of each unit less that of the same unit of another metric, each unit once."""
+        pairs = zip(self._unit_scores(), other._unit_scores(), strict=True)
+        return np.concatenate([mine - its for mine, its in pairs])
+
+    def _unit_scores(self) -> list[NDArray[np.float64]]:
+        """Return the unit scores of each part, of several parts of the same units once."""
+        return list({id(part.unit_scores): part.unit_scores for part in self.parts}.values())
 
 
 def unit_mean(
@@ -171,6 +197,8 @@ class Score:
         kind: "official", "category" or "variant".
         method: "Wilson", "bootstrap" of groups, or "paired bootstrap" for a difference.
         longer_baseline: The score of always preferring the longer response; None where it is not known.
+        first_baseline: The score of always preferring the first response; None where the order of the
+            responses is not the benchmark's own.
         chance: The expected score of random rewards; None where it is not known.
     """
 
@@ -183,11 +211,18 @@ class Score:
     kind: Kind = "official"
     method: Method = "Wilson"
     longer_baseline: float | None = None
+    first_baseline: float | None = None
     chance: float | None = None
 
     @classmethod
-    def of(cls, name: str, metric: Metric, longer_baseline: Metric | None = None) -> Score:
-        """Return the score of a metric, beside the same metric of the longer responses."""
+    def of(
+        cls,
+        name: str,
+        metric: Metric,
+        longer_baseline: Metric | None = None,
+        first_baseline: Metric | None = None,
+    ) -> Score:
+        """Return the score of a metric, beside the same metric of the longer and of the first responses."""
         low, high = metric.interval()
         return cls(
             name=name,
@@ -199,6 +234,7 @@ class Score:
             kind=metric.kind,
             method=metric.method,
             longer_baseline=None if longer_baseline is None else longer_baseline.value,
+            first_baseline=None if first_baseline is None else first_baseline.value,
             chance=metric.chance,
         )
 

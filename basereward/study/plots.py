@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, is_available, label_of, save_figure
+from basereward.reporting.plots import COLOURS, NEUTRAL, figure_of, label_of, save_figure
 from basereward.study.results import Results
 from basereward.study.spec import Study
 from basereward.study.tables import StudyTables, row_names
@@ -18,9 +18,7 @@ FORMATS = ("png", "svg")
 
 
 def save(study: Study, results: Results, tables: StudyTables, directory: Path) -> list[Path]:
-    """Draw every column, and return the PNG files; without matplotlib there are none."""
-    if not is_available():
-        return []
+    """Draw every column, and return the PNG files."""
     (directory / PLOTS).mkdir(parents=True, exist_ok=True)
     drawn = []
     for column in study.columns:

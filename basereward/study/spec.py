@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from basereward.config.conversion import Component, ValidationError, did_you_mean, from_table
 from basereward.config.files import read_toml, run_table
 from basereward.config.overrides import deep_merge, set_value
+from basereward.config.recipes import PREFIX, located
 from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 
@@ -305,12 +306,13 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file, and the run file it names.
 
     Args:
-        path: The TOML file.
+        path: The TOML file, or `recipe:NAME`.
         overrides: Settings `KEY=VALUE` that replace the file's, such as `seeds=[0, 1]`.
 
     Raises:
         ConfigError: Naming file, table and key.
     """
+    path = located(path)
     table = read_toml(path)
     settings = []
     for override in overrides:
@@ -323,7 +325,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         study: Study = from_table(Study, table)
     except ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
-    directory = Path(path).parent
+    directory = path.parent
     axes = {
         axis: {label: _with_base(change, directory) for label, change in changes.items()}
         for axis, changes in study.axes.items()
@@ -334,7 +336,10 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 def _with_base(change: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
     """Return a change with the tables of the run file that it names as its `base`."""
-    return change if BASE not in change else {**change, BASE: run_table(directory / str(change[BASE]))}
+    if BASE not in change:
+        return change
+    base = str(change[BASE])
+    return {**change, BASE: run_table(base if base.startswith(PREFIX) else directory / base)}
 
 
 def planned_runs(study: Study, plugins: PluginManager, *, path: str | Path) -> list[PlannedRun]:

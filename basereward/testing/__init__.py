@@ -6,8 +6,8 @@
     def test_conformance(check):
         check()
 
-gives one test for each component and promise, such as `loss/focal:is-finite-far-out`. Needs pytest:
-`pip install 'basereward[test]'`.
+gives one test for each component and promise, such as `loss/focal:is-finite-far-out`. Needs pytest,
+the extra `test`.
 
 For native ops `simt` runs CUDA kernels on the CPU, `nvcc` says what they take of a GPU, and `timing` times
 them beside what they replace.

@@ -127,8 +127,10 @@ def leaves_out_what_was_not_scored(subject: Subject) -> None:
 
 
 def knows_differences_only(subject: Subject) -> None:
-    """A number added to all rewards of a comparison changes nothing."""
+    """A number added to all rewards of a comparison changes nothing, unless the benchmark is absolute."""
     benchmark = subject.build()
+    if benchmark.is_absolute:
+        return
     rows = _comparisons(benchmark)
     # Multiples of 1/8, whose sums with 64, 128, ... are exact.
     rewards = _random(rows, 2)
@@ -173,11 +175,12 @@ def _comparisons(benchmark: Any) -> list[Comparison]:
 
 
 def _perfect(rows: Sequence[Comparison]) -> Rewards:
-    return [[-float(rank) for rank in _ranks(row)] for row in rows]
+    # Around 0, from which on an absolute benchmark may take a reward for right.
+    return [[0.5 - float(rank) for rank in _ranks(row)] for row in rows]
 
 
 def _reversed(rows: Sequence[Comparison]) -> Rewards:
-    return [[float(rank) for rank in _ranks(row)] for row in rows]
+    return [[float(rank) - 0.5 for rank in _ranks(row)] for row in rows]
 
 
 def _random(rows: Sequence[Comparison], seed: int) -> Rewards:

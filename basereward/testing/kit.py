@@ -44,6 +44,25 @@ CHECKS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
 """The checks of a plugin itself, and of each kind of component."""
 
 
+BASIC: Final = frozenset(
+    (
+        components.is_wired_by_position,
+        components.has_typed_options,
+        backbones.is_a_backbone,
+        backbones.has_its_width,
+        heads.gives_one_reward_a_response,
+        losses.gives_a_loss_output,
+        ensemblers.gives_one_reward_a_response,
+        paradigms.gives_one_fp32_reward_a_response,
+        datasets.is_a_dataset,
+        datasets.yields_comparisons,
+        benchmarks.has_a_fixed_order,
+        writers.writes_a_text_for_each_request,
+    )
+)
+"""Checks without which those after them mean nothing: they are skipped where one of these fails."""
+
+
 @dataclass(frozen=True, eq=False)
 class Check:
     """One promise of one component; a call checks it.
@@ -64,7 +83,34 @@ class Check:
         Raises:
             Failed: Naming the promise and what was observed.
         """
-        self.function(self.subject)
+        try:
+            self.function(self.subject)
+        except Exception:
+            # One fault is one failing check: the others would only say so in other words.
+            if reason := self._earlier_failure():
+                pytest.skip(reason)
+            raise
+
+    def _earlier_failure(self) -> str:
+        """Return the failing check without which this one means nothing; empty where there is none."""
+        if not isinstance(self.subject, Subject):
+            return ""
+        checks = CHECKS[self.subject.kind]
+        if self.function is checks[0]:
+            return ""
+        try:
+            _ = self.subject.cls
+        except PluginError as error:
+            return f"not checked, as the component can't be imported: {error}"
+        for check in checks[: checks.index(self.function)]:
+            if check in BASIC:
+                try:
+                    check(self.subject)
+                except pytest.skip.Exception:
+                    continue
+                except Exception:
+                    return f"not checked, as {name_of(check)} fails"
+        return ""
 
 
 def name_of(check: Callable[..., None]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,20 +14,23 @@ from torch import Tensor
 
 from basereward import ops
 from basereward.comparison import Comparison
-from basereward.losses import LossOutput, Targets
+from basereward.errors import PluginError
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.ops import STATISTICS
 from basereward.testing.material import rated
 from basereward.testing.native.kernels import require_plain_kernels_agree
-from basereward.testing.subject import Subject, checks_of, require, require_alike, require_near
+from basereward.testing.subject import Failed, Subject, checks_of, require, require_alike, require_near
 
 FAR = 1e4
 MIN, MAX = STATISTICS.index("min"), STATISTICS.index("max")
 
 
 def gives_a_loss_output(subject: Subject) -> None:
-    """It returns a `LossOutput`: a scalar loss, its weight, and the statistics, in fp64 and detached."""
-    output = subject.build()(*_batch())
-    require(isinstance(output, LossOutput), f"it returns a {type(output).__name__}, not a LossOutput")
+    """It returns a `LossOutput`, scalars and detached fp64 sums; or a tensor, the mean [] or costs [P]."""
+    try:
+        output = _built(subject)(*_batch())
+    except PluginError as error:
+        raise Failed(str(error)) from error
     for name in ("loss", "weight"):
         shape = list(getattr(output, name).shape)
         require(shape == [], f"the {name} has shape {shape}, not []")
@@ -39,7 +43,7 @@ def gives_a_loss_output(subject: Subject) -> None:
 def has_sums_in_the_order_of_statistics(subject: Subject) -> None:
     """`sums` are those of `basereward.losses.STATISTICS`, of the rewards as given."""
     rewards, targets = _batch()
-    output = subject.build()(rewards, targets)
+    output = _built(subject)(rewards, targets)
     expected = ops.pair_statistics(rewards, targets.pairs, targets.tie, output.weight.detach())
     for name, actual, wanted in zip(STATISTICS, output.sums, expected, strict=True):
         # fp32 rewards squared and summed in another order differ in the last of their digits.
@@ -48,7 +52,7 @@ def has_sums_in_the_order_of_statistics(subject: Subject) -> None:
 
 def has_the_right_gradient(subject: Subject) -> None:
     """The gradient is that of finite differences, in fp64."""
-    loss = subject.build()
+    loss = _built(subject)
     rewards, targets = _batch()
     try:
         # Parameters of the loss itself are trained with the head and checked with it.
@@ -61,7 +65,7 @@ def has_the_right_gradient(subject: Subject) -> None:
 
 def prefers_the_better_response(subject: Subject) -> None:
     """The loss is lower where the better response has the higher reward."""
-    loss = subject.build()
+    loss = _built(subject)
     right, wrong = (_of_margin(loss, margin) for margin in (2.0, -2.0))
     require(
         right < wrong,
@@ -71,7 +75,7 @@ def prefers_the_better_response(subject: Subject) -> None:
 
 def never_rises_with_a_margin(subject: Subject) -> None:
     """The loss of a pair never rises as the better response's lead grows."""
-    loss = subject.build()
+    loss = _built(subject)
     margins = torch.linspace(-20, 20, 161).tolist()
     losses = [_of_margin(loss, margin) for margin in margins]
     for number in range(1, len(losses)):
@@ -84,7 +88,7 @@ def never_rises_with_a_margin(subject: Subject) -> None:
 
 def is_finite_far_out(subject: Subject) -> None:
     """Loss and gradient are finite at rewards of +-1e4."""
-    loss = subject.build()
+    loss = _built(subject)
     _, targets = _batch()
     num = len(targets.group)
     signs = torch.where(torch.arange(num) % 2 == 0, 1.0, -1.0)
@@ -103,7 +107,7 @@ def says_what_it_does_with_ties(subject: Subject) -> None:
         re.search(r"\btie[sd]?\b|\btying\b", text, re.IGNORECASE),
         "the docstring doesn't say what it does with ties",
     )
-    loss = subject.build()
+    loss = _built(subject)
     targets = _targets([rated([1.0, 1.0])])
     rewards = torch.tensor([0.7, -0.4], requires_grad=True)
     actual, turned = (loss(given, targets).loss for given in (rewards, rewards.flip(0)))
@@ -113,7 +117,7 @@ def says_what_it_does_with_ties(subject: Subject) -> None:
 
 def says_what_it_learns_from(subject: Subject) -> None:
     """`untrainable_reason` refuses the comparisons that have no gradient, and no others."""
-    loss = subject.build()
+    criterion, loss = subject.build(), _built(subject)
     rows = {"a pair": rated([1.0, 2.0]), "ties alone": rated([1.0, 1.0]), "one response": rated([2.0])}
     for name, row in rows.items():
         rewards = torch.arange(1.0, len(row.responses) + 1).mul(0.1234567).requires_grad_()
@@ -122,7 +126,7 @@ def says_what_it_learns_from(subject: Subject) -> None:
             torch.autograd.grad(actual, rewards, allow_unused=True)[0] if actual.requires_grad else None
         )
         has_gradient = gradient is not None and bool(gradient.any())
-        error = loss.untrainable_reason(row)
+        error = criterion.untrainable_reason(row)
         require(
             has_gradient == (error is None),
             f"of {name} the loss has {'a' if has_gradient else 'no'} gradient, but untrainable_reason says: "
@@ -132,7 +136,7 @@ def says_what_it_learns_from(subject: Subject) -> None:
 
 def adds_up_over_batches(subject: Subject) -> None:
     """loss * weight and the sums of two batches are those of both together; min and max are min and max."""
-    loss = subject.build()
+    loss = _built(subject)
     rows = _rows()
     rewards = _rewards(rows)
     cut = sum(len(row.responses) for row in rows[:2])
@@ -155,7 +159,7 @@ def adds_up_over_batches(subject: Subject) -> None:
 
 def counts_a_weight_as_repetition(subject: Subject) -> None:
     """A comparison of weight 2 counts as two of weight 1."""
-    loss = subject.build()
+    loss = _built(subject)
     heavy, light, other = rated([3, 1, 2], weight=2.0), rated([3, 1, 2]), rated([2, 1], seed=5)
     rewards = _rewards([heavy, other])
     weighed = loss(rewards, _targets([heavy, other]))
@@ -169,7 +173,7 @@ def counts_a_weight_as_repetition(subject: Subject) -> None:
 
 def ignores_the_order_of_pairs(subject: Subject) -> None:
     """Neither the order of the pairs nor that of the comparisons changes the loss."""
-    loss = subject.build()
+    loss = _built(subject)
     rows = _rows()
     rewards, targets = _rewards(rows), _targets(rows)
     expected = loss(rewards, targets).loss
@@ -196,7 +200,7 @@ def ignores_the_order_of_pairs(subject: Subject) -> None:
 
 def gives_fp32(subject: Subject) -> None:
     """The loss is fp32, of bf16 rewards and under autocast too."""
-    loss = subject.build()
+    loss = _built(subject)
     rewards, targets = _batch()
     rounded = rewards.bfloat16()
     expected = loss(rounded.float(), targets).loss
@@ -211,7 +215,7 @@ def gives_fp32(subject: Subject) -> None:
 
 def agrees_with_the_plain_kernels(subject: Subject) -> None:
     """The compiled kernels give the loss, the gradient and the sums that BASEREWARD_KERNELS=torch gives."""
-    loss = subject.build()
+    loss = _built(subject)
     rewards, targets = _batch()
 
     def results() -> dict[str, Tensor]:
@@ -221,6 +225,11 @@ def agrees_with_the_plain_kernels(subject: Subject) -> None:
         return {"the loss": output.loss, "the gradient": gradient, "the sums": output.sums}
 
     require_plain_kernels_agree(results)
+
+
+def _built(subject: Subject) -> Callable[[Tensor, Targets], LossOutput]:
+    """Return the loss as a paradigm calls it."""
+    return functools.partial(apply_loss, subject.build())
 
 
 def _rows() -> list[Comparison]:

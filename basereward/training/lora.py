@@ -16,6 +16,7 @@ from basereward.backbones.quantization import plain_weight
 from basereward.config.conversion import did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
+from basereward.extras import install_command
 from basereward.protocols import Backbone
 from basereward.storage.atomic import file_names, replace_directory
 
@@ -108,7 +109,7 @@ def _peft_config(lora: LoraConfig, base_model: str) -> Any:
     try:
         from peft import LoraConfig as PeftConfig
     except ImportError as error:
-        raise ConfigError(f"[train.lora] needs PEFT ({error}); pip install 'basereward[train]'") from error
+        raise ConfigError(f"[train.lora] needs PEFT ({error}); {install_command('train')}") from error
     return PeftConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

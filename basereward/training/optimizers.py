@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from basereward.backbones.hub_kernels import import_bitsandbytes
 from basereward.config.run import TrainConfig
 from basereward.errors import ConfigError
+from basereward.extras import install_command
 
 
 def build(trainable: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
@@ -49,7 +50,7 @@ def _adamw_8bit() -> Any:
     except ImportError as error:
         raise ConfigError(
             f"train.optimizer is 'adamw-8bit', which needs bitsandbytes ({error}); "
-            "pip install 'basereward[quantized]'"
+            f"{install_command('quantized')}"
         ) from error
     return AdamW8bit
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from basereward.errors import ConfigError
-from basereward.reporting.plots import DPI, is_available, save_figure
+from basereward.reporting.plots import DPI, save_figure
 from basereward.storage.atomic import replace_file
 from basereward.training.log_history import HELD_OUT, Axis, RunHistory, read_records, smoothed
 from basereward.training.run_directory import LOG_FILE, PLOTS
@@ -37,16 +37,12 @@ GENERATORS = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
 """The names of the entry that says in each format what has made an image."""
 
 
-def plot_run(run_dir: Path, *, warn: Callable[[str], None] = lambda text: None) -> Path | None:
+def plot_run(run_dir: Path) -> Path:
     """Plot loss, accuracy and learning rates by step, from `log.jsonl` to `plots/training.png`.
 
     Args:
         run_dir: The run directory.
-        warn: Receives a line if matplotlib is not installed; nothing is drawn then.
     """
-    if not is_available():
-        warn("matplotlib is not installed: no plots; pip install 'basereward[plot]' brings it")
-        return None
     from matplotlib.figure import Figure
 
     records = read_records(run_dir / LOG_FILE)
@@ -104,10 +100,8 @@ def plot_runs(
         smoothing: Weight of the moving average; if not 0, the values themselves are drawn faintly.
 
     Raises:
-        ConfigError: When matplotlib isn't installed, or knows no such format.
+        ConfigError: When matplotlib knows no such format.
     """
-    if not is_available():
-        raise ConfigError("matplotlib is not installed; pip install 'basereward[plot]' brings it")
     from matplotlib.figure import Figure
 
     num_rows = -(-len(metrics) // COLUMNS)

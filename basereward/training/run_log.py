@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from basereward.extras import install_command
 from basereward.plugins.plugin_manager import PluginManager
 
 
@@ -77,7 +78,7 @@ def _event_writer(directory: Path, step: int, warn: Callable[[str], None]) -> An
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        warn("TensorBoard is not installed: no events; pip install 'basereward[train]' brings it")
+        warn(f"TensorBoard is not installed: no events; {install_command('train')} brings it")
         return None
     return SummaryWriter(str(directory), purge_step=step + 1)
 

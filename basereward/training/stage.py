@@ -112,7 +112,7 @@ def train_stage(
         group.close()
     if group.is_main:
         if plots:
-            plot_run(run_dir, warn=display.line)
+            plot_run(run_dir)
         if training.validator is not None and result.best:
             precision = training.model.precision
             facts = {

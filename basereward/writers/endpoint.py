@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from basereward.errors import ConfigError, DataError
+from basereward.extras import install_command
 from basereward.protocols import Writer
 from basereward.writers.chat_completions import Capabilities, WrongAnswer, body_of, completion_of
 from basereward.writers.completion_cache import CompletionCache, key_of
@@ -68,7 +69,7 @@ class Endpoint(Writer):
         if not urls:
             raise ConfigError("urls names no server; give one or more base URLs")
         if find_spec("httpx2") is None:
-            raise ConfigError("writer 'endpoint' needs httpx2: run pip install 'basereward[judge]'")
+            raise ConfigError(f"writer 'endpoint' needs httpx2: run {install_command('judge')}")
         self.urls = [_base_url(url) for url in urls]
         self.model = model
         self.allow_upload = allow_upload

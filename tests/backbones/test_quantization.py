@@ -16,6 +16,7 @@ from torch import nn
 from basereward import ConfigError, RewardModel
 from basereward.backbones import quantization
 from basereward.config import Component, LoraConfig, TrainConfig
+from basereward.extras import install_command
 from basereward.training import parameter_groups
 from basereward.training.distributed import ProcessGroup
 from basereward.training.lora import Adapters
@@ -127,7 +128,7 @@ def test_a_library_that_is_missing_is_named(wide: Path, monkeypatch: pytest.Monk
         build(wide, quantize="4bit")
     assert str(caught.value) == (
         "backbone option quantize needs bitsandbytes (import of bitsandbytes halted; None in sys.modules); "
-        "pip install 'basereward[quantized]'"
+        f"{install_command('quantized')}"
     )
 
 

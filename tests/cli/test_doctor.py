@@ -6,9 +6,12 @@ import json
 import platform
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
-from basereward import __version__
+from basereward import __version__, ops
+from basereward.cli import doctor, main
+from basereward.extras import Requirements
 from basereward.hardware.threads import SPIN_COUNT, has_gpu
 
 if TYPE_CHECKING:
@@ -29,6 +32,13 @@ def test_doctor_reports_what_there_is(run_cli: Any) -> None:
     if not has_gpu({}):
         assert facts["environment"]["GOMP_SPINCOUNT"] == SPIN_COUNT
     assert facts["problems"] == []
+    assert set(facts["extras"]) == {"data", "judge", "quantized", "ray", "rl", "serve", "train", "video"}
+    assert set(facts["packages"]) > {"torch", "transformers", "pyarrow", "matplotlib"}
+    missing = [name for name, state in facts["extras"].items() if state != "installed"]
+    ending = f"; not installed: {', '.join(missing)}" if missing else ", with every extra"
+    # The plain ops were asked for, so that they are no reason to warn.
+    slower = ", but more slowly than it could: see the warnings" if facts["warnings"] else ""
+    assert facts["verdict"] == f"works{slower}{ending}"
 
 
 def test_doctor_prints_the_speeds_and_warns_of_what_forces_the_slow_one(run_cli: Any, tmp_path: Path) -> None:
@@ -54,9 +64,37 @@ def test_doctor_ends_with_the_problems(run_cli: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("import no_such_module\n")
     done = run_cli("-p", "bad", "doctor")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == (
-        "problem: plugin 'bad' did not load: ModuleNotFoundError: No module named 'no_such_module'"
-    )
+    assert done.stdout.splitlines()[-2:] == [
+        "problem: plugin 'bad' did not load: ModuleNotFoundError: No module named 'no_such_module'",
+        "does not work as it should: 1 problem",
+    ]
+
+
+def test_doctor_says_what_an_extra_lacks_and_what_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = Requirements(("torch>=99",), {"train": ("no-such-package", "pytest")}, is_released=False)
+    monkeypatch.setattr(doctor, "requirements", lambda: needed)
+    assert main(["doctor", "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["extras"] == {
+        "train": "no-such-package is not installed: pip install no-such-package pytest"
+    }
+    assert facts["problems"] == [f"torch is {torch.__version__}, not >=99"]
+    assert facts["verdict"] == "does not work as it should: 1 problem"
+
+
+def test_doctor_warns_of_native_libraries_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = {"kernels": "torch", "reason": "it was not built", "library": "", "build": {}}
+    built = {**missing, "kernels": "cpp", "reason": "it is there"}
+    monkeypatch.delenv("BASEREWARD_KERNELS", raising=False)
+    monkeypatch.setattr(ops, "status", lambda: {"cpu": built, "cuda": built, "host": missing})
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "warning: the native helpers of the data path are not in use: it was not built" in lines
+    assert lines[-1].startswith("works, but more slowly than it could: see the warnings")
 
 
 def test_doctor_survives_a_broken_torch(run_cli: Any, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def test_baselines_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a model directory or a baseline (longest, shortest, random), or --compare A B"),
+        ([], "give a model directory or a baseline (longest, shortest, first, random), or --compare A B"),
         (["longest", "random"], "2 models go with --benchmark NAME; without one, give one model"),
         (["longest", "longest", *BENCHMARK, "x"], "a model is named twice; once is enough"),
         (["longest", "--benchmark", "x"], "--benchmark x needs --data PATH, where it lies"),
@@ -282,8 +282,9 @@ def test_baselines_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> 
         (
             ["longest", "--data", "x", "--benchmark", "vl-rewardbenc"],
             "unknown benchmark 'vl-rewardbenc'; did you mean 'vl-rewardbench'? benchmarks: "
-            "comparisons, mm-rlhf-rewardbench, multimodal-rewardbench, rewardbench, rewardbench2, rm-bench, "
-            "vl-rewardbench",
+            "comparisons, mm-rlhf-rewardbench, multimodal-rewardbench, multimodal-rewardbench2, "
+            "omni-rewardbench, rewardbench, rewardbench2, rm-bench, videorewardbench, visualprocessbench, "
+            "vl-rewardbench, vlrmbench",
         ),
         (
             ["longest", *BENCHMARK, "x", "--dataset", "trl"],
@@ -300,7 +301,7 @@ def test_baselines_evaluate_and_score_any_data_without_torch(tmp_path: Path) -> 
         ),
         (
             ["random:x", *BENCHMARK, "{data}"],
-            "no baseline 'random:x'; baselines: longest, shortest, random, and random:SEED",
+            "no baseline 'random:x'; baselines: longest, shortest, first, random, and random:SEED",
         ),
         (["--compare", "a", "b", "--gaps", "1"], "--gaps does not go with --compare"),
         (["--compare", "a", "b", "c"], "--compare takes the two models itself; leave out the others"),

@@ -19,7 +19,7 @@ from basereward.plugins import plugin_manager
 
 COMMANDS = [
     *"init train plan plot study ensemble evaluate audit score score-shards serve critique".split(),  # noqa: SIM905
-    *"best-of-n rank filter export import data plugins show new-plugin doctor".split(),  # noqa: SIM905
+    *"best-of-n rank filter export import data plugins recipes show new-plugin doctor".split(),  # noqa: SIM905
 ]
 
 

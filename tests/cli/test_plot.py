@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,14 +73,4 @@ def test_a_run_without_a_record_has_nothing_to_draw(tmp_path: Path, capsys: Capt
     assert main(["plot", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"basereward: error: {tmp_path}: no record of a step yet, so nothing to draw\n"
-    )
-
-
-def test_without_matplotlib_it_says_how_to_get_it(
-    run_dir: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["plot", str(run_dir)]) == 2
-    assert capsys.readouterr().err == (
-        "basereward: error: matplotlib is not installed; pip install 'basereward[plot]' brings it\n"
     )

@@ -20,6 +20,7 @@ from served import Client, eventually
 import basereward
 from basereward import Comparison, RewardModel, cli
 from basereward.config import Component
+from basereward.extras import install_command
 from basereward.scoring.ensemble import Ensemble
 
 KEY = "another-long-key"
@@ -190,7 +191,7 @@ def test_without_its_packages_the_command_says_what_to_install(
     monkeypatch.setitem(sys.modules, "starlette", None)
     monkeypatch.setitem(sys.modules, "msgspec", None)
     assert cli.main(["serve", "model"]) == 2
-    assert capsys.readouterr().err == ("basereward: error: needs msgspec; pip install 'basereward[serve]'\n")
+    assert capsys.readouterr().err == f"basereward: error: needs msgspec; {install_command('serve')}\n"
 
 
 def test_few_descriptors_bound_the_connections_and_fill_no_log(tiny_model: Path) -> None:

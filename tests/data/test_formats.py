@@ -66,7 +66,7 @@ def test_what_is_of_no_known_format_is_refused_with_what_it_has(tmp_path: Path) 
         "sharegpt (conversations, chosen, rejected or messages, chosen, rejected or messages, "
         "rejected_response or messages, rejected_messages or conversations, rejected_response); "
         "shp (history, human_ref_A, human_ref_B, labels); swe-arena (instruction, feedback, states); "
-        "trl (chosen, rejected); "
+        "trl (chosen, rejected); trl-stepwise (prompt, completions, labels); "
         "ultrafeedback (instruction, completions); vlfeedback (prompt, completions); "
         "wildvision-battle (conversation_a, conversation_b, winner)"
     )

@@ -54,7 +54,7 @@ def test_a_row_may_say_so(block: str, model: Path) -> None:
 def test_every_paradigm_and_every_statistic_is_described(model: Path) -> None:
     assert "paradigm" in KINDS
     names = {item.name for item in PluginManager().provided("paradigm")}
-    assert names == {"scalar", "critic", "generative", "pointwise", "listwise"}
+    assert names == {"scalar", "steps", "joint", "critic", "generative", "pointwise", "listwise"}
     assert not [name for name in names if f"`{name}`" not in TEXT]
     for name in ("generative", "pointwise", "listwise"):
         judge = RewardModel.build(

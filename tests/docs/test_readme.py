@@ -134,7 +134,7 @@ def test_a_command_of_the_readme_runs_as_it_is_typed(place: Path, command: str) 
 
 def test_the_readme_shows_the_main_commands() -> None:
     main = {"train", "plan", "plot", "ensemble", "evaluate", "score", "score-shards", "data", "plugins"}
-    main |= {"audit", "best-of-n", "init", "serve", "study"}
+    main |= {"audit", "best-of-n", "doctor", "init", "serve", "study"}
     assert {name_of(command) for command in OURS} == main
 
 

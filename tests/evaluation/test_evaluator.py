@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import re
 from io import BytesIO
@@ -15,7 +14,6 @@ from PIL import Image as Pillow
 from basereward import Comparison, ConfigError, DataError
 from basereward.data import read_comparisons
 from basereward.evaluation import evaluate, save_report
-from basereward.reporting.plots import is_available
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,19 +203,6 @@ def test_an_evaluation_without_a_mistake_has_an_empty_gallery(model: Any, tmp_pa
     save_report(evaluate(model, [comparison(1, 0)]), tmp_path)
     assert "No pair is ordered wrongly." in (tmp_path / "wrong.html").read_text()
     assert "No pair is ordered wrongly." in (tmp_path / "report.md").read_text()
-    assert (tmp_path / "wrong.png").is_file()
-
-
-def test_without_matplotlib_the_report_has_no_plots_and_says_so(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not is_available()
-    save_report(evaluate(model, [comparison(0, 1)]), tmp_path)
-    assert not (tmp_path / "plots").exists()
-    assert (
-        "No plots: matplotlib is not installed (`basereward[plot]`)." in (tmp_path / "report.md").read_text()
-    )
     assert (tmp_path / "wrong.png").is_file()
 
 

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from basereward.errors import ConfigError, DataError
+from basereward.extras import install_command
 from basereward.integrations.rules import answer_part, choice_letter, exact_match, math_verify
 
 
@@ -230,4 +231,4 @@ def test_math_verify_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(ConfigError) as caught:
         math_verify("7", "7")
-    assert str(caught.value) == "the rule math_verify needs math-verify: pip install 'basereward[rl]'"
+    assert str(caught.value) == f"the rule math_verify needs math-verify: {install_command('rl')}"

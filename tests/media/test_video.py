@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from basereward.errors import ConfigError, DataError
+from basereward.extras import install_command
 from basereward.media import Video
 from basereward.media.video import evenly, natural
 
@@ -173,4 +174,4 @@ def test_a_video_file_without_pyav_says_what_to_install(
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError) as error:
         Video(b"film").sampled(2)
-    assert str(error.value) == "reading video files needs PyAV; run pip install 'basereward[video]'"
+    assert str(error.value) == f"reading video files needs PyAV; run {install_command('video')}"

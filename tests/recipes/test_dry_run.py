@@ -10,6 +10,7 @@ import pytest
 from imported_models import import_models
 
 from basereward.cli import main
+from basereward.extras import install_command
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = [path.relative_to(RECIPES.parent).as_posix() for path in sorted(RECIPES.rglob("*.toml"))]
@@ -179,4 +180,4 @@ def test_a_library_that_is_not_installed_is_found(
     monkeypatch.setitem(sys.modules, "peft", None)
     adapters = ["--set", "train.lora={rank=4}", "--set", "train.freeze=[]"]
     assert main(["train", "recipes/basereward-7b.toml", "--dry-run", "--overwrite", *adapters]) == 1
-    assert "pip install 'basereward[train]'" in " ".join(capsys.readouterr().out.split())
+    assert install_command("train") in " ".join(capsys.readouterr().out.split())

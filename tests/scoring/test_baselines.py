@@ -51,7 +51,8 @@ def test_what_is_no_judge_is_refused(name: str) -> None:
     assert is_baseline(name)
     with pytest.raises(ConfigError) as error:
         baseline_of(name)
-    assert str(error.value) == f"no baseline {name!r}; baselines: longest, shortest, random, and random:SEED"
+    names = "longest, shortest, first, random, and random:SEED"
+    assert str(error.value) == f"no baseline {name!r}; baselines: {names}"
 
 
 def test_a_directory_of_another_name_is_no_judge() -> None:

@@ -14,11 +14,11 @@ from basereward.losses import BradleyTerry, Hinge, LossOutput, Targets
 from basereward.testing import losses
 
 
-class Bare(BradleyTerry):
-    """Gives the loss alone. Ties are ignored."""
+class Shapeless(BradleyTerry):
+    """Gives a cost for each response. Ties are ignored."""
 
     def forward(self, rewards: Tensor, targets: Targets) -> Any:
-        return super().forward(rewards, targets).loss
+        return rewards.square()
 
 
 class Single(BradleyTerry):
@@ -154,7 +154,12 @@ class CompiledOtherwise(BradleyTerry):
 DIFFER = "they differ by #; at most # is allowed"
 
 MUTANTS = [
-    Mutant(losses.gives_a_loss_output, Bare, "it returns a Tensor, not a LossOutput"),
+    Mutant(
+        losses.gives_a_loss_output,
+        Shapeless,
+        "loss Shapeless returned a Tensor of shape [#]; return a LossOutput, or a tensor: the mean over "
+        "pairs [], or the cost of each of the # pairs [#]",
+    ),
     Mutant(losses.gives_a_loss_output, Single, "the sums are torch.float32, not fp64"),
     Mutant(
         losses.has_sums_in_the_order_of_statistics,

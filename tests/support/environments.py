@@ -23,7 +23,7 @@ BUILT = shutil.ignore_patterns(
 
 def copy_sources(target: Path) -> Path:
     """Copy what BaseReward is built from, without what was built of it, and return where to."""
-    for name in ("basereward", "csrc"):
+    for name in ("basereward", "csrc", "recipes"):
         shutil.copytree(ROOT / name, target / name, ignore=BUILT)
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target)

@@ -101,6 +101,21 @@ SETS = {
         ["a", "b"],
         [0, 1],
     ),
+    "trl-stepwise": Published(
+        # The second of three steps is neither right nor wrong.
+        [
+            {
+                "prompt": "<image>What is shown?",
+                "completions": ["a", "b", "c"],
+                "labels": [True, None, False],
+                "images": ["cat.png"],
+            }
+        ],
+        ASKED,
+        ["a\n", "a\nb\nc"],
+        [0, 1],
+        ratings=[1, 0],
+    ),
     "mm-rlhf": Published(
         # A ranking of three, best first, of which the last two are tied: two pairs.
         [

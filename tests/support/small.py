@@ -29,6 +29,7 @@ def options() -> dict[str, Options]:
     return {
         **{f"backbone/{name}": _model(save) for name, save in models.items()},
         "paradigm/critic": {"max_critique_tokens": 6},
+        "loss/binary-cross-entropy": {"right_from": 1.5},
         "writer/endpoint": lambda _: {"urls": [_judge_server()], "continues": True},
         "writer/own": lambda directory: {
             "model": str(tiny.add_language_head(tiny.save_qwen_vl(directory / "model"))),
@@ -103,6 +104,33 @@ def _styles(name: str, domain: str) -> dict[str, Any]:
     return {"id": name, "prompt": "Q", "domain": domain, "chosen": texts["right"], "rejected": texts["wrong"]}
 
 
+def _sides(name: str, chosen: str) -> dict[str, Any]:
+    """A row of the hub's copy of Multimodal RewardBench 2."""
+    responses = {f"response_{side}_text": f"{side} {name}" for side in "ab"}
+    prompt = {"prompt_text": "What is in <image_1>?", "prompt_images": [{"bytes": PNG, "path": None}]}
+    return {"pair_id": name, **prompt, **responses, "chosen": chosen, "prompt_source": "blink"}
+
+
+def _by_criterion(number: int, preference: str) -> dict[str, Any]:
+    responses = {"response1": f"one {number}", "response2": f"another {number}"}
+    return {"id": f"{number}", "prompt": "Q", **responses, "criteria": "Short."} | {
+        "criteria_preference": preference
+    }
+
+
+def _clip(area: str) -> dict[str, Any]:
+    return {"video": f"{area}.mp4", "question": "Q", "category": area} | {
+        "chosen": f"right {area}",
+        "rejected": f"wrong {area}",
+    }
+
+
+def _labelled(number: int) -> dict[str, Any]:
+    steps = [f"one {number}", "two", "three"]
+    response = {"steps": steps, "process_correctness": [1, -1, (1, 0, -1)[number]]}
+    return {"image": [], "question": "Q", "response": response, "data_source": "MMMU"}
+
+
 BENCHMARKS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "comparisons": (
         "own.jsonl",
@@ -130,6 +158,14 @@ BENCHMARKS: dict[str, tuple[str, list[dict[str, Any]]]] = {
             _multimodal("RealworldQA_1", "vqa", "Output2"),
         ],
     ),
+    "multimodal-rewardbench2": (
+        "reasoning/test-00000-of-00001.parquet",
+        [_sides(f"blink_{number}", "AB"[number % 2]) for number in range(4)],
+    ),
+    "omni-rewardbench": (
+        "text_to_text_preferences.json",
+        [_by_criterion(number, name) for number, name in enumerate(("response1", "response2", "tie"))],
+    ),
     "rewardbench": (
         "filtered.parquet",
         [
@@ -152,6 +188,24 @@ BENCHMARKS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "rm-bench": (
         "total_dataset.json",
         [_styles("1", "chat"), _styles("2", "math"), _styles("3", "safety-refuse")],
+    ),
+    "videorewardbench": (
+        "videorewardbench.jsonl",
+        [_clip(area) for area in ("long", "short", "knowledge", "reasoning", "safety")],
+    ),
+    "visualprocessbench": ("test.jsonl", [_labelled(number) for number in range(3)]),
+    "vlrmbench": (
+        "step_correctness.jsonl",
+        [
+            {
+                "id": str(number),
+                "image": [],
+                "question": "Q",
+                "reasoning_error": f"STEP1: one {number}\nSTEP2: two",
+                "task_gt": [number % 2, 1 - number % 2],
+            }
+            for number in range(3)
+        ],
     ),
     "vl-rewardbench": (
         "test.parquet",

@@ -167,3 +167,47 @@ def test_nothing_but_the_kit_imports_pytest() -> None:
     imports = re.compile(r"^\s*(?:import|from) pytest", re.MULTILINE)
     files = [file for file in package.rglob("*.py") if imports.search(file.read_text(encoding="utf-8"))]
     assert {file.parent for file in files} == {package / "testing"}
+
+
+class Wordy(BradleyTerry):
+    """A loss that ignores ties."""
+
+    def forward(self, rewards, targets):  # type: ignore[no-untyped-def, override]
+        return "low"
+
+
+class Untyped(BradleyTerry):
+    """A loss that ignores ties."""
+
+    def __init__(self, *, strength=1.0) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+
+
+class Matrix(Linear):
+    """A head of another shape."""
+
+    def forward(self, hidden, forest):  # type: ignore[no-untyped-def, override]
+        return super().forward(hidden, forest).unsqueeze(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "check"),
+    [
+        ("loss", Wordy, "gives-a-loss-output"),
+        ("loss", Untyped, "has-typed-options"),
+        ("loss", "mine.nowhere:Loss", "has-a-docstring"),
+        ("head", Matrix, "gives-one-reward-a-response"),
+    ],
+)
+def test_one_fault_is_one_failing_check(kind: str, component: type | str, check: str) -> None:
+    failed = []
+    for item in checks(plugin("mine", **{KINDS[kind]: lambda: {"x": component}})):
+        if item.id.startswith("plugin:"):  # a module in memory can't be imported by another process
+            continue
+        try:
+            item()
+        except pytest.skip.Exception:
+            continue
+        except Exception:
+            failed.append(item.id)
+    assert failed == [f"{kind}/x:{check}"]

@@ -17,6 +17,7 @@ from transformers import AutoModel
 
 from basereward import ConfigError, RewardModel
 from basereward.config import Component, LoraConfig, TrainConfig
+from basereward.extras import install_command
 from basereward.training import parameter_groups
 from basereward.training.lora import Adapters
 
@@ -183,8 +184,7 @@ def test_a_missing_library_is_named(tiny_models: dict[str, Path], monkeypatch: p
     with pytest.raises(ConfigError) as caught:
         adapted(tiny_models["llama"])
     assert str(caught.value) == (
-        "[train.lora] needs PEFT (import of peft halted; None in sys.modules); "
-        "pip install 'basereward[train]'"
+        f"[train.lora] needs PEFT (import of peft halted; None in sys.modules); {install_command('train')}"
     )
 
 

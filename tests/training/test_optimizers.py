@@ -11,6 +11,7 @@ from torch import nn
 
 from basereward import ConfigError
 from basereward.config import TrainConfig
+from basereward.extras import install_command
 from basereward.training import optimizers
 from basereward.training.schedule import set_learning_rate
 
@@ -125,5 +126,5 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         optimizer_of(network(), "adamw-8bit")
     assert str(caught.value) == (
         "train.optimizer is 'adamw-8bit', which needs bitsandbytes (import of bitsandbytes.optim halted; "
-        "None in sys.modules); pip install 'basereward[quantized]'"
+        f"None in sys.modules); {install_command('quantized')}"
     )

@@ -17,6 +17,7 @@ from basereward.data.curation.fingerprints import (
 )
 from basereward.data.curation.step import Step
 from basereward.errors import ConfigError, DataError
+from basereward.extras import install_command
 from basereward.media.image import Image
 from basereward.message import Part, identity_of
 
@@ -221,7 +222,7 @@ def _rensa() -> Any:
         import rensa
     except ImportError as error:
         raise ConfigError(
-            "finding near duplicates needs rensa; run pip install 'basereward[data]', or set threshold = 1 "
+            f"finding near duplicates needs rensa; run {install_command('data')}, or set threshold = 1 "
             "for rows that are the same"
         ) from error
     return rensa

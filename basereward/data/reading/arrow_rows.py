@@ -9,7 +9,7 @@ from typing import Any
 
 from basereward.data.reading.json_rows import MAX_ROW
 from basereward.data.reading.row import Row
-from basereward.errors import ConfigError, DataError
+from basereward.errors import DataError
 
 PARQUET_MAGIC = b"PAR1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -30,9 +30,10 @@ def read_table(path: Path, magic: bytes) -> Iterator[tuple[int, Row | DataError]
 
     Raises:
         DataError: When the file is damaged.
-        ConfigError: When pyarrow is not installed.
     """
-    pyarrow = _pyarrow()
+    import pyarrow.ipc
+    import pyarrow.parquet
+
     number = 0
     try:
         with _batches(pyarrow, path, magic) as batches:
@@ -66,12 +67,10 @@ def _check_columns(fields: Any, pyarrow: Any) -> None:
 
 
 def count_table(path: Path, magic: bytes) -> int | None:
-    """Return the number of rows of a table; None where it is damaged.
+    """Return the number of rows of a table; None where it is damaged."""
+    import pyarrow.ipc
+    import pyarrow.parquet
 
-    Raises:
-        ConfigError: When pyarrow is not installed.
-    """
-    pyarrow = _pyarrow()
     try:
         if magic.startswith(PARQUET_MAGIC):
             return int(pyarrow.parquet.read_metadata(path).num_rows)
@@ -120,14 +119,3 @@ def _batches(pyarrow: Any, path: Path, magic: bytes) -> Iterator[Any]:
                 yield (reader.get_batch(number) for number in range(reader.num_record_batches))
             else:
                 yield stack.enter_context(pyarrow.ipc.open_stream(file))
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.ipc
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(
-            "reading Parquet or Arrow needs pyarrow; run pip install 'basereward[data]'"
-        ) from error
-    return pyarrow

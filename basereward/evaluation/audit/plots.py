@@ -7,16 +7,14 @@ from pathlib import Path
 
 from basereward.evaluation.audit.findings import MATERIAL
 from basereward.evaluation.audit.results import Audit
-from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, is_available, save_figure
+from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, save_figure
 
 Points = Mapping[str, tuple[float, float, float, str]]
 """By name: a value, the ends of its interval, and its colour."""
 
 
 def save(audit: Audit, directory: Path) -> list[Path]:
-    """Draw what there is, and return the PNG files; none without matplotlib."""
-    if not is_available():
-        return []
+    """Draw what there is, and return the PNG files."""
     directory.mkdir(parents=True, exist_ok=True)
     whole = audit.metrics.accuracy
     accuracies: dict[str, tuple[float, float, float, str]] = {

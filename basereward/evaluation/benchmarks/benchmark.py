@@ -169,6 +169,9 @@ class Benchmark(protocols.Benchmark, FileDataset):
     """Number of comparisons of the published benchmark."""
     ties: str = "equal rewards count as wrong"
     """How the official metric counts equal rewards."""
+    orders_responses: ClassVar[bool] = False
+    """Whether the responses stand in an order of the benchmark's own, in which the better one may be either;
+    "always the first" is then a baseline."""
     judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {}
     """The protocols in print for judges, by their titles."""
 
@@ -212,12 +215,11 @@ class Benchmark(protocols.Benchmark, FileDataset):
         metrics = self.judge_metrics(rewards, judged)
         scores = {}
         for suffix, (counted, _) in self._counted(rewards, judged).items():
-            lengths = [
-                None if scored is None else item.lengths
-                for item, scored in zip(self.items, counted, strict=True)
-            ]
-            for name, baseline in self.metrics(Scored.of(self.items, lengths)).items():
-                scores[name + suffix] = Score.of(name + suffix, metrics[name + suffix], baseline)
+            longer, first = self._baselines(counted)
+            for name, baseline in longer.items():
+                scores[name + suffix] = Score.of(
+                    name + suffix, metrics[name + suffix], baseline, first.get(name)
+                )
         return scores
 
     def _counted(
@@ -258,10 +260,22 @@ class Benchmark(protocols.Benchmark, FileDataset):
             DataError: When no comparison has been scored.
         """
         metrics = self.metrics(Scored.of(self.items, rewards))
-        pairs = zip(self.items, rewards, strict=True)
-        lengths = [None if scores is None else item.lengths for item, scores in pairs]
-        baseline = self.metrics(Scored.of(self.items, lengths))
-        return {name: Score.of(name, metric, baseline[name]) for name, metric in metrics.items()}
+        longer, first = self._baselines(rewards)
+        return {
+            name: Score.of(name, metric, longer[name], first.get(name)) for name, metric in metrics.items()
+        }
+
+    def _baselines(
+        self, rewards: Sequence[Sequence[float] | None]
+    ) -> tuple[Mapping[str, Metric | None], Mapping[str, Metric]]:
+        """Return the metrics of the longer responses and those of the first, of comparisons with rewards."""
+        items = [None if scores is None else item for item, scores in zip(self.items, rewards, strict=True)]
+        longer = [None if item is None else item.lengths for item in items]
+        first = [None if item is None else [1.0, *[0.0] * (len(item.ranks) - 1)] for item in items]
+        return (
+            self.metrics(Scored.of(self.items, longer)),
+            self.metrics(Scored.of(self.items, first)) if self.orders_responses else {},
+        )
 
     def _annotation_file(self, path: Path) -> Path:
         """Return the annotation file of a directory in the official layout; any other path as it is."""

@@ -52,6 +52,21 @@ def as_listed(items: Sequence[Item], judged: Judged) -> list[float | None]:
     return scores
 
 
+def as_listed_or_wrong(items: Sequence[Item], judged: Judged) -> list[float | None]:
+    """Return Omni-RewardBench's scores: responses are shown in the file's order, and a text without a verdict
+    is wrong (its `evaluation_experiments/run_exp.py`); rows that the data calls a tie are left out.
+    """
+    scores: list[float | None] = []
+    for number, item in enumerate(items):
+        votes = _votes(judged, number, (0, 1))
+        if not votes or item.ranks[0] == item.ranks[1]:
+            scores.append(None)
+            continue
+        better = FIRST if item.ranks[0] < item.ranks[1] else SECOND
+        scores.append(float(votes[0] == better))
+    return scores
+
+
 def by_majority(items: Sequence[Item], judged: Judged) -> list[float | None]:
     """Return VL-RewardBench's scores: each of K answers is to responses in a random order, and the majority
     counts; a comparison with a text without a verdict, or with as many answers right as wrong, counts for

@@ -54,6 +54,7 @@ class MultimodalRewardBench(Benchmark):
     name = "multimodal-rewardbench"
     title = "Multimodal RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("all_data.json", "data/all_data.json", "data/test-*.parquet")
+    orders_responses: ClassVar[bool] = True
     judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {OFFICIAL: as_listed, R1_REWARD: better_first}
 
     def convert_row(self, row: Row, directory: Path) -> Row:

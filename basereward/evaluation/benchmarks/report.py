@@ -11,7 +11,6 @@ from basereward.evaluation.benchmarks.run import BenchmarkRun
 from basereward.evaluation.report import metric_rows, save_report, save_unread
 from basereward.evaluation.results import Evaluation, Unread
 from basereward.reporting.html import save_page
-from basereward.reporting.plots import is_available
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.storage.atomic import write_text
 
@@ -22,15 +21,13 @@ HEADINGS = {"official": "Official metrics", "category": "By category", "variant"
 EXPLANATION = (
     "In brackets: the 95 % interval, by Wilson's formula with the number of independent pairs that would "
     "tell as much, or by bootstrap of groups. Longer baseline: the score of always preferring the longer "
-    "response. Chance: the expected score of random rewards."
+    "response. Always first: that of always preferring the one that stands first in the file. Chance: the "
+    "expected score of random rewards."
 )
 
 
 def save_run(run: BenchmarkRun, directory: str | Path) -> None:
-    """Write `report.json`, `report.md`, `report.html`, and for each model a directory of its evaluation.
-
-    The plots of `report.html` are drawn only where matplotlib is installed.
-    """
+    """Write `report.json`, `report.md`, `report.html`, and for each model a directory of its evaluation."""
     directory = Path(directory)
     for entry in run.entries:
         facts = {"model": entry.model, "benchmark": run.name, "data": run.data, **entry.computed}
@@ -38,7 +35,7 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
             save_unread(entry.evaluation, directory / entry.folder, facts)
         else:
             save_report(entry.evaluation, directory / entry.folder, facts)
-    plot = directory / SCORES_FILE if is_available() and run.metric_names else None
+    plot = directory / SCORES_FILE if run.metric_names else None
     if plot is not None:
         save_scores(run, plot)
     published, remarks = published_table(run)
@@ -65,7 +62,8 @@ def save_run(run: BenchmarkRun, directory: str | Path) -> None:
 
 def score_table(run: BenchmarkRun) -> Table:
     """Return the table of scores, with a heading for each kind of metric."""
-    titles = ("metric", *(entry.model for entry in run.entries), "longer baseline", "chance", "n", "interval")
+    baselines = ("longer baseline", *(["always first"] if run.orders_responses else []), "chance")
+    titles = ("metric", *(entry.model for entry in run.entries), *baselines, "n", "interval")
     rows = []
     for kind, heading in HEADINGS.items():
         names = [name for name in run.metric_names if run.of_metric(name)[0].kind == kind]
@@ -81,6 +79,7 @@ def score_table(run: BenchmarkRun) -> Table:
                     name,
                     *("" if score is None else str(score) for score in scores),
                     _percent(first.longer_baseline),
+                    *([_percent(first.first_baseline)] if run.orders_responses else []),
                     _percent(first.chance),
                     f"{' / '.join(sizes)} {first.unit}",
                     first.method,
@@ -103,6 +102,8 @@ def published_table(run: BenchmarkRun) -> tuple[Table, list[str]]:
         rows.append(_own_row(entry.model, (None if score is None else score.value for score in scores)))
     firsts = [run.of_metric(name)[0] for name in columns]
     rows.append(_own_row("(always the longer response)", (score.longer_baseline for score in firsts)))
+    if run.orders_responses:
+        rows.append(_own_row("(always the first response)", (score.first_baseline for score in firsts)))
     rows.append(_own_row("(chance)", (score.chance for score in firsts)))
     for row in run.published:
         own_remarks = [row.source, *([row.note] if row.note else [])]
@@ -141,7 +142,7 @@ def markdown(run: BenchmarkRun) -> str:
     text = [f"# {markdown_text(run.title)}", "", f"- data: {markdown_code(run.data)}"]
     text += [*(f"- {markdown_text(note)}" for note in run.notes), ""]
     text += [score_table(run).markdown(), "", EXPLANATION, ""]
-    if is_available() and run.metric_names:
+    if run.metric_names:
         text += [f"![{SCORES_FILE}]({SCORES_FILE})", ""]
     if run.published:
         table, remarks = published_table(run)

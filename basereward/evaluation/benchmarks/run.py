@@ -66,6 +66,7 @@ class BenchmarkRun:
         size: The number of comparisons of the published benchmark, if it is known.
         entries: The models.
         published: Published scores.
+        remarks: What the benchmark says of its data, such as what of it is not supported.
     """
 
     name: str
@@ -75,6 +76,7 @@ class BenchmarkRun:
     size: int | None
     entries: Sequence[Entry]
     published: Sequence[PublishedScores]
+    remarks: Sequence[str] = ()
 
     @property
     def metric_names(self) -> list[str]:
@@ -86,9 +88,15 @@ class BenchmarkRun:
         return [entry.scores[name] for entry in self.entries if name in entry.scores]
 
     @property
+    def orders_responses(self) -> bool:
+        """Whether there is a baseline of always preferring the first response."""
+        scores = (score for entry in self.entries for score in entry.scores.values())
+        return any(score.first_baseline is not None for score in scores)
+
+    @property
     def notes(self) -> list[str]:
         """Remarks on the scores: ties, and comparisons that are missing."""
-        notes = [f"Ties: {self.ties}."]
+        notes = [f"Ties: {self.ties}.", *self.remarks]
         for entry in self.entries:
             if isinstance(entry.evaluation, Unread):
                 notes.append(_note_of(entry.model, entry.evaluation, has_scores=bool(entry.scores)))
@@ -124,6 +132,7 @@ class BenchmarkRun:
             "num_comparisons": self.entries[0].evaluation.num_comparisons,
             "official_size": self.size,
             "ties": self.ties,
+            "remarks": list(self.remarks),
             "models": {
                 entry.model: {
                     "scores": {name: score.to_dict() for name, score in entry.scores.items()},
@@ -172,6 +181,7 @@ def run_benchmark(
                 progress=progress,
                 gaps=gaps,
                 verdicts=verdicts,
+                scores_single=benchmark.scores_single,
             )
         except DataError:
             if not verdicts or not isinstance(benchmark, JudgedBenchmark):
@@ -200,6 +210,7 @@ def run_benchmark(
         size=benchmark.size,
         entries=entries,
         published=published_of(name),
+        remarks=list(benchmark.remarks),
     )
 
 

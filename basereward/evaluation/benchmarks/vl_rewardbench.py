@@ -53,6 +53,7 @@ class VLRewardBench(Benchmark):
     title = "VL-RewardBench"
     patterns: ClassVar[tuple[str, ...]] = ("data/test-*.parquet", "*.parquet", "*.jsonl")
     size = 1250
+    orders_responses: ClassVar[bool] = True
     judge_protocols: ClassVar[Mapping[str, JudgeProtocol]] = {
         OFFICIAL_PROTOCOL: by_majority,
         R1_REWARD: better_first,

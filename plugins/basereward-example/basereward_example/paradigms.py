@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from basereward.losses import Targets
+from basereward.losses import Targets, apply_loss
 from basereward.prepared import Prepared, Size
 from basereward.protocols import Paradigm
 
@@ -53,8 +53,7 @@ class Bounded(Paradigm, nn.Module):
         """Return the loss of prepared comparisons."""
         forest = self._forest(batch)
         targets = Targets.of([item.comparison for item in batch], forest.lengths, forest.ends.device)
-        output: LossOutput = self.criterion(self.rewards(forest), targets)
-        return output
+        return apply_loss(self.criterion, self.rewards(forest), targets)
 
     @torch.no_grad()
     def score_of(self, batch: Sequence[Prepared[Tree]]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.special import log_ndtr
 
 from basereward.errors import ConfigError
-from basereward.losses import LossOutput, Targets
+from basereward.losses import LossOutput, Targets, apply_loss
 from basereward.ops import pair_statistics
 from basereward.paradigms.scalar import Scalar
 from basereward_multi_objective.ratings import ratings_of
@@ -83,7 +83,9 @@ class MultiObjective(Scalar):
         known = ~wanted.isnan()
         squares = torch.where(known, ratings - wanted.nan_to_num(), 0.0).square()
         cost = squares.sum(1) / known.sum(1).clamp(min=1)  # [N]
-        return _with_costs(self.criterion(rewards, targets), self.attribute_weight * cost, targets)
+        return _with_costs(
+            apply_loss(self.criterion, rewards, targets), self.attribute_weight * cost, targets
+        )
 
     @torch.no_grad()
     def decorrelate(self, comparisons: Sequence[Comparison], attribute: str) -> None:

@@ -88,7 +88,7 @@ def test_the_pair_accuracy_is_the_one_of_every_other_evaluation(
 
 def test_every_benchmark_is_registered_under_its_own_name() -> None:
     plugins = PluginManager()
-    assert len(NAMES) == 7
+    assert len(NAMES) == 12
     for name in NAMES:
         benchmark: Any = plugins.load("benchmark", name)
         assert benchmark.name == name

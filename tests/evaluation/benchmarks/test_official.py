@@ -118,6 +118,51 @@ def mm_rlhf_rewardbench(rows: list[Any], rewards: list[list[float]]) -> dict[str
     return {"Acc": sum(map(sum, right.values())) / len(rows), "Acc+": sum(whole) / len(whole)}
 
 
+def videorewardbench(rows: list[Any], rewards: list[list[float]]) -> dict[str, float]:
+    """Return the share of pairs whose chosen response has the higher score, of all and of each area."""
+    right: dict[str, list[int]] = {}
+    for row, (chosen, rejected) in zip(rows, rewards, strict=True):
+        right.setdefault(row.meta["category"], []).append(int(chosen > rejected))
+    areas = {area: sum(each) / len(each) for area, each in right.items()}
+    return {
+        **areas,
+        "overall": sum(map(sum, right.values())) / len(rows),
+        "macro of 5": sum(areas.values()) / 5,
+    }
+
+
+def multimodal_rewardbench2(rows: list[Any], rewards: list[list[float]]) -> dict[str, float]:
+    """Return the accuracy of `compute_accuracy.py`, of a reward model that prefers the same response in both
+    orders; no verdict is left out of the number.
+    """
+    correct = evaluated = 0
+    for row, (first, second) in zip(rows, rewards, strict=True):
+        chosen = "A" if row.ranks[0] == 0 else "B"
+        # Equal rewards are no verdict of a judge; a reward model that can't decide is wrong.
+        forward = "A" if first > second else "B" if second > first else "neither"
+        reverse = {"A": "B", "B": "A"}.get(forward, forward)
+        for judgement in (forward, {"A": "B", "B": "A"}.get(reverse, reverse)):
+            evaluated += 1
+            correct += judgement == chosen
+    return {"reasoning": correct / evaluated}
+
+
+def omni_rewardbench(rows: list[Any], rewards: list[list[float]]) -> dict[str, float]:
+    """Return the accuracies of `run_exp.py` without and with ties, a predicted tie being one of rewards."""
+    scores: dict[str, float] = {}
+    for suffix in ("", ", with ties"):
+        right: dict[str, list[int]] = {}
+        for row, (first, second) in zip(rows, rewards, strict=True):
+            preference = "tie" if row.ranks[0] == row.ranks[1] else f"response{1 + row.ranks.index(0)}"
+            if preference == "tie" and not suffix:
+                continue
+            predicted = "tie" if first == second else "response1" if first > second else "response2"
+            right.setdefault(row.meta["category"], []).append(int(predicted == preference))
+        tasks = {f"{task}{suffix}": sum(each) / len(each) for task, each in right.items()}
+        scores |= {**tasks, f"mean of 3 tasks{suffix}": sum(tasks.values()) / 3}
+    return scores
+
+
 def every_subset(place: Path) -> None:
     """Write rows of every subset of RewardBench, three each."""
     rows = [
@@ -134,6 +179,9 @@ OFFICIAL = {
     "vl-rewardbench": (hub_benchmarks.vl_rewardbench, vl_rewardbench),
     "multimodal-rewardbench": (hub_benchmarks.multimodal_rewardbench, multimodal_rewardbench),
     "mm-rlhf-rewardbench": (hub_benchmarks.mm_rlhf_rewardbench, mm_rlhf_rewardbench),
+    "videorewardbench": (hub_benchmarks.videorewardbench, videorewardbench),
+    "multimodal-rewardbench2": (hub_benchmarks.multimodal_rewardbench2, multimodal_rewardbench2),
+    "omni-rewardbench": (hub_benchmarks.omni_rewardbench, omni_rewardbench),
 }
 
 
