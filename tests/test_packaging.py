@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clean_installs import trained
 from environments import copy_sources
 
 ROOT = Path(__file__).parents[1]
@@ -319,6 +320,7 @@ print(status["cpu"]["kernels"], status["host"]["kernels"], ops.__file__, status[
     kernels, helpers, file, reason = printed.strip().split("|")
     assert (kernels, helpers) == ("cpp", "cpp"), reason
     assert file.startswith(site.strip())
+    assert trained(python, {**os.environ, "PYTHONPATH": str(dependencies)})["cpu"] == "cpp"
 
 
 @pytest.mark.slow

@@ -60,3 +60,15 @@ def test_a_workflow_runs_what_can_be_run_here(workflow: Path) -> None:
 
 def test_there_is_a_workflow_for_tests_wheels_documents_and_publishing() -> None:
     assert [path.stem for path in WORKFLOWS] == ["docs", "publish", "test", "wheels"]
+
+
+def test_the_demo_installs_nothing_for_development(tmp_path: Path) -> None:
+    def planned(target: str) -> str:
+        words = ["make", target, f"VENV={tmp_path}/none", "--dry-run"]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    of_development = "packages('dev')"
+    assert of_development not in planned("demo")
+    assert of_development in planned("test")
+    # One environment does for both: what the one has installed, the other finds.
+    assert set(planned("demo").splitlines()[:-1]) <= set(planned("test").splitlines())

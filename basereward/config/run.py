@@ -65,6 +65,7 @@ class MixtureConfig:
 
 
 COMPONENTS: Any = tuple[Component, ...]
+TRACKER = Literal["wandb", "trackio", "mlflow", "swanlab"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +311,8 @@ class RunConfig:
         stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
             tables with a `name` and what differs in `data` and `train`.
         plugins: Modules to load as plugins, as `-p MODULE` does.
+        log: Experiment trackers that get the numbers of `log.jsonl` too: `wandb`, `trackio`, `mlflow`,
+            `swanlab`, each a package of its own. TensorBoard always gets them.
     """
 
     output: str
@@ -318,6 +321,7 @@ class RunConfig:
     fresh_head: bool = False
     cache: str | None = None
     plugins: tuple[str, ...] = ()
+    log: tuple[TRACKER, ...] = ()
     backbone: Component
     head: Component = Component("mlp")  # noqa: RUF009
     loss: Component = Component("bradley-terry")  # noqa: RUF009
@@ -345,10 +349,11 @@ class RunConfig:
                     raise ValidationError(("train", key), "needs held-out data; add a [[data.eval]] table")
 
 
-TABLES: Mapping[str, type] = {
+TABLES: Mapping[str, Any] = {
     **dict.fromkeys(("backbone", "head", "loss", "paradigm"), Component),
     "data": DataConfig,
     "train": TrainConfig,
+    "log": tuple[TRACKER, ...],
 }
 """The settings of a `RunConfig` that a name or a table may stand for."""
 

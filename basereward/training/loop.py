@@ -81,6 +81,7 @@ class Training:
                 plugins,
                 offset=saved.log_bytes if saved else 0,
                 step=self.state.step,
+                trackers=run.log,
                 warn=display.line,
             )
             if checkpoint is None:

@@ -19,6 +19,7 @@ from basereward.plugins.plugin_manager import PluginManager
 RESUMABLE_SETTINGS = (
     "output",
     "cache",
+    "log",
     *(f"train.micro_batch_{unit}" for unit in ("size", "tokens", "patches")),
     *(f"train.{name}" for name in ("save_every", "keep_checkpoints", "log_every")),
     *(f"train.{name}" for name in ("num_workers", "parallel", "shard_ranks")),

@@ -11,10 +11,14 @@ from typing import Any
 
 from basereward.extras import install_command
 from basereward.plugins.plugin_manager import PluginManager
+from basereward.training.trackers import Trackers
+
+PREFIXES = {"step": "train", "evaluation": "eval"}
+"""The first part of tags in TensorBoard and trackers, by the kind of a record."""
 
 
 class RunLog:
-    """Writes each record to `log.jsonl`, to TensorBoard, and to the hook `basereward_log`.
+    """Writes each record to `log.jsonl`, to TensorBoard, to trackers, and to the hook `basereward_log`.
 
     A record has a `kind`: "step", "evaluation" or "checkpoint". `log.jsonl` has one JSON object per line, and
     before them one of the kind "start", with device and precision.
@@ -25,7 +29,8 @@ class RunLog:
         offset: Length of `log.jsonl` in bytes at the checkpoint; records that a killed run wrote later are
             cut off.
         step: The checkpoint's step; TensorBoard discards later events.
-        warn: Receives a line if TensorBoard is not installed.
+        trackers: Names of experiment trackers.
+        warn: Receives a line if TensorBoard is not installed, or a tracker fails.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class RunLog:
         *,
         offset: int = 0,
         step: int = 0,
+        trackers: tuple[str, ...] = (),
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.run_dir = run_dir
@@ -42,6 +48,7 @@ class RunLog:
         self._file = (run_dir / "log.jsonl").open("ab")
         self._file.truncate(min(offset, os.fstat(self._file.fileno()).st_size))
         self._events = _event_writer(run_dir / "tensorboard", step, warn)
+        self._trackers = Trackers(trackers, run_dir, is_new=offset == 0, warn=warn)
 
     def write_start(self, facts: Mapping[str, str]) -> None:
         """Write the first record of a training to `log.jsonl`: facts of all its steps."""
@@ -55,9 +62,11 @@ class RunLog:
         """Write one record, and return it."""
         record = {"kind": kind, **{name: _plain(value) for name, value in values.items()}}
         self._append(record)
-        if self._events is not None and kind != "checkpoint":
-            for name, value in _flat(record).items():
-                self._events.add_scalar(f"{kind}/{name}", value, record["step"])
+        if kind in PREFIXES:
+            values = {f"{PREFIXES[kind]}/{name}": value for name, value in _flat(record).items()}
+            self._trackers.log(values, record["step"])
+            for tag, value in values.items() if self._events is not None else ():
+                self._events.add_scalar(tag, value, record["step"])
         self.plugins.emit("basereward_log", record=record, run_dir=self.run_dir)
         return record
 
@@ -70,6 +79,7 @@ class RunLog:
     def close(self) -> None:
         """Close the files."""
         self._file.close()
+        self._trackers.close()
         if self._events is not None:
             self._events.close()
 

@@ -86,6 +86,7 @@ class RewardTrainer:
             output=args.output_dir,
             seed=args.seed,
             fresh_head=args.fresh_head,
+            log=args.trackers,
             backbone=_backbone(model, args),
             head=component_of(args.head, "head"),
             loss=loss,

@@ -61,6 +61,8 @@ class RewardConfig:
         save_steps: Steps between checkpoints; None for one at each evaluation.
         save_total_limit: Checkpoints that are kept.
         metric_for_best_model: Metric of the held-out data by which the best model is chosen.
+        report_to: Experiment trackers: a name or a list of `wandb`, `trackio`, `mlflow`, `swanlab`.
+            TensorBoard always gets the numbers.
         disable_tqdm: Whether no progress is shown.
         seed: Of every random choice.
     """
@@ -94,8 +96,15 @@ class RewardConfig:
     save_steps: int | None = None
     save_total_limit: int = 2
     metric_for_best_model: str = "accuracy"
+    report_to: str | list[str] | None = None
     disable_tqdm: bool = False
     seed: int = 42
+
+    @property
+    def trackers(self) -> tuple[Any, ...]:
+        """The run file's `log`."""
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to or ()
+        return tuple(name for name in names if name not in ("none", "tensorboard"))
 
     @property
     def batch_size(self) -> int:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 ROWS = [
@@ -45,40 +46,44 @@ print(json.dumps({"torch": torch.__version__, **kernels}))
 """
 
 
-def tried(wheel: Path, version: str, directory: Path) -> dict[str, str]:
-    """Return which torch and which kernels were in use, after a training, an evaluation and a scoring.
-
-    Args:
-        wheel: The wheel.
-        version: Of torch.
-        directory: Where the environment is, or is to be.
+def installed(wheel: Path, version: str, directory: Path) -> Path:
+    """Return the Python of an environment with a version of torch and a wheel, made where it isn't there.
 
     Raises:
-        subprocess.CalledProcessError: When a command fails.
+        subprocess.CalledProcessError: When they can't be installed.
     """
     python = directory / "bin" / "python"
     if not python.exists():
         venv.create(directory, with_pip=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, f"torch=={version}", f"{wheel.resolve()}[train]"], check=True)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return python
+
+
+def trained(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return which torch and which kernels are in use, after a training, an evaluation and a scoring.
+
+    Args:
+        python: Of the environment that BaseReward is installed into.
+        environment: The variables of the commands.
+
+    Raises:
+        subprocess.CalledProcessError: When a command fails.
+    """
     with tempfile.TemporaryDirectory() as place:
         Path(place, "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
         Path(place, "run.toml").write_text(RUN)
 
         def output_of(*words: str) -> str:
-            command = [str(python), *words]
             done = subprocess.run(
-                command, cwd=place, env=environment, check=True, capture_output=True, text=True
+                [str(python), *words], cwd=place, env=environment, check=True, capture_output=True, text=True
             )
             return done.stdout
 
         output_of("-m", "basereward", "train", "run.toml")
-        model = "run/model"
-        output_of("-m", "basereward", "evaluate", model, "--data", "rows.jsonl")
-        output_of(
-            "-m", "basereward", "score", model, "--prompt", "1 + 1?", "--response", "2", "--response", "3"
-        )
+        output_of("-m", "basereward", "evaluate", "run/model", "--data", "rows.jsonl")
+        words = ["--prompt", "1 + 1?", "--response", "2", "--response", "3"]
+        output_of("-m", "basereward", "score", "run/model", *words)
         output_of("-m", "basereward", "recipes", "basereward-7b")
         facts: dict[str, str] = json.loads(output_of("-c", STATUS))
     return facts
@@ -94,12 +99,13 @@ def main() -> int:
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where they are made, and kept")
     arguments = parser.parse_args()
     failed = False
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with tempfile.TemporaryDirectory() as temporary:
         for version in arguments.torches:
             start = time.perf_counter()
             directory = (arguments.environments or Path(temporary)) / f"torch-{version}"
             try:
-                facts = tried(arguments.wheel, version, directory)
+                facts = trained(installed(arguments.wheel, version, directory), environment)
             except subprocess.CalledProcessError as error:
                 print(f"torch {version}: {error}\n{error.stdout or ''}{error.stderr or ''}", flush=True)
                 failed = True
