@@ -8,6 +8,8 @@ from basereward import _exports
 from basereward._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from basereward.client import Client as Client
+    from basereward.client import ServerError as ServerError
     from basereward.comparison import Comparison as Comparison
     from basereward.comparison import Pair as Pair
     from basereward.config.conversion import Component as Component
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = _exports.lazy(
     __name__,
     {
+        "client": ("Client", "ServerError"),
         "comparison": ("Comparison", "Pair"),
         "message": ("Message",),
         "config.conversion": ("Component",),

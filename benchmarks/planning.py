@@ -141,7 +141,7 @@ def measure(directory: str, case: Case, settings: str, *, prunes: bool) -> dict[
         + optimizer_bytes([(item, item.numel()) for item in trained], config.optimizer)
     )
     recomputes = config.activation_checkpointing
-    passing = activations(architecture, counts, recomputes=recomputes, bf16=False, reads_in_place=True)
+    passing = activations(architecture, counts, recomputes=recomputes, bf16=False)
     return {
         "case": case.name,
         "settings": settings,

@@ -25,9 +25,20 @@ WARM_UP = 2
 FORMS = {"one": (1, "ddp"), "ddp": (2, "ddp"), "fsdp": (2, "fsdp")}
 
 
-def train(form: str, model: Path, data: Path, num_steps: int) -> tuple[float, list[float]]:
-    """Train anew, and return seconds a step and the loss of each step."""
-    num_processes, parallel = FORMS[form]
+def train(
+    form: str, model: Path, data: Path, num_steps: int, *, num_processes: int = 1, **settings: str
+) -> tuple[float, list[float]]:
+    """Train anew, and return seconds a step and the loss of each step.
+
+    Args:
+        form: A name for the run.
+        model: A model of texts.
+        data: Pairs as TRL writes them.
+        num_steps: Steps, those included that don't count.
+        num_processes: How many processes train together.
+        settings: Of `train`, as TOML has them.
+    """
+    given = {"save_every": "1000000", **settings}
     output = data.parent / form
     run_file = data.parent / f"{form}.toml"
     run_file.write_text(
@@ -35,7 +46,8 @@ def train(form: str, model: Path, data: Path, num_steps: int) -> tuple[float, li
         f'[backbone]\nname = "causal-lm"\nmodel = "{model}"\n'
         f'[[data.train]]\nname = "trl"\npath = "{data}"\n'
         f"[train]\nmax_steps = {num_steps}\nepochs = 100.0\nbatch_size = {BATCH_SIZE}\nmicro_batch_size = 4\n"
-        f'lr = 1e-4\nlog_every = 1\nsave_every = 1000000\nprecision = "fp32"\nparallel = "{parallel}"\n'
+        'lr = 1e-4\nlog_every = 1\nprecision = "fp32"\n'
+        + "".join(f"{name} = {value}\n" for name, value in given.items())
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(num_processes), "-m", "basereward", "train", str(run_file)]
@@ -68,7 +80,10 @@ def main() -> None:
         write_pairs(pairs_of_lengths(arguments.steps * BATCH_SIZE, 150, 40), data)
         for _ in range(arguments.turns):
             for form in FORMS:
-                taken, losses[form] = train(form, model, data, arguments.steps)
+                number, parallel = FORMS[form]
+                taken, losses[form] = train(
+                    form, model, data, arguments.steps, num_processes=number, parallel=f'"{parallel}"'
+                )
                 seconds[form].append(taken)
     results: list[dict[str, Any]] = []
     for form, (num_processes, parallel) in FORMS.items():

@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from basereward.backbones.file_tensors import FileTensors, composed
 from basereward.storage.reading import read_json
 
 INDEX = "model.safetensors.index.json"
@@ -30,14 +31,14 @@ class HubTensors:
     Args:
         model: The transformers model, whose parameters have no memory.
         dtype: The type that weights are loaded in.
-        names: For each tensor of the model its name in the files.
+        sources: For each tensor of the model those of the files that it is made of.
         files: The files.
         obstacle: Why the tensors can't be read from the files one by one; empty where they can.
     """
 
     model: Any
     dtype: torch.dtype
-    names: Mapping[str, str]
+    sources: Mapping[str, FileTensors]
     files: Sequence[Path]
     obstacle: str = ""
 
@@ -101,46 +102,70 @@ def hub_tensors(model: Any, source: Mapping[str, Any], ignorable: tuple[str, ...
         ignorable: Beginnings of the names of tensors that the files may hold beside the model's.
     """
     files = weight_files(source)
-    names, obstacle = _names_in(files, model, ignorable)
+    sources, obstacle = _sources_in(files, model, ignorable)
     dtype = model.dtype
     if not obstacle and dtype != torch.float32 and model._get_dtype_plan(dtype):
         obstacle = "some of its weights are kept in fp32"
     uncomputed = _compute_buffers(model)
-    return HubTensors(model, dtype, names, files, obstacle or uncomputed)
+    return HubTensors(model, dtype, sources, files, obstacle or uncomputed)
 
 
-def _names_in(files: Sequence[Path], model: Any, ignorable: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """Return the names in the files of a model's tensors, by transformers' own rules, and an obstacle."""
+def _sources_in(
+    files: Sequence[Path], model: Any, ignorable: tuple[str, ...]
+) -> tuple[dict[str, FileTensors], str]:
+    """Return the tensors of files that each of a model's is made of by transformers, or an obstacle."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     conversions = get_model_conversion_mapping(model)
-    rules = (
-        [item for item in conversions if isinstance(item, WeightRenaming)],
-        [item for item in conversions if isinstance(item, WeightConverter)],
-    )
+    renamings = [item for item in conversions if isinstance(item, WeightRenaming)]
+    converters = [item for item in conversions if isinstance(item, WeightConverter)]
     tensors: dict[str, Tensor] = model.state_dict()
-    sources: dict[str, str] = {}
-    opened: Any
-    for path in files:
-        with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
-                renamed, converter = rename_source_key(name, *rules, model.base_model_prefix, tensors)
-                if renamed not in tensors and name in tensors:
-                    renamed, converter = name, None
-                if renamed in tensors:
-                    if converter is not None or renamed in sources:
-                        return {}, f"{renamed} is made of several tensors of the files"
-                    if list(tensors[renamed].shape) != opened.get_slice(name).get_shape():
-                        return {}, f"{renamed} has another shape in the files"
-                    sources[renamed] = name
-                elif not renamed.startswith(ignorable):
-                    return {}, f"the files hold {name}, which the model doesn't"
+    shapes = _shapes(files)
+    sources: dict[str, FileTensors] = {}
+    patterns: dict[str, dict[str, str]] = {}  # of what a converter makes, by the names in the files
+    for name in shapes:
+        renamed, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, tensors)
+        if renamed not in tensors and name in tensors:
+            renamed, pattern = name, None
+        if renamed not in tensors:
+            if not renamed.startswith(ignorable):
+                return {}, f"the files hold {name}, which the model doesn't"
+        elif pattern is not None:
+            patterns.setdefault(renamed, {})[name] = pattern
+        elif renamed in sources:
+            return {}, f"{renamed} is made of several tensors of the files"
+        else:
+            sources[renamed] = FileTensors(name)
+    for name, matched in patterns.items():
+        converter = next(item for item in converters if set(matched.values()) & set(item.source_patterns))
+        made = composed(converter, matched, tensors[name].shape, shapes.__getitem__)
+        if made is None or name in sources:
+            return {}, f"{name} is made of several tensors of the files"
+        sources[name] = made
+    for name, source in sources.items():
+        try:
+            is_fitting = source.shape(shapes.__getitem__) == list(tensors[name].shape)
+        except ValueError as error:
+            return {}, f"{name} is made of {error}"
+        if not is_fitting:
+            return {}, f"{name} has another shape in the files"
     if missing := tensors.keys() - sources.keys():
         return {}, f"the files lack {min(missing)}"
     # By these transformers restores the names when it saves the model.
     model._weight_conversions = [item for item in conversions if item.was_used()]
     return sources, ""
+
+
+def _shapes(files: Sequence[Path]) -> dict[str, list[int]]:
+    """Return the shapes of all tensors of files."""
+    shapes: dict[str, list[int]] = {}
+    opened: Any
+    for path in files:
+        with safe_open(path, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                shapes[name] = opened.get_slice(name).get_shape()
+    return shapes
 
 
 @torch.no_grad()

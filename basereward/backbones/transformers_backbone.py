@@ -16,6 +16,7 @@ from basereward.backbones.experts import autocast_experts
 from basereward.backbones.feature_cache import key_of
 from basereward.backbones.image_places import places_of
 from basereward.backbones.last_layer import LastLayerRows, can_skip_rows
+from basereward.backbones.layer_divisions import Division, layer_divisions
 from basereward.backbones.lm_head import LanguageHead, language_head
 from basereward.backbones.quantization import Quantization
 from basereward.backbones.template_source import DATE, check_date, template_text
@@ -161,6 +162,14 @@ class TransformersBackbone(Backbone):
         """Return the decoder's layers but the last, whose hooks, by which it skips rows, no compiler sees."""
         return list(self.decoder.decoder.layers[:-1]) if self.decoder.mode == "forest" else []
 
+    def layer_divisions(self, num_ranks: int) -> Mapping[nn.Module, Division]:
+        """Return how so many processes divide the decoder's layers, by transformers' own plan.
+
+        Raises:
+            ConfigError: When there is no plan, or the layers can't be divided by it.
+        """
+        return layer_divisions(self.decoder.decoder, num_ranks)
+
     def image_tokens(self) -> Sequence[int]:
         """Return the tokens that features replace, in the order of the features; by default none."""
         return ()
@@ -211,7 +220,7 @@ class TransformersBackbone(Backbone):
         """
         if not self.source:
             raise ConfigError(
-                "the cost of models that write text (paradigms critic and generative) can't be planned; "
+                "the cost of models that write text (all paradigms but scalar) can't be planned; "
                 "plan the run with the paradigm scalar"
             )
         if self.decoder.reads_middle:

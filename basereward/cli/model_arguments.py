@@ -24,9 +24,10 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         "model",
         metavar="MODEL",
         nargs="*" if several else None,
-        help="the directory of a model, such as a run's `model`, or of an ensemble; a judge's TOML file, or "
-        "judge+http://HOST:PORT/v1; or a baseline without a model: longest, shortest, first, random, "
-        "random:SEED (./longest is a directory of that name)",
+        help="the directory of a model, such as a run's `model`, or of an ensemble; a judge's TOML file, "
+        "judge+http://HOST:PORT/v1, or decisions+http://HOST:PORT/v1 of a server of decisions; or a baseline "
+        "without a model: longest, shortest, first, random, random:SEED (./longest is a directory of that "
+        "name)",
     )
     judge = parser.add_argument_group("a judge that asks a server")
     judge.add_argument(

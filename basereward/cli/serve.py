@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from basereward.cli.command import Command, add_device
 from basereward.errors import ConfigError
@@ -35,10 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "models",
-        metavar="[NAME=]DIR",
+        metavar="[NAME=]MODEL",
         nargs="+",
-        help="a directory of a model or an ensemble, and what clients call it (default: the directory's "
-        "name); the first serves requests that name none",
+        help="a directory of a model or an ensemble, a judge's TOML file, judge+http://HOST:PORT/v1 or "
+        "decisions+http://HOST:PORT/v1, and what clients call it (default: the run's, the "
+        "directory's or the file's name, or the server's host); the first serves requests that name none",
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: 8000)")
@@ -59,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the number that rewards are divided by to be log-odds, as `basereward audit` finds it, for "
         "/v1/systemone and /v1/decisions (default: the model's own, fitted to its validation; else 1)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("error", "warning", "info", "debug"),
+        default="warning",
+        help="what the server writes of itself; from info on a line for each request (default: warning)",
     )
     add_device(parser)
     bounds = parser.add_argument_group("limits")
@@ -85,22 +93,22 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError(f"needs {error.name}; {install_command('serve')}") from error
     from basereward.cli.model_arguments import hide_transformers_progress, report_precision
-    from basereward.serving.engine import ModelEngine
+    from basereward.serving.engine import load_engine
 
     keys = [*args.api_key, *_keys(args.api_key_file)]
     check_address(args.host, keys)
     access = Access(keys)
     hide_transformers_progress()
     engines = [
-        ModelEngine.load(name, path, device=args.device, precision=args.precision)
-        for name, path in named.items()
+        load_engine(name, source, device=args.device, precision=args.precision)
+        for name, source in named.items()
     ]
     for engine in engines:
         report_precision(engine.model)
         if (temperature := temperatures.get(engine.name)) is not None:
             engine.calibration = replace(engine.calibration, temperature=temperature)
     server = Server(engines, limits, access)
-    runner = Runner(server, host=args.host, port=args.port)
+    runner = Runner(server, host=args.host, port=args.port, log_level=args.log_level)
     try:
         runner.run()
     except SystemExit:  # uvicorn has said why
@@ -109,17 +117,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named(models: list[str]) -> dict[str, Path]:
-    """Return the directories by the names that clients call them."""
-    named: dict[str, Path] = {}
+def _named(models: list[str]) -> dict[str, str]:
+    """Return directories, files and addresses by the names that clients call them."""
+    named: dict[str, str] = {}
     for given in models:
-        name, equals, directory = given.partition("=")
-        path = Path(directory if equals else given)
-        name = name if equals else real_path(path).name
+        first, equals, rest = given.partition("=")
+        name, source = (first, rest) if equals and "://" not in first else ("", given)
+        if not name and "://" in source:
+            name = urlsplit(source).hostname or ""
+        name = name or _name_of(real_path(Path(source))).removesuffix(".toml")
         if name in named:
             raise ConfigError(f"two models would be called {name!r}; write NAME=DIR")
-        named[name] = path
+        named[name] = source
     return named
+
+
+def _name_of(directory: Path) -> str:
+    """Return what clients call a model: the run that it is of, or the directory's name."""
+    is_of_run = directory.name in ("model", "last") and (directory.parent / "run.toml").is_file()
+    return directory.parent.name if is_of_run else directory.name
 
 
 def _temperatures(given: list[str], names: Collection[str]) -> dict[str, float]:

@@ -167,7 +167,10 @@ class TrainConfig:
         num_workers: Threads of each process that open images and tokenize ahead.
         parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
             part of it.
-        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all.
+        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all. Where `tensor_ranks` is
+            above 1, groups of so many.
+        tensor_ranks: Processes that divide each layer of the decoder among them (tensor parallelism), under
+            `fsdp`; they are given the same comparisons.
         lr: Peak learning rate.
         lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
         optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
@@ -214,6 +217,7 @@ class TrainConfig:
     num_workers: int = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
     shard_ranks: int | None = None
+    tensor_ranks: int = 1
     lr: float = 3e-6
     lr_parts: Mapping[str, float] = field(default_factory=dict)
     optimizer: Literal["adamw", "adafactor", "adamw-8bit"] = "adamw"
@@ -245,6 +249,7 @@ class TrainConfig:
             "batch_size",
             "num_workers",
             "shard_ranks",
+            "tensor_ranks",
             "keep_checkpoints",
             "eval_every",
             "save_every",
@@ -269,6 +274,10 @@ class TrainConfig:
         if self.parallel == "fsdp" and self.optimizer != "adamw":
             reason = f"not {self.optimizer!r}, which needs whole matrices"
             raise ValidationError(("optimizer",), f"must be 'adamw' where parallel is 'fsdp', {reason}")
+        if self.tensor_ranks > 1 and self.parallel != "fsdp":
+            raise ValidationError(("tensor_ranks",), "is for parallel = 'fsdp'; set that, or leave it out")
+        if self.tensor_ranks > 1 and self.compile:
+            raise ValidationError(("tensor_ranks",), "doesn't go with compile; leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True)

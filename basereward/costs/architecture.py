@@ -39,6 +39,7 @@ class Layers:
     Args:
         number: How many there are.
         width: D.
+        num_heads: Heads of queries.
         query_width: Of all heads' queries together.
         key_width: Of all heads' keys together; values are as wide.
         inner_width: I; with experts, of those together that a token goes through.
@@ -52,6 +53,7 @@ class Layers:
 
     number: int
     width: int
+    num_heads: int
     query_width: int
     key_width: int
     inner_width: int
@@ -135,6 +137,7 @@ def _text_layers(config: Any, decoder: nn.Module) -> Layers:
     return Layers(
         number=config.num_hidden_layers,
         width=config.hidden_size,
+        num_heads=heads,
         query_width=heads * head_width,
         key_width=(_first(config, "num_key_value_heads") or heads) * head_width,
         inner_width=experts * config.moe_intermediate_size if experts else config.intermediate_size,
@@ -152,6 +155,7 @@ def _vision_layers(config: Any, tower: Any) -> Layers:
     return Layers(
         number=len(tower.blocks),
         width=width,
+        num_heads=_first(config, "num_heads", "num_attention_heads"),
         query_width=width,
         key_width=width,
         inner_width=int(ratio * width) if ratio else config.intermediate_size,
@@ -167,6 +171,7 @@ def _tile_layers(config: Any) -> Layers:
     return Layers(
         number=config.num_hidden_layers,
         width=config.hidden_size,
+        num_heads=config.num_attention_heads,
         query_width=config.hidden_size,
         key_width=config.hidden_size,
         inner_width=config.intermediate_size,

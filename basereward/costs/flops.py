@@ -26,7 +26,6 @@ class Counts:
         patch_pairs: Pairs of patches of the same image.
         window_pairs: Pairs of patches of the same window.
         responses: Rewards.
-        keys: Tokens whose keys attention lays out: a prompt once for itself, and once for each branch.
         frames: Images, frames of videos, or tiles of them, each of which attends to itself alone.
     """
 
@@ -36,7 +35,6 @@ class Counts:
     patch_pairs: float = 0
     window_pairs: float = 0
     responses: float = 0
-    keys: float = 0
     frames: float = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -82,7 +80,6 @@ class Counts:
                 time * _squares(height, side) * _squares(width, side) for time, height, width in grids
             ),
             responses=len(responses),
-            keys=prompt + sum(responses) + (prompt * len(responses) if len(responses) > 1 else 0),
             frames=sum(time for time, _, _ in grids),
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -73,19 +73,24 @@ def memory(
     """
     num_shards = 1
     if config.parallel == "fsdp" and num_ranks > 1:
-        num_shards = config.shard_ranks or num_ranks
+        num_shards = config.shard_ranks or num_ranks // config.tensor_ranks
+    is_sharded = num_shards > 1 or config.tensor_ranks > 1
+    divided = divided_weights(model, config.tensor_ranks)
     every = list(dict.fromkeys(item for items in model.part_parameters().values() for item in items))
     trained = [item for items in trainable.values() for item in items]
-    held = {item: _held(item, num_shards) for item in every}
+    held = {item: _held(item, num_shards, divided.get(item)) for item in every}
     quantized = model.backbone.quantized_weights()
     num_trained = sum(held[item] for item in trained)
-    if num_shards > 1:
-        working = _gathered(model, every, bf16=bf16)
+    if is_sharded:
+        working = _gathered(model, every, {item: part.numel() for item, part in divided.items()}, bf16=bf16)
     else:
         passed = _passed(architecture) - sum(item.numel() for item in quantized)
         working = BF16 * passed if bf16 else 0
     passing = activations(
-        architecture, counts, recomputes=config.activation_checkpointing, bf16=bf16, reads_in_place=False
+        _divided(architecture, config.tensor_ranks),
+        counts,
+        recomputes=config.activation_checkpointing,
+        bf16=bf16,
     )
     return Memory(
         weights=sum(
@@ -134,8 +139,30 @@ def _factors(tensor: Tensor) -> int:
     return tensor.numel() // tensor.shape[-1] + tensor.numel() // tensor.shape[-2]
 
 
-def _held(tensor: Tensor, num_shards: int) -> int:
-    """Return the elements that a process holds of a tensor divided by rows: the first one's share."""
+def divided_weights(model: Any, tensor_ranks: int) -> dict[Tensor, Tensor]:
+    """Return of each weight that so many processes divide the part that the first one has.
+
+    Args:
+        model: The reward model without weights.
+        tensor_ranks: As in `TrainConfig`.
+
+    Raises:
+        ConfigError: When its layers can't be divided among so many.
+    """
+    if tensor_ranks == 1:
+        return {}
+    parts: dict[Tensor, Tensor] = {}
+    for module, division in model.backbone.layer_divisions(tensor_ranks).items():
+        if division != "heads":
+            parts[module.weight] = module.weight.chunk(tensor_ranks, dim=0 if division == "columns" else 1)[0]
+            if module.bias is not None and division == "columns":
+                parts[module.bias] = module.bias.chunk(tensor_ranks)[0]
+    return parts
+
+
+def _held(tensor: Tensor, num_shards: int, part: Tensor | None) -> int:
+    """Return the elements that a process holds of a tensor, or a part of it, divided by rows: the first's."""
+    tensor = tensor if part is None else part
     if num_shards == 1 or tensor.ndim == 0:
         return tensor.numel()
     return math.ceil(tensor.shape[0] / num_shards) * (tensor.numel() // max(tensor.shape[0], 1))
@@ -150,8 +177,10 @@ def _passed(architecture: Architecture) -> int:
     return weights
 
 
-def _gathered(model: Any, every: Sequence[nn.Parameter], *, bf16: bool) -> int:
+def _gathered(model: Any, every: Sequence[nn.Parameter], divided: Mapping[Tensor, int], *, bf16: bool) -> int:
     """Return the bytes of the parameters that FSDP2 has gathered at once.
+
+    `divided` has the elements of those of which a process gathers a part alone.
 
     Two blocks, since the next is fetched while one computes, with one block's gradients; and all that is in
     no block, such as embeddings, in fp32 from the first use of it to the last.
@@ -159,8 +188,9 @@ def _gathered(model: Any, every: Sequence[nn.Parameter], *, bf16: bool) -> int:
     blocks = [list(block.parameters()) for block in model.backbone.blocks()]
     in_blocks = {item for block in blocks for item in block}
     size = BF16 if bf16 else FP32
-    largest = max((sum(item.numel() for item in block) for block in blocks), default=0)
-    trained = max((sum(item.numel() for item in block if item.requires_grad) for block in blocks), default=0)
+    sizes = [[(divided.get(item, item.numel()), item.requires_grad) for item in block] for block in blocks]
+    largest = max((sum(number for number, _ in block) for block in sizes), default=0)
+    trained = max((sum(number for number, is_trained in block if is_trained) for block in sizes), default=0)
     rest = [item for item in every if item not in in_blocks]
     return (
         2 * size * largest
@@ -176,9 +206,7 @@ class Activations(NamedTuple):
     gradients: float
 
 
-def activations(
-    architecture: Architecture, counts: Counts, *, recomputes: bool, bf16: bool, reads_in_place: bool
-) -> Activations:
+def activations(architecture: Architecture, counts: Counts, *, recomputes: bool, bf16: bool) -> Activations:
     """Return the memory that a pass takes besides the weights.
 
     With recomputation each block's input is kept, and all of the largest block, which is computed again.
@@ -189,11 +217,9 @@ def activations(
         counts: The comparisons of the pass.
         recomputes: Whether blocks are computed again in the backward pass.
         bf16: Whether products are computed in bf16.
-        reads_in_place: Whether attention reads keys where they lie, as it does on a CPU; else each branch has
-            a copy of its prompt's, and each head of a group a copy of the group's.
     """
     kept = 0.0
-    blocks = _blocks(architecture, counts, bf16=bf16, reads_in_place=reads_in_place)
+    blocks = _blocks(architecture, counts, bf16=bf16)
     for block in blocks:
         kept += block.number * (block.stream if recomputes else block.kept)
         # The norm after the last block and what it gives; and pixels.
@@ -211,38 +237,31 @@ class _Block(NamedTuple):
     pixels: float
 
 
-def _blocks(architecture: Architecture, counts: Counts, *, bf16: bool, reads_in_place: bool) -> list[_Block]:
+def _blocks(architecture: Architecture, counts: Counts, *, bf16: bool) -> list[_Block]:
     """Return the blocks of the parts that a gradient passes through, one for all that are equal."""
     parts = {
-        "vision": (architecture.vision, counts.patches, counts.patches),
-        "language": (architecture.language, counts.tokens, counts.keys),
+        "vision": (architecture.vision, counts.patches),
+        "language": (architecture.language, counts.tokens),
     }
     blocks: list[_Block] = []
     is_reached = False
     for name, part in architecture.parts.items():
         is_reached = is_reached or part.trained > 0
-        layers, positions, keys = parts.get(name, (None, 0, 0))
+        layers, positions = parts.get(name, (None, 0))
         if is_reached and layers is not None:
-            kept = _kept(
-                layers, positions, keys, bf16=bf16, fused=name == "vision", reads_in_place=reads_in_place
-            )
+            kept = positions * _kept(layers, bf16=bf16, fused=name == "vision")
             pixels = (BF16 if bf16 else FP32) * part.on_pixels / layers.width * positions
             blocks.append(_Block(layers.number, kept, FP32 * layers.width * positions, pixels))
     return blocks
 
 
-def _kept(
-    layers: Layers, positions: float, keys: float, *, bf16: bool, fused: bool, reads_in_place: bool
-) -> float:
-    """Return the bytes that one block keeps.
+def _kept(layers: Layers, *, bf16: bool, fused: bool) -> float:
+    """Return the bytes that one block keeps of each token or patch.
 
     Args:
         layers: The blocks.
-        positions: Tokens or patches.
-        keys: Positions whose keys and values are laid out.
         bf16: Whether products are computed in bf16.
         fused: Whether queries, keys and values come of one product.
-        reads_in_place: As in `activations`.
     """
     size = BF16 if bf16 else FP32
     width, query = layers.width, layers.query_width
@@ -252,8 +271,17 @@ def _kept(
     num_products = (1 if fused else 3) + (2 if layers.is_gated else 1)
     inputs = num_products * BF16 * width if bf16 else 2 * FP32 * width
     heads = 2 * FP32 * (query + layers.key_width) if layers.norms_heads else 0
-    # Queries and the result, which is put back into the order of the tokens; keys and values.
-    attention = (2 if reads_in_place else 3) * size * query
-    seen = positions * layers.key_width if reads_in_place else keys * query
+    # Queries and the result, keys and values where they lie, and a log-sum-exp of each head.
+    attention = 2 * size * (query + layers.key_width) + FP32 * layers.num_heads
     mlp = (4 if layers.is_gated else 2) * size * layers.inner_width
-    return positions * (norms + inputs + heads + attention + mlp) + 2 * size * seen
+    return norms + inputs + heads + attention + mlp
+
+
+def _divided(architecture: Architecture, tensor_ranks: int) -> Architecture:
+    """Return an architecture whose decoder has the heads and columns that one of so many processes has."""
+    layers = architecture.language
+    shares = {
+        name: getattr(layers, name) // tensor_ranks
+        for name in ("num_heads", "query_width", "key_width", "inner_width")
+    }
+    return replace(architecture, language=replace(layers, **shares))

@@ -64,9 +64,9 @@ def reward_source(
     """Return a function that gives the rewards of a model directory or a server; several threads may call it.
 
     Args:
-        model: The directory of a model or an ensemble, which is loaded here; a judge's TOML file or
-            `judge+http://host:port/v1`; or `http://host:port` of `basereward serve`. A function of
-            comparisons is returned as it is.
+        model: The directory of a model or an ensemble, which is loaded here; a judge's TOML file,
+            `judge+http://host:port/v1` or `decisions+http://host:port/v1`; or `http://host:port` of
+            `basereward serve`. A function of comparisons is returned as it is.
         device: The device of a directory's model; `auto` for this process's GPU where there is one.
         precision: Its precision, as of `RewardModel.load`.
         batch_size: Comparisons in a forward pass of a directory's model.

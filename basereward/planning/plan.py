@@ -143,7 +143,7 @@ def plan(
     rows = lengths(run, measure, plugins, shared=shared, overrides=overrides, progress=progress)
 
     def needs(config: TrainConfig, counts: Counts, of: _Model = model) -> tuple[int, Memory]:
-        number = _rows_in_pass(config, counts, num_gpus)
+        number = _rows_in_pass(config, counts, num_gpus // config.tensor_ranks)
         estimate = memory(
             of.reward_model,
             of.trainable,
@@ -164,11 +164,22 @@ def plan(
     num_steps = math.ceil(run.train.epochs * math.ceil(rows.num_rows / run.train.batch_size) - 1e-9)
     num_steps = min(num_steps, run.train.max_steps or num_steps)
     num_comparisons = round(min(num_steps * run.train.batch_size, rows.num_rows * run.train.epochs))
-    busy = min(num_gpus, run.train.batch_size)
+    if num_gpus % run.train.tensor_ranks:
+        raise ConfigError(
+            f"train.tensor_ranks is {run.train.tensor_ranks}, which doesn't divide {num_gpus} GPUs; plan for "
+            "another number of them"
+        )
+    num_data_ranks = num_gpus // run.train.tensor_ranks
+    busy = min(num_data_ranks, run.train.batch_size) * run.train.tensor_ranks
     peak = 1e12 * (gpu.bf16_tflops if bf16 else gpu.fp32_tflops)
-    num_passes = math.ceil(math.ceil(run.train.batch_size / num_gpus) / average[0])
+    num_passes = math.ceil(math.ceil(run.train.batch_size / num_data_ranks) / average[0])
     received = communication(
-        model.reward_model, run.train, num_ranks=num_gpus, num_passes=num_passes, bf16=bf16
+        model.reward_model,
+        run.train,
+        num_ranks=num_gpus,
+        num_passes=num_passes,
+        bf16=bf16,
+        tokens=rows.mean.tokens * average[0],
     )
     receiving = received / bandwidth(gpu, num_gpus)
     computing = [num_comparisons * with_tree.total / (busy * peak * share) for share in mfu]

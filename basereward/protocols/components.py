@@ -140,6 +140,11 @@ class Writer:
         return True
 
     @default
+    def takes_options(self) -> bool:
+        """Whether it asks by itself which of a request's `options` is better, without a template."""
+        return False
+
+    @default
     def statistics(self) -> Mapping[str, float]:
         """Counts made while writing, by name: tokens, seconds, price."""
         return NONE

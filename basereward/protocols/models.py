@@ -92,6 +92,21 @@ class Backbone(Module):
         """Return the blocks that `torch.compile` can take one by one, on a GPU in bf16; by default none."""
         return []
 
+    def layer_divisions(self, num_ranks: int) -> Mapping[Module, Literal["columns", "rows", "heads"]]:
+        """Return how so many processes divide each layer (tensor parallelism).
+
+        Linear layers of `columns` compute each process's share of the output from all of the input, those of
+        `rows` a summand of all of the output from the share, and modules of `heads` between them work on the
+        share with the same weights.
+
+        Raises:
+            ConfigError: When they can't divide them.
+        """
+        raise ConfigError(
+            f"train.tensor_ranks: backbone {type(self).__name__} has no layers that processes can divide; "
+            "leave it out"
+        )
+
     def image_bytes(self, width: int, height: int) -> int:
         """Return about how many bytes `encode` makes of an image of so many pixels."""
         return 24 * width * height  # three channels of four bytes, of two frames
@@ -110,7 +125,7 @@ class Backbone(Module):
     def language_head(self) -> LanguageHead:
         """Return the language-model head, for paradigms that read or write text."""
         raise ConfigError(
-            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one "
+            f"backbone {type(self).__name__} writes no text; all paradigms but scalar need one "
             "that does, such as causal-lm or qwen-vl"
         )
 

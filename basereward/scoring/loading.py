@@ -59,7 +59,8 @@ def load_scorer(
     """Load a model, an ensemble, or a judge that asks a writer.
 
     Args:
-        name: A directory, a judge's TOML file, or `judge+http://HOST:PORT/v1`.
+        name: A directory, a judge's TOML file, `judge+http://HOST:PORT/v1` of chat completions, or
+            `decisions+http://HOST:PORT/v1` of typed decisions.
         device: Of a directory's weights.
         precision: Of its matrix products, as of `RewardModel.load`.
         writer_options: Options of a judge's writer, in the place of its file's.

@@ -13,6 +13,7 @@ Its comparisons are judged as those of a `generative` reward model are, in both 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import threading
@@ -49,10 +50,14 @@ from basereward.prepared import Prepared
 from basereward.protocols import Writer
 from basereward.scoring.scorer import BatchScorer
 from basereward.scoring.single_answers import TOKENS, SingleAnswers, SingleChoices, SingleRatings
+from basereward.stats.calibration import Calibration
 from basereward.writers.request import Completion, Request
 
-ADDRESS = re.compile(r"judge\+(https?://.+)")
+ADDRESS = re.compile(r"(judge|decisions|systemone)\+(https?://.+)")
 """The name of a judge at a server, with all settings as they are by default."""
+
+APIS = {"judge": "chat", "decisions": "any-decisions", "systemone": "systemone"}
+"""The API that the beginning of an address names."""
 
 NO_REWARDS = {
     "critique": "critiques, of which a critic makes rewards",
@@ -77,6 +82,7 @@ class JudgeSettings:
         max_answer_tokens: The longest reasoned verdict or critique; longer ones are no verdict.
         reading: How texts are read, as `verdicts.read_verdict` takes it.
         max_rotations: Orders that a template of choices is asked in; None for one a response.
+        reward_temperature: The number that rewards are divided by to be log-odds; None where none was fitted.
     """
 
     writer: Component
@@ -88,6 +94,7 @@ class JudgeSettings:
     max_answer_tokens: int = 1024
     reading: Reading = "form"
     max_rotations: int | None = None
+    reward_temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,18 +134,24 @@ class WriterJudge(BatchScorer["list[float]"]):
             max_answer_tokens=settings.max_answer_tokens,
         )
         self.writer: Writer = (plugins or current_manager()).build("writer", settings.writer)
+        if self.writer.takes_options and self.template.answer != "verdict":
+            raise ConfigError(
+                f"template {settings.template!r} asks for texts, and the writer is asked for decisions, "
+                "which need no template; leave out template"
+            )
         self.tally = VerdictTally(settings.aggregate, settings.reading)
         self.single: SingleAnswers | None = None
         if self.template.scale is not None:
             self.single = SingleRatings(self.template, settings.max_answer_tokens)
         elif self.template.answer == "choice":
             self.single = SingleChoices(self.template, settings.max_rotations)
+        self._calibration = Calibration(settings.reward_temperature)
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @classmethod
     def load(cls, source: str | Path, *, plugins: PluginManager | None = None, **options: Any) -> WriterJudge:
-        """Return the judge of a TOML file, or of `judge+http://HOST:PORT/v1`.
+        """Return the judge of a TOML file, or of `judge+http://HOST:PORT/v1` or `decisions+http://...`.
 
         Args:
             source: The file, or the address of an endpoint.
@@ -169,12 +182,30 @@ class WriterJudge(BatchScorer["list[float]"]):
         """The writer, and the template with its digest."""
         options = self.settings.writer.options
         judge = " ".join([self.settings.writer.name, str(options.get("model") or "")]).strip()
+        if self.writer.takes_options:
+            return {"judge": judge, "template": "none: decisions"}
         return {"judge": judge, "template": f"{self.template.name} {self.template.digest[:12]}"}
 
     @property
     def facts(self) -> Mapping[str, str]:
         """The model that answered, and all else that the writer says of it."""
         return self.writer.facts
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all its settings and its template, on which its rewards depend besides the model."""
+        text = f"{self.settings!r} {self.template.digest}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scale of its rewards, by its settings."""
+        return self._calibration
+
+    @property
+    def is_comparative(self) -> bool:
+        """Whether a response's reward depends on the responses beside it, as it does by verdicts."""
+        return self.single is None or not isinstance(self.single, SingleRatings)
 
     @property
     def smallest_batch(self) -> int:
@@ -217,11 +248,7 @@ class WriterJudge(BatchScorer["list[float]"]):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is a number of comparisons >= 1, not {batch_size}")
-        if self.template.answer in NO_REWARDS:
-            raise ConfigError(
-                f"judge template {self.template.name!r} asks for {NO_REWARDS[self.template.answer]}; write "
-                "them by `basereward critique`, or name a template of verdicts"
-            )
+        self.check_rewards()
         size = max(batch_size, self.smallest_batch)
         waiting = iter(comparisons)
         with ThreadPoolExecutor(2, thread_name_prefix="basereward-judge") as threads:
@@ -236,6 +263,18 @@ class WriterJudge(BatchScorer["list[float]"]):
                     yield from zip(batch, results.result(), strict=True)
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
+
+    def check_rewards(self) -> None:
+        """Refuse a template whose answers have no rewards of their own.
+
+        Raises:
+            ConfigError: Naming it.
+        """
+        if self.template.answer in NO_REWARDS:
+            raise ConfigError(
+                f"judge template {self.template.name!r} asks for {NO_REWARDS[self.template.answer]}; write "
+                "them by `basereward critique`, or name a template of verdicts"
+            )
 
     def estimate(self, comparisons: Iterable[Comparison | DataError]) -> dict[str, float]:
         """Return what judging comparisons would take, by name, and ask nothing."""
@@ -353,13 +392,15 @@ class WriterJudge(BatchScorer["list[float]"]):
 
     def _request(self, comparison: Comparison, numbers: Sequence[int], *, seed: int) -> Request:
         responses = [comparison.responses[number] for number in numbers]
+        takes_options = self.writer.takes_options
         is_verdict = self.template.answer == "verdict"
         return Request(
-            self.template.messages(comparison.prompt, responses),
+            comparison.prompt if takes_options else self.template.messages(comparison.prompt, responses),
             max_tokens=TOKENS if is_verdict else self.settings.max_answer_tokens,
             temperature=self.settings.temperature if self.settings.num_votes > 1 else 0.0,
             seed=seed,
             choices=("1", "2") if is_verdict else (),
+            options=responses if takes_options else (),
             group=id(comparison),
         )
 
@@ -392,7 +433,8 @@ class WriterJudge(BatchScorer["list[float]"]):
                 order: each.log_probabilities["1"] - each.log_probabilities["2"]
                 for order, each in zip(orders, answers, strict=True)
             }
-            return self.tally.rewards_of_odds(item.comparison, odds_of)
+            masses = (math.fsum(map(math.exp, each.log_probabilities.values())) for each in answers)
+            return self.tally.rewards_of_odds(item.comparison, odds_of, masses)
         self.counts["judged_by_text"] += 1
         verdicts = {order: [_leading_verdict(each.text)] for order, each in zip(orders, answers, strict=True)}
         return self.tally.rewards_of_texts(item.comparison, verdicts)
@@ -405,7 +447,7 @@ def is_judge(name: str | Path) -> bool:
 
 def _settings(source: str | Path) -> JudgeSettings:
     if match := ADDRESS.fullmatch(str(source)):
-        return JudgeSettings(Component("endpoint", {"urls": (match[1],)}))
+        return JudgeSettings(Component("endpoint", {"urls": (match[2],), "api": APIS[match[1]]}))
     table = read_toml(Path(source))
     try:
         settings: JudgeSettings = from_table(JudgeSettings, table)

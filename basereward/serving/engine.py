@@ -1,24 +1,30 @@
-"""Engines, which score for the server: their protocol, and that of a model in this process."""
+"""Engines, which score for the server: their protocol, a model of this process, and a judge."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from basereward.backbones.base import refuse_long_responses
 from basereward.comparison import Comparison
 from basereward.errors import DataError
-from basereward.prepared import Prepared
+from basereward.prepared import Prepared, Size
 from basereward.scoring.ensemble import Ensemble
 from basereward.scoring.loading import load_model
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import EnsembleRewards
+from basereward.scoring.writer_judge import WriterJudge, is_judge
 from basereward.serving.problems import Problem, log_failure, problem_of
 from basereward.stats.calibration import Calibration
 from basereward.storage.atomic import file_digest
 from basereward.storage.model_directory import CONFIG_FILE
+from basereward.writers.spending import estimated_tokens
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,75 @@ class ModelEngine:
                 return [Problem("engine_failed")]
             return [result for one in batch for result in self.score([one])]
         return [_rewards(result) for result in results]
+
+
+class JudgeEngine:
+    """A judge that asks a writer.
+
+    Args:
+        name: What clients call it.
+        judge: The judge; no command line is there to allow an upload, so its file has to.
+        calibration: The scale of its rewards; None for none.
+    """
+
+    pads = False
+    shares_prefix = False
+
+    def __init__(self, name: str, judge: WriterJudge, calibration: Calibration | None = None) -> None:
+        self.name = name
+        self.model = judge
+        self.calibration = calibration or judge.calibration
+        self.computed = judge.computed
+        self.model_digest = judge.digest
+        self.template_digest = judge.template.digest
+
+    def image_bytes(self, comparison: Comparison) -> int:
+        """Return 0: images are sent as they are, and none is made into patches."""
+        return 0
+
+    def prepare(self, comparison: Comparison) -> Prepared[Any]:
+        """Write the questions.
+
+        Raises:
+            Problem: When there are none about the comparison.
+        """
+        if comparison.images and not self.model.reads_images:
+            raise Problem("images_not_read")
+        [prepared] = self.model.prepare_batch([comparison])
+        if isinstance(prepared, DataError):
+            raise problem_of(prepared)
+        # Tokens are the server's to count; about as many bound what waits for it.
+        num_tokens = sum(sum(estimated_tokens(request)) for request in prepared.content.requests)
+        return replace(prepared, size=Size(math.ceil(num_tokens)))
+
+    def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
+        """Return the only comparison: each is asked about by itself."""
+        [only] = batch
+        return only
+
+    def score(self, batch: Sequence[Prepared[Any]]) -> list[Rewards | Problem]:
+        """Return each comparison's rewards, of questions that are asked side by side."""
+        results = self.model.score_prepared(batch)
+        for result in results:
+            if isinstance(result, DataError):
+                logger.warning("judge %s: %s", self.name, result.reason)
+        return [Problem("no_verdict") if isinstance(each, DataError) else _rewards(each) for each in results]
+
+
+def load_engine(
+    name: str, source: str | Path, *, device: str = "auto", precision: str | None = None
+) -> ModelEngine | JudgeEngine:
+    """Load a directory of a model or an ensemble, a judge's file, or the address of its server.
+
+    Raises:
+        ModelError: Naming the file or tensor of a directory that is at fault.
+        ConfigError: When a judge's file is wrong, or the judge gives no rewards.
+    """
+    if not is_judge(source):
+        return ModelEngine.load(name, Path(source), device=device, precision=precision)
+    judge = WriterJudge.load(source)
+    judge.check_rewards()
+    return JudgeEngine(name, judge)
 
 
 def _rewards(result: Sequence[float] | DataError) -> Rewards | Problem:

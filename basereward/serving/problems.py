@@ -71,6 +71,7 @@ PROBLEMS = {
     ),
     "video_not_allowed": (422, "videos are not served; send frames as images"),
     "no_score": (422, "the model gives no finite score for the item"),
+    "no_verdict": (502, "the judge has not answered, or its answer could not be read; the log says why"),
     "too_many_requests": (429, "the server is at its limit; try again later"),
     "engine_failed": (500, "the model failed on the item"),
     "internal_error": (500, "the server failed; its log says where"),

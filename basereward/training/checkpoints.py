@@ -28,7 +28,7 @@ from basereward.errors import BaseRewardError, shown
 from basereward.storage.atomic import file_digest, fsync
 from basereward.storage.reading import read_json, understood
 from basereward.training.distributed import ProcessGroup
-from basereward.training.sharded_tensors import RowShard, ShardedReader, local_shard, writes_shard
+from basereward.training.sharded_tensors import ShardedReader, ShardPosition, local_shard, writes_shard
 
 Value = TypeVar("Value")
 
@@ -55,7 +55,7 @@ class Checkpoint:
 
     directory: Path
     state: dict[str, Any]
-    files: dict[str, dict[str, RowShard]]
+    files: dict[str, dict[str, ShardPosition]]
     digests: dict[str, str]
 
     def tensors(self, group: str) -> ShardedReader:
@@ -246,19 +246,20 @@ def _make_anew(directory: Path) -> None:
     directory.mkdir(parents=True)
 
 
-Files = list[tuple[str, dict[str, Tensor], dict[str, RowShard]]]
+Files = list[tuple[str, dict[str, Tensor], dict[str, ShardPosition]]]
 """Files by their names without suffix, with their tensors and the positions of those that are shards."""
 
 
 def _files_of(tensors: Mapping[str, Mapping[str, Tensor]], group: ProcessGroup) -> Files:
     """Return the files that this rank writes."""
     files: Files = []
+    is_first = group.rank % group.tensor_ranks == 0
     for name, named in tensors.items():
         plain = {key: value for key, value in named.items() if not isinstance(value, DTensor)}
         shards = {
             key: local_shard(value)
             for key, value in named.items()
-            if isinstance(value, DTensor) and writes_shard(value)
+            if isinstance(value, DTensor) and writes_shard(value, is_first_of_tensor_ranks=is_first)
         }
         if group.is_main:
             files.append((name, plain, {}))
@@ -323,7 +324,7 @@ def _read(directory: Path) -> Checkpoint:
             )
         digests = {name: entry["sha256"] for name, entry in content["files"].items()}
         files = {
-            name: {tensor: RowShard(*map(int, position)) for tensor, position in entry["rows"].items()}
+            name: {tensor: ShardPosition(*map(int, position)) for tensor, position in entry["rows"].items()}
             for name, entry in content["files"].items()
         }
         if outside := [name for name in files if Path(name).name != name]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from basereward.errors import ConfigError
 from basereward.hardware.precision import device_of
 
 Value = TypeVar("Value")
@@ -34,11 +35,13 @@ class ProcessGroup:
         world_size: int = 1,
         device: torch.device | None = None,
         control: dist.ProcessGroup | None = None,
+        tensor_ranks: int = 1,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = device or device_of()
         self._control = control  # for what is on the CPU; None for the default group
+        self.tensor_ranks = tensor_ranks
 
     @classmethod
     def init(cls, device_name: str = "auto") -> ProcessGroup:
@@ -59,6 +62,35 @@ class ProcessGroup:
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=DEVICE_TIMEOUT)
         control = dist.new_group(backend="gloo", timeout=TIMEOUT)
         return cls(dist.get_rank(), world_size, device, control)
+
+    def with_tensor_ranks(self, tensor_ranks: int) -> ProcessGroup:
+        """Return the group as one in which so many neighbouring ranks divide each layer.
+
+        They are given the same comparisons, so together they count as one rank of data.
+
+        Raises:
+            ConfigError: When the world size is no multiple of it.
+        """
+        if self.world_size % tensor_ranks:
+            raise ConfigError(
+                f"train.tensor_ranks is {tensor_ranks}, which doesn't divide the number of processes, "
+                f"{self.world_size}; have torchrun start more, or leave it out"
+            )
+        return ProcessGroup(self.rank, self.world_size, self.device, self._control, tensor_ranks)
+
+    @property
+    def data_rank(self) -> int:
+        """The rank of this process among those that are given different comparisons."""
+        return self.rank // self.tensor_ranks
+
+    @property
+    def num_data_ranks(self) -> int:
+        """The number of ranks that are given different comparisons."""
+        return self.world_size // self.tensor_ranks
+
+    def by_data_rank(self, values: Sequence[Value]) -> Sequence[Value]:
+        """Return of the values of all ranks one for each rank of data."""
+        return values[:: self.tensor_ranks]
 
     @property
     def is_main(self) -> bool:

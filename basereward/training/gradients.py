@@ -34,13 +34,23 @@ def average_and_clip(
         return torch.zeros_like(weight)
     # A batch of zero weight has zero gradients, which stay zero.
     scale = world_size / torch.where(weight > 0, weight, 1.0)
-    total = torch.nn.utils.get_total_norm(gradients)
-    norm = (total.full_tensor() if isinstance(total, DTensor) else total).double() * scale
+    norm = _total_norm(gradients).double() * scale
     if clip_norm > 0:
         scale = scale * (clip_norm / norm.clamp_min(clip_norm))
     shards = [local_shard(gradient)[0] for gradient in gradients]
     torch._foreach_mul_(shards, scale.to(shards[0].dtype))
     return norm
+
+
+def _total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all gradients; torch adds up those that are divided over the same processes."""
+    by_mesh: dict[object, list[Tensor]] = {}
+    for gradient in gradients:
+        mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
+        by_mesh.setdefault(mesh, []).append(gradient)
+    totals = [torch.nn.utils.get_total_norm(some) for some in by_mesh.values()]
+    norms = [total.full_tensor() if isinstance(total, DTensor) else total for total in totals]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
 def align_missing_gradients(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

@@ -174,20 +174,21 @@ class Training:
             self.batch_size,
             self.model.paradigm.prepare,
             num_workers=self.settings.num_workers,
-            rank=self.group.rank,
-            world_size=self.group.world_size,
+            rank=self.group.data_rank,
+            world_size=self.group.num_data_ranks,
         )
 
     def _train_step(self, batch: Batch) -> None:
         """Take one optimizer step on a batch: the mean loss over all its pairs, on all ranks."""
         state, model = self.state, self.model
-        seed_step(self.config.seed, state.step, self.group.rank)
+        seed_step(self.config.seed, state.step, self.group.data_rank)
 
         # Split this rank's comparisons into micro-batches; all ranks run as many as the rank with the most.
         sizes = [prepared.size for prepared in batch.prepared]
         groups = micro_batches(sizes, model.limits)
         counts = [len(groups), len(batch.prepared), len(batch.rejected)]
-        num_micro_batches, num_used, num_rejected = zip(*self.group.all_gather_ints(counts), strict=True)
+        rank_counts = self.group.by_data_rank(self.group.all_gather_ints(counts))
+        num_micro_batches, num_used, num_rejected = zip(*rank_counts, strict=True)
         first_error = self._reject(batch) if any(num_rejected) else None
 
         rates = set_learning_rate(model.optimizer, schedule_factor(state.step, self.num_steps, self.settings))
@@ -219,7 +220,8 @@ class Training:
 
     def _reject(self, batch: Batch) -> DataError:
         """List the rejected rows of all ranks, and return the first one's error."""
-        rejected = [row for rows in self.group.all_gather_objects(batch.rejected) for row in rows]
+        rank_rows = self.group.by_data_rank(self.group.all_gather_objects(batch.rejected))
+        rejected = [row for rows in rank_rows for row in rows]
         rejected.sort(key=lambda row: row.position)
         for _, id, error in rejected:
             self.rejected.add(error, split="train", id=id)
@@ -256,7 +258,8 @@ class Training:
 
     def _log_step(self, rates: dict[str, float], norm: float) -> None:
         now = time.monotonic()
-        meter = Meter.combined(self.group.all_gather_objects(self.meter))
+        meters = self.group.by_data_rank(self.group.all_gather_objects(self.meter))
+        meter = Meter.combined(meters, world_size=self.group.world_size)
         if self.log is not None:
             record = self.log.write(
                 "step",
@@ -280,7 +283,9 @@ class Training:
         assert self.validator is not None
         state = self.state
         began = time.monotonic()
-        num_rows = len(range(self.group.rank, len(self.validator.comparisons), self.group.world_size))
+        num_rows = len(
+            range(self.group.data_rank, len(self.validator.comparisons), self.group.num_data_ranks)
+        )
         with self.display.validating(num_rows) as advance:
             metrics = self.validator.validate(self.model, advance)
         self.model.train()

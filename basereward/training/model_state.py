@@ -159,7 +159,8 @@ class TrainedModel:
     def _describe(self, parts: Mapping[str, Sequence[torch.nn.Parameter]]) -> str:
         processes = ""
         if self.group.world_size > 1:
-            processes = f" with {self.group.world_size} processes ({self.config.parallel})"
+            tensor = f", {self.group.tensor_ranks} to a layer" if self.group.tensor_ranks > 1 else ""
+            processes = f" with {self.group.world_size} processes ({self.config.parallel}{tensor})"
         num_parameters = sum(parameter.numel() for parameter in self._parameters)
         return f"training {', '.join(parts)} ({num_parameters:,} parameters){processes} {self.precision}"
 
@@ -188,7 +189,8 @@ class TrainedModel:
             dummy: A prepared comparison for micro-batches that contribute nothing.
 
         Returns:
-            The metric sums of each rank, in the order of `sums_of`, and the gradient's norm before clipping.
+            The metric sums of each rank of data, in the order of `sums_of`, and the gradient's norm before
+            clipping.
         """
         sums = [empty_sums(self.group.device)]
         for number in range(num_micro_batches):
@@ -202,8 +204,12 @@ class TrainedModel:
                 sums.append(loss_sums)
         align_missing_gradients(self._parameters, self.optimizer)
         rank_sums = self.group.all_gather_tensor(combined_sums(sums))  # [world size, 2 + S]
+        rank_sums = rank_sums[:: self.group.tensor_ranks]
         norm = average_and_clip(
-            self._parameters, rank_sums[:, 1].sum(), self.config.clip_norm, world_size=self.group.world_size
+            self._parameters,
+            rank_sums[:, 1].sum(),
+            self.config.clip_norm,
+            world_size=self.group.num_data_ranks,
         )
         # The step's only wait for the device; before the optimizer step, which must not apply a NaN.
         *flat, norm_value = torch.cat([rank_sums.flatten(), norm[None]]).tolist()

@@ -43,8 +43,9 @@ def nonfinite_error(
             with model.precision.autocast():
                 if not bool(model.module.score_of([prepared]).isfinite().all()):
                     at_fault.append(comparison)
-    gathered = [row for rows in group.all_gather_objects(at_fault) for row in rows]
-    rows = gathered or [row for rows in group.all_gather_objects(batch.comparisons) for row in rows]
+    gathered = [row for rows in group.by_data_rank(group.all_gather_objects(at_fault)) for row in rows]
+    all_rows = group.by_data_rank(group.all_gather_objects(batch.comparisons))
+    rows = gathered or [row for rows in all_rows for row in rows]
     if group.is_main:
         _write(rows, run_dir / NONFINITE_FILE)
     names = [row.label for row in rows]

@@ -22,7 +22,7 @@ RESUMABLE_SETTINGS = (
     "log",
     *(f"train.micro_batch_{unit}" for unit in ("size", "tokens", "patches")),
     *(f"train.{name}" for name in ("save_every", "keep_checkpoints", "log_every")),
-    *(f"train.{name}" for name in ("num_workers", "parallel", "shard_ranks")),
+    *(f"train.{name}" for name in ("num_workers", "parallel", "shard_ranks", "tensor_ranks")),
     "train.activation_checkpointing",
 )
 """Settings that a resumed run may change, since the weights do not depend on them."""

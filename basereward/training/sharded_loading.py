@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from basereward.backbones.deferred_weights import HubTensors, defer_weights
 from basereward.config.run import RunConfig
 from basereward.errors import ConfigError
 from basereward.scoring.reward_model import RewardModel
 from basereward.training.distributed import ProcessGroup
-from basereward.training.sharded_tensors import ShardedReader, local_shard
+from basereward.training.sharded_tensors import ShardedReader, local_shard, part_of
 
 
 def whole_reason(run: RunConfig) -> str:
@@ -32,9 +33,9 @@ def whole_reason(run: RunConfig) -> str:
 class ShardedLoading:
     """A reward model without its backbone's weights, which `fill` reads once the model is sharded.
 
-    Each process reads its own rows of the files. Where the names of transformers' conversion rules don't lead
-    from each tensor to one of the files, as with experts that lie there one by one, the main process loads
-    the model and hands out the rows.
+    Each process reads its own rows of the files; of experts that lie there one by one, its own. Where
+    transformers' conversion rules do more than to rename, stack and transpose, the main process loads the
+    model and hands out the rows.
 
     Args:
         build: Builds the model; called once on each process, and a second time on the main process where that
@@ -112,11 +113,11 @@ class ShardedLoading:
         for name, target in _state(backbone).items():
             full = self._whole.pop(name) if self._group.is_main else torch.empty(target.shape, device=device)
             full = full.detach().to(device, target.dtype)
-            if isinstance(target, DTensor):
-                filled[name] = distribute_tensor(full, target.device_mesh, target.placements)
-                continue
             dist.broadcast(full, 0)
-            if target.is_meta:
+            if isinstance(target, DTensor):
+                part = part_of(full, *local_shard(target.detach()))
+                filled[name] = _like(target, part.clone())
+            elif target.is_meta:
                 filled[name] = full
             else:
                 target.copy_(full)
@@ -136,21 +137,26 @@ def _read(tensors: HubTensors, device: torch.device) -> int:
         if not target.is_meta:
             continue
         shard, position = local_shard(target.detach())
-        rows = () if position is None else (position.first, len(shard))
-        # As a whole model is loaded: in the backbone's `dtype`, of which a trained weight is an fp32 copy.
-        read = reader.read(tensors.names[name], *rows).to(tensors.dtype)
-        local = read.to(device, target.dtype, copy=True)
-        filled[name] = (
-            DTensor.from_local(
-                local,
-                target.device_mesh,
-                target.placements,
-                run_check=False,
-                shape=target.shape,
-                stride=target.stride(),
-            )
-            if isinstance(target, DTensor)
-            else local
+        read = tensors.sources[name].read(
+            None if position is None else slice(position.first, position.first + len(shard)),
+            shard.shape,
+            reader.read,
+            partial(reader.read_part, position=position),
         )
+        # As a whole model is loaded: in the backbone's `dtype`, of which a trained weight is an fp32 copy.
+        local = read.to(tensors.dtype).to(device, target.dtype, copy=True)
+        filled[name] = _like(target, local) if isinstance(target, DTensor) else local
     tensors.model.load_state_dict(filled, strict=False, assign=True)
     return reader.num_bytes
+
+
+def _like(target: DTensor, local: Tensor) -> DTensor:
+    """Return this process's shard as a tensor that is divided as `target` is."""
+    return DTensor.from_local(
+        local,
+        target.device_mesh,
+        target.placements,
+        run_check=False,
+        shape=target.shape,
+        stride=target.stride(),
+    )

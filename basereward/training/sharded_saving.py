@@ -17,6 +17,7 @@ from basereward.backbones import written_weights
 from basereward.backbones.written_weights import FilePlan, WrittenWeights
 from basereward.storage.atomic import file_digest, scratch_directory
 from basereward.training.distributed import ProcessGroup
+from basereward.training.sharded_tensors import full_tensor
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def _write(model: Any, place: Path, plan: FilePlan, group: ProcessGroup) -> dict
         for writer, path in enumerate(files):
             for name, source in plan.files[path.name].items():
                 tensor = tensors[source]
-                whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+                whole = full_tensor(tensor) if isinstance(tensor, DTensor) else tensor
                 if writer == group.rank:
                     content[name] = whole.detach().cpu().contiguous()
                 del whole

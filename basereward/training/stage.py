@@ -106,7 +106,9 @@ def train_stage(
             num_rejected=len(rejected),
             is_main=group.is_main,
         )
-        if count := sum(group.all_gather_objects(training.model.reward_model.num_truncated)):
+        if count := sum(
+            group.by_data_rank(group.all_gather_objects(training.model.reward_model.num_truncated))
+        ):
             display.line(f"cut a response short to fit max_tokens {count:,} times, each reading counted")
     if is_last:  # the rest is the main process's work alone, and no rank has to wait for it
         group.close()

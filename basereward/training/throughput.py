@@ -30,15 +30,20 @@ class Meter:
     world_size: int = 1
 
     @classmethod
-    def combined(cls, meters: Sequence[Meter]) -> Meter:
-        """Return the work of all ranks."""
+    def combined(cls, meters: Sequence[Meter], *, world_size: int) -> Meter:
+        """Return the work of all ranks.
+
+        Args:
+            meters: Of each rank of data.
+            world_size: All ranks.
+        """
         return cls(
             meters[0].num_pairs,
             sum(meter.num_tokens for meter in meters),
             sum(meter.num_padded_tokens for meter in meters),
             sum(meter.num_patches for meter in meters),
             sum(meter.flops for meter in meters),
-            len(meters),
+            world_size,
         )
 
     def add(

@@ -73,13 +73,14 @@ def train(
                     display.line(f"stage {number + 1} of {len(runs)}: {config.stages[number].name}")
                 with ExitStack() as lock, deterministic_algorithms(run.train.deterministic):
                     group.on_main(partial(lock.enter_context, run_directory.locked(Path(run.output))))
+                    staged_group = group.with_tensor_ranks(run.train.tensor_ranks)
                     result = train_stage(
                         run,
                         plugins,
                         resume=resume,
                         overwrite=overwrite,
                         display=display,
-                        group=group,
+                        group=staged_group,
                         plots=plots,
                         is_last=number == len(runs) - 1,
                     )

@@ -88,10 +88,11 @@ class Validator:
 
     def _score(self, model: TrainedModel, advance: Advance) -> list[Rewards | DataError]:
         """Return the results of all comparisons, which the ranks share."""
-        rank, world_size = model.group.rank, model.group.world_size
-        if world_size > 1 and self._dummy is None:
+        group = model.group
+        rank, world_size = group.data_rank, group.num_data_ranks
+        if group.world_size > 1 and self._dummy is None:
             self._dummy = _first_prepared(self.comparisons, model)
-        with model.module.join_uneven_inputs(model.group, self._dummy):
+        with model.module.join_uneven_inputs(group, self._dummy):
             scored = score_in_order(
                 model.scorer,
                 self.comparisons[rank::world_size],
@@ -99,7 +100,7 @@ class Validator:
                 advance=advance,
             )
             results = [result for _, result in scored]
-        by_rank = model.group.all_gather_objects(results)
+        by_rank = group.by_data_rank(group.all_gather_objects(results))
         return [by_rank[i % world_size][i // world_size] for i in range(len(self.comparisons))]
 
     def save_results(self, path: Path) -> None:

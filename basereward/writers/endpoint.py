@@ -1,4 +1,4 @@
-"""The writer `endpoint`: a server of chat completions, asked many requests at once and none of them twice."""
+"""The writer `endpoint`: a server that is asked many requests at once and none of them twice."""
 
 from __future__ import annotations
 
@@ -11,27 +11,60 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from basereward.errors import ConfigError, DataError
 from basereward.extras import install_command
 from basereward.protocols import Writer
-from basereward.writers.chat_completions import Capabilities, WrongAnswer, body_of, completion_of
+from basereward.writers.chat_api import ChatApi
+from basereward.writers.chat_completions import WrongAnswer
 from basereward.writers.completion_cache import CompletionCache, key_of
+from basereward.writers.decision_api import DecisionApi
 from basereward.writers.http_sender import Failure, HttpSender, SendingLimits, is_loopback
 from basereward.writers.loop_thread import LoopThread, gather_all
-from basereward.writers.probe import probe, served_model
+from basereward.writers.probe import served_model
 from basereward.writers.request import Completion, Request
 from basereward.writers.spending import Spending, estimated_tokens
 
+ApiName = Literal["chat", "any-decisions", "decisions", "systemone"]
+
+
+class JudgeApi(Protocol):
+    """An API of a judge's server: bodies of requests, and completions of answers."""
+
+    @property
+    def takes_options(self) -> bool:
+        """Whether it is asked about the options of a request, and about nothing else."""
+
+    @property
+    def cache_key(self) -> tuple[str, ...]:
+        """Marks of its answers in a cache, by which they differ from those of other APIs."""
+
+    def path(self, capabilities: Any) -> str:
+        """Return the path of requests, below the base URL."""
+
+    def body(
+        self, request: Request, model: str, capabilities: Any, extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the body of a request."""
+
+    def completion(self, answer: Any, request: Request) -> Completion:
+        """Return the completion of an answer."""
+
+    async def probe(self, sender: HttpSender, model: str, extra: dict[str, Any], *, may_upload: bool) -> Any:
+        """Return what a server can do, by asking it; its `images` tells whether it reads any."""
+
 
 class Endpoint(Writer):
-    """A server of OpenAI's chat completions: vLLM, SGLang, llama.cpp, transformers serve, or a provider.
+    """A server of OpenAI's chat completions: vLLM, SGLang, llama.cpp, transformers serve, or a provider; or
+    of typed decisions, `/v1/decisions` and `/v1/systemone`, which need no template.
 
     Args:
         urls: Base URLs of one model's servers; "/v1" is added where there is no path.
         model: The model's name there; None for the only one that is served.
+        api: `chat` for chat completions; `decisions` or `systemone` for these, `any-decisions` for the first
+            of them that the server knows.
         key_variable: The environment variable that holds the key; None sends none.
         in_flight: Requests in flight to each URL at most.
         timeout_seconds: Of one try.
@@ -53,6 +86,7 @@ class Endpoint(Writer):
         *,
         urls: tuple[str, ...] = ("http://127.0.0.1:8000/v1",),
         model: str | None = None,
+        api: ApiName = "chat",
         key_variable: str | None = None,
         in_flight: int = 32,
         timeout_seconds: float = 120.0,
@@ -78,7 +112,10 @@ class Endpoint(Writer):
         self.spending = Spending(prompt_price, price, max_cost)
         self.counts: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
-        self.capabilities: Capabilities | None = None
+        self.capabilities: Any = None
+        self._api: JudgeApi = (
+            ChatApi() if api == "chat" else DecisionApi(None if api == "any-decisions" else api)
+        )
         self._remote = next((url for url in self.urls if not is_loopback(url)), None)
         self._cache = None if cache is None else CompletionCache(cache)
         self._key_variable = key_variable
@@ -92,6 +129,11 @@ class Endpoint(Writer):
     def requests_at_once(self) -> int:
         """Several times the requests in flight, so that none waits for the last ones of the others."""
         return 4 * self._limits.in_flight * len(self.urls)
+
+    @property
+    def takes_options(self) -> bool:
+        """Whether it is a server of decisions, which asks which of the options is better by itself."""
+        return self._api.takes_options
 
     @property
     def statistics(self) -> Mapping[str, float]:
@@ -178,6 +220,10 @@ class Endpoint(Writer):
                 f"has an image, and {urlsplit(self._remote).hostname} is another machine; allow it by "
                 "--allow-upload, or allow_upload = true of the writer"
             )
+        if self.takes_options and not request.options:
+            return Completion.failed(
+                'is no question about responses, and a server of decisions writes no text; set api = "chat"'
+            )
         if request.beginning and not self.continues:
             return Completion.failed(
                 "begins with a text, which not every server goes on with; set continues = true for one that "
@@ -197,11 +243,11 @@ class Endpoint(Writer):
                 may_upload = self._remote is None or self.allow_upload
                 model = self.model or ""
                 self.capabilities = self._loop.run(
-                    lambda sender: probe(sender, model, self.extra, may_upload=may_upload)
+                    lambda sender: self._api.probe(sender, model, self.extra, may_upload=may_upload)
                 )
 
     def _key(self, request: Request) -> str:
-        return key_of(self.model, self.extra, request.identity())
+        return key_of(self.model, self.extra, request.identity(), *self._api.cache_key)
 
     def _cached(self, key: str) -> Completion | None:
         completion = None if self._cache is None else self._cache.get(key)
@@ -243,10 +289,11 @@ class Endpoint(Writer):
             start = time.perf_counter()
             try:
                 body = await asyncio.to_thread(
-                    body_of, request, self.model or "", self.capabilities, self.extra
+                    self._api.body, request, self.model or "", self.capabilities, self.extra
                 )
                 self.counts["requests"] += 1
-                completion = completion_of(await sender.post("/chat/completions", body), request)
+                answer = await sender.post(self._api.path(self.capabilities), body)
+                completion = self._api.completion(answer, request)
                 self.served[completion.model] += completion.ending != "failed"
                 return completion
             except (Failure, WrongAnswer, DataError) as error:

@@ -95,7 +95,7 @@ def _ladder(may_upload: bool) -> Iterator[Capabilities]:
 
 def _request(*, has_image: bool, wanted: Capabilities) -> Request:
     text = "Which number is written here: 1? Answer with the number."
-    content = (Image(_blank()), text) if has_image else (text,)
+    content = (blank_image(), text) if has_image else (text,)
     return Request(
         [Message("user", content)],
         temperature=1.0 if wanted.seed else 0.0,
@@ -104,10 +104,10 @@ def _request(*, has_image: bool, wanted: Capabilities) -> Request:
     )
 
 
-def _blank() -> bytes:
+def blank_image() -> Image:
     """Return a grey image, as large as the smallest that models take."""
     import PIL.Image
 
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (56, 56), (128, 128, 128)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return Image(buffer.getvalue())

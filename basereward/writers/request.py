@@ -28,6 +28,8 @@ class Request:
         choices: Texts of which one is asked for, each beginning with a token of its own, and best of one
             token. A writer that can gives the log-probability of each as the first token; another one writes
             a text.
+        options: For each choice the response that it stands for, where the messages are the prompt of all;
+            only of a writer that `takes_options`.
         group: Requests of one group that stand together begin alike, so that a writer may read what they
             share, images included, once; None for a request by itself.
     """
@@ -38,6 +40,7 @@ class Request:
     temperature: float = 0.0
     seed: int = 0
     choices: Sequence[str] = ()
+    options: Sequence[str] = ()
     group: Hashable = None
 
     def identity(self) -> tuple[Hashable, ...]:
@@ -53,6 +56,7 @@ class Request:
             self.temperature,
             self.seed if self.temperature else 0,
             tuple(self.choices),
+            *([tuple(self.options)] if self.options else []),
         )
 
     @property

@@ -80,6 +80,7 @@ class Spending:
 def estimated_tokens(request: Request) -> tuple[float, float]:
     """Return about how many tokens a request has to read, and how many it may write."""
     num_characters = sum(len(message.text) for message in request.messages) + len(request.beginning)
+    num_characters += sum(map(len, request.options))
     num_images = sum(len(message.images) for message in request.messages)
     num_prompt_tokens = num_characters / CHARACTERS_A_TOKEN + num_images * TOKENS_AN_IMAGE
     return num_prompt_tokens, request.max_tokens

@@ -153,9 +153,9 @@ def test_flops_are_those_that_torch_counts(
 
 def test_each_pair_of_tokens_and_patches_is_counted_once() -> None:
     # A prompt of 3 sees 1 + 2 + 3; a response of 2 sees 3 + 1, then 3 + 2; one of 1 sees 3 + 1.
-    assert Counts.of_lengths(3, [2, 1]) == Counts(tokens=6, pairs=6 + 9 + 4, responses=2, keys=6 + 2 * 3)
+    assert Counts.of_lengths(3, [2, 1]) == Counts(tokens=6, pairs=6 + 9 + 4, responses=2)
     # Each on its own: 3 + 2 tokens see 1 + 2 + 3 + 4 + 5, 3 + 1 tokens 1 + 2 + 3 + 4.
-    assert Counts.of_lengths(3, [2, 1], shared=False) == Counts(tokens=9, pairs=25, responses=2, keys=9)
+    assert Counts.of_lengths(3, [2, 1], shared=False) == Counts(tokens=9, pairs=25, responses=2)
     # Two frames of 6 x 4 patches in windows of 4 x 4: one of 16 patches and one of 8 in each.
     counts = Counts.of_lengths(3, [1], [(2, 6, 4)], window=4)
     assert (counts.patches, counts.patch_pairs, counts.window_pairs) == (48, 2 * 24**2, 2 * (16**2 + 8**2))
@@ -166,7 +166,7 @@ def test_the_backward_pass_goes_no_further_than_what_is_trained() -> None:
 
     def backward(**trained: int) -> float:
         given = {name: part._replace(trained=trained.get(name, 0)) for name, part in parts.items()}
-        none = Layers(number=0, width=1, query_width=1, key_width=1, inner_width=1)
+        none = Layers(number=0, width=1, num_heads=1, query_width=1, key_width=1, inner_width=1)
         architecture = Architecture({**given, "head": Matrices(5, 5)}, none, none, patches_per_token=4)
         return flops(architecture, Counts(tokens=8, patches=16, responses=2)).backward
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from emulated_flash import EmulatedFlash
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from basereward import Comparison, RewardModel
 from basereward.config import Component, LoraConfig, RunConfig, TrainConfig, load_run
 from basereward.costs.architecture import Architecture
+from basereward.costs.communication import communication
 from basereward.costs.flops import Counts
 from basereward.costs.memory import activations, memory
 from basereward.planning.meta_model import meta_model
@@ -149,12 +151,72 @@ def test_activations_are_those_that_autograd_keeps_of_all_layers_but_the_last(
         model.paradigm.loss_of(prepared)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     whole, fewer = (
-        activations(each, counts, recomputes=False, bf16=bf16, reads_in_place=True).kept
+        activations(each, counts, recomputes=False, bf16=bf16).kept
         for each in (architecture, replace(architecture, language=replace(architecture.language, number=2)))
     )
     # Of the last of three layers the model keeps little but what the responses' ends need, which isn't
     # predicted: with 28 layers it's 3 %.
     assert fewer < measured < min(1.25 * fewer, whole)
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2_5_vl", "qwen3_vl", "internvl-qwen2"])
+def test_a_layer_keeps_on_a_gpu_what_is_predicted_to_a_twentieth(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str, bf16: bool
+) -> None:
+    # The autograd function of a GPU, with its kernel emulated: it keeps the same tensors.
+    for module in ("basereward.forest.attention", "basereward.backbones.vision_attention"):
+        monkeypatch.setattr(f"{module}.packed_kernel", lambda query: EmulatedFlash)
+    component = Component(tiny.backbone_of(kind), {"model": str(tiny_models[kind])})
+    model = RewardModel.build(backbone=component, plugins=PluginManager())
+    prepared = [model.paradigm.prepare(row) for row in rows(kind not in tiny.LM_KINDS)]
+    architecture = Architecture.of(model)
+    assert architecture is not None
+    counts = sum((Counts.of_tree(item.content.tree) for item in prepared), Counts())
+    weights = {
+        tuple(shape) for item in model.paradigm.parameters() for shape in (item.shape, item.shape[::-1])
+    }
+    others = {item.untyped_storage().data_ptr(): item for item in model.paradigm.parameters()}
+    kept: dict[int, Tensor] = {}
+    is_within = False
+
+    def keep(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        is_copy = tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in weights
+        if is_within and place not in others and not is_copy:
+            kept[place] = tensor
+        elif not is_within:  # such as rotary positions, which all layers keep together
+            others[place] = tensor
+        return tensor
+
+    def enter(*_: object) -> None:
+        nonlocal is_within
+        is_within = True
+
+    def leave(*_: object) -> None:
+        nonlocal is_within
+        is_within = False
+
+    # The second of the decoder's layers: what it shares with the first is counted there.
+    layer = model.backbone.decoder.decoder.layers[1]
+    layer.register_forward_pre_hook(enter)
+    layer.register_forward_hook(leave)
+    with (
+        saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        model.paradigm.loss_of(prepared)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    two, one = (
+        activations(
+            replace(architecture, language=replace(architecture.language, number=number)),
+            counts,
+            recomputes=False,
+            bf16=bf16,
+        ).kept
+        for number in (2, 1)
+    )
+    assert measured == pytest.approx(two - one, rel=0.05)
 
 
 def test_recomputation_keeps_a_block_and_the_inputs_of_the_others(tiny_models: dict[str, Path]) -> None:
@@ -163,20 +225,16 @@ def test_recomputation_keeps_a_block_and_the_inputs_of_the_others(tiny_models: d
     )
     architecture = Architecture.of(model)
     assert architecture is not None
-    counts = Counts.of_lengths(20, [10, 10])  # 40 tokens, and 40 + 2 * 20 keys
+    counts = Counts.of_lengths(20, [10, 10])  # 40 tokens
     whole, less = (
-        activations(architecture, counts, recomputes=recomputes, bf16=False, reads_in_place=True)
-        for recomputes in (False, True)
+        activations(architecture, counts, recomputes=recomputes, bf16=False) for recomputes in (False, True)
     )
-    copied = activations(architecture, counts, recomputes=False, bf16=False, reads_in_place=False)
     stream = 40 * 32 * 4  # tokens x width x bytes
     # Norms twice 32 + 32, what they give twice 32, queries and results 32 each, 4 x 48 in the MLP; keys and
-    # values of 16 each.
-    block = 40 * 4 * (2 * 64 + 2 * 32 + 2 * 32 + 4 * 48 + 2 * 16)
+    # values of 16 each; a log-sum-exp of 4 heads.
+    block = 40 * 4 * (2 * 64 + 2 * 32 + 2 * 32 + 4 * 48 + 2 * 16 + 4)
     assert whole == (3 * block + 3 * stream, block)
     assert less == (3 * stream + block + 3 * stream, block)
-    # Off the CPU results are put into another order, and each branch has its keys, each head a copy.
-    assert copied.kept == whole.kept + 3 * 4 * (40 * 32 + 2 * (80 * 32 - 40 * 16))
 
 
 def test_a_sharded_process_holds_its_rows_and_the_blocks_that_compute(
@@ -226,6 +284,28 @@ def test_in_one_process_bf16_copies_are_made_of_what_a_gradient_passes(
         if isinstance(module, nn.Linear)
     ]
     assert found.working_weights == 2 * sum(linear)
+
+
+def test_processes_that_divide_layers_hold_their_part_of_them(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, tiny_models["llama"], parallel="fsdp", tensor_ranks=2)
+    model, _ = meta_model(run, PluginManager())
+    parts = parameter_groups.trainable_parts(model.part_parameters(), run.train)
+    architecture = Architecture.of(model)
+    assert architecture is not None
+    counts = Counts.of_lengths(20, [10, 10])
+    found = memory(model, parts, architecture, run.train, counts, num_ranks=2, bf16=False)
+    parameters = [parameter for items in parts.values() for parameter in items]
+    linear = 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+    held = sum(item.numel() for item in parameters) - linear // 2
+    assert (found.weights, found.gradients) == (4 * held, 4 * held)
+    # Norms and what they give are whole; of queries, results, the MLP, keys, values and heads there is half.
+    block = 40 * 4 * (2 * 64 + 2 * 32 + (2 * 32 + 4 * 48 + 2 * 16 + 4) // 2)
+    assert found.activation_gradients == block
+    sent = communication(model, run.train, num_ranks=2, num_passes=1, bf16=False, tokens=40)
+    # Six sums of hidden states and six of their gradients; each of two processes receives as much as it has.
+    assert sent == 6 * 40 * 32 * (4 + 4)
 
 
 def test_quantized_weights_take_half_a_byte_and_their_scales(

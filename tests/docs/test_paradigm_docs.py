@@ -41,13 +41,18 @@ def test_a_run_file_may_say_so(block: str, model: Path) -> None:
 @pytest.mark.parametrize("block", blocks("json"))
 def test_a_row_may_say_so(block: str, model: Path) -> None:
     row = Comparison.from_dict(json.loads(block))
-    [key] = row.meta
+    [key] = row.meta or ["ratings"]
     paradigm = {
+        "ratings": Component("steps", {}),
         "judgements": Component("generative", {"template": "reasoned"}),
         "critiques": Component("critic", {}),
         "rubric": Component("pointwise", {"template": "rubric"}),
     }[key]
-    built = RewardModel.build(backbone=Component("causal-lm", {"model": str(model)}), paradigm=paradigm)
+    built = RewardModel.build(
+        backbone=Component("causal-lm", {"model": str(model)}),
+        loss=Component("binary-cross-entropy" if key == "ratings" else "bradley-terry", {}),
+        paradigm=paradigm,
+    )
     assert built.paradigm.train().loss([row]).loss.isfinite()
 
 

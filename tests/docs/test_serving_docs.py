@@ -39,7 +39,7 @@ def test_every_command_is_one_that_there_is() -> None:
     commands = [
         line for block in blocks("bash") for line in block.splitlines() if line.startswith("basereward")
     ]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         parser.parse_args(shlex.split(command, comments=True)[2:])
 

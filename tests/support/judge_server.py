@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
+
+Served = TypeVar("Served")
 
 
 @dataclass
@@ -67,19 +69,11 @@ class JudgeServer:
     url: str = ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            while (await receive())["type"] != "lifespan.shutdown":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": "lifespan.shutdown.complete"})
+        content = await request_body(scope, receive, send)
+        if content is None:
             return
-        content = b""
-        more = True
-        while more:
-            message = await receive()
-            content += message.get("body", b"")
-            more = message.get("more_body", False)
         if scope["path"] == "/v1/models":
-            await _send(send, Fault(), json.dumps({"data": [{"id": self.model}]}).encode())
+            await send_answer(send, Fault(), json.dumps({"data": [{"id": self.model}]}).encode())
             return
         body = json.loads(content)
         if "Which number is written here" in _text(body):
@@ -106,7 +100,7 @@ class JudgeServer:
         content = fault.body
         if content is None:
             content = json.dumps(fault.change(self.right_answer(body))).encode()
-        await _send(send, fault, content)
+        await send_answer(send, fault, content)
         self.num_answered += 1
 
     def right_answer(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +141,23 @@ def responses_of(text: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (text, "")
 
 
-async def _send(send: Any, fault: Fault, content: bytes) -> None:
+async def request_body(scope: Any, receive: Any, send: Any) -> bytes | None:
+    """Return the body of a request; None after the server's life, which is no request."""
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return None
+    content = b""
+    more = True
+    while more:
+        message = await receive()
+        content += message.get("body", b"")
+        more = message.get("more_body", False)
+    return content
+
+
+async def send_answer(send: Any, fault: Fault, content: bytes) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(content)), **fault.headers}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": fault.status, "headers": pairs})
@@ -175,7 +185,7 @@ def _has_image(body: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def serving(server: JudgeServer) -> Iterator[JudgeServer]:
+def serving(server: Served) -> Iterator[Served]:
     """Serve on a free port of this machine."""
     stop = start(server)
     try:
@@ -184,7 +194,7 @@ def serving(server: JudgeServer) -> Iterator[JudgeServer]:
         stop()
 
 
-def start(server: JudgeServer) -> Callable[[], None]:
+def start(server: Any) -> Callable[[], None]:
     """Start serving, and return what stops it."""
     config = uvicorn.Config(
         server, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -11,9 +11,8 @@ import pytest
 import runs
 import tiny
 import torch
-from emulated_flash import EmulatedFlash
-from rounding import TINY_GRADIENT, within
-from torch import Tensor
+from compiled import Operator, Steps, take_steps
+from rounding import TINY_GRADIENT, adamw_bound, within
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
@@ -21,11 +20,12 @@ from basereward import ConfigError, train
 from basereward.backbones.causal_lm import CausalLM
 from basereward.backbones.qwen_vl import QwenVL
 from basereward.backbones.transformers_backbone import TransformersBackbone
+from basereward.config import LoraConfig
 from basereward.forest import Forest
 from basereward.forest.packed_runs import packed_runs
-from basereward.forest.varlen_attention import PackedBlock
 from basereward.training.activation_checkpointing import checkpoint_activations
 from basereward.training.compilation import compile_blocks
+from basereward.training.distributed import ProcessGroup
 
 # torch warns of what its own compiler does: it looks whether a layer's input has a gradient, and makes an
 # autograd function.
@@ -73,70 +73,6 @@ def test_all_layers_and_shapes_share_two_graphs(tiny_models: dict[str, Path], ki
     assert not counters["graph_break"]
 
 
-@torch.library.custom_op("basereward_tests::flash", mutates_args=())
-def flash(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_starts: Tensor,
-    key_starts: Tensor,
-    max_queries: int,
-    max_keys: int,
-    is_causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """The emulated kernel as an operator, which a compiler doesn't look into."""
-    block = PackedBlock(None, None, query_starts, key_starts, max_queries, max_keys, is_causal)
-    return EmulatedFlash.forward(query, key, value, block, scale)
-
-
-@torch.library.custom_op("basereward_tests::flash_backward", mutates_args=())
-def flash_backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    query_starts: Tensor,
-    key_starts: Tensor,
-    max_queries: int,
-    max_keys: int,
-    is_causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Its backward pass."""
-    block = PackedBlock(None, None, query_starts, key_starts, max_queries, max_keys, is_causal)
-    return EmulatedFlash.backward(grad_output, query, key, value, output, lse, block, scale)
-
-
-@flash.register_fake
-def _(query: Tensor, *others: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), query.new_empty(query.shape[1], len(query))
-
-
-@flash_backward.register_fake
-def _(grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, *others: object) -> tuple[Tensor, ...]:
-    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-class Operator:
-    """The kernel by these operators."""
-
-    @staticmethod
-    def split(blocks: Sequence[PackedBlock]) -> Sequence[PackedBlock]:
-        return blocks
-
-    @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, block: PackedBlock, scale: float):  # type: ignore[no-untyped-def]
-        return flash(query, key, value, *block[2:], scale)
-
-    @staticmethod
-    def backward(*given: object):  # type: ignore[no-untyped-def]
-        *tensors, block, scale = given
-        return flash_backward(*tensors, *block[2:], scale)
-
-
 def test_hidden_states_and_gradients_are_those_of_layers_that_are_not_compiled(
     tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +92,36 @@ def test_hidden_states_and_gradients_are_those_of_layers_that_are_not_compiled(
         torch.testing.assert_close(*states, **within(TINY_GRADIENT))
         for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
             torch.testing.assert_close(one.grad, other.grad, **within(TINY_GRADIENT))
+
+
+def assert_alike(compiled: Steps, plain: Steps, settings: dict[str, object]) -> None:
+    assert compiled.num_breaks == 0
+    # Layers share their graphs, one for each of three shapes: sizes are fixed by the emulated operators, as
+    # they aren't by torch's own, above. Where embeddings are frozen the first layer has as many of its own,
+    # since its input has no gradient.
+    assert compiled.num_graphs == (6 if "lora" in settings else 3)
+    assert plain.num_graphs == 0
+    assert compiled.losses == pytest.approx(plain.losses, **{"abs": TINY_GRADIENT, "rel": TINY_GRADIENT})
+    assert compiled.weights.keys() == plain.weights.keys()
+    drift = within(adamw_bound(3, 1e-3))
+    for name, value in compiled.weights.items():
+        torch.testing.assert_close(value, plain.weights[name], **drift, msg=name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora": LoraConfig(rank=2, dropout=0.0)},
+        {"lora": LoraConfig(rank=2, dropout=0.0), "activation_checkpointing": True},
+    ],
+    ids=["lora", "lora, recomputed"],
+)
+def test_adapters_train_in_compiled_layers(tiny_models: dict[str, Path], settings: dict[str, object]) -> None:
+    compiled, plain = (
+        take_steps(ProcessGroup(), tiny_models["llama"], is_compiled, settings)
+        for is_compiled in (True, False)
+    )
+    assert_alike(compiled, plain, settings)
 
 
 def test_a_cpu_is_told_that_nothing_is_compiled_there(tiny_models: dict[str, Path], tmp_path: Path) -> None:

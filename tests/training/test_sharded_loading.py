@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import tiny
 import torch
 from ranks import in_ranks
 from safetensors.torch import load_file, save_file
-from sharded import load_sharded, refused
+from sharded import load_handed_out, load_sharded, refused
 from torch import Tensor
 
 from basereward import RewardModel
@@ -96,15 +97,33 @@ def test_each_process_reads_its_rows_and_has_the_weights_of_a_whole_load(
         assert num_bytes < 0.6 * total
 
 
+@pytest.mark.parametrize("kind", ["qwen3_moe", "qwen3_vl_moe"])
+def test_each_process_reads_its_own_experts(tiny_models: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    model = divided(tiny_models[kind], tmp_path / kind, 3)
+    whole = load_whole(model, {})
+    tensors = {name: value for path in model.glob("*.safetensors") for name, value in load_file(path).items()}
+    for rank, found in enumerate(in_ranks(load_sharded, model, {}, {})):
+        assert_same_weights(found, whole)
+        # Two of four experts; of the rest half of the rows, the first process of an odd number one more.
+        own = [
+            value.nbytes * (int(expert[1]) // 2 == rank)
+            if (expert := re.search(r"experts\.(\d+)\.", name))
+            else (len(value) + 1 - rank) // 2 * (value.nbytes // len(value))
+            for name, value in tensors.items()
+        ]
+        assert found[2].startswith("each process reads its own rows of the weights: this one ")
+        assert found[3] == sum(own) < 0.6 * sum(value.nbytes for value in tensors.values())
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"), [("qwen3_moe", {}), ("qwen3_moe", {"shard_ranks": 1}), ("qwen3_vl_moe", {})]
 )
-def test_experts_that_lie_apart_in_the_files_are_handed_out_by_the_main_process(
+def test_tensors_that_are_made_in_another_way_are_handed_out_by_the_main_process(
     tiny_models: dict[str, Path], tmp_path: Path, kind: str, settings: dict[str, Any]
 ) -> None:
     model = divided(tiny_models[kind], tmp_path / kind, 3)
     whole = load_whole(model, {"dtype": "bfloat16"})
-    for found in in_ranks(load_sharded, model, {"dtype": "bfloat16"}, settings):
+    for found in in_ranks(load_handed_out, model, {"dtype": "bfloat16"}, settings):
         assert_same_weights(found, whole)
         assert "the main process reads all weights and hands out the rows: " in found[2]
 

@@ -18,12 +18,13 @@ from basereward.serving.apis.chat import text_of_parts
 from basereward.serving.problems import Problem
 from basereward.serving.request_parser import RequestParser, message
 from basereward.stats.calibration import Calibration
-
-COMPARES = "Which response is better?"
-"""The instructions of a choice that add nothing to the prompt: what a reward model answers anyway."""
+from basereward.writers.decision_api import COMPARES
 
 JUDGES = "Is the response good?"
-"""The instructions of a yes/no question that ask about the last turn of the conversation, likewise."""
+"""The instructions of a yes/no question about the last turn of the conversation.
+
+As `COMPARES` of a choice they add nothing to the prompt: a reward model answers that anyway.
+"""
 
 Kind = Literal["choice", "yes/no", "score"]
 
