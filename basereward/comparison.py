@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from basereward.errors import DataError, shown
@@ -168,6 +169,17 @@ class Comparison:
     def without_images(self) -> Comparison:
         """Return the same comparison without images and videos: the control that shows their worth."""
         return self.replace(prompt=[message.with_content([message.text]) for message in self.prompt])
+
+    def with_images(self, images: Sequence[Image]) -> Comparison:
+        """Return the same comparison with other images, the first for the first, and so on round."""
+        others = cycle(images)
+        prompt = [
+            message.with_content(
+                [next(others) if isinstance(part, Image) else part for part in message.content]
+            )
+            for message in self.prompt
+        ]
+        return self.replace(prompt=prompt)
 
     def with_meta(self, **entries: Any) -> Comparison:
         """Return the same comparison with these entries in its meta."""

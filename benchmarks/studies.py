@@ -1,4 +1,4 @@
-"""Write the tables and images of docs/study.md from the results of the small studies that are kept here.
+"""Write the tables and images of docs/study.md and docs/trust.md from the results of small studies kept here.
 
 Run as `python benchmarks/studies.py`; `--take` first takes over what `basereward study` left in runs/studies.
 Results lie in benchmarks/results/studies, images in docs/images/study.
@@ -18,7 +18,7 @@ from basereward.study.tables import StudyTables
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes" / "studies"
 STORED = ROOT / "benchmarks" / "results" / "studies"
-DOCUMENT = ROOT / "docs" / "study.md"
+DOCUMENTS = [ROOT / "docs" / "study.md", ROOT / "docs" / "trust.md"]
 IMAGES = ROOT / "docs" / "images" / "study"
 
 
@@ -44,14 +44,16 @@ def markdown_tables(study: Study, results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def documented(text: str, name: str, content: str) -> str:
-    """Return a document with new content between a study's marks."""
+def document(name: str, content: str) -> None:
+    """Write new content between a study's marks, in the document that has them."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = text.partition(begin)
-    _, mark, after = rest.partition(end)
-    if not mark:
-        raise SystemExit(f"{DOCUMENT} has no {begin} and {end}")
-    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    for path in DOCUMENTS:
+        before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+        _, mark, after = rest.partition(end)
+        if mark:
+            path.write_text(f"{before}{begin}\n\n{content}\n\n{end}{after}", encoding="utf-8")
+            return
+    raise SystemExit(f"no document has {begin} and {end}")
 
 
 def take() -> None:
@@ -73,17 +75,15 @@ def main() -> None:
     parser.add_argument("--take", action="store_true", help="take over what has been run first")
     if parser.parse_args().take:
         take()
-    text = DOCUMENT.read_text(encoding="utf-8")
     for name in names():
         study, results = stored(name)
-        text = documented(text, name, markdown_tables(study, results))
+        document(name, markdown_tables(study, results))
         report = ROOT / study.output / "report"
         report.mkdir(parents=True, exist_ok=True)
         write_report(study, results, report)
         IMAGES.mkdir(parents=True, exist_ok=True)
         for image in sorted((report / "plots").glob("*.png")):
             shutil.copy(image, IMAGES / f"{name}-{image.name}")
-    DOCUMENT.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

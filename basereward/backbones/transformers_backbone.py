@@ -220,7 +220,7 @@ class TransformersBackbone(Backbone):
         """
         if not self.source:
             raise ConfigError(
-                "the cost of models that write text (paradigms critic and generative) can't be planned; "
+                "the cost of models that write text (all paradigms but scalar) can't be planned; "
                 "plan the run with the paradigm scalar"
             )
         if self.decoder.reads_middle:

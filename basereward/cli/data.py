@@ -7,7 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from basereward.cli import data_mix
+from basereward.cli import data_mix, data_weights
 from basereward.cli.command import Command
 from basereward.cli.data_arguments import (
     add_data_arguments,
@@ -43,6 +43,7 @@ COMMAND = Command(
   basereward data stats --run RUN.toml
   basereward data mix RUN.toml                       the held-out rows that its data.eval names
   basereward data mix RUN.toml --output mixture.jsonl
+  basereward data weights TEXT_MODEL_DIR train.jsonl --output weighted.jsonl
 """,
 )
 
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output(dedup)
 
     data_mix.add_parser(commands)
+    data_weights.add_parser(commands)
 
     contamination = _command(
         commands, "contamination", "find rows that are in a benchmark too", _contamination

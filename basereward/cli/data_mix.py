@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from basereward.data.mixing import Mixing
 
 NUM_HELD_OUT = 1000
-REPORT_FILE = "report.json"
 
 DESCRIPTION = (
     "Draw held-out rows evenly from the training data of a run file, and write them to the file that its "
@@ -62,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from basereward.config.files import load_run
+    from basereward.data.conversion import REPORT_FILE
     from basereward.data.mixing import Mixing
     from basereward.data.writing import open_writer
     from basereward.plugins.plugin_manager import manager

@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]MODEL",
         nargs="+",
         help="a directory of a model or an ensemble, a judge's TOML file, judge+http://HOST:PORT/v1 or "
-        "decisions+http://HOST:PORT/v1, and what clients call it (default: the directory's or the file's "
-        "name, or the server's host); the first serves requests that name none",
+        "decisions+http://HOST:PORT/v1, and what clients call it (default: the run's, the "
+        "directory's or the file's name, or the server's host); the first serves requests that name none",
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: 8000)")
@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the number that rewards are divided by to be log-odds, as `basereward audit` finds it, for "
         "/v1/systemone and /v1/decisions (default: the model's own, fitted to its validation; else 1)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("error", "warning", "info", "debug"),
+        default="warning",
+        help="what the server writes of itself; from info on a line for each request (default: warning)",
     )
     add_device(parser)
     bounds = parser.add_argument_group("limits")
@@ -101,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         if (temperature := temperatures.get(engine.name)) is not None:
             engine.calibration = replace(engine.calibration, temperature=temperature)
     server = Server(engines, limits, access)
-    runner = Runner(server, host=args.host, port=args.port)
+    runner = Runner(server, host=args.host, port=args.port, log_level=args.log_level)
     try:
         runner.run()
     except SystemExit:  # uvicorn has said why
@@ -118,11 +124,17 @@ def _named(models: list[str]) -> dict[str, str]:
         name, source = (first, rest) if equals and "://" not in first else ("", given)
         if not name and "://" in source:
             name = urlsplit(source).hostname or ""
-        name = name or real_path(Path(source)).name.removesuffix(".toml")
+        name = name or _name_of(real_path(Path(source))).removesuffix(".toml")
         if name in named:
             raise ConfigError(f"two models would be called {name!r}; write NAME=DIR")
         named[name] = source
     return named
+
+
+def _name_of(directory: Path) -> str:
+    """Return what clients call a model: the run that it is of, or the directory's name."""
+    is_of_run = directory.name in ("model", "last") and (directory.parent / "run.toml").is_file()
+    return directory.parent.name if is_of_run else directory.name
 
 
 def _temperatures(given: list[str], names: Collection[str]) -> dict[str, float]:

@@ -24,6 +24,9 @@ class Source(Component):
         pairs: Whether the pairs of a ranking are one row `together`, which computes its prompt once; `each` a
             row of its own; or only `one` of them, drawn. With `max_rows` and `weight`, the last two count and
             weigh the data set in pairs; ties are none.
+        wrong_images: Share of its rows with images, from 0 to 1, that are shown once more with the images of
+            another row and with all responses tied, so that what is right of an image is not learned from the
+            text alone; needs a loss that learns from ties. `max_rows` and `weight` count these rows, too.
         multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
             decide by its first row.
         max_bad_share: Share of its rows that may be unreadable; None for `data.max_bad_share`.
@@ -32,12 +35,14 @@ class Source(Component):
     weight: float = 1.0
     max_rows: int | None = None
     pairs: Literal["together", "each", "one"] = "together"
+    wrong_images: float = 0.0
     multimodal: bool | None = None
     max_bad_share: float | None = None
 
     def __post_init__(self) -> None:
         _check(("weight",), self.weight, 0 <= self.weight < float("inf"), "0 or above")
         _check(("max_rows",), self.max_rows, self.max_rows is None or self.max_rows >= 1, "at least 1")
+        _check(("wrong_images",), self.wrong_images, 0 <= self.wrong_images <= 1, "from 0 to 1")
         share = self.max_bad_share
         _check(("max_bad_share",), share, share is None or 0 <= share <= 1, "from 0 to 1")
 

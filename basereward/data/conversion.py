@@ -13,6 +13,9 @@ from basereward.data.curation import Curation
 from basereward.data.writing import Writer, rejected_record
 from basereward.errors import DataError
 
+REPORT_FILE = "report.json"
+"""What a writer's `NAME-files` says of the rows."""
+
 
 @dataclass
 class Outcome:
@@ -92,5 +95,5 @@ def convert(
     if directory is not None:
         report = {**outcome.to_dict(), "steps": curation.report()}
         text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-        (directory / "report.json").write_text(text, encoding="utf-8")
+        (directory / REPORT_FILE).write_text(text, encoding="utf-8")
     return outcome

@@ -11,6 +11,7 @@ from basereward.comparison import Comparison, Pair
 from basereward.config.run import Source
 from basereward.data.curation.step import with_responses
 from basereward.data.dataset import Dataset
+from basereward.data.wrong_images import WrongImages
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
 
@@ -22,14 +23,17 @@ JUDGEMENTS = "judgements"
 
 
 def open_source(source: Source, plugins: PluginManager) -> Dataset:
-    """Open a data set of the training data, with its rankings taken apart if it says so.
+    """Open a data set of the training data, with its rankings taken apart and with wrong images, if it says
+    so.
 
     Raises:
         DataError: When there is no such file.
         ConfigError: When an option is unknown or wrong.
     """
     dataset: Dataset = plugins.build("dataset", source)
-    return dataset if source.pairs == "together" else RankingPairs(dataset, source.pairs)
+    if source.pairs != "together":
+        dataset = RankingPairs(dataset, source.pairs)
+    return WrongImages(dataset, source.wrong_images) if source.wrong_images else dataset
 
 
 class RankingPairs(Dataset):

@@ -32,6 +32,10 @@ ENSEMBLERS = ("mean", "min", "mean-minus-std")
 """What is compared with an ensemble's single members, which are brought to one mean and scale before."""
 
 
+NUM_RESAMPLES = 2000
+"""Draws of the bootstrap."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """The worth of a proxy's best of n, by n.
@@ -51,6 +55,21 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Delay:
+    """The delay of the peak of the gold reward by an ensemble, against its members' peaks.
+
+    Attributes:
+        value: KL at the peak of the ensemble, less the mean of the KL at its members' peaks.
+        low: Lower end of the 95 % interval, by a bootstrap over groups of prompts.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Overoptimization:
     """Proxy against gold reward, over best of n.
 
@@ -58,12 +77,14 @@ class Overoptimization:
         curves: By name: `model`, and of an ensemble each member and each of `ENSEMBLERS`.
         against_members: By ensembler, gold reward at the largest n less the mean of single members', its
             p-value corrected for the number of ensemblers (Holm).
+        delays: By ensembler, how much later its peak is than its members'.
         num_prompts: Prompts that both have scored.
         rejected: Those that are left out, with the reason.
     """
 
     curves: Mapping[str, Curve]
     against_members: Mapping[str, PairedDifference]
+    delays: Mapping[str, Delay]
     num_prompts: int
     rejected: Sequence[DataError]
 
@@ -80,6 +101,7 @@ class Overoptimization:
             "kl": {str(num): kl_of(num) for num in self.sizes},
             "curves": {name: asdict(curve) for name, curve in self.curves.items()},
             "against_members": {name: asdict(part) for name, part in self.against_members.items()},
+            "delays": {name: asdict(delay) for name, delay in self.delays.items()},
         }
 
 
@@ -189,21 +211,25 @@ def _overoptimization(
     joined = _joined(members, [item for item, _, _ in rows])
     proxies |= {f"member {name}": rewards for name, rewards in members.items()} | joined
     curves = {}
-    worth: dict[str, NDArray[np.float64]] = {}
+    worth: dict[str, NDArray[np.float64]] = {}  # [K] at the largest n
+    golds_of: dict[str, NDArray[np.float64]] = {}  # [K, sizes]
     for name, rewards in proxies.items():
         standard = _standardized(rewards)
         weights = {num: [best_of_n_weights(each, num) for each in rewards] for num in sizes}
         by_gold = {num: _means(weights[num], golds) for num in sizes}
         by_proxy = {num: _means(weights[num], standard) for num in sizes}
         worth[name] = by_gold[max_num]
+        golds_of[name] = np.stack(list(by_gold.values()), 1)
         curves[name] = _curve(by_proxy, by_gold, group)
     single = [worth[f"member {name}"] for name in members]
+    of_members = [golds_of[f"member {name}"] for name in members]
+    delays = {name: _delay(golds_of[name], of_members, sizes, group) for name in joined}
     against = (
         {name: mean_difference(worth[name], np.mean(single, 0), group) for name in joined} if single else {}
     )
     adjusted = holm([part.p for part in against.values()])
     against = {name: part.corrected(p) for (name, part), p in zip(against.items(), adjusted, strict=True)}
-    return Overoptimization(curves, against, len(rows), rejected)
+    return Overoptimization(curves, against, delays, len(rows), rejected)
 
 
 def _curve(
@@ -225,6 +251,30 @@ def _curve(
     return Curve(
         {num: mean_difference(gains, 0.0, group) for num, gains in by_proxy.items()}, gold, peak, fall
     )
+
+
+def _delay(
+    ensemble: NDArray[np.float64],  # [K, sizes]
+    members: Sequence[NDArray[np.float64]],  # of [K, sizes]
+    sizes: Sequence[int],
+    group: NDArray[np.int64],  # [K]
+) -> Delay:
+    """Return how much later an ensemble's peak is, with the percentiles of a bootstrap."""
+    divergence = np.array([kl_of(num) for num in sizes])
+    num_groups = int(group.max()) + 1
+    drawn = np.random.default_rng(0).multinomial(
+        num_groups, np.full(num_groups, 1 / num_groups), NUM_RESAMPLES
+    )
+    counts = np.concatenate([np.ones((1, num_groups), dtype=np.int64), drawn])  # all prompts once, then draws
+
+    def peaks(gold: NDArray[np.float64]) -> NDArray[np.float64]:  # KL at the peak, of each draw
+        sums = np.zeros((num_groups, len(sizes)))
+        np.add.at(sums, group, gold)
+        return np.asarray(divergence[(counts @ sums).argmax(1)])
+
+    shifts = peaks(ensemble) - np.mean([peaks(gold) for gold in members], 0)
+    low, high = np.percentile(shifts[1:], [2.5, 97.5])
+    return Delay(float(shifts[0]), float(low), float(high))
 
 
 def _standardized(rewards: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:

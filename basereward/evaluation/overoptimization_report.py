@@ -66,6 +66,11 @@ def curve_notes(result: Overoptimization) -> list[str]:
         f"p {part.adjusted:.2g} (Holm)."
         for name, part in result.against_members.items()
     ]
+    notes += [
+        f"{name}: the gold reward is highest at a KL of {delay.value:+.2f} ({delay.low:+.2f} to "
+        f"{delay.high:+.2f}, bootstrap over prompts) from where its members' is on average."
+        for name, delay in result.delays.items()
+    ]
     return notes
 
 

@@ -144,15 +144,14 @@ def metric_rows(metrics: PairMetrics) -> list[Row]:
         Row.of("margin", f"{metrics.margin:.3f} ± {metrics.margin_std:.3f}", "mean ± deviation"),
         Row.of("AUC across prompts", f"{metrics.auc:.3f}", "any better above any worse"),
         Row.of("calibration error (ECE)", f"{metrics.ece:.3f}", "0 is best"),
-        Row.of("ECE at temperature", f"{metrics.fitted_ece:.3f}", f"rewards over {metrics.temperature:.3g}"),
+        Row.of("temperature", f"{metrics.temperature:.3g}", "rewards over it are the best log-odds"),
+        Row.of("ECE at the temperature", f"{metrics.fitted_ece:.3f}", "0 is best"),
         Row.of("Brier score", f"{metrics.brier:.3f}", "0 is best, 0.25 is chance"),
         Row.of("log loss", f"{metrics.log_loss:.3f}", "0 is best, 0.693 is chance"),
     ]
     if metrics.num_label_ties:
         rows.append(Row.of("ties in the data", f"{metrics.num_label_ties:,}", "pairs left out"))
-    rows.append(
-        Row.of("tie rate", f"{metrics.tie_rate:.3f}", f"{metrics.num_reward_ties:,} pairs that count half")
-    )
+    rows.append(Row.of("tie rate", f"{metrics.tie_rate:.3f}", "pairs of equal reward, which count half"))
     return rows
 
 

@@ -120,6 +120,31 @@ class Evaluation:
             rewards[result.number] = result.rewards
         return rewards
 
+    def __len__(self) -> int:
+        """Return the number of comparisons, those without rewards included."""
+        return self.num_comparisons
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with a row for each response; pandas has to be installed."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {
+                    "id": result.id,
+                    "source": result.source,
+                    "number": result.number,
+                    "group": result.group,
+                    "response": response,
+                    "reward": reward,
+                    "rank": rank,
+                    "margin": result.margin,
+                }
+                for result in self.results
+                for response, (reward, rank) in enumerate(zip(result.rewards, result.ranks, strict=True))
+            ]
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers for a JSON report."""
         return {

@@ -37,11 +37,24 @@ class AnswerCounts:
             favourites: Of each order.
             shown_first: The response with which each order begins.
         """
-        self._orders["asked"] += len(favourites)
-        self._orders["first"] += sum(map(int.__eq__, favourites, shown_first))
         pairs = list(combinations(favourites, 2))
-        self._orders["pairs"] += len(pairs)
-        self._orders["alike"] += sum(one == other for one, other in pairs)
+        self.add_orders(
+            len(favourites),
+            first=sum(map(int.__eq__, favourites, shown_first)),
+            pairs=len(pairs),
+            alike=sum(one == other for one, other in pairs),
+        )
+
+    def add_orders(self, asked: int, *, first: int, pairs: int, alike: int) -> None:
+        """Count answers to questions that show responses in several orders.
+
+        Args:
+            asked: Those that could be read.
+            first: Those for the response that was shown first.
+            pairs: Pairs of orders of the same responses.
+            alike: Those that prefer the same response.
+        """
+        self._orders.update(asked=asked, first=first, pairs=pairs, alike=alike)
 
     @property
     def statistics(self) -> Mapping[str, float]:

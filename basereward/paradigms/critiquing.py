@@ -5,6 +5,7 @@ Shapes: N responses, Q questions of a comparison, n questions of a batch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,6 +72,7 @@ class Critiquing(Judge):
         if max_critique_tokens < 1:
             raise ValueError(f"max_critique_tokens is a number of tokens >= 1, not {max_critique_tokens}")
         super().__init__(backbone, template, answers=answers, name=name)
+        self.counts: Counter[str] = Counter()
         self.critique_weight = critique_weight
         self.max_critique_tokens = max_critique_tokens
         _, self.end = encode_answers(backbone, [])

@@ -24,7 +24,7 @@ from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.forest.forest import Forest, Tree
 from basereward.losses import LossOutput, Targets
-from basereward.paradigms.judge import Judge
+from basereward.paradigms.judge import Judge, mass_of
 from basereward.paradigms.judge_rationales import VERDICTS_KEY, given_rationales, given_verdicts
 from basereward.paradigms.token_nll import mean_nll
 from basereward.paradigms.verdict_tally import (
@@ -217,9 +217,11 @@ class Generative(Judge):
             forest = replace(self.packed([item.content.tree for item in batch]), reads="ends")
             hidden = self.backbone(forest).flatten(0, 1).index_select(0, forest.ends)
             margins = iter(self._margins(hidden))
+            masses = iter(mass_of(self.head, hidden, self.verdicts).tolist())
             for item in batch:
-                odds_of = {order: next(margins) for order in item.content.orders}
-                rewards += self.tally.rewards_of_odds(item.comparison, odds_of)
+                orders = item.content.orders
+                odds_of = {order: next(margins) for order in orders}
+                rewards += self.tally.rewards_of_odds(item.comparison, odds_of, islice(masses, len(orders)))
         else:
             for item, texts_of in zip(batch, self._texts(batch), strict=True):
                 rewards += self.tally.rewards_of_texts(item.comparison, texts_of)

@@ -5,13 +5,11 @@ Shapes: n questions, D width.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from basereward.backbones.lm_head import LanguageHead
 from basereward.errors import ConfigError
 from basereward.paradigms.base import Paradigm
 from basereward.paradigms.judge_template import Answer, JudgeTemplate
@@ -37,7 +35,6 @@ class Judge(Paradigm):
                 f"for a {answers[0]}"
             )
         self.backbone = backbone
-        self.counts: Counter[str] = Counter()
 
     @property
     def template_digest(self) -> str:  # type: ignore[override]
@@ -45,7 +42,7 @@ class Judge(Paradigm):
         return f"{self.backbone.template_digest}+{self.template.digest}"
 
 
-def mass_of(head: LanguageHead, ends: Tensor, tokens: Sequence[int]) -> Tensor:  # [n, D] -> [n]
+def mass_of(head: nn.Module, ends: Tensor, tokens: Sequence[int]) -> Tensor:  # [n, D] -> [n]
     """Return the probability that one of some tokens comes next."""
     allowed = head(ends, torch.tensor(tokens, device=ends.device))
     mass: Tensor = (allowed.logsumexp(1) - head(ends).logsumexp(1)).exp()

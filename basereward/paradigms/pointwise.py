@@ -177,9 +177,10 @@ class Pointwise(Critiquing):
         ratings = [
             rating for each in comparisons for rating in each.ratings or [math.nan] * len(each.responses)
         ]
-        # An explanation is learned up to its lead, and with its end where the rating is known.
+        # An explanation is learned up to its lead, and with its level and its end where ratings are on the
+        # levels' values, as `reward-loss` doesn't ask for.
         after: list[list[int]] = [[] for _ in texts]
-        if self.scale.explains:
+        if self.scale.explains and self.objective != "reward-loss":
             after = [
                 [] if ids is None or math.isnan(rating) else self._written(rating)
                 for ids, rating in zip(texts, ratings, strict=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError
+from basereward.paradigms.answer_counts import AnswerCounts
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.paradigms.verdicts import (
     Aggregate,
@@ -74,30 +74,13 @@ class VerdictTally:
     def __init__(self, aggregate: Aggregate, reading: Reading) -> None:
         self.aggregate: Aggregate = aggregate
         self.reading: Reading = reading
-        self.counts: Counter[str] = Counter()
+        self.counts = AnswerCounts()
         self._recorded: dict[int, Verdicts] | None = None
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """Measures of how reliable the verdicts so far are.
-
-        `answers` counts what was asked, `parse_failure_rate` is the share of these in which no verdict could
-        be read; `position_consistency` is the share of pairs with a verdict in both orders that prefer the
-        same response in both, and `first_preferred` the share of verdicts for the response that was shown
-        first, 0.5 where the order doesn't matter.
-        """
-        counts = self.counts
-        if not counts["answers"]:
-            return {}
-        statistics: dict[str, float] = {
-            "answers": counts["answers"],
-            "parse_failure_rate": counts["unreadable"] / counts["answers"],
-        }
-        if counts["pairs"]:
-            statistics["position_consistency"] = counts["consistent"] / counts["pairs"]
-        if read := counts["answers"] - counts["unreadable"]:
-            statistics["first_preferred"] = counts["first"] / read
-        return statistics
+        """Measures of how reliable the verdicts so far are; see `AnswerCounts.statistics`."""
+        return self.counts.statistics
 
     @contextmanager
     def recording(self) -> Iterator[dict[int, Verdicts]]:
@@ -108,16 +91,18 @@ class VerdictTally:
         finally:
             self._recorded = None
 
-    def rewards_of_odds(self, comparison: Comparison, odds_of: Mapping[Order, float]) -> list[float]:
+    def rewards_of_odds(
+        self, comparison: Comparison, odds_of: Mapping[Order, float], masses: Iterable[float] = ()
+    ) -> list[float]:
         """Count the verdicts on a comparison, and return its rewards [N].
 
         Args:
             comparison: The comparison.
             odds_of: The log-odds of "1" against "2" of each question.
+            masses: The probability of "1" and "2" together, of each question where it is known.
         """
-        self.counts["answers"] += len(odds_of)
-        self.counts["first"] += sum(odds > 0 for odds in odds_of.values())
-        self._count_pairs(odds_of, 0.0)
+        self.counts.add(len(odds_of), masses=masses)
+        self._count_orders(odds_of, 0.0, len(odds_of), sum(odds > 0 for odds in odds_of.values()))
         self._record(comparison, {order: (1 if odds > 0 else 2,) for order, odds in odds_of.items()})
         return self.rewards(len(comparison.responses), odds_of, are_odds=True)
 
@@ -132,15 +117,16 @@ class VerdictTally:
                 one that was cut, which is no verdict, whatever it looks like.
         """
         shares: dict[Order, float] = {}
+        num_read = num_first = 0
         verdicts = {order: tuple(map(self._verdict, texts)) for order, texts in texts_of.items()}
         for order, votes in verdicts.items():
             read = [verdict for verdict in votes if verdict is not None]
-            self.counts["answers"] += len(votes)
-            self.counts["unreadable"] += len(votes) - len(read)
-            self.counts["first"] += read.count(1)
+            self.counts.add(len(votes), unreadable=len(votes) - len(read))
+            num_read += len(read)
+            num_first += read.count(1)
             if read:
                 shares[order] = read.count(1) / len(read)
-        self._count_pairs(shares, 0.5)
+        self._count_orders(shares, 0.5, num_read, num_first)
         self._record(comparison, verdicts)
         return self.rewards(len(comparison.responses), shares, are_odds=False)
 
@@ -168,11 +154,15 @@ class VerdictTally:
     def _verdict(self, answer: int | str | None) -> int | None:
         return read_verdict(answer, self.reading) if isinstance(answer, str) else answer
 
-    def _count_pairs(self, preference_of: Mapping[Order, float], middle: float) -> None:
-        for (first, second), one in preference_of.items():
-            if first < second and (second, first) in preference_of:
-                self.counts["pairs"] += 1
-                self.counts["consistent"] += (one - middle) * (preference_of[second, first] - middle) < 0
+    def _count_orders(
+        self, preference_of: Mapping[Order, float], middle: float, num_read: int, num_first: int
+    ) -> None:
+        both = [
+            (one - middle) * (preference_of[second, first] - middle) < 0
+            for (first, second), one in preference_of.items()
+            if first < second and (second, first) in preference_of
+        ]
+        self.counts.add_orders(num_read, first=num_first, pairs=len(both), alike=sum(both))
 
     def _record(self, comparison: Comparison, verdicts: Verdicts) -> None:
         if self._recorded is not None:

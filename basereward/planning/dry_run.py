@@ -16,6 +16,7 @@ from basereward.data.curation import Curation
 from basereward.data.mixing import multimodal_sources
 from basereward.data.mixture import quotas
 from basereward.data.ranking_pairs import open_source
+from basereward.data.wrong_images import check_ties_are_learned
 from basereward.errors import BaseRewardError, ConfigError, DataError
 from basereward.evaluation.benchmarks import Benchmark
 from basereward.evaluation.benchmarks.benchmark import Scored
@@ -133,6 +134,10 @@ class DryRun:
             findings.append(_output(config))
         findings += [self._train(config), self._init(config, made)]
         loss: Any = self.plugins.build("loss", config.loss)
+        try:
+            check_ties_are_learned(config.data.train, loss)
+        except BaseRewardError as error:
+            findings.append(Finding("settings", "", str(error)))
         model, finding = self._model(config, made)
         findings.append(finding)
         for number, source in enumerate(config.data.train):

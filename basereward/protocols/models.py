@@ -125,7 +125,7 @@ class Backbone(Module):
     def language_head(self) -> LanguageHead:
         """Return the language-model head, for paradigms that read or write text."""
         raise ConfigError(
-            f"backbone {type(self).__name__} writes no text; the critic and generative paradigms need one "
+            f"backbone {type(self).__name__} writes no text; all paradigms but scalar need one "
             "that does, such as causal-lm or qwen-vl"
         )
 

@@ -433,7 +433,8 @@ class WriterJudge(BatchScorer["list[float]"]):
                 order: each.log_probabilities["1"] - each.log_probabilities["2"]
                 for order, each in zip(orders, answers, strict=True)
             }
-            return self.tally.rewards_of_odds(item.comparison, odds_of)
+            masses = (math.fsum(map(math.exp, each.log_probabilities.values())) for each in answers)
+            return self.tally.rewards_of_odds(item.comparison, odds_of, masses)
         self.counts["judged_by_text"] += 1
         verdicts = {order: [_leading_verdict(each.text)] for order, each in zip(orders, answers, strict=True)}
         return self.tally.rewards_of_texts(item.comparison, verdicts)

@@ -28,7 +28,7 @@ TRIM_SECONDS = 5
 class Runner(uvicorn.Server):
     """Serves until a signal, then refuses new requests, answers those in flight, and ends."""
 
-    def __init__(self, server: Server, *, host: str, port: int) -> None:
+    def __init__(self, server: Server, *, host: str, port: int, log_level: str = "warning") -> None:
         self.connections = Connections(server.admission.limits, server.metrics)
         super().__init__(
             uvicorn.Config(
@@ -38,8 +38,8 @@ class Runner(uvicorn.Server):
                 http=self.connections.connect,  # type: ignore[arg-type]  # called as a class would be
                 ws="none",
                 lifespan="on",
-                log_level="warning",
-                access_log=False,
+                log_level=log_level,
+                access_log=log_level in ("info", "debug"),
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -29,6 +29,14 @@ class RunHistory:
         """Return the records of a kind."""
         return [record for record in self.records if record.get("kind") == kind]
 
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with a row for each record, parts as `lr.head`; pandas has to be
+        installed.
+        """
+        import pandas
+
+        return pandas.json_normalize([dict(record) for record in self.records])
+
     @property
     def metrics(self) -> list[str]:
         """The names of all numbers in the log, those of held-out data with the prefix `held-out.`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from basereward.config.run import RunConfig
 from basereward.data.curation import Curation
 from basereward.data.mixing import Prompts
+from basereward.data.wrong_images import check_ties_are_learned
 from basereward.errors import DataError
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.batching import micro_batches
@@ -97,11 +98,13 @@ class Training:
             progress=display.reading,
             max_bad_share=data.max_bad_share,
         )
+        loss = plugins.build("loss", self.config.loss)
+        check_ties_are_learned(data.train, loss)
         held_out = read(data.eval, split="eval", rejection_reason=unevaluable_reason) if data.eval else None
         reader = read(
             data.train,
             split="train",
-            rejection_reason=plugins.build("loss", self.config.loss).untrainable_reason,
+            rejection_reason=loss.untrainable_reason,
             curation=Curation.of(data.curation, plugins),
             excluded=Prompts.of(held_out.read()) if held_out and data.exclude_eval else (),
         )

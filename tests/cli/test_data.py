@@ -187,3 +187,20 @@ def test_without_a_command_the_help_is_shown(run_cli: Any) -> None:
     done = run_cli("data")
     assert done.returncode == 2
     assert "contamination" in done.stderr
+
+
+def test_weights_are_written_into_the_rows(run_cli: Any, rows: Path) -> None:
+    done = run_cli(
+        "data", "weights", "longest", "rows.jsonl", "--output", "weighted.jsonl", "--json", "--quiet"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    # The longer response is the better one in rows 1 to 3. Of row 5 "a" is rated below "b" and "c", all alike
+    # long: two pairs of no margin. So 4 of 5 pairs count as right.
+    assert (report["num_pairs"], report["proxy_accuracy"], report["num_rejected"]) == (5, 4 / 5, 1)
+    weights = {row.id: row.weight for row in read_comparisons(rows.parent / "weighted.jsonl")}
+    assert sum(weights.values()) == pytest.approx(4)
+    assert weights["2"] <= weights["1"] < weights["5"]
+    assert weights["1"] < 1
+    kept = json.loads((rows.parent / "weighted.jsonl-files" / "report.json").read_text())
+    assert kept == report

@@ -1,4 +1,4 @@
-"""docs/study.md shows what the kept results give, and its example is a study."""
+"""docs/study.md and docs/trust.md show what the kept results give, and the example is a study."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from basereward.study import load_study
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+TRUST = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def studies() -> ModuleType:
 def test_the_tables_are_those_of_the_kept_results(studies: ModuleType) -> None:
     assert studies.names()
     for name in studies.names():
-        assert studies.markdown_tables(*studies.stored(name)) in TEXT
+        assert studies.markdown_tables(*studies.stored(name)) in TEXT + TRUST
         for column in studies.stored(name)[0].columns:
             image = f"{name}-{column.replace(' ', '-')}.png"
             assert (ROOT / "docs" / "images" / "study" / image).is_file()

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from basereward import Comparison, DataError, Ensemble, RewardModel, cli
 from basereward.config import Component
 from basereward.evaluation.overoptimization import best_of_n_weights, kl_of, overoptimization
+from basereward.protocols import Scorer
 from basereward.scoring.baselines import Baseline, baseline_of
+from basereward.scoring.scorer import EnsembleRewards
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 NUM = 8
@@ -97,6 +100,38 @@ def test_an_ensemble_has_a_curve_for_each_member_and_each_way_to_join_them(tmp_p
     for name in joined:
         difference = result.curves[name].gold[4].value - sum(members) / 2
         assert result.against_members[name].value == pytest.approx(difference)
+
+
+class Lengths(Scorer[list[float]]):
+    """An ensemble of members that choose the response nearest to lengths of their own."""
+
+    def __init__(self, **favourites: float) -> None:
+        self.favourites = favourites
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, list[float] | DataError]]:
+        """Yield each comparison with its rewards."""
+        for comparison in comparisons:
+            members = {
+                name: [-abs(len(text) - float(length)) for text in comparison.responses]
+                for name, length in self.favourites.items()
+            }
+            rewards = [sum(each) for each in zip(*members.values(), strict=True)]
+            yield comparison, EnsembleRewards(rewards, members, [])
+
+
+def test_an_ensemble_that_is_right_where_its_members_err_peaks_later() -> None:
+    # Gold is highest at five letters. One member goes to eight, one to two; their minimum is highest at five,
+    # where min(-|5 - 8|, -|5 - 2|) = -3.
+    result = overoptimization(Lengths(long=8, short=2), Baseline(hill), candidates(40))
+    delay = result.delays["min"]
+    peaks = [kl_of(result.curves[f"member {name}"].peak) for name in ("long", "short")]
+    assert result.curves["min"].peak == NUM
+    assert delay.value == pytest.approx(kl_of(NUM) - sum(peaks) / 2)
+    assert 0 < delay.low <= delay.value <= delay.high
+    saved = result.to_dict()["delays"]["min"]
+    assert saved == {"value": delay.value, "low": delay.low, "high": delay.high}
 
 
 def test_the_command_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,8 +53,9 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.margins = torch.tensor(margins)
 
-    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.margins, torch.zeros_like(self.margins)], dim=1)
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        others = 0 if tokens is not None else 2  # as likely each as "2"
+        return torch.cat([self.margins[:, None], torch.zeros(len(self.margins), 1 + others)], dim=1)
 
 
 def test_a_verdict_is_the_probability_of_one_token_against_the_other(directory: Path) -> None:
@@ -79,6 +80,7 @@ def test_a_judge_that_always_takes_the_first_prefers_none_and_is_found_out(direc
     assert model.statistics == {
         "answers": 2,
         "parse_failure_rate": 0.0,
+        "answer_mass": pytest.approx((math.exp(2) + 1) / (math.exp(2) + 3)),
         "position_consistency": 0.0,
         "first_preferred": 1.0,
     }

@@ -47,6 +47,10 @@ def test_errors_name_what_is_wrong(echo: served.Client) -> None:
         client.score([ROW, {**ROW, "responses": ["a", ""]}])
     assert (caught.value.status, caught.value.code) == (422, "response_empty")
     assert caught.value.param == "items[1].responses[1]"
+    for row, param in (({"prompt": "a"}, "responses"), ({"responses": ["a"]}, "prompt")):
+        with pytest.raises(ServerError) as caught:
+            client.score(row)
+        assert caught.value.param == f"items[0].{param}"
     with pytest.raises(ServerError, match="no such model"):
         client_of(echo, model="other").score(ROW)
     with pytest.raises(ServerError, match="an image is a path, bytes, base64 or a PIL image, not a int"):

@@ -114,3 +114,10 @@ def test_smoothing_is_a_mean_of_the_values_so_far() -> None:
         [1.0, (4 * 0.5 + 0.25) / 0.75, (1 + 1 + 0.125) / 0.875]
     )
     assert smoothed([3.0] * 5, 0.9) == pytest.approx([3.0] * 5)
+
+
+def test_a_log_is_a_data_frame_where_pandas_is_installed() -> None:
+    pytest.importorskip("pandas")
+    records = [{"kind": "step", "step": 1, "loss": 0.5, "lr": {"head": 0.1}}]
+    frame = RunHistory("run", records).to_pandas()
+    assert frame.to_dict("records") == [{"kind": "step", "step": 1, "loss": 0.5, "lr.head": 0.1}]

@@ -47,21 +47,6 @@ def has_images(comparison: Comparison) -> bool:
     return bool(comparison.images or comparison.videos)
 
 
-def with_images(prompt: Prompt, images: Sequence[Image]) -> Prompt:
-    """Return a prompt with other images, the first first, and so on round."""
-    number = 0
-    messages = []
-    for message in prompt:
-        content = []
-        for part in message.content:
-            if isinstance(part, Image):
-                part = images[number % len(images)]
-                number += 1
-            content.append(part)
-        messages.append(message.with_content(content))
-    return tuple(messages)
-
-
 def _without_images(row: int, rows: Sequence[Comparison]) -> Prompt | None:
     return rows[row].without_images().prompt if has_images(rows[row]) else None
 
@@ -72,7 +57,7 @@ def _with_others(row: int, rows: Sequence[Comparison]) -> Prompt | None:
     for step in range(1, len(rows)) if images else ():
         others = rows[(row + step) % len(rows)].images
         if others and others[0] != images[0]:
-            return with_images(rows[row].prompt, others)
+            return rows[row].with_images(others).prompt
     return None
 
 
@@ -86,7 +71,8 @@ def _of_pixels(
         if not images:
             return None
         chance = random.Random(row)
-        return with_images(rows[row].prompt, [Image(change(image.open(), chance)) for image in images])
+        changed = [Image(change(image.open(), chance)) for image in images]
+        return rows[row].with_images(changed).prompt
 
     return apply
 

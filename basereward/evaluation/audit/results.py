@@ -155,6 +155,12 @@ class Audit:
             return self.total.num_tokens / self.once.num_tokens
         return self.total.num_responses / self.once.num_responses
 
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with a row for each finding; pandas has to be installed."""
+        import pandas
+
+        return pandas.DataFrame([finding.to_dict() for finding in self.findings])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the audit for a JSON report."""
         failure = self.shortcut_failure

@@ -76,10 +76,10 @@ class Native(Api):
         return ScoringRequest(items, body.model, keeps_going=body.on_error == "null")
 
     def _comparison(self, item: RewardItem, parser: RequestParser) -> Comparison:
-        if (item.messages is None) == (item.prompt is None) or (
-            (item.responses is None) != (item.prompt is None)
-        ):
-            raise Problem("body_not_valid")
+        if (item.messages is None) == (item.prompt is None):
+            raise Problem("body_not_valid", "prompt" if item.messages is None else "messages")
+        if (item.responses is None) != (item.prompt is None):
+            raise Problem("body_not_valid", "responses")
         if item.messages is not None:
             messages, response = last_turn(item.messages)
             return parser.comparison(prompt_of(messages, parser, item.tools), [response], item.images)

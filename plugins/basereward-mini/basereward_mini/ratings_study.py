@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from basereward import train
-from basereward.config import Component, load_run
+from basereward.config import Component, RunConfig, load_run
 from basereward.evaluation import evaluate, save_report
 from basereward.scoring.reward_model import RewardModel
 from basereward_mini import human_ratings, smollm2
@@ -21,23 +21,27 @@ from basereward_mini.human_ratings import GAPS, HumanRatings
 RUN_FILE = "human-ratings.toml"
 
 
+def run_config(output: Path, sdist: Path) -> RunConfig:
+    """Return the training's run, with the places that no file can know: of the decoder and of the texts."""
+    with as_file(files("basereward_mini") / RUN_FILE) as run_file:
+        config = load_run(run_file)
+    model = str(smollm2.directory(config.head.options["layer"]))  # converted into a cache
+    data = tuple(
+        replace(source, options={**source.options, "path": str(sdist)}) for source in config.data.train
+    )
+    return replace(
+        config,
+        output=str(output),
+        backbone=Component(config.backbone.name, {**config.backbone.options, "model": model}),
+        data=replace(config.data, train=data),
+    )
+
+
 def run(output: Path, path: str | None = None) -> dict[str, Any]:
     """Train, evaluate, print and write `report.json`; return the report."""
     console = Console()
     sdist = human_ratings.find(path)
-    with as_file(files("basereward_mini") / RUN_FILE) as run_file:
-        config = load_run(run_file)
-    # The converted decoder lies in a cache, whose place no file can know.
-    model_path = str(smollm2.directory(config.head.options["layer"]))
-    data = tuple(
-        Component(dataset.name, {**dataset.options, "path": str(sdist)}) for dataset in config.data.train
-    )
-    config = replace(
-        config,
-        output=str(output),
-        backbone=Component(config.backbone.name, {**config.backbone.options, "model": model_path}),
-        data=replace(config.data, train=data),
-    )
+    config = run_config(output, sdist)
     trained = train(config, overwrite=True)
     unseen = HumanRatings(str(sdist), split="test")
     evaluation = evaluate(RewardModel.load(trained.model_dir), list(unseen), gaps=GAPS, progress=True)

@@ -29,12 +29,14 @@ from basereward_mini.human_ratings import HumanRatings, RatedText
 from basereward_mini.lru_cache import LRUCache
 from basereward_mini.openmoji import OpenMojiCaptions, split_of
 from basereward_mini.openmoji import image as image_of
+from basereward_mini.ratings_study import run_config
 
 from basereward import Comparison, RewardModel
 from basereward.backbones.feature_cache import FeatureCache
 from basereward.config import Component
+from basereward.data.mixing import epoch_parts
 from basereward.heads import MLP
-from basereward.plugins import PluginManager
+from basereward.plugins import PluginManager, manager
 
 # Each of two layers sums 576 terms for six products, 1,536 for one, and the values of up to 200 tokens. A
 # rounding is off by at most 2 ** -24, in either direction, and n of them by 8 sqrt(n) of that, in each of two
@@ -346,6 +348,13 @@ def test_the_human_ceiling_is_the_measured_one(sdist: Path) -> None:
 def test_the_ceiling_of_raters_who_agree_is_one() -> None:
     texts = [RatedText("good", (4, 4, 4)), RatedText("bad", (-4, -4, -4))]
     assert human_ratings.human_ceiling(texts, num_pairs=10) == {0.5: 1.0, 1.5: 1.0, 3.0: 1.0}
+
+
+def test_the_training_on_ratings_opens_its_data(sdist: Path, tmp_path: Path) -> None:
+    config = run_config(tmp_path / "run", sdist)
+    [ratings] = epoch_parts(config.data, config.seed, manager())
+    # 4,000 texts, eight a comparison.
+    assert ratings.num_rows == 500
 
 
 def test_a_missing_asset_says_what_to_install() -> None:
