@@ -69,7 +69,7 @@ except Exception as error:
 def test_missing_cuda_kernels_are_told_and_how_to_build_them() -> None:
     reason = (
         "basereward._C_cuda was not built when the package was installed; "
-        "`BASEREWARD_BUILD_CUDA=1 pip install --no-build-isolation -v .` in a checkout shows why"
+        "`BASEREWARD_BUILD_CUDA=1 pip install -v .` in a checkout builds it, or shows why not"
     )
     assert run("auto", PRETEND) == [reason]
     assert run("cpp", PRETEND) == [
@@ -98,7 +98,7 @@ class Hide:
             raise {error}
 sys.meta_path.insert(0, Hide())
 """
-REBUILD = "`BASEREWARD_BUILD_EXT=1 pip install --no-build-isolation -v .` in a checkout shows why"
+REBUILD = "`BASEREWARD_BUILD_EXT=1 pip install -v .` in a checkout builds it, or shows why not"
 MISSING = f"basereward._C was not built when the package was installed; {REBUILD}"
 BROKEN = f"basereward._C can't be loaded (undefined symbol: x); {REBUILD}"
 
