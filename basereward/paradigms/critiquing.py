@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -75,7 +76,12 @@ class Critiquing(Judge):
         self.counts: Counter[str] = Counter()
         self.critique_weight = critique_weight
         self.max_critique_tokens = max_critique_tokens
-        _, self.end = encode_answers(backbone, [])
+
+    @cached_property
+    def end(self) -> list[int]:
+        """The tokens that end an answer; a model that is built for its costs alone has no tokenizer."""
+        _, end = encode_answers(self.backbone, [])
+        return end
 
     @property
     def writing_head(self) -> LanguageHead:
