@@ -174,8 +174,12 @@ class TrainConfig:
         num_workers: Threads of each process that open images and tokenize ahead.
         parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
             part of it.
-    tensor_ranks: int = 1
-    lr: float | None = None
+        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all. Where `tensor_ranks` is
+            above 1, groups of so many.
+        tensor_ranks: Processes that divide each layer of the decoder among them (tensor parallelism), under
+            `fsdp`; they are given the same comparisons.
+        lr: Peak learning rate; None for 3e-6 (arXiv 2509.16127, section 5.1), or 1e-4 where `lora` is set, as
+            adapters begin at zero (QLoRA, arXiv 2305.14314, took 1e-4 to 2e-4).
         lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
         optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
             (arXiv 1804.04235), and whose rates are relative to the weights' own size; or `adamw-8bit`, whose

@@ -66,7 +66,7 @@ def test_the_table_the_json_and_the_report_have_the_same_numbers(
     assert shown.err.splitlines() == [
         f"1 row was rejected, the first: {data}:13: is not JSON: Expecting value at column 1; "
         f"all in {output}/rejected.jsonl",
-        f"report: {output}/report.md",
+        f"report: {output}/report.html",
     ]
     assert cli.main([*arguments[:4], "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(expected["accuracy"])

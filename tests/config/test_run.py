@@ -102,7 +102,7 @@ KEYS = f"keys: {', '.join(item.name for item in dataclasses.fields(TrainConfig))
 MISTAKES = {
     "a = ": "is not TOML: Invalid value (at end of document)",
     "sed = 1": "the top level has no key 'sed'; did you mean 'seed'? keys: output, seed, init, fresh_head, "
-    "cache, plugins, backbone, head, loss, paradigm, data, train, stages",
+    "cache, plugins, log, backbone, head, loss, paradigm, data, train, stages",
     "seed = 1": "the top level needs 'output' and 'backbone' and 'data'",
     "[train]\nlrr = 1": f"[train] has no key 'lrr'; did you mean 'lr'? {KEYS}",
     "[train]\nxyz = 1": f"[train] has no key 'xyz'; {KEYS}",
