@@ -155,9 +155,9 @@ def by_ray(file: Path, row: dict[str, Any]) -> None:
 
 def stage_rows(root: Path) -> Any:
     from basereward.data.media_paths import Media
-    from basereward.integrations.ray_data import _row_reader
+    from basereward.data.formats import row_reader
 
-    rows = _row_reader(None, {})
+    rows = row_reader(None, {})
     rows.media = Media(root, roots=(), hosts=rows.media.hosts)
     return rows
 

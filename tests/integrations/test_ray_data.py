@@ -77,7 +77,7 @@ def test_a_stage_reads_other_formats_and_images_of_its_directories_only(
     assert found[0]["rewards"] == pytest.approx(expected, abs=TINY_REWARD)
     message = f"images[0]: /etc/passwd is not in {tmp_path}; allow its directory by the option media_roots"
     assert [row["error"] for row in found] == [None, message]
-    with pytest.raises(ConfigError, match="dataset 'helpsteer' joins rows, which a stage"):
+    with pytest.raises(ConfigError, match="dataset 'helpsteer' joins rows, which have to be read"):
         RewardStage(str(model_dir), dataset="helpsteer")
 
 

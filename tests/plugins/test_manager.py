@@ -289,6 +289,7 @@ def test_same_name_twice_is_an_error_only_when_used(space: Space) -> None:
     assert manager.load("loss", "two/focal").__module__ == "two"
     assert manager.names("loss") == [
         "basereward/hinge",
+        "binary-cross-entropy",
         "bradley-terry",
         "one/focal",
         "plackett-luce",
@@ -300,7 +301,7 @@ def test_same_name_twice_is_an_error_only_when_used(space: Space) -> None:
 
 def test_unknown_component_is_answered_with_the_known_ones_and_with_what_did_not_load(space: Space) -> None:
     manager = PluginManager()
-    losses = "losses: bradley-terry, hinge, plackett-luce, regression"
+    losses = "losses: binary-cross-entropy, bradley-terry, hinge, plackett-luce, regression"
     messages = {
         ("loss", "bradley-tery"): f"unknown loss 'bradley-tery'; did you mean 'bradley-terry'? {losses}",
         ("loss", "xyz"): f"unknown loss 'xyz'; {losses}",
