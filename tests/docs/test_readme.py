@@ -150,7 +150,7 @@ def test_a_make_target_of_the_readme_is_there(command: str) -> None:
 @pytest.mark.external
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     code = next(block for block in blocks(README, "python") if "RewardModel" in block)
-    ((first, second),) = json.loads(run(place, sys.executable, "-c", code))
+    first, second = json.loads(run(place, sys.executable, "-c", code))
     assert first != second
 
 
