@@ -154,8 +154,8 @@ def by_ray(file: Path, row: dict[str, Any]) -> None:
 
 
 def stage_rows(root: Path) -> Any:
-    from basereward.data.media_paths import Media
     from basereward.data.formats import row_reader
+    from basereward.data.media_paths import Media
 
     rows = row_reader(None, {})
     rows.media = Media(root, roots=(), hosts=rows.media.hosts)

@@ -71,7 +71,7 @@ def test_a_library_is_missed_before_rows_and_weights_are_read(
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     adapted = replace(run, train=replace(run.train, lora=LoraConfig()))
-    with pytest.raises(ConfigError, match=r"\[train.lora\] needs PEFT.*pip install peft"):  # no model, no data
+    with pytest.raises(ConfigError, match=r"\[train.lora\] needs PEFT.*pip install peft"):  # no model yet
         train(adapted, progress=False)
     assert not Path(run.output).exists()
 
