@@ -5,6 +5,7 @@ Shapes: N responses, Q questions of a comparison, n questions of a batch.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ class Questions(Encoded):
     critiques: tuple[list[int] | None, ...]
 
 
-class Critiquing(Judge):
+class Critiquing(Judge, ABC):
     """Base of paradigms that put each response to the model, have it write, and read a reward then.
 
     Args:
@@ -84,9 +85,9 @@ class Critiquing(Judge):
         return end
 
     @property
+    @abstractmethod
     def writing_head(self) -> LanguageHead:
         """The language-model head."""
-        raise NotImplementedError
 
     def asked(self, comparison: Comparison) -> list[list[Message]]:
         """Return the questions about a comparison: by default one about each response."""

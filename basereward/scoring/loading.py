@@ -8,9 +8,10 @@ from typing import Any
 
 from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.ensemble import Ensemble
+from basereward.scoring.judge_settings import is_judge
 from basereward.scoring.pretrained import directory_of
 from basereward.scoring.reward_model import RewardModel
-from basereward.scoring.writer_judge import WriterJudge, is_judge
+from basereward.scoring.writer_judge import WriterJudge
 from basereward.storage import model_directory
 
 

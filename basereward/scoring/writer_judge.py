@@ -1,14 +1,6 @@
 """Judges without weights of their own: a template, and a writer that answers its questions.
 
-A judge is a TOML file:
-
-    template = "verdict"
-
-    [writer]
-    name = "endpoint"
-    urls = ["http://127.0.0.1:8000/v1"]
-
-Its comparisons are judged as those of a `generative` reward model are, in both orders, with the same counts.
+Comparisons are judged as those of a `generative` reward model are, in both orders, with the same counts.
 """
 
 from __future__ import annotations
@@ -21,14 +13,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from basereward.comparison import Comparison
-from basereward.config.conversion import Component, ValidationError, from_table
-from basereward.config.files import read_toml
+from basereward.config.conversion import Component
 from basereward.errors import ConfigError, DataError
 from basereward.paradigms.critiquing import KEY as CRITIQUES_KEY
 from basereward.paradigms.critiquing import given_critiques
@@ -43,21 +34,16 @@ from basereward.paradigms.verdict_tally import (
     asked_orders,
     check_settings,
 )
-from basereward.paradigms.verdicts import Aggregate, Reading, Verdicts
+from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import PluginManager, current_manager
 from basereward.prepared import Prepared
 from basereward.protocols import Writer
+from basereward.scoring.judge_settings import JudgeSettings, judge_settings
 from basereward.scoring.scorer import BatchScorer
 from basereward.scoring.single_answers import TOKENS, SingleAnswers, SingleChoices, SingleRatings
 from basereward.stats.calibration import Calibration
 from basereward.writers.request import Completion, Request
-
-ADDRESS = re.compile(r"(judge|decisions|systemone)\+(https?://.+)")
-"""The name of a judge at a server, with all settings as they are by default."""
-
-APIS = {"judge": "chat", "decisions": "any-decisions", "systemone": "systemone"}
-"""The API that the beginning of an address names."""
 
 NO_REWARDS = {
     "critique": "critiques, of which a critic makes rewards",
@@ -66,35 +52,6 @@ NO_REWARDS = {
 """The answers that have no rewards of their own."""
 
 LEADING_VERDICT = re.compile(r"\W*([12])\b")
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """A judge's file.
-
-    Args:
-        writer: The writer that answers, with its options.
-        template: The judge template: of verdicts, reasoned verdicts or critiques.
-        aggregate: How preferences become rewards, as of the paradigm `generative`.
-        max_pairs: Pairs that are asked about in a comparison; None for all.
-        num_votes: Answers to each question of reasoned verdicts.
-        temperature: Of the answers, where there are several votes; one alone is always the likeliest.
-        max_answer_tokens: The longest reasoned verdict or critique; longer ones are no verdict.
-        reading: How texts are read, as `verdicts.read_verdict` takes it.
-        max_rotations: Orders that a template of choices is asked in; None for one a response.
-        reward_temperature: The number that rewards are divided by to be log-odds; None where none was fitted.
-    """
-
-    writer: Component
-    template: str = "verdict"
-    aggregate: Aggregate = "wins"
-    max_pairs: int | None = None
-    num_votes: int = 1
-    temperature: float = 1.0
-    max_answer_tokens: int = 1024
-    reading: Reading = "form"
-    max_rotations: int | None = None
-    reward_temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +119,7 @@ class WriterJudge(BatchScorer["list[float]"]):
             ConfigError: When the file is wrong, or the writer has no such option.
         """
         plugins = plugins or current_manager()
-        settings = _settings(source)
+        settings = judge_settings(source)
         allowed = component_options(plugins.load("writer", settings.writer.name))
         chosen = {name: value for name, value in options.items() if value is not None}
         for name in chosen:
@@ -438,23 +395,6 @@ class WriterJudge(BatchScorer["list[float]"]):
         self.counts["judged_by_text"] += 1
         verdicts = {order: [_leading_verdict(each.text)] for order, each in zip(orders, answers, strict=True)}
         return self.tally.rewards_of_texts(item.comparison, verdicts)
-
-
-def is_judge(name: str | Path) -> bool:
-    """Tell whether a name is that of a judge's file or address, not of a directory."""
-    return bool(ADDRESS.fullmatch(str(name))) or (Path(name).suffix == ".toml" and not Path(name).is_dir())
-
-
-def _settings(source: str | Path) -> JudgeSettings:
-    if match := ADDRESS.fullmatch(str(source)):
-        return JudgeSettings(Component("endpoint", {"urls": (match[2],), "api": APIS[match[1]]}))
-    table = read_toml(Path(source))
-    try:
-        settings: JudgeSettings = from_table(JudgeSettings, table)
-    except ValidationError as error:
-        names = ", ".join(field.name for field in fields(JudgeSettings))
-        raise ConfigError(f"{source}: {error} (a judge's file has {names})") from error
-    return settings
 
 
 def _failure(answers: Sequence[Completion]) -> DataError | None:

@@ -14,10 +14,11 @@ from basereward.comparison import Comparison
 from basereward.errors import DataError
 from basereward.prepared import Prepared, Size
 from basereward.scoring.ensemble import Ensemble
+from basereward.scoring.judge_settings import is_judge
 from basereward.scoring.loading import load_model
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.scorer import EnsembleRewards
-from basereward.scoring.writer_judge import WriterJudge, is_judge
+from basereward.scoring.writer_judge import WriterJudge
 from basereward.serving.problems import Problem, log_failure, problem_of
 from basereward.stats.calibration import Calibration
 from basereward.storage.atomic import file_digest

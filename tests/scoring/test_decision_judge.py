@@ -17,9 +17,10 @@ from basereward.cli import main
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError
 from basereward.integrations.reward_source import reward_source
+from basereward.scoring.judge_settings import is_judge
 from basereward.scoring.loading import load_scorer
 from basereward.scoring.reward_model import RewardModel
-from basereward.scoring.writer_judge import WriterJudge, is_judge
+from basereward.scoring.writer_judge import WriterJudge
 from basereward.serving.app import Server
 from basereward.serving.engine import ModelEngine
 from basereward.stats.calibration import Calibration

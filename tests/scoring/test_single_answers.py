@@ -17,9 +17,10 @@ from basereward.config import Component
 from basereward.errors import ConfigError, DataError
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.protocols import Writer
+from basereward.scoring.judge_settings import JudgeSettings
 from basereward.scoring.reward_model import RewardModel
 from basereward.scoring.single_answers import SingleChoices, SingleRatings
-from basereward.scoring.writer_judge import JudgeSettings, WriterJudge
+from basereward.scoring.writer_judge import WriterJudge
 from basereward.writers.request import Completion, Request
 
 ROW = Comparison("what is shown?", ["a cat sits", "the dog runs", "a red house"], ranks=[0, 1, 2])

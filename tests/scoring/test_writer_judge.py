@@ -19,9 +19,10 @@ from basereward.config import Component
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation import evaluate
 from basereward.integrations.reward_source import reward_source
+from basereward.scoring.judge_settings import is_judge
 from basereward.scoring.loading import load_scorer
 from basereward.scoring.reward_model import RewardModel
-from basereward.scoring.writer_judge import WriterJudge, is_judge
+from basereward.scoring.writer_judge import WriterJudge
 from basereward.writers import http_sender
 
 pytest.importorskip("httpx2")
