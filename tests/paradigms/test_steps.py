@@ -109,9 +109,12 @@ def test_cached_states_are_those_of_the_steps(tiny_models: dict[str, Path], tmp_
     rewards = built.score([row])
     cache = FeatureCache(tmp_path / "cache")
     built.paradigm.attach_feature_cache(cache)
+    passes: list[None] = []
+    built.backbone.register_forward_pre_hook(lambda *_: passes.append(None))
     for _ in range(2):
         require_close([built.paradigm.loss([row]).loss.item()], [expected.item()])
         require_close(built.score([row])[0], rewards[0])
+    assert len(passes) == 1  # of the first loss; all others read what it has kept
     # A scalar model on the same backbone reads other tokens of the same responses, and finds none of these.
     scalar = RewardModel.build(
         backbone=Component("causal-lm", {"model": str(tiny_models["llama"])}), head=Component("mlp", {})
