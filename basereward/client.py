@@ -10,29 +10,41 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, overload
 
 from basereward.errors import BaseRewardError
+from basereward.storage.reading import parse_json
 
-RETRIED = (429, 503)
-"""Statuses of a server that is at its limit, which says when to come again."""
+BUSY = (429, 503)
+"""Statuses after which a request is sent again: of a server that is at its limit or going down."""
+
+MAX_WAIT = 60.0
+"""The most seconds that a busy server can ask to be left alone for."""
+
+MAX_ANSWER_BYTES = 2**28
+"""Bytes of an answer, which has some hundreds for each comparison."""
+
+MAX_MESSAGE_BYTES = 2**16
+"""Bytes of an error's answer."""
 
 
 class ServerError(BaseRewardError):
     """A request that a server refused, or that didn't reach it.
 
     Attributes:
+        reason: What the server says, or why there was no answer.
         status: The HTTP status; None where there was no answer.
         code: The problem's code, such as `image_not_base64`.
         param: The part of the request at fault, such as `items[2].responses[0]`.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None, param: str | None = None
+        self, reason: str, *, status: int | None = None, code: str | None = None, param: str | None = None
     ) -> None:
-        self.status, self.code, self.param = status, code, param
-        super().__init__(message if param is None else f"{param}: {message}")
+        self.reason, self.status, self.code, self.param = reason, status, code, param
+        super().__init__(reason if param is None else f"{param}: {reason}")
 
 
 class Client:
@@ -43,7 +55,7 @@ class Client:
         api_key: A key that the server takes; None for none.
         model: The model that scores; None for the server's first.
         timeout_seconds: How long to wait for an answer.
-        num_retries: How often a request is sent again to a server that is at its limit.
+        num_retries: How often a request is sent again to a server that is at its limit, or not reached.
     """
 
     def __init__(
@@ -88,8 +100,10 @@ class Client:
             return self.score([rows])[0]
         items = [_item(row) for row in rows]
         body = {"items": items} if self.model is None else {"items": items, "model": self.model}
-        answer = self._post("/v1/rewards", body)
-        return [item["rewards"] for item in answer["data"]]
+        rewards = dict(sorted(self._send("/v1/rewards", json.dumps(body).encode(), ("index", "rewards"))))
+        if list(rewards) != list(range(len(items))):
+            raise ServerError(f"{self.url} answers {len(rewards)} of {len(items)} rows")
+        return list(rewards.values())
 
     @overload
     async def score_async(self, rows: Mapping[str, Any]) -> list[float]: ...
@@ -105,45 +119,74 @@ class Client:
 
     def models(self) -> list[str]:
         """Return the names of the server's models; the first scores requests that name none."""
-        return [model["id"] for model in self._send(urllib.request.Request(f"{self.url}/v1/models"))["data"]]
+        return [name for (name,) in self._send("/v1/models", None, ("id",))]
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        data = json.dumps(body).encode()
-        return self._send(urllib.request.Request(self.url + path, data, method="POST"))
+    def _send(self, path: str, body: bytes | None, keys: tuple[str, ...]) -> list[Any]:
+        """Send a request, and return the values of these keys of each entry of its answer's `data`."""
+        request = urllib.request.Request(self.url + path, body, self._headers)
+        content = response_body(request, self.timeout_seconds, self.num_retries + 1)
+        try:
+            return [tuple(each[key] for key in keys) for each in parse_json(content.decode("utf-8"))["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"{request.full_url} answers as no server of BaseReward does") from error
 
-    def _send(self, request: urllib.request.Request) -> Any:
-        for name, value in self._headers.items():
-            request.add_header(name, value)
-        for attempt in range(self.num_retries + 1):
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code not in RETRIED or attempt == self.num_retries:
-                    raise _problem(error) from None
-                time.sleep(float(error.headers.get("Retry-After") or 1))
-                error.close()
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "reason", None) or error
-                raise ServerError(f"{self.url} gives no answer: {reason}") from error
-        raise AssertionError("the last attempt returns or raises")
+
+def response_body(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
+    """Return the response body of a request, which is sent again while the server is busy or unreachable.
+
+    Raises:
+        ServerError: When the server refuses it or can't be reached.
+    """
+    opener = urllib.request.build_opener(_NoRedirects)
+    for remaining in reversed(range(num_tries)):
+        try:
+            with opener.open(request, timeout=timeout_seconds) as answer:
+                content: bytes = answer.read(MAX_ANSWER_BYTES + 1)
+            if len(content) > MAX_ANSWER_BYTES:
+                raise ServerError(f"{request.full_url} answers more than {MAX_ANSWER_BYTES:,} bytes")
+            return content
+        except urllib.error.HTTPError as error:
+            if error.code not in BUSY or not remaining:
+                raise _problem(error) from error
+            wait = _seconds(error.headers.get("Retry-After"))
+        except (OSError, HTTPException) as error:
+            if not remaining:
+                raise ServerError(f"{request.full_url} can't be reached: {error}") from error
+            wait = 1.0
+        time.sleep(wait)
+    raise ServerError(f"num_tries is a number >= 1, not {num_tries}")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, which would take the server's key along to wherever it leads."""
+
+    def redirect_request(self, *request: Any) -> None:
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return how long to wait, of a header that may say anything, a date for instance."""
+    if retry_after is None or not retry_after.isdecimal():
+        return 1.0
+    return min(float(retry_after), MAX_WAIT)
 
 
 def _problem(error: urllib.error.HTTPError) -> ServerError:
-    with error:
-        try:
-            problem = json.load(error)["error"]
-            return ServerError(
-                problem["message"], status=error.code, code=problem.get("code"), param=problem.get("param")
-            )
-        except (ValueError, KeyError, TypeError):
-            return ServerError(f"the server answers {error.code} {error.reason}", status=error.code)
+    try:
+        with error:
+            problem = parse_json(error.read(MAX_MESSAGE_BYTES).decode("utf-8"))["error"]
+        code, param = problem.get("code"), problem.get("param")
+        return ServerError(str(problem["message"]), status=error.code, code=code, param=param)
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError):
+        return ServerError(str(error.reason), status=error.code)
 
 
 def _item(row: Mapping[str, Any]) -> dict[str, Any]:
     item = dict(row)
-    if item.get("images"):
-        item["images"] = [_image(image) for image in item["images"]]
+    if images := item.get("images"):
+        if not isinstance(images, list | tuple):
+            raise ServerError(f"images is a list, not a {type(images).__name__}; write [IMAGE]")
+        item["images"] = [_image(image) for image in images]
     return item
 
 

@@ -6,15 +6,13 @@ import base64
 import json
 import math
 import threading
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypedDict
 
+from basereward.client import ServerError, response_body
 from basereward.comparison import Comparison
 from basereward.errors import ConfigError, DataError, shown
 from basereward.media.image import Image
@@ -23,19 +21,6 @@ from basereward.storage.reading import parse_json
 
 RewardSource = Callable[[Sequence[Comparison]], "list[list[float] | DataError]"]
 """Returns each comparison's rewards, or the error of one that can't be scored."""
-
-BUSY = (429, 503)
-"""Statuses after which a request is sent again."""
-
-MAX_WAIT = 60.0
-"""The most seconds that a busy server can ask to be left alone for."""
-
-
-MAX_ANSWER_BYTES = 2**28
-"""Bytes of an answer, which has some hundreds for each comparison."""
-
-MAX_MESSAGE_BYTES = 2**16
-"""Bytes of an error's answer."""
 
 
 class SourceOptions(TypedDict, total=False):
@@ -107,7 +92,13 @@ def _served(
             body["model"] = model
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        answer = response_body(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
+        try:
+            answer = response_body(request, timeout_seconds, num_tries) if sent else b'{"data": []}'
+        except ServerError as error:
+            said = (
+                error.reason if error.status is None else f"{address} answers {error.status}: {error.reason}"
+            )
+            raise ConfigError(said) from error
         try:
             data = parse_json(answer.decode("utf-8"))["data"]
             entries = [
@@ -120,54 +111,6 @@ def _served(
         return [item if isinstance(item, DataError) else next(scored) for item in items]
 
     return rewards
-
-
-def response_body(request: urllib.request.Request, timeout_seconds: float, num_tries: int) -> bytes:
-    """Return the response body of a request, which is sent again while the server is busy or unreachable.
-
-    Raises:
-        ConfigError: When the server refuses it or can't be reached.
-    """
-    opener = urllib.request.build_opener(_NoRedirects)
-    for remaining in reversed(range(num_tries)):
-        try:
-            with opener.open(request, timeout=timeout_seconds) as answer:
-                content: bytes = answer.read(MAX_ANSWER_BYTES + 1)
-            if len(content) > MAX_ANSWER_BYTES:
-                raise ConfigError(f"{request.full_url} answers more than {MAX_ANSWER_BYTES:,} bytes")
-            return content
-        except urllib.error.HTTPError as error:
-            if error.code not in BUSY or not remaining:
-                raise ConfigError(f"{request.full_url} answers {error.code}: {_message(error)}") from error
-            wait = _seconds(error.headers.get("Retry-After"))
-        except (OSError, HTTPException) as error:
-            if not remaining:
-                raise ConfigError(f"{request.full_url} can't be reached: {error}") from error
-            wait = 1.0
-        time.sleep(wait)
-    raise ConfigError(f"num_tries is a number >= 1, not {num_tries}")
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect, which would take the server's key along to wherever it leads."""
-
-    def redirect_request(self, *request: Any) -> None:
-        return None
-
-
-def _seconds(retry_after: str | None) -> float:
-    """Return how long to wait, of a header that may say anything, a date for instance."""
-    if retry_after is None or not retry_after.isdecimal():
-        return 1.0
-    return min(float(retry_after), MAX_WAIT)
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    try:
-        with error:
-            return str(parse_json(error.read(MAX_MESSAGE_BYTES).decode("utf-8"))["error"]["message"])
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
-        return str(error.reason)
 
 
 def _result(entry: Mapping[str, Any], num_responses: int) -> list[float] | DataError:

@@ -214,7 +214,7 @@ def test_a_busy_server_is_waited_for_a_minute_at_most(
     asked: str, waited: float, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("basereward.integrations.reward_source.time.sleep", pauses.append)
+    monkeypatch.setattr("basereward.client.time.sleep", pauses.append)
     server.answers += [(503, {"Retry-After": asked}, {}), (200, {}, REWARDS)]
     assert reward_source(server.address)([Comparison("one", ["a", "b"])]) == [[1.5, -0.5]]
     assert pauses == [waited]
@@ -259,7 +259,7 @@ def test_an_answer_that_holds_no_rewards_of_the_comparisons_is_refused(server: A
 
 
 def test_an_answer_without_end_is_refused(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("basereward.integrations.reward_source.MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr("basereward.client.MAX_ANSWER_BYTES", 1000)
     server.answers.append((200, {}, "x" * 1000))
     with pytest.raises(ConfigError, match="answers more than 1,000 bytes"):
         reward_source(server.address)([Comparison("one", ["a", "b"])])

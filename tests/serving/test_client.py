@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import served
@@ -57,8 +61,59 @@ def test_errors_name_what_is_wrong(echo: served.Client) -> None:
         client.score({**ROW, "images": [3]})
     with pytest.raises(ServerError, match=r"write http://HOST:PORT"):
         Client("localhost:8000")
-    with pytest.raises(ServerError, match="http://127.0.0.1:1 gives no answer: "):
-        Client("http://127.0.0.1:1").score(ROW)
+    with pytest.raises(ServerError, match=r"images is a list, not a str; write \[IMAGE\]"):
+        client.score({**ROW, "images": "cat.png"})
+    with pytest.raises(ServerError, match="http://127.0.0.1:1/v1/rewards can't be reached: "):
+        Client("http://127.0.0.1:1", num_retries=0).score(ROW)
+
+
+@contextmanager
+def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str, list[str]]]:
+    """Serve these answers one after another; give the address, and the paths that were asked for."""
+    asked: list[str] = []
+    waiting = iter(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, headers, body = next(waiting)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_key_follows_no_redirect() -> None:
+    with answering((302, {"Location": "/elsewhere"}, b"")) as (url, asked):
+        with pytest.raises(ServerError, match="Found") as caught:
+            Client(url, api_key="secret").score(ROW)
+        assert caught.value.status == 302
+        assert asked == ["/v1/rewards"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b'{"data": null}', b'{"data": [{"index": 0}]}', b'{"data": []}']
+)
+def test_what_is_no_answer_of_ours_is_an_error_of_ours(body: bytes) -> None:
+    with answering((200, {}, body)) as (url, _), pytest.raises(ServerError, match="answers"):
+        Client(url).score([ROW])
 
 
 @pytest.mark.external
