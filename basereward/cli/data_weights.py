@@ -92,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     write_text(writer.files / REPORT_FILE, report + "\n")
     if args.json:
         print(json.dumps({**outcome.to_dict(), **facts}, ensure_ascii=False))
+    elif result.accuracy is None:
+        print("no pairs: all responses of a row are tied, so that all rows weigh the same")
     else:
         print(
             f"{result.num_pairs:,} pairs, of which the proxy orders {result.accuracy:.3f}; weighted they are "

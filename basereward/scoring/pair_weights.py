@@ -29,7 +29,7 @@ class PairWeights:
     Attributes:
         weights: [K] Each row's weight, its own weight included, or the reason why it has none.
         num_pairs: Pairs that are no ties.
-        accuracy: Share of them that the proxy puts in order, equal rewards half; NaN without pairs.
+        accuracy: Share of them that the proxy puts in order, equal rewards half; None without pairs.
         temperature: The number that the proxy's margins are divided by.
         num_effective: How many pairs of equal weight are as many: the square of the sum of pairs' weights
             over the sum of their squares.
@@ -37,7 +37,7 @@ class PairWeights:
 
     weights: Sequence[float | DataError]
     num_pairs: int
-    accuracy: float
+    accuracy: float | None
     temperature: float
     num_effective: float
 
@@ -100,7 +100,7 @@ def pair_weights(
     return PairWeights(
         [each if isinstance(each, DataError) else float(next(weights)) for each in margins],
         len(margin),
-        float((np.sign(margin) + 1).mean() / 2) if len(margin) else float("nan"),
+        float((np.sign(margin) + 1).mean() / 2) if len(margin) else None,
         temperature,
         float(of_pairs.sum() ** 2 / (of_pairs**2).sum()) if len(margin) else 0.0,
     )

@@ -95,3 +95,8 @@ def test_the_loss_is_the_mean_by_these_weights() -> None:
 def test_rows_that_no_proxy_can_score_are_an_error() -> None:
     with pytest.raises(DataError, match=r"^none of 1 rows can be weighed, the first: .*is no number$"):
         pair_weights(ByNumber(), [row("1", "x")])
+
+
+def test_rows_of_ties_alone_weigh_the_same_and_say_nothing_of_the_proxy() -> None:
+    result = pair_weights(ByNumber(), [row("5", "4", ranks=[0, 0]), row("1", "2", ranks=[0, 0])])
+    assert (result.weights, result.num_pairs, result.accuracy) == ([1.0, 1.0], 0, None)
