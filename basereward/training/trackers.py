@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from basereward.storage.atomic import write_text
+
 PROJECT = "basereward"
 PLACE = "trackers"
 """In the run directory: what trackers write, and which of their runs a resumed training goes on with."""
@@ -43,7 +45,7 @@ class Trackers:
         for name in names:
             self._attempt(name, partial(self._start, name, run_dir, ids, config))
         place.mkdir(exist_ok=True)
-        (place / IDS_FILE).write_text(json.dumps(ids, indent=2) + "\n", encoding="utf-8")
+        write_text(place / IDS_FILE, json.dumps(ids, indent=2) + "\n")
 
     def _start(self, name: str, run_dir: Path, ids: dict[str, str], config: Mapping[str, Any]) -> None:
         if find_spec(name) is None:
