@@ -160,8 +160,8 @@ def test_contamination_names_the_rows_and_can_remove_them(run_cli: Any, rows: Pa
 MISTAKES = {
     "inspect": "give a path, or --dataset NAME for a dataset that needs none",
     "inspect rows.jsonl --option a=1": (
-        "dataset 'basereward' has no option 'a'; options: source, split, config, media_roots, media_hosts, "
-        "ignored_columns"
+        "dataset 'basereward' has no option 'a'; options: source, split, config, media_dir, media_roots, "
+        "media_hosts, ignored_columns"
     ),
     "inspect rows.jsonl --run run.toml": "--run names the data itself; leave out PATH, --dataset "
     "and --option",
