@@ -64,6 +64,10 @@ def write_run_file(args: argparse.Namespace, file: str | None, *, overwrite: boo
         args.model, args.data, args.held_out, output=output, lora_rank=args.lora, media_dir=args.media_dir
     )
     path = Path(file or f"{output}.toml")
+    if path.suffix != ".toml":
+        raise ConfigError(
+            f"{path} would hold TOML, which its comments need; name it {path.with_suffix('.toml')}"
+        )
     if path.exists() and not overwrite and read_bytes(path) != text.encode():
         raise ConfigError(f"{path} is there already, with another text; give another name, or --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)

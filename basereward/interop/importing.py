@@ -30,6 +30,7 @@ from basereward.interop.adapter import merged_checkpoint
 from basereward.interop.original_layouts import in_transformers_layout
 from basereward.paradigms.judge_template import JudgeTemplate
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.hub import fetch_hint
 from basereward.storage.model_directory import copy_tensor
 from basereward.storage.reading import read_json
 
@@ -175,7 +176,9 @@ def import_judge(
 
 def _check_source(source: Path) -> None:
     if not os.path.lexists(source / "config.json"):
-        raise ConfigError(f"{source} is no directory of a transformers model: it has no config.json")
+        raise ConfigError(
+            f"{source} is no directory of a transformers model: it has no config.json{fetch_hint(source)}"
+        )
     check_settings(source)
 
 

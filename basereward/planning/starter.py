@@ -14,6 +14,7 @@ from basereward.data.formats import detected, open_rows
 from basereward.data.refusals import MAX_SHARE, reasons_of
 from basereward.errors import ConfigError, DataError
 from basereward.interop.importing import backbone_of
+from basereward.storage.hub import fetch_hint
 
 NUM_ROWS = 1000
 """Rows of each file that are looked at."""
@@ -106,7 +107,9 @@ def starter_run(
     if lora_rank is not None and lora_rank < 1:
         raise ConfigError(f"the rank of adapters must be at least 1, not {lora_rank}")
     if not Path(model, "config.json").is_file():
-        raise ConfigError(f"{model} is no directory of a transformers model: it has no config.json")
+        raise ConfigError(
+            f"{model} is no directory of a transformers model: it has no config.json{fetch_hint(model)}"
+        )
     backbone = backbone_of(Path(model))
     sources, evals = ([look_at(path, media_dir) for path in paths] for paths in (train, held_out))
     sees = backbone != "causal-lm"

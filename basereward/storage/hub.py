@@ -10,6 +10,13 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """The id of a repository on the hub, perhaps with a revision."""
 
 
+def fetch_hint(name: str | Path) -> str:
+    """Return what to type where a directory is needed and the name is a repository's; empty for a path."""
+    if Path(name).exists() or not HUB_ID.fullmatch(str(name)):
+        return ""
+    return f"; fetch it first: hf download {name} --local-dir {Path(name).name}"
+
+
 def snapshot(
     name: str, kind: Literal["model", "dataset"], *, revision: str | None = None, needs: str | None = None
 ) -> Path:

@@ -25,6 +25,7 @@ from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
+from basereward.storage.hub import fetch_hint
 from basereward.storage.outputs import claim_directory
 from basereward.training.stage import TrainResult
 from basereward.training.train import train
@@ -173,8 +174,8 @@ def _backbone(
         return Component(given.name, {**_limits(given.name, args), **given.options, **args.backbone_options})
     if not Path(model, "config.json").is_file():
         raise ConfigError(
-            f"{model} is no directory of a transformers model; fetch it first (hf download {model}), or give "
-            'the backbone as a table, such as {"name": "qwen-vl", "model": ...}'
+            f"{model} is no directory of a transformers model{fetch_hint(model)}; or give the backbone as a "
+            'table, such as {"name": "qwen-vl", "model": ...}'
         )
     name = backbone_of(Path(model))
     return Component(name, {"model": str(model), **_limits(name, args), **args.backbone_options})

@@ -72,6 +72,11 @@ def test_training_without_a_run_file_writes_one(capsys: pytest.CaptureFixture[st
             "init --model pairs.jsonl --data pairs.jsonl",
             "pairs.jsonl is no directory of a",
         ),
+        (
+            "init --model owner/Model-3B --data pairs.jsonl",
+            "fetch it first: hf download owner/Model-3B --local-dir Model-3B",
+        ),
+        ("init run.yaml --model text --data pairs.jsonl", "name it run.toml"),
         ("init --model text --data absent.jsonl", "absent.jsonl"),
         ("init --model text --data pairs.jsonl --lora 0", "the rank of adapters must be at least 1, not 0"),
         ("init --model text --data seen.jsonl", "text reads text alone, and seen.jsonl has images"),
