@@ -184,19 +184,19 @@ class RewardConfig:
         )
 
 
-def refuse_others(given: Iterable[str], known: Iterable[str], taker: str) -> None:
-    """Refuse names that are not known, all in one message.
+def refuse_others(given: Iterable[str], allowed: Iterable[str], taker: str) -> None:
+    """Refuse names that are not allowed, all in one message.
 
     Args:
         given: The names that were given.
-        known: Those that there are.
+        allowed: Those that there are.
         taker: What they were given to.
 
     Raises:
         ConfigError: Saying for each name what to write instead.
     """
-    known = list(known)
-    if not (others := [name for name in given if name not in known]):
+    allowed = list(allowed)
+    if not (others := [name for name in given if name not in allowed]):
         return
     from transformers import TrainingArguments
 
@@ -204,7 +204,7 @@ def refuse_others(given: Iterable[str], known: Iterable[str], taker: str) -> Non
     lines = []
     for name in others:
         why = ELSEWHERE.get(name) or ("nothing here is set by it" if name in theirs else "")
-        lines.append(f"- {name}{': ' + why if why else did_you_mean(name, known)}")
+        lines.append(f"- {name}{': ' + why if why else did_you_mean(name, allowed)}")
     raise ConfigError("\n".join([f"{taker} does not take these; leave them out:", *lines]))
 
 
