@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from basereward.scoring.ensemble import Ensemble as Ensemble
     from basereward.scoring.loading import load_model as load_model
     from basereward.scoring.reward_model import RewardModel as RewardModel
+    from basereward.training.plots import plot_runs as plot_runs
     from basereward.training.train import train as train
     from basereward.training.trainer import RewardTrainer as RewardTrainer
     from basereward.training.trainer_config import RewardConfig as RewardConfig
@@ -51,6 +52,7 @@ __getattr__, __dir__, __all__ = _exports.lazy(
         "scoring.ensemble": ("Ensemble",),
         "scoring.loading": ("load_model",),
         "scoring.reward_model": ("RewardModel",),
+        "training.plots": ("plot_runs",),
         "training.train": ("train",),
         "training.trainer": ("RewardTrainer",),
         "training.trainer_config": ("RewardConfig",),

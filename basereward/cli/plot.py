@@ -52,26 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and print where the image is."""
-    from basereward.errors import ConfigError
-
-    if not 0 <= args.smoothing < 1:
-        raise ConfigError(f"--smoothing is {args.smoothing:g}; allowed: from 0 up to, not including, 1")
     from basereward.storage.outputs import check_file, check_is_no_input
-    from basereward.training.log_history import check_metrics, read_histories
-    from basereward.training.plots import GENERATOR, METRICS, plot_runs
+    from basereward.training.plots import GENERATOR, plot_runs, save_runs
     from basereward.training.run_directory import LOG_FILE
 
     check_is_no_input(args.output, "--output", [*args.runs, *(run / LOG_FILE for run in args.runs)])
     check_file(args.output, "--output", mark=GENERATOR.encode(), overwrite=args.overwrite)
-    histories = read_histories(args.runs)
-    metrics = args.metrics or METRICS
-    if args.metrics:
-        check_metrics(histories, metrics)
-    else:  # not every run has held-out data
-        available = {name for history in histories for name in history.metrics}
-        metrics = [name for name in METRICS if name in available]
-    if not metrics:
-        raise ConfigError(f"{', '.join(map(str, args.runs))}: no record of a step yet, so nothing to draw")
-    plot_runs(histories, args.output, metrics=metrics, axis=args.x, smoothing=args.smoothing)
+    figure = plot_runs(args.runs, metrics=args.metrics or (), axis=args.x, smoothing=args.smoothing)
+    save_runs(figure, args.output)
     print(args.output)
     return 0

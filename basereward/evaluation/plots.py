@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.scored_pairs import ScoredPairs
-from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, label_of, save_figure
+from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, label_of
 from basereward.stats.interval import Interval
 
 MAX_SOURCES = 20
 
 
-def save(metrics: PairMetrics, pairs: ScoredPairs, directory: Path) -> list[Path]:
-    """Draw the metrics that there are, and return the PNG files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    drawn = [
-        _margins(metrics, pairs, directory / "margins.png"),
-        _calibration(metrics, directory / "calibration.png"),
-    ]
+def figures(metrics: PairMetrics, pairs: ScoredPairs) -> dict[str, Any]:
+    """Return a matplotlib figure of each metric that there is, by name."""
+    drawn = {"margins": _margins(metrics, pairs), "calibration": _calibration(metrics)}
     if metrics.by_gap:
         parts = {f"{gap:g} or more": part for gap, part in metrics.by_gap.items()}
-        drawn.append(_accuracies(metrics, parts, "difference of ratings", directory / "accuracy_by_gap.png"))
+        drawn["accuracy_by_gap"] = _accuracies(metrics, parts, "difference of ratings")
     if len(metrics.by_source) > 1:
         parts = {name or "(no source)": part for name, part in _largest(metrics.by_source).items()}
-        drawn.append(_accuracies(metrics, parts, "data set", directory / "accuracy_by_source.png"))
+        drawn["accuracy_by_source"] = _accuracies(metrics, parts, "data set")
     if len(metrics.by_category) > 1:
-        path = directory / "accuracy_by_category.png"
-        drawn.append(_accuracies(metrics, _largest(metrics.by_category), "category", path))
-    path = directory / "accuracy_by_length.png"
-    drawn.append(_accuracies(metrics, metrics.by_length, "length of the better response", path))
-    return drawn
+        drawn["accuracy_by_category"] = _accuracies(metrics, _largest(metrics.by_category), "category")
+    by_length = _accuracies(metrics, metrics.by_length, "length of the better response")
+    return {**drawn, "accuracy_by_length": by_length}
 
 
 def _largest(parts: Mapping[str, Interval]) -> dict[str, Interval]:
     return dict(sorted(sorted(parts.items(), key=lambda entry: -entry[1].num_pairs)[:MAX_SOURCES]))
 
 
-def _margins(metrics: PairMetrics, pairs: ScoredPairs, path: Path) -> Path:
+def _margins(metrics: PairMetrics, pairs: ScoredPairs) -> Any:
     figure, axes = figure_of("Reward margin of each pair", f"pair accuracy {metrics.accuracy}")
     margin = pairs.margin
     # A few outliers would squeeze all other pairs into one bar; they are counted in the outermost bars.
@@ -62,10 +56,10 @@ def _margins(metrics: PairMetrics, pairs: ScoredPairs, path: Path) -> Path:
     )
     axes.set_xlabel("reward of the better response less reward of the worse")
     axes.set_ylabel("pairs")
-    return save_figure(figure, path)
+    return figure
 
 
-def _calibration(metrics: PairMetrics, path: Path) -> Path:
+def _calibration(metrics: PairMetrics) -> Any:
     figure, axes = figure_of(
         "Calibration", f"expected calibration error {metrics.ece:.3f}, Brier {metrics.brier:.3f}"
     )
@@ -93,10 +87,10 @@ def _calibration(metrics: PairMetrics, path: Path) -> Path:
     axes.set_xlabel("confidence: sigmoid of the absolute margin")
     axes.set_ylabel("accuracy")
     axes.legend(loc="upper left", frameon=False, fontsize=9)
-    return save_figure(figure, path)
+    return figure
 
 
-def _accuracies(metrics: PairMetrics, parts: Mapping[str, Interval], title: str, path: Path) -> Path:
+def _accuracies(metrics: PairMetrics, parts: Mapping[str, Interval], title: str) -> Any:
     figure, axes = figure_of(
         f"Pair accuracy by {title}", "bars: 95 % interval", height=1.6 + 0.42 * (len(parts) + 1)
     )
@@ -128,4 +122,4 @@ def _accuracies(metrics: PairMetrics, parts: Mapping[str, Interval], title: str,
     axes.set_xlim(lowest - 0.03, 1.28)
     axes.set_xticks([tick / 10 for tick in range(10, -1, -1) if tick / 10 >= lowest - 0.03])
     axes.set_xlabel("pair accuracy (0.5 is chance)")
-    return save_figure(figure, path)
+    return figure

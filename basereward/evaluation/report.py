@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward.errors import ConfigError, DataError
-from basereward.evaluation import error_gallery, plots
+from basereward.evaluation import error_gallery
 from basereward.evaluation.metrics import PairMetrics
 from basereward.evaluation.results import Evaluation, Unread
 from basereward.reporting.html import Header, save_page
+from basereward.reporting.plots import save_figures
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.interval import Interval
 from basereward.storage.atomic import replace_file, write_text
@@ -45,7 +46,7 @@ def save_report(
     """
     directory, facts = Path(directory), dict(facts or {})
     directory.mkdir(parents=True, exist_ok=True)
-    paths = plots.save(evaluation.metrics, evaluation.pairs, directory / "plots")
+    paths = save_figures(evaluation.figures(), directory / "plots")
     error_gallery.save_html(evaluation.wrong, directory / "wrong.html", facts)
     _save_page(evaluation, directory, facts, paths)
     error_gallery.save_image(evaluation.wrong, directory / "wrong.png")

@@ -145,6 +145,14 @@ class Evaluation:
             ]
         )
 
+    def figures(self) -> dict[str, Any]:
+        """Return the plots of a report as matplotlib figures, by name: `margins`, `calibration`, and the
+        accuracy by what the pairs differ in.
+        """
+        from basereward.evaluation.plots import figures
+
+        return figures(self.metrics, self.pairs)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers for a JSON report."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def style_axes(axes: Any) -> None:
 def label_of(name: str, max_length: int = MAX_LABEL) -> str:
     """Return a name as a label of a plot, cut short."""
     return name if len(name) <= max_length else name[: max_length - 1] + "…"
+
+
+def save_figures(figures: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Write figures as `NAME.png`, and return their paths; the directory is made if it isn't there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return [save_figure(figure, directory / f"{name}.png") for name, figure in figures.items()]
 
 
 def save_figure(figure: Any, path: Path, **options: Any) -> Path:

@@ -182,6 +182,4 @@ def check_metrics(histories: Sequence[RunHistory], metrics: Sequence[str]) -> No
     for metric in metrics:
         if metric not in names:
             hint = did_you_mean(metric, names) or ";"
-            raise ConfigError(
-                f"--metric {metric}: no run has it{hint} there are: {', '.join(names) or 'none'}"
-            )
+            raise ConfigError(f"metric {metric}: no run has it{hint} there are: {', '.join(names) or 'none'}")

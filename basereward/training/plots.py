@@ -20,7 +20,14 @@ from basereward.reporting.plots import (
     style_axes,
 )
 from basereward.storage.atomic import replace_file
-from basereward.training.log_history import HELD_OUT, Axis, RunHistory, read_records, smoothed
+from basereward.training.log_history import (
+    HELD_OUT,
+    Axis,
+    check_metrics,
+    read_histories,
+    read_records,
+    smoothed,
+)
 from basereward.training.run_directory import LOG_FILE, PLOTS
 
 TRAINING_PLOT = "training.png"
@@ -42,7 +49,7 @@ AXES = {"steps": "optimizer step", "pairs": "pairs", "seconds": "seconds"}
 COLUMNS = 2
 
 GENERATOR = "BaseReward"
-"""Stands in the images of `plot_runs`, by which they are known."""
+"""Stands in the images of `save_runs`, by which they are known."""
 
 GENERATORS = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
 """The names of the entry that says in each format what has made an image."""
@@ -113,20 +120,34 @@ def _style(number: int, num_points: int) -> dict[str, Any]:
 
 
 def plot_runs(
-    histories: Sequence[RunHistory], output: Path, *, metrics: Sequence[str], axis: Axis, smoothing: float
-) -> None:
-    """Plot metrics of several runs in one image, with a line for each run.
+    runs: Sequence[str | Path],
+    *,
+    metrics: Sequence[str] = (),
+    axis: Axis = "steps",
+    smoothing: float = 0.0,
+) -> Any:
+    """Return a matplotlib figure of several runs' metrics, with a line for each run.
 
     Args:
-        histories: The runs.
-        output: The image file; its suffix decides on the format.
-        metrics: The metrics, each with axes of its own.
-        axis: The x axis that they share.
+        runs: Run directories or their `log.jsonl`; of a run with stages, each stage is one.
+        metrics: Numbers of the log, such as `grad_norm` or `lr.head`; of held-out data as
+            `held-out.accuracy`. Loss, accuracies, learning rate and speed if none is given.
+        axis: The x axis.
         smoothing: Weight of the moving average; if not 0, the values themselves are drawn faintly.
 
     Raises:
-        ConfigError: When matplotlib knows no such format.
+        ConfigError: When a run has no log or no record, no run has a metric, or smoothing is not in [0, 1).
     """
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"smoothing is {smoothing:g}; allowed: from 0 up to, not including, 1")
+    histories = read_histories([Path(run) for run in runs])
+    if metrics:
+        check_metrics(histories, metrics)
+    else:  # not every run has held-out data
+        there = {name for history in histories for name in history.metrics}
+        metrics = [name for name in METRICS if name in there]
+    if not metrics:
+        raise ConfigError(f"{', '.join(map(str, runs))}: no record of a step yet, so nothing to draw")
     from matplotlib.figure import Figure
 
     num_rows = -(-len(metrics) // COLUMNS)
@@ -157,6 +178,19 @@ def plot_runs(
             axes.tick_params(labelbottom=True)
     lines, names = plots[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside upper left", ncols=num_columns, frameon=False)
+    return figure
+
+
+def save_runs(figure: Any, output: Path) -> None:
+    """Write the figure of `plot_runs` with a mark by which its files are known.
+
+    Args:
+        figure: The figure.
+        output: The image file; its suffix decides on the format.
+
+    Raises:
+        ConfigError: When matplotlib knows no such format, or the file can't be written.
+    """
     format = output.suffix.removeprefix(".") or "png"
     metadata = {GENERATORS[format]: GENERATOR} if format in GENERATORS else {}
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from basereward import protocols
 from basereward.comparison import Comparison
@@ -25,11 +25,11 @@ from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
-from basereward.storage.hub import fetch_hint
+from basereward.storage.hub import HUB_ID, snapshot
 from basereward.storage.outputs import claim_directory
 from basereward.training.stage import TrainResult
 from basereward.training.train import train
-from basereward.training.trainer_config import RewardConfig, lora_of
+from basereward.training.trainer_config import RewardConfig, lora_of, refuse_others
 
 Rows: TypeAlias = "str | Path | Iterable[Comparison | Mapping[str, Any]] | protocols.Dataset"
 MARK = ".basereward-data"
@@ -40,6 +40,8 @@ NAMES = [*(f"{part}.jsonl{more}" for part in ("train", "eval", "more") for more 
 
 MEDIA = frozenset({"image", "images", "video", "videos", "frames"})
 """Keys of rows and messages that name images and videos."""
+
+ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "peft_config")
 
 Start: TypeAlias = "str | Path | Component | Mapping[str, Any] | RewardModel"
 
@@ -53,17 +55,23 @@ class RewardTrainer:
     Relative paths of images in such rows start from the working directory.
 
     Args:
-        model: A directory of a transformers model; a backbone, as a `Component` or a table; or a
-            `RewardModel`.
-        args: The settings; those of TRL by default.
+        model: A directory of a transformers model, or `owner/name` of the hub; a backbone, as a `Component`
+            or a table; or a `RewardModel`.
+        args: The settings; those of TRL by default, with a directory that is named after the model.
         train_dataset: The training data.
         eval_dataset: The held-out data.
+        processing_class: The model's own tokenizer, as scripts for TRL hand it over; any other is refused.
         peft_config: Adapters to train instead of the weights: `peft.LoraConfig` or ours.
 
     Raises:
         ConfigError: When a setting can't be carried out.
         DataError: When the data can't be read.
     """
+
+    def __new__(cls, *args: object, **arguments: object) -> Self:
+        """Return the trainer, unless there is an argument of TRL's that it doesn't take."""
+        refuse_others(arguments, ARGUMENTS, "RewardTrainer")
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -72,10 +80,14 @@ class RewardTrainer:
         *,
         train_dataset: Rows,
         eval_dataset: Rows | None = None,
+        processing_class: Any = None,
         peft_config: Any = None,
     ) -> None:
-        self.args = args = args or RewardConfig()
+        self.args = args = args or RewardConfig(_default_directory(model))
         self._started: RewardModel | None = model if isinstance(model, RewardModel) else None
+        backbone = _backbone(model, args)
+        if processing_class is not None:
+            _check_tokenizer(processing_class, backbone)
         aside = Path(f"{args.output_dir}-data")
         source = _source(train_dataset, aside / "train")
         evals = () if eval_dataset is None else (_source(eval_dataset, aside / "eval"),)
@@ -88,7 +100,7 @@ class RewardTrainer:
             seed=args.seed,
             fresh_head=args.fresh_head,
             log=args.trackers,
-            backbone=_backbone(model, args),
+            backbone=backbone,
             head=component_of(args.head, "head"),
             loss=loss,
             data=DataConfig(
@@ -104,14 +116,22 @@ class RewardTrainer:
         self._held_out = evals
         self.result: TrainResult | None = None
 
-    def train(self, resume_from_checkpoint: bool = False) -> TrainResult:
+    def train(self, resume_from_checkpoint: bool | None = None) -> TrainResult:
         """Train, and return where the models are and what the best one reaches on held-out data.
 
         Args:
             resume_from_checkpoint: Whether to go on from the newest checkpoint of the run.
+
+        Raises:
+            ConfigError: Where a checkpoint is named: the newest whole one is taken.
         """
+        if isinstance(resume_from_checkpoint, str | Path):
+            raise ConfigError(
+                f"resume_from_checkpoint is {str(resume_from_checkpoint)!r}; True goes on from the newest "
+                f"checkpoint of {self.args.output_dir}"
+            )
         options: dict[str, Any] = {
-            "resume": resume_from_checkpoint,
+            "resume": bool(resume_from_checkpoint),
             "overwrite": self.args.overwrite_output_dir and not resume_from_checkpoint,
             "progress": not self.args.disable_tqdm,
         }
@@ -125,14 +145,18 @@ class RewardTrainer:
 
     @property
     def model(self) -> RewardModel:
-        """The best model of the training that was done, loaded from its directory.
+        """The best model of the training that was done, or the last, loaded from its directory.
 
         Raises:
             ConfigError: Before `train`.
         """
+        return RewardModel.load(self._model_dir)
+
+    @property
+    def _model_dir(self) -> Path:
         if self.result is None:
             raise ConfigError("there is no model yet; call train() first")
-        return RewardModel.load(self.result.model_dir)
+        return self.result.model_dir if self.args.load_best_model_at_end else self.result.last_dir
 
     def evaluate(self, eval_dataset: Rows | None = None) -> dict[str, float]:
         """Return accuracy and other metrics of the best model, with the prefix `eval_`.
@@ -150,16 +174,33 @@ class RewardTrainer:
             raise ConfigError("there is no held-out data; give eval_dataset")
         [source] = held_out
         rows = open_rows(None, source.name, source.options)
-        evaluation = evaluate(self.model, rows, batch_size=self.args.per_device_train_batch_size)
+        args = self.args
+        batch_size = args.per_device_eval_batch_size or args.per_device_train_batch_size
+        evaluation = evaluate(self.model, rows, batch_size=batch_size)
         return {
             "eval_accuracy": evaluation.accuracy.value,
             "eval_log_loss": evaluation.metrics.log_loss,
             "eval_num_pairs": float(evaluation.accuracy.num_pairs),
         }
 
-    def save_model(self, output_dir: str | Path) -> None:
-        """Write the best model as a model directory, which `RewardModel.load` reads."""
+    def save_model(self, output_dir: str | Path | None = None) -> Path:
+        """Write the model as a model directory, which `RewardModel.load` reads, and return where it is.
+
+        Args:
+            output_dir: Where to; None, or the run's own directory, for where the training has put it.
+        """
+        if output_dir is None or Path(output_dir).absolute() == Path(self.args.output_dir).absolute():
+            return self._model_dir
         self.model.save(output_dir)
+        return Path(output_dir)
+
+
+def _default_directory(model: Start) -> str:
+    if isinstance(model, RewardModel):
+        return RewardConfig.output_dir
+    if isinstance(model, Component | Mapping):
+        return f"{component_of(model, 'model').name}-Reward"
+    return f"{Path(model).name}-Reward"
 
 
 def _backbone(
@@ -172,13 +213,40 @@ def _backbone(
     if isinstance(model, Component | Mapping):
         given = component_of(model, "model")
         return Component(given.name, {**_limits(given.name, args), **given.options, **args.backbone_options})
+    directory = _directory(model)
+    name = backbone_of(directory)
+    return Component(name, {"model": str(directory), **_limits(name, args), **args.backbone_options})
+
+
+def _directory(model: str | Path) -> Path:
+    """Return a directory of a transformers model, which comes from the hub unless it is there."""
+    try:
+        if not Path(model).exists() and HUB_ID.fullmatch(str(model)):
+            return snapshot(str(model), "model", needs="config.json")
+    except OSError as error:
+        raise ConfigError(f"{model} is no directory, and can't be fetched from the hub: {error}") from error
     if not Path(model, "config.json").is_file():
         raise ConfigError(
-            f"{model} is no directory of a transformers model{fetch_hint(model)}; or give the backbone as a "
-            'table, such as {"name": "qwen-vl", "model": ...}'
+            f"{model} is no directory of a transformers model; or give the backbone as a table, such as "
+            '{"name": "qwen-vl", "model": ...}'
         )
-    name = backbone_of(Path(model))
-    return Component(name, {"model": str(model), **_limits(name, args), **args.backbone_options})
+    return Path(model)
+
+
+def _check_tokenizer(given: Any, backbone: Component) -> None:
+    """Check that a tokenizer, or a processor's, is the model's own, but for padding."""
+    from transformers import AutoTokenizer, ProcessorMixin
+
+    if "model" not in backbone.options:
+        raise ConfigError(f"processing_class: {backbone.name} makes its tokens by itself; leave it out")
+    expected = AutoTokenizer.from_pretrained(backbone.options["model"])
+    if isinstance(given, ProcessorMixin):
+        given = given.tokenizer
+    if (given.get_vocab(), given.chat_template) != (expected.get_vocab(), expected.chat_template):
+        raise ConfigError(
+            "processing_class differs from the model's own in its words or its chat template; save it into "
+            "a copy of the model's directory, and give that as the model"
+        )
 
 
 def _limits(backbone: str, args: RewardConfig) -> dict[str, Any]:

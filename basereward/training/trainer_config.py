@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
 
-from basereward.config.conversion import ComponentLike
+from basereward.config.conversion import ComponentLike, did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
 
@@ -23,13 +23,38 @@ UNWRITTEN: Mapping[str, object] = {
 }
 """Settings of PEFT that adapters are not trained with here, and their values that ask for nothing."""
 
+ELSEWHERE: Mapping[str, str] = {
+    "callbacks": "numbers go to trackers by report_to, and early stopping is train.patience of a run file",
+    "chat_template_path": "the template is the tokenizer's, in the model's directory",
+    "compute_metrics": "evaluate() and basereward.evaluate have the metrics of pairs",
+    "data_collator": "batches are made of the rows as they are",
+    "dataset_num_proc": "dataloader_num_workers are the threads that prepare rows",
+    "disable_dropout": "the model's config has its dropout, and peft_config that of adapters",
+    "eos_token": "the end of a turn is the tokenizer's",
+    "fp16": "bf16=True or bf16=False says the precision",
+    "logging_strategy": "logging_steps says it",
+    "model_init_kwargs": "backbone_options and bf16 say it",
+    "optim": "it is AdamW; others are train.optimizer of a run file",
+    "optimizer_cls_and_kwargs": "it is AdamW; others are train.optimizer of a run file",
+    "optimizers": "it is AdamW; others are train.optimizer of a run file",
+    "pad_to_multiple_of": "nothing is padded to a length",
+    "pad_token": "nothing is padded by it",
+    "preprocess_logits_for_metrics": "evaluate() and basereward.evaluate have the metrics of pairs",
+    "push_to_hub": "trainer.model.push_to_hub uploads the model",
+    "quantization_config": 'backbone_options={"quantize": "4bit"} says it',
+    "save_strategy": "checkpoints come with each evaluation, or every save_steps",
+    "trust_remote_code": "no code of a checkpoint is run",
+}
+"""Arguments of TRL's that are said in another way here."""
+
 HEADS = {"score", "v_head", "head"}
 """Modules that PEFT is told to train whole with a reward head, which is trained here as ever."""
 
 
 @dataclass(kw_only=True)
 class RewardConfig:
-    """The settings of a `RewardTrainer`; defaults are those of TRL 1.16 but for `eval_strategy`.
+    """The settings of a `RewardTrainer`; defaults are those of TRL 1.16 but for `eval_strategy` and
+    `load_best_model_at_end`.
 
     Args:
         output_dir: Directory of the run.
@@ -40,6 +65,7 @@ class RewardConfig:
         fresh_head: Whether a trained reward head of the model's checkpoint is left behind.
         learning_rate: Peak learning rate.
         per_device_train_batch_size: Pairs of a forward pass.
+        per_device_eval_batch_size: Those of the trainer's `evaluate`; None for as many as in training.
         gradient_accumulation_steps: Forward passes of a step, on each device.
         num_train_epochs: Passes over the training data.
         max_steps: Steps after which training ends; -1 for none.
@@ -61,13 +87,17 @@ class RewardConfig:
         save_steps: Steps between checkpoints; None for one at each evaluation.
         save_total_limit: Checkpoints that are kept.
         metric_for_best_model: Metric of the held-out data by which the best model is chosen.
+        load_best_model_at_end: Whether the trainer's model is that one, and not the last; both are kept.
         report_to: Experiment trackers: a name or a list of `wandb`, `trackio`, `mlflow`, `swanlab`.
             TensorBoard always gets the numbers.
         disable_tqdm: Whether no progress is shown.
         seed: Of every random choice.
+
+    Raises:
+        ConfigError: For a setting of TRL's that has no counterpart, or that nothing has.
     """
 
-    output_dir: str = "trainer_output"
+    output_dir: str = field(default="trainer_output", kw_only=False)
     overwrite_output_dir: bool = False
     head: ComponentLike = "mlp"
     loss: ComponentLike = "bradley-terry"
@@ -75,6 +105,7 @@ class RewardConfig:
     fresh_head: bool = False
     learning_rate: float = 1e-4
     per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int | None = None
     gradient_accumulation_steps: int = 1
     num_train_epochs: float = 3.0
     max_steps: int = -1
@@ -96,9 +127,15 @@ class RewardConfig:
     save_steps: int | None = None
     save_total_limit: int = 2
     metric_for_best_model: str = "accuracy"
+    load_best_model_at_end: bool = True
     report_to: str | list[str] | None = None
     disable_tqdm: bool = False
     seed: int = 42
+
+    def __new__(cls, *args: object, **settings: object) -> Self:
+        """Return the settings, unless some are not among them, which all are named at once."""
+        refuse_others(settings, [setting.name for setting in fields(cls)], "RewardConfig")
+        return super().__new__(cls)
 
     @property
     def trackers(self) -> tuple[Any, ...]:
@@ -145,6 +182,30 @@ class RewardConfig:
             keep_checkpoints=self.save_total_limit,
             log_every=self.logging_steps,
         )
+
+
+def refuse_others(given: Iterable[str], allowed: Iterable[str], taker: str) -> None:
+    """Refuse names that are not allowed, all in one message.
+
+    Args:
+        given: The names that were given.
+        allowed: Those that there are.
+        taker: What they were given to.
+
+    Raises:
+        ConfigError: Saying for each name what to write instead.
+    """
+    allowed = list(allowed)
+    if not (others := [name for name in given if name not in allowed]):
+        return
+    from transformers import TrainingArguments
+
+    theirs = {setting.name for setting in fields(TrainingArguments)}
+    lines = []
+    for name in others:
+        why = ELSEWHERE.get(name) or ("nothing here is set by it" if name in theirs else "")
+        lines.append(f"- {name}{': ' + why if why else did_you_mean(name, allowed)}")
+    raise ConfigError("\n".join([f"{taker} does not take these; leave them out:", *lines]))
 
 
 def lora_of(settings: Any) -> LoraConfig | None:

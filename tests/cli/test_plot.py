@@ -55,8 +55,8 @@ def test_runs_with_other_keys_and_half_a_line_are_drawn(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metric", "grad_nrm"], "--metric grad_nrm: no run has it; did you mean 'grad_norm'? there are: "),
-        (["--smoothing", "1"], "--smoothing is 1; allowed: from 0 up to, not including, 1\n"),
+        (["--metric", "grad_nrm"], "metric grad_nrm: no run has it; did you mean 'grad_norm'? there are: "),
+        (["--smoothing", "1"], "smoothing is 1; allowed: from 0 up to, not including, 1\n"),
         (["--output", "x.foo"], "--output x.foo: Format 'foo' is not supported"),
         (["nowhere"], "nowhere isn't there; give the directory of a run, or its log.jsonl\n"),
     ],

@@ -29,3 +29,5 @@ def test_the_snippets_run(
         exec(compile(snippet, "docs/python.md", "exec"), namespace)
     assert (hub.root / "OWNER/NAME/README.md").is_file()
     assert Path("my-model/README.md").is_file()
+    assert Path("margins.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in Path("training.svg").read_text()

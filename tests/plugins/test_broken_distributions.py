@@ -201,7 +201,8 @@ def test_an_unknown_name_is_answered_with_what_there_is_and_what_did_not_load(
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "basereward: error: unknown loss 'godo'; did you mean 'good'? losses: basereward/hinge, "
-        "bradley-terry, good, lost, n-shares-a-name/hinge, plackett-luce, regression, twin; "
+        "binary-cross-entropy, bradley-terry, good, lost, n-shares-a-name/hinge, plackett-luce, "
+        "regression, twin; "
         f"plugins that did not load: {broken}"
     )
 

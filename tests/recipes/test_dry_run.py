@@ -18,6 +18,12 @@ STUDIES = [path for path in FILES if "[axes" in (RECIPES.parent / path).read_tex
 RUN_FILES = [path for path in FILES if path not in STUDIES and "/rl/" not in path]
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each finding stand on one line, however long it is."""
+    monkeypatch.setenv("COLUMNS", "10000")
+
+
 @pytest.mark.parametrize("path", ["recipes/basereward-7b.toml", "recipes/two-stage-7b.toml"])
 def test_a_run_file_would_start(path: str, cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(cwd.rglob("*"))

@@ -102,7 +102,7 @@ def test_a_metric_that_no_run_has_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         check_metrics(histories, ["los"])
     assert str(raised.value) == (
-        "--metric los: no run has it; did you mean 'loss'? there are: loss, num_pairs, lr, lr.language, "
+        "metric los: no run has it; did you mean 'loss'? there are: loss, num_pairs, lr, lr.language, "
         "lr.head, seconds, held-out.accuracy"
     )
 

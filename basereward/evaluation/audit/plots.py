@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from basereward.evaluation.audit.findings import MATERIAL
-from basereward.evaluation.audit.results import Audit
-from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of, save_figure
+from basereward.reporting.plots import NEUTRAL, RIGHT, WRONG, figure_of
+
+if TYPE_CHECKING:
+    from basereward.evaluation.audit.results import Audit
 
 Points = Mapping[str, tuple[float, float, float, str]]
 """By name: a value, the ends of its interval, and its colour."""
 
 
-def save(audit: Audit, directory: Path) -> list[Path]:
-    """Draw what there is, and return the PNG files."""
-    directory.mkdir(parents=True, exist_ok=True)
+def figures(audit: Audit) -> dict[str, Any]:
+    """Return a matplotlib figure of each part that there is, by name."""
     whole = audit.metrics.accuracy
     accuracies: dict[str, tuple[float, float, float, str]] = {
         "whole": (whole.value, whole.low, whole.high, NEUTRAL)
@@ -23,8 +24,7 @@ def save(audit: Audit, directory: Path) -> list[Path]:
     for name, ablation in audit.ablations.items():
         part = ablation.accuracy
         accuracies[name] = (part.value, part.low, part.high, RIGHT)
-    path = directory / "ablations.png"
-    drawn = [_points(accuracies, "Accuracy by what is taken away", "pair accuracy", (0.5,), path)]
+    drawn = {"ablations": _points(accuracies, "Accuracy by what is taken away", "pair accuracy", (0.5,))}
     flagged = {finding.name for finding in audit.flagged if finding.family == "shortcuts"}
     gains = {
         name: (bought.gain.value, bought.gain.low, bought.gain.high, WRONG if name in flagged else RIGHT)
@@ -32,13 +32,12 @@ def save(audit: Audit, directory: Path) -> list[Path]:
     }
     if gains:
         limits = (-MATERIAL, 0.0, MATERIAL)
-        path = directory / "shortcuts.png"
-        drawn.append(_points(gains, "Reward that a shortcut buys", "spreads of the reward", limits, path))
-    drawn.append(_coverage(audit, directory / "coverage.png"))
-    return drawn
+        title = "Reward that a shortcut buys"
+        drawn["shortcuts"] = _points(gains, title, "spreads of the reward", limits)
+    return {**drawn, "coverage": _coverage(audit)}
 
 
-def _points(points: Points, title: str, label: str, lines: tuple[float, ...], path: Path) -> Path:
+def _points(points: Points, title: str, label: str, lines: tuple[float, ...]) -> Any:
     figure, axes = figure_of(title, "bars: 95 % interval", height=1.6 + 0.36 * len(points))
     for place, (value, low, high, colour) in enumerate(points.values()):
         axes.hlines(place, low, high, color=colour, linewidth=3, alpha=0.45)
@@ -48,10 +47,10 @@ def _points(points: Points, title: str, label: str, lines: tuple[float, ...], pa
     axes.set_yticks(range(len(points)), list(points))
     axes.invert_yaxis()
     axes.set_xlabel(label)
-    return save_figure(figure, path)
+    return figure
 
 
-def _coverage(audit: Audit, path: Path) -> Path:
+def _coverage(audit: Audit) -> Any:
     figure, axes = figure_of("Accuracy against coverage", "of the pairs with the largest margins; 95 %")
     shares = list(audit.coverage)
     parts = list(audit.coverage.values())
@@ -60,4 +59,4 @@ def _coverage(audit: Audit, path: Path) -> Path:
     axes.plot(shares, [part.value for part in parts], "o-", color=RIGHT)
     axes.set_xlabel("share of pairs that are answered")
     axes.set_ylabel("accuracy")
-    return save_figure(figure, path)
+    return figure

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from basereward.evaluation import plots as evaluation_plots
-from basereward.evaluation.audit import plots
 from basereward.evaluation.audit.findings import FLIPS, LOSS, MATERIAL, Finding
 from basereward.evaluation.audit.prompt_edits import ABLATIONS, IMAGE_CHANGES
 from basereward.evaluation.audit.response_edits import SHORTCUTS, TEXT_CHANGES
 from basereward.evaluation.audit.results import Audit
 from basereward.evaluation.report import rejected_row
 from basereward.reporting.html import Header, save_page
+from basereward.reporting.plots import save_figures
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
 from basereward.stats.seeds import PairedDifference
 from basereward.storage.atomic import write_text
@@ -51,8 +50,7 @@ def save_audit(audit: Audit, directory: str | Path, facts: Mapping[str, Any] | N
     """
     directory, facts = Path(directory), dict(facts or {})
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = plots.save(audit, directory / "plots")
-    drawn += evaluation_plots.save(audit.metrics, audit.pairs, directory / "plots")
+    drawn = save_figures(audit.figures(), directory / "plots")
     save_page(
         directory / "report.html",
         "audit.html",

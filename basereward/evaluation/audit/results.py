@@ -161,6 +161,15 @@ class Audit:
 
         return pandas.DataFrame([finding.to_dict() for finding in self.findings])
 
+    def figures(self) -> dict[str, Any]:
+        """Return the plots of a report as matplotlib figures, by name: `ablations`, `shortcuts`, `coverage`,
+        and those of the pairs, as an evaluation has them.
+        """
+        from basereward.evaluation import plots as evaluation_plots
+        from basereward.evaluation.audit import plots
+
+        return {**plots.figures(self), **evaluation_plots.figures(self.metrics, self.pairs)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the audit for a JSON report."""
         failure = self.shortcut_failure

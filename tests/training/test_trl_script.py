@@ -1,0 +1,190 @@
+"""TRL's own example of reward training: the same lines by our import, and by TRL's where it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from stand_in_hub import Hub
+
+import basereward
+from basereward import RewardConfig, RewardModel, RewardTrainer
+from basereward.errors import ConfigError
+from basereward.training.trainer import ARGUMENTS
+
+CONVERSATIONS = [
+    {
+        "chosen": [
+            {"role": "user", "content": f"question {number}"},
+            {"role": "assistant", "content": "yes yes"},
+        ],
+        "rejected": [
+            {"role": "user", "content": f"question {number}"},
+            {"role": "assistant", "content": "no"},
+        ],
+        "score_chosen": 8.5,
+        "score_rejected": 6.0,
+    }
+    for number in range(8)
+]
+"""The columns of trl-lib/ultrafeedback_binarized, which TRL's example loads."""
+
+TEXTS = [
+    {"chosen": f"question {number} the answer is yes", "rejected": f"question {number} the answer is no"}
+    for number in range(8)
+]
+"""The implicit-prompt form as texts."""
+
+FORMS = {"conversations": CONVERSATIONS, "texts": TEXTS}
+QUICK: dict[str, Any] = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "disable_tqdm": True,
+    "bf16": False,
+}
+
+
+def example(library: ModuleType, model: str, rows: list[dict[str, Any]]) -> Any:
+    """Train as TRL's documentation and its script `trl reward` do, by the names of either library."""
+    from datasets import Dataset
+
+    dataset = Dataset.from_list(rows).train_test_split(test_size=0.25, shuffle=False)
+    training_args = library.RewardConfig(
+        output_dir="out", eval_strategy="steps", eval_steps=1, learning_rate=1e-3, report_to="none", **QUICK
+    )
+    trainer = library.RewardTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=dataset["train"],
+        eval_dataset=dataset["test"] if training_args.eval_strategy != "no" else None,
+        peft_config=None,
+    )
+    trainer.train(resume_from_checkpoint=None)
+    trainer.save_model(training_args.output_dir)
+    return trainer
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def llama(tiny_models: dict[str, Path]) -> str:
+    return str(tiny_models["llama"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_example_trains(form: str, llama: str) -> None:
+    pytest.importorskip("datasets")
+    trainer = example(basereward, llama, FORMS[form])
+    # Six of eight rows are left to train on: two passes of at most four.
+    assert trainer.result.num_steps == 2
+    assert trainer.evaluate()["eval_num_pairs"] == 2
+    assert trainer.save_model("out") == Path("out/model")
+    assert len(RewardModel.load("out/model").score({"prompt": "question 1", "responses": ["yes", "no"]})) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.filterwarnings("ignore")  # TRL's and those of what it imports are not ours to mend
+def test_the_example_trains_by_trl(form: str, llama: str) -> None:
+    trl = pytest.importorskip("trl", reason="the extra rl is not installed")
+    trainer = example(trl, llama, FORMS[form])
+    assert trainer.state.global_step == 2
+    assert trainer.evaluate()["eval_loss"] > 0
+    assert Path("out/model.safetensors").is_file()
+
+
+def test_a_model_of_the_hub_is_fetched(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub.put_in_place(tmp_path / "hub", monkeypatch)
+    (hub.root / "Qwen").mkdir(parents=True)
+    (hub.root / "Qwen" / "Qwen2.5-0.5B-Instruct").symlink_to(tiny_models["qwen2"])
+    trainer = RewardTrainer(model="Qwen/Qwen2.5-0.5B-Instruct", train_dataset=CONVERSATIONS)
+    assert trainer.args.output_dir == "Qwen2.5-0.5B-Instruct-Reward"  # as TRL names it
+    assert trainer.config.backbone.options["model"] == str(hub.root / "Qwen" / "Qwen2.5-0.5B-Instruct")
+    with pytest.raises(ConfigError) as error:
+        RewardTrainer(model="Qwen/none", train_dataset=CONVERSATIONS)
+    assert str(error.value) == (
+        "Qwen/none is no directory, and can't be fetched from the hub: "
+        "cannot find the requested files in the disk cache"
+    )
+
+
+def test_the_directory_may_come_first_and_the_last_model_be_wanted(llama: str) -> None:
+    args = RewardConfig("out", load_best_model_at_end=False, **QUICK)
+    trainer = RewardTrainer(llama, args, train_dataset=CONVERSATIONS, eval_dataset=CONVERSATIONS)
+    trainer.train()
+    assert trainer.save_model() == trainer.result.last_dir
+    trainer.args.load_best_model_at_end = True
+    assert trainer.save_model() == trainer.result.model_dir
+
+
+def test_a_checkpoint_is_not_named(llama: str) -> None:
+    trainer = RewardTrainer(llama, RewardConfig("out", **QUICK), train_dataset=CONVERSATIONS)
+    with pytest.raises(ConfigError) as error:
+        trainer.train(resume_from_checkpoint="out/checkpoint-500")  # type: ignore[arg-type]
+    assert str(error.value) == (
+        "resume_from_checkpoint is 'out/checkpoint-500'; True goes on from the newest checkpoint of out"
+    )
+
+
+def test_the_models_own_tokenizer_may_be_handed_over_and_no_other(
+    llama: str, tiny_models: dict[str, Path]
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.pad_token = tokenizer.eos_token  # as many scripts do
+    RewardTrainer(llama, RewardConfig("a"), train_dataset=TEXTS, processing_class=tokenizer)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    with pytest.raises(ConfigError, match="differs from the model's own in its words or its chat template"):
+        RewardTrainer(llama, RewardConfig("b"), train_dataset=TEXTS, processing_class=tokenizer)
+    with pytest.raises(ConfigError, match="tiny makes its tokens by itself; leave it out"):
+        RewardTrainer({"name": "tiny"}, train_dataset=TEXTS, processing_class=tokenizer)
+
+
+def test_arguments_that_are_not_taken_are_named_all_at_once(llama: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RewardConfig("out", learning_rat=1e-4, save_strategy="no", use_cpu=True)  # type: ignore[call-arg]
+    assert str(error.value) == (
+        "RewardConfig does not take these; leave them out:\n"
+        "- learning_rat; did you mean 'learning_rate'?\n"
+        "- save_strategy: checkpoints come with each evaluation, or every save_steps\n"
+        "- use_cpu: nothing here is set by it"
+    )
+    with pytest.raises(ConfigError) as error:
+        RewardTrainer(llama, train_dataset=TEXTS, callbacks=[])  # type: ignore[call-arg]
+    assert str(error.value) == (
+        "RewardTrainer does not take these; leave them out:\n"
+        "- callbacks: numbers go to trackers by report_to, and early stopping is train.patience of a run file"
+    )
+
+
+@pytest.mark.external
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_every_argument_of_trl_is_taken_or_refused_by_name(llama: str) -> None:
+    trl = pytest.importorskip("trl", reason="the extra rl is not installed")
+    of_trainer = [name for name in inspect.signature(trl.RewardTrainer.__init__).parameters if name != "self"]
+    assert [name for name in of_trainer if name in ARGUMENTS] == list(
+        ARGUMENTS
+    )  # all are TRL's, in its order
+    ours = {field.name: field.default for field in dataclasses.fields(RewardConfig)}
+    theirs = {field.name: field.default for field in dataclasses.fields(trl.RewardConfig)}
+    named = {"head", "loss", "backbone_options", "fresh_head", "overwrite_output_dir", "warmup_ratio"}
+    assert ours.keys() - theirs.keys() <= named  # our own, and transformers' of earlier versions
+    for taker, names in (
+        (RewardTrainer, set(of_trainer) - set(ARGUMENTS)),
+        (RewardConfig, theirs.keys() - ours),
+    ):
+        with pytest.raises(ConfigError) as error:
+            taker(**dict.fromkeys(names, None))
+        lines = str(error.value).splitlines()[1:]
+        assert {line.split(":")[0].split(";")[0] for line in lines} == {f"- {name}" for name in names}
