@@ -1,12 +1,13 @@
 """Build the site of the documents: README as its first page, docs/, and the API from docstrings.
 
-Run by `make site`, with zensical and mkdocstrings-python installed. Links to files outside of docs/ become
-links to the repository; a link or a name that leads nowhere ends the build.
+Run by `make site`, with zensical and mkdocstrings-python installed. A notebook becomes a page. Links to files
+outside of docs/ become links to the repository; a link or a name that leads nowhere ends the build.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ def stage(output: Path) -> None:
     settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     repository = settings["project"]["repo_url"]
     sources = {path.name: path for path in sorted((ROOT / "docs").glob("*.md"))}
+    sources |= {f"{path.stem}.md": path for path in (ROOT / "docs").glob("*.ipynb")}
     sources["index.md"] = ROOT / "README.md"
     missing = set(sources) ^ set(pages(settings["project"]["nav"]))
     if missing:
@@ -52,7 +54,17 @@ def _linked(document: Path, repository: str) -> str:
     def linked(match: re.Match[str]) -> str:
         return match[1] + _target(document, match[2], repository)
 
-    return LINK.sub(linked, document.read_text(encoding="utf-8"))
+    text = document.read_text(encoding="utf-8")
+    return LINK.sub(linked, notebook_text(text) if document.suffix == ".ipynb" else text)
+
+
+def notebook_text(text: str) -> str:
+    """Return a notebook as Markdown."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+    return "\n\n".join(parts) + "\n"
 
 
 def _target(document: Path, link: str, repository: str) -> str:
@@ -64,7 +76,8 @@ def _target(document: Path, link: str, repository: str) -> str:
     if target == ROOT / "README.md":
         return "index.md"
     if target.is_relative_to(docs) and target != docs:
-        return target.relative_to(docs).as_posix()
+        place = target.relative_to(docs)
+        return (place.with_suffix(".md") if place.suffix == ".ipynb" else place).as_posix()
     kind = "tree" if target.is_dir() else "blob"
     return f"{repository}/{kind}/main/{target.relative_to(ROOT).as_posix()}"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
+from basereward.data.formats import comparisons_of
 from basereward.errors import DataError
 from basereward.evaluation.metrics import GAPS, metrics_of
 from basereward.evaluation.results import Evaluation, Result, Wrong
@@ -28,7 +29,7 @@ NUM_WORST = 24
 
 def evaluate(
     model: Scorer[list[float]],
-    comparisons: Iterable[Comparison],
+    comparisons: Iterable[Comparison | Mapping[str, Any]],
     *,
     batch_size: int = 8,
     progress: bool = False,
@@ -43,8 +44,8 @@ def evaluate(
 
     Args:
         model: A `RewardModel`, or another `basereward.protocols.Scorer`.
-        comparisons: Comparisons with ranks, which are read once and not kept; a `Dataset` adds its rejected
-            rows.
+        comparisons: Comparisons with ranks, which are read once and not kept, or rows in any layout that
+            files may have, such as {"prompt", "chosen", "rejected"}; a `Dataset` adds its rejected rows.
         batch_size: Comparisons a forward pass; the rewards don't depend on it.
         progress: Whether to show a progress bar on standard error.
         gaps: Rating gaps of the accuracy by gap.
@@ -67,7 +68,8 @@ def evaluate(
         model.recording_verdicts() as recorded,
         progress_bar("evaluating", _total(comparisons), is_shown=progress) as advance,
     ):
-        items = comparisons if scores_single else _evaluable(comparisons)
+        rows = comparisons_of(comparisons)
+        items = rows if scores_single else _evaluable(rows)
         scoring = score_in_order(model, items, batch_size=batch_size, advance=advance)
         for number, (item, scored) in enumerate(scoring):
             if (judged := recorded.pop(id(item), None)) is not None:
@@ -165,7 +167,7 @@ def _evaluable(comparisons: Iterable[Comparison]) -> Iterator[Comparison | DataE
             yield comparison
 
 
-def _total(comparisons: Iterable[Comparison]) -> int | None:
+def _total(comparisons: Iterable[Comparison | Mapping[str, Any]]) -> int | None:
     if isinstance(comparisons, Dataset):
         return comparisons.num_rows
     return len(comparisons) if isinstance(comparisons, Sized) else None

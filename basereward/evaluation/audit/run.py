@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
+from basereward.data.formats import comparisons_of
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation.audit import measures
 from basereward.evaluation.audit.findings import Finding, corrected
@@ -38,7 +39,7 @@ TOO_FEW = f"fewer than {measures.MIN_ROWS} rows have it"
 
 def audit(
     model: Scorer[list[float]],
-    comparisons: Iterable[Comparison],
+    comparisons: Iterable[Comparison | Mapping[str, Any]],
     *,
     text_model: Scorer[list[float]] | None = None,
     text_model_name: str = "the model without images",
@@ -55,7 +56,7 @@ def audit(
 
     Args:
         model: What `load_model` returns, or another `basereward.protocols.Scorer`.
-        comparisons: Comparisons with ranks that the model was not trained on.
+        comparisons: Comparisons with ranks, or rows of any layout, that the model was not trained on.
         text_model: A model of text alone, which tells the pairs that need no image; None for the model
             itself without images.
         text_model_name: Its name in the report.
@@ -73,7 +74,7 @@ def audit(
     if max_rows < 1:
         raise ConfigError(f"max_rows is a number of rows >= 1, not {max_rows}")
     start = time.perf_counter()
-    rows, rejected, num_read = sampled(comparisons, max_rows=max_rows, seed=seed)
+    rows, rejected, num_read = sampled(comparisons_of(comparisons), max_rows=max_rows, seed=seed)
     if rejected and isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail":
         raise rejected[0]
     if not rows:
