@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from basereward.cli.command import Command, add_overrides
 from basereward.cli.data_arguments import add_data_arguments, key_values, load_dataset, report_rejected
 from basereward.cli.model_arguments import (
+    add_judge_arguments,
     add_running_arguments,
     check_batch_size,
     hide_transformers_progress,
     limit_batches,
     report_precision,
+    writer_options,
 )
 from basereward.config.conversion import Component
 from basereward.errors import ConfigError
@@ -35,6 +37,7 @@ COMMAND = Command(
   basereward ensemble runs/qwen/model runs/intern/model --output both
   basereward ensemble runs/*/model --ensembler confidence-weighted --fit held-out.jsonl --output weighted
   basereward ensemble runs/*/model --ensembler mean-minus-std --set coefficient=0.5 --output careful
+  basereward ensemble runs/qwen/model judge.toml --ensembler z-mean --fit held-out.jsonl --output judged
   basereward evaluate both --data pairs.jsonl
 """,
 )
@@ -43,7 +46,11 @@ COMMAND = Command(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "members", metavar="MODEL", nargs="+", help="a model directory, such as a run's `model`"
+        "members",
+        metavar="MODEL",
+        nargs="+",
+        help="a model directory, such as a run's `model`; or a judge's TOML file, judge+http://HOST:PORT/v1, "
+        "or decisions+http://HOST:PORT/v1",
     )
     parser.add_argument("--output", "-o", metavar="DIR", required=True, help="where to write the ensemble")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
@@ -63,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fitting.add_argument("--seed", metavar="N", type=int, default=0, help="which are drawn (default: 0)")
     add_data_arguments(fitting)
+    add_judge_arguments(parser)
     add_running_arguments(parser)
 
 
@@ -88,7 +96,14 @@ def run(args: argparse.Namespace) -> int:
     from basereward.scoring.ensemble import Ensemble
 
     hide_transformers_progress()
-    made = Ensemble.of(args.members, component, device=args.device, precision=args.precision, plugins=plugins)
+    made = Ensemble.of(
+        args.members,
+        component,
+        device=args.device,
+        precision=args.precision,
+        plugins=plugins,
+        writer_options=writer_options(args),
+    )
     report_precision(made)
     limit_batches(made, args)
     if rows is not None:

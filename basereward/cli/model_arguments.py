@@ -29,17 +29,29 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         "without a model: longest, shortest, first, random, random:SEED (./longest is a directory of that "
         "name)",
     )
-    judge = parser.add_argument_group("a judge that asks a server")
+    add_judge_arguments(parser).add_argument(
+        "--dry-run", action="store_true", help="print requests, tokens and price, and ask nothing"
+    )
+    add_running_arguments(parser)
+
+
+def add_judge_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the arguments that `writer_options` reads, and return their group."""
+    judge = parser.add_argument_group("a judge that asks a server, or those of an ensemble")
     judge.add_argument(
-        "--allow-upload", action="store_true", help="let images leave this machine for the server's"
+        "--allow-upload",
+        action="store_true",
+        help="let images leave this machine for the server's, and texts too where an ensemble names it",
     )
     judge.add_argument(
         "--max-cost", metavar="X", type=float, help="spend at most X, in the currency of the judge's prices"
     )
-    judge.add_argument(
-        "--dry-run", action="store_true", help="print requests, tokens and price, and ask nothing"
-    )
-    add_running_arguments(parser)
+    return judge
+
+
+def writer_options(args: argparse.Namespace) -> dict[str, bool | float | None]:
+    """Return the options of judges' writers that the command line sets; None for those that it doesn't."""
+    return {"allow_upload": args.allow_upload or None, "max_cost": args.max_cost}
 
 
 def add_running_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,9 +97,10 @@ def print_estimate(
     """
     if not args.dry_run:
         return False
+    from basereward.scoring.ensemble import Ensemble
     from basereward.scoring.writer_judge import WriterJudge
 
-    if not isinstance(model, WriterJudge):
+    if not (isinstance(model, WriterJudge) or (isinstance(model, Ensemble) and model.judges)):
         raise ConfigError(
             "--dry-run goes with a judge that asks a writer: its TOML file, or judge+http://..."
         )
@@ -111,8 +124,9 @@ def load_model(args: argparse.Namespace, name: str) -> Scorer[list[float]]:
     from basereward.scoring import loading
 
     hide_transformers_progress()
-    options = {"allow_upload": args.allow_upload or None, "max_cost": args.max_cost}
-    model = loading.load_scorer(name, device=args.device, precision=args.precision, writer_options=options)
+    model = loading.load_scorer(
+        name, device=args.device, precision=args.precision, writer_options=writer_options(args)
+    )
     report_precision(model)
     limit_batches(model, args)
     return model

@@ -117,6 +117,7 @@ class Generative(Judge):
         self.turn: Turn = "opened" if self.template.answer == "reasoned" else "finished"
         self.text_key = VERDICTS_KEY if self.template.answer == "reasoned" else ""
         self.tally = VerdictTally(aggregate, reading)
+        self.reward_unit = self.tally.reward_unit
         self.max_pairs = max_pairs
         self.num_votes = num_votes
         self.temperature = temperature
@@ -130,6 +131,10 @@ class Generative(Judge):
     def statistics(self) -> Mapping[str, float]:
         """Measures of how reliable the verdicts so far are; see `VerdictTally.statistics`."""
         return self.tally.statistics
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether there are two responses to compare."""
+        return num_responses > 1
 
     @contextmanager
     def recording_verdicts(self) -> Iterator[dict[int, Verdicts]]:

@@ -86,6 +86,16 @@ class JudgeTemplate:
             raise ConfigError(f"judge template {name!r}: {error}") from error
         return cls._of(name, table)
 
+    @property
+    def reward_unit(self) -> str:
+        """The unit of the rewards that ratings or items of a rubric make; empty for other answers."""
+        if self.answer == "rubric":
+            return "rubric shares, at most 1"
+        if self.scale is None:
+            return ""
+        low, *_, high = self.scale.bounds or self.scale.values
+        return f"ratings, {low:g} to {high:g}"
+
     @classmethod
     def _of(cls, name: str, table: dict[str, Any]) -> JudgeTemplate:
         answer: Any = table.get("answer")

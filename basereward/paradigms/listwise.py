@@ -34,6 +34,11 @@ def rotations(num_responses: int, max_rotations: int | None) -> list[list[int]]:
     return [[(first + step) % num_responses for step in range(num_responses)] for first in firsts]
 
 
+def can_show(num_responses: int) -> bool:
+    """Tell whether there are letters for so many responses, and two to compare."""
+    return 2 <= num_responses <= len(LABELS)
+
+
 def shown_orders(comparison: Comparison, max_rotations: int | None) -> list[list[int]]:
     """Return the orders in which the responses of a comparison are shown.
 
@@ -41,7 +46,7 @@ def shown_orders(comparison: Comparison, max_rotations: int | None) -> list[list
         DataError: When it has one response, or more than there are letters.
     """
     num = len(comparison.responses)
-    if not 2 <= num <= len(LABELS):
+    if not can_show(num):
         raise DataError(
             f"a listwise judge compares 2 to {len(LABELS)} responses, not {num}", field="responses"
         )
@@ -109,6 +114,10 @@ class Listwise(Judge):
         See `AnswerCounts.statistics`.
         """
         return self.answered.statistics
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether there are letters for so many responses, and two to compare."""
+        return can_show(num_responses)
 
     def prepare(self, comparison: Comparison) -> Prepared[Orders]:
         """Do what the CPU can do ahead: open images, tokenize.

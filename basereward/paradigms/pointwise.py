@@ -114,6 +114,7 @@ class Pointwise(Critiquing):
                 'by "reward-loss"'
             )
         self.answered = AnswerCounts()
+        self.reward_unit = self.template.reward_unit
         self.text_key = Critiquing.text_key if self.scale.explains else ""
         self.levels: list[int] = []
         if self.scale.levels:

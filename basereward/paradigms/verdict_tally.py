@@ -78,6 +78,11 @@ class VerdictTally:
         self._recorded: dict[int, Verdicts] | None = None
 
     @property
+    def reward_unit(self) -> str:
+        """The unit of its rewards; empty for those of Bradley-Terry, which have no bounds."""
+        return "win shares, 0 to 1" if self.aggregate == "wins" else ""
+
+    @property
     def statistics(self) -> Mapping[str, float]:
         """Measures of how reliable the verdicts so far are; see `AnswerCounts.statistics`."""
         return self.counts.statistics

@@ -142,6 +142,11 @@ class Writer:
         return True
 
     @default
+    def remote_urls(self) -> Sequence[str]:
+        """The addresses of other machines that requests are sent to; empty where all stays on this one."""
+        return ()
+
+    @default
     def takes_options(self) -> bool:
         """Whether it asks by itself which of a request's `options` is better, without a template."""
         return False

@@ -216,6 +216,8 @@ class Paradigm(Module):
     shares_backbone: bool = False
     """Whether models of this paradigm with one backbone may share `hidden_states`, of which each makes its
     rewards by `rewards_of`."""
+    reward_unit: str = ""
+    """The unit of its rewards where they are bounded, such as "wins, 0 to 1"; empty where they are not."""
     text_key: str = ""
     """The key of a comparison's `meta` under which the texts of `texts_of` are scored as they stand; empty if
     it writes none."""
@@ -239,6 +241,10 @@ class Paradigm(Module):
     def statistics(self) -> Mapping[str, float]:
         """Counts made while scoring, by name."""
         return NONE
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether a comparison of so many responses can be scored."""
+        return True
 
     @contextmanager
     def recording_verdicts(self) -> Iterator[dict[int, Verdicts]]:

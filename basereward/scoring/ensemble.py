@@ -1,14 +1,13 @@
-"""An ensemble: several reward models as one, in a directory of its own, that scores like one.
+"""An ensemble: several models and judges as one, in a directory of its own, that scores like one.
 
 Shapes: M members, N responses, n responses of one comparison.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,45 @@ from basereward.comparison import Comparison
 from basereward.config.conversion import ComponentLike, component_of
 from basereward.ensemblers import margins
 from basereward.errors import ConfigError, DataError, ModelError
+from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import PluginManager, manager
 from basereward.prepared import Prepared
 from basereward.protocols import Ensembler
 from basereward.scoring.component_record import describe, saved_component
-from basereward.scoring.ensemble_members import EnsembleMembers
-from basereward.scoring.member_scales import MemberStatistics, ScaleMonitor, warn_of_saved_scales
+from basereward.scoring.ensemble_directory import (
+    FOLDER,
+    Source,
+    member_facts,
+    named_sources,
+    place_judge,
+    place_model,
+    saved_members,
+)
+from basereward.scoring.ensemble_members import EnsembleMembers, Route
+from basereward.scoring.member_scales import (
+    MemberStatistics,
+    ScaleMonitor,
+    warn_of_saved_scales,
+    warn_of_units,
+)
 from basereward.scoring.model_card import model_card
 from basereward.scoring.pretrained import Pretrained
 from basereward.scoring.reward_model import RewardModel, calibration_of
 from basereward.scoring.scorer import BatchScorer, EnsembleRewards
+from basereward.scoring.writer_judge import WriterJudge
 from basereward.stats.calibration import Calibration, temperature_of
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, replace_directory
-from basereward.storage.outputs import real_path
-
-FOLDER = "members"
-"""The directory within an ensemble's that has its members'."""
 
 
 class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
-    """Several reward models as one. Make one with `of` or `load`.
+    """Several models and judges as one. Make one with `of` or `load`.
 
     Args:
-        members: The models.
+        members: The models and judges.
         ensembler: Joins their rewards.
         component: What a directory says of the ensembler.
-        directories: The members' model directories.
+        sources: The members' directories, and their judges' files or addresses.
         measured: What each member is like, where that is known.
         record: Further facts for the directory.
     """
@@ -57,14 +68,14 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
         members: EnsembleMembers,
         ensembler: Ensembler,
         component: Mapping[str, Any],
-        directories: Mapping[str, Path],
+        sources: Mapping[str, Source],
         measured: Mapping[str, MemberStatistics] | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.members = members
         self.ensembler = ensembler
         self.component = dict(component)
-        self.directories = dict(directories)
+        self.sources = dict(sources)
         self.measured = dict(measured or {})
         self.record = dict(record or {})
         self.is_fitted = not ensembler.learns
@@ -74,44 +85,52 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
     @classmethod
     def of(
         cls,
-        directories: Iterable[str | Path] | Mapping[str, str | Path],
+        sources: Iterable[Source] | Mapping[str, Source],
         ensembler: ComponentLike | None = None,
         *,
         device: str = "auto",
         precision: str | None = None,
         plugins: PluginManager | None = None,
         backbone_options: Mapping[str, Any] | None = None,
+        writer_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
-        """Make an ensemble of model directories; one whose ensembler learns has to be fitted then.
+        """Make an ensemble of models and judges; one whose ensembler learns has to be fitted then.
 
         Args:
-            directories: Of the members, by name, or named by what tells them apart.
+            sources: The members, by name, or named by what tells them apart: directories of models, files of
+                judges, and addresses of their servers.
             ensembler: What joins their rewards: a name, a table, or a `Component`; the mean by default.
             device: Where the weights go; `auto` for a GPU where there is one.
             precision: Of matrix products, as of `RewardModel.load`.
             plugins: Where components are looked up; None for the installed ones.
             backbone_options: Options of the backbones that replace the saved ones, such as
                 {"dtype": "bfloat16"}.
+            writer_options: Options of judges' writers, in the place of those of their files.
 
         Raises:
-            ConfigError: When there is no member, or one is named twice.
+            ConfigError: When there is no member, one is named twice, or a judge's file is wrong.
             ModelError: Naming the member, and the file or tensor that is at fault.
         """
         plugins = plugins or manager()
-        named = _named(directories)
+        named = named_sources(sources)
         component = component_of(ensembler or "mean", "ensembler")
         built: Ensembler = plugins.build("ensembler", component)
         members = EnsembleMembers.load(
             named,
-            route=built.route,
+            route=_route_of(built),
             device=device,
             precision=precision,
             plugins=plugins,
             verify=True,
             backbone_options=backbone_options,
+            writer_options=writer_options,
         )
         if not built.is_scale_free:
-            records = {name: model.record for name, model in zip(members.names, members.models, strict=True)}
+            each = members.by_name.items()
+            warn_of_units({name: member.reward_unit for name, member in each}, component.name)
+            records = {
+                name: member.record if isinstance(member, RewardModel) else {} for name, member in each
+            }
             warn_of_saved_scales(records, component.name)
         return cls(members, built, describe(plugins, "ensembler", component), named)
 
@@ -125,6 +144,7 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
         plugins: PluginManager | None = None,
         verify: bool = True,
         backbone_options: Mapping[str, Any] | None = None,
+        writer_options: Mapping[str, Any] | None = None,
     ) -> Ensemble:
         """Load an ensemble's directory, as strictly as a model's.
 
@@ -135,9 +155,12 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
             plugins: Where components are looked up; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             backbone_options: Options of the backbones that replace the saved ones.
+            writer_options: Options of judges' writers, in the place of the saved ones; without `allow_upload`
+                among them, no judge may ask another machine.
 
         Raises:
             ModelError: Naming the file, member or tensor that is at fault.
+            ConfigError: Naming a judge that would ask another machine.
         """
         directory = Path(directory)
         config = model_directory.read(directory, verify=verify)
@@ -146,7 +169,9 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
         plugins = plugins or manager()
         component = config["components"]["ensembler"]
         ensembler: Ensembler = plugins.build("ensembler", saved_component(plugins, "ensembler", component))
-        named, measured = _saved_members(directory, config)
+        saved = saved_members(directory, config)
+        named: dict[str, Source] = {name: member.source for name, member in saved.items()}
+        measured = {name: member.measured for name, member in saved.items() if member.measured is not None}
         if ensembler.learns:
             try:
                 ensembler.load_state(config["state"])
@@ -156,12 +181,14 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
                 ) from error
         members = EnsembleMembers.load(
             named,
-            route=ensembler.route,
+            route=_route_of(ensembler),
             device=device,
             precision=precision,
             plugins=plugins,
             verify=verify,
             backbone_options=backbone_options,
+            writer_options=writer_options,
+            saved=saved,
         )
         ensemble = cls(members, ensembler, component, named, measured, config["record"])
         ensemble.is_fitted = True
@@ -245,14 +272,18 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")
         with replace_directory(Path(directory), foreign_files=model_directory.foreign_files) as place:
             placed: dict[str, Path] = {}
-            for name, source in self.directories.items():
-                if file_digest(source / model_directory.CONFIG_FILE) != self.members.digests[name]:
-                    raise ModelError(f"{source} has changed since it was loaded; load it again")
-                _place(source, place / FOLDER / name, placed)
+            for name, source in self.sources.items():
+                if name in self.judges:
+                    place_judge(self.judges[name], place / FOLDER / name)
+                    continue
+                directory = Path(source)
+                if file_digest(directory / model_directory.CONFIG_FILE) != self.members.digests[name]:
+                    raise ModelError(f"{directory} has changed since it was loaded; load it again")
+                place_model(directory, place / FOLDER / name, placed)
             facts = {
                 "components": {"ensembler": self.component},
                 "members": [
-                    {"name": name, "measured": asdict(self.measured[name]) if name in self.measured else None}
+                    member_facts(name, self.measured.get(name), self.judges.get(name))
                     for name in self.members.names
                 ],
                 "state": self.state,
@@ -288,7 +319,9 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
     @property
     def is_comparative(self) -> bool:
         """Whether a response's reward depends on the responses beside it."""
-        return self.ensembler.is_comparative or any(model.is_comparative for model in self.models)
+        return self.ensembler.is_comparative or any(
+            each.is_comparative for each in self.members.by_name.values()
+        )
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -297,8 +330,59 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
 
     @property
     def models(self) -> list[RewardModel]:
-        """The members' models."""
+        """The members that are models."""
         return self.members.models
+
+    @property
+    def judges(self) -> dict[str, WriterJudge]:
+        """The members that ask a writer, by name."""
+        return self.members.judges
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether some member can be asked about comparisons with images."""
+        return any(self.members.reads_images)
+
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """The device and the precision of the models' products, and what each judge is."""
+        judges = {
+            f"{name} {key}": text
+            for name, judge in self.judges.items()
+            for key, text in judge.computed.items()
+        }
+        return {**super().computed, **judges}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """All that the judges' writers say of themselves, its names after the member's."""
+        return {
+            f"{name} {key}": text for name, judge in self.judges.items() for key, text in judge.facts.items()
+        }
+
+    @property
+    def smallest_batch(self) -> int:
+        """The comparisons that have to be scored at once to keep the judges busy."""
+        return self.members.smallest_batch
+
+    def recording_verdicts(self) -> AbstractContextManager[dict[int, Verdicts]]:
+        """Give a dictionary that takes the verdicts of an ensemble of one model; no others are recorded."""
+        return nullcontext({}) if self.judges else super().recording_verdicts()
+
+    def estimate(self, comparisons: Iterable[Comparison | DataError]) -> dict[str, float]:
+        """Return what the judges' questions would take, its names after the member's, and ask nothing."""
+        streams = tee(comparisons, len(self.judges))
+        return {
+            f"{name} {key}": value
+            for (name, judge), each in zip(self.judges.items(), streams, strict=True)
+            for key, value in judge.estimate(each).items()
+        }
+
+    def score_stream(
+        self, comparisons: Iterable[Comparison], *, batch_size: int = 8
+    ) -> Iterator[tuple[Comparison, EnsembleRewards | DataError]]:
+        """Yield each comparison with its rewards or its error, as `EnsembleMembers.score_stream` does."""
+        yield from super().score_stream(comparisons, batch_size=self.members.batch_for(batch_size))
 
     def prepare_batch(self, batch: Sequence[Comparison]) -> list[Prepared[Any] | DataError]:
         """Do what the CPU can do ahead, once for members that share a backbone."""
@@ -352,77 +436,6 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
             self._watch = None
 
 
-def _named(directories: Iterable[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
-    """Return the members' directories by names; those that have none are called by what tells them apart.
-
-    `runs/a/model` and `runs/b/model` are a and b.
-    """
-    if isinstance(directories, Mapping):
-        named = {name: Path(path) for name, path in directories.items()}
-        for name in named:
-            if not _is_name(name):
-                raise ConfigError(f"a member's name is that of a directory, not {name!r}")
-    else:
-        paths = [Path(path) for path in directories]
-        parts = [real_path(path).parts for path in paths]
-        if len(set(parts)) < len(parts):
-            twice = next(str(path) for path, part in zip(paths, parts, strict=True) if parts.count(part) > 1)
-            raise ConfigError(f"{twice} is a member twice; once is enough")
-        while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
-            parts = [part[:-1] for part in parts]
-        depth = 1
-        while len({part[-depth:] for part in parts}) < len(parts):
-            depth += 1
-        named = {"-".join(part[-depth:]): path for part, path in zip(parts, paths, strict=True)}
-    if not named:
-        raise ConfigError("an ensemble needs at least one member; give model directories")
-    return named
-
-
-def _is_name(name: str) -> bool:
-    """Tell whether a member can be called so: its directory must lie in that of the ensemble."""
-    return bool(name) and not name.startswith(".") and not set(name) & set("/\\")
-
-
-def _saved_members(
-    directory: Path, config: Mapping[str, Any]
-) -> tuple[dict[str, Path], dict[str, MemberStatistics]]:
-    """Return the members' directories and what they are like, as an ensemble's directory has them.
-
-    Raises:
-        ModelError: When it has them in another form.
-    """
-    try:
-        entries = {entry["name"]: entry["measured"] for entry in config["members"]}
-        if not entries or len(entries) < len(config["members"]) or not all(map(_is_name, entries)):
-            raise ValueError([entry["name"] for entry in config["members"]])
-        measured = {
-            name: MemberStatistics(**values) for name, values in entries.items() if values is not None
-        }
-        return {name: directory / FOLDER / name for name in entries}, measured
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        path = directory / model_directory.CONFIG_FILE
-        raise ModelError(f"{path} is damaged: members: {error!r}") from error
-
-
-def _place(source: Path, target: Path, placed: dict[str, Path]) -> None:
-    """Put a member's files into an ensemble.
-
-    Args:
-        source: The member's own directory.
-        target: Its directory in the ensemble.
-        placed: A file of each SHA-256 that the ensemble has already.
-
-    Raises:
-        ModelError: When the member's own directory isn't any more what it was.
-    """
-    files = model_directory.read(source, verify=True)["files"]
-    config = model_directory.CONFIG_FILE
-    for name, digest in {**files, config: file_digest(source / config)}.items():
-        origin = placed.setdefault(digest, source / name)
-        there = target / name
-        there.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(origin, there)
-        except OSError:
-            shutil.copyfile(origin, there)
+def _route_of(ensembler: Ensembler) -> Route | None:
+    """Return the rule of an ensembler that asks some members only; None for one that asks all."""
+    return None if type(ensembler).route is Ensembler.route else ensembler.route

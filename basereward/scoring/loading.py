@@ -23,6 +23,7 @@ def load_model(
     plugins: PluginManager | None = None,
     verify: bool = True,
     backbone_options: Mapping[str, Any] | None = None,
+    writer_options: Mapping[str, Any] | None = None,
 ) -> RewardModel | Ensemble:
     """Load the directory of a model or of an ensemble, strictly; both score alike.
 
@@ -35,20 +36,23 @@ def load_model(
         verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
         backbone_options: Options of the backbone, or of each member's, that replace the saved ones, such as
             {"dtype": "bfloat16"}.
+        writer_options: Options of the writers of an ensemble's judges, as of `Ensemble.load`.
 
     Raises:
         ModelError: Naming the file or tensor that is at fault.
+        ConfigError: Naming a judge of an ensemble that would ask another machine.
     """
     directory = model_directory.of_run(directory_of(directory))
-    kind = Ensemble if model_directory.is_ensemble(directory) else RewardModel
-    return kind.load(
-        directory,
-        device=device,
-        precision=precision,
-        plugins=plugins,
-        verify=verify,
-        backbone_options=backbone_options,
-    )
+    settings: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "plugins": plugins,
+        "verify": verify,
+        "backbone_options": backbone_options,
+    }
+    if model_directory.is_ensemble(directory):
+        return Ensemble.load(directory, writer_options=writer_options, **settings)
+    return RewardModel.load(directory, **settings)
 
 
 def load_scorer(
@@ -65,7 +69,8 @@ def load_scorer(
             `decisions+http://HOST:PORT/v1` of typed decisions.
         device: Of a directory's weights.
         precision: Of its matrix products, as of `RewardModel.load`.
-        writer_options: Options of a judge's writer, in the place of its file's.
+        writer_options: Options of the writer of a judge, or of an ensemble's judges, in the place of those of
+            their files.
 
     Raises:
         ModelError: Naming the file or tensor of a directory that is at fault.
@@ -73,4 +78,4 @@ def load_scorer(
     """
     if is_judge(name):
         return WriterJudge.load(name, **(writer_options or {}))
-    return load_model(name, device=device, precision=precision)
+    return load_model(name, device=device, precision=precision, writer_options=writer_options)

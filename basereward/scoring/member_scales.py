@@ -95,6 +95,24 @@ def warn_of_saved_scales(records: Mapping[str, Mapping[str, Any]], ensembler: st
         _warn(scales_of, ensembler, "in each one's validation")
 
 
+def warn_of_units(units: Mapping[str, str], ensembler: str) -> None:
+    """Warn where some members' rewards are bounded, as a judge's are, and others' are not, or otherwise.
+
+    Args:
+        units: The members' `reward_unit`, by their names.
+        ensembler: The ensembler's name.
+    """
+    if len(set(units.values())) < 2:
+        return
+    each = "; ".join(f"{name}: {unit or 'unbounded'}" for name, unit in units.items())
+    warnings.warn(
+        f"the members' rewards have different units ({each}), and {ensembler!r} takes them as they are; "
+        "z-mean, rank-mean and stacked count all alike",
+        ScaleWarning,
+        stacklevel=3,
+    )
+
+
 def _warn(scale_of: Mapping[str, float], ensembler: str, where: str) -> bool:
     """Warn of scales that differ too much, and tell whether they do."""
     if max(scale_of.values()) <= MAX_SCALE_RATIO * min(scale_of.values()):

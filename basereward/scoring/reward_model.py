@@ -391,6 +391,20 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
         """Whether a response's reward depends on the responses beside it."""
         return self.paradigm.is_comparative
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether it can be asked about comparisons with images."""
+        return "vision" in self.backbone.parts()
+
+    @property
+    def reward_unit(self) -> str:
+        """The unit of its rewards where they are bounded; empty where they are not."""
+        return self.paradigm.reward_unit
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether a comparison of so many responses can be scored."""
+        return self.paradigm.takes(num_responses)
+
     def join(self, batch: Sequence[Prepared[Any]]) -> Prepared[Any]:
         """Return prepared comparisons of one prompt as one."""
         return self.paradigm.join(batch)

@@ -16,7 +16,7 @@ from basereward.comparison import Comparison
 from basereward.paradigms.answer_counts import AnswerCounts
 from basereward.paradigms.critiquing import given_critiques
 from basereward.paradigms.judge_template import LABELS, JudgeTemplate
-from basereward.paradigms.listwise import shown_orders
+from basereward.paradigms.listwise import can_show, shown_orders
 from basereward.paradigms.pointwise import NO_RATING
 from basereward.paradigms.rubric import Item, rubric_of, shares
 from basereward.writers.request import Completion, Request
@@ -52,6 +52,10 @@ class SingleAnswers(abc.ABC):
         """Measures of how reliable the answers are; see `AnswerCounts.statistics`."""
         by_text = {"judged_by_text": self.num_by_text} if self.num_by_text else {}
         return {**self.counts.statistics, **by_text}
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether a comparison of so many responses can be asked about."""
+        return True
 
     @abc.abstractmethod
     def requests(self, comparison: Comparison) -> list[Request]:
@@ -130,6 +134,10 @@ class SingleChoices(SingleAnswers):
     def __init__(self, template: JudgeTemplate, max_rotations: int | None) -> None:
         super().__init__(template, TOKENS)
         self.max_rotations = max_rotations
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether there are letters for so many responses, and two to compare."""
+        return can_show(num_responses)
 
     def requests(self, comparison: Comparison) -> list[Request]:
         """Return a question for each order."""

@@ -174,6 +174,15 @@ class WriterJudge(BatchScorer["list[float]"]):
         """Whether it can be asked about comparisons with images."""
         return self.writer.reads_images
 
+    @property
+    def reward_unit(self) -> str:
+        """The unit of its rewards where they are bounded; empty where they are not."""
+        return self.template.reward_unit if self.single else self.tally.reward_unit
+
+    def takes(self, num_responses: int) -> bool:
+        """Tell whether a comparison of so many responses can be asked about."""
+        return num_responses > 1 if self.single is None else self.single.takes(num_responses)
+
     def recording_verdicts(self) -> AbstractContextManager[dict[int, Verdicts]]:
         """Give a dictionary that takes the verdicts on each comparison that is scored, by its `id()`."""
         return self.tally.recording()

@@ -104,9 +104,12 @@ class ModelEngine:
         self.model_digest = model_digest
         self.calibration = calibration or model.calibration
         self.computed = model.computed
-        self.template_digest = "+".join(dict.fromkeys(member.template_digest for member in model.models))
+        judges = model.judges.values() if isinstance(model, Ensemble) else ()
+        digests = [member.template_digest for member in model.models]
+        digests += [judge.template.digest for judge in judges]
+        self.template_digest = "+".join(dict.fromkeys(digests))
         self.pads = any(member.paradigm.pads for member in model.models)
-        self.reads_images = any("vision" in member.backbone.parts() for member in model.models)
+        self.reads_images = model.reads_images
         self.shares_prefix = model.shares_prefix
 
     @classmethod

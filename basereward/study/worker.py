@@ -26,7 +26,6 @@ from basereward.hardware.parent import ended_with_parent
 from basereward.paradigms.verdicts import Verdicts
 from basereward.plugins.plugin_manager import manager
 from basereward.protocols import Benchmark
-from basereward.scoring.ensemble_members import reads_images
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
 from basereward.storage.reading import read_json, understood
@@ -185,7 +184,7 @@ def _benchmark(task: WorkerTask, model_dir: Path, directory: Path) -> None:
         if (folder / REPORT_FILE).is_file():
             continue  # of another study with the same run
         benchmark: Benchmark = plugins.build("benchmark", component)
-        if not (reads_images(model) or any(is_text(item) for item in benchmark.comparisons())):
+        if not (model.reads_images or any(is_text(item) for item in benchmark.comparisons())):
             save_unasked(folder, "the model reads no images, and every comparison has some")
             continue
         verdicts: dict[int, Verdicts] = {}

@@ -116,7 +116,6 @@ class Endpoint(Writer):
         self._api: JudgeApi = (
             ChatApi() if api == "chat" else DecisionApi(None if api == "any-decisions" else api)
         )
-        self._remote = next((url for url in self.urls if not is_loopback(url)), None)
         self._cache = None if cache is None else CompletionCache(cache)
         self._key_variable = key_variable
         self._limits = SendingLimits(in_flight, timeout_seconds, deadline_seconds, max_tries)
@@ -129,6 +128,11 @@ class Endpoint(Writer):
     def requests_at_once(self) -> int:
         """Several times the requests in flight, so that none waits for the last ones of the others."""
         return 4 * self._limits.in_flight * len(self.urls)
+
+    @property
+    def remote_urls(self) -> list[str]:
+        """The base URLs that lead to other machines."""
+        return [url for url in self.urls if not is_loopback(url)]
 
     @property
     def takes_options(self) -> bool:
@@ -215,9 +219,9 @@ class Endpoint(Writer):
 
     def _refused(self, request: Request) -> Completion | None:
         """Return the failure of a request that may not be sent."""
-        if request.has_images and self._remote is not None and not self.allow_upload:
+        if request.has_images and self.remote_urls and not self.allow_upload:
             return Completion.failed(
-                f"has an image, and {urlsplit(self._remote).hostname} is another machine; allow it by "
+                f"has an image, and {urlsplit(self.remote_urls[0]).hostname} is another machine; allow it by "
                 "--allow-upload, or allow_upload = true of the writer"
             )
         if self.takes_options and not request.options:
@@ -240,7 +244,7 @@ class Endpoint(Writer):
     def _settle_capabilities(self) -> None:
         with self._probing:
             if self.capabilities is None:
-                may_upload = self._remote is None or self.allow_upload
+                may_upload = not self.remote_urls or self.allow_upload
                 model = self.model or ""
                 self.capabilities = self._loop.run(
                     lambda sender: self._api.probe(sender, model, self.extra, may_upload=may_upload)

@@ -108,7 +108,7 @@ def score_trials(
             waiting.append(list(group))
             yield _comparison(waiting[-1], rows[waiting[-1][0].row])
 
-    is_judge = model.is_comparative and len(model.models) == 1
+    is_judge = model.is_comparative and len(model.models) == 1 and not model.is_ensemble
     tokens, num_forests, num_responses = model.num_tokens, 0, 0
     recording: AbstractContextManager[dict[int, Verdicts]] = nullcontext({})
     if is_judge:
