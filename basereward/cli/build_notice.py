@@ -25,14 +25,14 @@ def say_once_what_was_left_out(package: Path = Path(__file__).parents[1]) -> Non
     """
     record = package / "_build.json"
     # Of processes that run together, one speaks.
-    if os.environ.get("RANK", "0") != "0" or not record.is_file():
+    if os.environ.get("RANK", "0") != "0" or not record.is_file() or not _is_first(record):
         return
-    from basereward.extension import left_out
+    from basereward.extension import left_out  # costs 10 ms, and is needed once a build
 
     reasons = {TITLES.get(name, name): reason for name, reason in left_out(package).items()}
     if any(package.glob("_C.*.so")):  # of an earlier build in a checkout
         reasons.pop(TITLES["basereward._C"], None)
-    if not reasons or not _is_first(record):
+    if not reasons:
         return
     for title, reason in reasons.items():
         print(f"basereward: {title} were not built when it was installed: {reason}.", file=sys.stderr)
@@ -40,9 +40,9 @@ def say_once_what_was_left_out(package: Path = Path(__file__).parents[1]) -> Non
 
 
 def _is_first(record: Path) -> bool:
-    """Tell whether nothing has been said of this build yet, and remember that it is said now.
+    """Tell whether no command has looked at this build's record yet, and remember that this one does.
 
-    Where the user's cache can't be written, it is said again.
+    Where the user's cache can't be written, each command looks.
     """
     build = f"{record.resolve()} {record.stat().st_mtime_ns}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "basereward"

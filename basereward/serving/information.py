@@ -1,4 +1,4 @@
-"""GET endpoints: health, models, metrics, limits, the OpenAPI document, and a page to try the models on."""
+"""GET endpoints: health, models, metrics, limits, the API for programs and readers, a page to try it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from basereward._version import __version__
+from basereward.serving.api_page import api_page
 from basereward.serving.engine import Engine
 from basereward.serving.limits import Limits
 from basereward.serving.metrics import Metrics
@@ -38,9 +39,12 @@ class Information:
         self.is_ready = is_ready
         self._document = document
         self._page = files("basereward.serving").joinpath(PAGE).read_text(encoding="utf-8")
+        self._api_page = api_page(document)
 
     def routes(self, guarded: Callable[[Endpoint], Endpoint]) -> list[Route]:
-        """Return the routes; liveness, readiness and the page itself need no key, the others are guarded."""
+        """Return the routes; liveness, readiness and the pages, which say nothing of the models, need no key;
+        the others are guarded.
+        """
         endpoints = {
             "/v1/models": self._models,
             "/metrics": self._metrics,
@@ -51,6 +55,7 @@ class Information:
             Route("/health", self._health),
             Route("/ready", self._ready),
             Route("/", self._home),
+            Route("/docs", self._docs),
             *(Route(path, guarded(endpoint)) for path, endpoint in endpoints.items()),
         ]
 
@@ -87,10 +92,21 @@ class Information:
         return json_response(self._document)
 
     async def _home(self, request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
-            "img-src blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
-        return Response(self._page.replace("NONCE", nonce), headers=headers, media_type="text/html")
+        return _page_response(self._page, "script-src 'nonce-NONCE'; connect-src 'self'; img-src blob: data:")
+
+    async def _docs(self, request: Request) -> Response:
+        return _page_response(self._api_page, "script-src 'none'")
+
+
+def _page_response(page: str, policy: str) -> Response:
+    """Return a page that loads nothing from elsewhere, with a nonce of its own wherever it has `NONCE`."""
+    policy = (
+        f"default-src 'none'; {policy}; style-src 'nonce-NONCE'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    nonce = secrets.token_urlsafe(16)
+    headers = {
+        "Content-Security-Policy": policy.replace("NONCE", nonce),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(page.replace("NONCE", nonce), headers=headers, media_type="text/html")

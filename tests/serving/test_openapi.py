@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 from served import Client
 
@@ -71,3 +72,35 @@ def test_the_page_loads_nothing_from_elsewhere(echo: Client) -> None:
     [nonce] = set(re.findall(r'nonce="([^"]+)"', page.text))
     assert f"script-src 'nonce-{nonce}'" in page.headers["content-security-policy"]
     assert nonce not in echo.get("/").text
+
+
+def test_docs_has_every_path_and_object_and_loads_nothing(echo: Client) -> None:
+    document = echo.get("/openapi.json").json
+    page = echo.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert re.findall(r"https?://|src=|@import|url\(|<script", page.text) == []
+    for path, operations in document["paths"].items():
+        assert f"<code>{path}</code>" in page.text
+        for operation in operations.values():
+            assert operation["summary"] in unescape(page.text)
+    for name, schema in document["components"]["schemas"].items():
+        assert f'id="{name}"' in page.text
+        for field in schema["properties"]:
+            assert f"<td>{field}</td>" in page.text
+    [nonce] = set(re.findall(r'nonce="([^"]+)"', page.text))
+    assert f"style-src 'nonce-{nonce}'" in page.headers["content-security-policy"]
+    assert nonce not in echo.get("/docs").text
+
+
+def test_types_are_read_as_they_are_said(echo: Client) -> None:
+    row = re.search(r"<tr><td>prompt</td><td>(.*?)</td><td>(.*?)</td>", echo.get("/docs").text, re.DOTALL)
+    assert row is not None
+    said, default = (" ".join(part.split()) for part in row.groups())
+    assert said == 'string or list of <a href="#ChatMessage">ChatMessage</a> or null'
+    assert default == "null"
+
+
+def test_every_link_of_docs_leads_somewhere(echo: Client) -> None:
+    text = echo.get("/docs").text
+    links = set(re.findall(r'href="([^"]+)"', text))
+    assert links - {f"#{name}" for name in re.findall(r'id="([^"]+)"', text)} == {"openapi.json", "./"}

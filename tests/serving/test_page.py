@@ -1,4 +1,4 @@
-"""The page at `/`, in a browser."""
+"""The pages at `/` and `/docs`, in a browser."""
 
 from __future__ import annotations
 
@@ -121,3 +121,21 @@ def test_nothing_is_asked_of_another_host_and_nothing_is_blocked(page: chromium.
         event["params"]["entry"]["text"] for event in page.events if event.get("method") == "Log.entryAdded"
     ]
     assert [text for text in blocked if "Content Security Policy" in text] == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("path", ["", "docs"])
+def test_a_page_is_no_wider_than_the_screen(
+    path: str, width: int, page: chromium.Page, vision: Client, tmp_path: Path
+) -> None:
+    page.events.clear()
+    page.screenshot(width, 900)  # which sets the size
+    page.open(f"http://127.0.0.1:{vision.port}/{path}")
+    if path == "docs":
+        page.run("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    (tmp_path / f"{path or 'home'}-{width}.png").write_bytes(page.screenshot(width, 900))
+    said = [
+        event["params"]["entry"]["text"] for event in page.events if event.get("method") == "Log.entryAdded"
+    ]
+    assert [text for text in said if "Content Security Policy" in text] == []
