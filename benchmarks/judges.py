@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import platform
 import random
 import statistics
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from machines import keep
 from sharing import Case, save_model, trees
 
 from basereward.backbones.generation import generate
@@ -145,16 +145,17 @@ def measure_endpoint(num_requests: int, repeats: int) -> list[dict[str, Any]]:
             for in_flight in IN_FLIGHT:
                 writer = writer_of(url, in_flight)
                 writer.write(requests_of(1, chance))  # the probe
-                asked = requests_of(num_requests, chance)
+                num = max(num_requests, in_flight)
+                asked = requests_of(num, chance)
                 start = time.perf_counter()
                 written = writer.write(asked)
                 seconds = time.perf_counter() - start
                 if not all(each.log_probabilities for each in written):
                     raise SystemExit(f"a request has no probabilities: {written[0]}")
-                rates.setdefault(("ours", in_flight), []).append(num_requests / seconds)
+                rates.setdefault(("ours", in_flight), []).append(num / seconds)
                 bodies = [
                     json.dumps(body_of(each, writer.model or "", Capabilities(), {})).encode()
-                    for each in requests_of(num_requests, chance)
+                    for each in requests_of(num, chance)
                 ]
                 rates.setdefault(("bare", in_flight), []).append(bare_rate(url, bodies, in_flight))
         limit = max(statistics.median(values) for (who, _), values in rates.items() if who == "bare")
@@ -178,10 +179,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=("own", "endpoint"))
-    parser.add_argument("--num", type=int, help="comparisons of own (64), requests of endpoint (256)")
+    parser.add_argument(
+        "--num",
+        type=int,
+        help="comparisons of own (64); requests of a turn of endpoint (256), at least those in flight",
+    )
     parser.add_argument("--tokens", type=int, default=32, help="of each text of own (default 32)")
     parser.add_argument("--repeats", type=int, default=3, help="timed turns (default 3)")
-    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--keep", action="store_true", help="write the results to those of this machine")
     arguments = parser.parse_args()
     results: Any
     if arguments.part == "own":
@@ -196,14 +201,8 @@ def main() -> None:
                 f"{row['bare_requests_per_second']:>8.1f}"
                 f"{row['share_of_bare']:>9.2f}{row['share_of_limit']:>14.2f}"
             )
-    if arguments.output:
-        machine = {
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        whole = {"machine": machine, "results": results}
-        arguments.output.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    if arguments.keep:
+        print(keep(f"judges_{arguments.part}", {"arguments": vars(arguments), "results": results}))
 
 
 if __name__ == "__main__":

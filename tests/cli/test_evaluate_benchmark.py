@@ -167,6 +167,22 @@ def mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "judge"
 
 
+def test_a_judge_that_asks_a_writer_has_that_report_too(
+    mute: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = tmp_path / "judge.toml"
+    lines = [
+        'template = "reasoned"',
+        "max_answer_tokens = 2",
+        "[writer]",
+        'name = "own"',
+        'backbone = "qwen-vl"',
+    ]
+    judge.write_text("\n".join([*lines, f'model = "{mute.parent / "qwen"}"']) + "\n")
+    table = shown(capsys, judge, "longest", *BENCHMARK, data)
+    assert "of its answers 100.0 % could not be read, so nothing has rewards" in " ".join(table.split())
+
+
 def test_a_judge_without_a_readable_verdict_has_a_report_that_says_so(
     mute: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -244,8 +244,9 @@ def _unread(
         scores: Mapping[str, Score] = benchmark.report_judge([None] * num, verdicts)
     except DataError:  # no protocol counts that
         scores = {}
-    [judge] = scorer.models  # an ensemble has no verdicts
-    unread = Unread(judge.paradigm.reason_for_nan, num, dict(scorer.statistics), verdicts)
+    from basereward.paradigms.verdict_tally import NO_VERDICT  # which imports torch
+
+    unread = Unread(NO_VERDICT, num, dict(scorer.statistics), verdicts)
     return Entry(model, folder, scores, unread, scorer.computed)
 
 
