@@ -134,6 +134,6 @@ def test_an_op_is_built_and_its_tests_pass(
         done = environment.run("bash", "-c", line, cwd=place)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert [path.name for path in (place / "basereward_fast").glob("*.so")] == ["_C.abi3.so"]
-    # That the op is compiled is one of its tests.
+    # One that the op is compiled, 4 sizes in 4 types, and 4 others.
     tests = environment.run("pytest", "-q", "tests/test_op.py", cwd=place).stdout
-    assert "22 passed" in tests, tests
+    assert "21 passed" in tests, tests
