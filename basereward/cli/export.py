@@ -13,10 +13,12 @@ COMMAND = Command(
     description="Write a model as XForSequenceClassification, whose only logit is the reward. With a linear "
     "head X is its backbone's; a head of several layers needs RewardForSequenceClassification, a class of "
     "basereward that transformers loads after basereward.interop.sequence_classifier.register(). For vLLM "
-    "such a head becomes the dense layers of an embedding of one number, the reward.",
+    "such a head becomes the dense layers of an embedding of one number, the reward. A judge of verdicts "
+    "becomes a model of typed decisions, for transformers' pipeline of that name.",
     examples="""\
   basereward export MODEL_DIR --output checkpoint
   basereward export MODEL_DIR --format vllm --output checkpoint
+  basereward export JUDGE_DIR --format decision --output decider
 """,
 )
 
@@ -24,7 +26,7 @@ COMMAND = Command(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", help="the directory of a model")
-    parser.add_argument("--format", choices=("hf", "vllm"), default="hf", help="default: hf")
+    parser.add_argument("--format", choices=("hf", "vllm", "decision"), default="hf", help="default: hf")
     parser.add_argument("--output", metavar="DIR", required=True, help="an earlier export is replaced")
 
 
@@ -32,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the checkpoint."""
     from transformers.utils import logging
 
+    from basereward.interop.decision_export import export_decisions
     from basereward.interop.exporting import export_model
     from basereward.scoring.reward_model import RewardModel
 
@@ -40,7 +43,10 @@ def run(args: argparse.Namespace) -> int:
     check_model_output(Path(args.output), [args.model], overwrite=True)
     # In bf16 weights stay as they are saved.
     model = RewardModel.load(args.model, device="cpu", precision="bf16")
-    export = export_model(model, args.output, args.format)
+    if args.format == "decision":
+        export = export_decisions(model, args.output)
+    else:
+        export = export_model(model, args.output, args.format)
     print(f"{export.architecture}: {args.output}")
     if export.offset:
         print(

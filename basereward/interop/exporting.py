@@ -107,15 +107,15 @@ def export_model(model: RewardModel, directory: str | Path, format: Format = "hf
     weight, bias = linear_of(model.head)
     inner = backbone.model
     name = type(inner).__name__.removesuffix("Model") + "ForSequenceClassification"
-    with replace_directory(Path(directory), foreign_files=_foreign_files) as place:
+    with replace_directory(Path(directory), foreign_files=foreign_files) as place:
         backbone.save(place)
         _finish(place, backbone, Exported(name, bias), format)
         has_vision = "text_config" in inner.config.sub_configs
         prefix = "language_model." if format == "vllm" and has_vision else ""
         _add_head(place, f"{prefix}score.weight", weight.to(next(inner.parameters()).dtype))
         if not has_vision:
-            _prefix_backbone(place, inner.base_model_prefix)
-        _mark(place, Exported(name, bias), format)
+            prefix_backbone(place, inner.base_model_prefix)
+        mark_export(place, Exported(name, bias), format)
     return Exported(name, bias)
 
 
@@ -135,13 +135,13 @@ def _export_layers(model: RewardModel, backbone: TransformersBackbone, directory
         classifier = RewardForSequenceClassification(RewardConfig(config, options))
     classifier.model, classifier.score["layers"] = backbone.model, head.layers
     exported = Exported(REGISTERED, 0.0)
-    with replace_directory(directory, foreign_files=_foreign_files) as place:
+    with replace_directory(directory, foreign_files=foreign_files) as place:
         backbone.save(place)
         for path in place.glob("*.safetensors*"):  # under the backbone's names, which are not the class's
             path.unlink()
         classifier.save_pretrained(place)
         _finish(place, backbone, exported, "hf")
-        _mark(place, exported, "hf")
+        mark_export(place, exported, "hf")
     return exported
 
 
@@ -152,13 +152,13 @@ def _export_dense(model: RewardModel, backbone: TransformersBackbone, directory:
     has_vision = "text_config" in inner.config.sub_configs
     suffix = "ForConditionalGeneration" if has_vision else "ForCausalLM"
     exported = Exported(type(inner).__name__.removesuffix("Model") + suffix, 0.0)
-    with replace_directory(directory, foreign_files=_foreign_files) as place:
+    with replace_directory(directory, foreign_files=foreign_files) as place:
         backbone.save(place)
         _finish(place, backbone, exported, "vllm")
         if not has_vision:
-            _prefix_backbone(place, inner.base_model_prefix)
+            prefix_backbone(place, inner.base_model_prefix)
         write_dense_modules(place, model.head)
-        _mark(place, exported, "vllm")
+        mark_export(place, exported, "vllm")
     return exported
 
 
@@ -191,7 +191,7 @@ def linear_of(head: Any) -> tuple[Tensor, float]:  # [1, D]
     return weight.float(), float(bias)
 
 
-def _foreign_files(directory: Path) -> set[str]:
+def foreign_files(directory: Path) -> set[str]:
     """Return the files of a directory that its mark, if it has one, does not list."""
     names = file_names(directory)
     try:
@@ -206,7 +206,7 @@ def _foreign_files(directory: Path) -> set[str]:
     )
 
 
-def _mark(place: Path, exported: Exported, format: Format) -> None:
+def mark_export(place: Path, exported: Exported, format: str) -> None:
     """Write the mark, which lists the other files, last."""
     mark = {
         "basereward_version": __version__,
@@ -261,7 +261,7 @@ def _add_head(place: Path, name: str, weight: Tensor) -> None:
     index.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def _prefix_backbone(place: Path, prefix: str) -> None:
+def prefix_backbone(place: Path, prefix: str) -> None:
     """Prefix the names of a text model's tensors, as its class with a head expects them."""
 
     def renamed(name: str) -> str:

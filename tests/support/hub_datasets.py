@@ -498,20 +498,18 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def small_study(place: Path) -> None:
-    """Write the data that `recipes/studies/prepare.py` converts: captions of images, and rated texts."""
-    for kind in ("captions", "caption-pairs"):
-        for split in ("train", "validation", "test"):
-            rows = []
-            for number in range(NUM_ROWS):
-                image_name = f"{kind}-{split}/{number}.png"
-                write_image(place / image_name, number)
-                texts = answers(f"{kind} {split}", number, 4 if kind == "captions" else 2)
-                row = {"prompt": asked(f"{kind} {split}", number), "images": [image_name], "responses": texts}
-                critiques = {"critiques": ["is shown", "is not shown"]} if kind == "caption-pairs" else {}
-                rows.append(
-                    {**row, "ranks": [0, *[1] * (len(texts) - 1)], "source": "openmoji", "meta": critiques}
-                )
-            write_lines(place / f"{kind}-{split}.jsonl", rows)
+    """Write the data that `recipes/studies/prepare.py` and `prepare_shortcuts.py` make of installed packages:
+    captions of images, and rated texts.
+    """
+    for split in ("train", "validation", "test"):
+        write_captions(place, f"captions-{split}", 4)
+        write_captions(place, f"caption-pairs-{split}", 2, meta={"critiques": ["is shown", "is not shown"]})
+    for shortcut in ("marker", "topic"):
+        for part in ("as-trained", "useless", "misleading", "train-a", "train-b"):
+            write_captions(place, f"{shortcut}-{part}", 2, source=part.replace("-", " "))
+        for half in ("train-a", "train-b"):
+            write_captions(place, f"{shortcut}-{half}-text", 2, has_images=False)
+            write_captions(place, f"{shortcut}-{half}-weighted", 2, weight=0.5)
     for kind in ("movies", "products", "news", "tweets"):
         for split in ("train", "test"):
             rows = []
@@ -520,3 +518,18 @@ def small_study(place: Path) -> None:
                 row = {"prompt": "Say something favourable.", "responses": texts}
                 rows.append({**row, "ratings": [2, 1.5, 0, -1], "source": f"human-ratings {kind}"})
             write_lines(place / f"{kind}-{split}.jsonl", rows)
+
+
+def write_captions(
+    place: Path, name: str, num_responses: int, *, has_images: bool = True, **fields: object
+) -> None:
+    """Write rows whose first response is the caption of the image, with more fields in each."""
+    rows = []
+    for number in range(NUM_ROWS):
+        texts = answers(name, number, num_responses)
+        row = {"prompt": asked(name, number), "responses": texts, "ranks": [0, *[1] * (num_responses - 1)]}
+        if has_images:
+            row["images"] = [f"{name}/{number}.png"]
+            write_image(place / name / f"{number}.png", number)
+        rows.append({"source": "openmoji", **row, **fields})
+    write_lines(place / f"{name}.jsonl", rows)

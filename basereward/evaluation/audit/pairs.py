@@ -6,14 +6,16 @@ Shapes: K rows that were scored.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
+from basereward.data.formats import comparisons_of
 from basereward.errors import DataError
 from basereward.evaluation.audit.trials import Rewards, Trial
 from basereward.evaluation.scored_pairs import GROUP, PairCollector, ScoredPairs, evaluable_pairs
@@ -25,7 +27,7 @@ WHOLE = "whole"
 
 
 def sampled(
-    comparisons: Iterable[Comparison], *, max_rows: int, seed: int
+    comparisons: Iterable[Comparison | Mapping[str, Any]], *, max_rows: int, seed: int
 ) -> tuple[list[Comparison], list[DataError], int]:
     """Return the pairs of at most `max_rows` rows, rejected rows, and the number of rows that were read.
 
@@ -35,7 +37,7 @@ def sampled(
     kept: list[tuple[int, Comparison]] = []
     rejected: list[DataError] = []
     num_usable = number = 0
-    for number, comparison in enumerate(comparisons, start=1):
+    for number, comparison in enumerate(comparisons_of(comparisons), start=1):
         try:
             pair = _pair(comparison, chance)
         except DataError as error:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from basereward.comparison import Comparison
 from basereward.data import Dataset
-from basereward.data.formats import comparisons_of
 from basereward.errors import ConfigError, DataError
 from basereward.evaluation.audit import measures
 from basereward.evaluation.audit.findings import Finding, corrected
@@ -74,7 +73,7 @@ def audit(
     if max_rows < 1:
         raise ConfigError(f"max_rows is a number of rows >= 1, not {max_rows}")
     start = time.perf_counter()
-    rows, rejected, num_read = sampled(comparisons_of(comparisons), max_rows=max_rows, seed=seed)
+    rows, rejected, num_read = sampled(comparisons, max_rows=max_rows, seed=seed)
     if rejected and isinstance(comparisons, Dataset) and comparisons.on_bad_row == "fail":
         raise rejected[0]
     if not rows:
