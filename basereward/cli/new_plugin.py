@@ -13,6 +13,9 @@ from basereward.errors import ConfigError
 from basereward.hookspecs import KINDS, PROJECT
 
 PARTS = (*KINDS, "command", "log")
+CHOICES = (*PARTS, "op")
+"""A native op needs a compiler, so that it comes only where it is asked for."""
+
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 ALWAYS = {
@@ -40,9 +43,16 @@ OF_PART = {
     "writer": ("writers.py",),
     "command": ("commands.py",),
     "log": ("logger.py",),
+    "op": ("setup.py", "MANIFEST.in", "activated_sum.cpp", "ops.py", "op_heads.py", "test_op.py"),
 }
 """Templates that only one part needs."""
 
+PLACES = {
+    "setup.py": "setup.py",
+    "activated_sum.cpp": "csrc/activated_sum.cpp",
+    "test_op.py": "tests/test_op.py",
+}
+"""Files of parts that lie neither in the package, as other Python files do, nor beside it."""
 
 COMMAND = Command(
     description="Write a distribution with a part of each kind. It installs, its tests pass, and a "
@@ -59,20 +69,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with",
         dest="parts",
         metavar="PART",
-        choices=PARTS,
+        choices=CHOICES,
         action="append",
-        help=f"a part to begin with: {', '.join(PARTS)}; may be repeated; all of them if not given",
+        help=f"a part to begin with: {', '.join(PARTS)}; may be repeated; all of them if not given; or op, "
+        "a native op in C++, with a head that calls it",
     )
     parser.add_argument("--into", metavar="DIR", type=Path, default=Path(), help="where; here by default")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the distribution, and print what to do with it."""
-    directory = write(args.name, args.parts or PARTS, args.into)
+    parts = args.parts or PARTS
+    directory = write(args.name, parts, args.into)
+    build = "--no-build-isolation " if "op" in parts else ""
     print(
         f"wrote {directory}; from here on:\n"
         f"  cd {directory}\n"
-        "  pip install -e '.[test]'\n"
+        f"  pip install {build}-e '.[test]'\n"
         "  pytest\n"
         "  basereward train run.toml"
     )
@@ -84,7 +97,7 @@ def write(name: str, parts: Iterable[str], into: Path) -> Path:
 
     Args:
         name: The plugin's, without "basereward-".
-        parts: Some of `PARTS`.
+        parts: Some of `CHOICES`.
         into: The directory above it.
 
     Raises:
@@ -114,9 +127,10 @@ def files(name: str, parts: Iterable[str]) -> dict[str, str]:
     major, minor = __version__.split(".")[:2]
     values = {"NAME": name, "PACKAGE": package, "RANGE": f">={major}.{minor},<{major}.{int(minor) + 1}"}
     targets = dict(ALWAYS)
-    for part in PARTS:
+    for part in CHOICES:
         for template in OF_PART[part] if part in chosen else ():
-            targets[template] = f"@PACKAGE@/{template}" if template.endswith(".py") else template
+            beside = f"@PACKAGE@/{template}" if template.endswith(".py") else template
+            targets[template] = PLACES.get(template, beside)
     templates = resources.files(PROJECT) / "plugin_template"
     return {
         _filled(target, values): _filled(
@@ -127,14 +141,16 @@ def files(name: str, parts: Iterable[str]) -> dict[str, str]:
 
 
 def _chosen(text: str, parts: set[str]) -> str:
-    """Return a template without the blocks `@if PART ...` to `@end` that are for none of the parts."""
+    """Return a template without the blocks `@if PART ...` to `@end`, also in others, that are for no part."""
     lines = []
-    is_in = True
+    blocks: list[bool] = []  # of those that a line is in, whether each is for one of the parts
     for line in text.splitlines(keepends=True):
         directive, *named = line.split() or [""]
-        if directive in ("@if", "@if-not", "@end"):
-            is_in = directive == "@end" or bool(parts & set(named)) == (directive == "@if")
-        elif is_in:
+        if directive == "@end":
+            blocks.pop()
+        elif directive in ("@if", "@if-not"):
+            blocks.append(bool(parts & set(named)) == (directive == "@if"))
+        elif all(blocks):
             lines.append(line)
     return "".join(lines)
 

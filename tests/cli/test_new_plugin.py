@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,9 +13,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from environments import Environment
 
 from basereward.cli import main
-from basereward.cli.new_plugin import ALWAYS, OF_PART, PARTS, files, write
+from basereward.cli.new_plugin import ALWAYS, CHOICES, OF_PART, PARTS, files, write
 from basereward.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "basereward-example"
@@ -39,7 +41,7 @@ def test_every_template_is_used() -> None:
     assert templates == {*ALWAYS, *(name for names in OF_PART.values() for name in names)}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", CHOICES)
 def test_a_distribution_of_one_part_is_clean_and_says_nothing_of_others(tmp_path: Path, part: str) -> None:
     directory = write("big-idea", [part], tmp_path)
     assert directory == tmp_path / "basereward-big-idea"
@@ -54,9 +56,9 @@ def test_a_distribution_of_one_part_is_clean_and_says_nothing_of_others(tmp_path
             assert [json.loads(line) for line in text.splitlines()]
     module = ast.parse(texts[directory / "basereward_big_idea" / "__init__.py"])
     hooks = [item.name for item in module.body if isinstance(item, ast.FunctionDef)]
-    plural = {"loss": "losses", "log": "log"}.get(part, f"{part}s")
+    plural = {"loss": "losses", "log": "log", "op": "heads"}.get(part, f"{part}s")
     assert hooks == [f"basereward_{plural}"]
-    others = {name for other in PARTS if other != part for name in OF_PART[other]}
+    others = {name for other in CHOICES if other != part for name in OF_PART[other]}
     assert others.isdisjoint(path.name for path in texts)
     command = [
         sys.executable,
@@ -113,3 +115,25 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{tmp_path}/basereward-mine is there already; choose another name, or another place with --into"
     )
+
+
+@pytest.mark.external
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("parts", [["op"], ["op", "head", "loss"]], ids="-".join)
+def test_an_op_is_built_and_its_tests_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], parts: list[str]
+) -> None:
+    named = [word for part in parts for word in ("--with", part)]
+    assert main(["new-plugin", "fast", *named, "--into", str(tmp_path)]) == 0
+    place = tmp_path / "basereward-fast"
+    _, _, install, test, train = capsys.readouterr().out.splitlines()
+    assert install == "  pip install --no-build-isolation -e '.[test]'"
+    environment = Environment.make(tmp_path / "venv")
+    for line in (install, test, train):
+        done = environment.run("bash", "-c", line, cwd=place)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert [path.name for path in (place / "basereward_fast").glob("*.so")] == ["_C.abi3.so"]
+    # One that the op is compiled, 4 sizes in 4 types, and 4 others.
+    tests = environment.run("pytest", "-q", "tests/test_op.py", cwd=place).stdout
+    assert "21 passed" in tests, tests
