@@ -18,7 +18,7 @@ NUM_ROWS = 40
 IN_FLIGHT = 4
 
 
-@pytest.mark.external
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     lines = [{"prompt": f"question {at}", "responses": ["two words", "one"]} for at in range(NUM_ROWS)]
