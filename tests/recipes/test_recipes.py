@@ -52,16 +52,17 @@ WRITING = {
         'axes.paradigm."LongCoT-GRM, no RL".paradigm.max_answer_tokens=4',
         "axes.paradigm.LongCoT-GRM.paradigm.max_answer_tokens=4",
     ),
+    "judge_7b_sft": ("paradigm.max_answer_tokens=4",),
     "small-paradigms": ("axes.paradigm.critic.paradigm.max_critique_tokens=4",),
 }
-"""Settings of studies whose models write, which random ones do to the longest text allowed."""
+"""Settings of recipes whose models write, which random ones do to the longest text allowed."""
 
 
 NO_MARGIN = "no member's mean margin is above 0, so none can be given a weight"
 """What weighting by margins says of random models that are all wrong more than right."""
 
 
-UNREAD = ("LongCoT-GRM, no RL", "LongCoT-GRM")
+UNREAD = ("LongCoT-GRM, no RL", "LongCoT-GRM", "judge_7b_sft")
 """Judges that reason: random ones write no verdict, and have the numbers of protocols that count it."""
 
 
@@ -100,14 +101,19 @@ def test_every_run_file_trains_and_evaluates(
 
     found = cwd / assets.RATINGS_DIRECTORY / assets.RATINGS_NAME
     monkeypatch.setattr(assets, "RATINGS_SHA256", _sha256(found))
-    settings = [*SMALL, *(["backbone.model=tiny/wide"] if "qlora" in path else [])]
+    settings = [*SMALL, *WRITING.get(Path(path).stem, ())]
+    settings += ["backbone.model=tiny/wide"] if "qlora" in path else []
     assert main(["train", path, "--quiet", *overrides(settings)]) == 0, capsys.readouterr().err
     for run in stage_runs(load_run(path, settings)):
         directory = Path(run.output)
         log = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
         assert max(entry.get("step", 0) for entry in log) == 2
         assert (directory / "model" / "reward_config.json").is_file()
-        if run.data.eval:
+        if Path(path).stem in UNREAD:
+            rejected = [json.loads(line) for line in (directory / "rejected.jsonl").read_text().splitlines()]
+            reasons = {row["reason"] for row in rejected if row["split"] == "eval"}
+            assert reasons == {"no verdict could be read in what the judge wrote on its pairs"}
+        elif run.data.eval:
             report = json.loads((directory / "evaluation" / "report.json").read_text())
             assert report["num_comparisons"] > 0
 
