@@ -26,6 +26,7 @@ NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests
 	$(addprefix tests/backbones/test_,sharing.py last_layer.py generation.py image_feature_cache.py) \
 	$(addprefix tests/training/test_,stage.py strategies.py gradients.py ema.py lora.py optimizers.py)
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+HAS_AVX512 := $(shell grep -qw avx512f /proc/cpuinfo 2>/dev/null && echo 1)
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
 
 # The oldest and the newest torch whose headers the native sources are compiled against.
@@ -68,7 +69,11 @@ test-all: $(VENV)/mini $(ASSETS)  ## those, and the tests that start interpreter
 	$(PYTEST) -m "not slow"
 
 test-portable: $(VENV)/mini  ## the tests of numbers as processors with AVX2 alone, or without, compute them; with each kind of ops
+ifeq ($(HAS_AVX512),1)
 	$(AVX2) BASEREWARD_KERNELS=cpp $(PYTEST) $(NUMERIC)
+else
+	@echo "this processor has no AVX-512: make test is its test with AVX2 and the native ops"
+endif
 	$(AVX2) BASEREWARD_KERNELS=torch $(PYTEST) tests/ops tests/test_heads.py tests/test_losses.py tests/training/test_stage.py
 	$(PLAIN) $(PYTEST) tests/ops tests/forest tests/backbones/test_sharing.py tests/training/test_stage.py
 
