@@ -9,6 +9,8 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 from unittest.mock import patch
 
@@ -42,13 +44,14 @@ def in_ranks(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes, ends, processes = [], [], []
+    done = context.Barrier(num_ranks)
     for rank in range(num_ranks):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "MASTER_PORT": port}
         environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
         receives, sends = context.Pipe(duplex=False)
         pipes.append(receives)
         ends.append(sends)
-        processes.append(context.Process(target=_call, args=(call, arguments, environment, sends)))
+        processes.append(context.Process(target=_call, args=(call, arguments, environment, sends, done)))
     # So that the server that the processes are forked from finds the tests' modules.
     with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
         for process in processes:
@@ -76,7 +79,9 @@ def _outcome(pipe: Any, timeout: float) -> tuple[Any, str]:
         return None, "has died"
 
 
-def _call(call: Callable[..., Any], arguments: Any, environment: dict[str, str], sends: Any) -> None:
+def _call(
+    call: Callable[..., Any], arguments: Any, environment: dict[str, str], sends: Any, done: Barrier
+) -> None:
     os.environ.update(environment)
     from basereward.training.distributed import ProcessGroup
 
@@ -90,4 +95,10 @@ def _call(call: Callable[..., Any], arguments: Any, environment: dict[str, str],
     buffer = io.BytesIO()
     torch.save(outcome, buffer)
     sends.send_bytes(buffer.getvalue())
+    # Others may still be making a group with this one; after a failure they would wait for it in vain.
+    if outcome[1]:
+        done.abort()
+    else:
+        with suppress(BrokenBarrierError):
+            done.wait()
     group.close()
