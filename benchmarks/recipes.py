@@ -1,6 +1,6 @@
 """Start every recipe on data laid out as published, in small, and count what came of it.
 
-Run as `python benchmarks/recipes.py [--output FILE]`, which takes about 40 minutes of a CPU: it runs
+Run as `python benchmarks/recipes.py [--output FILE]`, which takes 10 to 15 minutes of a core: it runs
 `tests/recipes`, reads the results that the studies have left, writes the mixture of the flagship recipe, and
 holds the benchmarks' scores against the official arithmetic. `--dry` starts no training, and takes a minute.
 `--table FILE` prints the table of docs/datasets.md.

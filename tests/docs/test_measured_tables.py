@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,12 @@ def test_a_new_machine_gets_tables_beside_the_others(
 def test_marks_that_are_missing_are_an_error(tables: Any) -> None:
     with pytest.raises(ValueError, match="there is no <!-- measured ops: begin -->"):
         tables.written("ops", "# A document")
+
+
+@pytest.mark.external
+def test_the_table_of_recipes_is_that_of_its_results() -> None:
+    results = ROOT / "benchmarks" / "results" / "recipes.json"
+    command = [sys.executable, ROOT / "benchmarks" / "recipes.py", "--table", results]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert done.stdout.strip() in text, f"write into docs/datasets.md what this prints: {command}"
