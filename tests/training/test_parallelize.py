@@ -229,6 +229,8 @@ def test_fifty_kills_are_followed_by_fifty_exact_resumes(setting: Setting) -> No
         form, among = [*forms][number % 3], "checkpoints" if number % 5 == 0 else "all"
         num_ranks, kind = forms[form]
         victim = chance.randrange(num_ranks)
+        if (form, among) == ("ddp", "checkpoints"):
+            victim = 0  # of copies of one model, one process writes
         key = (form, victim, among)
         if key not in num_moments:
             whole = setting.config(f"fifty-{form}-{victim}-{among}", parallel=kind)
