@@ -30,6 +30,10 @@ def copy_sources(target: Path) -> Path:
     return target
 
 
+LEFT_OUT = ("BASEREWARD_", "PYTEST_ADDOPTS")
+"""Beginnings of the environment variables that a command in an environment doesn't get."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment of its own.
@@ -81,7 +85,7 @@ class Environment:
 
     def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command as it would be typed there."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("BASEREWARD_")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
         path = os.pathsep.join([str(self.directory / "bin"), clean["PATH"]])
         environment = {**clean, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
