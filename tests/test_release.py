@@ -64,7 +64,7 @@ def test_there_is_a_workflow_for_tests_wheels_documents_and_publishing() -> None
 
 def test_the_demo_installs_nothing_for_development(tmp_path: Path) -> None:
     def planned(target: str) -> str:
-        words = ["make", target, f"VENV={tmp_path}/none", "--dry-run"]
+        words = ["make", target, f"VENV={tmp_path}/none", "--dry-run", "--no-print-directory"]
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     of_development = "packages('dev')"
