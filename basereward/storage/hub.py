@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,17 @@ def fetch_hint(name: str | Path) -> str:
     return f"; fetch it first: hf download {name} --local-dir {Path(name).name}"
 
 
+UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.onnx*", "*.gguf")
+"""Files of a transformers model that nothing here reads: pickles, and the weights of other tools."""
+
+
 def snapshot(
-    name: str, kind: Literal["model", "dataset"], *, revision: str | None = None, needs: str | None = None
+    name: str,
+    kind: Literal["model", "dataset"],
+    *,
+    revision: str | None = None,
+    needs: str | None = None,
+    leave_out: Sequence[str] = (),
 ) -> Path:
     """Return the directory of a repository's files, downloaded unless they are in the hub's cache.
 
@@ -27,6 +37,7 @@ def snapshot(
         kind: The kind of the repository.
         revision: A branch, tag or commit; None for that of the name, or the newest.
         needs: A file that is looked for before all others are downloaded.
+        leave_out: Patterns of files that aren't downloaded.
 
     Raises:
         FileNotFoundError: When it has not the file that is needed.
@@ -45,7 +56,9 @@ def snapshot(
     try:
         if needs is not None:
             hf_hub_download(repository, needs, repo_type=kind, revision=revision)
-        return Path(snapshot_download(repository, repo_type=kind, revision=revision))
+        return Path(
+            snapshot_download(repository, repo_type=kind, revision=revision, ignore_patterns=list(leave_out))
+        )
     except LocalEntryNotFoundError as error:  # without a network; it is an EntryNotFoundError too
         raise OSError(_line(error)) from error
     except EntryNotFoundError as error:

@@ -16,6 +16,8 @@ class Hub:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.left_out: list[str] = []
+        """The patterns of files that the last download left out."""
 
     @classmethod
     def put_in_place(cls, root: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
@@ -42,6 +44,7 @@ class Hub:
         return str(self.root / repo_id / name)
 
     def snapshot_download(self, repo_id: str, **options: Any) -> str:
+        self.left_out = options.get("ignore_patterns") or []
         return str(self.root / repo_id)
 
     def upload_folder(

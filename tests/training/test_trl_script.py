@@ -110,6 +110,8 @@ def test_a_model_of_the_hub_is_fetched(
     trainer = RewardTrainer(model="Qwen/Qwen2.5-0.5B-Instruct", train_dataset=CONVERSATIONS)
     assert trainer.args.output_dir == "Qwen2.5-0.5B-Instruct-Reward"  # as TRL names it
     assert trainer.config.backbone.options["model"] == str(hub.root / "Qwen" / "Qwen2.5-0.5B-Instruct")
+    assert "*.bin" in hub.left_out  # pickles, beside the safetensors that are read
+    assert "*.safetensors" not in hub.left_out
     with pytest.raises(ConfigError) as error:
         RewardTrainer(model="Qwen/none", train_dataset=CONVERSATIONS)
     assert str(error.value) == (
