@@ -160,8 +160,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str 
     (snapshot / "cat.png").symlink_to("../../blobs/2")
     asked = []
 
-    def download(name: str, *, repo_type: str, revision: str | None) -> str:
+    def download(name: str, *, repo_type: str, revision: str | None, ignore_patterns: list[str]) -> str:
         assert repo_type == "dataset"
+        assert ignore_patterns == []  # of a data set everything is read
         asked.append((name, revision))
         return str(snapshot)
 
