@@ -179,6 +179,17 @@ def test_a_policy_becomes_a_judge_and_a_judge_a_policy_with_the_same_logits(
     assert tokenizer.padding_side == "left"
 
 
+def test_a_policy_out_of_a_judges_directory_reads_nothing_twice_when_it_writes(
+    policy_dir: Path, tmp_path: Path
+) -> None:
+    save_judge(policy_dir, tmp_path / "judge")
+    policy, _ = load_policy(tmp_path / "judge")
+    read: list[int] = []
+    policy.get_input_embeddings().register_forward_hook(lambda module, args, out: read.append(out.shape[1]))
+    policy.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert read == [4, 1, 1]
+
+
 class Fixed:
     """Gives the rewards that it is told, over and over."""
 
