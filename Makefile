@@ -60,7 +60,7 @@ rl: $(VENV)/rl $(ASSETS)  ## train policies on a rule, a reward model and both, 
 	OMP_NUM_THREADS=1 $(BIN)/python recipes/rl/table.py
 
 rl-judge: $(VENV)/rl  ## train a small generative judge by reinforcement learning
-	$(BIN)/python recipes/rl/judge.py --results benchmarks/results/rl_judge.json
+	$(BIN)/python recipes/rl/judge.py --results benchmarks/results/rl_judge.json --plot docs/images/rl_judge.png
 
 test: $(VENV)/mini $(ASSETS)  ## install, and pass every test that runs in one process
 	$(PYTEST)

@@ -16,20 +16,22 @@ NOUNS = (
     "hammer", "island", "kitchen", "lemon", "market", "needle", "orange", "pencil", "queen", "rabbit",
     "sailor", "table", "umbrella", "village", "wagon", "blanket", "castle", "dragon", "farmer", "guitar",
 )  # fmt: skip
+SEEN, UNSEEN = NOUNS[:20], NOUNS[20:]
 ADJECTIVES = ("old", "red", "quiet", "small", "bright", "heavy", "green", "cold", "young", "strange")
 
 
-def comparisons(num: int, seed: int) -> list[Comparison]:
-    """Return comparisons whose better response has the word; each has the judgements of both orders."""
+def comparisons(num: int, seed: int, *, are_unseen: bool = False) -> list[Comparison]:
+    """Return comparisons with the judgements of both orders; unseen ones have subjects of their own."""
     chance = random.Random(seed)
-    return [_comparison(chance, number) for number in range(num)]
+    nouns = UNSEEN if are_unseen else SEEN
+    return [_comparison(chance, nouns, number) for number in range(num)]
 
 
-def _comparison(chance: random.Random, number: int) -> Comparison:
-    subject = chance.choice(NOUNS)
-    plain, shouted = (_sentence(chance, subject) for _ in range(2))
+def _comparison(chance: random.Random, nouns: Sequence[str], number: int) -> Comparison:
     better = chance.randrange(2)
-    responses = [plain, shouted.upper()] if better else [shouted.upper(), plain]
+    subject = chance.sample(nouns, 2)[0]
+    shouted, plain = _sentence(chance, subject).upper(), _sentence(chance, subject)
+    responses = [plain, shouted] if better else [shouted, plain]
     return Comparison(
         f"Describe the {subject} in capital letters.",
         responses,
@@ -49,7 +51,7 @@ def judgements(better: int) -> list[dict[str, Any]]:
 
 def judgement(verdict: int) -> str:
     """Return a judgement in its form."""
-    return f"<think>Response {verdict} is better: it is in capital letters.</think><answer>{verdict}</answer>"
+    return f"<think>Response {verdict} is better.</think><answer>{verdict}</answer>"
 
 
 def _sentence(chance: random.Random, subject: str) -> str:

@@ -108,3 +108,45 @@ def test_the_policys_evaluation_names_tasks_of_the_installed_package() -> None:
     # Each column of table 11 is one of the tasks, and each task a column.
     columns = re.findall(r"^\| [^|]+ \| `(\w+)` \|", TEXT, re.MULTILINE)
     assert columns == tasks
+
+
+def test_the_judges_unseen_comparisons_have_subjects_of_their_own(recipe: Any) -> None:
+    task = recipe("judge_task")
+    asked = [
+        {str(each.prompt) for each in task.comparisons(200, 0, are_unseen=are_unseen)}
+        for are_unseen in (False, True)
+    ]
+    assert asked[0].isdisjoint(asked[1])
+
+
+def test_a_judges_measures_are_those_of_its_answers_in_both_orders(recipe: Any) -> None:
+    # Right in both orders; always the first; always the second; no answer to one order.
+    outcomes = [[1, 1], [1, 0], [0, 1], [None, 1]]
+    assert recipe("judge_report").summary(outcomes) == {
+        "right": 5 / 8,
+        "both_right": 1 / 4,
+        "first_preferred": 3 / 8,
+        "position_consistency": 1 / 4,
+        "parse_failures": 1 / 8,
+    }
+
+
+def test_answers_that_rose_and_fell_are_tested_by_the_binomial_of_a_coin(recipe: Any) -> None:
+    report = recipe("judge_report")
+    # 5 of 6 changes are for the better: 2 (1 + 6) / 64.
+    assert report.sign_test([0] * 5 + [1, 1, 2], [1] * 5 + [0, 1, 2]) == {"rose": 5, "fell": 1, "p": 14 / 64}
+    assert report.sign_test([1, 0], [1, 0]) == {"rose": 0, "fell": 0, "p": 1.0}
+    before, after = [[0, 0]] * 8, [[1, 0]] * 8
+    each, pooled = report.tests(before, [after])
+    assert each == pooled == {"rose": 8, "fell": 0, "p": 2 / 256}
+
+
+def test_watched_measures_compare_the_answers_to_both_orders_of_a_pair(recipe: Any) -> None:
+    pytest.importorskip("basereward_mini")
+    watch = {each.__name__: each for each in recipe("judge").watchers(2)}
+    texts = [f"<think>-</think><answer>{verdict}</answer>" for verdict in (1, 2, 2, 2)]
+    # The better response is first in the first question, second in the next, with two answers to each.
+    found = {name: each([*texts[:3], "none"], verdict=[1, 1, 2, 2]) for name, each in watch.items()}
+    assert found["position_consistency"] == [0.5, 0.0, 0.5, 0.0]
+    assert found["first_preferred"] == [1.0, 0.0, 0.0, 0.0]
+    assert found["format_reward"] == [1.0, 1.0, 1.0, 0.0]
