@@ -51,7 +51,8 @@ def place(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     (place / "Qwen2.5-VL-3B-Instruct").symlink_to(tiny_models["qwen2_5_vl"])
     tiny.image().save(place / "cat.png")
     (row,) = blocks(README, "json")
-    (place / "pairs.jsonl").write_text(row)
+    for name in ("pairs", "held-out"):
+        (place / f"{name}.jsonl").write_text(row)
     (place / "rows.jsonl").write_text(row * 3)
     (place / "run.toml").write_text(
         f"""
