@@ -119,7 +119,7 @@ def test_the_commands_of_the_readme_run_one_after_another(
         printed = capsys.readouterr().out
         if name_of(command) == "score-shards":
             assert (place / arguments[-1] / "summary.json").is_file()
-        elif "--output" in arguments:
+        elif "--output" in arguments and name_of(command) != "train":
             assert len((place / arguments[-1]).read_text().splitlines()) == 3
         else:
             assert printed, command
