@@ -48,14 +48,15 @@ class ServerError(BaseRewardError):
 
 
 class Client:
-    """Scores rows by a server.
+    """Scores rows by asking a server.
 
     Args:
         url: The server's address, such as `http://localhost:8000`.
-        api_key: A key that the server takes; None for none.
+        api_key: A key of the server; None for none.
         model: The model that scores; None for the server's first.
-        timeout_seconds: How long to wait for an answer.
-        num_retries: How often a request is sent again to a server that is at its limit, or not reached.
+        timeout_seconds: Limit of waiting for an answer.
+        num_retries: Number of times that a request is sent again if the server is at its limit or can't be
+            reached.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class Client:
     def score(self, rows: Iterable[Mapping[str, Any]]) -> list[list[float]]: ...
 
     def score(self, rows: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[float] | list[list[float]]:
-        """Return the rewards of each row's responses; of one row, its rewards alone.
+        """Return the rewards of each row's responses; for a single row, only its rewards.
 
         Args:
             rows: Rows with `prompt`, a text or messages, and `responses`; or with `messages` whose last is
                 the assistant's. `images` are paths, bytes, PIL images, base64 or `data:` URLs.
 
         Raises:
-            ServerError: When the server can't be reached, or refuses a row, which it names.
+            ServerError: When the server can't be reached, or refuses a row, which the error names.
         """
         if isinstance(rows, Mapping):
             return self.score([rows])[0]

@@ -71,18 +71,18 @@ class Comparison:
         responses: The N texts to compare.
         images: Images for the `<image>` placeholders of the prompt in their order; without placeholders
             they are put before the first user message's text.
-        videos: Videos, likewise for the `<video>` placeholders.
+        videos: Videos for the `<video>` placeholders, in the same way.
         tools: The tools that may be called, as transformers' chat templates take them, or their JSON text.
-        ranks: [N], smaller is better, equal is a tie. Follows from `ratings` where those are given.
+        ranks: [N], smaller is better, equal is a tie. Derived from `ratings` if these are given.
         ratings: [N], larger is better; the difference of two is the margin of their pair.
-        weight: How much the comparison counts in the loss; >= 0.
+        weight: Weight of the comparison in the loss; >= 0.
         id: Names the row in reports.
         source: Names the data set in reports.
         meta: Anything else a benchmark needs.
-        place: Where it was read; no part of the comparison, of its equality or of its row.
+        place: File and line of the comparison; not a part of its equality or of its row.
 
     Raises:
-        DataError: Naming the field, when any of these contradicts another or itself.
+        DataError: When a field is wrong or contradicts another; it names the field.
     """
 
     prompt: tuple[Message, ...]
@@ -146,7 +146,7 @@ class Comparison:
         self.__dict__.update(values)
 
     def pairs(self) -> list[Pair]:
-        """Return every pair of responses, better one first; ties are marked.
+        """Return every pair of responses, with the better one first; ties are marked.
 
         Raises:
             DataError: When the comparison has no ranks.
@@ -167,7 +167,7 @@ class Comparison:
         return pairs
 
     def without_images(self) -> Comparison:
-        """Return the same comparison without images and videos: the control that shows their worth."""
+        """Return the same comparison without images and videos, as a control."""
         return self.replace(prompt=[message.with_content([message.text]) for message in self.prompt])
 
     def with_images(self, images: Sequence[Image]) -> Comparison:
@@ -182,7 +182,7 @@ class Comparison:
         return self.replace(prompt=prompt)
 
     def with_meta(self, **entries: Any) -> Comparison:
-        """Return the same comparison with these entries in its meta."""
+        """Return the same comparison with additional entries in `meta`."""
         return self.replace(meta={**self.meta, **entries})
 
     def replace(self, **changes: Any) -> Comparison:
@@ -211,10 +211,10 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], *, place: Place = NOWHERE) -> Comparison:
-        """Read a row of our own format; relative image paths are the caller's to resolve.
+        """Read a row of the format `basereward`; the caller resolves relative image paths.
 
         Raises:
-            DataError: Naming the field that is missing, unknown or wrong.
+            DataError: When a field is missing, unknown or wrong; it names the field.
         """
         if not row.keys() <= KNOWN:
             unknown = min(set(row) - KNOWN, key=str)
@@ -230,10 +230,10 @@ class Comparison:
         return cls(**given, place=place)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row of our own format; images and videos must be files.
+        """Return the row in the format `basereward`; images and videos must be files.
 
         Raises:
-            DataError: When one is in memory only, since JSON can't hold it.
+            DataError: When an image or video is only in memory, since JSON can't hold it.
         """
         prompt = []
         paths = []

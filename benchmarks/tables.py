@@ -1,4 +1,4 @@
-"""The measured tables of the docs, of every machine whose results are kept; `make bench` writes them anew.
+"""The tables of docs/measurements.md, of every machine whose results are kept; `make bench` writes them anew.
 
 Run as `python benchmarks/tables.py`; `--check` only tells whether they are what the results say.
 """
@@ -17,7 +17,7 @@ import machines
 
 from basereward.testing.native.timing import floor, shown
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "measurements.md"
 
 Report = Mapping[str, Any]
 
@@ -121,18 +121,18 @@ def threads(report: Report) -> str:
     return f"{beside}passes a second:\n\n{_table(['', *kinds], rows)}"
 
 
-TABLES: dict[str, tuple[str, Callable[[Report], str]]] = {
-    "ops": ("ops.md", ops),
-    "sharing": ("sharing.md", sharing),
-    "against_trl": ("sharing.md", against_trl),
-    "serving": ("serving.md", serving),
-    "threads": ("hardware.md", threads),
+TABLES: dict[str, Callable[[Report], str]] = {
+    "ops": ops,
+    "sharing": sharing,
+    "against_trl": against_trl,
+    "serving": serving,
+    "threads": threads,
 }
-"""The document of each benchmark's table, and what writes it."""
+"""Each benchmark's table of a report."""
 
 
 def written(name: str, text: str, results: Path = machines.RESULTS) -> str:
-    """Return a document with the tables of a benchmark between their marks, one a machine.
+    """Return the document with the tables of a benchmark between their marks, one a machine.
 
     Raises:
         ValueError: When the document has no such marks.
@@ -142,22 +142,20 @@ def written(name: str, text: str, results: Path = machines.RESULTS) -> str:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"there is no {begin} ... {end}")
-    make = TABLES[name][1]
-    parts = [f"{title}\n\n{make(report)}" for title, report in machines.kept(name, results)]
+    parts = [f"{title}\n\n{TABLES[name](report)}" for title, report in machines.kept(name, results)]
     return f"{before}{begin}\n" + "\n\n".join(parts) + f"\n{end}{after}"
 
 
 def write(
-    names: Sequence[str] = tuple(TABLES), docs: Path = DOCS, results: Path = machines.RESULTS
+    names: Sequence[str] = tuple(TABLES), document: Path = DOCUMENT, results: Path = machines.RESULTS
 ) -> list[str]:
-    """Write the tables of benchmarks into the documents; return the names of those that have changed."""
+    """Write the tables of benchmarks into the document; return the names of those that have changed."""
     changed = []
     for name in names:
-        path = docs / TABLES[name][0]
-        before = path.read_text(encoding="utf-8")
+        before = document.read_text(encoding="utf-8")
         after = written(name, before, results)
         if after != before:
-            path.write_text(after, encoding="utf-8")
+            document.write_text(after, encoding="utf-8")
             changed.append(name)
     return changed
 
@@ -182,8 +180,8 @@ def main() -> int:
     if not arguments.check:
         print(f"written: {', '.join(write()) or 'nothing new'}")
         return 0
-    texts = {name: (DOCS / document).read_text(encoding="utf-8") for name, (document, _) in TABLES.items()}
-    old = [name for name, text in texts.items() if written(name, text) != text]
+    text = DOCUMENT.read_text(encoding="utf-8")
+    old = [name for name in TABLES if written(name, text) != text]
     print(f"old: {', '.join(old)}" if old else "all tables are of the results kept")
     return int(bool(old))
 

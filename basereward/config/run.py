@@ -21,14 +21,15 @@ class Source(Component):
         weight: How often an epoch shows each of its rows: 0.5 is every other row, 2 is each twice.
         max_rows: At most this many of its rows are in an epoch, spread evenly over the data set; counted
             before `weight`.
-        pairs: Whether the pairs of a ranking are one row `together`, which computes its prompt once; `each` a
-            row of its own; or only `one` of them, drawn. With `max_rows` and `weight`, the last two count and
-            weigh the data set in pairs; ties are none.
+        pairs: `together`: all pairs of a ranking are one row, whose prompt is computed once; `each`: every
+            pair is a row; `one`: one pair, drawn at random, is a row. With `each` and `one`, `max_rows` and
+            `weight` count pairs; ties are not pairs.
         wrong_images: Share of its rows with images, from 0 to 1, that are shown once more with the images of
-            another row and with all responses tied, so that what is right of an image is not learned from the
-            text alone; needs a loss that learns from ties. `max_rows` and `weight` count these rows, too.
-        multimodal: Whether `data.mixture.multimodal_share` counts it among the data with images; None to
-            decide by its first row.
+            another row and with all responses tied, so that the model can't learn from the text alone which
+            response fits an image; needs a loss that learns from ties. `max_rows` and `weight` count these
+            rows, too.
+        multimodal: Whether `data.mixture.multimodal_share` counts the data set among the data with images;
+            None to decide by its first row.
         max_bad_share: Share of its rows that may be unreadable; None for `data.max_bad_share`.
     """
 
@@ -52,10 +53,10 @@ class MixtureConfig:
     """The shares of the data sets in an epoch; none of this changes its number of rows.
 
     Args:
-        temperature: 1 leaves the data sets in proportion to their sizes, larger values make them more alike.
-            Rows of a data set go with the power 1 / temperature of its size.
-        multimodal_share: Share of the rows that are to be of data sets with images; None for as it comes.
-        shuffle_buffer: Rows in memory at once where the data is streamed; they are shuffled among each other.
+        temperature: 1 keeps the proportions of the data sets' sizes, larger values make them more equal: the
+            number of rows is proportional to size^(1 / temperature).
+        multimodal_share: Share of rows from data sets with images; None to leave it unchanged.
+        shuffle_buffer: Rows in memory at once when the data is streamed; they are shuffled together.
     """
 
     temperature: float = 1.0
@@ -78,18 +79,18 @@ class DataConfig:
     """The training data and the held-out data.
 
     Args:
-        train: The training data; each a `[[data.train]]` table with a `name`, mostly a `path`, its part in
-            the mixture, and options of the data set.
+        train: The training data: `[[data.train]]` tables with a `name`, usually a `path`, the share in the
+            mixture, and options of the data set.
         eval: Held-out data sets: `[[data.eval]]` tables with `name`, `path` and options.
         on_bad_row: Whether a row that can't be used ends the run, or is listed in `rejected.jsonl`.
-        max_bad_share: Share of a data set's rows that may be unreadable and skipped; where more are, the run
-            ends at its start. Of streamed data some rows of each file are looked at.
-        mixture: How many rows of each data set an epoch shows.
-        exclude_eval: Whether training rows whose prompt, images included, is among the held-out data are left
-            out.
-        curation: Steps that the training data goes through in this order: `[[data.curation]]` tables with the
-            step's `name` and its options.
-        streaming: Whether the training data is read while it is trained on, instead of being held in memory.
+        max_bad_share: Share of a data set's rows that may be unreadable and skipped; if there are more, the
+            run ends at its start. Of streamed data, some rows of each file are looked at.
+        mixture: The number of rows that an epoch shows of each data set.
+        exclude_eval: Whether training rows are left out if their prompt, images included, is in the held-out
+            data.
+        curation: Steps for the training data, in this order: `[[data.curation]]` tables with the `name` of
+            the step and its options.
+        streaming: Whether the training data is read while training, instead of being held in memory.
     """
 
     train: tuple[Source, ...]
@@ -120,13 +121,13 @@ class LoraConfig:
     adapters merged into their weights, and the adapters alone in PEFT's own format beside them.
 
     Args:
-        rank: Of the product of two matrices that is added to each weight.
-        alpha: What that product is multiplied by, after it is divided by the rank.
+        rank: Rank of the product of two matrices that is added to each weight.
+        alpha: Scale of this product: it is multiplied by alpha / rank.
         dropout: Share of an adapter's inputs dropped in training.
         targets: Ends of the names of linear layers that get an adapter, such as `q_proj`; `all-linear` for
-            every one.
+            all linear layers.
         parts: Parts of the backbone that get adapters.
-        whole_parts: Parts whose weights themselves are trained, such as `projector`.
+        whole_parts: Parts that are trained in full, such as `projector`.
         rslora: Whether `alpha` is divided by the root of the rank instead (arXiv 2312.03732).
         dora: Whether magnitudes are trained beside directions (arXiv 2402.09353).
     """
@@ -165,55 +166,56 @@ class TrainConfig:
     Args:
         epochs: Passes over the training data; a fraction ends within a pass.
         max_steps: Optimizer steps after which training ends, if that comes first.
-        batch_size: Comparisons an optimizer step.
-        micro_batch_size: Comparisons a forward pass; None for the whole batch. Changes memory, not results.
-        micro_batch_tokens: Places for tokens in a forward pass, a comparison's prompt counted once; None for
-            no limit. Changes memory, not results.
-        micro_batch_patches: Patches of images in a forward pass; None for no limit. Changes memory, not
+        batch_size: Comparisons in an optimizer step.
+        micro_batch_size: Comparisons in a forward pass; None for the whole batch. Changes memory, not
+            results.
+        micro_batch_tokens: Limit of token positions in a forward pass, with a comparison's prompt counted
+            once; None for no limit. Changes memory, not results.
+        micro_batch_patches: Limit of image patches in a forward pass; None for no limit. Changes memory, not
             results.
         num_workers: Threads of each process that open images and tokenize ahead.
-        parallel: What processes that `torchrun` starts do: `ddp` gives each a copy of the model, `fsdp` a
-            part of it.
-        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all. Where `tensor_ranks` is
-            above 1, groups of so many.
-        tensor_ranks: Processes that divide each layer of the decoder among them (tensor parallelism), under
-            `fsdp`; they are given the same comparisons.
-        lr: Peak learning rate; None for 3e-6 (arXiv 2509.16127, section 5.1), or 1e-4 where `lora` is set, as
-            adapters begin at zero (QLoRA, arXiv 2305.14314, took 1e-4 to 2e-4).
+        parallel: Kind of training with several processes of `torchrun`: `ddp` gives each a copy of the model,
+            `fsdp` a shard.
+        shard_ranks: Processes that share one copy under `fsdp` (HSDP); None for all. If `tensor_ranks` is
+            above 1, the number of groups that share one copy.
+        tensor_ranks: Processes that divide each layer of the decoder (tensor parallelism), under `fsdp`; they
+            get the same comparisons.
+        lr: Peak learning rate; None for 3e-6 (arXiv 2509.16127, section 5.1), or for 1e-4 with `lora`, since
+            adapters begin at zero (QLoRA, arXiv 2305.14314, used 1e-4 to 2e-4).
         lr_parts: Peak learning rates of single parts of the model, such as `head`, instead of `lr`.
         optimizer: `adamw`; `adafactor`, whose moments take the memory of a row and a column of each matrix
-            (arXiv 1804.04235), and whose rates are relative to the weights' own size; or `adamw-8bit`, whose
-            moments take a quarter of the memory (bitsandbytes, arXiv 2110.02861).
-        weight_decay: Share of a weight taken off at a rate of 1; not on biases and norms.
-        betas: Of AdamW.
+            (arXiv 1804.04235), and whose learning rate is relative to the size of the weights; or
+            `adamw-8bit`, whose moments take a quarter of the memory (bitsandbytes, arXiv 2110.02861).
+        weight_decay: Weight decay, multiplied by the learning rate; not on biases and norms.
+        betas: Betas of AdamW.
         warmup_fraction: Share of the steps in which the learning rate rises linearly.
-        schedule: What the learning rate does after that.
+        schedule: Shape of the learning rate after the warm-up.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
-        device: Where the model is trained; `auto` for each process's GPU, or the CPU where there is none.
-        precision: Of matrix products; `auto` takes bf16 where the device multiplies it fast. Heads and losses
-            are fp32.
-        deterministic: Whether torch takes only algorithms that give the same bits in every run, which on a
-            GPU are slower; one that has no such form ends the training with torch's error.
+        device: Device of the training; `auto` for the GPU of each process, or the CPU if there is none.
+        precision: Precision of matrix products; `auto` uses bf16 if the device multiplies it fast. Heads and
+            losses are fp32.
+        deterministic: Whether torch uses only algorithms that give the same bits in every run, which are
+            slower on a GPU; an algorithm without such a form ends the training with torch's error.
         freeze: Parts of the model that aren't trained, such as `vision`.
         lora: Trains adapters instead of the backbone's weights; None to train the weights.
-        ema_decay: How much of itself an exponential moving average of the weights keeps in a step, at most
-            (1 + step) / (10 + step); the average is evaluated and saved. 0 for no average.
-        activation_checkpointing: Whether each layer is computed again in the backward pass instead of its
-            results being kept. Changes memory and time, not results.
-        compile: Whether the decoder's layers are compiled by `torch.compile`, each by itself; on a GPU in
-            bf16. Changes time, and last digits.
+        ema_decay: Decay of the exponential moving average of the weights, at most (1 + step) / (10 + step);
+            the average is evaluated and saved. 0 for no average.
+        activation_checkpointing: Whether the activations of each layer are computed again in the backward
+            pass instead of being kept (gradient checkpointing). Changes memory and time, not results.
+        compile: Whether `torch.compile` compiles each layer of the decoder; on a GPU in bf16. Changes time,
+            and last digits.
         eval_every: Steps between evaluations; None for one after each epoch.
-        best_by: Metric of the held-out data by which the best model is chosen, equal ones by `log_loss`.
-            Higher is better, except for `log_loss`, `brier` and `ece`; prefix another metric with `-` to
-            minimize it, as in `-reward_std`.
-        patience: Evaluations in a row that may be no better than the best before training ends; None for any
-            number.
+        best_by: Metric of the held-out data that selects the best model; `log_loss` decides between equal
+            ones. Higher is better, except for `log_loss`, `brier` and `ece`; prefix another metric with `-`
+            to minimize it, as in `-reward_std`.
+        patience: Evaluations in a row without a better model before training ends; None for any number.
         save_every: Steps between checkpoints; None for one at each evaluation.
-        keep_checkpoints: How many checkpoints are kept; with 2 there is another where the newest is damaged.
-        background_checkpoints: Whether training goes on while a checkpoint is written, from a copy that is in
-            the CPU's memory until then.
+        keep_checkpoints: Number of checkpoints that are kept; with 2 there is another if the newest is
+            damaged.
+        background_checkpoints: Whether training continues while a checkpoint is written from a copy in CPU
+            memory.
         log_every: Steps between records in the log.
-        shuffle: Whether each epoch has an order of its own.
+        shuffle: Whether each epoch has its own random order.
     """
 
     epochs: float = 1.0
@@ -300,10 +302,10 @@ class Stage:
     """One of several trainings that a run consists of, each going on with the model of the one before.
 
     Args:
-        name: Its results lie in a directory of this name in the run's.
-        start: Which model of the stage before it starts from: its `last`, or its `best` on held-out data.
-        data: What differs from the run's own `data`; a list replaces the run's whole list.
-        train: What differs from the run's own `train`.
+        name: Name of the stage, and of its directory within the run's directory.
+        start: Model of the previous stage from which it starts: the `last`, or the `best` on held-out data.
+        data: Differences from the `data` of the run; a list replaces the run's whole list.
+        train: Differences from the `train` of the run.
     """
 
     name: str
@@ -324,24 +326,24 @@ class RunConfig:
 
     Args:
         output: Directory of the run.
-        seed: Of every random choice.
-        backbone: Makes hidden states; its option `model` says where the weights are.
-        head: Makes rewards of hidden states.
+        seed: Seed of every random choice.
+        backbone: Computes hidden states; its option `model` says where the weights are.
+        head: Computes rewards from hidden states.
         loss: Compares rewards with ranks.
-        paradigm: Puts the three together.
+        paradigm: Combines backbone, head and loss.
         data: The training data and the held-out data.
         train: The hyperparameters.
-        cache: Directory of the outputs of frozen weights, which epochs and runs share: features of
-            images where the vision tower is frozen, hidden states where the whole backbone is; None to
-            keep nothing. It changes no result.
-        init: A model directory to start from, backbone and head; the backbone's own `model` isn't read then.
-        fresh_head: Whether the head starts from random weights where the backbone's `model` has a trained
-            reward head; else that is an error.
-        stages: Trainings to be done one after the other, each with a model of the one before: `[[stages]]`
-            tables with a `name` and what differs in `data` and `train`.
-        plugins: Modules to load as plugins, as `-p MODULE` does.
+        cache: Directory for the outputs of frozen weights, which epochs and runs share: features of images if
+            the vision tower is frozen, hidden states if the whole backbone is frozen; None to keep nothing.
+            It changes no result.
+        init: A model directory from which backbone and head start; the backbone's `model` isn't read then.
+        fresh_head: Whether the head starts from random weights if the backbone's `model` has a trained reward
+            head; otherwise this is an error.
+        stages: Trainings one after the other, each starting from a model of the previous one: `[[stages]]`
+            tables with a `name` and differences in `data` and `train`.
+        plugins: Modules to load as plugins, like `-p MODULE`.
         log: Experiment trackers that get the numbers of `log.jsonl` too: `wandb`, `trackio`, `mlflow`,
-            `swanlab`, each a package of its own. TensorBoard always gets them.
+            `swanlab`, each a separate package. TensorBoard always gets them.
     """
 
     output: str

@@ -46,11 +46,11 @@ def evaluate(
         model: A `RewardModel`, or another `basereward.protocols.Scorer`.
         comparisons: Comparisons with ranks, which are read once and not kept, or rows in any layout that
             files may have, such as {"prompt", "chosen", "rejected"}; a `Dataset` adds its rejected rows.
-        batch_size: Comparisons a forward pass; the rewards don't depend on it.
+        batch_size: Comparisons in a forward pass; the rewards don't depend on it.
         progress: Whether to show a progress bar on standard error.
         gaps: Rating gaps of the accuracy by gap.
-        num_wrong: How many of the most wrong comparisons to keep for the error gallery.
-        verdicts: Takes a judge's verdicts on each comparison by its number, also where this raises.
+        num_wrong: Number of the most wrong comparisons to keep for the error gallery.
+        verdicts: Receives a judge's verdicts on each comparison by its number, even if this function raises.
         scores_single: Whether comparisons of one response, which have no pair, are scored too.
 
     Raises:

@@ -54,10 +54,10 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
 
     Args:
         members: The models and judges.
-        ensembler: Joins their rewards.
-        component: What a directory says of the ensembler.
+        ensembler: Combines their rewards.
+        component: The ensembler as a directory records it.
         sources: The members' directories, and their judges' files or addresses.
-        measured: What each member is like, where that is known.
+        measured: Measurements of each member, if there are any.
         record: Further facts for the directory.
     """
 
@@ -97,12 +97,13 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
         """Make an ensemble of models and judges; one whose ensembler learns has to be fitted then.
 
         Args:
-            sources: The members, by name, or named by what tells them apart: directories of models, files of
-                judges, and addresses of their servers.
-            ensembler: What joins their rewards: a name, a table, or a `Component`; the mean by default.
-            device: Where the weights go; `auto` for a GPU where there is one.
-            precision: Of matrix products, as of `RewardModel.load`.
-            plugins: Where components are looked up; None for the installed ones.
+            sources: The members: directories of models, files of judges, and addresses of their servers; by
+                name, or named by the parts in which they differ.
+            ensembler: The rule that combines their rewards: a name, a table, or a `Component`; the mean by
+                default.
+            device: Device of the weights; `auto` for a GPU if there is one.
+            precision: Precision of matrix products, as in `RewardModel.load`.
+            plugins: Plugins that provide the components; None for the installed ones.
             backbone_options: Options of the backbones that replace the saved ones, such as
                 {"dtype": "bfloat16"}.
             writer_options: Options of judges' writers, in the place of those of their files.
@@ -149,10 +150,10 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
         """Load an ensemble's directory, as strictly as a model's.
 
         Args:
-            directory: What `save` wrote.
-            device: Where the weights go; `auto` for a GPU where there is one.
-            precision: Of matrix products, as of `RewardModel.load`.
-            plugins: Where components are looked up; None for the installed ones.
+            directory: A directory that `save` wrote.
+            device: Device of the weights; `auto` for a GPU if there is one.
+            precision: Precision of matrix products, as in `RewardModel.load`.
+            plugins: Plugins that provide the components; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
             backbone_options: Options of the backbones that replace the saved ones.
             writer_options: Options of judges' writers, in the place of the saved ones; without `allow_upload`
@@ -206,12 +207,12 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
         A comparison without ranks, or one that a member can't score, is left out; `record` counts them.
 
         Args:
-            comparisons: Some that no member was trained on; arXiv 2509.16127 takes 1,000.
-            batch_size: Comparisons a forward pass.
-            advance: Called as each comparison is done.
+            comparisons: Comparisons that no member was trained on; arXiv 2509.16127 uses 1,000.
+            batch_size: Comparisons in a forward pass.
+            advance: Called when each comparison is done.
 
         Raises:
-            DataError: When nothing can be learned of them.
+            DataError: When nothing can be learned from them.
         """
         rows: list[Comparison] = []
         columns: list[Tensor] = []
@@ -265,8 +266,8 @@ class Ensemble(BatchScorer[EnsembleRewards], Pretrained):
             record: Facts to add to the directory's record.
 
         Raises:
-            ConfigError: When the ensembler has to learn something first.
-            ModelError: When a member's directory isn't any more what was loaded.
+            ConfigError: When the ensembler must be fitted first.
+            ModelError: When the directory of a member has changed since it was loaded.
         """
         if not self.is_fitted:
             raise ConfigError(f"ensembler {self.component['name']!r} learns from comparisons; fit it first")

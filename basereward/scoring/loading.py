@@ -28,18 +28,18 @@ def load_model(
     """Load the directory of a model or of an ensemble, strictly; both score alike.
 
     Args:
-        directory: What `RewardModel.save` or `Ensemble.save` wrote; a run's directory, for its best model; or
-            `owner/name` of the hub.
-        device: Where the weights go; `auto` for a GPU where there is one.
-        precision: Of matrix products, as of `RewardModel.load`.
-        plugins: Where components are looked up; None for the installed ones.
+        directory: A directory that `RewardModel.save` or `Ensemble.save` wrote; a run directory, for its best
+            model; or `owner/name` of the hub.
+        device: Device of the weights; `auto` for a GPU if there is one.
+        precision: Precision of matrix products, as in `RewardModel.load`.
+        plugins: Plugins that provide the components; None for the installed ones.
         verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
         backbone_options: Options of the backbone, or of each member's, that replace the saved ones, such as
             {"dtype": "bfloat16"}.
         writer_options: Options of the writers of an ensemble's judges, as of `Ensemble.load`.
 
     Raises:
-        ModelError: Naming the file or tensor that is at fault.
+        ModelError: For a wrong file or tensor, which it names.
         ConfigError: Naming a judge of an ensemble that would ask another machine.
     """
     directory = model_directory.of_run(directory_of(directory))

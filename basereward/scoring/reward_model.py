@@ -31,13 +31,13 @@ from basereward.storage.atomic import replace_directory
 
 
 class RewardModel(BatchScorer["list[float]"], Pretrained):
-    """Scores responses; what the trainer trains, the evaluator evaluates and the server serves.
+    """Scores responses. The trainer, the evaluator and the server all use this class.
 
     Make one with `build` or `load`.
 
     Args:
         paradigm: The module that holds backbone, head and loss.
-        components: For each kind its name, plugin, plugin version and all options.
+        components: Name, plugin, plugin version and all options of the component of each kind.
         record: Further facts for the model directory, such as digests of the training data.
         forward: Computes the rewards [N] of prepared comparisons; None for the paradigm's `score_of`.
         precision: The precision of matrix products while scoring.
@@ -75,7 +75,7 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
         fresh_head: bool = False,
         **options: Any,
     ) -> RewardModel:
-        """Make a model of named components; what is left out is the paper's choice.
+        """Make a model from named components; the defaults are the paper's choices.
 
         Each component is a name, a table such as {"name": "mlp", "num_layers": 3}, or a `Component`.
 
@@ -84,14 +84,14 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
             head: The head, with random weights.
             loss: The loss.
             paradigm: The paradigm.
-            plugins: Where components are looked up; None for the installed ones.
-            fresh_head: Whether the head may be random where the backbone's `model` is another tool's
-                checkpoint with a trained reward head.
-            options: Further options of the backbone, such as `model`.
+            plugins: Plugins that provide the components; None for the installed ones.
+            fresh_head: Whether the head may be random if the backbone's `model` is a checkpoint with a
+                trained reward head.
+            options: Other options of the backbone, such as `model`.
 
         Raises:
             PluginError: When a component is unknown, ambiguous or fails to load.
-            ConfigError: When an option is unknown or wrong, or a trained head would be left behind.
+            ConfigError: When an option is unknown or wrong, or a trained head would be dropped.
         """
         chosen = chosen_components(component_of(backbone, "backbone", options), head, loss, paradigm)
         model = cls._built(chosen, plugins or manager())
@@ -138,18 +138,18 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
         """Load a model directory, strictly: nothing missing, nothing extra, nothing altered, nothing random.
 
         Args:
-            directory: What `save` wrote.
-            device: Where the weights go; `auto` for a GPU where there is one.
-            precision: `auto`, `fp32`, `bf16`, or None for what `scoring_precision` says. fp32 makes weights
-                fp32 that are saved in half precision; bf16 leaves them as they are.
-            plugins: Where components are looked up; None for the installed ones.
+            directory: A directory that `save` wrote.
+            device: Device of the weights; `auto` for a GPU if there is one.
+            precision: `auto`, `fp32`, `bf16`, or None for the result of `scoring_precision`. fp32 converts
+                weights that are saved in half precision; bf16 leaves them unchanged.
+            plugins: Plugins that provide the components; None for the installed ones.
             verify: Whether every file's SHA-256 is compared; False for directories that were verified before.
-            shared: A model whose backbone is this one's too, so that it needn't be loaded again.
+            shared: A model with the same backbone, which is then not loaded again.
             backbone_options: Options of the backbone that replace the saved ones, such as
                 {"dtype": "bfloat16"}.
 
         Raises:
-            ModelError: Naming the file or tensor that is at fault.
+            ModelError: For a wrong file or tensor, which it names.
         """
         directory = Path(directory)
         config = _read(directory, verify=verify)
@@ -168,14 +168,14 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
         return model
 
     def to(self, device: str | torch.device, *, precision: str | None = None) -> RewardModel:
-        """Move the weights to a device, choose the precision of scoring there, and return the model.
+        """Move the weights to a device, choose the precision of scoring, and return the model.
 
         Args:
-            device: Where to, such as `cuda`; `auto` for a GPU where there is one.
-            precision: As of `load`; fp32 makes weights fp32 that are in half precision.
+            device: The device, such as `cuda`; `auto` for a GPU if there is one.
+            precision: As in `load`; fp32 converts weights in half precision.
 
         Raises:
-            ConfigError: When there is no such device or precision.
+            ConfigError: When the device or the precision does not exist.
         """
         self._move(device_of(str(device)), precision)
         return self
@@ -213,7 +213,7 @@ class RewardModel(BatchScorer["list[float]"], Pretrained):
 
         Raises:
             ConfigError: When backbone, head or paradigm is another, or the head has another option.
-            ModelError: Naming the file or tensor that is at fault.
+            ModelError: For a wrong file or tensor, which it names.
         """
         directory = Path(directory)
         config = _read(directory, verify=verify)

@@ -47,21 +47,22 @@ Start: TypeAlias = "str | Path | Component | Mapping[str, Any] | RewardModel"
 
 
 class RewardTrainer:
-    """Trains a reward model on pairs, called as TRL's `RewardTrainer` is.
+    """Trains a reward model on pairs, with the arguments of TRL's `RewardTrainer`.
 
     Data is a path, a list of comparisons, a list of rows of any layout that files may have (such as
-    `{"prompt", "chosen", "rejected", "images"}`), or a `datasets.Dataset`. What is in memory is written
-    beside the run, to `OUTPUT_DIR-data`, so that the run file `OUTPUT_DIR/run.toml` tells the training whole.
-    Relative paths of images in such rows start from the working directory.
+    `{"prompt", "chosen", "rejected", "images"}`), or a `datasets.Dataset`. Data in memory is written
+    beside the run, to `OUTPUT_DIR-data`, so that the run file `OUTPUT_DIR/run.toml` describes the whole
+    training. Relative paths of images in such rows start from the working directory.
 
     Args:
         model: A directory of a transformers model, or `owner/name` of the hub; a backbone, as a `Component`
             or a table; or a `RewardModel`.
-        args: The settings; those of TRL by default, with a directory that is named after the model.
+        args: The settings; the defaults are TRL's, with a directory that is named after the model.
         train_dataset: The training data.
         eval_dataset: The held-out data.
-        processing_class: The model's own tokenizer, as scripts for TRL hand it over; any other is refused.
-        peft_config: Adapters to train instead of the weights: `peft.LoraConfig` or ours.
+        processing_class: The model's own tokenizer, as scripts for TRL pass it; any other is refused.
+        peft_config: Adapters to train instead of the weights: a `peft.LoraConfig`, a dictionary of its
+            settings, or `basereward.config.LoraConfig`.
 
     Raises:
         ConfigError: When a setting can't be carried out.
@@ -117,13 +118,13 @@ class RewardTrainer:
         self.result: TrainResult | None = None
 
     def train(self, resume_from_checkpoint: bool | None = None) -> TrainResult:
-        """Train, and return where the models are and what the best one reaches on held-out data.
+        """Train, and return the directories of the models and the result of the best one on held-out data.
 
         Args:
-            resume_from_checkpoint: Whether to go on from the newest checkpoint of the run.
+            resume_from_checkpoint: Whether to continue from the newest checkpoint of the run.
 
         Raises:
-            ConfigError: Where a checkpoint is named: the newest whole one is taken.
+            ConfigError: When a checkpoint is named, since the newest complete one is used.
         """
         if isinstance(resume_from_checkpoint, str | Path):
             raise ConfigError(
@@ -162,7 +163,7 @@ class RewardTrainer:
         """Return accuracy and other metrics of the best model, with the prefix `eval_`.
 
         Args:
-            eval_dataset: What to evaluate on; None for the trainer's held-out data.
+            eval_dataset: Data to evaluate on; None for the trainer's held-out data.
 
         Raises:
             ConfigError: Before `train`, or without held-out data.
@@ -184,10 +185,10 @@ class RewardTrainer:
         }
 
     def save_model(self, output_dir: str | Path | None = None) -> Path:
-        """Write the model as a model directory, which `RewardModel.load` reads, and return where it is.
+        """Write the model as a model directory, which `RewardModel.load` reads, and return its path.
 
         Args:
-            output_dir: Where to; None, or the run's own directory, for where the training has put it.
+            output_dir: The directory; None, or the run's own directory, to leave the model where it is.
         """
         if output_dir is None or Path(output_dir).absolute() == Path(self.args.output_dir).absolute():
             return self._model_dir

@@ -58,43 +58,43 @@ class RewardConfig:
 
     Args:
         output_dir: Directory of the run.
-        overwrite_output_dir: Whether an earlier run there is replaced.
+        overwrite_output_dir: Whether an earlier run in this directory is replaced.
         head: The reward head: a name, a table or a `Component`; the paper's by default.
         loss: The loss; `center_rewards_coefficient` is its option `zero_coefficient`.
         backbone_options: Options of the backbone, such as {"max_pixels": 401408}.
-        fresh_head: Whether a trained reward head of the model's checkpoint is left behind.
+        fresh_head: Whether a trained reward head of the model's checkpoint is dropped.
         learning_rate: Peak learning rate.
         per_device_train_batch_size: Pairs of a forward pass.
-        per_device_eval_batch_size: Those of the trainer's `evaluate`; None for as many as in training.
-        gradient_accumulation_steps: Forward passes of a step, on each device.
+        per_device_eval_batch_size: Pairs of a forward pass in `evaluate`; None for the number in training.
+        gradient_accumulation_steps: Forward passes of an optimizer step, on each device.
         num_train_epochs: Passes over the training data.
-        max_steps: Steps after which training ends; -1 for none.
-        max_length: Tokens that prompt and response may have; longer ones are listed in `rejected.jsonl`.
+        max_steps: Optimizer steps after which training ends; -1 for no limit.
+        max_length: Limit of tokens in prompt and response; longer rows are listed in `rejected.jsonl`.
         center_rewards_coefficient: Strength of the pull of a pair's rewards to zero sum.
         warmup_ratio: Share of the steps in which the learning rate rises.
         warmup_steps: The same as a number of steps, or as a share below 1.
-        lr_scheduler_type: What the learning rate does after that.
-        weight_decay: Of AdamW.
-        adam_beta1: Of AdamW.
-        adam_beta2: Of AdamW.
+        lr_scheduler_type: Shape of the learning rate after the warm-up.
+        weight_decay: Weight decay of AdamW.
+        adam_beta1: First beta of AdamW.
+        adam_beta2: Second beta of AdamW.
         max_grad_norm: Largest norm of the gradient.
-        bf16: Whether products are in bf16; None where the device multiplies it fast.
-        gradient_checkpointing: Whether layers are computed again in the backward pass.
-        dataloader_num_workers: Threads that prepare ahead.
+        bf16: Whether matrix products are in bf16; None for bf16 if the device multiplies it fast.
+        gradient_checkpointing: Whether activations are computed again in the backward pass.
+        dataloader_num_workers: Threads that prepare the next batches.
         logging_steps: Steps between records of the log.
-        eval_strategy: When held-out data is evaluated, if there is some.
+        eval_strategy: Time of evaluations on held-out data, if there is some.
         eval_steps: Steps between evaluations by `steps`; None for `logging_steps`.
         save_steps: Steps between checkpoints; None for one at each evaluation.
         save_total_limit: Checkpoints that are kept.
-        metric_for_best_model: Metric of the held-out data by which the best model is chosen.
-        load_best_model_at_end: Whether the trainer's model is that one, and not the last; both are kept.
+        metric_for_best_model: Metric of the held-out data that selects the best model.
+        load_best_model_at_end: Whether the trainer's model is the best one, and not the last; both are kept.
         report_to: Experiment trackers: a name or a list of `wandb`, `trackio`, `mlflow`, `swanlab`.
             TensorBoard always gets the numbers.
         disable_tqdm: Whether no progress is shown.
-        seed: Of every random choice.
+        seed: Seed of every random choice.
 
     Raises:
-        ConfigError: For a setting of TRL's that has no counterpart, or that nothing has.
+        ConfigError: For a setting of TRL's without a counterpart, or for an unknown setting.
     """
 
     output_dir: str = field(default="trainer_output", kw_only=False)

@@ -1,7 +1,7 @@
 """Time the ops beside what they replace, all variants of a case in turns within one run.
 
 Run as `python benchmarks/ops/measure.py`; it keeps this machine's results in benchmarks/results, and writes
-docs/ops.md's tables. Cases that this machine would compute for minutes are left out.
+the tables of docs/measurements.md. Cases that this machine would compute for minutes are left out.
 `--compare` measures anew, writes nothing, and exits with 1 where an op has become slower by more than 10 %,
 and by more than 20 us, against its eager twin of the same run; so another machine's speed doesn't matter.
 """

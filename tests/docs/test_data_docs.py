@@ -31,8 +31,8 @@ def meanings(columns: Mapping[str, str]) -> str:
 def table() -> str:
     plugins = PluginManager()
     rows = [
-        ("of a row of our own", "read", names(FIELDS)),
-        ("of every pair below", "read", meanings(COMMON_COLUMNS)),
+        ("a row of `basereward`", "read", names(FIELDS)),
+        ("every row of the pairs below", "read", meanings(COMMON_COLUMNS)),
     ]
     published = []
     for name in plugins.names("dataset"):
@@ -45,28 +45,32 @@ def table() -> str:
         elif name != "basereward":
             marks = " or ".join(f"({names(fields)})" for fields in signatures(dataset))
             own = {key: text for key, text in dataset.columns.items() if COMMON_COLUMNS.get(key) != text}
-            rows.append((f"`{name}`, told by {marks}", "read", meanings(own)))
-    rows.append(("of published sets", "read", "; ".join(published)))
+            rows.append((f"`{name}`, recognized by {marks}", "read", meanings(own)))
+    rows.append(("a row of a published data set", "read", "; ".join(published)))
     rows += [
-        ("of every row", f"left out: they {why}", names(columns)) for why, columns in IGNORED_COLUMNS.items()
+        ("every row", f"left out: they {why}", names(columns)) for why, columns in IGNORED_COLUMNS.items()
     ]
     rows += [
-        ("of published sets", "left out, with a warning", "what no format takes for question or answer"),
-        ("of every row", "**refused**", "any other that has a value, unless `ignored_columns` names it"),
-        ("of a message", "read", names(("role", "content"))),
-        ("of a message", "given to the chat template", meanings(TEMPLATE_KEYS)),
-        ("of a message", "left out", names(sorted(IGNORED_MESSAGE_KEYS))),
-        ("of a message", "**refused**", "any other that has a value; those the chat template doesn't read"),
         (
-            "of a response's message",
-            "**refused**",
-            "any but its text: calls of tools and reasoning can't be scored",
+            "a row of a published data set",
+            "left out, with a warning",
+            "columns that belong to no question or answer in any format",
         ),
-        *((f"of a part of type `{kind}`", "read", names(keys)) for kind, keys in PART_KEYS.items()),
-        ("of a part", "left out", names(sorted(IGNORED_PART_KEYS))),
-        ("of a part", "**refused**", "any other that has a value, such as `max_pixels`; other types"),
+        ("every row", "**refused**", "any other column with a value, unless `ignored_columns` names it"),
+        ("a message", "read", names(("role", "content"))),
+        ("a message", "passed to the chat template", meanings(TEMPLATE_KEYS)),
+        ("a message", "left out", names(sorted(IGNORED_MESSAGE_KEYS))),
+        ("a message", "**refused**", "any other key with a value; keys that the chat template doesn't read"),
+        (
+            "the message of a response",
+            "**refused**",
+            "everything but its text: tool calls and reasoning can't be scored",
+        ),
+        *((f"a part of type `{kind}`", "read", names(keys)) for kind, keys in PART_KEYS.items()),
+        ("a part", "left out", names(sorted(IGNORED_PART_KEYS))),
+        ("a part", "**refused**", "any other key with a value, such as `max_pixels`; other types"),
     ]
-    lines = ["| keys | | |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines = ["| where | | keys |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "".join(line + "\n" for line in lines)
 
 

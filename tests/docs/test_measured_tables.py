@@ -1,4 +1,4 @@
-"""The measured tables of the docs are those of the results kept, of every machine."""
+"""The tables of docs/measurements.md are those of the results kept, of every machine."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
-def test_the_docs_have_the_tables_of_the_results_kept(tables: Any) -> None:
-    for name, (document, _) in tables.TABLES.items():
-        text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+def test_the_document_has_the_tables_of_the_results_kept(tables: Any) -> None:
+    text = tables.DOCUMENT.read_text(encoding="utf-8")
+    for name in tables.TABLES:
         assert tables.written(name, text) == text, f"run `python benchmarks/tables.py`: {name} is old"
 
 
 def test_a_new_machine_gets_tables_beside_the_others(
     tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results, docs = tmp_path / "results", tmp_path / "docs"
+    results, document = tmp_path / "results", tmp_path / "measurements.md"
     shutil.copytree(ROOT / "benchmarks" / "results" / "amx", results / "amx")
-    docs.mkdir()
-    shutil.copy(ROOT / "docs" / "serving.md", docs)
+    shutil.copy(tables.DOCUMENT, document)
     monkeypatch.setattr(processor, "machine_name", lambda: "zen9")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     report = json.loads((results / "amx" / "serving.json").read_text(encoding="utf-8"))
@@ -58,10 +57,10 @@ def test_a_new_machine_gets_tables_beside_the_others(
     (path.parent / "machine.json").write_text(json.dumps(facts), encoding="utf-8")
     tables.machines.keep("serving", report, results)
 
-    assert tables.write(["serving"], docs, results) == ["serving"]
-    text = (docs / "serving.md").read_text(encoding="utf-8")
+    assert tables.write(["serving"], document, results) == ["serving"]
+    text = document.read_text(encoding="utf-8").partition("<!-- measured serving: begin -->")[2]
     assert text.index("`amx`: Intel") < text.index("`zen9`: Nine cores") < text.index("| 987.6 |")
-    assert tables.write(["serving"], docs, results) == []
+    assert tables.write(["serving"], document, results) == []
 
 
 def test_marks_that_are_missing_are_an_error(tables: Any) -> None:

@@ -119,7 +119,7 @@ def fields_table() -> str:
     rows += [
         ("an item of `/v1/rewards`", "read", names(RewardItem.__struct_fields__)),
         ("a message", "read", names(("role", "content"))),
-        ("a message", "given to the chat template", names(GIVEN)),
+        ("a message", "passed to the chat template", names(GIVEN)),
         ("a content part", "read", names(("type", "text", "image", "image_url"))),
         ("a content part", "ignored", names(("uuid", "cache_control", "image_url.detail"))),
         ("all but `/v1/rewards`", "ignored", names(ClientFields.__struct_fields__)),
@@ -127,7 +127,7 @@ def fields_table() -> str:
         ("the last message of a conversation", "**refused** (`response_not_text`)", names(GIVEN)),
         ("everywhere", "**refused** (`body_not_valid`)", "any other field that is not null"),
     ]
-    lines = ["| of | | fields |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines = ["| where | | fields |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "".join(line + "\n" for line in lines)
 
 

@@ -48,21 +48,21 @@ def audit(
     shares: bool = True,
     progress: bool = False,
 ) -> Audit:
-    """Measure what a model looks at, what it pays for that is not quality, and how steady it is.
+    """Measure what a model looks at, what it rewards beside quality, and how stable it is.
 
-    Of each row one pair is taken: a best response and one of the worst. All edits of the two are scored in
-    one tree with them, so that their prompt is computed once, unless the model compares responses.
+    One pair is taken from each row: a best response and one of the worst. All edits of these two are scored
+    in one tree with them, so that their prompt is computed once, unless the model compares responses.
 
     Args:
-        model: What `load_model` returns, or another `basereward.protocols.Scorer`.
+        model: A model of `load_model`, or another `basereward.protocols.Scorer`.
         comparisons: Comparisons with ranks, or rows of any layout, that the model was not trained on.
-        text_model: A model of text alone, which tells the pairs that need no image; None for the model
-            itself without images.
-        text_model_name: Its name in the report.
-        max_rows: Rows that are drawn of them.
-        batch_size: Comparisons a forward pass.
-        seed: Of the draws: rows, phrases, order.
-        shares: Whether edits share a tree; False costs more, gives the same, and is there to be compared.
+        text_model: A text-only model, which finds the pairs that need no image; None for the model itself
+            without images.
+        text_model_name: Name of the text-only model in the report.
+        max_rows: Rows that are drawn from the comparisons.
+        batch_size: Comparisons in a forward pass.
+        seed: Seed of the draws: rows, phrases, order.
+        shares: Whether edits share a tree; False costs more and gives the same, for comparison.
         progress: Whether to show progress bars on standard error.
 
     Raises:
