@@ -184,9 +184,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     unseen = comparisons(arguments.unseen, TEST_SEED, are_unseen=True)
-    start = time.perf_counter()
     sft = supervise(arguments.output, arguments.form_rows)
-    sft_seconds = time.perf_counter() - start
     before = judged(sft, unseen)
     print("before:", summary(before), flush=True)
     runs = []
@@ -207,7 +205,6 @@ def main() -> None:
     results: dict[str, Any] = {
         "machine": {"platform": platform.platform(), "command": " ".join(sys.argv)},
         "settings": settings,
-        "sft_seconds": sft_seconds,
         "before": {"outcomes": before},
         "runs": runs,
     }

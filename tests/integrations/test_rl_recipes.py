@@ -150,3 +150,10 @@ def test_watched_measures_compare_the_answers_to_both_orders_of_a_pair(recipe: A
     assert found["position_consistency"] == [0.5, 0.0, 0.5, 0.0]
     assert found["first_preferred"] == [1.0, 0.0, 0.0, 0.0]
     assert found["format_reward"] == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_the_docs_show_the_judges_tables_of_the_kept_results(recipe: Any) -> None:
+    report = recipe("judge_report")
+    kept = json.loads((ROOT / "benchmarks/results/rl_judge.json").read_text(encoding="utf-8"))
+    assert report.table(kept) in TEXT
+    assert report.course_table(kept) in TEXT
