@@ -25,7 +25,7 @@ NUMERIC := tests/ops tests/forest tests/test_heads.py tests/test_losses.py tests
 	tests/scoring/test_reward_model.py tests/scoring/test_ensemble.py tests/scoring/test_saved_models.py \
 	$(addprefix tests/backbones/test_,sharing.py last_layer.py generation.py image_feature_cache.py) \
 	$(addprefix tests/training/test_,stage.py strategies.py gradients.py ema.py lora.py optimizers.py)
-AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 HAS_AVX512 := $(shell grep -qw avx512f /proc/cpuinfo 2>/dev/null && echo 1)
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
 
@@ -121,7 +121,7 @@ format: $(VENV)/installed  ## bring the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Of a lesser machine: ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 make bench
+# Of a lesser machine: $(AVX2) make bench
 bench: $(VENV)/mini  ## time ops, sharing, TRL, serving and threads here; adds this machine to benchmarks/results and docs
 	$(BIN)/python benchmarks/ops/measure.py
 	$(BIN)/python benchmarks/sharing.py --keep

@@ -50,14 +50,16 @@ COURSE = {
 """What is kept of TRL's log, by the names it has there."""
 
 
-def answers(policy: Any, tokenizer: Any, asked: Sequence[Task], *, num: int) -> tuple[list[str], Any]:
+def answers(
+    policy: Any, tokenizer: Any, asked: Sequence[Task], *, num: int, seed: int = DRAW_SEED
+) -> tuple[list[str], Any]:
     """Return drawn answers [T * N] of a policy to T tasks, always of the same draws, and their tokens."""
     policy.eval()
     given = [[{"role": "user", "content": task.prompt}] for task in asked for _ in range(num)]
     inputs = tokenizer.apply_chat_template(
         given, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
     )
-    torch.manual_seed(DRAW_SEED)
+    torch.manual_seed(seed)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         tokens = policy.generate(
             **inputs, max_new_tokens=MAX_TOKENS, do_sample=True, top_k=0, temperature=1.0

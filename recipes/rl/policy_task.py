@@ -42,6 +42,15 @@ def tasks(num: int, seed: int, *, are_unseen: bool = False) -> list[Task]:
     return [_task(chance.choice(subjects), chance.choice(words)) for _ in range(num)]
 
 
+def every_unseen() -> list[Task]:
+    """Return each unseen subject with each unseen word."""
+    return [
+        _task(subject, word)
+        for subject in SUBJECTS[-NUM_UNSEEN_SUBJECTS:]
+        for word in WORDS[-NUM_UNSEEN_WORDS:]
+    ]
+
+
 def _task(subject: str, word: str) -> Task:
     return Task(
         f"Say something favourable about {subject} in one short sentence. Use the word '{word}'.", word

@@ -14,12 +14,18 @@ from basereward.plugins import manager
 NAMES = ("reward", "judge")
 
 
-def trained(name: str, output: Path) -> Path:
-    """Return the directory of a model, which is trained as `NAME.toml` says unless it is there."""
-    directory = output / name / "model"
+def trained(name: str, output: Path, *, seed: int | None = None) -> Path:
+    """Return the directory of a model, which is trained as `NAME.toml` says unless it is there.
+
+    With a seed other than the file's it is another model, beside that of the file.
+    """
+    config = load_run(Path(__file__).with_name(f"{name}.toml"))
+    place = output / name
+    if seed is not None and seed != config.seed:
+        config, place = replace(config, seed=seed), output / f"{name}-seed-{seed}"
+    directory = place / "model"
     if (directory / "reward_config.json").is_file():
         return directory
-    config = load_run(Path(__file__).with_name(f"{name}.toml"))
     ratings = str(human_ratings.find())
     layer = int(str(config.head.options["layer"]))
     backbone = {**config.backbone.options, "model": str(smollm2.directory(layer))}
@@ -32,7 +38,5 @@ def trained(name: str, output: Path) -> Path:
             Component(source.name, {**source.options, "path": ratings}) for source in config.data.eval
         ),
     )
-    config = replace(
-        config, output=str(output / name), backbone=Component(config.backbone.name, backbone), data=data
-    )
+    config = replace(config, output=str(place), backbone=Component(config.backbone.name, backbone), data=data)
     return Path(train(config, overwrite=True, plugins=manager()).model_dir)

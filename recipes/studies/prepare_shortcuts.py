@@ -23,8 +23,10 @@ from basereward.data.writing import open_writer
 OPTIONS = {"num_layers": 4, "grid": 3, "num_views": 3, "feature_dropout": 0.3}
 """Of the model, as the demo aligns it before its training."""
 
-NUM_TEXTS, NUM_TRAIN, NUM_TEST = 480, 240, 120
-"""Rows that the proxies learn from, those of the training, and those of each of three tests."""
+NUM_TEXTS, NUM_TRAIN, NUM_TEST, NUM_USELESS = 480, 240, 120, 360
+"""Rows that the proxies learn from, those of the training, and those of the tests; more where the shortcut is
+useless, since differences are small there.
+"""
 
 ROWS: dict[str, Callable[[str, float, str], Iterator[Comparison]]] = {"marker": marked, "topic": topical}
 """From a split, how often responses follow the shortcut there, and a name: rows."""
@@ -35,7 +37,7 @@ def prepare(shortcut: str) -> None:
     rows = ROWS[shortcut]
     write(f"{shortcut}-as-trained", lambda: islice(rows("test", SHARE, "as trained"), NUM_TEST))
     useless = within_topics("test", "useless") if shortcut == "topic" else rows("test", 0.5, "useless")
-    write(f"{shortcut}-useless", lambda: islice(useless, NUM_TEST))
+    write(f"{shortcut}-useless", lambda: islice(useless, NUM_USELESS))
     write(f"{shortcut}-misleading", lambda: islice(rows("test", 1 - SHARE, "misleading"), NUM_TEST))
     training = list(islice(rows("train", SHARE, "train"), NUM_TEXTS))
     halves = {"a": training[0::2], "b": training[1::2]}

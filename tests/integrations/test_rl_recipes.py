@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
+from basereward import Comparison
 from basereward.config import load_run
 from basereward.paradigms.judge_rationales import given_rationales
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes/rl"
 TEXT = (ROOT / "docs/rl.md").read_text(encoding="utf-8")
+TRUST = (ROOT / "docs/trust.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["reward", "judge", "judge_sft"])
+@pytest.mark.parametrize("name", ["reward", "reward_few", "judge", "judge_sft"])
 def test_run_files_can_be_read(name: str) -> None:
     assert load_run(RECIPES / f"{name}.toml").data.train
 
@@ -50,6 +52,13 @@ def test_no_word_or_subject_of_the_unseen_prompts_is_in_the_training(recipe: Any
     assert subjects[0].isdisjoint(subjects[1])
 
 
+def test_every_unseen_prompt_is_there_once(recipe: Any) -> None:
+    task = recipe("policy_task")
+    every = task.every_unseen()
+    assert len(set(every)) == len(every) == task.NUM_UNSEEN_SUBJECTS * task.NUM_UNSEEN_WORDS
+    assert set(task.tasks(500, 2, are_unseen=True)) == set(every)
+
+
 def test_the_judges_better_answer_is_the_one_in_capital_letters(recipe: Any) -> None:
     for comparison in recipe("judge_task").comparisons(20, 0):
         [pair] = comparison.pairs()
@@ -78,6 +87,38 @@ def test_the_docs_show_the_table_of_the_kept_results(recipe: Any) -> None:
     pytest.importorskip("basereward_mini")
     kept = json.loads((ROOT / "benchmarks/results/rl.json").read_text(encoding="utf-8"))
     assert recipe("table").table(kept["runs"]) in TEXT
+
+
+def test_best_of_n_is_worth_what_the_gold_rewards_make_of_it(recipe: Any, tmp_path: Path) -> None:
+    pytest.importorskip("basereward_mini")
+    made = recipe("overoptimization")
+    rows = [
+        Comparison("a prompt", ["one", "two", "three", "four"], ratings=[0, 0, 1, 0], id=name)
+        for name in "abcd"
+    ]
+    judge = {row.id: [1.0, 2.0, 4.0, 3.0] for row in rows}
+    # One member chooses by the judge's reward, the other takes the last, which is the judge's second.
+    members = {"same": judge, "last": {name: [1.0, 2.0, 3.0, 4.0] for name in judge}}
+    found = made.measured(members, judge, rows, tmp_path)
+    assert set(found) == {"judge", "rule"}
+    gold = {name: curve["gold"][4]["value"] for name, curve in found["judge"]["curves"].items()}
+    # The judge's rewards have the mean 2.5 and the variance 5/3 within a prompt: (4 - 2.5) / 1.29.
+    assert gold["member same"] == pytest.approx(1.5 / (5 / 3) ** 0.5)
+    assert gold["member last"] == pytest.approx(0.5 / (5 / 3) ** 0.5)
+    lines = made.gain_table({"4 texts": json.loads(json.dumps(found))}).splitlines()
+    assert lines[2].startswith("| 4 texts | judge | member same | ")
+    assert lines[2].endswith("| 1.16 ± 0.00 |")
+
+
+def test_the_docs_show_the_tables_of_the_kept_candidates_and_runs(recipe: Any) -> None:
+    pytest.importorskip("basereward_mini")
+    made = recipe("overoptimization")
+    kept = {
+        name: json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
+        for name in ("overoptimization", "rl")
+    }
+    assert made.gain_table(kept["overoptimization"]["best_of_n"]) in TRUST
+    assert made.course_table(kept["rl"]["runs"]) in TRUST
 
 
 def test_what_the_docs_import_is_there() -> None:
