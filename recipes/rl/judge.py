@@ -170,7 +170,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/rl/generative-judge"))
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/rl/generative-judge"),
+        help="what is there already is not made again, whatever the settings",
+    )
     parser.add_argument("--results", type=Path, help="write the results as JSON")
     parser.add_argument("--plot", type=Path, help="draw the courses")
     parser.add_argument("--form-rows", type=int, default=72, help="comparisons with judgements")
