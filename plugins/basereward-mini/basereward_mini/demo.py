@@ -21,7 +21,6 @@ from basereward.evaluation import Evaluation, Interval, evaluate, save_report
 from basereward.scoring.reward_model import RewardModel
 from basereward_mini import assets, smollm2
 from basereward_mini.alignment import save_aligned
-from basereward_mini.contrastive import contrastive
 from basereward_mini.openmoji import OpenMojiCaptions
 
 RUN_FILE = "demo.toml"
@@ -41,7 +40,7 @@ def run(output: Path) -> dict[str, Any]:
     smollm2.directory(int(options["num_layers"]))  # converted on the first run only, which is no training
     train_start = time.perf_counter()
     cache = assets.cache_directory() / "mini-vlm"
-    aligned = save_aligned(output / "aligned", cache=cache, fit=contrastive, **options)
+    aligned = save_aligned(output / "aligned", cache=cache, **options)
     align_seconds = time.perf_counter() - train_start
     backbone = Component("mini-vlm", {**options, "model": str(aligned)})
     config = replace(config, backbone=backbone, cache=str(cache))
