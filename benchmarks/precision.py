@@ -16,6 +16,7 @@ from typing import Any
 import machines
 
 from basereward import load_model
+from basereward.cli.data_arguments import key_values
 from basereward.config import Component
 from basereward.plugins.plugin_manager import manager
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--option", metavar="KEY=VALUE", action="append", default=[], help="of the dataset")
     parser.add_argument("--keep", action="store_true", help="keep the results for this machine")
     arguments = parser.parse_args()
-    options = dict(option.split("=", 1) for option in arguments.option)
+    options = key_values(arguments.option, "--option")
     comparisons = list(manager().build("dataset", Component(arguments.dataset, options)))
     models = {name: load_model(arguments.model, precision=name) for name in ("fp32", "bf16")}
     rewards = {
