@@ -26,11 +26,13 @@ from smollm2 import freeze, save_policy
 from basereward import train
 from basereward.comparison import Comparison
 from basereward.config import Component, Source, load_run
+from basereward.errors import ConfigError
 from basereward.hardware.precision import device_of, training_precision
 from basereward.integrations import judge_grpo
 from basereward.paradigms.verdicts import read_verdict
 from basereward.plugins import manager
 from basereward.scoring.reward_model import RewardModel
+from basereward.storage.atomic import write_text
 
 TEMPLATE = "brief"
 MAX_TOKENS = 24
@@ -48,6 +50,29 @@ COURSE = {
     "seconds": "step_time",
 }
 """What is kept of TRL's log, by the names it has there."""
+
+SETTINGS = ("form_rows", "steps", "pairs", "generations", "lr", "beta", "unseen")
+"""Arguments that decide what is made, and stand in the results."""
+
+
+def claim(output: Path, settings: dict[str, Any]) -> None:
+    """Make the directory for these settings.
+
+    Raises:
+        ConfigError: When what is there was made with others, whose results would be taken for those of these.
+    """
+    path = output / "settings.json"
+    if path.is_file():
+        made = json.loads(path.read_text(encoding="utf-8"))
+        other = {name: made.get(name) for name, value in settings.items() if made.get(name) != value}
+        if other:
+            raise ConfigError(f"{output} was made with {other}; give those, or another --output")
+    elif output.is_dir() and any(output.iterdir()):
+        raise ConfigError(
+            f"{output} has files and no settings.json, which says how they were made; give another --output"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(settings) + "\n")
 
 
 def supervise(output: Path, num_rows: int) -> Path:
@@ -174,7 +199,7 @@ def main() -> None:
         "--output",
         type=Path,
         default=Path("runs/rl/generative-judge"),
-        help="what is there already is not made again, whatever the settings",
+        help="what is there already is not made again; other settings need another directory",
     )
     parser.add_argument("--results", type=Path, help="write the results as JSON")
     parser.add_argument("--plot", type=Path, help="draw the courses")
@@ -187,7 +212,11 @@ def main() -> None:
     parser.add_argument("--unseen", type=int, default=100, help="comparisons to test on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    try:
+        claim(arguments.output, settings)
+    except ConfigError as error:
+        parser.error(str(error))
     unseen = comparisons(arguments.unseen, TEST_SEED, are_unseen=True)
     sft = supervise(arguments.output, arguments.form_rows)
     before = judged(sft, unseen)
@@ -203,10 +232,9 @@ def main() -> None:
             seconds = time.perf_counter() - start
             outcomes = judged(output / "model", unseen)
             run = {"seed": seed, "outcomes": outcomes, "course": course, "seconds": seconds}
-            kept.write_text(json.dumps(run) + "\n", encoding="utf-8")
+            write_text(kept, json.dumps(run) + "\n")
         runs.append(json.loads(kept.read_text(encoding="utf-8")))
         print(f"after, seed {seed}:", summary(runs[-1]["outcomes"]), flush=True)
-    settings = {name: getattr(arguments, name) for name in SETTINGS}
     results: dict[str, Any] = {
         "machine": {"platform": platform.platform(), "command": " ".join(sys.argv)},
         "settings": settings,
@@ -214,13 +242,10 @@ def main() -> None:
         "runs": runs,
     }
     if arguments.results:
-        arguments.results.write_text(json.dumps(results) + "\n", encoding="utf-8")
+        write_text(arguments.results, json.dumps(results) + "\n")
     if arguments.plot:
         draw(results, arguments.plot)
     print(table(results), course_table(results), sep="\n\n")
-
-
-SETTINGS = ("form_rows", "steps", "pairs", "generations", "lr", "beta", "unseen")
 
 
 if __name__ == "__main__":

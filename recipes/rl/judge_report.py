@@ -1,4 +1,4 @@
-"""Of a judge before and after reinforcement learning: measures, a paired test, a table and curves."""
+"""Measures, a paired test, a table and curves of a judge before and after reinforcement learning."""
 
 from __future__ import annotations
 

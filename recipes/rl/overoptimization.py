@@ -29,6 +29,7 @@ from basereward.evaluation.overoptimization_report import curve_notes, save_over
 from basereward.integrations.judge_grpo import load_policy
 from basereward.protocols import Scorer
 from basereward.scoring.scorer import EnsembleRewards
+from basereward.storage.atomic import write_text
 
 PROXIES = {"reward_few": "1,000 texts", "reward": "4,000 texts"}
 """How much a reward model was trained on, by its run file."""
@@ -81,7 +82,7 @@ def rewards(directory: Path, rows: Sequence[Comparison], place: Path) -> dict[st
     if not path.is_file():
         scored = load_model(directory, precision="auto").score(rows)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({row.id: found for row, found in zip(rows, scored, strict=True)}))
+        write_text(path, json.dumps({row.id: found for row, found in zip(rows, scored, strict=True)}))
     found: dict[str, list[float]] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
@@ -221,7 +222,7 @@ def main() -> None:
             parts[PROXIES[name]] = measured(members, rewards(judge, rows, place), rows, place / name)
         facts = {"platform": platform.platform(), "command": " ".join(sys.argv)}
         kept = {"machine": facts, "accuracy": accuracies, "best_of_n": parts}
-        arguments.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        write_text(arguments.results, json.dumps(kept, indent=1) + "\n")
     parts = json.loads(arguments.results.read_text(encoding="utf-8"))["best_of_n"]
     runs = json.loads(arguments.runs.read_text(encoding="utf-8"))["runs"]
     draw(parts, runs, arguments.plot)

@@ -13,6 +13,7 @@ import pytest
 
 from basereward import Comparison
 from basereward.config import load_run
+from basereward.errors import ConfigError
 from basereward.paradigms.judge_rationales import given_rationales
 
 ROOT = Path(__file__).parents[2]
@@ -198,3 +199,16 @@ def test_the_docs_show_the_judges_tables_of_the_kept_results(recipe: Any) -> Non
     kept = json.loads((ROOT / "benchmarks/results/rl_judge.json").read_text(encoding="utf-8"))
     assert report.table(kept) in TEXT
     assert report.course_table(kept) in TEXT
+
+
+def test_a_directory_of_other_settings_is_not_taken_for_one_of_these(recipe: Any, tmp_path: Path) -> None:
+    pytest.importorskip("basereward_mini")
+    judge = recipe("judge")
+    settings = {"steps": 10, "lr": 5e-5}
+    judge.claim(tmp_path / "new", settings)
+    judge.claim(tmp_path / "new", settings)  # goes on
+    with pytest.raises(ConfigError, match=r"was made with {'steps': 10}; give those, or another --output"):
+        judge.claim(tmp_path / "new", {**settings, "steps": 20})
+    (tmp_path / "old" / "sft").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="has files and no settings.json"):
+        judge.claim(tmp_path / "old", settings)
