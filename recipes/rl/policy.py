@@ -34,6 +34,7 @@ from basereward.integrations.judge_grpo import load_policy
 from basereward.integrations.reward_source import RewardSource, reward_source
 from basereward.integrations.shaping import hybrid, sigmoid
 from basereward.integrations.trl import reward_func, rule_reward
+from basereward.storage.atomic import write_text
 
 REWARDS = ("rule", "model", "hybrid")
 MAX_TOKENS = 24
@@ -207,7 +208,7 @@ def main() -> None:
         "course": course,
         "seconds": time.perf_counter() - start,
     }
-    (arguments.output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(arguments.output / "result.json", json.dumps(result, indent=1) + "\n")
     for name, value in after.items():
         print(f"{name}: {before[name]} -> {value}")
 

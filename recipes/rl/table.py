@@ -20,6 +20,8 @@ from typing import Any
 from policy import REWARDS
 from scorers import NAMES, trained
 
+from basereward.storage.atomic import write_text
+
 COLUMNS = {
     "rule": "keeps the rule",
     "model": "reward model",
@@ -130,9 +132,7 @@ def main() -> None:
     arguments, extra = parser.parse_known_args()
     results = run_all(arguments.models, arguments.seeds, arguments.jobs, extra)
     facts = {"platform": platform.platform(), "command": " ".join(sys.argv)}
-    arguments.results.write_text(
-        json.dumps({"machine": facts, "runs": results}, indent=1) + "\n", encoding="utf-8"
-    )
+    write_text(arguments.results, json.dumps({"machine": facts, "runs": results}, indent=1) + "\n")
     draw(results, arguments.plot)
     print(table(results))
 
