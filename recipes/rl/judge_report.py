@@ -86,6 +86,7 @@ def course_table(results: Mapping[str, Any], num_rows: int = 5) -> str:
     courses = [run["course"] for run in results["runs"]]
     num = min(map(len, courses))
     lines = [f"| steps | {' | '.join(CURVES.values())} |", "|---" + "|---:" * len(CURVES) + "|"]
+    num_rows = min(num_rows, num)
     for row in range(num_rows):
         start, end = row * num // num_rows, (row + 1) * num // num_rows
         steps = [step for course in courses for step in course[start:end]]

@@ -212,3 +212,14 @@ def test_a_directory_of_other_settings_is_not_taken_for_one_of_these(recipe: Any
     (tmp_path / "old" / "sft").mkdir(parents=True)
     with pytest.raises(ConfigError, match="has files and no settings.json"):
         judge.claim(tmp_path / "old", settings)
+
+
+@pytest.mark.parametrize(("num_steps", "heads"), [(2, ["1 to 1", "2 to 2"]), (10, ["1 to 2", "3 to 4"])])
+def test_a_short_course_has_a_row_a_step(recipe: Any, num_steps: int, heads: list[str]) -> None:
+    report = recipe("judge_report")
+    course = [dict.fromkeys(report.CURVES, float(step)) for step in range(num_steps)]
+    rows = report.course_table({"runs": [{"course": course}]}).splitlines()[2:]
+    assert len(rows) == min(5, num_steps)
+    assert [row.split(" | ")[0] for row in rows[:2]] == [f"| {head}" for head in heads]
+    last = rows[-1].split(" | ")[1]  # the last step of two, or the last two of ten
+    assert last == ("1.00" if num_steps == 2 else "8.50")
