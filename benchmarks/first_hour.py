@@ -87,6 +87,8 @@ def demo(directory: Path) -> dict[str, Any]:
             if size := SIZE.match(line):
                 report["set_up_seconds"] = time.perf_counter() - start
                 report["packages"], report["megabytes"] = int(size[1]), int(size[2].replace(",", ""))
+            if line.startswith("training: 0/"):
+                report["training_starts_seconds"] = time.perf_counter() - start
             if STEP.match(line):
                 report["first_training_line_seconds"] = time.perf_counter() - start
                 report["line"] = line.strip()
