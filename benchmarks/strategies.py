@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from sharing import Case, save_model, trees
-from torch import Tensor
+from torch import Tensor, nn
 
 from basereward import Comparison
 from basereward.backbones.transformers_model import without_transformers_bars
@@ -71,9 +71,9 @@ def num_bytes(tensors: Any) -> int:
 
 
 @contextmanager
-def kept_for_backward(model: TrainedModel, found: list[int]) -> Iterator[None]:
+def kept_for_backward(module: nn.Module, found: list[int]) -> Iterator[None]:
     """Count the bytes that forward passes keep for backward ones, weights aside."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.module.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def kept_for_backward(model: TrainedModel, found: list[int]) -> Iterator[None]:
 def memory(model: TrainedModel, batch: list[Prepared[Encoded]]) -> dict[str, float]:
     """Take one step, and return megabytes by what they are for."""
     found: list[int] = []
-    with kept_for_backward(model, found):
+    with kept_for_backward(model.module, found):
         total, _ = model.module(batch)
     del total
     model.accumulate_gradients([batch], 1, None)

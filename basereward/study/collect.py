@@ -42,6 +42,11 @@ from basereward.training.validation import unevaluable_reason
 Key = tuple[str, int]
 """A row's name, and a seed."""
 
+NOTHING_SCORED = "was run to its end and has a reward for no comparison; the reports in its directory say why"
+NOTHING_SHARED = (
+    "was run to its end, but no comparison was scored by all runs, so that no number can be shown"
+)
+
 
 @dataclass
 class Source:
@@ -282,12 +287,15 @@ def _rows(
             key, directory = (cell.name, seed), Path(configs[cell.name, seed].output)
             facts: dict[str, Any] = {}
             error = ""
-            if key in values:
+            scored = [source.results[key] for source in sources if key in source.results]
+            if scored:
                 facts = read_facts(directory / DONE_FILE)
                 counted = {source.name: source.statistics(configs[key]) for source in sources}
                 facts["statistics"] = {name: counts for name, counts in counted.items() if counts}
-            else:
+            if not scored:
                 error = _why_not(directory)
+            elif key not in values:
+                error = NOTHING_SHARED if any(scored) else NOTHING_SCORED
             results.append(RunResult(cell.name, cell.labels, seed, values.get(key, {}), facts, error))
     for row in study.ensembles:
         for seed in study.seeds:

@@ -11,13 +11,21 @@ import shutil
 from pathlib import Path
 
 from basereward_mini import smollm2
-from basereward_mini.alignment import save_aligned
+from basereward_mini.alignment import Fit, save_aligned
+from basereward_mini.contrastive import contrastive
 
 from basereward.cli import main
 
 PLACE = Path(".cache/study")
 NUM_TEXTS = 3000
 """Of each of the four sets; the smallest has 3,708."""
+
+MODELS: list[tuple[str, Fit | None, dict[str, int]]] = [
+    ("mini-vlm", None, {"num_layers": 4}),
+    # A decoder that can read and compare, to which a judge's question has something to say.
+    ("mini-vlm-deep", contrastive, {"num_layers": 30, "num_views": 3}),
+]
+"""Vision-language models by name: the projector's fit and the options of the backbone."""
 
 DATA = {
     **{
@@ -42,9 +50,10 @@ def prepare() -> None:
         unfinished = PLACE / "smollm2-unfinished"
         shutil.copytree(smollm2.directory(smollm2.NUM_LAYERS), unfinished, dirs_exist_ok=True)
         unfinished.rename(PLACE / "smollm2")
-    if not (PLACE / "mini-vlm").exists():
-        save_aligned(PLACE / "mini-vlm-unfinished", num_layers=4)
-        (PLACE / "mini-vlm-unfinished").rename(PLACE / "mini-vlm")
+    for name, fit, options in MODELS:
+        if not (PLACE / name).exists():
+            save_aligned(PLACE / f"{name}-unfinished", fit=fit, **options)
+            (PLACE / f"{name}-unfinished").rename(PLACE / name)
     for name, (dataset, *options) in DATA.items():
         path = PLACE / f"{name}.jsonl"
         if not path.is_file():

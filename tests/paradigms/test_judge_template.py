@@ -69,9 +69,10 @@ def test_an_unknown_name_lists_those_there_are(plugin: Path) -> None:
     with pytest.raises(ConfigError) as error:
         JudgeTemplate.load("verdit")
     assert str(error.value) == (
-        "unknown judge template 'verdit'; did you mean 'verdict'? templates: brief, choice, criteria, "
-        "critique, mm-rlhf, r1-reward, rating, reasoned, rubric, unified-reward-score-100, "
-        "unified-reward-score, unified-reward-think, unified-reward, verdict, strict_judges/harsh"
+        "unknown judge template 'verdit'; did you mean 'verdict'? templates: brief-critique, brief-rating, "
+        "brief-verdict, brief, choice, criteria, critique, mm-rlhf, r1-reward, rating, reasoned, rubric, "
+        "unified-reward-score-100, unified-reward-score, unified-reward-think, unified-reward, verdict, "
+        "strict_judges/harsh"
     )
 
 

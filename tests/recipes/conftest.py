@@ -121,4 +121,5 @@ def _small(place: Path) -> None:
     }
     encoder = {f"vision.{name}": value.contiguous() for name, value in vision.items()}
     save_file({**encoder, **projector}, vlm / VISION_FILE)
-    (study / "aligned").symlink_to(vlm)
+    for name in ("aligned", "mini-vlm-deep"):
+        (study / name).symlink_to(vlm)

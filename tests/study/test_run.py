@@ -140,6 +140,27 @@ def test_only_logs_and_rewards_are_kept_where_that_is_asked(
         assert not {"model", "last", "checkpoint", "error.txt"} & names
 
 
+def test_a_run_that_scored_nothing_is_not_called_unfinished(
+    course: list[tuple[StudyRun, Results]], places: dict[str, Place]
+) -> None:
+    first, *others = places["troubled"].runs
+    rewards = Path(first.config.output, "evaluation", "rewards.jsonl")
+    written = rewards.read_bytes()
+    try:
+        rewards.write_bytes(b"")
+        results = places["troubled"].collect()
+    finally:
+        rewards.write_bytes(written)
+    by_key = {(run.row, run.seed): run for run in results.runs}
+    silent = by_key[first.cell.name, first.seed]
+    assert (silent.values, silent.error) == (
+        {},
+        "was run to its end and has a reward for no comparison; the reports in its directory say why",
+    )
+    assert silent.facts
+    assert all(by_key[run.cell.name, run.seed].values for run in others)
+
+
 AS_THEY_ARE = """
 title = "As they are"
 output = "{output}"

@@ -503,7 +503,12 @@ def small_study(place: Path) -> None:
     """
     for split in ("train", "validation", "test"):
         write_captions(place, f"captions-{split}", 4)
-        write_captions(place, f"caption-pairs-{split}", 2, meta={"critiques": ["is shown", "is not shown"]})
+        judgements = [
+            {"first": first, "second": 1 - first, "text": f"<think>shown</think><answer>{1 + first}</answer>"}
+            for first in (0, 1)
+        ]
+        meta = {"critiques": ["is shown", "is not shown"], "judgements": judgements}
+        write_captions(place, f"caption-pairs-{split}", 2, meta=meta)
     for shortcut in ("marker", "topic"):
         for part in ("as-trained", "useless", "misleading", "train-a", "train-b"):
             write_captions(place, f"{shortcut}-{part}", 2, source=part.replace("-", " "))

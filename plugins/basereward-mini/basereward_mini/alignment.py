@@ -1,12 +1,12 @@
-"""The projector's start: a ridge regression from images to the embeddings of their names, in closed form.
+"""The projector's start: a linear map from images to the embeddings of their names.
 
 Large vision-language models train their projector alone on captions before anything else. Here that stage
-has an exact solution, takes seconds, and spares the decoder most of its training.
+takes seconds, and spares the decoder most of its training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,12 +23,19 @@ RIDGE = 10_000.0
 """Ridge penalty a view, for standardised features; chosen on images held out of the training split."""
 
 
-def save_aligned(directory: Path, *, cache: Path | None = None, **options: int | float) -> Path:
+Fit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From features [n, views, channels] and embeddings [n, D] to a weight [channels, D] and a bias [D]."""
+
+
+def save_aligned(
+    directory: Path, *, cache: Path | None = None, fit: Fit | None = None, **options: int | float
+) -> Path:
     """Build a `mini-vlm`, align its projector on the training split, and save it as a `model`.
 
     Args:
         directory: Where the model is saved.
         cache: Where the features of images are kept for later runs; None for nowhere.
+        fit: Fits the projector; None for a ridge regression.
         options: Of the backbone.
     """
     backbone = MiniVLM(**options).train()  # in training mode an image comes in all its views
@@ -38,7 +45,7 @@ def save_aligned(directory: Path, *, cache: Path | None = None, **options: int |
             backbone.attach_feature_cache(features_on_disk, "weights")
         features = _features(backbone, drawings)
     names = torch.stack([_embedding(backbone, drawing.name) for drawing in drawings])
-    weight, bias = ridge(features, names, RIDGE)
+    weight, bias = ridge(features, names, RIDGE) if fit is None else fit(features, names)
     linear = backbone.projector[1]
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
@@ -66,8 +73,22 @@ def ridge(
     weight = torch.linalg.solve(
         inputs.T @ inputs + penalty * features.shape[1] * identity, inputs.T @ outputs
     )
-    weight = weight / (inputs @ weight).std(0).clamp(min=1e-3) * target_std / std[:, None]
-    return weight, target_mean - mean @ weight
+    return stretched(weight, features, targets)
+
+
+def stretched(
+    weight: Tensor,  # [channels, D]
+    features: Tensor,  # [n, views, channels]
+    targets: Tensor,  # [n, D]
+) -> tuple[Tensor, Tensor]:  # [channels, D], [D]
+    """Turn a weight of standardised features into one of features as they are, and a bias.
+
+    The outputs get the mean and the spread of the targets.
+    """
+    mean, std = features.mean((0, 1)), features.std((0, 1)) + 1e-3
+    outputs = ((features - mean) / std).flatten(0, 1) @ weight  # [n * views, D]
+    weight = weight / outputs.std(0).clamp(min=1e-3) * targets.std(0) / std[:, None]
+    return weight, targets.mean(0) - mean @ weight
 
 
 def _features(backbone: MiniVLM, drawings: Sequence[Drawing]) -> Tensor:  # [n, views, channels]

@@ -24,12 +24,14 @@ import torch
 from basereward_mini import human_ratings, smollm2
 from basereward_mini.alignment import ridge
 from basereward_mini.backbone import MEMORY_CACHE, MiniVLM
+from basereward_mini.contrastive import contrastive
 from basereward_mini.encoder import ImageEncoder
 from basereward_mini.human_ratings import HumanRatings, RatedText
 from basereward_mini.lru_cache import LRUCache
 from basereward_mini.openmoji import OpenMojiCaptions, split_of
 from basereward_mini.openmoji import image as image_of
 from basereward_mini.ratings_study import run_config
+from torch.nn import functional
 
 from basereward import Comparison, RewardModel
 from basereward.backbones.feature_cache import FeatureCache
@@ -193,6 +195,25 @@ def test_a_ridge_regression_finds_a_linear_map() -> None:
     exact = features[:, 0] @ torch.randn(5, 3, generator=generator) + 1.0
     weight, bias = ridge(features, exact, penalty=1e-6)
     torch.testing.assert_close(features[:, 0] @ weight + bias, exact, atol=0.02, rtol=0.02)
+
+
+def test_contrast_finds_whose_name_is_whose_on_rows_that_it_has_not_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shown = torch.randn(300, 8, generator=generator)
+    features = (shown @ torch.randn(8, 256, generator=generator))[:, None].repeat(1, 2, 1)  # 2 views alike
+    names = shown @ torch.randn(8, 8, generator=generator) + 1.0
+    weight, bias = contrastive(features[:200], names[:200])
+    found = features[:200, 0] @ weight + bias
+    torch.testing.assert_close(found.mean(0), names[:200].mean(0), rtol=1e-4, atol=1e-4)
+    # Over both views the spread is √(199 / 200 · 400 / 399) = 0.9987 of that over one.
+    torch.testing.assert_close(found.std(0), names[:200].std(0), rtol=5e-3, atol=0.0)
+    mean = names[:200].mean(0)
+    unseen, theirs = features[200:, 0] @ weight + bias - mean, names[200:] - mean
+    similarity = functional.cosine_similarity(unseen[:, None], theirs[None], dim=-1)  # [100, 100]
+    own = similarity.diag()[:, None]  # [100, 1]
+    assert (own >= similarity).float().mean() > 0.95  # by chance 0.5
+    again, _ = contrastive(features[:200], names[:200])
+    assert torch.equal(again, weight)
 
 
 def test_an_image_changes_the_reward_and_its_neighbours_do_not(
