@@ -25,7 +25,7 @@ from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
-from basereward.storage.hub import HUB_ID, UNREAD, snapshot
+from basereward.storage.hub import UNREAD, is_hub_id, snapshot
 from basereward.storage.outputs import claim_directory
 from basereward.training.script_calls import Processes, print_metrics, write_metrics
 from basereward.training.stage import TrainResult
@@ -277,7 +277,7 @@ def _backbone(model: Start, args: RewardConfig, options: Mapping[str, Any]) -> C
 def _directory(model: str | Path, revision: str | None) -> Path:
     """Return a directory of a transformers model, which comes from the hub unless it is there."""
     try:
-        if not Path(model).exists() and HUB_ID.fullmatch(str(model)):
+        if is_hub_id(str(model)):
             return snapshot(str(model), "model", revision=revision, needs="config.json", leave_out=UNREAD)
     except OSError as error:
         raise ConfigError(f"{model} is no directory, and can't be fetched from the hub: {error}") from error
