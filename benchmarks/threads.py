@@ -3,7 +3,8 @@
 Run as `python benchmarks/threads.py`, on a machine with nothing else to do; `--load N` computes N busy
 processes beside it. Each way is a process of its own, since OpenMP reads its variables when it is loaded;
 all take turns, so that a noisy machine disturbs them alike. `tokenizing` adds a Python thread that works
-beside the passes, as the one that prepares the next batch does in training and scoring.
+beside the passes, as the one that prepares the next batch does in training and scoring; `commands` lets it
+and the passes take turns as commands do.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ WAYS: dict[str, dict[str, str]] = {
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 100": {"GOMP_SPINCOUNT": "100"},
     "spin 1000": {"GOMP_SPINCOUNT": "1000"},
+    "commands": {"GOMP_SPINCOUNT": "1000", "SWITCH": "short"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
-"""Names, and variables of the environment."""
+"""Names, and variables of the environment; `SWITCH` is this benchmark's own."""
 
 VARIABLES = {name for way in WAYS.values() for name in way} | {"KMP_BLOCKTIME"}
 WORK = ("train", "score", "score, tokenizing")
@@ -39,6 +41,10 @@ def work(seconds: float) -> None:
     import torch
     from transformers import LlamaConfig, LlamaModel
 
+    from basereward.hardware.threads import shorten_turns
+
+    if "SWITCH" in os.environ:
+        shorten_turns()
     torch.manual_seed(0)
     sizes = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4, "num_key_value_heads": 4}
     model = LlamaModel(LlamaConfig(vocab_size=1000, num_hidden_layers=4, **sizes))

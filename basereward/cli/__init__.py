@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from basereward._version import __version__
 from basereward.cli.build_notice import say_once_what_was_left_out
 from basereward.errors import BaseRewardError, ColumnWarning, RefusedRowsWarning, ScaleWarning
-from basereward.hardware.threads import set_openmp_defaults
+from basereward.hardware.threads import set_openmp_defaults, shorten_turns
 from basereward.plugins.loading import PluginWarning
 from basereward.plugins.plugin_manager import manager
 
@@ -50,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Args:
         arguments: Of the command; None for those of the process, whose threads then wait as
-            `set_openmp_defaults` says.
+            `set_openmp_defaults` says, and take turns as `shorten_turns` says.
     """
     if arguments is None:
         set_openmp_defaults()
+        shorten_turns()
         say_once_what_was_left_out()
     with warnings.catch_warnings():
         warnings.showwarning = _shorten(warnings.showwarning)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The cores that a process may use, and OpenMP's threads on them."""
+"""The cores that a process may use, and the threads on them: OpenMP's, and Python's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from one op to the next. The default, 300,000, is some milliseconds, at each of 
 
 BLOCK_MS = "1"
 """The same for LLVM's and Intel's OpenMP, in milliseconds; the default is 200."""
+
+SWITCH_SECONDS = 0.0002
+"""How long a thread of Python computes until another gets a turn; Python's default is 0.005. A model's pass asks
+for a turn after each of its hundreds of ops, and waits so long each time while another thread computes.
+"""
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a user chooses how threads wait."""
@@ -106,3 +111,9 @@ def set_openmp_defaults(environ: MutableMapping[str, str] = os.environ, root: Pa
     if environ.keys().isdisjoint(CHOICES) and not has_gpu(environ, root):
         environ["GOMP_SPINCOUNT"] = SPIN_COUNT
         environ["KMP_BLOCKTIME"] = BLOCK_MS
+
+
+def shorten_turns() -> None:
+    """Let threads of Python take turns at least every `SWITCH_SECONDS`, in the whole process."""
+    if sys.getswitchinterval() > SWITCH_SECONDS:
+        sys.setswitchinterval(SWITCH_SECONDS)

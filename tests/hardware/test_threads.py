@@ -117,6 +117,21 @@ def test_a_gpu_keeps_the_threads_as_they_are(
     assert ("GOMP_SPINCOUNT" in environ) != expected
 
 
+STATE = "(dict(os.environ), sys.getswitchinterval())"
+
+
 def test_importing_the_library_sets_nothing() -> None:
-    code = "import os; before = dict(os.environ); import basereward.cli; assert dict(os.environ) == before"
+    code = f"import os, sys; before = {STATE}; import basereward.cli; assert {STATE} == before"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.005, threads.SWITCH_SECONDS), (0.0001, 0.0001)])
+def test_a_command_lets_threads_take_short_turns(before: float, after: float) -> None:
+    code = (
+        f"import sys; sys.setswitchinterval({before}); sys.argv = ['basereward', 'plugins']\n"
+        "from basereward.cli import main\n"
+        f"assert main(['plugins']) == 0 and abs(sys.getswitchinterval() - {before}) < 1e-6\n"
+        "assert main() == 0; print(sys.getswitchinterval())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(found.stdout.splitlines()[-1]) == pytest.approx(after, abs=1e-6)  # kept in whole µs
