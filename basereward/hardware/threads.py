@@ -20,8 +20,8 @@ BLOCK_MS = "1"
 """The same for LLVM's and Intel's OpenMP, in milliseconds; the default is 200."""
 
 SWITCH_SECONDS = 0.0002
-"""How long a thread of Python computes until another gets a turn; Python's default is 0.005. A model's pass asks
-for a turn after each of its hundreds of ops, and waits so long each time while another thread computes.
+"""How long a thread of Python computes until another gets a turn; Python's default is 0.005. A model's pass
+asks for a turn after each of its hundreds of ops, and waits so long each time while another thread computes.
 """
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
