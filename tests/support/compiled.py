@@ -111,7 +111,7 @@ def take_steps(
         model: A model of texts.
         is_compiled: Whether the layers are compiled, though it is a CPU.
         settings: Of the training.
-        backend: The compiler's; `aot_eager` makes graphs of the backward pass too, as on a GPU, and takes longer.
+        backend: The compiler's; `aot_eager` makes graphs of the backward pass too, as on a GPU.
     """
     torch._dynamo.reset()
     counters.clear()
