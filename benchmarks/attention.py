@@ -153,8 +153,9 @@ def of_forest(given: Sizes, kernel: Any, dtype: torch.dtype, reads_ends: bool) -
         output = attention.forest_attention(
             torch.nn.Module(), *states, layout=ForestLayout(forest), reads_ends=reads_ends
         )[0].flatten(0, 1)
+    query, key, value = (state.double() for state in states)
     exact = torch.nn.functional.scaled_dot_product_attention(
-        *(state.double() for state in states), attn_mask=forest.visible(), enable_gqa=True
+        query, key, value, attn_mask=forest.visible(), enable_gqa=True
     )
     places = forest.ends if reads_ends else torch.arange(length)
     found, wanted = output[places], exact.transpose(1, 2).flatten(0, 1)[places]

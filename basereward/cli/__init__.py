@@ -106,6 +106,10 @@ def _run(arguments: list[str]) -> int:
         else:
             subparsers.add_parser(command, help=help)
     plugins.emit("basereward_commands", subparsers=subparsers)
+    if asked is not None and rest[0] == asked and asked not in subparsers.choices:
+        from basereward.config.conversion import did_you_mean
+
+        parser.error(f"there is no command {asked!r}{did_you_mean(asked, subparsers.choices)}")
     args, unknown = parser.parse_known_args(rest)
     if unknown:  # argparse itself would show the usage of `basereward`
         failed = subparsers.choices.get(args.command, parser)

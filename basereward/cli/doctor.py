@@ -10,11 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basereward._version import __version__
-from basereward.cli.command import Command
+from basereward.cli.command import WIDTH, Command
 from basereward.extras import DEVELOPMENT, requirements, unmet
 from basereward.hardware.threads import num_cores
 from basereward.plugins.plugin_manager import manager
@@ -92,11 +93,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(facts)))
         print()
-        for warning in warnings:
-            print(f"warning: {warning}")
-        for problem in problems:
-            print(f"problem: {problem}")
-        print(verdict)
+        told = [f"warning: {warning}" for warning in warnings] + [
+            f"problem: {problem}" for problem in problems
+        ]
+        for line in [*told, verdict]:
+            print(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     return int(bool(problems))
 
 
@@ -266,5 +267,13 @@ def _lines(facts: dict[str, Any], depth: int = 0) -> list[str]:
             lines += [f"{indent}{name}", *_lines(value, depth + 1)]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{name:<{width}}  {'-' if text in (None, '', {}) else text}")
+            begin = f"{indent}{name:<{width}}  "
+            lines += textwrap.wrap(
+                "-" if text in (None, "", {}) else str(text),
+                width=WIDTH,
+                initial_indent=begin,
+                subsequent_indent=" " * len(begin),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
     return lines

@@ -95,8 +95,12 @@ def run(args: argparse.Namespace) -> int:
         tables = [as_table(stage, estimate, args) for stage, estimate in zip(stages, plans, strict=True)]
         print(json.dumps(tables if config.stages else tables[0], indent=2))
         return 0
+    from basereward.reporting.tables import print_notes
+
     for stage, estimate in zip(stages, plans, strict=True):
-        print("\n".join(_lines(stage, estimate, gpu, args)), end="\n\n" if stage is not stages[-1] else "\n")
+        print_notes(_lines(stage, estimate, gpu, args))
+        if stage is not stages[-1]:
+            print()
     return 0
 
 
@@ -171,7 +175,7 @@ def _rows(plan: Plan) -> list[str]:
         lines += [
             f"  not on this machine: {', '.join(_short_names(rows.assumed))}",
             f"  so assumed: prompts of {ASSUMED.text_tokens} tokens, responses of {ASSUMED.responses[0]}, "
-            f"images of {width} x {height} pixels",
+            f"images of {width} x {height}",
             *_assumed_responses(rows),
         ]
     return lines
@@ -215,8 +219,8 @@ def _compute(plan: Plan, run: RunConfig) -> list[str]:
     pairs = plan.rows.pairs
     return [
         *lines,
-        f"  {'a pair':<18}{tree.total / pairs / 1e12:>22.2f}{alone.total / pairs / 1e12:>20.2f}"
-        f"    the tree saves a factor of {alone.total / tree.total:.2f}",
+        f"  {'a pair':<18}{tree.total / pairs / 1e12:>22.2f}{alone.total / pairs / 1e12:>20.2f}",
+        f"  the tree saves a factor of {alone.total / tree.total:.2f}",
         f"  a language-model head would add {plan.head_flops / 1e12:.2f} a row",
     ]
 
@@ -226,7 +230,8 @@ def _time(plan: Plan, run: RunConfig, args: argparse.Namespace) -> list[str]:
     hours = [seconds / 3600 for seconds in plan.seconds]
     low, high = args.mfu
     lines = [
-        f"time: {plan.num_steps:,} steps of {run.train.batch_size} rows, {tokens / 1e6:,.1f} million tokens",
+        f"time: {_count(plan.num_steps, 'step')} of {run.train.batch_size} rows, "
+        f"{tokens / 1e6:,.1f} million tokens",
         f"  {_range(hours)} hours at {high:.0%} to {low:.0%} of the peak, "
         f"{_range([args.gpus * each for each in hours])} GPU hours",
     ]
@@ -258,15 +263,15 @@ def _verdict(plan: Plan, args: argparse.Namespace) -> list[str]:
             *lines,
             "No setting that plan knows of makes it fit; take more or larger GPUs, or shorter rows.",
         ]
-    lines.append("It would with:")
+    lines.append("It would take at most, with:")
     for change in plan.changes:
         settings = " ".join(f"--set {setting}" for setting in change.settings)
-        lines.append(f"  {settings}    at most {change.bytes_on_gpu / 1e9:.1f} GB")
+        lines.append(f"  {change.bytes_on_gpu / 1e9:.1f} GB  {settings}")
     return lines
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _range(values: list[float]) -> str:

@@ -111,7 +111,9 @@ def _dry_run(config: RunConfig, args: argparse.Namespace) -> int:
 
 
 def _summary(result: TrainResult) -> list[str]:
-    lines = [f"trained {result.num_steps} steps in {result.train_seconds:.1f} s"]
+    lines = [
+        f"trained {result.num_steps} step{'s' * (result.num_steps != 1)} in {result.train_seconds:.1f} s"
+    ]
     if best := result.best:
         interval = f"{best['low']:.4f} to {best['high']:.4f}"
         lines.append(

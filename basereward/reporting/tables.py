@@ -245,7 +245,8 @@ def print_notes(lines: Iterable[str]) -> None:
     """Print lines of text on standard output, wrapped where they are longer than the terminal is wide."""
     width = shutil.get_terminal_size((WIDTH, 24)).columns
     for line in lines:
-        print("\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)))
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        print("\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)))
 
 
 def console(width: int = WIDTH) -> Console:

@@ -13,7 +13,7 @@ from basereward.plugins.plugin_manager import PluginManager
 from basereward.scoring.model_card import model_card
 from basereward.storage import model_directory
 from basereward.storage.atomic import file_digest, write_text
-from basereward.storage.hub import HUB_ID, snapshot
+from basereward.storage.hub import is_hub_id, snapshot
 from basereward.storage.reading import read_json
 
 
@@ -139,7 +139,7 @@ def directory_of(name: str | Path, revision: str | None = None) -> Path:
         ModelError: When it can't be downloaded, or is no model of BaseReward.
     """
     path = Path(name)
-    if not isinstance(name, str) or path.exists() or not HUB_ID.fullmatch(name):
+    if not isinstance(name, str) or not is_hub_id(name):
         return path
     try:
         return snapshot(name, "model", revision=revision, needs=model_directory.CONFIG_FILE)

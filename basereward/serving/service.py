@@ -250,13 +250,15 @@ def _decoded(body: bytes, kind: type[msgspec.Struct], keeps_nulls: Collection[st
         # Only the place is kept of the library's text; its names are the schema's.
         _, _, place = str(error).partition(" - at `$")
         param = place.strip(".`")
-        if (unknown := UNKNOWN_FIELD.match(str(error))) and unknown[1] in UNREAD_FIELDS:
-            param = f"{param}.{unknown[1]}".strip(".")
+        missing, unknown = MISSING_FIELD.match(str(error)), UNKNOWN_FIELD.match(str(error))
+        if named := missing or (unknown and unknown[1] in UNREAD_FIELDS and unknown):
+            param = f"{param}.{named[1]}".strip(".")
         raise Problem("body_not_valid", param or None) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise Problem("body_not_json") from None
 
 
+MISSING_FIELD = re.compile(r"Object missing required field `(\w+)`")
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `|\Z)", re.DOTALL)
 
 

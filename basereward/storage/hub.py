@@ -11,9 +11,18 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """The id of a repository on the hub, perhaps with a revision."""
 
 
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name is a repository's: of its form, and no path here, nor below a directory here.
+
+    `runs/mine` is a path where there is a directory `runs`, so that a slip of the pen asks no hub.
+    """
+    owner, _, rest = name.partition("/")
+    return bool(HUB_ID.fullmatch(name) and rest and not Path(name).exists() and not Path(owner).is_dir())
+
+
 def fetch_hint(name: str | Path) -> str:
     """Return what to type where a directory is needed and the name is a repository's; empty for a path."""
-    if Path(name).exists() or not HUB_ID.fullmatch(str(name)):
+    if not is_hub_id(str(name)):
         return ""
     return f"; fetch it first: hf download {name} --local-dir {Path(name).name}"
 

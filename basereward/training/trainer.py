@@ -25,8 +25,9 @@ from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
-from basereward.storage.hub import HUB_ID, UNREAD, snapshot
+from basereward.storage.hub import UNREAD, is_hub_id, snapshot
 from basereward.storage.outputs import claim_directory
+from basereward.training.script_calls import Processes, print_metrics, write_metrics
 from basereward.training.stage import TrainResult
 from basereward.training.train import train
 from basereward.training.trainer_config import RewardConfig, lora_of, refuse_others
@@ -41,7 +42,15 @@ NAMES = [*(f"{part}.jsonl{more}" for part in ("train", "eval", "more") for more 
 MEDIA = frozenset({"image", "images", "video", "videos", "frames"})
 """Keys of rows and messages that name images and videos."""
 
-ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "peft_config")
+ARGUMENTS = (
+    "model",
+    "args",
+    "train_dataset",
+    "eval_dataset",
+    "processing_class",
+    "quantization_config",
+    "peft_config",
+)
 
 Start: TypeAlias = "str | Path | Component | Mapping[str, Any] | RewardModel"
 
@@ -61,6 +70,7 @@ class RewardTrainer:
         train_dataset: The training data.
         eval_dataset: The held-out data.
         processing_class: The model's own tokenizer, as scripts for TRL pass it; any other is refused.
+        quantization_config: A `transformers.BitsAndBytesConfig` of 4 bits, for the weights beneath adapters.
         peft_config: Adapters to train instead of the weights: a `peft.LoraConfig`, a dictionary of its
             settings, or `basereward.config.LoraConfig`.
 
@@ -82,11 +92,12 @@ class RewardTrainer:
         train_dataset: Rows,
         eval_dataset: Rows | None = None,
         processing_class: Any = None,
+        quantization_config: Any = None,
         peft_config: Any = None,
     ) -> None:
         self.args = args = args or RewardConfig(_default_directory(model))
         self._started: RewardModel | None = model if isinstance(model, RewardModel) else None
-        backbone = _backbone(model, args)
+        backbone = _backbone(model, args, args.options_of_backbone(quantization_config))
         if processing_class is not None:
             _check_tokenizer(processing_class, backbone)
         aside = Path(f"{args.output_dir}-data")
@@ -116,16 +127,21 @@ class RewardTrainer:
         )
         self._held_out = evals
         self.result: TrainResult | None = None
+        self.accelerator = Processes()
 
-    def train(self, resume_from_checkpoint: bool | None = None) -> TrainResult:
+    def train(self, resume_from_checkpoint: bool | str | None = None) -> TrainResult:
         """Train, and return the directories of the models and the result of the best one on held-out data.
 
         Args:
-            resume_from_checkpoint: Whether to continue from the newest checkpoint of the run.
+            resume_from_checkpoint: Whether to continue from the newest checkpoint of the run; "True" and
+                "False" are read as on a command line.
 
         Raises:
             ConfigError: When a checkpoint is named, since the newest complete one is used.
         """
+        if isinstance(resume_from_checkpoint, str):
+            said = {"true": True, "false": False}
+            resume_from_checkpoint = said.get(resume_from_checkpoint.lower(), resume_from_checkpoint)
         if isinstance(resume_from_checkpoint, str | Path):
             raise ConfigError(
                 f"resume_from_checkpoint is {str(resume_from_checkpoint)!r}; True goes on from the newest "
@@ -187,13 +203,54 @@ class RewardTrainer:
     def save_model(self, output_dir: str | Path | None = None) -> Path:
         """Write the model as a model directory, which `RewardModel.load` reads, and return its path.
 
+        The model is also uploaded if the settings' `push_to_hub` is True.
+
         Args:
             output_dir: The directory; None, or the run's own directory, to leave the model where it is.
         """
-        if output_dir is None or Path(output_dir).absolute() == Path(self.args.output_dir).absolute():
-            return self._model_dir
-        self.model.save(output_dir)
-        return Path(output_dir)
+        directory = self._model_dir
+        if output_dir is not None and Path(output_dir).absolute() != Path(self.args.output_dir).absolute():
+            directory = Path(output_dir)
+            self.model.save(directory)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        return directory
+
+    @property
+    def hub_model_id(self) -> str:
+        """The repository of the hub that the model is uploaded to."""
+        if (name := self.args.hub_model_id or Path(self.args.output_dir).name) and "/" in name:
+            return name
+        from huggingface_hub import HfApi
+
+        return f"{HfApi(token=self.args.hub_token).whoami()['name']}/{name}"
+
+    def push_to_hub(self, commit_message: str = "Upload a reward model", **card: object) -> str:
+        """Upload the model, and return the commit's address.
+
+        Args:
+            commit_message: Describes the commit.
+            card: Facts for TRL's model card, such as `dataset_name`; BaseReward's card has those of the run.
+        """
+        return self.model.push_to_hub(
+            self.hub_model_id,
+            private=self.args.hub_private_repo,
+            token=self.args.hub_token,
+            commit_message=commit_message,
+        )
+
+    def log_metrics(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Print the metrics of a split, such as those of `evaluate`."""
+        if self.accelerator.is_main_process:
+            print_metrics(split, metrics)
+
+    def save_metrics(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of a split to `SPLIT_results.json` and `all_results.json` of the run."""
+        if self.accelerator.is_main_process:
+            write_metrics(Path(self.args.output_dir), split, metrics)
+
+    def end(self) -> None:
+        """Do nothing: trackers and processes are ended by `train`. Scripts for TRL call it last."""
 
 
 def _default_directory(model: Start) -> str:
@@ -204,26 +261,24 @@ def _default_directory(model: Start) -> str:
     return f"{Path(model).name}-Reward"
 
 
-def _backbone(
-    model: str | Path | Component | Mapping[str, Any] | RewardModel, args: RewardConfig
-) -> Component:
+def _backbone(model: Start, args: RewardConfig, options: Mapping[str, Any]) -> Component:
     if isinstance(model, RewardModel):
         described = model.components["backbone"]
         name, limits = described["name"], _limits(described["name"], args)
-        return Component(name, {**described["options"], **limits, **args.backbone_options})
+        return Component(name, {**described["options"], **limits, **options})
     if isinstance(model, Component | Mapping):
         given = component_of(model, "model")
-        return Component(given.name, {**_limits(given.name, args), **given.options, **args.backbone_options})
-    directory = _directory(model)
+        return Component(given.name, {**_limits(given.name, args), **given.options, **options})
+    directory = _directory(model, args.revision)
     name = backbone_of(directory)
-    return Component(name, {"model": str(directory), **_limits(name, args), **args.backbone_options})
+    return Component(name, {"model": str(directory), **_limits(name, args), **options})
 
 
-def _directory(model: str | Path) -> Path:
+def _directory(model: str | Path, revision: str | None) -> Path:
     """Return a directory of a transformers model, which comes from the hub unless it is there."""
     try:
-        if not Path(model).exists() and HUB_ID.fullmatch(str(model)):
-            return snapshot(str(model), "model", needs="config.json", leave_out=UNREAD)
+        if is_hub_id(str(model)):
+            return snapshot(str(model), "model", revision=revision, needs="config.json", leave_out=UNREAD)
     except OSError as error:
         raise ConfigError(f"{model} is no directory, and can't be fetched from the hub: {error}") from error
     if not Path(model, "config.json").is_file():

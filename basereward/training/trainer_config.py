@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
+# Component is named by ComponentLike, which TRL's parser of arguments resolves in this module.
+from basereward.config.conversion import Component as Component
 from basereward.config.conversion import ComponentLike, did_you_mean
 from basereward.config.run import LoraConfig, TrainConfig
 from basereward.errors import ConfigError
@@ -33,17 +36,13 @@ ELSEWHERE: Mapping[str, str] = {
     "eos_token": "the end of a turn is the tokenizer's",
     "fp16": "bf16=True or bf16=False says the precision",
     "logging_strategy": "logging_steps says it",
-    "model_init_kwargs": "backbone_options and bf16 say it",
     "optim": "it is AdamW; others are train.optimizer of a run file",
     "optimizer_cls_and_kwargs": "it is AdamW; others are train.optimizer of a run file",
     "optimizers": "it is AdamW; others are train.optimizer of a run file",
     "pad_to_multiple_of": "nothing is padded to a length",
     "pad_token": "nothing is padded by it",
     "preprocess_logits_for_metrics": "evaluate() and basereward.evaluate have the metrics of pairs",
-    "push_to_hub": "trainer.model.push_to_hub uploads the model",
-    "quantization_config": 'backbone_options={"quantize": "4bit"} says it',
     "save_strategy": "checkpoints come with each evaluation, or every save_steps",
-    "trust_remote_code": "no code of a checkpoint is run",
 }
 """Arguments of TRL's that are said in another way here."""
 
@@ -61,7 +60,9 @@ class RewardConfig:
         overwrite_output_dir: Whether an earlier run in this directory is replaced.
         head: The reward head: a name, a table or a `Component`; the paper's by default.
         loss: The loss; `center_rewards_coefficient` is its option `zero_coefficient`.
-        backbone_options: Options of the backbone, such as {"max_pixels": 401408}.
+        backbone_options: Options of the backbone, such as {"max_pixels": 401408}, as a table or as JSON.
+        model_init_kwargs: `dtype` and `revision`, as TRL's scripts give them, as a table or as JSON.
+        trust_remote_code: Always False.
         fresh_head: Whether a trained reward head of the model's checkpoint is dropped.
         learning_rate: Peak learning rate.
         per_device_train_batch_size: Pairs of a forward pass.
@@ -91,6 +92,11 @@ class RewardConfig:
         report_to: Experiment trackers: a name or a list of `wandb`, `trackio`, `mlflow`, `swanlab`.
             TensorBoard always gets the numbers.
         disable_tqdm: Whether no progress is shown.
+        resume_from_checkpoint: For scripts, which hand it to `train`: "True" or "False".
+        push_to_hub: Whether `save_model` also uploads the model.
+        hub_model_id: `owner/name` to upload to; None for a repository of yours, named after `output_dir`.
+        hub_token: The hub's token; None for that of `hf auth login`.
+        hub_private_repo: Whether a new repository is private; None for the owner's default.
         seed: Seed of every random choice.
 
     Raises:
@@ -101,7 +107,9 @@ class RewardConfig:
     overwrite_output_dir: bool = False
     head: ComponentLike = "mlp"
     loss: ComponentLike = "bradley-terry"
-    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    backbone_options: Mapping[str, Any] | str = field(default_factory=dict)
+    model_init_kwargs: Mapping[str, Any] | str | None = None
+    trust_remote_code: bool = False
     fresh_head: bool = False
     learning_rate: float = 1e-4
     per_device_train_batch_size: int = 8
@@ -128,14 +136,52 @@ class RewardConfig:
     save_total_limit: int = 2
     metric_for_best_model: str = "accuracy"
     load_best_model_at_end: bool = True
-    report_to: str | list[str] | None = None
+    report_to: list[str] | str | None = None  # str second: TRL's parser of arguments takes that of a union
     disable_tqdm: bool = False
+    resume_from_checkpoint: str | None = None
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_token: str | None = None
+    hub_private_repo: bool | None = None
     seed: int = 42
 
     def __new__(cls, *args: object, **settings: object) -> Self:
         """Return the settings, unless some are not among them, which all are named at once."""
         refuse_others(settings, [setting.name for setting in fields(cls)], "RewardConfig")
         return super().__new__(cls)
+
+    @property
+    def revision(self) -> str | None:
+        """The branch, tag or commit of a model of the hub; None for that of its name, or the newest."""
+        revision = _table(self.model_init_kwargs, "model_init_kwargs").get("revision")
+        return None if revision in (None, "main") else str(revision)
+
+    def options_of_backbone(self, quantization_config: Any = None) -> dict[str, Any]:
+        """Return the backbone's options, those that TRL's names say among them.
+
+        Args:
+            quantization_config: A `transformers.BitsAndBytesConfig` of 4 bits.
+
+        Raises:
+            ConfigError: When a name of TRL's says what is not done here.
+        """
+        given = _table(self.model_init_kwargs, "model_init_kwargs")
+        if self.trust_remote_code or given.get("trust_remote_code"):
+            raise ConfigError("trust_remote_code is True; no code of a checkpoint is run; leave it out")
+        options: dict[str, Any] = {}
+        if (dtype := given.get("dtype")) is not None:
+            options["dtype"] = str(dtype).removeprefix("torch.")
+        if quantization_config is not None:
+            if not quantization_config.load_in_4bit:
+                raise ConfigError("quantization_config is of 8 bits; allowed: load_in_4bit=True")
+            options["quantize"] = "4bit"
+        done = {"dtype", "revision", "trust_remote_code"}
+        if others := [name for name, value in given.items() if value is not None and name not in done]:
+            raise ConfigError(
+                f"model_init_kwargs has {', '.join(others)}; allowed: dtype, revision; options of the "
+                "backbone are given by backbone_options"
+            )
+        return {**options, **_table(self.backbone_options, "backbone_options")}
 
     @property
     def trackers(self) -> tuple[Any, ...]:
@@ -182,6 +228,19 @@ class RewardConfig:
             keep_checkpoints=self.save_total_limit,
             log_every=self.logging_steps,
         )
+
+
+def _table(value: Mapping[str, Any] | str | None, name: str) -> Mapping[str, Any]:
+    """Return a table that may be written as JSON, as on a command line."""
+    if not isinstance(value, str):
+        return value or {}
+    try:
+        table = json.loads(value)
+    except ValueError as error:
+        raise ConfigError(f"{name} is {value!r}, which is no JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise ConfigError(f'{name} is {value!r}; write a table, such as \'{{"dtype": "bfloat16"}}\'')
+    return table
 
 
 def refuse_others(given: Iterable[str], allowed: Iterable[str], taker: str) -> None:

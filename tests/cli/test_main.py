@@ -193,3 +193,9 @@ def test_reader_that_has_had_enough_is_no_error(run_cli: Any, tmp_path: Path) ->
     write(tmp_path, "mine", PLUGIN.replace('print("hello", args.name)', "raise BrokenPipeError"))
     done = run_cli("-p", "mine", "greet", "you")
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["trian", "run.toml"])
+    assert capsys.readouterr().err.endswith("error: there is no command 'trian'; did you mean 'train'?\n")

@@ -32,15 +32,15 @@ def test_the_papers_recipe_fits_its_gpus_and_whole_copies_are_told_what_would(ca
     )
     for line in (
         "data: 2,857,814 rows an epoch with 1 pair each",
-        "  so assumed: prompts of 100 tokens, responses of 200, images of 640 x 480 pixels",
+        "  so assumed: prompts of 100 tokens, responses of 200, images of 640 x 480",
         "  responses of a row, as published: 2",
         "  responses of mm-rlhf: not known, 2 assumed; say how many by --num-responses",
         "  optimizer                           57.0              57.0",
         "  usable: 72.0 of 80",
-        "It would with:",
+        "It would take at most, with:",
     ):
         assert line in text.splitlines()
-    assert "--set train.parallel=fsdp --set train.activation_checkpointing=true    at most " in text
+    assert " GB  --set train.parallel=fsdp --set train.activation_checkpointing=true\n" in text
     assert " at 2.5 for a GPU hour\n" in text
 
 

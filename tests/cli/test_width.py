@@ -90,18 +90,38 @@ OUTPUTS = {
     "data inspect": "data inspect ROWS",
     "data curate": "data curate ROWS --step drop-identical --step length-bias",
     "plugins": "plugins",
+    "recipes": "recipes",
+    "doctor": "doctor",
+    "init": "init --model MODEL --data ROWS --output new.toml",
+    "plan": "plan run.toml --gpu h100",
+    "train": "train run.toml",
     **{f"show {kind}": f"show {kind}" for kind in ("train", "data", "lora", "run")},
     **{f"show a {kind}": f"show {kind} NAME" for kind in KINDS},
 }
 
 
+LOUD = ("plugins", "recipes", "doctor", "init", "plan", "show")
+"""Commands without --quiet."""
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_output_fits(name: str, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_fits(
+    name: str, rows: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_models["qwen2_5_vl"]
     *_, kind = name.split()
     first = manager().names(kind)[0] if kind in KINDS and name.startswith("show a ") else ""
-    values = {"ROWS": str(rows), "WORDS": "word " * 40, "NAME": first}
+    values = {"ROWS": str(rows), "WORDS": "word " * 40, "NAME": first, "MODEL": str(model)}
     words = [_filled(word, values) for word in OUTPUTS[name].split()]
-    quiet = [] if words[0] in ("plugins", "show") or words[:2] == ["score", "longest"] else ["--quiet"]
+    if words[0] in ("train", "plan"):
+        backbone = {"train": '{ name = "tiny" }', "plan": f'{{ name = "qwen-vl", model = "{model}" }}'}
+        Path("run.toml").write_text(
+            f'output = "{LONG}"\nbackbone = {backbone[words[0]]}\ntrain = {{ max_steps = 1 }}\n'
+            f'[data]\ntrain = [{{ name = "basereward", path = "{rows}" }}]\n'
+            f'eval = [{{ name = "basereward", path = "{rows}" }}]\n'
+        )
+    is_loud = words[0] in LOUD or words[:2] == ["score", "longest"]
+    quiet = [] if is_loud else ["--quiet"]
     assert cli.main([*words, *quiet]) == 0
     assert too_wide(capsys.readouterr().out) == []
 

@@ -18,6 +18,8 @@ class Hub:
         self.root = root
         self.left_out: list[str] = []
         """The patterns of files that the last download left out."""
+        self.revision: str | None = None
+        """The revision that was downloaded last."""
 
     @classmethod
     def put_in_place(cls, root: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
@@ -27,6 +29,9 @@ class Hub:
         monkeypatch.setattr("huggingface_hub.hf_hub_download", hub.hf_hub_download)
         monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
         return hub
+
+    def whoami(self) -> dict[str, str]:
+        return {"name": "someone"}
 
     def create_repo(self, repo_id: str, **options: Any) -> None:
         (self.root / repo_id).mkdir(parents=True, exist_ok=True)
@@ -45,6 +50,7 @@ class Hub:
 
     def snapshot_download(self, repo_id: str, **options: Any) -> str:
         self.left_out = options.get("ignore_patterns") or []
+        self.revision = options.get("revision")
         return str(self.root / repo_id)
 
     def upload_folder(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,6 +137,102 @@ def test_a_checkpoint_is_not_named(llama: str) -> None:
     assert str(error.value) == (
         "resume_from_checkpoint is 'out/checkpoint-500'; True goes on from the newest checkpoint of out"
     )
+
+
+def test_a_script_may_say_in_words_whether_to_go_on(llama: str) -> None:
+    args = RewardConfig("out", resume_from_checkpoint="False", **QUICK)
+    trainer = RewardTrainer(llama, args, train_dataset=CONVERSATIONS)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    result = trainer.train(resume_from_checkpoint="True")
+    assert result.num_steps == 2
+
+
+def test_metrics_are_printed_and_kept_as_scripts_do(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = RewardTrainer(llama, RewardConfig("out", **QUICK), train_dataset=TEXTS, eval_dataset=TEXTS)
+    trainer.train()
+    metrics = trainer.evaluate()
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+    trainer.save_metrics("other", {"other_loss": 1.0})
+    trainer.accelerator.print("done")
+    trainer.accelerator.wait_for_everyone()
+    trainer.end()
+    assert (trainer.accelerator.process_index, trainer.accelerator.num_processes) == (0, 1)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "***** eval metrics *****"
+    assert "  eval_num_pairs = 8" in printed
+    assert printed[-1] == "done"
+    assert json.loads(Path("out/eval_results.json").read_text()) == metrics
+    assert json.loads(Path("out/all_results.json").read_text()) == {**metrics, "other_loss": 1.0}
+
+
+def test_a_script_uploads_its_model(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub.put_in_place(tmp_path / "hub", monkeypatch)
+    args = RewardConfig("out", push_to_hub=True, hub_model_id="me/mine", **QUICK)
+    trainer = RewardTrainer(llama, args, train_dataset=TEXTS)
+    trainer.train()
+    trainer.save_model("out")
+    assert (hub.root / "me" / "mine" / "head.safetensors").is_file()
+    args.hub_model_id = None
+    assert trainer.hub_model_id == "someone/out"
+    trainer.push_to_hub(dataset_name="preferences")
+    assert (hub.root / "someone" / "out" / "head.safetensors").is_file()
+
+
+def test_the_dtype_and_the_revision_of_trls_scripts_are_taken(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub.put_in_place(tmp_path / "hub", monkeypatch)
+    (hub.root / "owner").mkdir(parents=True)
+    (hub.root / "owner" / "name").symlink_to(tiny_models["qwen2"])
+    said = {"dtype": "bfloat16", "revision": "v2", "attn_implementation": None, "trust_remote_code": False}
+    for given in (said, json.dumps(said)):
+        args = RewardConfig("out", model_init_kwargs=given, backbone_options='{"layer": 1}')
+        options = RewardTrainer("owner/name", args, train_dataset=TEXTS).config.backbone.options
+        assert options["dtype"] == "bfloat16"
+        assert options["layer"] == 1
+    assert hub.revision == "v2"
+
+
+def test_weights_in_4_bits_are_taken(llama: str) -> None:
+    config = SimpleNamespace(load_in_4bit=True)
+    trainer = RewardTrainer(llama, train_dataset=TEXTS, quantization_config=config, peft_config={"r": 4})
+    assert trainer.config.backbone.options["quantize"] == "4bit"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"trust_remote_code": True},
+            "trust_remote_code is True; no code of a checkpoint is run; leave it out",
+        ),
+        (
+            {"model_init_kwargs": {"attn_implementation": "flash_attention_2"}},
+            "model_init_kwargs has attn_implementation; allowed: dtype, revision; options of the backbone "
+            "are given by backbone_options",
+        ),
+        (
+            {"model_init_kwargs": "dtype=bfloat16"},
+            "model_init_kwargs is 'dtype=bfloat16', which is no JSON: "
+            "Expecting value: line 1 column 1 (char 0)",
+        ),
+        (
+            {"backbone_options": "[1]"},
+            "backbone_options is '[1]'; write a table, such as '{\"dtype\": \"bfloat16\"}'",
+        ),
+    ],
+)
+def test_settings_that_a_script_may_not_make(settings: dict[str, Any], message: str, llama: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RewardTrainer(llama, RewardConfig("out", **settings), train_dataset=TEXTS)
+    assert str(error.value) == message
+
+
+def test_weights_in_8_bits_are_refused(llama: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RewardTrainer(llama, train_dataset=TEXTS, quantization_config=SimpleNamespace(load_in_4bit=False))
+    assert str(error.value) == "quantization_config is of 8 bits; allowed: load_in_4bit=True"
 
 
 def test_the_models_own_tokenizer_may_be_handed_over_and_no_other(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from basereward.errors import DataError, shown
-from basereward.storage.hub import HUB_ID, snapshot
+from basereward.storage.hub import is_hub_id, snapshot
 from basereward.storage.reading import read_json
 
 STANDARD_INPUT = Path("-")
@@ -44,8 +44,7 @@ def local_path(path: str | Path) -> Path:
     Raises:
         DataError: When there is no such path, and no data set of that name can be downloaded.
     """
-    is_hub_id = isinstance(path, str) and HUB_ID.fullmatch(path) and not path.endswith(FILE_SUFFIXES)
-    if not is_hub_id or os.path.exists(path):
+    if not isinstance(path, str) or path.endswith(FILE_SUFFIXES) or not is_hub_id(path):
         return Path(path)
     try:
         return snapshot(str(path), "dataset")

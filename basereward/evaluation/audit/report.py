@@ -228,7 +228,10 @@ def notes(audit: Audit) -> list[str]:
         lines.append(f"Features explain {audit.slopes.explained:.3f} of the variance of margins (R²).")
     if audit.slopes.too_rare:
         lines.append(f"Too rare in these responses for a slope: {', '.join(audit.slopes.too_rare)}.")
-    lines += [f"Not measured: {name}; {reason}." for name, reason in audit.skipped.items()]
+    names_of: dict[str, list[str]] = {}
+    for name, reason in audit.skipped.items():
+        names_of.setdefault(reason, []).append(name)
+    lines += [f"Not measured: {', '.join(names)}; {reason}." for reason, names in names_of.items()]
     return lines
 
 

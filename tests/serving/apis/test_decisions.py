@@ -190,7 +190,7 @@ def test_every_question_has_its_answer_and_the_tokens_are_counted(echo: Client) 
 
 SYSTEMONE: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "no question": ({"questions": {}}, "question_missing", "questions"),
-    "no type": ({"questions": {"q": {"criteria": {}}}}, "body_not_valid", "questions[...]"),
+    "no type": ({"questions": {"q": {"criteria": {}}}}, "body_not_valid", "questions[...].type"),
     "another type": ({"questions": {"q": {"type": "rank"}}}, "body_not_valid", "questions[...].type"),
     "no options": (
         {"questions": {"q": {"type": "choice", "criteria": {}}}},
@@ -255,7 +255,7 @@ DECISIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no instructions": (
         {"questions": [{"type": "predicate"}]},
         "body_not_valid",
-        "questions[0]",
+        "questions[0].instructions",
     ),
     "the same option": (
         {"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}, {"value": "a"}]}]},

@@ -81,6 +81,13 @@ def test_keys_of_messages_and_parts_are_refused_by_name(echo: Client) -> None:
     assert echo.rewards(item).status == 200
 
 
+def test_a_field_that_is_missing_is_named(echo: Client) -> None:
+    reply = echo.post("/v1/rewards", {"items": [{"prompt": "a"}]})
+    assert (reply.code, reply.json["error"]["param"]) == ("body_not_valid", "items[0].responses")
+    reply = echo.post("/v1/rewards", {})
+    assert (reply.code, reply.json["error"]["param"]) == ("body_not_valid", "items")
+
+
 def test_two_forms_in_one_body_are_refused(echo: Client) -> None:
     for path, fields in (
         ("/classify", {"image_data": "x"}),
