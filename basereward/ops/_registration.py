@@ -96,10 +96,10 @@ class PairwiseRewardHead(Function):
         if grad is None:
             return (None,) * len(needs)
         needed = (needs[0], needs[2], *needs[4:8])
-        hidden, norm, *others = PairwiseRewardHead.gradients(
+        hidden, norm, *remaining = PairwiseRewardHead.gradients(
             ctx, grad, ctx.saved_tensors, needed, "pairwise_reward_head"
         )
-        return (hidden, None, norm, None, *others, None)
+        return (hidden, None, norm, None, *remaining, None)
 
     @staticmethod
     def gradients(
@@ -110,7 +110,7 @@ class PairwiseRewardHead(Function):
         Args:
             ctx: What `keep` wrote to.
             grad: Gradient of the rewards.
-            saved: The tensors that `keep` saved, without the others.
+            saved: The tensors that `keep` saved, without the remaining.
             needed: Which of the gradients are.
             name: The op, for errors.
         """
@@ -183,10 +183,10 @@ class PairwiseRewardLoss(Function):
         b1: Tensor | None,
         w2: Tensor,
         b2: Tensor | None,
-        others: tuple[Any, ...],
+        remaining: tuple[Any, ...],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, statistics and rewards; `others` are ends, norm_eps, activation and the loss's own."""
-        ends, norm_eps, activation, *of_loss = others
+        """Return loss, statistics and rewards; `remaining` are ends, norm_eps, activation and the loss's own."""
+        ends, norm_eps, activation, *of_loss = remaining
         head = (hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation)
         with _BelowAutograd():
             op = torch.ops.basereward.pairwise_reward_loss.default

@@ -52,10 +52,10 @@ def pairwise_reward_loss(
     is_plain = type(hidden) is Tensor and norm_eps >= 0 and not torch.compiler.is_compiling()
     if is_plain and library.compiled(hidden.device.type):
         loss_options = (label_smoothing, zero_coefficient, TIE_WEIGHTS[ties])
-        others = (ends, norm_eps, activation, pairs, tie, margin, weight, lengths, *loss_options)
+        remaining = (ends, norm_eps, activation, pairs, tie, margin, weight, lengths, *loss_options)
         call: Any = PairwiseRewardLoss.apply
         try:
-            loss, statistics, rewards = call(hidden, norm, w1, b1, w2, b2, others)
+            loss, statistics, rewards = call(hidden, norm, w1, b1, w2, b2, remaining)
         except RuntimeError:
             pass  # The two ops convert what can be converted, and name what is wrong.
         else:
