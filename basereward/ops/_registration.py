@@ -110,7 +110,7 @@ class PairwiseRewardHead(Function):
         Args:
             ctx: What `keep` wrote to.
             grad: Gradient of the rewards.
-            saved: The tensors that `keep` saved, without the remaining.
+            saved: The tensors that `keep` saved, without the others.
             needed: Which of the gradients are.
             name: The op, for errors.
         """
@@ -185,7 +185,7 @@ class PairwiseRewardLoss(Function):
         b2: Tensor | None,
         remaining: tuple[Any, ...],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, statistics and rewards; `remaining` are ends, norm_eps, activation and the loss's own."""
+        """Return loss, statistics and rewards; `remaining` are ends, norm_eps, activation and the loss's."""
         ends, norm_eps, activation, *of_loss = remaining
         head = (hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation)
         with _BelowAutograd():
