@@ -102,7 +102,7 @@ test-headers: $(VENV)/installed  ## the native sources against the oldest and th
 test-aarch64: $(VENV)/installed  ## the native sources by a compiler for aarch64 (Debian: g++-aarch64-linux-gnu)
 	$(BIN)/python -m pytest tests/test_cross_build.py -m external
 
-test-floor: $(VENV)/installed  ## the backbones with the oldest transformers that is claimed (fetches 12 MB)
+test-floor: $(VENV)/mini  ## backbones, paradigms and scoring with the oldest transformers that is claimed (fetches 12 MB)
 	$(BIN)/python tests/support/floor.py --numprocesses $(WORKERS) --maxprocesses 8
 
 # Makes no environment, as a machine with a GPU may have no network: GPU_PYTHON is one that has torch.

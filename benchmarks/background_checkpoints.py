@@ -45,9 +45,15 @@ def main() -> None:
     results = []
     for form, times in seconds.items():
         ratios = [own / none for own, none in zip(times, seconds["none"], strict=True)]
-        row = {"form": form, "seconds_a_step": statistics.median(times), "ratio": statistics.median(ratios)}
+        row = {
+            "form": form,
+            "seconds_a_step": statistics.median(times),
+            "ratio": statistics.median(ratios),
+            "ratios": ratios,
+        }
         results.append(row)
-        print(f"{form:12}{row['seconds_a_step']:>8.3f} s a step{row['ratio']:>7.2f}x")
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{form:12}{statistics.median(times):>8.3f} s a step{row['ratio']:>7.2f}x ({spread})")
     if arguments.output:
         machine = {"platform": platform.platform(), "command": " ".join(sys.argv)}
         arguments.output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")

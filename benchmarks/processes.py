@@ -42,7 +42,7 @@ def train(
     output = data.parent / form
     run_file = data.parent / f"{form}.toml"
     run_file.write_text(
-        f'output = "{output}"\nhead = "linear"\n'
+        f'output = "{output}"\nhead = "linear"\nfresh_head = true\n'
         f'[backbone]\nname = "causal-lm"\nmodel = "{model}"\n'
         f'[[data.train]]\nname = "trl"\npath = "{data}"\n'
         f"[train]\nmax_steps = {num_steps}\nepochs = 100.0\nbatch_size = {BATCH_SIZE}\nmicro_batch_size = 4\n"

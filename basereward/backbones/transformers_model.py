@@ -153,8 +153,7 @@ def load_model(
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ModelError(f"{model} has {kind} tensors: {', '.join(names[:3])}{more}")
-    # transformers hands models out in eval mode; the trainer decides, and the cache only costs memory here.
-    loaded.config.use_cache = False
+    # transformers hands models out in eval mode; the trainer decides.
     quantization.settle(loaded)
     return loaded.train()
 
@@ -170,7 +169,6 @@ def _shapes(
         _check_files(Path(model))
         with torch.device("meta"):
             bare = AutoModel.from_config(config, dtype=getattr(torch, dtype), attn_implementation="eager")
-    bare.config.use_cache = False
     if quantize:
         quantization.check_widths(bare, skipped)
     return bare.train()

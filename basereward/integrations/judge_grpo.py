@@ -185,8 +185,8 @@ def load_policy(directory: str | Path, **options: Any) -> tuple[Any, Any]:
         model, report = kind.from_pretrained(
             directory, output_loading_info=True, use_safetensors=True, **{"dtype": "float32", **options}
         )
-    # A reward model's directory says that it keeps no keys and values; a policy that did so would read
-    # everything before it again for each token that it writes.
+    # Directories of reward models used to say that the model keeps no keys and values; a policy that did so
+    # would read everything before it again for each token that it writes.
     for config in (model.config, model.config.get_text_config(), model.generation_config):
         config.use_cache = True
     missing = set(report["missing_keys"])

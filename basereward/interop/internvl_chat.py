@@ -128,7 +128,7 @@ def _text_config(text: Mapping[str, Any], kind: str) -> dict[str, Any]:
     kept = {key: value for key, value in text.items() if key in names - left_out}
     if text.get("model_type") == "internlm2":
         kept["attention_bias"] = bool(text.get("bias", False))
-    return {**kept, "model_type": kind, "use_cache": False}
+    return {**kept, "model_type": kind}
 
 
 def renaming(authors: Mapping[str, Any]) -> Rename:

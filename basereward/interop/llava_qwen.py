@@ -91,7 +91,7 @@ def config_of(source: Path, authors: Mapping[str, Any]) -> dict[str, Any]:
         "model_type": "llava_onevision",
         "image_grid_pinpoints": _pinpoints(authors.get("image_grid_pinpoints")),
         "projector_hidden_act": "gelu",
-        "text_config": {**text, "model_type": "qwen2", "use_cache": False},
+        "text_config": {**text, "model_type": "qwen2"},
         "tie_word_embeddings": bool(authors.get("tie_word_embeddings", False)),
         "vision_aspect_ratio": ratio,
         "vision_config": _vision_config(source),

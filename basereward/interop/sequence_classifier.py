@@ -83,6 +83,7 @@ class RewardForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
         Without a mask the last token is the last that is not the config's padding token.
         """
+        inputs = {"use_cache": False, **inputs}
         inputs.pop("labels", None)
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:

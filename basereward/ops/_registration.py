@@ -80,58 +80,72 @@ class PairwiseRewardHead(Function):
         ctx.mark_non_differentiable(rows, pre)
 
     @staticmethod
-    def keep(ctx: Any, inputs: tuple[Any, ...], rows: Tensor, pre: Tensor, *more: Tensor) -> None:
-        """Keep what `gradients` reads, nothing of the size of the hidden states, and other tensors."""
+    def keep(ctx: Any, inputs: Sequence[Any], rows: Tensor, pre: Tensor, *more: Tensor) -> None:
+        """Keep other tensors and what `gradients` reads, nothing of the size of the hidden states."""
         hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(rows, pre, ends, norm, w1, b1, w2, hidden.new_empty(0), *more)
-        ctx.shape = hidden.shape
-        ctx.offset_shape = None if b2 is None else b2.shape
-        ctx.norm_eps = norm_eps
-        ctx.activation = activation
+        # A tensor of the dtype of the hidden states.
+        like = None if hidden.dtype == rows.dtype else hidden.new_empty(0)
+        ctx.save_for_backward(*more, rows, pre, ends, norm, w1, b1, w2, like)
+        ctx.head = (hidden.shape, norm_eps, activation, None if b2 is None else b2.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         """Return the gradients of hidden states, the norm's weight, w1, b1, w2 and b2."""
+        needs = ctx.needs_input_grad
         if grad is None:
-            return (None,) * len(ctx.needs_input_grad)
-        return PairwiseRewardHead.gradients(ctx, grad, "pairwise_reward_head")
+            return (None,) * len(needs)
+        needed = (needs[0], needs[2], *needs[4:8])
+        hidden, norm, *remaining = PairwiseRewardHead.gradients(
+            ctx, grad, ctx.saved_tensors, needed, "pairwise_reward_head"
+        )
+        return (hidden, None, norm, None, *remaining, None)
 
     @staticmethod
-    def gradients(ctx: Any, grad: Tensor, name: str) -> tuple[Tensor | None, ...]:
-        """Return those of the op of that name, from the gradient of the rewards."""
-        rows, pre, ends, norm, w1, b1, w2, like = ctx.saved_tensors[:8]
-        needs_hidden, _, needs_norm, _, needs_w1, needs_b1, needs_w2, needs_b2, _ = ctx.needs_input_grad[:9]
-        grads = torch.ops.basereward.pairwise_reward_head_backward.default(
-            grad,
-            rows,
-            pre,
-            ends,
-            norm,
-            ctx.norm_eps,
-            w1,
-            b1,
-            w2,
-            like,
-            ctx.shape,
-            ctx.activation,
-            needs_hidden,
-            needs_w1,
-        )
+    def gradients(
+        ctx: Any, grad: Tensor, saved: Sequence[Tensor | None], needed: Sequence[bool], name: str
+    ) -> Sequence[Tensor | None]:
+        """Return those of hidden states, norm, w1, b1, w2 and b2 that are needed.
+
+        Args:
+            ctx: What `keep` wrote to.
+            grad: Gradient of the rewards.
+            saved: The tensors that `keep` saved, without the others.
+            needed: Which of the gradients are.
+            name: The op, for errors.
+        """
+        rows, pre, ends, norm, w1, b1, w2, like = saved
+        shape, norm_eps, activation, offset_shape = ctx.head
+        needs_hidden, needs_norm, needs_w1, needs_b1, needs_w2, needs_b2 = needed
+        with _BelowAutograd():
+            op = torch.ops.basereward.pairwise_reward_head_backward.default
+            grads = op(
+                grad,
+                rows,
+                pre,
+                ends,
+                norm,
+                norm_eps,
+                w1,
+                b1,
+                w2,
+                rows if like is None else like,
+                shape,
+                activation,
+                needs_hidden,
+                needs_w1,
+            )
         if torch.is_grad_enabled():
-            saved = [tensor for tensor in (norm, w1, b1, w2) if tensor is not None]
-            grads = [once(part, name, grad, *saved) for part in grads]
+            sources = [tensor for tensor in (norm, w1, b1, w2) if tensor is not None]
+            grads = [once(part, name, grad, *sources) for part in grads]
         hidden, grad_norm, grad_w1, grad_b1, grad_w2, grad_b2 = grads
         return (
             hidden if needs_hidden else None,
-            None,
             grad_norm if needs_norm else None,
-            None,
             grad_w1 if needs_w1 else None,
             grad_b1 if needs_b1 else None,
             grad_w2 if needs_w2 else None,
-            grad_b2.reshape(ctx.offset_shape) if needs_b2 else None,
-            None,
+            grad_b2.view(offset_shape) if needs_b2 else None,
         )
 
     @staticmethod
@@ -154,30 +168,42 @@ class PairwiseRewardHead(Function):
 
 
 class PairwiseRewardLoss(Function):
-    """The compiled `pairwise_reward_loss`: head and loss in one, whose backward is the head's."""
+    """The compiled `pairwise_reward_loss`: head and loss in one, whose backward is the head's.
+
+    Its arguments are those that may have gradients, and a tuple of all others: each argument and each result
+    of a Function costs time, with a gradient or without.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        """Return loss, statistics, rewards, their gradient, the picked rows and their pre-activations."""
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        norm: Tensor | None,
+        w1: Tensor | None,
+        b1: Tensor | None,
+        w2: Tensor,
+        b2: Tensor | None,
+        remaining: tuple[Any, ...],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, statistics and rewards; `remaining` are ends, norm_eps, activation and the loss's."""
+        ends, norm_eps, activation, *of_loss = remaining
+        head = (hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation)
         with _BelowAutograd():
-            output: tuple[Tensor, ...] = torch.ops.basereward.pairwise_reward_loss.default(*arguments)
-        PairwiseRewardLoss.save(ctx, arguments, output)
-        return output
-
-    @staticmethod
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep what the backward reads."""
-        _, statistics, rewards, grad, rows, pre = output
-        PairwiseRewardHead.keep(ctx, inputs[:9], rows, pre, grad)
-        ctx.mark_non_differentiable(statistics, rewards, grad, rows, pre)
+            op = torch.ops.basereward.pairwise_reward_loss.default
+            loss, statistics, rewards, grad, rows, pre = op(*head, *of_loss)
+        PairwiseRewardHead.keep(ctx, head, rows, pre, grad)
+        ctx.mark_non_differentiable(statistics, rewards)
+        return loss, statistics, rewards
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         """Return the gradients of hidden states, the norm's weight, w1, b1, w2 and b2."""
+        needs = ctx.needs_input_grad
         if grad_loss is None:
-            return (None,) * len(ctx.needs_input_grad)
-        grads = PairwiseRewardHead.gradients(ctx, ctx.saved_tensors[8] * grad_loss, "pairwise_reward_loss")
-        return (*grads, *[None] * (len(ctx.needs_input_grad) - len(grads)))
+            return (None,) * len(needs)
+        grad, *saved = ctx.saved_tensors
+        grads = PairwiseRewardHead.gradients(ctx, grad * grad_loss, saved, needs[:6], "pairwise_reward_loss")
+        return (*grads, None)
 
 
 def _head_backward_shapes(

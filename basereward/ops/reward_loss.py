@@ -51,11 +51,11 @@ def pairwise_reward_loss(
     check_options(label_smoothing, zero_coefficient, ties)
     is_plain = type(hidden) is Tensor and norm_eps >= 0 and not torch.compiler.is_compiling()
     if is_plain and library.compiled(hidden.device.type):
-        head = (hidden, ends, norm, norm_eps, w1, b1, w2, b2, activation)
         loss_options = (label_smoothing, zero_coefficient, TIE_WEIGHTS[ties])
+        remaining = (ends, norm_eps, activation, pairs, tie, margin, weight, lengths, *loss_options)
         call: Any = PairwiseRewardLoss.apply
         try:
-            loss, statistics, rewards = call(*head, pairs, tie, margin, weight, lengths, *loss_options)[:3]
+            loss, statistics, rewards = call(hidden, norm, w1, b1, w2, b2, remaining)
         except RuntimeError:
             pass  # The two ops convert what can be converted, and name what is wrong.
         else:

@@ -1,8 +1,11 @@
-"""The repeated blocks of a backbone."""
+"""The repeated blocks of a backbone, and the settings that it is saved with."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -15,6 +18,8 @@ from basereward.backbones.qwen_vl import QwenVL
 
 
 def build(directory: Path, kind: str) -> Backbone:
+    if kind in tiny.INTERNVL_KINDS:
+        return InternVL(model=str(directory))
     return (QwenVL if kind in tiny.VL_KINDS else CausalLM)(model=str(directory))
 
 
@@ -55,3 +60,26 @@ def test_blocks_lie_in_none_of_each_other() -> None:
     nested = Nested()
     tanh = nested.mixed[1][0][0]
     assert nested.blocks() == [nested.layers[0], nested.layers[1], tanh]
+
+
+def caching(directory: Path) -> dict[str, Any]:
+    """Return what each section of a model's settings says of keeping keys and values; None for nothing."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    sections = {"": config, **{name: part for name, part in config.items() if isinstance(part, dict)}}
+    return {name: part.get("use_cache") for name, part in sections.items()}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2_5_vl", "qwen3_vl", "internvl-qwen2"])
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_saved_model_keeps_keys_and_values_as_the_model_that_it_was_made_of(
+    tiny_models: dict[str, Path], tmp_path: Path, kind: str, is_cached: bool
+) -> None:
+    # Those who write texts with it read everything before a token again without them.
+    source = tmp_path / "source"
+    shutil.copytree(tiny_models[kind], source)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config.get("text_config", config)["use_cache"] = is_cached
+    (source / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    build(source, kind).save(tmp_path / "saved")
+    assert caching(tmp_path / "saved") == caching(source)
+    assert is_cached in caching(source).values()

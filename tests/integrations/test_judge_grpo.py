@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from transformers import AutoModelForCausalLM
 
 from basereward import Comparison, RewardModel
 from basereward.errors import ConfigError, DataError
@@ -179,11 +181,23 @@ def test_a_policy_becomes_a_judge_and_a_judge_a_policy_with_the_same_logits(
     assert tokenizer.padding_side == "left"
 
 
+def by_transformers(directory: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(directory)
+
+
+def saved_without_cache(directory: Path) -> Any:
+    """Load a policy out of a directory that says, as they used to, that the model has no cache."""
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "use_cache": False}))
+    return load_policy(directory)[0]
+
+
+@pytest.mark.parametrize("load", [by_transformers, saved_without_cache])
 def test_a_policy_out_of_a_judges_directory_reads_nothing_twice_when_it_writes(
-    policy_dir: Path, tmp_path: Path
+    policy_dir: Path, tmp_path: Path, load: Callable[[Path], Any]
 ) -> None:
     save_judge(policy_dir, tmp_path / "judge")
-    policy, _ = load_policy(tmp_path / "judge")
+    policy = load(tmp_path / "judge")
     read: list[int] = []
     policy.get_input_embeddings().register_forward_hook(lambda module, args, out: read.append(out.shape[1]))
     policy.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)

@@ -15,14 +15,14 @@ from emulated_flash import EmulatedFlash
 from rounding import SMOOTH_EPS
 from sharded import trained_model
 from torch import Tensor
-from torch._dynamo.testing import CompileCounter
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
 
 from basereward.comparison import Comparison
 from basereward.forest import Forest
 from basereward.forest.packed_runs import packed_runs
-from basereward.forest.varlen_attention import PackedBlock
+from basereward.forest.varlen_attention import PackedBlock, lse_dtype
 from basereward.training import model_state
 from basereward.training.compilation import compile_blocks
 from basereward.training.distributed import ProcessGroup
@@ -67,7 +67,7 @@ def flash_backward(
 
 @flash.register_fake
 def _(query: Tensor, *others: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0])
+    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0], dtype=lse_dtype(query))
 
 
 @flash_backward.register_fake
@@ -101,7 +101,9 @@ class Steps(NamedTuple):
     num_breaks: int
 
 
-def take_steps(group: ProcessGroup, model: Path, is_compiled: bool, settings: dict[str, Any]) -> Steps:
+def take_steps(
+    group: ProcessGroup, model: Path, is_compiled: bool, settings: dict[str, Any], backend: str = "eager"
+) -> Steps:
     """Train for three steps, of batches of other shapes, by the attention of a GPU.
 
     Args:
@@ -109,10 +111,11 @@ def take_steps(group: ProcessGroup, model: Path, is_compiled: bool, settings: di
         model: A model of texts.
         is_compiled: Whether the layers are compiled, though it is a CPU.
         settings: Of the training.
+        backend: The compiler's; `aot_eager` makes graphs of the backward pass too, as on a GPU.
     """
     torch._dynamo.reset()
     counters.clear()
-    counter = CompileCounter()
+    counter = CompileCounterWithBackend(backend)
     moved = Forest.to
 
     def to(forest: Forest, device: Any) -> Forest:

@@ -24,10 +24,11 @@ class EmulatedFlash:
         return blocks
 
     @staticmethod
+    @torch.autocast("cpu", enabled=False)
     def forward(
         query: Tensor, key: Tensor, value: Tensor, block: PackedBlock, scale: float
     ) -> tuple[Tensor, Tensor]:
-        # Of half precision, scores and log-sum-exp are in fp32.
+        # Of half precision, scores and log-sum-exp are in fp32, whatever autocast says.
         dtype, (query, key, value) = query.dtype, raised(query, key, value)
         output, lse = torch.empty_like(query), query.new_empty(query.shape[1], len(query))
         for queries, keys in runs(query, key, value, block):
@@ -38,6 +39,7 @@ class EmulatedFlash:
         return output.to(dtype), lse
 
     @staticmethod
+    @torch.autocast("cpu", enabled=False)
     def backward(
         grad_output: Tensor,
         query: Tensor,

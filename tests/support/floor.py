@@ -1,4 +1,4 @@
-"""Test backbones and interchange with the oldest transformers that pyproject.toml claims.
+"""Test what calls transformers with the oldest transformers that pyproject.toml claims.
 
 Run as `python tests/support/floor.py [ARGUMENT OF PYTEST ...]`, or `make test-floor`. The environment is a
 temporary one: that version (a wheel of 12 MB is fetched), and all other packages of this Python.
@@ -17,7 +17,7 @@ from typing import Final
 
 from environments import ROOT, Environment
 
-TESTS: Final = ("tests/backbones", "tests/interop")
+TESTS: Final = ("tests/backbones", "tests/interop", "tests/paradigms", "tests/scoring")
 PACKAGE: Final = "transformers"
 
 
