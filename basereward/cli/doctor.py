@@ -93,10 +93,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(facts)))
         print()
-        told = [f"warning: {warning}" for warning in warnings] + [
-            f"problem: {problem}" for problem in problems
-        ]
-        for line in [*told, verdict]:
+        faults = [f"warning: {warning}" for warning in warnings]
+        faults += [f"problem: {problem}" for problem in problems]
+        for line in [*faults, verdict]:
             print(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     return int(bool(problems))
 
