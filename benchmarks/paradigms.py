@@ -1,10 +1,10 @@
 """Seconds, tokens and memory of a comparison in each paradigm of a study, in training and in scoring.
 
 Run as `python benchmarks/paradigms.py` after `python recipes/studies/prepare.py`. The models are those of
-recipes/studies/small-paradigms.toml before their training: texts have the same number of tokens at most, and
-the time of a text depends on nothing else. All take turns in one process. Tokens are those that the first
-layer of the decoder computes: a prompt that responses share counts once, and a written token once. Memory is
-counted, not sampled: the bytes of tensors that a forward pass keeps for the backward pass.
+recipes/studies/small-paradigms.toml, of which those that write are trained for as many steps first, so that
+their texts are as long. All take turns in one process. Tokens are those that the first layer of the decoder
+computes: a prompt that responses share counts once, and a written token once, or twice where it is read anew.
+Memory is counted, not sampled: the bytes of tensors that a forward pass keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -34,13 +34,18 @@ TRAIN, TEST = ".cache/study/caption-pairs-train.jsonl", ".cache/study/caption-pa
 BATCH_SIZE = 8
 
 
-def models_of(study_file: Path) -> dict[str, TrainedModel]:
-    """Return a model in training for each cell of a study."""
+def models_of(study_file: Path, num_steps: int) -> dict[str, TrainedModel]:
+    """Return a model in training for each cell of a study; those that write have taken so many steps."""
     study = load_study(study_file, ["seeds=[0]"])
     models = {}
     for planned in planned_runs(study, manager(), path=study_file):
         torch.manual_seed(0)
-        models[planned.cell.name] = TrainedModel(planned.config, manager(), ProcessGroup())
+        model = TrainedModel(planned.config, manager(), ProcessGroup())
+        if model.reward_model.text_key:
+            for step in range(num_steps):
+                model.accumulate_gradients([prepared(model, TRAIN, True, step)], 1, None)
+                model.optimizer_step(step + 1)
+        models[planned.cell.name] = model
     return models
 
 
@@ -62,10 +67,11 @@ def counted(block: nn.Module, counts: list[int]) -> Iterator[None]:
         counts.append(total)
 
 
-def prepared(model: TrainedModel, path: str, training: bool) -> list[Any]:
-    """Return prepared comparisons of a file."""
+def prepared(model: TrainedModel, path: str, training: bool, number: int = 0) -> list[Any]:
+    """Return a batch of prepared comparisons of a file, counted from 0."""
     model.paradigm.train(training)
-    items = model.reward_model.prepare_batch(list(islice(read_comparisons(path), BATCH_SIZE)))
+    rows = list(islice(read_comparisons(path), number * BATCH_SIZE, (number + 1) * BATCH_SIZE))
+    items = model.reward_model.prepare_batch(rows)
     for item in items:
         if isinstance(item, DataError):
             raise SystemExit(f"{path}: {item}")
@@ -103,9 +109,10 @@ def main() -> None:
     """Print and keep a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5, help="timed turns of each paradigm (default 5)")
+    parser.add_argument("--steps", type=int, default=45, help="of models that write, before (default 45)")
     parser.add_argument("--keep", action="store_true", help="write the results to benchmarks/results")
     arguments = parser.parse_args()
-    models = models_of(STUDY)
+    models = models_of(STUDY, arguments.steps)
     ways = {name: ways_of(model) for name, model in models.items()}
     tokens: dict[str, dict[str, int]] = {}
     for name, of_model in ways.items():
