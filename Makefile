@@ -187,7 +187,7 @@ study: $(VENV)/installed  ## write the tables and plots of docs/study.md from th
 study-run: $(VENV)/mini $(ASSETS)  ## run the small ablations of docs/study.md, and write its tables anew (slow)
 	$(BIN)/python recipes/studies/prepare.py
 	$(BIN)/python recipes/studies/prepare_shortcuts.py
-	for name in heads regularisation layers ensembles paradigms shortcut-marker shortcut-topic; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
+	for name in heads regularisation layers ensembles paradigms paradigms-ratings shortcut-marker shortcut-topic; do $(BIN)/basereward study recipes/studies/small-$$name.toml || exit 1; done
 	$(BIN)/python benchmarks/studies.py --take
 
 fuzz: $(VENV)/installed  ## ten minutes of mutated rows, images, archives, models and requests (with atheris where it can be installed)

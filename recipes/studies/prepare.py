@@ -35,6 +35,9 @@ DATA = {
     # Critics and reasoned judges learn from texts; to be tested they write their own.
     "caption-pairs-train": ("openmoji-captions", "split=train", "num_responses=2", "explained=true"),
     "caption-pairs-test": ("openmoji-captions", "split=test", "num_responses=2"),
+    # Two snippets of film reviews each, for the paradigms.
+    "movie-pairs-train": ("human-ratings", "texts=movies", "split=train", "num_responses=2", "num_texts=480"),
+    "movie-pairs-test": ("human-ratings", "texts=movies", "split=test", "num_responses=2", "num_texts=600"),
     **{
         f"{texts}-{split}": ("human-ratings", f"texts={texts}", f"split={split}", *limit)
         for texts in ("movies", "products", "news", "tweets")

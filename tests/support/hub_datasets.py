@@ -515,13 +515,14 @@ def small_study(place: Path) -> None:
         for half in ("train-a", "train-b"):
             write_captions(place, f"{shortcut}-{half}-text", 2, has_images=False)
             write_captions(place, f"{shortcut}-{half}-weighted", 2, weight=0.5)
-    for kind in ("movies", "products", "news", "tweets"):
+    for kind in ("movies", "movie-pairs", "products", "news", "tweets"):
+        ratings = [2, -1] if kind.endswith("pairs") else [2, 1.5, 0, -1]
         for split in ("train", "test"):
             rows = []
             for number in range(NUM_ROWS):
-                texts = answers(f"{kind} {split}", number, 4)
+                texts = answers(f"{kind} {split}", number, len(ratings))
                 row = {"prompt": "Say something favourable.", "responses": texts}
-                rows.append({**row, "ratings": [2, 1.5, 0, -1], "source": f"human-ratings {kind}"})
+                rows.append({**row, "ratings": ratings, "source": f"human-ratings {kind}"})
             write_lines(place / f"{kind}-{split}.jsonl", rows)
 
 
