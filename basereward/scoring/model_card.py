@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from basereward._version import __version__
 from basereward.config.conversion import NONE
 from basereward.reporting.tables import Row, Table, markdown_code, markdown_text
-from basereward.storage.hub import is_hub_id
+from basereward.storage.hub import HUB_ID
 
 PAPER = "https://arxiv.org/abs/2509.16127"
 
@@ -97,7 +98,8 @@ def _metadata(facts: Mapping[str, Any], title: str) -> str:
 
 
 def _is_hub_id(name: object) -> bool:
-    return isinstance(name, str) and is_hub_id(name)
+    # Of what was trained on, so that a directory of the owner's name here says nothing.
+    return isinstance(name, str) and HUB_ID.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def _components(facts: Mapping[str, Any]) -> str:

@@ -22,9 +22,15 @@ def is_hub_id(name: str) -> bool:
 
 def fetch_hint(name: str | Path) -> str:
     """Return what to type where a directory is needed and the name is a repository's; empty for a path."""
-    if not is_hub_id(str(name)):
+    name = str(name)
+    if Path(name).exists() or not HUB_ID.fullmatch(name):
         return ""
-    return f"; fetch it first: hf download {name} --local-dir {Path(name).name}"
+    repository, _, revision = name.partition("@")
+    owner, _, title = repository.partition("/")
+    command = f"hf download {repository} --local-dir {title}{revision and f' --revision {revision}'}"
+    if Path(owner).is_dir():
+        return f"; it is read as a path, as there is a directory {owner}; from the hub: {command}"
+    return f"; fetch it first: {command}"
 
 
 UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.onnx*", "*.gguf")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from basereward._version import __version__
 from basereward.errors import ModelError, shown
 from basereward.storage.atomic import file_digest, file_names, restore
+from basereward.storage.hub import fetch_hint
 from basereward.storage.reading import is_regular, read_json
 
 SCHEMA_VERSION = 1
@@ -76,7 +77,7 @@ def read(directory: Path, *, verify: bool) -> dict[str, Any]:
     restore(directory)
     path = directory / CONFIG_FILE
     if not os.path.lexists(path):
-        raise ModelError(f"{directory} is no model directory: it has no {CONFIG_FILE}")
+        raise ModelError(f"{directory} is no model directory: it has no {CONFIG_FILE}{fetch_hint(directory)}")
     config = _read_config(path)
     if "schema_version" not in config:
         raise ModelError(f"{path} is damaged: schema_version is missing")

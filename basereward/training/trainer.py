@@ -25,7 +25,7 @@ from basereward.plugins.options import component_options
 from basereward.plugins.plugin_manager import manager
 from basereward.scoring.reward_model import RewardModel
 from basereward.storage.atomic import write_text
-from basereward.storage.hub import UNREAD, is_hub_id, snapshot
+from basereward.storage.hub import UNREAD, fetch_hint, is_hub_id, snapshot
 from basereward.storage.outputs import claim_directory
 from basereward.training.script_calls import Processes, print_metrics, write_metrics
 from basereward.training.stage import TrainResult
@@ -284,7 +284,7 @@ def _directory(model: str | Path, revision: str | None) -> Path:
     if not Path(model, "config.json").is_file():
         raise ConfigError(
             f"{model} is no directory of a transformers model; or give the backbone as a table, such as "
-            '{"name": "qwen-vl", "model": ...}'
+            f'{{"name": "qwen-vl", "model": ...}}{fetch_hint(model)}'
         )
     return Path(model)
 

@@ -141,7 +141,7 @@ class RewardConfig:
     resume_from_checkpoint: str | None = None
     push_to_hub: bool = False
     hub_model_id: str | None = None
-    hub_token: str | None = None
+    hub_token: str | None = field(default=None, repr=False)
     hub_private_repo: bool | None = None
     seed: int = 42
 

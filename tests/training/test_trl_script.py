@@ -179,6 +179,10 @@ def test_a_script_uploads_its_model(llama: str, tmp_path: Path, monkeypatch: pyt
     assert (hub.root / "someone" / "out" / "head.safetensors").is_file()
 
 
+def test_a_token_is_not_shown_with_the_settings() -> None:
+    assert "secret" not in repr(RewardConfig("out", hub_token="secret"))
+
+
 def test_the_dtype_and_the_revision_of_trls_scripts_are_taken(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
