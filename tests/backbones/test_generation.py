@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ from basereward.backbones.qwen_vl import QwenVL
 from basereward.backbones.tiny import Tiny
 from basereward.comparison import Comparison
 from basereward.forest import Tree
-from basereward.forest.kv_cache import GROWTH
 
-MORE_THAN_THE_FREE_PLACES = GROWTH + 20
 NO_END = [10**6]
 """A token that no model generates."""
 
@@ -40,21 +39,28 @@ def build(directory: Path, kind: str, **options: Any) -> tuple[Backbone, torch.n
     return backbone, backbone.language_head(), tree
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, seed=3)], ids=["greedy", "sampled"])
+def greedy_and_sampled(num_texts: int) -> list[Sampling | None]:
+    """Return the decoding of texts of which every other one is sampled."""
+    return [Sampling(temperature=0.8, seed=3) if number % 2 == 0 else None for number in range(num_texts)]
+
+
 def test_generation_with_a_kv_cache_equals_generation_without_one(
-    kind: str, sampling: Sampling | None, tmp_path: Path
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The fifth token finds no free place left, and the cache grows.
+    monkeypatch.setattr("basereward.forest.kv_cache.GROWTH", 4)
     save = tiny.save_qwen_vl if kind in tiny.VL_KINDS else tiny.save_causal_lm
     backbone, head, tree = build(save(tmp_path / "model", kind), kind)
-    settings = {"max_tokens": MORE_THAN_THE_FREE_PLACES, "stop_ids": NO_END, "sampling": sampling}
     for beginnings in (tree, replace(tree, responses=tree.responses[:1])):
+        sampling = greedy_and_sampled(len(beginnings.responses))
+        settings = {"max_tokens": 20, "stop_ids": NO_END, "sampling": sampling}
         [cached] = generate(backbone, head, [beginnings], **settings)
         backbone.decoder.use("dense")
         assert not backbone.supports_kv_cache
         [recomputed] = generate(backbone, head, [beginnings], **settings)
         backbone.decoder.use("forest")
         assert cached == recomputed
-        assert all(len(each.ids) == MORE_THAN_THE_FREE_PLACES for each in cached)
+        assert all(len(each.ids) == 20 for each in cached)
 
 
 def test_texts_are_those_of_transformers_own_generation(tmp_path: Path) -> None:
@@ -163,19 +169,20 @@ def forest_of_different_lengths(kind: str, directory: Path) -> tuple[Backbone, t
     return backbone, head, trees
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, seed=3)], ids=["greedy", "sampled"])
-def test_trees_decoded_together_have_the_texts_of_each_alone(
-    kind: str, sampling: Sampling | None, tmp_path: Path
-) -> None:
+def test_trees_decoded_together_have_the_texts_of_each_alone(kind: str, tmp_path: Path) -> None:
     save = tiny.save_qwen_vl if kind in tiny.VL_KINDS else tiny.save_causal_lm
     backbone, head, trees = forest_of_different_lengths(kind, save(tmp_path / "model", kind))
     # A stop token that random weights write now and then, so that texts end at different times.
-    for stop_ids in (NO_END, [20], [7]):
-        settings = {"max_tokens": 24, "stop_ids": stop_ids, "sampling": sampling}
-        together = generate(backbone, head, trees, **settings)
-        assert together == [generate(backbone, head, [tree], **settings)[0] for tree in trees]
+    for stop_ids in ([20], [7]):
+        settings = {"max_tokens": 24, "stop_ids": stop_ids}
+        sampling = greedy_and_sampled(sum(len(tree.responses) for tree in trees))
+        together = generate(backbone, head, trees, sampling=sampling, **settings)
+        rest = iter(sampling)
+        for tree, texts in zip(trees, together, strict=True):
+            alone = list(islice(rest, len(tree.responses)))
+            assert generate(backbone, head, [tree], sampling=alone, **settings) == [texts]
         backbone.decoder.use("dense")
-        assert generate(backbone, head, trees, **settings) == together
+        assert generate(backbone, head, trees, sampling=sampling, **settings) == together
         backbone.decoder.use("forest")
 
 

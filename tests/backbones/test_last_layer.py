@@ -71,20 +71,24 @@ def assert_alike(pruned: RewardModel, whole: RewardModel, kind: str) -> None:
         torch.testing.assert_close(gradients[name], gradient, **TOLERANCE, msg=name)
 
 
-@pytest.mark.usefixtures("each_way_of_attending")
-@pytest.mark.parametrize(
-    ("share", "head"), [(True, {}), (False, {}), (True, {"layer": 2}), (True, {"layer": 1})]
-)
-def test_rewards_and_gradients_are_those_of_the_whole_layer(
-    tiny_models: dict[str, Path], kind: str, share: bool, head: dict[str, Any]
-) -> None:
-    pruned, whole = (
-        build(tiny_models[kind], kind, prune=prune, share=share, **head) for prune in (True, False)
-    )
+def assert_pruned_as_whole(directory: Path, kind: str, **options: Any) -> None:
+    pruned, whole = (build(directory, kind, prune=prune, **options) for prune in (True, False))
     assert_alike(pruned, whole, kind)
     # Comparisons of 2, 3, 4 and 2 responses.
     assert rows_of_last_mlp(pruned, kind) == 11
     assert rows_of_last_mlp(whole, kind) > 100
+
+
+@pytest.mark.usefixtures("each_way_of_attending")
+def test_rewards_and_gradients_are_those_of_the_whole_layer(tiny_models: dict[str, Path], kind: str) -> None:
+    assert_pruned_as_whole(tiny_models[kind], kind)
+
+
+@pytest.mark.parametrize("options", [{"share": False}, {"layer": 2}, {"layer": 1}], ids=str)
+def test_so_they_are_without_sharing_and_of_a_middle_layer(
+    tiny_models: dict[str, Path], kind: str, options: dict[str, Any]
+) -> None:
+    assert_pruned_as_whole(tiny_models[kind], kind, **options)
 
 
 def test_a_head_that_reads_every_token_gets_every_token(tiny_models: dict[str, Path]) -> None:

@@ -11,6 +11,7 @@ import tiny
 from basereward import Ensemble, RewardModel, audit, cli
 from basereward.config import Component
 from basereward.data import read_comparisons
+from basereward.evaluation.audit import measures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,7 @@ def saved(path: Path, paradigm: str, **options: Any) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_table_the_json_and_the_report_say_the_same(
     model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,11 +82,13 @@ def test_edits_in_one_tree_have_the_rewards_of_edits_alone_and_cost_less(model_d
     [("generative", {}), ("critic", {"max_critique_tokens": 2})],
 )
 def test_judges_and_critics_are_audited(
-    data: Path, tmp_path: Path, paradigm: str, options: dict[str, Any]
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paradigm: str, options: dict[str, Any]
 ) -> None:
     model = RewardModel.load(saved(tmp_path / "model", paradigm, **options))
-    result = audit(model, read_comparisons(data))
-    assert result.num_rows == NUM_ROWS
+    # Few rows, since the tiny backbone's attention is quadratic in all edits of one.
+    monkeypatch.setattr(measures, "MIN_ROWS", 3)
+    result = audit(model, list(read_comparisons(data))[:3])
+    assert result.num_rows == 3
     assert set(result.stability) >= {"whitespace", "batch", "order", "precision"}
     assert len(result.shortcuts) == 9
     has_verdicts = any(finding.name == "verdicts" for finding in result.findings)
