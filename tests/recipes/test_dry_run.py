@@ -34,7 +34,7 @@ def test_a_run_file_would_start(path: str, cwd: Path, capsys: pytest.CaptureFixt
     assert sorted(cwd.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["table-1", "table-7"])
+@pytest.mark.parametrize("name", [pytest.param("table-1", marks=pytest.mark.external), "table-7"])
 @pytest.mark.usefixtures("reinforced_judge")
 def test_a_study_would_start(name: str, cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["study", f"recipes/studies/{name}.toml", "--dry-run"])

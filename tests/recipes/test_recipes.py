@@ -24,23 +24,17 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = [path.relative_to(RECIPES.parent).as_posix() for path in sorted(RECIPES.rglob("*.toml"))]
 STUDIES = [path for path in FILES if "[axes" in (RECIPES.parent / path).read_text(encoding="utf-8")]
 
-DEFAULT_TIER = (
-    "basereward-7b",
-    "qlora-7b",
-    "text-small",
-    "two-stage-7b",
-    "table-1",
-    "table-7",
-    "public-models",
-)
-"""Recipes that every test run starts: between them every data set that is kept, every benchmark, and every
-kind of backbone and paradigm. The others differ in settings, and are started by `make test-slow`."""
+DEFAULT_TIER = ("basereward-7b", "text-small", "table-1")
+EXTERNAL_TIER = ("qlora-7b", "two-stage-7b", "table-7", "public-models")
+"""Recipes that CI starts: between them every data set that is kept, every benchmark, and every kind of
+backbone and paradigm. The others differ in settings, and are started by `make test-slow`."""
 
 
 def tiers(paths: Sequence[str]) -> list[Any]:
-    """Return recipes as cases, those beyond the default tier marked as slow."""
-    slow = pytest.mark.slow
-    return [pytest.param(path, marks=() if Path(path).stem in DEFAULT_TIER else slow) for path in paths]
+    """Return recipes as cases, those beyond the default tier marked."""
+    marks: dict[str, Any] = dict.fromkeys(EXTERNAL_TIER, pytest.mark.external)
+    marks |= dict.fromkeys(DEFAULT_TIER, ())
+    return [pytest.param(path, marks=marks.get(Path(path).stem, pytest.mark.slow)) for path in paths]
 
 
 SMALL = ("train.max_steps=2", "train.batch_size=4")

@@ -35,7 +35,7 @@ def test_a_cache_changes_nothing_but_what_is_computed(
     course = []
     for name, settings in (("without", {}), ("first", {"cache": cache}), ("second", {"cache": cache})):
         run = config(tmp_path, name, model, text_data, **settings)
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
         course.append([record["loss"] for record in runs.records(Path(run.output), "step")])
         # 22 rows to train on, and 8 held out.
         assert len(FeatureCache(cache)) == (0 if name == "without" else 30)
@@ -55,6 +55,7 @@ def whole(
     return run, num_moments
 
 
+@pytest.mark.external
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     whole: tuple[RunConfig, int], tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
 ) -> None:

@@ -95,7 +95,8 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(
     assert kill_and_resume(whole, f"killed-{moment}", moment) == whole.remains
 
 
-@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
+@pytest.mark.external
+@pytest.mark.parametrize("fraction", [0.2, 0.9])
 def test_streamed_data_is_taken_up_where_the_killed_run_left_it(streamed: Whole, fraction: float) -> None:
     moment = int(fraction * streamed.num_moments)
     remains = kill_and_resume(streamed, f"killed-{moment}", moment)
@@ -151,7 +152,7 @@ def test_a_signal_ends_the_training_after_its_step_and_loses_nothing(
     module.basereward_log = basereward_log  # type: ignore[attr-defined]
     before = signal.getsignal(number)
     with pytest.raises(TrainingStopped) as caught:
-        train(config("run"), progress=False, plugins=PluginManager([module]))
+        train(config("run"), progress=False, plots=False, plugins=PluginManager([module]))
     assert str(caught.value) == (
         f"stopped by {signal.Signals(number).name} after step {step}; {tmp_path / 'run'} holds a checkpoint: "
         "give the same command with --resume to go on"
@@ -159,8 +160,8 @@ def test_a_signal_ends_the_training_after_its_step_and_loses_nothing(
     assert signal.getsignal(number) is before
     # After step 2 an evaluation is due; who sends a signal may not wait for it.
     assert not runs.records(tmp_path / "run", "evaluation")
-    train(config("run"), progress=False, resume=True)
-    train(config("whole"), progress=False)
+    train(config("run"), progress=False, plots=False, resume=True)
+    train(config("whole"), progress=False, plots=False)
     remains, expected = runs.remains(tmp_path / "run"), runs.remains(tmp_path / "whole")
     for found in (remains, expected):
         found["log"] = [record for record in found["log"] if record["kind"] != "checkpoint"]
@@ -173,7 +174,7 @@ def two_steps(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     root = tmp_path_factory.mktemp("finished")
     path = runs.write_rows(root / "train.jsonl", runs.rows(8, seed=1))
     run = runs.config(root / "run", tiny_models["llama"], path)
-    train(run, progress=False)
+    train(run, progress=False, plots=False)
     return run
 
 
@@ -186,7 +187,7 @@ def finished(two_steps: RunConfig, tmp_path: Path) -> RunConfig:
 
 def test_resuming_a_finished_run_changes_nothing(finished: RunConfig) -> None:
     before = runs.remains(Path(finished.output))
-    result = train(finished, resume=True, progress=False)
+    result = train(finished, resume=True, progress=False, plots=False)
     assert result.num_steps == 2
     assert runs.remains(Path(finished.output)) == before
 
@@ -194,26 +195,26 @@ def test_resuming_a_finished_run_changes_nothing(finished: RunConfig) -> None:
 def test_a_run_without_checkpoint_is_started_anew(finished: RunConfig) -> None:
     before = runs.remains(Path(finished.output))
     shutil.rmtree(Path(finished.output) / "checkpoint")
-    train(finished, resume=True, progress=False)
+    train(finished, resume=True, progress=False, plots=False)
     assert runs.remains(Path(finished.output)) == before
 
 
 def test_a_run_is_resumed_only_with_its_own_settings(finished: RunConfig) -> None:
     changed = dataclasses.replace(finished, train=dataclasses.replace(finished.train, lr=2e-3))
     with pytest.raises(ConfigError) as caught:
-        train(changed, resume=True, progress=False)
+        train(changed, resume=True, progress=False, plots=False)
     assert str(caught.value) == (
         f"train.lr is 0.002, but 0.001 in {finished.output}/run.toml; a run is resumed with the settings it "
         "was started with, or replaced with --overwrite"
     )
     head = dataclasses.replace(finished, head=Component("mlp", {"num_layers": 3}))
     with pytest.raises(ConfigError, match=r"^head.num_layers is 3, but 2 in "):
-        train(head, resume=True, progress=False)
+        train(head, resume=True, progress=False, plots=False)
 
 
 def test_what_changes_no_result_may_change_on_resume(finished: RunConfig) -> None:
     settings = dataclasses.replace(finished.train, micro_batch_size=1, save_every=1, log_every=1)
-    result = train(dataclasses.replace(finished, train=settings), resume=True, progress=False)
+    result = train(dataclasses.replace(finished, train=settings), resume=True, progress=False, plots=False)
     assert result.num_steps == 2
 
 
@@ -223,7 +224,7 @@ def test_a_run_is_not_resumed_with_other_data(finished: RunConfig) -> None:
     runs.write_rows(path, runs.rows(8, seed=2))
     try:
         with pytest.raises(CheckpointError) as caught:
-            train(finished, resume=True, progress=False)
+            train(finished, resume=True, progress=False, plots=False)
     finally:
         path.write_bytes(given)
     assert str(caught.value) == (
@@ -242,7 +243,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished: RunConfig, tiny_mode
     run_file = Path(finished.output) / "run.toml"
     run_file.write_text(run_file.read_text().replace(str(place), str(tiny_models["qwen2"])))
     with pytest.raises(CheckpointError) as caught:
-        train(moved, resume=True, progress=False)
+        train(moved, resume=True, progress=False, plots=False)
     assert str(caught.value) == (
         f"{finished.output}/checkpoint/step-00000002/model.safetensors is of another model: it differs in "
         "the tensor backbone.model.layers.0.self_attn.k_proj.bias"
@@ -253,5 +254,5 @@ def test_a_damaged_checkpoint_is_named(finished: RunConfig) -> None:
     path = Path(finished.output) / "checkpoint" / "step-00000002" / "optimizer.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(CheckpointError) as caught:
-        train(finished, resume=True, progress=False)
+        train(finished, resume=True, progress=False, plots=False)
     assert str(caught.value) == f"{path} is damaged: its SHA-256 differs"

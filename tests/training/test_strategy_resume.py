@@ -24,6 +24,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": LoraConfig(dropout=0.2), "ema_decay": 0.8, "best_by": "log_loss", "lr": 1e-2},
 }
 
+pytestmark = pytest.mark.external
+
 QUANTIZED = {"lora": LoraConfig(rank=4), "optimizer": "adamw-8bit", "activation_checkpointing": True}
 
 
@@ -77,7 +79,6 @@ def ends_alike(root: Path, model: Path, data: Path, strategy: dict[str, Any]) ->
     assert bool(adapter(whole)) == ("lora" in strategy)
 
 
-@pytest.mark.external
 def test_two_processes_train_averaged_adapters_as_one_does(
     tiny_models: dict[str, Path], text_data: Path, tmp_path: Path
 ) -> None:

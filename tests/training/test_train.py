@@ -75,10 +75,11 @@ def test_a_run_file_of_two_stages_becomes_a_model(
         epochs=2,
         log_every=1,
     )
-    train(alone, progress=False)
+    train(alone, progress=False, plots=False)
     assert runs.records(Path(alone.output)) == runs.records(Path(run.output, "second"))
 
 
+@pytest.mark.external
 def test_a_run_killed_in_any_stage_is_resumed_there(setting: Setting) -> None:
     run = setting.config()
     status, num_moments = runs.in_child(run)
@@ -117,9 +118,9 @@ def test_two_processes_train_stage_after_stage(setting: Setting) -> None:
 
 def test_a_directory_in_use_is_not_written_in(setting: Setting) -> None:
     run = setting.config(max_steps=1)
-    train(run, progress=False)
+    train(run, progress=False, plots=False)
     with pytest.raises(ConfigError) as caught:
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
     assert str(caught.value) == (
         f"output: {run.output} is not empty; resume the run there with --resume, replace it with "
         "--overwrite, or set another output"
@@ -127,8 +128,8 @@ def test_a_directory_in_use_is_not_written_in(setting: Setting) -> None:
     (Path(run.output) / "first" / "thesis.tex").touch()
     changed = dataclasses.replace(run, seed=1)
     with pytest.raises(ConfigError, match=r"^seed is 1, but 0 in "):
-        train(changed, resume=True, progress=False)
-    assert train(changed, overwrite=True, progress=False).num_steps == 1
+        train(changed, resume=True, progress=False, plots=False)
+    assert train(changed, overwrite=True, progress=False, plots=False).num_steps == 1
     assert (Path(run.output) / "first" / "thesis.tex").exists()
 
 
@@ -142,9 +143,9 @@ def test_a_run_that_failed_before_its_first_step_does_not_keep_the_next_one_out(
         setting.root / "run", setting.model, train_file, setting.data / "eval.jsonl", stages=stages
     )
     with pytest.raises(Exception, match=r"train.jsonl:1: "):
-        train(broken, progress=False)
+        train(broken, progress=False, plots=False)
     assert not model.exists()
-    assert train(run, progress=False).num_steps == 1
+    assert train(run, progress=False, plots=False).num_steps == 1
 
 
 def test_a_wrong_option_of_a_later_stage_is_found_before_the_first_one_trains(setting: Setting) -> None:
@@ -152,5 +153,5 @@ def test_a_wrong_option_of_a_later_stage_is_found_before_the_first_one_trains(se
     source = {"name": "basereward", "path": str(setting.root / "second.jsonl"), "sorce": "x"}
     stages = (run.stages[0], dataclasses.replace(run.stages[1], data={"train": [source]}))
     with pytest.raises(ConfigError, match="sorce"):
-        train(dataclasses.replace(run, stages=stages), progress=False)
+        train(dataclasses.replace(run, stages=stages), progress=False, plots=False)
     assert not Path(run.output).exists()
