@@ -26,6 +26,16 @@ def one_thread_without_bars() -> None:
     logging.disable_progress_bar()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Leave out `fsync`, which on a busy disk takes longer than the training of a tiny model: no test cuts
+    the power. That files are synced before they are renamed is tested where `fsync` is replaced again.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(params=["small trees whole", "small trees split", "all in two calls"], scope="module")
 def each_way_of_attending(request: pytest.FixtureRequest) -> Iterator[None]:
     """Attend within small trees in one block with a mask, in blocks as within large ones, then as on a GPU

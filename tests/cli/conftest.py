@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from figures import blank_figures, drawn_figures
 
 import basereward
+
+__all__ = ["blank_figures", "drawn_figures"]
 
 STARTERS = {"run_cli"}
 """Fixtures that start a process: the tests that use them are marked `external`."""

@@ -43,6 +43,7 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return line.removeprefix("basereward: error: ")
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_table_the_json_and_the_report_have_the_same_numbers(
     model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_table_json_markdown_and_page_have_the_same_numbers(
         assert len((output / name / "rewards.jsonl").read_text().splitlines()) == 12
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_page_needs_no_other_file_and_shows_every_plot(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

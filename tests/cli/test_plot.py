@@ -10,6 +10,8 @@ from PIL import Image
 
 from basereward.cli import main
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 Captured = pytest.CaptureFixture[str]
 
 

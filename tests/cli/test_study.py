@@ -46,6 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_study_is_listed_run_and_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "study.toml", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -30,6 +30,7 @@ def run_file(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_run_file_becomes_a_model(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(run_file), "--set", "train.epochs=2"]) == 0
     output = capsys.readouterr()

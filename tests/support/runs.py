@@ -160,10 +160,9 @@ def in_child(
     context.set_forkserver_preload(
         [
             "runs",
-            "basereward.training",
+            "basereward.training.train",
             "basereward.backbones.causal_lm",
             "basereward.data.native",
-            "matplotlib.figure",
             "torch.utils.tensorboard",
             "transformers.models.auto.modeling_auto",
             "transformers.models.llama.modeling_llama",
@@ -225,6 +224,7 @@ def _train(
     torch.use_deterministic_algorithms(True)
     adamw: Any = torch.optim.AdamW
     adamw.__init__ = partialmethod(adamw.__init__, eps=adamw_eps)
+    os.fsync = lambda descriptor: None  # type: ignore[assignment]  # a kill loses nothing that is written
 
     is_saving = counted == "all"
 
@@ -263,4 +263,4 @@ def _train(
     for owner, name in moments if counted else ():
         setattr(owner, name, may_die(getattr(owner, name)))
     checkpoints.Checkpoints.save = saving(checkpoints.Checkpoints.save)  # type: ignore[method-assign]
-    train(run, resume=resume, progress=False)
+    train(run, resume=resume, progress=False, plots=False)

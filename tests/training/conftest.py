@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from figures import blank_figures, drawn_figures
 from rounding import SMOOTH_EPS
+
+__all__ = ["blank_figures", "drawn_figures"]
 
 
 @pytest.fixture(scope="session")

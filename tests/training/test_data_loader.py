@@ -126,7 +126,7 @@ def test_a_curated_training_says_what_each_step_did_and_lists_what_it_dropped(
         curation=(Component("drop-identical"), Component("near-duplicates", {"threshold": 1.0})),
     )
     run = runs.config(tmp_path / "run", tiny_models["llama"], path, data=data)
-    result = train(run, progress=False)
+    result = train(run, progress=False, plots=False)
     assert result.num_steps == 4  # 8 rows twice, 4 a step
     report = json.loads((tmp_path / "run" / "curation.json").read_text())
     assert [(step["step"], step["num_in"], step["num_out"]) for step in report] == [
@@ -143,7 +143,9 @@ def test_a_streamed_training_needs_no_held_out_data_and_lists_its_bad_rows(
     content = [*runs.rows(9, seed=1), {"prompt": "tied", "responses": ["a", "b"], "ranks": [0, 0]}, {"x": 1}]
     path = runs.write_rows(tmp_path / "train.jsonl", content)
     data = DataConfig(train=(Source("basereward", {"path": str(path)}),), streaming=True)
-    result = train(runs.config(tmp_path / "run", tiny_models["llama"], path, data=data), progress=False)
+    result = train(
+        runs.config(tmp_path / "run", tiny_models["llama"], path, data=data), progress=False, plots=False
+    )
     assert (result.num_steps, result.num_rejected) == (3, 2)  # 11 rows, 4 a step
     assert not (tmp_path / "run" / "curation.json").exists()
 

@@ -35,7 +35,7 @@ def test_log_model_and_report_record_the_precision_and_its_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hardware(monkeypatch, is_fast=is_fast)
-    result = train(run(tmp_path, tiny_models, text_data, max_steps=2), progress=False)
+    result = train(run(tmp_path, tiny_models, text_data, max_steps=2), progress=False, plots=False)
     name = "bf16" if is_fast else "fp32"
     facts = {"device": "cpu", "precision": name, "reason": "auto: the processor's"}
     [start] = runs.records(result.run_dir, "start")
@@ -51,15 +51,15 @@ def test_a_resumed_training_keeps_the_precision_that_it_began_with(
 ) -> None:
     hardware(monkeypatch, is_fast=True)
     config = run(tmp_path, tiny_models, text_data, max_steps=4)
-    whole = train(replace(config, output=str(tmp_path / "whole")), progress=False)
-    train(config, progress=False)
+    whole = train(replace(config, output=str(tmp_path / "whole")), progress=False, plots=False)
+    train(config, progress=False, plots=False)
     for path in sorted((tmp_path / "run" / "checkpoint").iterdir())[1:]:
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
     # As where a timed product turns out otherwise on the same machine.
     hardware(monkeypatch, is_fast=False)
-    resumed = train(config, resume=True, progress=False)
+    resumed = train(config, resume=True, progress=False, plots=False)
     expected, losses = (
         [record["loss"] for record in runs.records(directory, "step")]
         for directory in (whole.run_dir, resumed.run_dir)
@@ -74,11 +74,11 @@ def test_a_stage_has_no_device_of_its_own(
     config = run(tmp_path, tiny_models, text_data)
     staged = replace(config, stages=(Stage(name="a"), Stage(name="b", train={"device": "cpu"})))
     with pytest.raises(ConfigError, match=r"train\.device: is of the whole run"):
-        train(staged, progress=False)
+        train(staged, progress=False, plots=False)
 
 
 def test_a_device_that_is_not_there_is_an_error(
     tmp_path: Path, tiny_models: dict[str, Path], text_data: Path
 ) -> None:
     with pytest.raises(ConfigError, match="device cuda:9: "):
-        train(run(tmp_path, tiny_models, text_data, device="cuda:9"), progress=False)
+        train(run(tmp_path, tiny_models, text_data, device="cuda:9"), progress=False, plots=False)

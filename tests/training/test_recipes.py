@@ -100,6 +100,6 @@ def test_the_small_recipe_runs(tiny_models: dict[str, Path], tmp_path: Path) -> 
         f"data.train.0.path={path}",
         f"data.eval.0.path={path}",
     ]
-    result = train(load_run(RECIPES[0].with_name("text-small.toml"), overrides), progress=False)
+    result = train(load_run(RECIPES[0].with_name("text-small.toml"), overrides), progress=False, plots=False)
     assert result.num_steps == 1
     assert result.model_dir.is_dir()

@@ -55,7 +55,7 @@ def test_it_is_the_training_of_its_run_file(llama: str) -> None:
     assert (run.train.batch_size, run.train.micro_batch_size, run.train.max_steps) == (8, 4, 2)
     assert (run.train.lr, run.train.schedule, run.train.warmup_fraction) == (1e-4, "linear", 1 / 2)
     assert run.backbone.options["max_tokens"] == 1024
-    train(run, progress=False)
+    train(run, progress=False, plots=False)
     rows = [Comparison("question 1", ["yes", "no"])]
     assert RewardModel.load("again/model").score(rows) == trainer.model.score(rows)
 

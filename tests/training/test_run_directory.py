@@ -43,7 +43,7 @@ def test_a_directory_that_another_process_writes_is_refused_by_name(
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"locked\n"
         with pytest.raises(ConfigError, match=f"^{run.output} is being written by process {holder.pid} on "):
-            train(run, progress=False, **setting)
+            train(run, progress=False, plots=False, **setting)
         holder.send_signal(signal.SIGKILL)
     with run_directory.locked(Path(run.output)):  # the lock has ended with its process
         pass
@@ -56,7 +56,7 @@ def test_what_no_run_has_written_is_not_removed(run: RunConfig, name: str, setti
     theirs.mkdir(parents=True)
     (theirs / "weights.safetensors").write_bytes(b"theirs")
     with pytest.raises(ConfigError, match=f"^output: {theirs} is not of a run of this BaseReward"):
-        train(run, progress=False, **setting)
+        train(run, progress=False, plots=False, **setting)
     with pytest.raises(ConfigError, match=f"^output: {theirs} is not of a run of this BaseReward"):
         run_directory.clear(Path(run.output))
     assert (theirs / "weights.safetensors").read_bytes() == b"theirs"
@@ -72,7 +72,7 @@ def test_a_library_is_missed_before_rows_and_weights_are_read(
     monkeypatch.setitem(sys.modules, "peft", None)
     adapted = replace(run, train=replace(run.train, lora=LoraConfig()))
     with pytest.raises(ConfigError, match=r"\[train.lora\] needs PEFT.*pip install peft"):  # no model yet
-        train(adapted, progress=False)
+        train(adapted, progress=False, plots=False)
     assert not Path(run.output).exists()
 
 

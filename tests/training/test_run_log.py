@@ -63,6 +63,7 @@ def test_without_tensorboard_one_line_says_so(tmp_path: Path, monkeypatch: pytes
     assert len(lines(tmp_path)) == 1
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_an_image_is_drawn_of_any_log(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").touch()
     assert plot_run(tmp_path) == tmp_path / "plots" / "training.png"

@@ -92,7 +92,9 @@ def test_rows_that_cannot_be_used_are_listed_and_the_rest_is_trained_on(lm: Path
     ]
     path = runs.write_rows(tmp_path / "train.jsonl", rows + bad)
     backbone = Component("causal-lm", {"model": str(lm), "max_tokens": 100})
-    result = train(runs.config(tmp_path / "run", lm, path, backbone=backbone, epochs=2), progress=False)
+    result = train(
+        runs.config(tmp_path / "run", lm, path, backbone=backbone, epochs=2), progress=False, plots=False
+    )
     listed = [json.loads(line) for line in (result.run_dir / "rejected.jsonl").read_text().splitlines()]
     assert result.num_rejected == 5
     assert [(row["split"], row["file"], row["line"], row["field"], row["reason"]) for row in listed] == [
@@ -128,7 +130,7 @@ def test_a_bad_row_ends_the_training_where_that_is_asked_for(
     path = runs.write_rows(tmp_path / "train.jsonl", [*runs.rows(3, seed=1), row])
     data = DataConfig(train=(Source("basereward", {"path": str(path)}),), on_bad_row="fail")
     with pytest.raises(DataError) as caught:
-        train(runs.config(tmp_path / "run", lm, path, data=data), progress=False)
+        train(runs.config(tmp_path / "run", lm, path, data=data), progress=False, plots=False)
     assert str(caught.value) == f"{path}:4: {reason}"
 
 
@@ -140,7 +142,9 @@ def test_a_row_that_cannot_be_encoded_ends_the_training_where_that_is_asked_for(
     data = DataConfig(train=(Source("basereward", {"path": str(path)}),), on_bad_row="fail")
     backbone = Component("causal-lm", {"model": str(lm), "max_tokens": 100})
     with pytest.raises(DataError) as caught:
-        train(runs.config(tmp_path / "run", lm, path, data=data, backbone=backbone), progress=False)
+        train(
+            runs.config(tmp_path / "run", lm, path, data=data, backbone=backbone), progress=False, plots=False
+        )
     assert str(caught.value).startswith(f"{path}:4: responses[0]: prompt and response are ")
 
 
@@ -155,7 +159,9 @@ def test_data_without_one_usable_row_is_an_error(lm: Path, tmp_path: Path, split
     path = runs.write_rows(tmp_path / "bad.jsonl", [row, row])
     paths = (path, good) if split == "train" else (good, path)
     with pytest.raises(DataError) as caught:
-        train(with_any_share_of_bad_rows(runs.config(tmp_path / "run", lm, *paths)), progress=False)
+        train(
+            with_any_share_of_bad_rows(runs.config(tmp_path / "run", lm, *paths)), progress=False, plots=False
+        )
     expected = (
         f"data.{split} has no row that can be used; 2 rejected, the first: {path}:1: responses[1]: is empty"
     )
@@ -166,7 +172,7 @@ def test_a_training_whose_rows_all_fail_to_encode_is_an_error(lm: Path, tmp_path
     path = runs.write_rows(tmp_path / "train.jsonl", runs.rows(3, seed=1))
     backbone = Component("causal-lm", {"model": str(lm), "max_tokens": 4})
     with pytest.raises(DataError) as caught:
-        train(runs.config(tmp_path / "run", lm, path, backbone=backbone), progress=False)
+        train(runs.config(tmp_path / "run", lm, path, backbone=backbone), progress=False, plots=False)
     assert str(caught.value).startswith("data.train has no row that can be used; 3 rejected, the first: ")
 
 
@@ -176,13 +182,13 @@ def test_a_directory_in_use_is_not_written_in(lm: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "thesis.tex").touch()
     run = runs.config(tmp_path / "run", lm, path)
     with pytest.raises(ConfigError) as caught:
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
     assert str(caught.value) == (
         f"output: {tmp_path / 'run'} is not empty; resume the run there with --resume, replace it with "
         "--overwrite, or set another output"
     )
-    train(run, overwrite=True, progress=False)
-    train(run, overwrite=True, progress=False)
+    train(run, overwrite=True, progress=False, plots=False)
+    train(run, overwrite=True, progress=False, plots=False)
     assert (tmp_path / "run" / "thesis.tex").exists()
     assert len(runs.records(tmp_path / "run", "step")) == 1
 
@@ -194,13 +200,15 @@ def test_a_training_that_failed_before_its_first_step_does_not_keep_the_next_one
     path.write_text("{}\n")
     run = with_any_share_of_bad_rows(runs.config(tmp_path / "run", lm, path))
     with pytest.raises(DataError, match="has no row that can be used"):
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
     runs.write_rows(path, runs.rows(2, seed=1))
-    assert train(run, progress=False).num_rejected == 0
+    assert train(run, progress=False, plots=False).num_rejected == 0
 
 
 def test_without_held_out_data_the_model_is_the_last_one(lm: Path, text_data: Path, tmp_path: Path) -> None:
-    result = train(runs.config(tmp_path / "run", lm, text_data / "train.jsonl", max_steps=2), progress=False)
+    result = train(
+        runs.config(tmp_path / "run", lm, text_data / "train.jsonl", max_steps=2), progress=False, plots=False
+    )
     assert (result.best, result.num_steps) == ({}, 2)
     for name in ("model.safetensors", "head.safetensors"):
         assert (result.model_dir / name).read_bytes() == (result.last_dir / name).read_bytes()
@@ -224,7 +232,7 @@ def test_how_a_batch_is_split_up_changes_nothing(
             "lr": 1e-4,
         }
         run = runs.config(tmp_path / f"run-{size}", lm, path, loss=Component(loss), **settings)
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
         logs.append(runs.records(tmp_path / f"run-{size}", "step"))
     for log in logs[1:]:
         for whole, split in zip(logs[0], log, strict=True):
@@ -248,7 +256,11 @@ def test_native_ops_and_plain_ones_take_the_same_course(
         if name == "plain":
             use_plain_ops(monkeypatch)
         settings = {"epochs": 2, "log_every": 1, "precision": "fp32", "lr": 1e-4, "head": head}
-        train(runs.config(tmp_path / name, lm, text_data / "train.jsonl", **settings), progress=False)
+        train(
+            runs.config(tmp_path / name, lm, text_data / "train.jsonl", **settings),
+            progress=False,
+            plots=False,
+        )
         logs.append(runs.records(tmp_path / name, "step"))
     assert len(logs[0]) == 12
     for native, plain in zip(*logs, strict=True):
@@ -259,7 +271,7 @@ def test_native_ops_and_plain_ones_take_the_same_course(
 
 def test_frozen_parts_stay_as_they_are(lm: Path, text_data: Path, tmp_path: Path) -> None:
     run = runs.config(tmp_path / "run", lm, text_data / "train.jsonl", freeze=("language",), max_steps=2)
-    result = train(run, progress=False)
+    result = train(run, progress=False, plots=False)
     before = RewardModel.build(backbone=run.backbone).backbone.state_dict()
     after = RewardModel.load(result.model_dir).backbone.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -289,7 +301,11 @@ def test_parts_that_the_model_lacks_are_named(
     lm: Path, text_data: Path, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        train(runs.config(tmp_path / "run", lm, text_data / "train.jsonl", **settings), progress=False)
+        train(
+            runs.config(tmp_path / "run", lm, text_data / "train.jsonl", **settings),
+            progress=False,
+            plots=False,
+        )
     assert str(caught.value) == message
 
 
@@ -297,7 +313,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_its_rows(lm: Path
     path = runs.write_rows(tmp_path / "train.jsonl", runs.rows(4, seed=1))
     run = runs.config(tmp_path / "run", lm, path, batch_size=2, lr=1e30, shuffle=False, warmup_fraction=0.0)
     with pytest.raises(NonFiniteError) as caught:
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
     assert str(caught.value) == (
         f"step 2: the loss is nan; rewards that are not finite: {path}:3, {path}:4. The step was not "
         f"applied, and {run.output}/not-finite.jsonl has these rows; a lower train.lr, more warm-up or "
@@ -313,7 +329,7 @@ def test_weights_of_less_precision_are_trained_in_fp32(lm: Path, text_data: Path
     # At this rate no update is as large as half a unit in the last place of a bf16 weight.
     settings = {"backbone": backbone, "lr": 1e-5, "max_steps": 3, "schedule": "constant", "precision": "bf16"}
     run = runs.config(tmp_path / "run", lm, text_data / "train.jsonl", **settings)
-    train(run, progress=False)
+    train(run, progress=False, plots=False)
     from safetensors.torch import load_file
 
     before = load_file(lm / "model.safetensors")
@@ -342,7 +358,7 @@ def test_loggers_of_plugins_see_every_record_and_cannot_end_the_training(
         tmp_path / "run", lm, text_data / "train.jsonl", text_data / "eval.jsonl", max_steps=4, eval_every=4
     )
     with pytest.warns(PluginWarning) as caught:
-        train(run, progress=False, plugins=PluginManager([broken, good]))
+        train(run, progress=False, plots=False, plugins=PluginManager([broken, good]))
     assert [str(warning.message) for warning in caught] == [
         "plugin 'broken_logger' failed in basereward_log and gets no more events: "
         "OSError: the logger's server is down"
@@ -376,7 +392,7 @@ def test_algorithms_are_deterministic_while_a_training_asks_for_it(
             run = runs.config(
                 tmp_path / name, lm, text_data / "train.jsonl", max_steps=2, deterministic=True, log_every=1
             )
-            train(run, progress=False, plugins=PluginManager([logger]))
+            train(run, progress=False, plots=False, plugins=PluginManager([logger]))
             assert torch.are_deterministic_algorithms_enabled() is before
     finally:
         torch.use_deterministic_algorithms(False)
@@ -452,5 +468,5 @@ def test_nothing_is_prepared_while_the_model_is_evaluated(
     run = runs.config(
         tmp_path / "run", lm, text_data / "train.jsonl", text_data / "eval.jsonl", eval_every=1, log_every=1
     )
-    train(run, progress=False)
+    train(run, progress=False, plots=False)
     assert modes == [True] * 22

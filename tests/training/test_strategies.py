@@ -55,7 +55,7 @@ def weights(directory: Path) -> dict[str, Tensor]:
 
 def moved(start: Path, run: RunConfig) -> set[str]:
     """Train, and return the parts of which a tensor is another than at the start."""
-    before, after = weights(start), weights(train(run, progress=False).last_dir)
+    before, after = weights(start), weights(train(run, progress=False, plots=False).last_dir)
     assert before.keys() == after.keys()
     return {
         next(part for part, prefix in PARTS.items() if name.startswith(prefix))
@@ -106,14 +106,14 @@ def test_the_average_is_evaluated_and_saved_and_the_weights_train_on(
     trajectory = []
     for step in (1, 2):
         run = run_of(tmp_path, lm, text_data, f"plain-{step}", max_steps=step, **settings)
-        trajectory.append(weights(train(run, progress=False).last_dir))
+        trajectory.append(weights(train(run, progress=False, plots=False).last_dir))
     first = run_of(tmp_path, lm, text_data, "frozen", max_steps=1, lr=0.0)
-    average = weights(train(first, progress=False).last_dir)
+    average = weights(train(first, progress=False, plots=False).last_dir)
     for step, values in enumerate(trajectory, start=1):
         kept = min(0.2, (1 + step) / (10 + step))  # 2/11, then a fifth
         average = {name: kept * average[name] + (1 - kept) * values[name] for name in average}
     run = run_of(tmp_path, lm, text_data, "averaged", max_steps=2, ema_decay=0.2, **settings)
-    result = train(run, progress=False)
+    result = train(run, progress=False, plots=False)
     found = weights(result.last_dir)
     for name, value in average.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5)
@@ -139,14 +139,14 @@ def test_recomputing_activations_changes_no_byte(lm: Path, text_data: Path, tmp_
         run = run_of(
             tmp_path, lm, text_data, name, head=head, max_steps=3, activation_checkpointing=recomputes
         )
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
         found.append(runs.remains(tmp_path / name))
     assert found[0] == found[1]
 
 
 def test_adapters_learn_and_are_left_alone_and_merged(lm: Path, text_data: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path, lm, text_data, epochs=4, lr=1e-2, lora=LoraConfig(rank=4))
-    result = train(run, progress=False)
+    result = train(run, progress=False, plots=False)
     steps = runs.records(result.run_dir, "step")
     assert steps[-1]["loss"] < 0.7 * steps[0]["loss"]
     config = json.loads((result.run_dir / "adapter" / "adapter_config.json").read_text())
@@ -174,21 +174,21 @@ def test_saving_along_the_way_changes_nothing_of_a_training_with_adapters(
     settings: dict[str, Any] = {"max_steps": 4, "lora": LoraConfig(dropout=0.1)}
     often = run_of(tmp_path, lm, text_data, "often", eval_every=1, **settings)
     once = run_of(tmp_path, lm, text_data, "once", **settings)
-    found = [weights(train(run, progress=False).last_dir) for run in (often, once)]
+    found = [weights(train(run, progress=False, plots=False).last_dir) for run in (often, once)]
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_a_run_ends_when_nothing_gets_better(lm: Path, text_data: Path, tmp_path: Path) -> None:
     # At a rate of zero every evaluation equals the first, which stays the best.
     run = run_of(tmp_path, lm, text_data, epochs=5, eval_every=2, lr=0.0, patience=3)
-    result = train(run, progress=False)
+    result = train(run, progress=False, plots=False)
     evaluations = runs.records(result.run_dir, "evaluation")
     # After step 2 the best, after steps 4, 6 and 8 no better; 22 rows in batches of 4 would be 30 steps.
     assert [record["step"] for record in evaluations] == [2, 4, 6, 8]
     assert (result.num_steps, result.best["step"]) == (8, 2)
     assert max((result.run_dir / "checkpoint").iterdir()).name == "step-00000008"
     before = runs.remains(result.run_dir)
-    assert train(run, resume=True, progress=False).num_steps == 8
+    assert train(run, resume=True, progress=False, plots=False).num_steps == 8
     assert runs.remains(result.run_dir) == before
 
 
@@ -199,7 +199,7 @@ def test_the_best_model_is_best_by_the_metric_that_is_asked_for(
     lm: Path, text_data: Path, tmp_path: Path, best_by: str, choose: Any
 ) -> None:
     run = run_of(tmp_path, lm, text_data, epochs=2, eval_every=2, best_by=best_by, lr=5e-3)
-    result = train(run, progress=False)
+    result = train(run, progress=False, plots=False)
     evaluations = runs.records(result.run_dir, "evaluation")
     metric = best_by.removeprefix("-")
     assert result.best["step"] == choose(evaluations, key=lambda record: record[metric])["step"]
@@ -212,14 +212,14 @@ def test_a_metric_that_there_is_not_is_named_before_anything_is_read(lm: Path, t
     with pytest.raises(
         ConfigError, match=r"^train.best_by: there is no metric 'acuracy'; did you mean 'accu"
     ):
-        train(run, progress=False)
+        train(run, progress=False, plots=False)
 
 
 def test_a_run_starts_from_a_saved_model(lm: Path, text_data: Path, tmp_path: Path) -> None:
-    first = train(run_of(tmp_path, lm, text_data, "first", max_steps=2), progress=False)
+    first = train(run_of(tmp_path, lm, text_data, "first", max_steps=2), progress=False, plots=False)
     held_out = list(read_comparisons(text_data / "eval.jsonl"))
     again = run_of(tmp_path, lm, text_data, "second", max_steps=1, lr=0.0, init=str(first.last_dir), seed=9)
-    second = train(again, progress=False)
+    second = train(again, progress=False, plots=False)
     expected = RewardModel.load(first.last_dir).score(held_out)
     assert RewardModel.load(second.last_dir).score(held_out) == expected
     record = json.loads((second.last_dir / "reward_config.json").read_text())["record"]
