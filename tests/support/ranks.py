@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError
 from typing import Any
-from unittest.mock import patch
 
 import torch
-
-PRELOADED = [
-    "basereward.training",
-    "basereward.training.loop",
-    "basereward.backbones.causal_lm",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.llama.modeling_llama",
-]
+from forked import fork_context, start
 
 
 def in_ranks(
@@ -38,8 +28,7 @@ def in_ranks(
     Raises:
         AssertionError: With the traceback of a process that failed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = fork_context()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -52,10 +41,7 @@ def in_ranks(
         pipes.append(receives)
         ends.append(sends)
         processes.append(context.Process(target=_call, args=(call, arguments, environment, sends, done)))
-    # So that the server that the processes are forked from finds the tests' modules.
-    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
-        for process in processes:
-            process.start()
+    start(processes)
     for end in ends:
         end.close()
     try:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partialmethod
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
+
+from forked import fork_context, start
 
 from basereward import Comparison, hookimpl
 from basereward.config import Component, DataConfig, RunConfig, Source, TrainConfig
@@ -154,22 +153,7 @@ def in_child(
         The first exit status that is not 0, and how many moments there were at which it could have been
         killed.
     """
-    # A server that has imported all this forks in milliseconds; starting Python anew would take four seconds.
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "runs",
-            "basereward.training.train",
-            "basereward.backbones.causal_lm",
-            "basereward.data.native",
-            "torch.utils.tensorboard",
-            "transformers.models.auto.modeling_auto",
-            "transformers.models.llama.modeling_llama",
-            "peft",
-            "bitsandbytes.optim",
-        ]
-    )
+    context = fork_context()
     counter = context.Value("i", 0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -181,9 +165,7 @@ def in_child(
         counted = among if rank == victim else None
         arguments = (run, kill_at if counted else None, resume, counter, counted, environment, adamw_eps)
         processes.append(context.Process(target=_train, args=arguments))
-    with patch.dict(os.environ, paths):
-        for process in processes:
-            process.start()
+    start(processes)
     status = 0
     running = {process.sentinel: process for process in processes}
     while running:
