@@ -120,7 +120,9 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.external
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-@pytest.mark.parametrize("parts", [["op"], ["op", "head", "loss"]], ids="-".join)
+@pytest.mark.parametrize(
+    "parts", [pytest.param(["op"], marks=pytest.mark.slow), ["op", "head", "loss"]], ids="-".join
+)
 def test_an_op_is_built_and_its_tests_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], parts: list[str]
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 from rounding import TINY_REWARD
 
 from basereward import ConfigError, RewardModel
+from basereward.cli import main
 from basereward.cli.score_shards import worker_of
 from basereward.config import Component
 from basereward.data.formats import DetectedDataset
@@ -182,10 +183,11 @@ def test_inputs_that_cannot_be_told_apart_are_refused(inputs: Path, tmp_path: Pa
 def test_a_run_that_is_killed_and_repeated_leaves_the_same_bytes(
     model_dir: Path, inputs: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "basereward", "score-shards", str(model_dir), str(inputs), "--quiet"]
+    arguments = ["score-shards", str(model_dir), str(inputs), "--quiet"]
+    command = [sys.executable, "-m", "basereward", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, "--output", str(whole)], env=environment, check=True, timeout=100)
+    assert main([*arguments, "--output", str(whole)]) == 0
     with subprocess.Popen([*command, "--output", str(killed)], env=environment) as process:
         while process.poll() is None and not list(killed.rglob("*.parquet")):
             time.sleep(0.001)
@@ -195,18 +197,16 @@ def test_a_run_that_is_killed_and_repeated_leaves_the_same_bytes(
 
 
 @pytest.mark.external
-def test_torchrun_and_a_job_array_share_the_work(model_dir: Path, inputs: Path, tmp_path: Path) -> None:
+def test_torchrun_and_a_job_array_share_the_work(
+    model_dir: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["score-shards", str(model_dir), str(inputs), "--quiet", "--output"]
-    command = [sys.executable, "-m", "basereward", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for number in range(2):
-        task = {"SLURM_ARRAY_TASK_ID": str(number + 5), "SLURM_ARRAY_TASK_COUNT": "2"}
-        subprocess.run(
-            [*command, str(tmp_path / "array")],
-            env={**environment, **task, "SLURM_ARRAY_TASK_MIN": "5"},
-            check=True,
-            timeout=100,
-        )
+        task = {"ID": str(number + 5), "COUNT": "2", "MIN": "5"}
+        for name, value in task.items():
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+        assert main([*arguments, str(tmp_path / "array")]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
         [*torchrun, "-m", "basereward", *arguments, str(tmp_path / "torchrun")],

@@ -123,7 +123,7 @@ def test_adapters_train_in_compiled_layers(tiny_models: dict[str, Path]) -> None
 @pytest.mark.parametrize(
     "settings",
     [
-        {"parallel": "fsdp"},
+        pytest.param({"parallel": "fsdp"}, marks=pytest.mark.slow),
         # As on a GPU: blocks are gathered in bf16.
         {"parallel": "fsdp", "precision": "bf16", "activation_checkpointing": True},
         {"parallel": "fsdp", "lora": LoraConfig(rank=2, dropout=0.0)},
