@@ -75,13 +75,35 @@ def signatures(dataset: type[Dataset]) -> list[tuple[str, ...]]:
     )
 
 
+NUM_NEAREST = 3
+"""Formats of which an error says what a row lacks; all others are named only."""
+
+
 def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
-    """Return an error's text that says which fields a row has, and which it should have."""
-    listed = "; ".join(
-        f"{name} ({' or '.join(', '.join(fields) for fields in signatures(dataset))})"
+    """Return an error's text that says which fields a row has, and what it lacks to be of a format.
+
+    Nearest are the formats of which a row has some field and lacks the fewest.
+    """
+    lacking = {
+        name: min(
+            (
+                [field for field in fields if field not in row]
+                for fields in signatures(dataset)
+                if any(field in row for field in fields)
+            ),
+            key=len,
+            default=None,
+        )
         for name, dataset in formats.items()
+    }
+    begun = {name: fields for name, fields in lacking.items() if fields is not None}
+    nearest = sorted(begun, key=lambda name: (len(begun[name]), name))[:NUM_NEAREST]
+    told = "".join(f"; to be {name}, they lack {', '.join(begun[name])}" for name in nearest)
+    others = ", ".join(name for name in formats if name not in nearest)
+    return (
+        f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format{told}; "
+        f"{'other ' if nearest else ''}formats: {others}; `basereward show dataset NAME` tells of one"
     )
-    return f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format; formats: {listed}"
 
 
 class DetectedDataset(FileDataset):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from basereward.errors import ConfigError
 from basereward.storage.atomic import write_text
+from basereward.storage.reading import read_json, understood
 
 
 class Processes:
@@ -51,6 +53,9 @@ def print_metrics(split: str, metrics: Mapping[str, float]) -> None:
 def write_metrics(directory: Path, split: str, metrics: Mapping[str, float]) -> None:
     """Write metrics to `SPLIT_results.json`, and add them to `all_results.json`."""
     together = directory / "all_results.json"
-    earlier = json.loads(together.read_text(encoding="utf-8")) if together.is_file() else {}
-    for path, values in ((directory / f"{split}_results.json", metrics), (together, {**earlier, **metrics})):
-        write_text(path, json.dumps(dict(values), indent=2, sort_keys=True) + "\n")
+    known = dict(metrics)
+    if together.is_file():
+        with understood(together, ConfigError):
+            known = {**read_json(together), **metrics}
+    for path, values in ((directory / f"{split}_results.json", dict(metrics)), (together, known)):
+        write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")

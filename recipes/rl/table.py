@@ -59,7 +59,12 @@ def run_all(models: Path, seeds: Sequence[int], jobs: int, extra: Sequence[str])
         return found
 
     with ThreadPoolExecutor(jobs) as threads:
-        return [*threads.map(run, *zip(*product(seeds, REWARDS), strict=True))]
+        results = [*threads.map(run, *zip(*product(seeds, REWARDS), strict=True))]
+    settings = {(result["steps"], result["lr"]) for result in results}
+    if len(settings) > 1:
+        listed = " and ".join(f"{steps} steps at learning rate {lr}" for steps, lr in sorted(settings))
+        raise SystemExit(f"the runs in {models} differ: {listed}; remove those that are not meant")
+    return results
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -56,20 +56,17 @@ def test_what_is_of_no_known_format_is_refused_with_what_it_has(tmp_path: Path) 
         read_comparisons(file, plugins=PluginManager())
     assert str(error.value) == (
         f"{file}:1: the fields question, answer are of no known format; "
-        "formats: alpaca (instruction, chosen, rejected or instruction, input, chosen, rejected); "
-        "axolotl (input, chosen, rejected or instruction, chosen_response, rejected_response or system, "
-        "prompt, chosen, rejected); basereward (prompt, responses); ixc (conversations_a, conversations_b); "
-        "ms-swift (query, response, rejected_response or question, response, rejected_response or prompt, "
-        "response, rejected_response or instruction, output, rejected_response); "
-        "orca (question, chosen, rejected); povid (conversations, rejected_conversations); "
-        "r1-reward-rl (message, question, answer); rlaif-v (ds_name, question, chosen, rejected); "
-        "sharegpt (conversations, chosen, rejected or messages, chosen, rejected or messages, "
-        "rejected_response or messages, rejected_messages or conversations, rejected_response); "
-        "shp (history, human_ref_A, human_ref_B, labels); swe-arena (instruction, feedback, states); "
-        "trl (chosen, rejected); trl-stepwise (prompt, completions, labels); "
-        "ultrafeedback (instruction, completions); vlfeedback (prompt, completions); "
-        "wildvision-battle (conversation_a, conversation_b, winner)"
+        "to be r1-reward-rl, they lack message; to be ms-swift, they lack response, rejected_response; "
+        "to be orca, they lack chosen, rejected; other formats: alpaca, axolotl, basereward, ixc, "
+        "povid, rlaif-v, sharegpt, shp, swe-arena, trl, trl-stepwise, ultrafeedback, vlfeedback, "
+        "wildvision-battle; `basereward show dataset NAME` tells of one"
     )
+
+
+def test_what_shares_no_field_with_any_format_is_told_their_names(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"text": "q"})
+    with pytest.raises(DataError, match=": the fields text are of no known format; formats: alpaca, "):
+        read_comparisons(file, plugins=PluginManager())
 
 
 class Votes(FileDataset):

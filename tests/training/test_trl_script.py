@@ -166,6 +166,16 @@ def test_metrics_are_printed_and_kept_as_scripts_do(llama: str, capsys: pytest.C
     assert json.loads(Path("out/all_results.json").read_text()) == {**metrics, "other_loss": 1.0}
 
 
+def test_damaged_metrics_of_an_earlier_run_are_named(llama: str) -> None:
+    trainer = RewardTrainer(llama, RewardConfig("out", **QUICK), train_dataset=TEXTS)
+    Path("out").mkdir()
+    for text in ('{"eval_loss": ', "[1]"):
+        Path("out/all_results.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"^out/all_results\.json is damaged: "):
+            trainer.save_metrics("eval", {"eval_loss": 1.0})
+        assert not Path("out/eval_results.json").exists()
+
+
 def test_a_script_uploads_its_model(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub.put_in_place(tmp_path / "hub", monkeypatch)
     args = RewardConfig("out", push_to_hub=True, hub_model_id="me/mine", **QUICK)
