@@ -98,10 +98,10 @@ def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
     }
     begun = {name: fields for name, fields in lacking.items() if fields is not None}
     nearest = sorted(begun, key=lambda name: (len(begun[name]), name))[:NUM_NEAREST]
-    told = "".join(f"; to be {name}, they lack {', '.join(begun[name])}" for name in nearest)
+    hints = "".join(f"; to be {name}, they lack {', '.join(begun[name])}" for name in nearest)
     others = ", ".join(name for name in formats if name not in nearest)
     return (
-        f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format{told}; "
+        f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format{hints}; "
         f"{'other ' if nearest else ''}formats: {others}; `basereward show dataset NAME` tells of one"
     )
 

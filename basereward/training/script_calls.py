@@ -53,9 +53,9 @@ def print_metrics(split: str, metrics: Mapping[str, float]) -> None:
 def write_metrics(directory: Path, split: str, metrics: Mapping[str, float]) -> None:
     """Write metrics to `SPLIT_results.json`, and add them to `all_results.json`."""
     together = directory / "all_results.json"
-    known = dict(metrics)
+    of_all = dict(metrics)
     if together.is_file():
         with understood(together, ConfigError):
-            known = {**read_json(together), **metrics}
-    for path, values in ((directory / f"{split}_results.json", dict(metrics)), (together, known)):
+            of_all = {**read_json(together), **metrics}
+    for path, values in ((directory / f"{split}_results.json", dict(metrics)), (together, of_all)):
         write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")

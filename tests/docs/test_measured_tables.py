@@ -43,6 +43,8 @@ def test_a_new_machine_gets_tables_beside_the_others(
     shutil.copytree(ROOT / "benchmarks" / "results" / "amx", results / "amx")
     shutil.copy(tables.DOCUMENT, document)
     monkeypatch.setattr(processor, "machine_name", lambda: "zen9")
+    for name in ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     report = json.loads((results / "amx" / "serving.json").read_text(encoding="utf-8"))
     report["concurrent"] = report["concurrent"][:1]
