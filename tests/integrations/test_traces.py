@@ -46,7 +46,7 @@ def chat_server(answers: list[str]) -> Iterator[tuple[str, list[dict[str, Any]]]
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", bodies

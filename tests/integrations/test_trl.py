@@ -172,7 +172,7 @@ def server() -> Iterator[Any]:
     served: Any = HTTPServer(("127.0.0.1", 0), Recorder)
     served.seen, served.answers = [], []
     served.address = f"http://127.0.0.1:{served.server_port}"
-    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield served
     served.shutdown()
