@@ -156,7 +156,8 @@ check-dist: $(VENV)/release  ## what is in dist/: names, metadata, symbols, and 
 check-release: check-dist  ## the same, and that dist/ is of VERSION, such as v0.1.0
 	test -f dist/basereward-$(VERSION:v%=%).tar.gz
 
-test-sdist: $(VENV)/release $(ASSETS)  ## unpack the source distribution of dist/, and run its tests there
+test-sdist: $(VENV)/release $(ASSETS)  ## unpack the source distribution of dist/, made if it is missing, and run its tests there
+	ls dist/*.tar.gz >/dev/null 2>&1 || $(MAKE) sdist
 	rm -rf .cache/sdist && mkdir -p .cache/sdist/.cache
 	tar -xzf dist/*.tar.gz -C .cache/sdist --strip-components 1
 	cp -r .cache/assets .cache/sdist/.cache
