@@ -62,7 +62,13 @@ def run(args: argparse.Namespace) -> int:
     print_notes([f"{provided.kind} {provided.name}: {text.partition(chr(10))[0]}".rstrip(), ""])
     print(f"plugin  {provided.plugin} {provided.version}".rstrip())
     print(f"class   {provided.target}")
-    print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}\n")
+    print(f"file    {inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}")
+    if args.kind == "dataset":
+        from basereward.data.formats import signatures
+
+        for number, fields in enumerate(signatures(component)):
+            print(f"{'or' if number else 'fields':8}{', '.join(fields)}")
+    print()
     texts: dict[str, str] = {}
     for cls in reversed(component.__mro__):  # a subclass need not repeat what its base says of an option
         texts |= argument_texts(inspect.getdoc(cls) or "")

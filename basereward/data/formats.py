@@ -102,7 +102,7 @@ def unknown_format(row: Row, formats: Mapping[str, type[Dataset]]) -> str:
     others = ", ".join(name for name in formats if name not in nearest)
     return (
         f"the fields {', '.join(map(str, row)) or '(none)'} are of no known format{hints}; "
-        f"{'other ' if nearest else ''}formats: {others}; `basereward show dataset NAME` tells of one"
+        f"{'other ' if nearest else ''}formats: {others}; `basereward show dataset NAME` tells its fields"
     )
 
 

@@ -171,8 +171,12 @@ def reinforce(
     return [{name: entry[theirs] for name, theirs in COURSE.items()} for entry in steps]
 
 
-def main() -> None:
-    """Train one policy and write `result.json`."""
+SETTINGS = ("steps", "lr", "frozen_layers", "prompts")
+"""Arguments that change a result, and stand in it."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this script's arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -184,7 +188,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--frozen-layers", type=int, default=15, help="of 30; the embedding is frozen too")
     parser.add_argument("--prompts", type=int, default=32, help="unseen prompts, two answers each")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Train one policy and write `result.json`."""
+    arguments = parser().parse_args()
     arguments.output = arguments.output or arguments.models / f"{arguments.reward}-{arguments.seed}"
     arguments.output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -201,8 +210,7 @@ def main() -> None:
     result = {
         "reward": arguments.reward,
         "seed": arguments.seed,
-        "steps": arguments.steps,
-        "lr": arguments.lr,
+        **{name: getattr(arguments, name) for name in SETTINGS},
         "before": before,
         "after": after,
         "course": course,

@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from policy import REWARDS
+from policy import REWARDS, SETTINGS, parser
 from scorers import NAMES, trained
 
 from basereward.storage.atomic import write_text
@@ -46,6 +46,9 @@ WINDOW = 4
 
 def run_all(models: Path, seeds: Sequence[int], jobs: int, extra: Sequence[str]) -> list[dict[str, Any]]:
     """Return the results of every reward and seed, each made in a process of its own unless it is there."""
+    runs = [*product(seeds, REWARDS)]
+    for seed, reward in runs:
+        check(models / f"{reward}-{seed}" / "result.json", ["--reward", reward, *extra])
     for name in NAMES:
         trained(name, models)
 
@@ -59,12 +62,19 @@ def run_all(models: Path, seeds: Sequence[int], jobs: int, extra: Sequence[str])
         return found
 
     with ThreadPoolExecutor(jobs) as threads:
-        results = [*threads.map(run, *zip(*product(seeds, REWARDS), strict=True))]
-    settings = {(result["steps"], result["lr"]) for result in results}
-    if len(settings) > 1:
-        listed = " and ".join(f"{steps} steps at learning rate {lr}" for steps, lr in sorted(settings))
-        raise SystemExit(f"the runs in {models} differ: {listed}; remove those that are not meant")
-    return results
+        return [*threads.map(run, *zip(*runs, strict=True))]
+
+
+def check(path: Path, arguments: Sequence[str]) -> None:
+    """Refuse the result of an earlier run with other settings than those that are asked for."""
+    asked = vars(parser().parse_args(arguments))
+    if not path.is_file():
+        return
+    made = json.loads(path.read_text(encoding="utf-8"))
+    other = [name for name in SETTINGS if made.get(name) != asked[name]]
+    if other:
+        listed = ", ".join(f"{name} {made.get(name)} instead of {asked[name]}" for name in other)
+        raise SystemExit(f"{path} was made with {listed}; remove its directory to make it anew")
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -92,6 +92,17 @@ def test_path_of_a_dataset_is_among_its_settings(capsys: pytest.CaptureFixture[s
     assert table.splitlines()[0].endswith(", required")
 
 
+def test_a_dataset_is_shown_with_the_fields_that_tell_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "dataset", "ms-swift"]) == 0
+    _, head, *_ = capsys.readouterr().out.split("\n\n")
+    assert head.splitlines()[3:] == [
+        "fields  query, response, rejected_response",
+        "or      question, response, rejected_response",
+        "or      prompt, response, rejected_response",
+        "or      instruction, output, rejected_response",
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [

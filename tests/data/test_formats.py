@@ -59,7 +59,7 @@ def test_what_is_of_no_known_format_is_refused_with_what_it_has(tmp_path: Path) 
         "to be r1-reward-rl, they lack message; to be ms-swift, they lack response, rejected_response; "
         "to be orca, they lack chosen, rejected; other formats: alpaca, axolotl, basereward, ixc, "
         "povid, rlaif-v, sharegpt, shp, swe-arena, trl, trl-stepwise, ultrafeedback, vlfeedback, "
-        "wildvision-battle; `basereward show dataset NAME` tells of one"
+        "wildvision-battle; `basereward show dataset NAME` tells its fields"
     )
 
 

@@ -202,7 +202,7 @@ def original(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(autouse=True)
 def limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop templates soon."""
-    monkeypatch.setattr("basereward.backbones.chat_template.MAX_SECONDS", 0.2)
+    monkeypatch.setattr("basereward.backbones.chat_template.MAX_SECONDS", 0.5)
 
 
 @pytest.fixture

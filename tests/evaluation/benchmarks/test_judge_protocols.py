@@ -143,10 +143,10 @@ def test_our_own_number_counts_answers_that_contradict_each_other_half(published
     assert found[f"{name}, {R1_REWARD}"].value == 1.0
     # Right four times in five in each order: 1 where both orders are right, a half where one is, so 0.8 in
     # all; as wrong, the second would leave 0.64.
-    draws = [simulated(items, seed, right=0.8, unread=0.0, num_votes=1) for seed in range(100)]
+    draws = [simulated(items, seed, right=0.8, unread=0.0, num_votes=1) for seed in range(400)]
     mean = np.mean([published.report_judge(rewards(items, judged), judged)[name].value for judged in draws])
-    # 100 * 11 comparisons or more of two answers: a deviation of sqrt(0.8 * 0.2 / 2200) = 0.0085.
-    assert mean == pytest.approx(0.8, abs=5 * 0.0085)
+    # 400 * 11 comparisons or more of two answers: a deviation of sqrt(0.8 * 0.2 / 8800) = 0.0043.
+    assert mean == pytest.approx(0.8, abs=5 * 0.0043)
 
 
 def test_a_judge_of_whom_nothing_can_be_read_has_the_protocols_numbers_alone(published: Any) -> None:
